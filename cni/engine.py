@@ -1,0 +1,58 @@
+"""The loops over a plan's resources. They know no kind of resource and no verb."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from cni.errors import CniError, Incomplete
+from cni.kernel.process import uninterrupted
+from cni.protocol.result import Interface, Result
+from cni.resources import Resource, World
+
+
+def apply(resources: Iterable[Resource], world: World) -> None:
+    """Ensure each in order. A signal ends the loop between two of them, never inside one.
+
+    What was created stands in `world.undo`; the caller decides whether it stays.
+    """
+    for resource in resources:
+        with uninterrupted():
+            resource.ensure(world)
+
+
+def differences(resources: Iterable[Resource], world: World, reported: Result) -> list[str]:
+    """Every difference of every resource, as far as later plugins of the chain did not report it."""
+    return [line for resource in resources for line in resource.accepting(reported).differences(world)]
+
+
+def remove(resources: Sequence[Resource], world: World) -> None:
+    """Remove each that is not shared, in reverse. Do all that can be done, then raise what failed."""
+    _all_of([item for item in reversed(resources) if not item.shared], world)
+
+
+def retire(resources: Sequence[Resource], world: World) -> None:
+    """Remove shared resources nobody uses any more, in reverse."""
+    _all_of(list(reversed(resources)), world)
+
+
+def observed(result: Result, world: World) -> Result:
+    """A result with the MACs of host links as they are: an existing bridge keeps its own."""
+    return result.with_interfaces(_seen(item, world) for item in result.interfaces)
+
+
+def _all_of(resources: Sequence[Resource], world: World) -> None:
+    failed = []
+    for resource in resources:
+        try:
+            with uninterrupted():
+                resource.remove(world)
+        except CniError as error:
+            failed.append(error.msg)
+    if failed:
+        raise Incomplete("; ".join(failed))
+
+
+def _seen(item: Interface, world: World) -> Interface:
+    link = None if item.sandbox else world.host.link(item.name)
+    return replace(item, mac=link.mac) if link else item

@@ -1,0 +1,177 @@
+"""Every failure a caller can see, drawn as one tree.
+
+Each class owns its CNI error code and says who must act::
+
+    CniError
+    ├── the caller sent something wrong           (codes of the CNI specification)
+    │   ├── IncompatibleVersion   1   a cniVersion, or a verb that version lacks
+    │   ├── UnsupportedField      2   a key this plugin does not know
+    │   ├── InvalidEnvironment    4   a CNI_* variable
+    │   ├── IoFailure             5   stdin or stdout
+    │   ├── DecodingFailure       6   stdin is no JSON object
+    │   ├── InvalidConfig         7   a value in the configuration
+    │   └── InvalidNetns          8   CNI_NETNS is no network namespace, or is our own
+    ├── TryAgainLater            11   a lock, a store: the runtime repeats the call
+    ├── the node cannot serve now                 (answers of STATUS)
+    │   ├── Unavailable          50   no ADD can be served
+    │   └── Degraded             51   and running pods may be cut off
+    ├── the operator must look                    (ours, from 100)
+    │   ├── KernelRefused       100   the kernel said no to what a valid configuration asked
+    │   ├── Conflict            101   something foreign holds a name or an address we need
+    │   ├── AddressTaken        102   a requested address belongs to another attachment
+    │   ├── RangeExhausted      103   every address of a range set is leased
+    │   ├── Drift               104   CHECK: what exists is not what we made
+    │   ├── AlreadyAttached     105   ADD of an attachment that is complete
+    │   ├── ToolFailed          106   nft, iptables or a delegate could not run or failed
+    │   ├── Incomplete          107   several steps of a removal failed; all are named
+    │   └── Interrupted         108   a signal ended the call; what it did is undone
+    └── Internal                999   a bug: the traceback is in the log
+
+Source: CNI specification 1.1.0, section 5 "Error", and libcni's `types.Error`.
+"""
+
+
+class CniError(Exception):
+    """A failure that becomes one CNI error document.
+
+    `msg` is one line naming what and where; `details` is optional further text.
+    """
+
+    code = 999
+
+    def __init__(self, msg: str, details: str = "") -> None:
+        super().__init__(msg)
+        self.msg = msg
+        self.details = details
+
+
+class IncompatibleVersion(CniError):
+    """The configuration's cniVersion is unknown, or lacks the requested verb."""
+
+    code = 1
+
+
+class UnsupportedField(CniError):
+    """A key nobody here understands; the message holds key and value."""
+
+    code = 2
+
+
+class InvalidEnvironment(CniError):
+    """A CNI_* variable is missing or malformed; the message names it."""
+
+    code = 4
+
+
+class IoFailure(CniError):
+    """Standard input could not be read or standard output not written."""
+
+    code = 5
+
+
+class DecodingFailure(CniError):
+    """Standard input (or a delegate's answer) is not one JSON object."""
+
+    code = 6
+
+
+class InvalidConfig(CniError):
+    """A value in the network configuration; the message holds its JSON path."""
+
+    code = 7
+
+
+class InvalidNetns(CniError):
+    """CNI_NETNS does not lead to a network namespace other than our own."""
+
+    code = 8
+
+
+class TryAgainLater(CniError):
+    """A bounded wait ended; the same call may succeed later."""
+
+    code = 11
+
+
+class Unavailable(CniError):
+    """STATUS: this node cannot serve an ADD now."""
+
+    code = 50
+
+
+class Degraded(CniError):
+    """STATUS: no ADD now, and running attachments may have lost connectivity."""
+
+    code = 51
+
+
+class KernelRefused(CniError):
+    """The kernel refused a request; `errno` is its reason, 0 where there is none."""
+
+    code = 100
+
+    def __init__(self, msg: str, errno: int = 0) -> None:
+        super().__init__(msg)
+        self.errno = errno
+
+
+class Conflict(CniError):
+    """Something that is not ours stands where ours must go; it is left untouched."""
+
+    code = 101
+
+
+class AddressTaken(CniError):
+    """The requested address is leased to another attachment, or reserved."""
+
+    code = 102
+
+
+class RangeExhausted(CniError):
+    """No address is left in a range set; the message names it."""
+
+    code = 103
+
+
+class Drift(CniError):
+    """CHECK found differences; each is named."""
+
+    code = 104
+
+
+class AlreadyAttached(CniError):
+    """This container already has this interface on this network."""
+
+    code = 105
+
+
+class ToolFailed(CniError):
+    """A program we run for the caller is missing or failed; its own words are included."""
+
+    code = 106
+
+
+class Incomplete(CniError):
+    """A removal did all it could; the message joins what failed."""
+
+    code = 107
+
+
+class Interrupted(CniError):
+    """A signal ended the call after its changes were undone."""
+
+    code = 108
+
+
+class Internal(CniError):
+    """Something unforeseen; the traceback is in the log and on stderr."""
+
+    code = 999
+
+
+class Delegated(CniError):
+    """A delegate plugin's own error, passed on with its own code."""
+
+    def __init__(self, code: int, msg: str, details: str = "") -> None:
+        super().__init__(msg, details)
+        self.code = code

@@ -1,0 +1,1 @@
+"""Addresses for pods: our own leases, or a delegate's."""

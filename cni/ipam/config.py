@@ -1,0 +1,151 @@
+"""What an attachment asks of our IPAM: the ``ipam`` section, the runtime's wishes, the flat form."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cni.errors import InvalidConfig, InvalidEnvironment
+from cni.ipam.ranges import Range, RangeSet, first_gap, read_sets
+from cni.naming import IPAddress
+from cni.protocol.call import Call
+from cni.protocol.config import Config, folded
+from cni.protocol.result import DNS, IPConfig, Result, Route
+from cni.protocol.versions import at_least
+
+TYPE = "agent-ipam"
+_RANGE_KEYS = ("subnet", "rangeStart", "rangeEnd", "gateway")
+
+Span = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class IpamConfig:
+    """`reserved` are spans (family, first, last) that are never given; `requested` must be given."""
+
+    sets: tuple[RangeSet, ...]
+    requested: tuple[IPAddress, ...] = ()
+    reserved: tuple[Span, ...] = ()
+    routes: tuple[Route, ...] = ()
+    dns: DNS = DNS()
+    sticky: bool = False
+
+    @classmethod
+    def read(cls, conf: Config, call: Call) -> IpamConfig:
+        """Read a validated configuration. Raises InvalidConfig, or InvalidEnvironment for CNI_ARGS."""
+        raw = conf["ipam"]
+        sets = read_sets(_all_ranges(raw, conf), "$.ipam.ranges")
+        if not sets:
+            raise InvalidConfig("$.ipam: no subnet, no ranges, and none in runtimeConfig.ipRanges")
+        _refuse_two_of_a_family(sets, conf)
+        return cls(
+            sets,
+            tuple(_requested(conf, call)),
+            tuple(_spans(raw.get("reserved") or ())),
+            tuple(Route.read(route) for route in raw.get("routes") or ()),
+            _resolv_conf(raw["resolvConf"]) if raw.get("resolvConf") else DNS(),
+            bool(raw.get("sticky")),
+        )
+
+    @classmethod
+    def fixed(cls, interfaces: list[str], gateways: list[str]) -> IpamConfig:
+        """The flat form: exactly these addresses, each with the gateway of its family if named."""
+        by_family = {address.version: address for address in map(ipaddress.ip_address, gateways)}
+        sets: list[RangeSet] = []
+        requested: list[IPAddress] = []
+        for number, text in enumerate(interfaces):
+            own = ipaddress.ip_interface(text)
+            gateway = by_family.get(own.version)
+            if own.ip == gateway:
+                raise InvalidConfig(f"$.ip: {own.ip} is the gateway's address too")
+            if any(item.ranges[0].subnet.version == own.version for item in sets):
+                raise InvalidConfig(f"$.ip[{number}]: a second IPv{own.version} address")
+            sets.append(RangeSet((Range(own.network, own.ip, own.ip, gateway),)))
+            requested.append(own.ip)
+        return cls(tuple(sets), tuple(requested))
+
+    def reserved_in(self, family: int, first: IPAddress, last: IPAddress) -> Iterator[tuple[int, int]]:
+        """Spans never given between two addresses: reserved ones and the gateways."""
+        for span_family, low, high in self.reserved:
+            if span_family == family and low <= int(last) and high >= int(first):
+                yield low, high
+        for gateway in self.gateways:
+            if gateway.version == family:
+                yield int(gateway), int(gateway)
+
+    def first_addresses(self) -> Result:
+        """What an attachment on an empty node would get."""
+        ips = []
+        for range_set in self.sets:
+            wanted = next((item for item in self.requested if item in range_set), None)
+            part = range_set.ranges[0]
+            never = sorted(self.reserved_in(part.subnet.version, part.first, part.last))
+            address = wanted or first_gap((part.first, part.last), never)
+            ips.append(IPConfig(f"{address}/{part.subnet.prefixlen}", str(part.gateway or "")))
+        return Result(ips=tuple(ips), routes=self.routes, dns=self.dns)
+
+    @property
+    def gateways(self) -> list[IPAddress]:
+        """Every range's gateway."""
+        return [part.gateway for item in self.sets for part in item.ranges if part.gateway]
+
+
+def _all_ranges(raw: Mapping[str, Any], conf: Config) -> list[list[Mapping[str, Any]]]:
+    """The runtime's ranges first, then the single old-style one, then the list, as host-local does."""
+    single = [[{key: raw[key] for key in _RANGE_KEYS if key in raw}]] if raw.get("subnet") else []
+    from_runtime = folded(conf.get("runtimeConfig"), "ipRanges") or []
+    return [*from_runtime, *single, *(raw.get("ranges") or [])]
+
+
+def _refuse_two_of_a_family(sets: tuple[RangeSet, ...], conf: Config) -> None:
+    families = [item.ranges[0].subnet.version for item in sets]
+    version = conf.get("cniVersion") or "0.1.0"
+    if len(families) != len(set(families)) and not at_least(version, "0.3.0"):
+        raise InvalidConfig(f"$.ipam.ranges: cniVersion {version} knows one address per family only")
+
+
+def _requested(conf: Config, call: Call) -> Iterator[IPAddress]:
+    in_args = call.arguments().get("IP")
+    if in_args:
+        yield _address(in_args, InvalidEnvironment, "CNI_ARGS: IP")
+    for text in ((conf.get("args") or {}).get("cni") or {}).get("ips") or ():
+        yield _address(text, InvalidConfig, "$.args.cni.ips")
+    for text in folded(conf.get("runtimeConfig"), "ips") or ():
+        yield _address(text, InvalidConfig, "$.runtimeConfig.ips")
+
+
+def _address(text: object, error: type[InvalidConfig | InvalidEnvironment], where: str) -> IPAddress:
+    try:
+        return ipaddress.ip_interface(str(text)).ip
+    except ValueError:
+        raise error(f"{where}: {text!r} is no IP address") from None
+
+
+def _spans(items: Sequence[str]) -> Iterator[Span]:
+    """Addresses, networks and ``first-last`` spans."""
+    for number, text in enumerate(items):
+        first, dash, last = text.partition("-")
+        try:
+            network = ipaddress.ip_network(first.strip())
+            ends = (network[0], ipaddress.ip_address(last.strip()) if dash else network[-1])
+        except ValueError as error:
+            raise InvalidConfig(f"$.ipam.reserved[{number}]: {error}") from None
+        yield ends[0].version, int(ends[0]), int(ends[1])
+
+
+def _resolv_conf(path: str) -> DNS:
+    """Read resolv.conf(5)."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError as error:
+        raise InvalidConfig(f"$.ipam.resolvConf: {path}: {error.strerror}") from None
+    words = [line.split() for line in lines if line.strip() and line.lstrip()[0] not in "#;"]
+    return DNS(
+        tuple(word for first, *rest in words if first == "nameserver" for word in rest[:1]),
+        next((rest[0] for first, *rest in words if first == "domain" and rest), ""),
+        tuple(word for first, *rest in words if first == "search" for word in rest),
+        tuple(word for first, *rest in words if first == "options" for word in rest),
+    )

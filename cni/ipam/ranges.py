@@ -1,0 +1,122 @@
+"""Ranges and range sets, as host-local defines them: pure arithmetic on addresses."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cni.errors import InvalidConfig
+from cni.naming import IPAddress
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+Span = tuple[IPAddress, IPAddress]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Part of a subnet to give addresses from, both ends included."""
+
+    subnet: IPNetwork
+    first: IPAddress
+    last: IPAddress
+    gateway: IPAddress | None
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any], where: str) -> Range:
+        """Read a range; ends default to the usable addresses, the gateway to the first of them."""
+        subnet = ipaddress.ip_network(raw["subnet"])
+        if subnet.num_addresses < 4:
+            raise InvalidConfig(f"{where}.subnet: {subnet} is too small to give addresses from")
+        usable_last = subnet[-2] if subnet.version == 4 else subnet[-1]
+        ends = [_end(raw, key, subnet, where) for key in ("rangeStart", "rangeEnd")]
+        first, last = ends[0] or subnet[1], ends[1] or usable_last
+        if int(first) > int(last):
+            raise InvalidConfig(f"{where}: rangeStart {first} is after rangeEnd {last}")
+        gateway = ipaddress.ip_address(raw["gateway"]) if raw.get("gateway") else subnet[1]
+        if gateway.version != subnet.version:
+            raise InvalidConfig(f"{where}.gateway: {gateway} is of another family than {subnet}")
+        return cls(subnet, first, last, gateway)
+
+    def __contains__(self, address: IPAddress) -> bool:
+        return address.version == self.subnet.version and int(self.first) <= int(address) <= int(self.last)
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+
+@dataclass(frozen=True)
+class RangeSet:
+    """Ranges of one family from which an attachment gets one address."""
+
+    ranges: tuple[Range, ...]
+
+    @classmethod
+    def read(cls, raw: Sequence[Mapping[str, Any]], where: str) -> RangeSet:
+        """Read a range set. Raises InvalidConfig for mixed families and overlaps."""
+        ranges = tuple(Range.read(item, f"{where}[{number}]") for number, item in enumerate(raw))
+        if len({item.subnet.version for item in ranges}) != 1:
+            raise InvalidConfig(f"{where}: a range set has ranges of exactly one family")
+        _refuse_overlap([(item, f"{where}[{number}]") for number, item in enumerate(ranges)])
+        return cls(ranges)
+
+    def __str__(self) -> str:
+        return ", ".join(str(item) for item in self.ranges)
+
+    def __contains__(self, address: IPAddress) -> bool:
+        return any(address in item for item in self.ranges)
+
+    @property
+    def key(self) -> str:
+        """What its round robin is remembered under."""
+        return str(self.ranges[0].subnet)
+
+    def of(self, address: IPAddress) -> Range:
+        """The range an address of this set lies in."""
+        return next(item for item in self.ranges if address in item)
+
+    def spans_after(self, given: IPAddress | None) -> Iterator[Span]:
+        """Every span of the set once, beginning after the address given last and wrapping around."""
+        spans = [(item.first, item.last) for item in self.ranges]
+        if given is None or given not in self:
+            yield from spans
+            return
+        at = self.ranges.index(self.of(given))
+        if given != spans[at][1]:
+            yield given + 1, spans[at][1]
+        yield from spans[at + 1 :] + spans[:at]
+        yield spans[at][0], given
+
+
+def read_sets(raw: Sequence[Sequence[Mapping[str, Any]]], where: str) -> tuple[RangeSet, ...]:
+    """Read every range set. Raises InvalidConfig where two of them overlap."""
+    sets = tuple(RangeSet.read(item, f"{where}[{number}]") for number, item in enumerate(raw))
+    _refuse_overlap([(part, f"{where}[{number}]") for number, item in enumerate(sets) for part in item.ranges])
+    return sets
+
+
+def first_gap(span: Span, taken: Iterable[tuple[int, int]]) -> IPAddress | None:
+    """The lowest address of a span outside `taken`: pairs (low, high), ascending, overlaps allowed."""
+    candidate, last = int(span[0]), int(span[1])
+    for low, high in taken:
+        if low > candidate:
+            break
+        candidate = max(candidate, high + 1)
+    return type(span[0])(candidate) if candidate <= last else None
+
+
+def _end(raw: Mapping[str, Any], key: str, subnet: IPNetwork, where: str) -> IPAddress | None:
+    if not raw.get(key):
+        return None
+    address = ipaddress.ip_address(raw[key])
+    if address not in subnet:
+        raise InvalidConfig(f"{where}.{key}: {address} is not in {subnet}")
+    return address
+
+
+def _refuse_overlap(items: Sequence[tuple[Range, str]]) -> None:
+    for number, (one, where) in enumerate(items):
+        for other, elsewhere in items[number + 1 :]:
+            if where != elsewhere and (one.first in other or other.first in one):
+                raise InvalidConfig(f"{elsewhere}: {other} overlaps {one} of {where}")

@@ -1,0 +1,179 @@
+"""Where an attachment's addresses come from. Three sources with one contract:
+
+* `Own`: our ranges and leases, in the same transaction as the record
+* `Delegate`: another IPAM plugin, named by ``ipam.type`` and found in CNI_PATH
+* `Nothing`: no addresses; the attachment is layer 2 only
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from cni.errors import CniError, DecodingFailure, Delegated, RangeExhausted, ToolFailed, Unavailable
+from cni.ipam.allocator import Allocator
+from cni.ipam.config import IpamConfig
+from cni.kernel import process
+from cni.naming import Attachment
+from cni.protocol.call import Call, is_name
+from cni.protocol.config import Config
+from cni.protocol.result import Result
+from cni.state import Record, Store
+
+
+class Source(Protocol):
+    """`reserve` writes the record before anything else and gives the addresses; `release` tells who
+    gave them, before the record is forgotten; `differences` names lost ones; `refuse_when_exhausted`
+    serves STATUS; `sweep` serves GC; `preview` shows what an ADD on an empty node would get.
+    """
+
+    def reserve(self, store: Store, record: Record) -> Result: ...
+    def release(self) -> None: ...
+    def preview(self) -> Result: ...
+    def differences(self, store: Store, record: Record, given: Result) -> Iterator[str]: ...
+    def refuse_when_exhausted(self, store: Store | None, network: str) -> None: ...
+    def sweep(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A layer 2 attachment."""
+
+    def reserve(self, store: Store, record: Record) -> Result:
+        """Write the record; there are no addresses."""
+        with store.transaction():
+            store.put(record)
+        return Result()
+
+    def release(self) -> None:
+        """There is nobody to tell: leases go with the record."""
+
+    def preview(self) -> Result:
+        """There are no addresses."""
+        return Result()
+
+    def differences(self, store: Store, record: Record, given: Result) -> Iterator[str]:
+        """There is nothing to lose."""
+        yield from ()
+
+    def refuse_when_exhausted(self, store: Store | None, network: str) -> None:
+        """There is nothing to run out of."""
+
+    def sweep(self) -> None:
+        """There is nobody to tell."""
+
+
+@dataclass(frozen=True)
+class Own(Nothing):
+    """The suite's IPAM; the record's deletion releases its leases."""
+
+    config: IpamConfig
+
+    def preview(self) -> Result:
+        """The first address of every range set."""
+        return self.config.first_addresses()
+
+    def reserve(self, store: Store, record: Record) -> Result:
+        """Write record and leases in one transaction. Raises AddressTaken or RangeExhausted."""
+        with store.transaction():
+            store.put(record)
+            who = (record.attachment, record.plugin, record.pod)
+            return Allocator(self.config, store, *who).allocate()
+
+    def differences(self, store: Store, record: Record, given: Result) -> Iterator[str]:
+        """Name each address whose lease is gone."""
+        held = {str(address) for address in store.leases(record.attachment, record.plugin)}
+        for ip in given.ips:
+            if ip.address.split("/")[0] not in held:
+                yield f"lease of {ip.address} in network {record.attachment.network!r} is missing"
+
+    def refuse_when_exhausted(self, store: Store | None, network: str) -> None:
+        """Raise Unavailable (50) naming the exhausted range set."""
+        if store is None:
+            return
+        try:
+            Allocator(self.config, store, Attachment(network, "", "")).refuse_exhausted()
+        except RangeExhausted as error:
+            raise Unavailable(error.msg) from None
+
+
+@dataclass(frozen=True)
+class Delegate(Nothing):
+    """A foreign IPAM plugin, called as the specification's section 4 "Plugin Delegation" says."""
+
+    conf: Config
+    call: Call
+
+    def reserve(self, store: Store, record: Record) -> Result:
+        """Write the record, so that a DEL reaches the delegate whatever happens; then ask it."""
+        super().reserve(store, record)
+        answer = Result.read(self._run("ADD"))
+        if not answer.ips:
+            raise DecodingFailure(f"IPAM plugin {self.type!r} answered without an address")
+        return answer
+
+    def release(self) -> None:
+        """Tell the delegate to release."""
+        self._run("DEL")
+
+    def differences(self, store: Store, record: Record, given: Result) -> Iterator[str]:
+        """Pass on what the delegate's CHECK says."""
+        try:
+            self._run("CHECK")
+        except CniError as error:
+            yield f"IPAM plugin {self.type!r}: {error.msg}"
+
+    def refuse_when_exhausted(self, store: Store | None, network: str) -> None:
+        """Pass on the delegate's STATUS; one too old to know STATUS is taken to be fine."""
+        try:
+            self._run("STATUS")
+        except Delegated as error:
+            if error.code in (50, 51):
+                raise Unavailable(f"IPAM plugin {self.type!r}: {error.msg}", error.details) from None
+
+    def sweep(self) -> None:
+        """Pass GC on; one too old to know GC has nothing to sweep."""
+        try:
+            self._run("GC")
+        except Delegated as error:
+            if error.code not in (1, 4):
+                raise
+
+    @property
+    def type(self) -> str:
+        """The delegate's name."""
+        return str(self.conf["ipam"]["type"])
+
+    def _run(self, command: str) -> dict[str, Any]:
+        done = process.run([self._executable()], json.dumps(self.conf), self._environ(command))
+        return _answer(self.type, done.returncode, done.stdout, done.stderr)
+
+    def _executable(self) -> str:
+        for folder in self.call.path if is_name(self.type) else ():
+            candidate = Path(folder, self.type)
+            if candidate.is_file() and os.access(candidate, os.X_OK):
+                return str(candidate)
+        raise ToolFailed(f"IPAM plugin {self.type!r} is not in CNI_PATH ({':'.join(self.call.path)})")
+
+    def _environ(self, command: str) -> dict[str, str]:
+        return {
+            **os.environ,
+            "CNI_COMMAND": command, "CNI_CONTAINERID": self.call.container, "CNI_NETNS": self.call.netns,
+            "CNI_IFNAME": self.call.ifname, "CNI_ARGS": self.call.args, "CNI_PATH": ":".join(self.call.path),
+        }  # fmt: skip
+
+
+def _answer(plugin: str, code: int, stdout: str, stderr: str) -> dict[str, Any]:
+    try:
+        raw = json.loads(stdout) if stdout.strip() else {}
+    except ValueError:
+        raise DecodingFailure(f"IPAM plugin {plugin!r} answered no JSON: {stdout[:200]!r}") from None
+    if code == 0:
+        return dict(raw)
+    if raw.get("msg"):
+        raise Delegated(int(raw.get("code") or 999), f"IPAM plugin {plugin!r}: {raw['msg']}", raw.get("details") or "")
+    raise ToolFailed(f"IPAM plugin {plugin!r} failed ({code}): {(stderr or stdout).strip()[:200] or 'no reason given'}")

@@ -1,0 +1,76 @@
+"""Files and locks: the only place that knows fcntl."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cni.errors import TryAgainLater
+
+#: Bounded wait for a lock, in seconds; a runtime repeats the call after code 11.
+PATIENCE = 30.0
+
+_STEP = 0.005
+
+
+class LockFile:
+    """One file whose bytes are locks, so locking leaves nothing behind to clean up.
+
+    Byte 0 is the node: every call that changes the kernel shares it. Every other byte is one
+    attachment. The locks belong to the open file (fcntl(2), "Open file description locks"), so
+    they hold between the threads of one process too, and end with the process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def close(self) -> None:
+        """Give up every lock held through this object."""
+        os.close(self._fd)
+
+    @contextmanager
+    def exclusive(self, digest: str, what: str, patience: float = PATIENCE) -> Iterator[None]:
+        """Hold the byte of one attachment. Raises TryAgainLater when the wait is over."""
+        offset = 1 + int(digest[:15], 16)
+        _waited(lambda: self._try(fcntl.F_WRLCK, offset), what, patience)
+        try:
+            yield
+        finally:
+            self._try(fcntl.F_UNLCK, offset)
+
+    def share_node(self, patience: float = PATIENCE) -> None:
+        """Hold the node's byte together with other calls, until `close`."""
+        _waited(lambda: self._try(fcntl.F_RDLCK, 0), "the node", patience)
+
+    def alone(self) -> bool:
+        """Whether no other call shares the node; if so, none can begin before `close`."""
+        return self._try(fcntl.F_WRLCK, 0)
+
+    def _try(self, kind: int, offset: int) -> bool:
+        request = struct.pack("hhqqi4x", kind, os.SEEK_SET, offset, 1, 0)
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, request)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder only root may enter (0700), with its parents."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o755)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o700)
+    return path
+
+
+def _waited(attempt: Callable[[], bool], what: str, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while not attempt():
+        if time.monotonic() >= deadline:
+            raise TryAgainLater(f"another call holds {what} for more than {patience:g} s")
+        time.sleep(_STEP)

@@ -1,0 +1,265 @@
+"""rtnetlink: the only place that knows pyroute2. One `Rtnl` speaks to one network namespace."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyroute2.iproute.linux import IPRoute
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
+
+from cni.errors import KernelRefused
+from cni.kernel.view import MAIN_TABLE, HeldAddress, IPInterface, KernelRoute, Link, Vxlan
+from cni.naming import IPAddress
+
+_IFF_UP, _IFF_PROMISC = 0x1, 0x100
+_IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x02, 0x08, 0x40
+_NTF_SELF, _FLOOD_STATE, _ALL_ZERO = 0x02, 0x80 | 0x40, "00:00:00:00:00:00"
+_RTNH_F_ONLINK = 4
+_FAMILY = {4: 2, 6: 10}
+_DUMP_TRIES = 5
+
+
+class Rtnl:
+    """Questions and requests to one namespace: the one this thread is in when it is opened."""
+
+    def __init__(self) -> None:
+        self._ip = IPRoute(ext_ack=True, strict_check=True)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._ip.close()
+
+    # --- links
+
+    def link(self, name: str) -> Link | None:
+        """A link by name, or None."""
+        return self._one_link(ifname=name)
+
+    def link_at(self, index: int) -> Link | None:
+        """A link by index, or None."""
+        return self._one_link(index=index)
+
+    def links(self) -> list[Link]:
+        """Every link of the namespace."""
+        return [_link(message) for message in self._dump(lambda: self._ip.link("dump"))]
+
+    def create_bridge(self, name: str, mac: str, mtu: int) -> None:
+        """Create a bridge that keeps its MAC, and set it up."""
+        with _asking(f"create bridge {name}"):
+            self._ip.link("add", kind="bridge", ifname=name, address=mac, mtu=mtu, state="up")
+
+    def create_veth(self, name: str, mac: str, mtu: int, peer: dict[str, Any]) -> None:
+        """Create a veth pair; `peer` has ifname, address, mtu and net_ns_fd of the other end."""
+        with _asking(f"create veth {name} with {peer['ifname']} in the pod"):
+            self._ip.link("add", kind="veth", ifname=name, address=mac, mtu=mtu, peer=peer)
+
+    def create_vxlan(self, name: str, mtu: int, vxlan: Vxlan) -> None:
+        """Create a VXLAN device that learns where remote MACs are; it starts down."""
+        placed = {"vxlan_local": vxlan.local, "vxlan_link": vxlan.dev}
+        placed = {key: value for key, value in placed.items() if value}
+        with _asking(f"create {name} (VNI {vxlan.vni}, UDP port {vxlan.port})"):
+            self._ip.link(
+                "add", kind="vxlan", ifname=name, mtu=mtu,
+                vxlan_id=vxlan.vni, vxlan_port=vxlan.port, vxlan_learning=1, **placed,
+            )  # fmt: skip
+
+    def set_link(self, link: Link, **settings: Any) -> None:
+        """Change a link: state, mtu, master, address, as pyroute2 names them."""
+        with _asking(f"set {_spelled(settings)} on {link.name}"):
+            self._ip.link("set", index=link.index, **settings)
+
+    def set_promiscuous(self, link: Link) -> None:
+        """Make a link promiscuous."""
+        with _asking(f"set promiscuous mode on {link.name}"):
+            self._ip.link("set", index=link.index, flags=_IFF_PROMISC, change=_IFF_PROMISC)
+
+    def set_port(self, link: Link, **settings: int) -> None:
+        """Change a bridge port: mode (hairpin), isolated, neigh_suppress."""
+        with _asking(f"set {_spelled(settings)} on bridge port {link.name}"):
+            self._ip.brport("set", index=link.index, **settings)
+
+    def delete_link(self, link: Link) -> None:
+        """Delete a link; one that is gone already is deleted."""
+        with _asking(f"delete {link.name}", tolerate=errno.ENODEV):
+            self._ip.link("del", index=link.index)
+
+    # --- addresses
+
+    def addresses(self, link: Link) -> list[HeldAddress]:
+        """The addresses of a link."""
+        return [_address(message) for message in self._dump(lambda: self._ip.addr("dump", index=link.index))]
+
+    def add_address(self, link: Link, interface: IPInterface, nodad: bool = False) -> None:
+        """Add an address; `nodad` makes an IPv6 address usable at once."""
+        with _asking(f"add {interface} to {link.name}"):
+            self._ip.addr("add", **_addressed(link, interface), **({"flags": _IFA_F_NODAD} if nodad else {}))
+
+    def delete_address(self, link: Link, interface: IPInterface) -> None:
+        """Remove an address; one that is gone already is removed."""
+        with _asking(f"remove {interface} from {link.name}", tolerate=errno.EADDRNOTAVAIL):
+            self._ip.addr("del", **_addressed(link, interface))
+
+    # --- routes
+
+    def routes(self, link: Link, family: int) -> list[KernelRoute]:
+        """Every unicast route of a family (4 or 6) through a link, whatever its table."""
+        dump = self._dump(lambda: self._ip.route("dump", family=_FAMILY[family], oif=link.index))
+        return [_route(message, family) for message in dump if message.get("oif") == link.index]
+
+    def add_route(self, link: Link, route: KernelRoute, onlink: bool) -> None:
+        """Add a route; `onlink` takes a gateway no address of the link covers."""
+        metrics = {key: value for key, value in (("mtu", route.mtu), ("advmss", route.advmss)) if value}
+        wanted: dict[str, Any] = {
+            "family": _FAMILY[ipaddress.ip_network(route.dst).version],
+            "dst": route.dst, "oif": link.index, "table": route.table,
+            "scope": route.scope, "proto": "boot",
+        }  # fmt: skip
+        wanted |= {"gateway": route.gateway} if route.gateway else {}
+        wanted |= {"priority": route.priority} if route.priority else {}
+        wanted |= {"metrics": metrics} if metrics else {}
+        wanted |= {"flags": _RTNH_F_ONLINK} if onlink else {}
+        via = f" via {route.gateway}" if route.gateway else ""
+        with _asking(f"add route {route.dst}{via} dev {link.name}"):
+            self._ip.route("add", **wanted)
+
+    def way_to(self, address: IPAddress) -> int:
+        """The index of the link packets to an address leave by, or 0."""
+        try:
+            answer = list(self._ip.route("get", dst=str(address), family=_FAMILY[address.version]))
+        except NetlinkError:
+            return 0
+        return int(answer[0].get("oif") or 0)
+
+    def default_ways(self) -> list[int]:
+        """The indices of the links with a default route in the main table, best first."""
+        return [*self._default_ways(4), *self._default_ways(6)]
+
+    def _default_ways(self, family: int) -> list[int]:
+        routes = self._dump(lambda: self._ip.route("dump", family=_FAMILY[family], table=MAIN_TABLE))
+        ways = [(r.get("priority") or 0, r.get("oif")) for r in routes if r["dst_len"] == 0 and r.get("oif")]
+        return [index for _, index in sorted(ways)]
+
+    # --- forwarding database of a VXLAN device
+
+    def flood_targets(self, link: Link) -> set[str]:
+        """The VTEPs that get what has no known destination (the all-zero FDB entries)."""
+        entries = self._dump(lambda: self._ip.fdb("dump", ifindex=link.index))
+        return {
+            str(entry.get("dst"))
+            for entry in entries
+            if entry["ifindex"] == link.index and entry.get("lladdr") == _ALL_ZERO and entry.get("dst")
+        }
+
+    def add_flood_target(self, link: Link, vtep: str) -> None:
+        """Send broadcast, unknown unicast and multicast to one more VTEP."""
+        with _asking(f"add VTEP {vtep} to {link.name}", tolerate=errno.EEXIST):
+            self._ip.fdb("append", ifindex=link.index, lladdr=_ALL_ZERO, dst=vtep, flags=_NTF_SELF, state=_FLOOD_STATE)
+
+    def delete_flood_target(self, link: Link, vtep: str) -> None:
+        """Stop sending to a VTEP."""
+        with _asking(f"remove VTEP {vtep} from {link.name}", tolerate=errno.ENOENT):
+            self._ip.fdb("del", ifindex=link.index, lladdr=_ALL_ZERO, dst=vtep, flags=_NTF_SELF)
+
+    # --- how the kernel is asked
+
+    def _one_link(self, **which: Any) -> Link | None:
+        try:
+            return _link(next(iter(self._ip.link("get", **which))))
+        except NetlinkError as error:
+            if error.code in (errno.ENODEV, errno.EINVAL):
+                return None
+            raise KernelRefused(f"look up link {which}: {_reason(error)}", error.code) from None
+
+    def _dump(self, ask: Callable[[], Any]) -> list[Any]:
+        """A dump that a concurrent change interrupted is taken again (rtnetlink NLM_F_DUMP_INTR)."""
+        for _ in range(_DUMP_TRIES):
+            try:
+                return list(ask())
+            except NetlinkDumpInterrupted:
+                continue
+            except NetlinkError as error:
+                raise KernelRefused(f"rtnetlink dump: {_reason(error)}", error.code) from None
+        raise KernelRefused(f"rtnetlink dump interrupted {_DUMP_TRIES} times", errno.EINTR)
+
+
+@contextmanager
+def _asking(what: str, tolerate: int | None = None) -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        if error.code != tolerate:
+            raise KernelRefused(f"{what}: {_reason(error)}", error.code) from None
+
+
+def _reason(error: NetlinkError) -> str:
+    return str(error.args[1]) if len(error.args) > 1 else str(error)
+
+
+def _spelled(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
+
+
+def _addressed(link: Link, interface: IPInterface) -> dict[str, Any]:
+    return {
+        "index": link.index,
+        "family": _FAMILY[interface.version],
+        "address": str(interface.ip),
+        "prefixlen": interface.network.prefixlen,
+    }
+
+
+def _link(message: Any) -> Link:
+    port = message.get(("linkinfo", "slave_data"))
+    kind = message.get(("linkinfo", "kind")) or ""
+    return Link(
+        index=message["index"],
+        name=message.get("ifname"),
+        kind=kind,
+        mac=message.get("address") or "",
+        mtu=message.get("mtu"),
+        up=bool(message["flags"] & _IFF_UP),
+        state=message.get("operstate") or "",
+        bridge=message.get("master") or 0,
+        promiscuous=bool(message["flags"] & _IFF_PROMISC),
+        hairpin=_flag(port, "mode"),
+        isolated=_flag(port, "isolated"),
+        neigh_suppress=_flag(port, "neigh_suppress"),
+        vxlan=_vxlan(message.get(("linkinfo", "data"))) if kind == "vxlan" else None,
+    )
+
+
+def _flag(port: Any, name: str) -> bool:
+    return bool(port and port.get(f"IFLA_BRPORT_{name.upper()}"))
+
+
+def _vxlan(data: Any) -> Vxlan:
+    local = data.get("IFLA_VXLAN_LOCAL") or data.get("IFLA_VXLAN_LOCAL6") or ""
+    return Vxlan(data.get("IFLA_VXLAN_ID"), data.get("IFLA_VXLAN_PORT"), local, data.get("IFLA_VXLAN_LINK") or 0)
+
+
+def _address(message: Any) -> HeldAddress:
+    flags = message.get("IFA_FLAGS") or message["flags"]
+    text = message.get("local") if message["family"] == _FAMILY[4] else message.get("address")
+    return HeldAddress(
+        ipaddress.ip_interface(f"{text}/{message['prefixlen']}"),
+        bool(flags & _IFA_F_TENTATIVE),
+        bool(flags & _IFA_F_DADFAILED),
+    )
+
+
+def _route(message: Any, family: int) -> KernelRoute:
+    metrics = message.get("metrics")
+    dst = message.get("dst") or ("0.0.0.0" if family == 4 else "::")
+    return KernelRoute(
+        f"{dst}/{message['dst_len']}",
+        message.get("gateway") or "",
+        message.get("table") or message["table"],
+        message.get("priority") or 0,
+        (metrics and metrics.get("RTAX_MTU")) or 0,
+        (metrics and metrics.get("RTAX_ADVMSS")) or 0,
+        message["scope"],
+    )

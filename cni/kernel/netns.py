@@ -1,0 +1,80 @@
+"""Network namespaces: the only place that changes this thread's own (setns(2))."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cni.errors import InvalidNetns, KernelRefused
+
+_OWN = "/proc/thread-self/ns/net"
+_CLONE_NEWNET = 0x40000000
+_NS_GET_NSTYPE = 0xB703
+
+
+class Netns:
+    """An open handle on a network namespace; it stays valid when its path goes away."""
+
+    def __init__(self, path: str) -> None:
+        """Open a namespace by path. Raises InvalidNetns where there is none."""
+        self.path = path
+        try:
+            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InvalidNetns(f"CNI_NETNS: {path!r} cannot be opened: {error.strerror}") from None
+        if not _is_network_namespace(self.fd):
+            os.close(self.fd)
+            raise InvalidNetns(f"CNI_NETNS: {path!r} is not a network namespace")
+
+    def close(self) -> None:
+        """Close the handle."""
+        os.close(self.fd)
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Be in this namespace: sockets and /proc/sys/net files opened meanwhile belong to it."""
+        home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _setns(self.fd)
+            try:
+                yield
+            finally:
+                _setns(home)
+        finally:
+            os.close(home)
+
+
+def _is_network_namespace(fd: int) -> bool:
+    """Ask with NS_GET_NSTYPE (ioctl_ns(2)), which fails on everything that is no namespace."""
+    kind: int = _LIBC.ioctl(fd, _NS_GET_NSTYPE)
+    return kind == _CLONE_NEWNET
+
+
+def is_own(path: str) -> bool:
+    """Whether a path leads to the namespace this thread is in; one that leads nowhere does not."""
+    try:
+        mine, its = Path(_OWN).stat(), Path(path).stat()
+    except OSError:
+        return False
+    return (mine.st_dev, mine.st_ino) == (its.st_dev, its.st_ino)
+
+
+def link_exists(name: str) -> bool:
+    """Whether the namespace this thread is in has a link: one system call, no rtnetlink."""
+    try:
+        return bool(socket.if_nametoindex(name))
+    except OSError:
+        return False
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def _setns(fd: int) -> None:
+    if _LIBC.setns(fd, _CLONE_NEWNET):
+        number = ctypes.get_errno()
+        raise KernelRefused(f"setns: {os.strerror(number)}", number)

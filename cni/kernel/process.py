@@ -1,0 +1,55 @@
+"""Other programs and signals: the only place that starts a process."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from cni.errors import ToolFailed, TryAgainLater
+
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+
+def find(program: str) -> str | None:
+    """The path of a system program: runtimes start plugins with any PATH, so ours is fixed."""
+    return shutil.which(program, path=_SYSTEM_PATH)
+
+
+def run(
+    argv: Sequence[str],
+    stdin: str = "",
+    environ: Mapping[str, str] | None = None,
+    seconds: float = 60,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end and return what it said, whatever its exit code.
+
+    Raises ToolFailed when it cannot be started and TryAgainLater when it outlives `seconds`.
+    """
+    try:
+        return subprocess.run(
+            argv,
+            input=stdin,
+            env=dict(environ) if environ is not None else {"PATH": _SYSTEM_PATH, "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except OSError as error:
+        raise ToolFailed(f"{argv[0]} cannot be run: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise TryAgainLater(f"{argv[0]} did not end within {seconds:g} s") from None
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back the signals that end a call, so that a step is done or not begun."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,62 @@
+"""How the kernel's objects look from here: plain data, so that planning needs no kernel."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+#: The main routing table and the scopes of rtnetlink(7).
+MAIN_TABLE, SCOPE_UNIVERSE, SCOPE_LINK = 254, 0, 253
+
+
+@dataclass(frozen=True)
+class Vxlan:
+    """A VXLAN device's own settings; `local` is empty where the kernel chooses."""
+
+    vni: int
+    port: int
+    local: str
+    dev: int
+
+
+@dataclass(frozen=True)
+class Link:
+    """A network device as the kernel shows it now. `bridge` is the master's index, or 0."""
+
+    index: int
+    name: str
+    kind: str
+    mac: str
+    mtu: int
+    up: bool
+    state: str
+    bridge: int
+    promiscuous: bool
+    hairpin: bool
+    isolated: bool
+    neigh_suppress: bool
+    vxlan: Vxlan | None
+
+
+@dataclass(frozen=True)
+class HeldAddress:
+    """An address on a link; `tentative` while duplicate address detection runs."""
+
+    interface: IPInterface
+    tentative: bool
+    duplicate: bool
+
+
+@dataclass(frozen=True)
+class KernelRoute:
+    """A route as rtnetlink(7) has it: `gateway` empty for what is on the link."""
+
+    dst: str
+    gateway: str
+    table: int
+    priority: int
+    mtu: int
+    advmss: int
+    scope: int

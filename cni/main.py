@@ -1,0 +1,150 @@
+"""stdin, stdout, signals and the exit code: what every executable does around the story.
+
+VERSION and a wrong environment are answered from here with nothing heavy imported; everything else is
+imported when the call is known to need it. This is the only place that catches what is unforeseen.
+"""
+
+import os
+
+from cni.errors import CniError, Internal, Interrupted, IoFailure
+from cni.protocol.call import Call
+from cni.protocol.versions import ANSWER, LATEST, SUPPORTED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cni.verbs import Deliver
+
+MAX_CONFIG_BYTES = 16 << 20
+
+
+def main(executable: str) -> int:
+    """Serve one CNI call of the plugin in the file `executable`; returns the exit code."""
+    name = os.path.basename(executable)
+    answered = _Stdout()
+    try:
+        call = Call.read(os.environ)
+        if call.command == "VERSION":
+            answered.write(ANSWER)
+        else:
+            _serve(executable, name, call, answered)
+    except CniError as error:
+        return _failed(answered, error, name)
+    except BaseException as error:
+        return _failed(answered, _foreseen(error), name)
+    return 0
+
+
+class _Stdout:
+    """The one JSON document this process prints, and the version to print it in.
+
+    A closed stdout is seen before anything is changed; its number is kept from being given to a file.
+    """
+
+    def __init__(self) -> None:
+        self.version = LATEST
+        self.broken = False
+        try:
+            os.fstat(1)
+        except OSError:
+            self.broken = True
+            while os.open(os.devnull, os.O_RDWR) < 1:
+                pass
+
+    def refuse_closed(self) -> None:
+        if self.broken:
+            raise IoFailure("stdout is closed: nobody would get the result")
+
+    def write(self, text: str) -> None:
+        self.refuse_closed()
+        data = text.encode()
+        try:
+            while data:
+                data = data[os.write(1, data) :]
+        except OSError as error:
+            self.broken = True
+            raise IoFailure(f"stdout: {error.strerror}") from None
+
+
+def _serve(executable: str, name: str, call: Call, stdout: _Stdout) -> None:
+    import json
+
+    from cni.protocol import config
+
+    stdout.refuse_closed()
+    conf = config.parse(_stdin())
+    if conf.get("cniVersion", SUPPORTED[0]) in SUPPORTED:
+        stdout.version = conf.get("cniVersion") or SUPPORTED[0]
+    config.refuse_wrong_header(conf, call.command)
+    _tell_story(executable, name, call, conf, lambda result: stdout.write(json.dumps(result) + "\n"))
+
+
+def _tell_story(executable: str, name: str, call: Call, conf: "dict[str, Any]", deliver: "Deliver") -> None:
+    import time
+
+    from cni import log
+    from cni.plugin import load
+    from cni.verbs import VERBS
+
+    began = time.monotonic()
+    facts = {"network": conf["name"], "container": call.container, "ifname": call.ifname, "pod": call.pod}
+    _heed_signals()
+    try:
+        VERBS[call.command](load(executable, name), call, conf, deliver)
+    except BaseException as error:
+        _ignore_signals()
+        log.event(name, call.command, error, seconds=round(time.monotonic() - began, 4), **facts)
+        raise
+    if call.command != "STATUS":
+        log.event(name, call.command, seconds=round(time.monotonic() - began, 4), **facts)
+
+
+def _failed(stdout: _Stdout, error: CniError, name: str) -> int:
+    import json
+    import sys
+
+    document = {"cniVersion": stdout.version, "code": error.code, "msg": error.msg}
+    if error.details:
+        document["details"] = error.details
+    if "CNI_COMMAND" not in os.environ:
+        sys.stderr.write(f"{name} is a CNI plugin (versions {', '.join(SUPPORTED)}); see agent-cni --help\n")
+    if not stdout.broken:
+        stdout.write(json.dumps(document) + "\n")
+    return 1
+
+
+def _foreseen(error: BaseException) -> CniError:
+    """What is left to catch: a signal, or a bug, whose traceback is in the log by now."""
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("the call was ended by a signal; what it did is undone")
+    return Internal(f"unforeseen: {type(error).__name__}: {error}", "the traceback is on stderr and in the log")
+
+
+def _stdin() -> bytes:
+    """All of standard input. Raises IoFailure."""
+    chunks, size = [], 0
+    try:
+        while chunk := os.read(0, 1 << 16):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > MAX_CONFIG_BYTES:
+                raise IoFailure(f"stdin: more than {MAX_CONFIG_BYTES >> 20} MiB")
+    except OSError as error:
+        raise IoFailure(f"stdin: {error.strerror}") from None
+    return b"".join(chunks)
+
+
+def _heed_signals() -> None:
+    """SIGTERM and SIGHUP end a call as SIGINT does: by an exception, so that everything is undone."""
+    import signal
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+
+
+def _ignore_signals() -> None:
+    import signal
+
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,76 @@
+"""Names, computed from an attachment's identity and never remembered.
+
+The same identity gives the same names on every call, so a DEL finds what an ADD made
+even when every other trace of it is lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+from typing import NamedTuple
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_MAC = re.compile(r"(?i)[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}")
+
+
+class Attachment(NamedTuple):
+    """One container interface on one network: the key of everything we keep."""
+
+    network: str
+    container: str
+    ifname: str
+
+    def __str__(self) -> str:
+        return f"{self.network}/{self.container}/{self.ifname}"
+
+    @property
+    def digest(self) -> str:
+        """64 hexadecimal digits that stand for this attachment."""
+        return hashlib.sha256("\0".join(self).encode()).hexdigest()
+
+    @property
+    def host_interface(self) -> str:
+        """The host end of its veth: 15 bytes, the kernel's limit (IFNAMSIZ - 1)."""
+        return f"veth{self.digest[:11]}"
+
+    @property
+    def host_mac(self) -> str:
+        """A locally administered unicast MAC for the host end."""
+        return _mac("0e", self.digest)
+
+    @property
+    def pod_mac(self) -> str:
+        """The pod's MAC where no address exists to derive one from."""
+        return _mac("0a", self.digest[20:])
+
+
+def mac_of_address(address: IPAddress) -> str:
+    """A MAC that says which address it serves: equal on every node, distinct in one subnet.
+
+    IPv4 becomes ``0a:58:<the four bytes>``, the form kubenet and OVN use; an IPv6 address
+    is hashed, because its sixteen bytes do not fit.
+    """
+    if address.version == 4:
+        return _mac("0a58", address.packed.hex())
+    return _mac("0a", hashlib.sha256(address.packed).hexdigest())
+
+
+def is_mac(text: str) -> bool:
+    """Whether a text is a unicast Ethernet address that is not all zero."""
+    if not _MAC.fullmatch(text):
+        return False
+    raw = bytes.fromhex(text.replace(":", "").replace("-", ""))
+    return not raw[0] & 1 and any(raw)
+
+
+def vxlan_interface(vni: int) -> str:
+    """The VXLAN device of a VNI: one per VNI and node."""
+    return f"vxlan{vni}"
+
+
+def _mac(prefix: str, digits: str) -> str:
+    text = (prefix + digits)[:12]
+    return ":".join(text[i : i + 2] for i in range(0, 12, 2))

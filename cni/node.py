@@ -1,0 +1,81 @@
+"""One call's hold on the node: its state, one attachment locked, and the world to change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cni import engine
+from cni.errors import InvalidNetns
+from cni.ipam.config import TYPE as OWN_IPAM
+from cni.kernel.files import PATIENCE
+from cni.kernel.netns import Netns, is_own
+from cni.naming import Attachment
+from cni.protocol.call import Call
+from cni.protocol.config import Config
+from cni.resources import World, decode, encode
+from cni.state import DEFAULT_FOLDER, Record, Store
+
+
+@dataclass
+class Node:
+    """`record` is what is known of the attachment now, None before an ADD and after a DEL."""
+
+    store: Store
+    world: World
+    attachment: Attachment
+    plugin: str
+    record: Record | None
+
+    def write(self, record: Record) -> None:
+        """Keep a changed record."""
+        with self.store.transaction():
+            self.store.put(record)
+        self.record = record
+
+    def forget(self) -> None:
+        """Forget the record last, and retire what only it used: nobody can begin to use it meanwhile,
+        because an ADD writes its record before it changes the kernel.
+        """
+        resources = [decode(raw) for raw in (self.record.resources if self.record else ())]
+        with self.store.transaction():
+            self.store.forget(self.attachment, self.plugin)
+            unused = [item for item in resources if item.retires and not self.store.mentions(encode(item))]
+            engine.retire(unused, self.world)
+        self.record = None
+
+
+@contextmanager
+def opened(
+    plugin: str, call: Call, conf: Config, enters_pod: bool = False, patience: float = PATIENCE
+) -> Iterator[Node]:
+    """The node with the call's attachment locked. Raises InvalidNetns before anything is made."""
+    attachment = Attachment(conf["name"], call.container, call.ifname)
+    _refuse_own_netns(call)
+    netns = Netns(call.netns) if enters_pod else None
+    try:
+        store = Store.open(folder_of(conf), patience)
+        world = World(netns, store.lock)
+        try:
+            with store.lock.exclusive(attachment.digest, str(attachment), patience):
+                yield Node(store, world, attachment, plugin, store.record(attachment, plugin))
+        finally:
+            world.close()
+            store.close()
+    finally:
+        if netns:
+            netns.close()
+
+
+def folder_of(conf: Config) -> Path:
+    """Where a network's state is: `dataDir`, also of our own ``ipam`` section, or the default."""
+    ipam = conf.get("ipam")
+    section = ipam if isinstance(ipam, dict) and ipam.get("type", OWN_IPAM) == OWN_IPAM else {}
+    return Path(conf.get("dataDir") or section.get("dataDir") or DEFAULT_FOLDER)
+
+
+def _refuse_own_netns(call: Call) -> None:
+    if call.netns and not call.own_netns_allowed and is_own(call.netns):
+        raise InvalidNetns(f"CNI_NETNS: {call.netns!r} is this plugin's own namespace")

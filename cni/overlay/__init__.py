@@ -1,0 +1,1 @@
+"""VXLAN: who the other nodes are, and what is programmed for them."""

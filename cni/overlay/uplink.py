@@ -1,0 +1,49 @@
+"""The host link an attachment's traffic leaves by, which decides its MTU."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from cni.errors import InvalidConfig
+from cni.kernel.view import Link
+from cni.resources import Uplink, UplinkQuery
+
+if TYPE_CHECKING:
+    from cni.kernel.netlink import Rtnl
+
+
+def find(host: Rtnl, query: UplinkQuery) -> Uplink | None:
+    """The uplink, or None on a host without a default route.
+
+    Raises InvalidConfig where the configuration names a link or address this host lacks.
+    """
+    link = _named(host, query) or _towards(host, query) or _default(host)
+    return Uplink(link.name, link.mtu) if link else None
+
+
+def _named(host: Rtnl, query: UplinkQuery) -> Link | None:
+    if query.dev:
+        link = host.link(query.dev)
+        if link is None:
+            raise InvalidConfig(f"{query.where}.dev: this host has no link {query.dev!r}")
+        return link
+    return _holding(host, query) if query.local else None
+
+
+def _holding(host: Rtnl, query: UplinkQuery) -> Link:
+    local = ipaddress.ip_address(query.local)
+    for link in host.links():
+        if local in (held.interface.ip for held in host.addresses(link)):
+            return link
+    raise InvalidConfig(f"{query.where}.local: no link of this host holds {query.local}")
+
+
+def _towards(host: Rtnl, query: UplinkQuery) -> Link | None:
+    index = host.way_to(ipaddress.ip_address(query.remote)) if query.remote else 0
+    return host.link_at(index) if index else None
+
+
+def _default(host: Rtnl) -> Link | None:
+    ways = host.default_ways()
+    return host.link_at(ways[0]) if ways else None

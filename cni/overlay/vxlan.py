@@ -1,0 +1,83 @@
+"""The ``vxlan`` section: a bridge's network across hosts, as resources.
+
+`peers` is the seam for a controller: with ``remotes`` in the configuration the flood list is exactly
+those VTEPs; without, nobody here touches it, and what knows the nodes programs it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from cni.errors import InvalidConfig
+from cni.naming import vxlan_interface
+from cni.protocol.config import Config
+from cni.resources import FloodList, Resource, UplinkQuery, VxlanLink
+
+#: Bytes VXLAN adds to an inner packet, by the family of the outer one (RFC 7348, section 5).
+OVERHEAD = {4: 50, 6: 70}
+DEFAULT_PORT = 4789
+
+
+@dataclass(frozen=True)
+class VxlanConfig:
+    """`remotes` None means that something else keeps the list of VTEPs. `mtu` 0 means the uplink's
+    less the overhead.
+    """
+
+    vni: int
+    port: int = DEFAULT_PORT
+    local: str = ""
+    dev: str = ""
+    remotes: tuple[str, ...] | None = None
+    mtu: int = 0
+
+    @classmethod
+    def read(cls, raw: Config) -> VxlanConfig:
+        """Read a validated section. Raises InvalidConfig for VTEPs of both families."""
+        remotes = (
+            None if raw.get("remotes") is None else tuple(str(ipaddress.ip_address(item)) for item in raw["remotes"])
+        )
+        local = str(ipaddress.ip_address(raw["local"])) if raw.get("local") else ""
+        if len({ipaddress.ip_address(item).version for item in (*(remotes or ()), *filter(None, [local]))}) > 1:
+            raise InvalidConfig("$.vxlan: local and remotes must be of one family")
+        if local and local in (remotes or ()):
+            remotes = tuple(item for item in remotes or () if item != local)
+        return cls(
+            int(raw["id"]), int(raw.get("dstport") or DEFAULT_PORT), local, raw.get("dev") or "",
+            remotes, int(raw.get("mtu") or 0),
+        )  # fmt: skip
+
+    @property
+    def link(self) -> str:
+        """The device's name."""
+        return vxlan_interface(self.vni)
+
+    @property
+    def uplink(self) -> UplinkQuery:
+        """How to find the link the tunnel leaves by."""
+        return UplinkQuery(self.dev, self.local, (self.remotes or ("",))[0], "$.vxlan")
+
+    @property
+    def overhead(self) -> int:
+        """Bytes each packet grows by."""
+        outer = next(filter(None, (self.local, *(self.remotes or ()))), "0.0.0.0")
+        return OVERHEAD[ipaddress.ip_address(outer).version]
+
+    def fitting_mtu(self, wanted: int, host_mtu: int) -> int:
+        """The largest MTU the tunnel carries whole, or `wanted` if that fits.
+
+        Raises InvalidConfig for one that does not: the kernel would drop such packets silently.
+        """
+        room = self.mtu or host_mtu - self.overhead
+        for where, value, limit in (("$.vxlan.mtu", self.mtu, host_mtu - self.overhead), ("$.mtu", wanted, room)):
+            if value > limit:
+                raise InvalidConfig(
+                    f"{where}: {value} does not fit; with VXLAN's {self.overhead} bytes at most {limit} do"
+                )
+        return wanted or room
+
+    def peers(self, bridge: str, mtu: int) -> tuple[Resource, ...]:
+        """The device on its bridge, and the other hosts."""
+        link = VxlanLink(self.link, self.vni, self.port, self.local, self.dev, self.mtu or mtu, bridge)
+        return (link,) if self.remotes is None else (link, FloodList(self.link, self.remotes))

@@ -1,0 +1,111 @@
+"""What every pod interface has, whatever link it is: MAC, addresses, routes, and their announcement."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from cni.errors import CniError, InvalidConfig, InvalidEnvironment
+from cni.kernel.view import MAIN_TABLE, SCOPE_LINK, SCOPE_UNIVERSE
+from cni.naming import Attachment, is_mac, mac_of_address
+from cni.protocol.call import Call
+from cni.protocol.config import Config, folded
+from cni.protocol.result import DNS, Interface, Result, Route
+from cni.resources import Announcement, PodAddress, PodLink, PodRoute, PodSysctl, Resource, Settled
+
+_DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+def chosen_mac(conf: Config, call: Call) -> str:
+    """The MAC somebody asked for, or nothing: runtimeConfig before ``args.cni`` before CNI_ARGS."""
+    asked: tuple[tuple[object, str, type[CniError]], ...] = (
+        (folded(conf.get("runtimeConfig"), "mac"), "$.runtimeConfig.mac", InvalidConfig),
+        (((conf.get("args") or {}).get("cni") or {}).get("mac"), "$.args.cni.mac", InvalidConfig),
+        (call.arguments().get("MAC"), "CNI_ARGS: MAC", InvalidEnvironment),
+    )
+    for value, where, error in asked:
+        if value and not (isinstance(value, str) and is_mac(value)):
+            raise error(f"{where}: {value!r} is no unicast MAC address")
+    return next((str(value).lower().replace("-", ":") for value, _, _ in asked if value), "")
+
+
+def with_gateways(lease: Result) -> Result:
+    """A lease whose addresses all name a gateway: by default the first address of their subnet."""
+    ips = (replace(ip, gateway=ip.gateway or str(ipaddress.ip_interface(ip.address).network[1])) for ip in lease.ips)
+    return replace(lease, ips=tuple(ips))
+
+
+def with_default_routes(lease: Result) -> Result:
+    """A lease with a default route of each family it has; one that stands there already is kept."""
+    there = {route.dst for route in lease.routes}
+    families = sorted({ip.family for ip in lease.ips})
+    missing = [family for family in families if _DEFAULT[family] not in there and lease.gateway(family)]
+    added = tuple(Route(_DEFAULT[family], lease.gateway(family)) for family in missing)
+    return replace(lease, routes=lease.routes + added)
+
+
+@dataclass(frozen=True)
+class PodNet:
+    """A pod's end of an attachment. `asked_mac` empty derives the MAC, `mtu` is in bytes, and `dad`
+    waits for IPv6 duplicate address detection.
+    """
+
+    attachment: Attachment
+    asked_mac: str
+    mtu: int
+    lease: Result
+    dad: bool
+
+    @property
+    def mac(self) -> str:
+        """The MAC asked for, else the address's own, else the attachment's."""
+        addresses = [ipaddress.ip_interface(ip.address).ip for ip in self.lease.ips]
+        first = min(addresses, key=lambda address: address.version, default=None)
+        return self.asked_mac or (mac_of_address(first) if first else self.attachment.pod_mac)
+
+    def resources(self) -> Iterator[Resource]:
+        """Settings and addresses before the link goes up, routes after it."""
+        link = self.attachment.ifname
+        if any(ip.family == 6 for ip in self.lease.ips):
+            yield from self._ipv6_settings()
+        for ip in self.lease.ips:
+            yield PodAddress(link, ip.address, self.dad)
+        yield PodLink(link, self.mac, self.mtu)
+        for route in dict.fromkeys(self.lease.routes):
+            yield self._route(route)
+
+    def announcements(self) -> Iterator[Resource]:
+        """What makes the addresses usable at once, for the pod and for its neighbours."""
+        link = self.attachment.ifname
+        if self.dad and any(ip.family == 6 for ip in self.lease.ips):
+            yield Settled(link)
+        if self.lease.ips:
+            yield Announcement(link, self.mac, tuple(ip.address.split("/")[0] for ip in self.lease.ips))
+
+    def result(self, before: tuple[Interface, ...], netns: str, dns: DNS, after: tuple[Interface, ...] = ()) -> Result:
+        """The attachment's result: this end stands between host interfaces; `dns` wins over the IPAM's."""
+        own = Interface(self.attachment.ifname, self.mac, self.mtu, netns)
+        ips = tuple(replace(ip, interface=len(before)) for ip in self.lease.ips)
+        return Result((*before, own, *after), ips, self.lease.routes, dns or self.lease.dns)
+
+    def _ipv6_settings(self) -> Iterator[Resource]:
+        conf = f"net.ipv6.conf.{self.attachment.ifname.replace('.', '%')}"
+        yield PodSysctl("net.ipv6.conf.lo.disable_ipv6", "0")
+        yield PodSysctl(f"{conf}.disable_ipv6", "0")
+        yield PodSysctl(f"{conf}.keep_addr_on_down", "1")
+        yield PodSysctl(f"{conf}.accept_dad", str(int(self.dad)))
+
+    def _route(self, route: Route) -> PodRoute:
+        gateway = route.gw or self.lease.gateway(route.family)
+        scope = (
+            route.scope if route.scope is not None else (SCOPE_UNIVERSE if gateway or route.family == 6 else SCOPE_LINK)
+        )
+        return PodRoute(
+            self.attachment.ifname, route.dst, gateway, route.mtu, route.advmss, route.priority,
+            route.table if route.table is not None else MAIN_TABLE, scope, bool(gateway) and not self._covers(gateway),
+        )  # fmt: skip
+
+    def _covers(self, gateway: str) -> bool:
+        address = ipaddress.ip_address(gateway)
+        return any(address in ipaddress.ip_interface(ip.address).network for ip in self.lease.ips)

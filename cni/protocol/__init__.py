@@ -1,0 +1,1 @@
+"""The CNI specification: versions, calls, configurations, results. Knows no kernel."""

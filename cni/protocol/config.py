@@ -1,0 +1,148 @@
+"""The network configuration: decoded, versioned, and judged against a plugin's schema.
+
+A schema is JSON Schema 2020-12 in ``plugins/NAME.schema.json``. Keys the runtime and libcni put
+into every configuration are in ``runtime.schema.json`` beside this file and are merged in, so a
+plugin's schema lists its own keys only and every other key is refused. Three annotations of ours:
+
+* ``"unsupported": "why"``: a value that fails here is code 2 with that reason
+* ``"format"``: ``cidr`` (no host bits), ``interface`` (address with prefix), ``address``, ``mac``,
+  ``ifname``
+* ``"$ref": "OTHER.schema.json#/$defs/x"``: a schema beside this one
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cni.errors import CniError, DecodingFailure, IncompatibleVersion, InvalidConfig, UnsupportedField
+from cni.protocol.call import is_name
+from cni.protocol.versions import SINCE, SUPPORTED, at_least
+
+Config = dict[str, Any]
+
+_HERE = Path(__file__).parent
+_PACKAGE = _HERE.parent
+_RUNTIME = _HERE / "runtime.schema.json"
+
+
+def parse(text: bytes) -> Config:
+    """Decode standard input. Raises DecodingFailure unless it is one JSON object."""
+    try:
+        conf = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise DecodingFailure(f"stdin: the network configuration is not JSON: {error}") from None
+    if not isinstance(conf, dict):
+        raise DecodingFailure(f"stdin: the network configuration is {_kind(conf)}, not an object")
+    return conf
+
+
+def version_of(conf: Config) -> str:
+    """The cniVersion to answer in; absent means 0.1.0, as in libcni."""
+    version = conf.get("cniVersion") or SUPPORTED[0]
+    if version not in SUPPORTED:
+        raise IncompatibleVersion(f"cniVersion: {version!r} is not supported", f"supported: {', '.join(SUPPORTED)}")
+    return str(version)
+
+
+def refuse_wrong_header(conf: Config, command: str) -> None:
+    """Raise unless version and name are there, valid, and the version knows `command`."""
+    version = version_of(conf)
+    since = SINCE.get(command, SUPPORTED[0])
+    if not at_least(version, since):
+        raise IncompatibleVersion(f"cniVersion: {version} has no {command}; it came with {since}")
+    name = conf.get("name")
+    if not name:
+        raise InvalidConfig("$.name: the network's name is missing")
+    if not isinstance(name, str) or not is_name(name):
+        raise InvalidConfig(f"$.name: {name!r} must be letters, digits, '_', '.', '-'")
+
+
+def validate(conf: Config, plugin: str) -> None:
+    """Judge a configuration against `plugin`'s schema and report everything at once.
+
+    Raises UnsupportedField (2) where keys are unknown and nothing else is wrong, else
+    InvalidConfig (7). Each line of the message begins with a JSON path.
+    """
+    faults = list(_faults(conf, plugin))
+    if not faults:
+        return
+    unsupported = all(error is UnsupportedField for error, _ in faults)
+    raise (UnsupportedField if unsupported else InvalidConfig)("; ".join(text for _, text in faults))
+
+
+def schema_of(plugin: str) -> dict[str, Any]:
+    """A plugin's schema with the runtime's keys merged in."""
+    schema = _load(f"{plugin}.schema.json")
+    runtime = json.loads(_RUNTIME.read_text())
+    return schema | {"properties": runtime["properties"] | schema["properties"]}
+
+
+def folded(mapping: Mapping[str, Any] | None, key: str) -> Any:
+    """A value by key whatever its case: Go callers send ``Ips`` for ``ips`` in runtimeConfig."""
+    for name, value in (mapping or {}).items():
+        if name.lower() == key.lower():
+            return value
+    return None
+
+
+def _load(name: str) -> dict[str, Any]:
+    for folder in (_PACKAGE / "schemas", _PACKAGE.parent / "plugins"):
+        if (folder / name).exists():
+            return dict(json.loads((folder / name).read_text()))
+    raise FileNotFoundError(f"no schema {name} beside {_PACKAGE}")
+
+
+def _faults(conf: Config, plugin: str) -> Iterator[tuple[type[CniError], str]]:
+    from jsonschema import Draft202012Validator
+    from referencing import Registry
+    from referencing.jsonschema import DRAFT202012
+
+    from cni.protocol.formats import CHECKER
+
+    registry: Registry[Any] = Registry(
+        retrieve=lambda uri: DRAFT202012.create_resource(_load(uri))  # type: ignore[call-arg]
+    )
+    validator = Draft202012Validator(schema_of(plugin), registry=registry, format_checker=CHECKER)
+    for error in sorted(validator.iter_errors(conf), key=lambda error: error.json_path):
+        yield from _told(error)
+
+
+def _told(error: Any) -> Iterator[tuple[type[CniError], str]]:
+    """One schema error as (class, line); an unknown key becomes a line of its own."""
+    path, schema = error.json_path, error.schema
+    if error.validator == "additionalProperties":
+        for key in (key for key in error.instance if key not in schema["properties"]):
+            if not key.startswith("cni.dev/"):
+                yield (
+                    UnsupportedField,
+                    f"{path}.{key}: unknown key, value {_short(error.instance[key])}{_hint(key, schema)}",
+                )
+    elif isinstance(schema, dict) and "unsupported" in schema:
+        yield UnsupportedField, f"{path}: {_short(error.instance)} is not supported: {schema['unsupported']}"
+    elif error.validator == "format":
+        yield InvalidConfig, f"{path}: {_short(error.instance)} is not {error.cause or error.validator_value}"
+    else:
+        yield InvalidConfig, f"{path}: {error.message}"
+
+
+def _hint(key: str, schema: Mapping[str, Any]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(key, schema["properties"], 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _kind(value: Any) -> str:
+    return {list: "an array", str: "a string", type(None): "null"}.get(type(value), "a number")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,42 @@
+"""The string formats our schemas use, checked by the standard library's own parsers."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from jsonschema import FormatChecker
+
+from cni.errors import InvalidConfig
+from cni.naming import is_mac
+from cni.protocol.call import refuse_bad_ifname
+
+CHECKER = FormatChecker(formats=())
+
+
+@CHECKER.checks("cidr", raises=ValueError)
+def _cidr(value: object) -> bool:
+    return not isinstance(value, str) or bool(ipaddress.ip_network(value)) or True
+
+
+@CHECKER.checks("interface", raises=ValueError)
+def _interface(value: object) -> bool:
+    if isinstance(value, str) and "/" not in value:
+        raise ValueError("an address with a prefix length, such as 192.168.10.10/24")
+    return not isinstance(value, str) or bool(ipaddress.ip_interface(value))
+
+
+@CHECKER.checks("address", raises=ValueError)
+def _address(value: object) -> bool:
+    return not isinstance(value, str) or bool(ipaddress.ip_address(value)) or True
+
+
+@CHECKER.checks("mac")
+def _mac(value: object) -> bool:
+    return not isinstance(value, str) or is_mac(value)
+
+
+@CHECKER.checks("ifname", raises=InvalidConfig)
+def _ifname(value: object) -> bool:
+    if isinstance(value, str):
+        refuse_bad_ifname(value, "interface", InvalidConfig)
+    return True

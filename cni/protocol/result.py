@@ -1,0 +1,200 @@
+"""What a plugin returns: one shape inside, every version's shape outside.
+
+Source: CNI specification 1.1.0, section 5 "Result Types", and the 0.2.0 and 0.4.0 texts.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from cni.errors import DecodingFailure
+from cni.protocol.versions import LATEST, at_least
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A link the attachment made or uses; `sandbox` is the pod's netns path, empty on the host."""
+
+    name: str
+    mac: str = ""
+    mtu: int = 0
+    sandbox: str = ""
+
+
+@dataclass(frozen=True)
+class IPConfig:
+    """An address with its prefix (``10.1.0.2/24``); `interface` counts from 0 in `interfaces`."""
+
+    address: str
+    gateway: str = ""
+    interface: int | None = None
+
+    @property
+    def family(self) -> int:
+        """4 or 6."""
+        return ipaddress.ip_interface(self.address).version
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route in the pod; `gw` empty means the family's gateway. Units: mtu and advmss in bytes."""
+
+    dst: str
+    gw: str = ""
+    mtu: int = 0
+    advmss: int = 0
+    priority: int = 0
+    table: int | None = None
+    scope: int | None = None
+
+    @property
+    def family(self) -> int:
+        """4 or 6."""
+        return ipaddress.ip_network(self.dst).version
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> Route:
+        """Read a route of a configuration or result; numbers may have passed through float64."""
+        return cls(
+            str(ipaddress.ip_interface(raw["dst"]).network),
+            raw.get("gw") or "",
+            mtu=int(raw.get("mtu") or 0),
+            advmss=int(raw.get("advmss") or 0),
+            priority=int(raw.get("priority") or 0),
+            table=_optional(raw.get("table")),
+            scope=_optional(raw.get("scope")),
+        )
+
+
+@dataclass(frozen=True)
+class DNS:
+    """Resolver settings, as in resolv.conf(5)."""
+
+    nameservers: tuple[str, ...] = ()
+    domain: str = ""
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any] | None) -> DNS:
+        """Read the ``dns`` object of a configuration or result."""
+        lists = {key: tuple((raw or {}).get(key) or ()) for key in ("nameservers", "search", "options")}
+        return cls(domain=(raw or {}).get("domain", ""), **lists)
+
+    def __bool__(self) -> bool:
+        return self != DNS()
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of an ADD; an IPAM's has no interfaces."""
+
+    interfaces: tuple[Interface, ...] = ()
+    ips: tuple[IPConfig, ...] = ()
+    routes: tuple[Route, ...] = ()
+    dns: DNS = DNS()
+
+    @classmethod
+    def read(cls, raw: Json) -> Result:
+        """Read a result of any version. Raises DecodingFailure for what is none."""
+        try:
+            return cls._read_old(raw) if "ip4" in raw or "ip6" in raw else cls._read(raw)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DecodingFailure(f"a CNI result is malformed: {error!r}") from None
+
+    @classmethod
+    def _read(cls, raw: Json) -> Result:
+        return cls(
+            tuple(_interface(item) for item in raw.get("interfaces") or ()),
+            tuple(
+                IPConfig(
+                    str(ipaddress.ip_interface(ip["address"])),
+                    ip.get("gateway") or "",
+                    _optional(ip.get("interface")),
+                )
+                for ip in raw.get("ips") or ()
+            ),
+            tuple(Route.read(route) for route in raw.get("routes") or ()),
+            DNS.read(raw.get("dns")),
+        )
+
+    @classmethod
+    def _read_old(cls, raw: Json) -> Result:
+        families = [raw[key] for key in ("ip4", "ip6") if raw.get(key)]
+        return cls(
+            ips=tuple(IPConfig(ip["ip"], ip.get("gateway") or "") for ip in families),
+            routes=tuple(Route.read(route) for ip in families for route in ip.get("routes") or ()),
+            dns=DNS.read(raw.get("dns")),
+        )
+
+    def render(self, version: str = LATEST) -> Json:
+        """This result as the JSON object of a specification version."""
+        if not at_least(version, "0.3.0"):
+            return self._render_old(version)
+        raw: Json = {"cniVersion": version}
+        _put(raw, "interfaces", [_rendered(item, version) for item in self.interfaces])
+        _put(raw, "ips", [_ip(item, version) for item in self.ips])
+        _put(raw, "routes", [_route(item, version) for item in self.routes])
+        if self.dns or not at_least(version, "1.0.0"):
+            raw["dns"] = _without_empty(asdict(self.dns))
+        return raw
+
+    def _render_old(self, version: str) -> Json:
+        raw: Json = {"cniVersion": version}
+        for key, family in (("ip4", 4), ("ip6", 6)):
+            first = next((ip for ip in self.ips if ip.family == family), None)
+            if first:
+                routes = [_route(route, version) for route in self.routes if route.family == family]
+                raw[key] = _without_empty({"ip": first.address, "gateway": first.gateway, "routes": routes})
+        return raw | {"dns": _without_empty(asdict(self.dns))}
+
+    def gateway(self, family: int) -> str:
+        """The first gateway of a family, or nothing."""
+        return next((ip.gateway for ip in self.ips if ip.family == family and ip.gateway), "")
+
+    def with_interfaces(self, interfaces: Iterable[Interface]) -> Result:
+        """This result with other interfaces."""
+        return replace(self, interfaces=tuple(interfaces))
+
+
+def _interface(raw: Json) -> Interface:
+    return Interface(raw["name"], raw.get("mac") or "", int(raw.get("mtu") or 0), raw.get("sandbox") or "")
+
+
+def _rendered(item: Interface, version: str) -> Json:
+    raw = _without_empty(asdict(item))
+    return raw if at_least(version, "1.1.0") else _without(raw, "mtu")
+
+
+def _ip(item: IPConfig, version: str) -> Json:
+    raw: Json = {} if at_least(version, "1.0.0") else {"version": str(item.family)}
+    return raw | _without_empty(asdict(item))
+
+
+def _route(item: Route, version: str) -> Json:
+    raw = _without_empty(asdict(item))
+    return raw if at_least(version, "1.1.0") else {key: raw[key] for key in ("dst", "gw") if key in raw}
+
+
+def _without_empty(raw: Json) -> Json:
+    return {
+        key: value for key, value in raw.items() if value or (value == 0 and key in ("interface", "table", "scope"))
+    }
+
+
+def _without(raw: Json, key: str) -> Json:
+    return {name: value for name, value in raw.items() if name != key}
+
+
+def _put(raw: Json, key: str, items: list[Json]) -> None:
+    if items:
+        raw[key] = items
+
+
+def _optional(value: Any) -> int | None:
+    return None if value is None else int(value)

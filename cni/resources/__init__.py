@@ -1,0 +1,36 @@
+"""What can exist. A new kind of resource is a new frozen dataclass here; every verb then knows it."""
+
+from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, PodRoute, PodSysctl
+from cni.resources.base import Resource, decode, encode
+from cni.resources.links import Bridge, PodLink, VethPair
+from cni.resources.masquerade import Masquerade, MasqueradeRules
+from cni.resources.plan import Host, Plan, Uplink, UplinkQuery
+from cni.resources.readiness import Announcement, Forwarding, Settled
+from cni.resources.vxlan import FloodList, VxlanLink
+from cni.resources.world import World
+
+__all__ = [
+    "Announcement",
+    "Bridge",
+    "FloodList",
+    "Forwarding",
+    "GatewayAddress",
+    "Host",
+    "HostSysctl",
+    "Masquerade",
+    "MasqueradeRules",
+    "Plan",
+    "PodAddress",
+    "PodLink",
+    "PodRoute",
+    "PodSysctl",
+    "Resource",
+    "Settled",
+    "Uplink",
+    "UplinkQuery",
+    "VethPair",
+    "VxlanLink",
+    "World",
+    "decode",
+    "encode",
+]

@@ -1,0 +1,190 @@
+"""Addresses, routes and kernel settings."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cni.errors import Conflict, KernelRefused
+from cni.kernel import sysctl
+from cni.kernel.view import IPInterface, KernelRoute, Link
+from cni.resources.base import Resource
+from cni.resources.links import required
+from cni.resources.world import World
+
+if TYPE_CHECKING:
+    from cni.kernel.netlink import Rtnl
+
+
+@dataclass(frozen=True)
+class GatewayAddress(Resource):
+    """The gateway's address on a host link, as the reference bridge does it.
+
+    A different address of the same IPv4 family, or of an overlapping IPv6 subnet, is an error unless
+    `force`, which replaces it. No duplicate detection: with an overlay every host holds it.
+    """
+
+    link: str
+    address: str
+    force: bool
+    shared = True
+
+    def ensure(self, world: World) -> None:
+        link = required(world.host.link(self.link), self.link)
+        wanted = ipaddress.ip_interface(self.address)
+        held = [item.interface for item in world.host.addresses(link)]
+        if wanted in held:
+            return
+        for other in (item for item in held if _rivals(item, wanted)):
+            self._replace(world, link, other)
+        self._add(world, link, wanted)
+
+    def differences(self, world: World) -> Iterator[str]:
+        if not _holds(world.host, self.link, self.address):
+            yield f"gateway address {self.address} is missing on {self.link}"
+
+    def remove(self, world: World) -> None:
+        link = world.host.link(self.link)
+        if link:
+            world.host.delete_address(link, ipaddress.ip_interface(self.address))
+
+    def describe(self) -> str:
+        return f"gateway {self.address} on {self.link}{', replacing others' * self.force}"
+
+    def _replace(self, world: World, link: Link, other: IPInterface) -> None:
+        if not self.force:
+            raise Conflict(f"{self.link} has {other}, so not {self.address} (forceAddress would replace it)")
+        world.host.delete_address(link, other)
+
+    def _add(self, world: World, link: Link, wanted: IPInterface) -> None:
+        try:
+            world.host.add_address(link, wanted, nodad=wanted.version == 6)
+            world.created(self)
+        except KernelRefused as error:
+            if error.errno != errno.EEXIST:
+                raise
+
+
+@dataclass(frozen=True)
+class PodAddress(Resource):
+    """An address on the pod's link. Without `dad` an IPv6 address is usable at once."""
+
+    link: str
+    address: str
+    dad: bool
+
+    def ensure(self, world: World) -> None:
+        link = required(world.pod.link(self.link), self.link)
+        interface = ipaddress.ip_interface(self.address)
+        world.pod.add_address(link, interface, nodad=interface.version == 6 and not self.dad)
+
+    def differences(self, world: World) -> Iterator[str]:
+        if not _holds(world.pod, self.link, self.address):
+            yield f"address {self.address} is missing on {self.link} in the pod"
+
+    def describe(self) -> str:
+        return f"{self.address} on {self.link} in the pod"
+
+
+@dataclass(frozen=True)
+class PodRoute(Resource):
+    """A route in the pod; `gateway` empty means on the link. `onlink`: no address covers the gateway."""
+
+    link: str
+    dst: str
+    gateway: str
+    mtu: int
+    advmss: int
+    priority: int
+    table: int
+    scope: int
+    onlink: bool
+
+    def ensure(self, world: World) -> None:
+        link = required(world.pod.link(self.link), self.link)
+        try:
+            world.pod.add_route(link, self._wanted(), self.onlink)
+        except KernelRefused as error:
+            if error.errno != errno.EEXIST:
+                raise
+            raise Conflict(f"the pod has another route to {self.dst} already; {self.link} cannot have it") from None
+
+    def differences(self, world: World) -> Iterator[str]:
+        link = world.pod.link(self.link)
+        family = ipaddress.ip_network(self.dst).version
+        routes = world.pod.routes(link, family) if link else []
+        same = [route for route in routes if (route.dst, route.table) == (self.dst, self.table)]
+        if not same:
+            yield f"route {self.dst} is missing in the pod"
+        elif not any(self._is(route) for route in same):
+            yield f"route {self.dst} in the pod is not {self._spelled()}"
+
+    def describe(self) -> str:
+        return f"route {self._spelled()} dev {self.link} in the pod"
+
+    def _wanted(self) -> KernelRoute:
+        return KernelRoute(self.dst, self.gateway, self.table, self.priority, self.mtu, self.advmss, self.scope)
+
+    def _is(self, route: KernelRoute) -> bool:
+        numbers = ("mtu", "advmss", "priority")
+        return route.gateway == self.gateway and all(
+            getattr(self, name) in (0, getattr(route, name)) for name in numbers
+        )
+
+    def _spelled(self) -> str:
+        via = f" via {self.gateway}" if self.gateway else ""
+        named = {"mtu": self.mtu, "advmss": self.advmss, "metric": self.priority}
+        extra = "".join(f" {name} {value}" for name, value in named.items() if value)
+        return f"{self.dst}{via}{extra}{f' table {self.table}' if self.table != 254 else ''}"
+
+
+@dataclass(frozen=True)
+class HostSysctl(Resource):
+    """A setting of the host, where this kernel has it; other software relies on it too, so it stays."""
+
+    key: str
+    value: str
+    shared = True
+
+    def ensure(self, world: World) -> None:
+        if sysctl.read(self.key) not in (None, self.value):
+            sysctl.write(self.key, self.value)
+
+    def differences(self, world: World) -> Iterator[str]:
+        now = sysctl.read(self.key)
+        if now not in (None, self.value):
+            yield f"sysctl {self.key} is {now}, not {self.value}"
+
+    def describe(self) -> str:
+        return f"sysctl {self.key}={self.value} on the host"
+
+
+@dataclass(frozen=True)
+class PodSysctl(Resource):
+    """A setting of the pod's namespace, where this kernel has it. CHECK leaves it to the tuning plugin."""
+
+    key: str
+    value: str
+
+    def ensure(self, world: World) -> None:
+        with world.in_pod():
+            if sysctl.read(self.key) not in (None, self.value):
+                sysctl.write(self.key, self.value)
+
+    def describe(self) -> str:
+        return f"sysctl {self.key}={self.value} in the pod"
+
+
+def _rivals(held: IPInterface, wanted: IPInterface) -> bool:
+    if held.version != wanted.version or held.ip.is_link_local:
+        return False
+    return wanted.version == 4 or held.network.overlaps(wanted.network)
+
+
+def _holds(rtnl: Rtnl, name: str, address: str) -> bool:
+    link = rtnl.link(name)
+    held = rtnl.addresses(link) if link else []
+    return ipaddress.ip_interface(address) in (item.interface for item in held)

@@ -1,0 +1,175 @@
+"""Links: the bridge, the pod's veth pair, and the pod's end of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from cni.errors import Conflict, KernelRefused
+from cni.kernel.view import Link
+from cni.protocol.result import Result
+from cni.resources.base import Resource
+from cni.resources.world import World
+
+
+@dataclass(frozen=True)
+class Bridge(Resource):
+    """A Linux bridge, set up. One that exists is used as it is; MAC and MTU are given at creation.
+
+    `mac` empty means a random one, fixed from creation, so no port can make it flap.
+    """
+
+    name: str
+    mac: str
+    mtu: int
+    promiscuous: bool
+    shared = True
+
+    def ensure(self, world: World) -> None:
+        link = world.host.link(self.name) or self._created(world)
+        if link.kind != "bridge":
+            raise Conflict(f"{self.name} exists on the host and is {link.kind or 'no bridge'}, not a bridge")
+        if not link.up:
+            world.host.set_link(link, state="up")
+        if self.promiscuous and not link.promiscuous:
+            world.host.set_promiscuous(link)
+
+    def differences(self, world: World) -> Iterator[str]:
+        link = world.host.link(self.name)
+        if link is None or link.kind != "bridge":
+            yield f"bridge {self.name} is missing"
+            return
+        if not link.up:
+            yield f"bridge {self.name} is down"
+        if link.mtu < self.mtu:
+            yield f"bridge {self.name} has MTU {link.mtu}, below the pod's {self.mtu}"
+        if self.promiscuous and not link.promiscuous:
+            yield f"bridge {self.name} is not promiscuous"
+
+    def remove(self, world: World) -> None:
+        link = world.host.link(self.name)
+        if link and not any(port.bridge == link.index for port in world.host.links()):
+            world.host.delete_link(link)
+
+    def describe(self) -> str:
+        mac = self.mac or "a fixed random MAC"
+        return f"bridge {self.name}, {mac}, MTU {self.mtu}{', promiscuous' * self.promiscuous}"
+
+    def _created(self, world: World) -> Link:
+        try:
+            world.host.create_bridge(self.name, self.mac or _random_mac(), self.mtu)
+            world.created(self)
+        except KernelRefused as error:
+            if error.errno != errno.EEXIST:
+                raise
+        return required(world.host.link(self.name), self.name)
+
+
+@dataclass(frozen=True)
+class VethPair(Resource):
+    """A veth whose pod end is born in the pod's namespace under its final name, MAC and MTU."""
+
+    host: str
+    host_mac: str
+    pod: str
+    pod_mac: str
+    mtu: int
+    bridge: str
+    hairpin: bool
+    isolated: bool
+
+    def ensure(self, world: World) -> None:
+        self.remove(world)  # only a lost record can leave one: its name is ours alone
+        bridge = required(world.host.link(self.bridge), self.bridge)
+        self._create(world)
+        world.created(self)
+        link = required(world.host.link(self.host), self.host)
+        world.host.set_link(link, master=bridge.index)
+        if self.hairpin or self.isolated:
+            world.host.set_port(link, mode=int(self.hairpin), isolated=int(self.isolated))
+        world.host.set_link(link, state="up")
+
+    def differences(self, world: World) -> Iterator[str]:
+        link = world.host.link(self.host)
+        if link is None:
+            yield f"host interface {self.host} is missing"
+            return
+        bridge = world.host.link(self.bridge)
+        if bridge and link.bridge != bridge.index:
+            yield f"host interface {self.host} is not a port of {self.bridge}"
+        if not link.up:
+            yield f"host interface {self.host} is down"
+        if link.mtu != self.mtu:
+            yield f"host interface {self.host} has MTU {link.mtu}, not {self.mtu}"
+        for name in ("hairpin", "isolated"):
+            if getattr(link, name) != getattr(self, name):
+                yield f"host interface {self.host} has {name} {'off' if getattr(self, name) else 'on'}"
+
+    def remove(self, world: World) -> None:
+        link = world.host.link(self.host)
+        if link and link.kind == "veth":
+            world.host.delete_link(link)
+
+    def accepting(self, reported: Result) -> VethPair:
+        mtu = next((item.mtu for item in reported.interfaces if item.name == self.host and item.mtu), self.mtu)
+        return replace(self, mtu=mtu)
+
+    def describe(self) -> str:
+        flags = ", hairpin" * self.hairpin + ", isolated" * self.isolated
+        return f"veth {self.host} on {self.bridge}{flags} <-> {self.pod} in the pod, {self.pod_mac}, MTU {self.mtu}"
+
+    def _create(self, world: World) -> None:
+        assert world.netns is not None
+        peer = {"ifname": self.pod, "address": self.pod_mac, "mtu": self.mtu, "net_ns_fd": world.netns.fd}
+        try:
+            world.host.create_veth(self.host, self.host_mac, self.mtu, peer)
+        except KernelRefused as error:
+            if error.errno == errno.EEXIST and world.pod.link(self.pod):
+                raise Conflict(f"{self.pod} exists already in {world.netns.path}; it is left as it is") from None
+            raise
+
+
+@dataclass(frozen=True)
+class PodLink(Resource):
+    """The pod's end, set up. Later plugins of a chain may change its MAC and MTU and report it."""
+
+    name: str
+    mac: str
+    mtu: int
+
+    def ensure(self, world: World) -> None:
+        world.pod.set_link(required(world.pod.link(self.name), self.name), state="up")
+
+    def differences(self, world: World) -> Iterator[str]:
+        link = world.pod.link(self.name)
+        if link is None:
+            yield f"{self.name} is missing in the pod"
+            return
+        if not link.up:
+            yield f"{self.name} is down in the pod"
+        if link.mac != self.mac:
+            yield f"{self.name} has MAC {link.mac}, not {self.mac}"
+        if link.mtu != self.mtu:
+            yield f"{self.name} has MTU {link.mtu}, not {self.mtu}"
+
+    def accepting(self, reported: Result) -> PodLink:
+        for item in reported.interfaces:
+            if item.name == self.name and item.sandbox:
+                return replace(self, mac=item.mac or self.mac, mtu=item.mtu or self.mtu)
+        return self
+
+    def describe(self) -> str:
+        return f"{self.name} up in the pod"
+
+
+def required(link: Link | None, name: str) -> Link:
+    """A link that must be there. Raises KernelRefused when it vanished meanwhile."""
+    if link is None:
+        raise KernelRefused(f"{name} vanished while it was being set up", errno.ENODEV)
+    return link
+
+
+def _random_mac() -> str:
+    return "0a:" + os.urandom(5).hex(":")

@@ -1,0 +1,181 @@
+"""Source NAT for pods that leave their network, in the backend the node uses.
+
+What is kept is data per pod (set elements, or two rules), never a chain per pod, so a packet's cost
+does not grow with the pods. Multicast and the pod's own subnet keep their source address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cni.errors import ToolFailed
+from cni.kernel import netfilter
+from cni.resources.base import Resource
+from cni.resources.world import World
+
+TABLE, CHAIN = "agent_cni", "ACNI-MASQUERADE"
+_NFT_FAMILY = {4: "ip", 6: "ip6"}
+_MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
+
+
+@dataclass(frozen=True)
+class MasqueradeRules(Resource):
+    """The rules all masqueraded pods of a family share; they go with the last of them."""
+
+    backend: str
+    family: int
+    shared = True
+    retires = True
+
+    def ensure(self, world: World) -> None:
+        if self.backend == netfilter.NFTABLES:
+            netfilter.nft(nft_rules(self.family))
+            return
+        with world.turn(CHAIN):
+            missing = self._missing()
+            if missing:
+                netfilter.restore(self.backend, self.family, _restorable(missing))
+
+    def differences(self, world: World) -> Iterator[str]:
+        for line in self._missing():
+            yield f"masquerade rule is missing ({self.backend}): {line}"
+
+    def remove(self, world: World) -> None:
+        if self.backend == netfilter.NFTABLES:
+            table = f"table {_NFT_FAMILY[self.family]} {TABLE}"
+            netfilter.nft(f"add {table}\ndelete {table}\n")
+            return
+        with world.turn(CHAIN):
+            present = set(self._rules()) & set(iptables_rules())
+            if present:
+                netfilter.restore(self.backend, self.family, _retiring(present))
+
+    def describe(self) -> str:
+        return f"masquerading for IPv{self.family} in {self.backend}"
+
+    def _missing(self) -> list[str]:
+        if self.backend == netfilter.NFTABLES:
+            listed = netfilter.nft_list(f"table {_NFT_FAMILY[self.family]} {TABLE}")
+            return [rule for rule in nft_chain(self.family) if rule not in listed]
+        return [line for line in iptables_rules() if line not in self._rules()]
+
+    def _rules(self) -> list[str]:
+        return _saved(self.backend, self.family)
+
+
+@dataclass(frozen=True)
+class Masquerade(Resource):
+    """One pod address whose traffic leaves its subnet under the host's address.
+
+    `owner` is the attachment, for people who read the rules.
+    """
+
+    backend: str
+    family: int
+    address: str
+    subnet: str
+    owner: str
+
+    def ensure(self, world: World) -> None:
+        if self.backend == netfilter.NFTABLES:
+            netfilter.nft(self._elements("add"))
+            world.created(self)
+            return
+        with world.turn(CHAIN):
+            missing = [line for line in self._lines() if line not in self._rules()]
+            netfilter.restore(self.backend, self.family, _restorable(missing))
+            world.created(self)
+
+    def differences(self, world: World) -> Iterator[str]:
+        if self.backend == netfilter.NFTABLES:
+            family = _NFT_FAMILY[self.family]
+            present = self._holds(netfilter.nft_list(f"set {family} {TABLE} pods"))
+        else:
+            present = set(self._lines()) <= set(self._rules())
+        if not present:
+            yield f"masquerading of {self.address} is missing ({self.backend})"
+
+    def remove(self, world: World) -> None:
+        if self.backend == netfilter.NFTABLES:
+            self._remove_elements()
+            return
+        with world.turn(CHAIN):
+            present = [line for line in self._lines() if line in self._rules()]
+            if present:
+                deletions = [line.replace("-A ", "-D ", 1) for line in present]
+                netfilter.restore(self.backend, self.family, _restorable(deletions))
+
+    def describe(self) -> str:
+        return f"masquerade {self.address} outside {self.subnet} ({self.backend})"
+
+    def _elements(self, verb: str) -> str:
+        into = f"{verb} element {_NFT_FAMILY[self.family]} {TABLE}"
+        comment = f' comment "{self.owner[:120]}"' if verb == "add" else ""
+        return f"{into} near {{ {self.address} . {self.subnet} }}\n{into} pods {{ {self.address}{comment} }}\n"
+
+    def _remove_elements(self) -> None:
+        """Add first, so that deleting what is not there does not fail the transaction."""
+        try:
+            netfilter.nft(self._elements("add") + self._elements("delete"))
+        except ToolFailed:
+            if netfilter.nft_list(f"table {_NFT_FAMILY[self.family]} {TABLE}"):
+                raise
+
+    def _holds(self, listed: str) -> bool:
+        return self.address in listed.replace(",", " ").split()
+
+    def _lines(self) -> list[str]:
+        source = f"-A {CHAIN} -s {self.address}/{32 if self.family == 4 else 128}"
+        comment = f"-m comment --comment {self.owner[:250]}"
+        return [
+            f"{source} -d {self.subnet} {comment} -j RETURN",
+            f"{source} ! -d {_MULTICAST[self.family]} {comment} -j MASQUERADE",
+        ]
+
+    def _rules(self) -> list[str]:
+        return _saved(self.backend, self.family)
+
+
+def nft_rules(family: int) -> str:
+    """The nft script of the shared table: applying it again changes nothing."""
+    table, kind = f"{_NFT_FAMILY[family]} {TABLE}", f"ipv{family}_addr"
+    head = [
+        f"add table {table}",
+        f"add set {table} pods {{ type {kind}; }}",
+        f"add set {table} near {{ type {kind} . {kind}; flags interval; }}",
+        f"add chain {table} postrouting {{ type nat hook postrouting priority srcnat; policy accept; }}",
+        f"flush chain {table} postrouting",
+    ]
+    return "\n".join([*head, *(f"add rule {table} postrouting {rule}" for rule in nft_chain(family)), ""])
+
+
+def nft_chain(family: int) -> list[str]:
+    """The rules of the shared chain, spelled as ``nft list`` spells them."""
+    ip = _NFT_FAMILY[family]
+    return [
+        f"{ip} daddr {_MULTICAST[family]} return",
+        f"{ip} saddr . {ip} daddr @near return",
+        f"{ip} saddr @pods masquerade",
+    ]
+
+
+def iptables_rules() -> list[str]:
+    """The shared chain and its hook, spelled as ``iptables-save`` spells them."""
+    return [f":{CHAIN} - [0:0]", f"-A POSTROUTING -j {CHAIN}"]
+
+
+def _restorable(lines: list[str]) -> str:
+    return "\n".join(["*nat", *lines, "COMMIT", ""])
+
+
+def _retiring(present: set[str]) -> str:
+    unhook = [line.replace("-A ", "-D ", 1) for line in present if line.startswith("-A")]
+    chain = [f"-F {CHAIN}", f"-X {CHAIN}"] if any(line.startswith(":") for line in present) else []
+    return _restorable([*unhook, *chain])
+
+
+def _saved(backend: str, family: int) -> list[str]:
+    """Comments lose their quotes, and chains their counters, so that lines compare as text."""
+    lines = netfilter.saved(backend, family, "nat")
+    return [f"{line.split('[')[0]}[0:0]" if line.startswith(":") else line.replace('"', "") for line in lines]

@@ -1,0 +1,53 @@
+"""A plan: what must exist for one attachment, in order, and the result that says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cni.protocol.result import Result
+from cni.resources.base import Resource
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a plugin's `plan` returns. It is pure data: printing it is `agent-cni explain`."""
+
+    resources: tuple[Resource, ...]
+    result: Result
+
+
+@dataclass(frozen=True)
+class Uplink:
+    """The host link an attachment's traffic leaves by; `mtu` in bytes."""
+
+    name: str
+    mtu: int
+
+
+@dataclass(frozen=True)
+class UplinkQuery:
+    """How to find the uplink: by `dev`, else by who holds `local`, else by the way to `remote`,
+    else the default route. `where` is the JSON path to blame.
+    """
+
+    dev: str = ""
+    local: str = ""
+    remote: str = ""
+    where: str = "$"
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a plan may know of the node, read before planning so that planning stays pure.
+
+    `netns` is the pod's namespace path, `rules` the rule backend in use (see kernel/netfilter).
+    """
+
+    netns: str = ""
+    uplink: Uplink | None = None
+    rules: str = ""
+
+    @property
+    def mtu(self) -> int:
+        """The uplink's MTU, or Ethernet's 1500 on a host that has none."""
+        return self.uplink.mtu if self.uplink else 1500

@@ -1,0 +1,71 @@
+"""The last steps of an ADD: wait until traffic passes, then say where the addresses live."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cni.errors import Conflict, KernelRefused
+from cni.kernel import announce
+from cni.resources.base import Resource
+from cni.resources.links import required
+from cni.resources.world import World
+
+_PATIENCE, _STEP = 5.0, 0.002
+
+
+@dataclass(frozen=True)
+class Forwarding(Resource):
+    """The host end carries traffic: the bridge enables a port only after the link state settled."""
+
+    port: str
+
+    def ensure(self, world: World) -> None:
+        _wait(lambda: required(world.host.link(self.port), self.port).state == "UP", f"{self.port} to forward")
+
+    def describe(self) -> str:
+        return f"wait until {self.port} forwards"
+
+
+@dataclass(frozen=True)
+class Settled(Resource):
+    """Duplicate address detection on a pod's link is over and found no duplicate (RFC 4862, 5.4)."""
+
+    link: str
+
+    def ensure(self, world: World) -> None:
+        link = required(world.pod.link(self.link), self.link)
+        _wait(lambda: not any(item.tentative and not item.duplicate for item in world.pod.addresses(link)),
+              f"duplicate address detection on {self.link}")  # fmt: skip
+        for item in world.pod.addresses(link):
+            if item.duplicate:
+                raise Conflict(f"{item.interface} is in use by another host on this network")
+
+    def describe(self) -> str:
+        return f"wait for duplicate address detection on {self.link} in the pod"
+
+
+@dataclass(frozen=True)
+class Announcement(Resource):
+    """Neighbours that knew an earlier owner of these addresses learn the new MAC at once."""
+
+    link: str
+    mac: str
+    addresses: tuple[str, ...]
+
+    def ensure(self, world: World) -> None:
+        with world.in_pod():
+            announce.send(self.link, self.mac, [ipaddress.ip_address(item) for item in self.addresses])
+
+    def describe(self) -> str:
+        return f"announce {', '.join(self.addresses)} at {self.mac}"
+
+
+def _wait(settled: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while not settled():
+        if time.monotonic() > deadline:
+            raise KernelRefused(f"waited {_PATIENCE:g} s in vain for {what}")
+        time.sleep(_STEP)

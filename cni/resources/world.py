@@ -1,0 +1,75 @@
+"""Where resources act: the host's namespace, the pod's, and what the running call has created."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from cni.errors import InvalidNetns
+from cni.kernel.files import LockFile
+from cni.kernel.netns import Netns
+
+if TYPE_CHECKING:
+    from cni.kernel.netlink import Rtnl
+    from cni.resources.base import Resource
+
+
+class World:
+    """One call's view of the node. Doors open when first used and close with the world.
+
+    `netns` is None where the pod's namespace is gone or was never named.
+    `undo` holds, in order of creation, how to take back what this call created.
+    """
+
+    def __init__(self, netns: Netns | None, lock: LockFile) -> None:
+        self.netns = netns
+        self.undo = ExitStack()
+        self._lock = lock
+        self._doors = ExitStack()
+
+    def close(self) -> None:
+        """Close the doors."""
+        self._doors.close()
+
+    @cached_property
+    def host(self) -> Rtnl:
+        """Rtnetlink in the host's namespace."""
+        return self._door()
+
+    @cached_property
+    def pod(self) -> Rtnl:
+        """Rtnetlink in the pod's namespace."""
+        with self.in_pod():
+            return self._door()
+
+    @contextmanager
+    def in_pod(self) -> Iterator[None]:
+        """Be in the pod's namespace, for sockets and settings. Raises InvalidNetns without one."""
+        if self.netns is None:
+            raise InvalidNetns("CNI_NETNS: the pod's namespace is gone")
+        with self.netns.entered():
+            yield
+
+    @contextmanager
+    def turn(self, what: str) -> Iterator[None]:
+        """Hold what calls must do one after another, such as look at rules and then change them."""
+        with self._lock.exclusive(hashlib.sha256(what.encode()).hexdigest(), what):
+            yield
+
+    def created(self, resource: Resource) -> None:
+        """Remember that this call created a resource, so that a failure takes it back."""
+        self.undo.callback(self._take_back, resource)
+
+    def _take_back(self, resource: Resource) -> None:
+        if not resource.shared or self._lock.alone():
+            resource.remove(self)
+
+    def _door(self) -> Rtnl:
+        from cni.kernel.netlink import Rtnl  # pyroute2 takes 200 ms to import
+
+        rtnl = Rtnl()
+        self._doors.callback(rtnl.close)
+        return rtnl

@@ -1,0 +1,243 @@
+"""The story every plugin tells, once: parse -> validate -> plan -> apply -> result.
+
+A plugin is two nouns, a `Config` and a `plan`. The verbs below are loops over what they say; to change
+what a verb does for every plugin, change it here. Source: CNI specification 1.1.0, section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Protocol
+
+from cni import engine
+from cni.errors import (
+    AlreadyAttached,
+    CniError,
+    Degraded,
+    Drift,
+    Incomplete,
+    InvalidConfig,
+    TryAgainLater,
+    Unavailable,
+)
+from cni.ipam.config import TYPE as OWN_IPAM
+from cni.ipam.config import IpamConfig
+from cni.ipam.source import Delegate, Nothing, Own, Source
+from cni.kernel import netfilter
+from cni.kernel.netns import link_exists
+from cni.kernel.process import uninterrupted
+from cni.naming import Attachment
+from cni.node import Node, folder_of, opened
+from cni.overlay import uplink
+from cni.protocol.call import Call
+from cni.protocol.config import Config, validate, version_of
+from cni.protocol.result import Result
+from cni.resources import Host, Plan, UplinkQuery, World, decode, encode
+from cni.state import Record, Store
+
+Deliver = Callable[[dict[str, Any]], None]
+
+
+class PluginConfig(Protocol):
+    """What a plugin accepts. `uplink` and `rules` say what `plan` must know of the host: the link
+    traffic leaves by, and the rule backend (a wish, empty for the node's own); None for neither.
+    `links` must exist for an ADD to succeed.
+    """
+
+    ipam: Source
+    uplink: UplinkQuery | None
+    rules: str | None
+    links: tuple[str, ...]
+    enters_pod: ClassVar[bool]
+
+    @classmethod
+    def read(cls, conf: Config, call: Call) -> PluginConfig: ...
+
+
+class Plugin(Protocol):
+    """The two nouns, and the name of the executable that holds them."""
+
+    name: str
+    Config: type[PluginConfig]
+
+    def plan(self, config: Any, attachment: Attachment, lease: Result, host: Host) -> Plan: ...
+
+
+def source_of(conf: Config, call: Call) -> Source:
+    """Where a configuration's addresses come from: us, a delegate, or nowhere."""
+    ipam = conf.get("ipam") or {}
+    if not ipam:
+        return Nothing()
+    return Own(IpamConfig.read(conf, call)) if ipam.get("type", OWN_IPAM) == OWN_IPAM else Delegate(conf, call)
+
+
+def survey(world: World, config: PluginConfig, netns: str) -> Host:
+    """Read what a plan may know of the node."""
+    found = uplink.find(world.host, config.uplink) if config.uplink else None
+    return Host(netns, found, netfilter.choose(config.rules) if config.rules is not None else "")
+
+
+def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
+    """Attach, and hand the result to `deliver`; when either fails, nothing of it stays."""
+    config = _configured(plugin, call, conf)
+    with opened(plugin.name, call, conf, config.enters_pod) as node:
+        _make_way(node)
+        host = survey(node.world, config, call.netns)
+        record = Record(node.attachment, plugin.name, call.netns, call.pod, conf)
+        try:
+            lease = config.ipam.reserve(node.store, record)
+            plan = plugin.plan(config, node.attachment, lease, host)
+            record = record.having(resources=tuple(map(encode, plan.resources)))
+            node.write(record)
+            engine.apply(plan.resources, node.world)
+            result = engine.observed(plan.result, node.world)
+            node.write(record.having(complete=True, result=result.render()))
+            deliver(result.render(version_of(conf)))
+        except BaseException as error:
+            _roll_back(node, config.ipam, error)
+            raise
+
+
+def check(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
+    """Raise Drift naming everything of this attachment that is not as ADD left it."""
+    config = _configured(plugin, call, conf)
+    if not isinstance(conf.get("prevResult"), dict):
+        raise InvalidConfig("$.prevResult: CHECK needs the result of the ADD")
+    reported = Result.read(conf["prevResult"])
+    with opened(plugin.name, call, conf, config.enters_pod) as node:
+        if not (node.record and node.record.complete):
+            raise Drift(f"{node.attachment}: no completed attachment is recorded in {node.store.path}")
+        given = Result.read(node.record.result or {})
+        found = engine.differences(map(decode, node.record.resources), node.world, reported)
+        found += config.ipam.differences(node.store, node.record, given)
+        found += [f"prevResult lacks {ip.address}" for ip in given.ips if not _reports(reported, ip.address)]
+    if found:
+        raise Drift(f"{node.attachment}: {'; '.join(found)}")
+
+
+def delete(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
+    """Detach: everything this attachment's ADD made, whether it completed or not."""
+    with opened(plugin.name, call, conf) as node:
+        recorded = node.record or _imagined(plugin, node.attachment, call, conf)
+        _detach(node, recorded, _releaser(recorded.config if recorded else conf, call))
+
+
+def gc(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
+    """Detach every recorded attachment of this network that the runtime does not list.
+
+    An absent list means the runtime said nothing, not that all are stale.
+    """
+    listed = conf.get("cni.dev/valid-attachments", conf.get("cni.dev/attachments"))
+    if listed is None:
+        return
+    valid = _listed(listed)
+    store = Store.open(folder_of(conf))
+    try:
+        stale = [item for item in store.records(conf["name"], plugin.name) if item.attachment[1:] not in valid]
+    finally:
+        store.close()
+    failed = [line for record in stale for line in _swept(plugin, record, call, conf)]
+    _releaser(conf, call).sweep()
+    if failed:
+        raise Incomplete("; ".join(failed))
+
+
+def status(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
+    """Raise Unavailable or Degraded unless an ADD can be served now. Takes no lock, changes nothing."""
+    config = _configured(plugin, call, conf)
+    folder = folder_of(conf)
+    store = Store.reading(folder)
+    try:
+        for name in config.links:
+            if not link_exists(name):
+                serving = store and store.records(conf["name"], plugin.name)
+                raise (Degraded if serving else Unavailable)(f"this host has no link {name!r}")
+        if config.rules is not None:
+            netfilter.choose(config.rules)
+        config.ipam.refuse_when_exhausted(store, conf["name"])
+    finally:
+        if store:
+            store.close()
+
+
+VERBS: dict[str, Callable[[Plugin, Call, Config, Deliver], None]] = {
+    "ADD": add,
+    "CHECK": check,
+    "DEL": delete,
+    "GC": gc,
+    "STATUS": status,
+}
+
+
+def _configured(plugin: Plugin, call: Call, conf: Config) -> PluginConfig:
+    validate(conf, plugin.name)
+    return plugin.Config.read(conf, call)
+
+
+def _make_way(node: Node) -> None:
+    """Refuse a second ADD; take over one that never completed by taking it back first."""
+    node.store.lock.share_node()
+    if node.record and node.record.complete:
+        raise AlreadyAttached(f"{node.attachment} is attached already; DEL comes before a second ADD")
+    if node.record:
+        _detach(node, node.record, Nothing())
+
+
+def _roll_back(node: Node, source: Source, error: BaseException) -> None:
+    """Take back what this call created; what cannot be taken back stays recorded for DEL and GC."""
+    try:
+        with uninterrupted():
+            node.world.undo.close()
+            if node.store.record(node.attachment, node.plugin):
+                source.release()
+            node.forget()
+    except CniError as second:
+        error.add_note(f"and undoing it failed: {second.msg}")
+
+
+def _detach(node: Node, record: Record | None, source: Source) -> None:
+    if record:
+        engine.remove([decode(raw) for raw in record.resources], node.world)
+    source.release()
+    node.forget()
+
+
+def _imagined(plugin: Plugin, attachment: Attachment, call: Call, conf: Config) -> Record | None:
+    """What an ADD would have made under names that are computed, where no record says more."""
+    try:
+        config = plugin.Config.read(conf, call.having(args=""))
+        plan = plugin.plan(config, attachment, Result(), Host())
+    except (CniError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+    return Record(attachment, plugin.name, call.netns, "", conf, tuple(map(encode, plan.resources)))
+
+
+def _releaser(conf: Config, call: Call) -> Source:
+    """Whom DEL and GC must tell: only a delegate; our own leases go with the record."""
+    ipam = conf.get("ipam")
+    foreign = isinstance(ipam, dict) and ipam and ipam.get("type", OWN_IPAM) != OWN_IPAM
+    return Delegate(conf, call) if foreign else Nothing()
+
+
+def _swept(plugin: Plugin, record: Record, call: Call, conf: Config) -> Iterator[str]:
+    _, container, ifname = record.attachment
+    stale = call.having(container=container, ifname=ifname, netns="")
+    try:
+        with opened(plugin.name, stale, conf, patience=1) as node:
+            if node.record:
+                _detach(node, node.record, _releaser(record.config, stale))
+    except TryAgainLater:
+        return  # somebody is at it; the next GC sees what is left
+    except CniError as error:
+        yield f"{record.attachment}: {error.msg}"
+
+
+def _listed(raw: Any) -> set[tuple[str, str]]:
+    try:
+        return {(item["containerID"], item["ifname"]) for item in raw}
+    except (TypeError, KeyError):
+        raise InvalidConfig("$['cni.dev/valid-attachments']: not a list of {containerID, ifname}") from None
+
+
+def _reports(reported: Result, address: str) -> bool:
+    return any(ip.address == address for ip in reported.ips)
