@@ -91,7 +91,7 @@ def _tell_story(executable: str, name: str, call: Call, conf: "dict[str, Any]", 
     facts = {"network": conf["name"], "container": call.container, "ifname": call.ifname, "pod": call.pod}
     _heed_signals()
     try:
-        VERBS[call.command](load(executable, name), call, conf, deliver)
+        VERBS[call.command](load(name, executable), call, conf, deliver)
     except BaseException as error:
         _ignore_signals()
         log.event(name, call.command, error, seconds=round(time.monotonic() - began, 4), **facts)

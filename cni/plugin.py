@@ -7,6 +7,8 @@ import sys
 from importlib.machinery import SourceFileLoader
 from typing import TYPE_CHECKING, cast
 
+from cni.protocol.config import PLUGINS
+
 if TYPE_CHECKING:
     from cni.verbs import Plugin
 
@@ -18,10 +20,15 @@ class _Uncached(SourceFileLoader):
         return
 
 
-def load(path: str, name: str) -> Plugin:
-    """The module of an executable, named as it is. FileNotFoundError if there is none."""
+def names() -> list[str]:
+    """The names of the suite's plugins."""
+    return sorted(file.name.removesuffix(".schema.json") for file in PLUGINS.glob("*.schema.json"))
+
+
+def load(name: str, path: str = "") -> Plugin:
+    """The nouns of a plugin: of the executable at `path`, else of the suite's own of that name."""
     module_name = f"plugins.{name.replace('-', '_')}"
-    loader = _Uncached(module_name, path)
+    loader = _Uncached(module_name, path or str(PLUGINS / name))
     spec = importlib.util.spec_from_loader(module_name, loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)

@@ -149,6 +149,11 @@ class Store:
         query = f"SELECT address FROM lease WHERE {where} ORDER BY family, address"
         return [ipaddress.ip_address(packed) for (packed,) in self._db.execute(query, (*attachment, plugin))]
 
+    def all_leases(self) -> list[tuple[IPAddress, Attachment, str]]:
+        """Every lease: address, attachment and the plugin that holds it."""
+        rows = self._db.execute("SELECT address, network, container, ifname, plugin FROM lease ORDER BY 2, family, 1")
+        return [(ipaddress.ip_address(packed), Attachment(*key), plugin) for packed, *key, plugin in rows]
+
     def holder(self, network: str, address: IPAddress) -> Attachment | None:
         """Who holds an address, or None."""
         query = "SELECT network, container, ifname FROM lease WHERE (network, family, address) = (?,?,?)"

@@ -71,6 +71,11 @@ def source_of(conf: Config, call: Call) -> Source:
     return Own(IpamConfig.read(conf, call)) if ipam.get("type", OWN_IPAM) == OWN_IPAM else Delegate(conf, call)
 
 
+def sweep(plugin: Plugin, stale: list[Record], call: Call) -> list[str]:
+    """Detach records without their netns; a line for each that failed. One in use is left for next time."""
+    return [line for record in stale for line in _swept(plugin, record, call)]
+
+
 def survey(world: World, config: PluginConfig, netns: str) -> Host:
     """Read what a plan may know of the node."""
     found = uplink.find(world.host, config.uplink) if config.uplink else None
@@ -131,12 +136,9 @@ def gc(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
     if listed is None:
         return
     valid = _listed(listed)
-    store = Store.open(folder_of(conf))
-    try:
-        stale = [item for item in store.records(conf["name"], plugin.name) if item.attachment[1:] not in valid]
-    finally:
-        store.close()
-    failed = [line for record in stale for line in _swept(plugin, record, call, conf)]
+    store = Store.reading(folder_of(conf))
+    records = store.records(conf["name"], plugin.name) if store else []
+    failed = sweep(plugin, [record for record in records if record.attachment[1:] not in valid], call)
     _releaser(conf, call).sweep()
     if failed:
         raise Incomplete("; ".join(failed))
@@ -219,15 +221,15 @@ def _releaser(conf: Config, call: Call) -> Source:
     return Delegate(conf, call) if foreign else Nothing()
 
 
-def _swept(plugin: Plugin, record: Record, call: Call, conf: Config) -> Iterator[str]:
+def _swept(plugin: Plugin, record: Record, call: Call) -> Iterator[str]:
     _, container, ifname = record.attachment
     stale = call.having(container=container, ifname=ifname, netns="")
     try:
-        with opened(plugin.name, stale, conf, patience=1) as node:
+        with opened(plugin.name, stale, record.config, patience=1) as node:
             if node.record:
                 _detach(node, node.record, _releaser(record.config, stale))
     except TryAgainLater:
-        return  # somebody is at it; the next GC sees what is left
+        return
     except CniError as error:
         yield f"{record.attachment}: {error.msg}"
 

@@ -23,9 +23,11 @@ from cni.protocol.versions import SINCE, SUPPORTED, at_least
 
 Config = dict[str, Any]
 
-_HERE = Path(__file__).parent
-_PACKAGE = _HERE.parent
-_RUNTIME = _HERE / "runtime.schema.json"
+_PACKAGE = Path(__file__).parent.parent
+_RUNTIME = _PACKAGE / "protocol" / "runtime.schema.json"
+
+#: The executables and their schemas: in an installation inside this package, in a checkout beside it.
+PLUGINS = next(folder for folder in (_PACKAGE / "plugins", _PACKAGE.parent / "plugins", _PACKAGE) if folder.exists())
 
 
 def parse(text: bytes) -> Config:
@@ -89,10 +91,7 @@ def folded(mapping: Mapping[str, Any] | None, key: str) -> Any:
 
 
 def _load(name: str) -> dict[str, Any]:
-    for folder in (_PACKAGE / "schemas", _PACKAGE.parent / "plugins"):
-        if (folder / name).exists():
-            return dict(json.loads((folder / name).read_text()))
-    raise FileNotFoundError(f"no schema {name} beside {_PACKAGE}")
+    return dict(json.loads((PLUGINS / name).read_text()))
 
 
 def _faults(conf: Config, plugin: str) -> Iterator[tuple[type[CniError], str]]:

@@ -1,0 +1,41 @@
+# agent-cni. Every target installs what it needs first; `make` alone lists them.
+
+PREFIX   ?= /opt/agent-cni
+BIN_DIR  ?= /opt/cni/bin
+CONF_DIR ?= /etc/cni/net.d
+SOURCES  := $(shell find cni plugins conf.d -type f -not -name '*.pyc') pyproject.toml constraints.txt $(wildcard tools/*)
+
+.PHONY: help demo test check bench install uninstall clean
+
+help:            ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*##/\1\t/' | expand -t 12
+
+demo: .venv/ready      ## two hosts, pods, pings across a VXLAN, told step by step
+	@tools/isolated .venv/bin/python3 tools/demo.py
+
+test: .venv/ready      ## everything: style, types, tests/ and netns-tests/
+	@$(MAKE) --no-print-directory check
+	@.venv/bin/python3 -m pytest tests
+	@tools/isolated .venv/bin/python3 -m pytest netns-tests
+
+check: .venv/ready     ## style and types
+	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check .
+	@.venv/bin/mypy --no-error-summary cni
+	@.venv/bin/mypy --no-error-summary --scripts-are-modules plugins/bridge-vxlan plugins/agent-ipam
+
+bench: .venv/ready     ## our bridge against the reference's, paired in one run
+	@tools/bootstrap --reference
+	@tools/isolated .venv/bin/python3 tools/bench.py
+
+install:         ## PREFIX, BIN_DIR, CONF_DIR, DESTDIR, CONF=10-bridge-vxlan.conflist
+	@tools/install PREFIX=$(PREFIX) BIN_DIR=$(BIN_DIR) CONF_DIR=$(CONF_DIR) DESTDIR=$(DESTDIR) CONF=$(CONF) FORCE=$(FORCE)
+
+uninstall:       ## take the executables and PREFIX away again
+	@tools/uninstall PREFIX=$(PREFIX) BIN_DIR=$(BIN_DIR) DESTDIR=$(DESTDIR)
+
+clean:           ## remove what was built here
+	rm -rf .venv .cache build dist
+
+.venv/ready: $(SOURCES)
+	@tools/bootstrap
+	@touch $@

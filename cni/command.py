@@ -1,0 +1,196 @@
+"""agent-cni, the operator's command.
+
+Exit codes: 0 fine; 1 the answer is no (an invalid file, something that could not be removed); 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cni import __version__, plugin
+from cni.errors import CniError, InvalidConfig
+from cni.naming import Attachment
+from cni.protocol import config
+from cni.protocol.call import Call
+from cni.protocol.config import Config
+from cni.protocol.versions import SUPPORTED
+from cni.resources import Host, Plan
+from cni.state import DEFAULT_FOLDER, Record, Store
+from cni.verbs import sweep
+
+_SAMPLE = Call("ADD", "CONTAINER", "NETNS", "eth0")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; anything wrong is one clear line on stderr."""
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.run(options))
+    except CniError as error:
+        print(f"agent-cni: {error.msg}{f' ({error.details})' if error.details else ''}", file=sys.stderr)
+    except BrokenPipeError:
+        sys.stderr.close()
+    except OSError as error:
+        print(f"agent-cni: {error.filename}: {error.strerror}", file=sys.stderr)
+    return 1
+
+
+def validate(options: argparse.Namespace) -> int:
+    """Judge a configuration or list; every error with its JSON path."""
+    faults = 0
+    for where, conf in _plugins_of(options.file):
+        try:
+            said = "ok" if _judged(conf) else "not a plugin of this suite; not judged"
+            print(f"{options.file}: {where}: {conf.get('type')}: {said}")
+        except CniError as error:
+            faults += 1
+            for line in error.msg.split("; "):
+                print(f"{options.file}: {where}: {line}", file=sys.stderr)
+    return 1 if faults else 0
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Print the plan of an ADD on an empty node. The kernel is neither changed nor asked."""
+    for where, conf in _plugins_of(options.file):
+        plan = _planned(conf)
+        print(f"{conf['type']} ({where})" + ("" if plan else ": not a plugin of this suite"))
+        for resource in plan.resources if plan else ():
+            print(f"  {'shared ' if resource.shared else '       '}{resource.describe()}")
+        if plan:
+            version = config.version_of(conf)
+            print(f"  result {json.dumps(plan.result.render(version), indent=2)}".replace("\n", "\n  "))
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print attachments and leases."""
+    store = Store.reading(options.data_dir)
+    attachments = [_shown(record) for record in store.records()] if store else []
+    leases = [_lease_shown(*row) for row in store.all_leases()] if store else []
+    if options.json:
+        print(json.dumps({"attachments": attachments, "leases": leases}, indent=2))
+        return 0
+    _print_table(
+        "no attachments", ("network", "container", "ifname", "plugin", "state", "addresses", "pod"), attachments
+    )
+    _print_table("no leases", ("network", "address", "container", "ifname"), leases)
+    return 0
+
+
+def gc(options: argparse.Namespace) -> int:
+    """Remove every attachment whose network namespace is gone."""
+    store = Store.reading(options.data_dir)
+    stale = [record for record in store.records() if not _is_alive(record)] if store else []
+    failed = []
+    for name in sorted({record.plugin for record in stale}):
+        mine = [record for record in stale if record.plugin == name]
+        call = Call("DEL", path=tuple(options.cni_path.split(":")))
+        failed += sweep(plugin.load(name), mine, call)
+    for line in failed:
+        print(f"agent-cni: {line}", file=sys.stderr)
+    print(f"removed {len(stale) - len(failed)} of {len(stale)} stale attachments")
+    return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("agent-cni", description="Look after the agent-cni plugins of this node.")
+    parser.add_argument("--version", action="version", version=f"agent-cni {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for function in (validate, explain):
+        command = _command(commands, function)
+        command.add_argument("file", type=Path, help="a .conf, .json or .conflist file")
+    for function in (show, gc):
+        command = _command(commands, function)
+        command.add_argument("--data-dir", type=Path, default=DEFAULT_FOLDER, help="default %(default)s")
+    commands.choices["show"].add_argument("--json", action="store_true", help="print JSON")
+    commands.choices["gc"].add_argument("--cni-path", default="/opt/cni/bin", help="where IPAM delegates are")
+    return parser
+
+
+def _command(commands: Any, function: Any) -> argparse.ArgumentParser:
+    summary = str(function.__doc__).split(".")[0]
+    command: argparse.ArgumentParser = commands.add_parser(
+        function.__name__, help=summary, description=function.__doc__
+    )
+    command.set_defaults(run=function)
+    return command
+
+
+def _plugins_of(file: Path) -> Iterator[tuple[str, Config]]:
+    """Each plugin's configuration as libcni would send it, and where it stands in the file."""
+    conf = config.parse(file.read_bytes())
+    if "plugins" not in conf:
+        yield "$", conf
+        return
+    if not isinstance(conf["plugins"], list) or not all(isinstance(item, dict) for item in conf["plugins"]):
+        raise InvalidConfig("$.plugins: not a list of objects")
+    header = {"cniVersion": _newest_version(conf), "name": conf.get("name")}
+    for number, item in enumerate(conf["plugins"]):
+        yield f"$.plugins[{number}]", item | header
+
+
+def _newest_version(conf: Config) -> str:
+    """The highest we know, as libcni chooses, of cniVersion and cniVersions."""
+    versions = [item for item in (conf.get("cniVersion"), *(conf.get("cniVersions") or ())) if item]
+    known = [item for item in SUPPORTED if item in versions]
+    return known[-1] if known else str(conf.get("cniVersion") or "")
+
+
+def _judged(conf: Config) -> bool:
+    config.refuse_wrong_header(conf, "ADD")
+    return _planned(conf) is not None
+
+
+def _planned(conf: Config) -> Plan | None:
+    name = conf.get("type")
+    if name not in plugin.names():
+        return None
+    config.refuse_wrong_header(conf, "ADD")
+    config.validate(conf, name)
+    nouns = plugin.load(name)
+    read = nouns.Config.read(conf, _SAMPLE)
+    host = Host(netns=_SAMPLE.netns, rules=(read.rules or "nftables") if read.rules is not None else "")
+    return nouns.plan(read, Attachment(conf["name"], _SAMPLE.container, _SAMPLE.ifname), read.ipam.preview(), host)
+
+
+def _is_alive(record: Record) -> bool:
+    return Path(record.netns).exists()
+
+
+def _shown(record: Record) -> dict[str, Any]:
+    return {
+        **record.attachment._asdict(),
+        "plugin": record.plugin,
+        "state": ("attached" if _is_alive(record) else "stale") if record.complete else "incomplete",
+        "addresses": [ip["address"] for ip in (record.result or {}).get("ips", [])],
+        "pod": record.pod,
+        "netns": record.netns,
+    }
+
+
+def _lease_shown(address: object, attachment: Attachment, holder: str) -> dict[str, Any]:
+    return {"address": str(address), **attachment._asdict(), "plugin": holder}
+
+
+def _print_table(nothing: str, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    if not rows:
+        print(nothing)
+        return
+    cells = [columns, *([_cell(row[column]) for column in columns] for row in rows)]
+    widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
+    for line in cells:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    print()
+
+
+def _cell(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""A small data centre of network namespaces: hosts, pods, and the calls a runtime would make.
+
+Everything here is real: namespaces, links, executables, cnitool. It expects to run under tools/isolated,
+so what a test leaves behind harms nobody; each test still proves that it leaves nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN_DIR = Path(os.environ.get("CNI_BIN_DIR", ROOT / ".venv/cni-bin"))
+AGENT_CNI = ROOT / ".venv/bin/agent-cni"
+CNITOOL = ROOT / ".cache/bin/cnitool"
+REFERENCE_DIR = Path("/usr/lib/cni")
+
+N = TypeVar("N", bound="Namespace")
+_NUMBERS = itertools.count(1)
+
+
+def sh(*argv: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program; its output is in the error when it fails."""
+    done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=False, **options)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(map(str, argv))} -> {done.returncode}\n{done.stdout}{done.stderr}")
+    return done
+
+
+@dataclass
+class Answer:
+    """What a plugin said: exit code, the one JSON document on stdout, stderr."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """Stdout must be exactly one JSON document."""
+        return json.loads(self.stdout)
+
+    def ok(self) -> dict[str, Any]:
+        """The result; fails with the plugin's own words."""
+        assert self.code == 0, f"{self.stdout}{self.stderr}"
+        return self.json if self.stdout.strip() else {}
+
+    def failed(self, code: int) -> str:
+        """The message of an error that must have this CNI code."""
+        assert self.code != 0, f"succeeded: {self.stdout}"
+        assert self.json["code"] == code, self.stdout
+        assert self.json["cniVersion"], self.stdout
+        return self.json["msg"]
+
+
+@dataclass
+class Namespace:
+    """A named network namespace."""
+
+    name: str
+
+    @property
+    def path(self) -> str:
+        return f"/run/netns/{self.name}"
+
+    def create(self) -> None:
+        sh("ip", "netns", "add", self.name)
+        sh("ip", "-n", self.name, "link", "set", "lo", "up")
+
+    def delete(self) -> None:
+        sh("ip", "netns", "del", self.name, check=False)
+
+    def run(self, *argv: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        return sh("nsenter", f"--net={self.path}", *argv, check=check, **options)
+
+    def ip(self, *argv: object, family: int = 4) -> list[dict[str, Any]]:
+        """`ip -j` in this namespace."""
+        out = sh("ip", f"-{family}", "-n", self.name, "-d", "-j", *argv).stdout
+        return [item for item in json.loads(out or "[]") if item]
+
+    def link(self, name: str) -> dict[str, Any] | None:
+        return next((item for item in self.ip("link", "show") if item["ifname"] == name), None)
+
+    def addresses(self, link: str) -> set[str]:
+        """Addresses with prefix, link-local ones left out."""
+        out = sh("ip", "-n", self.name, "-j", "addr", "show", "dev", link, check=False).stdout
+        infos = [info for item in json.loads(out or "[]") for info in item.get("addr_info", [])]
+        return {f"{info['local']}/{info['prefixlen']}" for info in infos if info["scope"] != "link"}
+
+    def routes(self, family: int = 4, table: str = "main") -> list[dict[str, Any]]:
+        return self.ip("route", "show", "table", table, family=family)
+
+    def pings(self, address: str, seconds: int = 2) -> bool:
+        return self.run("ping", "-c", "1", "-W", seconds, "-n", address, check=False).returncode == 0
+
+
+@dataclass
+class Host(Namespace):
+    """A node: its own network namespace and its own /run/agent-cni."""
+
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return Path("/run/hosts") / self.name
+
+    def create(self) -> None:
+        super().create()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        Path("/run/agent-cni").mkdir(exist_ok=True)
+
+    def run(self, *argv: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        return sh(*self.prefix(), *argv, check=check, **options)
+
+    def prefix(self) -> list[str]:
+        """What a command line begins with to run on this host."""
+        bind = 'mount --bind "$0" /run/agent-cni && exec "$@"'
+        return ["nsenter", f"--net={self.path}", "unshare", "--mount", "sh", "-c", bind, str(self.folder)]
+
+    def cni(
+        self, verb: str, conf: dict[str, Any] | str, pod: Pod | None = None, *,
+        container: str = "", ifname: str = "eth0", plugin: str = "", bin_dir: Path = BIN_DIR, **env: str,
+    ) -> Answer:  # fmt: skip
+        """One call of an executable, as a runtime makes it. `env` overrides; an empty value unsets."""
+        text = conf if isinstance(conf, str) else json.dumps(conf)
+        name = plugin or (conf["type"] if isinstance(conf, dict) else "bridge-vxlan")
+        environ = {
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": container or (pod.container if pod else "unknown"),
+            "CNI_NETNS": pod.path if pod else "",
+            "CNI_IFNAME": ifname,
+            "CNI_PATH": f"{BIN_DIR}:{REFERENCE_DIR}",
+            "PATH": os.environ["PATH"],
+            **env,
+        }
+        done = self.run(bin_dir / name, input=text, env={k: v for k, v in environ.items() if v}, check=False)
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    def add(self, conf: dict[str, Any], pod: Pod, **options: Any) -> dict[str, Any]:
+        """ADD that must succeed."""
+        return self.cni("ADD", conf, pod, **options).ok()
+
+    def delete_pod(self, conf: dict[str, Any], pod: Pod, **options: Any) -> None:
+        """DEL that must succeed."""
+        self.cni("DEL", conf, pod, **options).ok()
+
+    def check(self, conf: dict[str, Any], pod: Pod, result: dict[str, Any], **options: Any) -> Answer:
+        """CHECK with the result of the ADD."""
+        return self.cni("CHECK", conf | {"prevResult": result}, pod, **options)
+
+    def state(self) -> dict[str, list[Any]]:
+        """What the node remembers, as `agent-cni show --json` says it."""
+        return json.loads(self.run(AGENT_CNI, "show", "--json").stdout)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything a call could leave behind: links, addresses, routes, FDB, rules, records and leases."""
+        counters = ("stats", "stats64", "gc_timer", "ifindex", "link_index", "flags", "linkinfo")
+        links = [{k: v for k, v in item.items() if k not in counters} for item in self.ip("link", "show")]
+        return {
+            "links": links,
+            "addresses": {item["ifname"]: sorted(self.addresses(item["ifname"])) for item in links},
+            "routes": {family: self.routes(family, "all") for family in (4, 6)},
+            "fdb": sh("bridge", "-n", self.name, "fdb", "show").stdout,
+            "rules": self.run("nft", "list", "ruleset").stdout,
+            "state": self.state(),
+        }
+
+
+@dataclass
+class Pod(Namespace):
+    """A pod's namespace and container id."""
+
+    @property
+    def container(self) -> str:
+        return f"container-{self.name}"
+
+
+@dataclass
+class Lab:
+    """Hosts and pods made for one test."""
+
+    made: list[Namespace] = field(default_factory=list)
+
+    def host(self) -> Host:
+        return self._make(Host(f"host{next(_NUMBERS)}"))
+
+    def pod(self) -> Pod:
+        return self._make(Pod(f"pod{next(_NUMBERS)}"))
+
+    def underlay(self, *hosts: Host, mtu: int = 1500, subnet: str = "192.0.2", first: int = 11) -> None:
+        """Join hosts by a switch: each gets `eth0` with .11, .12, … and a default route to .1."""
+        switch = Namespace(f"switch{next(_NUMBERS)}")
+        self._make(switch)
+        sh("ip", "-n", switch.name, "link", "add", "sw0", "mtu", mtu, "type", "bridge")
+        sh("ip", "-n", switch.name, "addr", "add", f"{subnet}.1/24", "dev", "sw0")
+        sh("ip", "-n", switch.name, "link", "set", "sw0", "up")
+        for number, host in enumerate(hosts, first):
+            self._wire(switch, host, number, subnet, mtu)
+
+    def close(self) -> None:
+        for namespace in reversed(self.made):
+            namespace.delete()
+
+    def _wire(self, switch: Namespace, host: Host, number: int, subnet: str, mtu: int) -> None:
+        port = f"port{number}"
+        peer = ("peer", "name", "eth0", "netns", host.name, "mtu", mtu)
+        sh("ip", "-n", switch.name, "link", "add", port, "mtu", mtu, "master", "sw0", "type", "veth", *peer)
+        sh("ip", "-n", switch.name, "link", "set", port, "up")
+        sh("ip", "-n", host.name, "addr", "add", f"{subnet}.{number}/24", "dev", "eth0")
+        sh("ip", "-n", host.name, "link", "set", "eth0", "up")
+        sh("ip", "-n", host.name, "route", "add", "default", "via", f"{subnet}.1")
+
+    def _make(self, namespace: N) -> N:
+        namespace.create()
+        self.made.append(namespace)
+        return namespace
