@@ -37,7 +37,7 @@ def retire(resources: Sequence[Resource], world: World) -> None:
 
 
 def observed(result: Result, world: World) -> Result:
-    """A result with the MACs of host links as they are: an existing bridge keeps its own."""
+    """A result with the host links as they are: an existing bridge keeps its MAC and MTU."""
     return result.with_interfaces(_seen(item, world) for item in result.interfaces)
 
 
@@ -55,4 +55,4 @@ def _all_of(resources: Sequence[Resource], world: World) -> None:
 
 def _seen(item: Interface, world: World) -> Interface:
     link = None if item.sandbox else world.host.link(item.name)
-    return replace(item, mac=link.mac) if link else item
+    return replace(item, mac=link.mac, mtu=link.mtu) if link else item

@@ -14,6 +14,9 @@ from cni.protocol.config import Config, folded
 from cni.protocol.result import DNS, Interface, Result, Route
 from cni.resources import Announcement, PodAddress, PodLink, PodRoute, PodSysctl, Resource, Settled
 
+#: The least MTU of an Ethernet link, in bytes (RFC 791, ETH_MIN_MTU).
+MINIMUM_MTU = 68
+
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 
 

@@ -86,7 +86,7 @@ def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
     """Attach, and hand the result to `deliver`; when either fails, nothing of it stays."""
     config = _configured(plugin, call, conf)
     with opened(plugin.name, call, conf, config.enters_pod) as node:
-        _make_way(node)
+        _make_way(node, call)
         host = survey(node.world, config, call.netns)
         record = Record(node.attachment, plugin.name, call.netns, call.pod, conf)
         try:
@@ -176,13 +176,13 @@ def _configured(plugin: Plugin, call: Call, conf: Config) -> PluginConfig:
     return plugin.Config.read(conf, call)
 
 
-def _make_way(node: Node) -> None:
+def _make_way(node: Node, call: Call) -> None:
     """Refuse a second ADD; take over one that never completed by taking it back first."""
     node.store.lock.share_node()
     if node.record and node.record.complete:
         raise AlreadyAttached(f"{node.attachment} is attached already; DEL comes before a second ADD")
     if node.record:
-        _detach(node, node.record, Nothing())
+        _detach(node, node.record, _releaser(node.record.config, call))
 
 
 def _roll_back(node: Node, source: Source, error: BaseException) -> None:

@@ -109,7 +109,11 @@ class Delegate(Nothing):
     call: Call
 
     def reserve(self, store: Store, record: Record) -> Result:
-        """Write the record, so that a DEL reaches the delegate whatever happens; then ask it."""
+        """Write the record, so that a DEL reaches the delegate whatever happens; then ask it.
+
+        Raises ToolFailed before anything is written when there is no such plugin.
+        """
+        self._executable()
         super().reserve(store, record)
         answer = Result.read(self._run("ADD"))
         if not answer.ips:
