@@ -187,15 +187,15 @@ class Lab:
     made: list[Namespace] = field(default_factory=list)
 
     def host(self) -> Host:
-        return self._make(Host(f"host{next(_NUMBERS)}"))
+        return self.add(Host(f"host{next(_NUMBERS)}"))
 
     def pod(self) -> Pod:
-        return self._make(Pod(f"pod{next(_NUMBERS)}"))
+        return self.add(Pod(f"pod{next(_NUMBERS)}"))
 
     def underlay(self, *hosts: Host, mtu: int = 1500, subnet: str = "192.0.2", first: int = 11) -> None:
         """Join hosts by a switch: each gets `eth0` with .11, .12, … and a default route to .1."""
         switch = Namespace(f"switch{next(_NUMBERS)}")
-        self._make(switch)
+        self.add(switch)
         sh("ip", "-n", switch.name, "link", "add", "sw0", "mtu", mtu, "type", "bridge")
         sh("ip", "-n", switch.name, "addr", "add", f"{subnet}.1/24", "dev", "sw0")
         sh("ip", "-n", switch.name, "link", "set", "sw0", "up")
@@ -215,7 +215,8 @@ class Lab:
         sh("ip", "-n", host.name, "link", "set", "eth0", "up")
         sh("ip", "-n", host.name, "route", "add", "default", "via", f"{subnet}.1")
 
-    def _make(self, namespace: N) -> N:
+    def add(self, namespace: N) -> N:
+        """Create a namespace and remember to delete it."""
         namespace.create()
         self.made.append(namespace)
         return namespace
