@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -210,6 +211,13 @@ class Store:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
         self.path.chmod(0o600)
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Raise Unavailable where no state could be written; asks only, makes nothing."""
+    existing = next(item for item in (folder, *folder.parents) if item.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise Unavailable(f"the state folder {folder} cannot be written")
 
 
 def _read(row: tuple[Any, ...]) -> Record:

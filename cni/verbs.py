@@ -32,10 +32,12 @@ from cni.overlay import uplink
 from cni.protocol.call import Call
 from cni.protocol.config import Config, validate, version_of
 from cni.protocol.result import Result
-from cni.resources import Host, Plan, UplinkQuery, World, decode, encode
-from cni.state import Record, Store
+from cni.resources import Host, Plan, Uplink, UplinkQuery, World, decode, encode
+from cni.state import Record, Store, refuse_unwritable
 
 Deliver = Callable[[dict[str, Any]], None]
+
+_ANY_MTU = 65535
 
 
 class PluginConfig(Protocol):
@@ -148,12 +150,10 @@ def status(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
     """Raise Unavailable or Degraded unless an ADD can be served now. Takes no lock, changes nothing."""
     config = _configured(plugin, call, conf)
     folder = folder_of(conf)
+    refuse_unwritable(folder)
     store = Store.reading(folder)
     try:
-        for name in config.links:
-            if not link_exists(name):
-                serving = store and store.records(conf["name"], plugin.name)
-                raise (Degraded if serving else Unavailable)(f"this host has no link {name!r}")
+        _refuse_missing_links(config.links, bool(store and store.records(conf["name"], plugin.name)))
         if config.rules is not None:
             netfilter.choose(config.rules)
         config.ipam.refuse_when_exhausted(store, conf["name"])
@@ -204,11 +204,17 @@ def _detach(node: Node, record: Record | None, source: Source) -> None:
     node.forget()
 
 
+def _refuse_missing_links(links: tuple[str, ...], serving: bool) -> None:
+    for name in links:
+        if not link_exists(name):
+            raise (Degraded if serving else Unavailable)(f"this host has no link {name!r}")
+
+
 def _imagined(plugin: Plugin, attachment: Attachment, call: Call, conf: Config) -> Record | None:
     """What an ADD would have made under names that are computed, where no record says more."""
     try:
         config = plugin.Config.read(conf, call.having(args=""))
-        plan = plugin.plan(config, attachment, Result(), Host())
+        plan = plugin.plan(config, attachment, Result(), Host(uplink=Uplink("", _ANY_MTU)))
     except (CniError, KeyError, TypeError, ValueError, AttributeError):
         return None
     return Record(attachment, plugin.name, call.netns, "", conf, tuple(map(encode, plan.resources)))
