@@ -72,12 +72,13 @@ def _serve(executable: str, name: str, call: Call, stdout: _Stdout) -> None:
 
     from cni.protocol import config
 
+    _heed_signals()
     stdout.refuse_closed()
     conf = config.parse(_stdin())
     if conf.get("cniVersion", SUPPORTED[0]) in SUPPORTED:
         stdout.version = conf.get("cniVersion") or SUPPORTED[0]
     config.refuse_wrong_header(conf, call.command)
-    _tell_story(executable, name, call, conf, lambda result: stdout.write(json.dumps(result) + "\n"))
+    _tell_story(executable, name, call, conf, lambda result: _deliver(stdout, json.dumps(result)))
 
 
 def _tell_story(executable: str, name: str, call: Call, conf: "dict[str, Any]", deliver: "Deliver") -> None:
@@ -89,7 +90,6 @@ def _tell_story(executable: str, name: str, call: Call, conf: "dict[str, Any]", 
 
     began = time.monotonic()
     facts = {"network": conf["name"], "container": call.container, "ifname": call.ifname, "pod": call.pod}
-    _heed_signals()
     try:
         VERBS[call.command](load(name, executable), call, conf, deliver)
     except BaseException as error:
@@ -98,6 +98,15 @@ def _tell_story(executable: str, name: str, call: Call, conf: "dict[str, Any]", 
         raise
     if call.command != "STATUS":
         log.event(name, call.command, seconds=round(time.monotonic() - began, 4), **facts)
+
+
+def _deliver(stdout: _Stdout, text: str) -> None:
+    """Print the result; from then on no signal can undo what the runtime has been told."""
+    from cni.kernel.process import uninterrupted
+
+    with uninterrupted():
+        stdout.write(text + "\n")
+        _ignore_signals()
 
 
 def _failed(stdout: _Stdout, error: CniError, name: str) -> int:

@@ -158,14 +158,22 @@ class Host(Namespace):
         return json.loads(self.run(AGENT_CNI, "show", "--json").stdout)
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything a call could leave behind: links, addresses, routes, FDB, rules, records and leases."""
-        counters = ("stats", "stats64", "gc_timer", "ifindex", "link_index", "flags", "linkinfo")
-        links = [{k: v for k, v in item.items() if k not in counters} for item in self.ip("link", "show")]
+        """Everything a call could leave behind: links, addresses, routes, FDB, rules, records and leases.
+
+        Left out is what the kernel adds and ages by itself: counters, link-local and multicast entries.
+        """
+        links = [item["ifname"] for item in self.ip("link", "show")]
+        fdb = sh("bridge", "-n", self.name, "fdb", "show").stdout.splitlines()
         return {
-            "links": links,
-            "addresses": {item["ifname"]: sorted(self.addresses(item["ifname"])) for item in links},
-            "routes": {family: self.routes(family, "all") for family in (4, 6)},
-            "fdb": sh("bridge", "-n", self.name, "fdb", "show").stdout,
+            "links": {(item["ifname"], item["address"], item["mtu"]) for item in self.ip("link", "show")},
+            "addresses": {link: sorted(self.addresses(link)) for link in links},
+            "routes": {
+                (route["dst"], route.get("dev"), route["table"], route.get("gateway"))
+                for family in (4, 6)
+                for route in self.routes(family, "all")
+                if not route["dst"].startswith(("fe80:", "ff00:"))
+            },
+            "fdb": {entry for entry in fdb if not entry.startswith(("33:33:", "01:00:5e:"))},
             "rules": self.run("nft", "list", "ruleset").stdout,
             "state": self.state(),
         }
