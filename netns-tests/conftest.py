@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import os
+from collections.abc import Iterator
 
 import pytest
 from lab import Host, Lab, Pod
@@ -27,3 +29,32 @@ def host(lab: Lab) -> Host:
 @pytest.fixture
 def pod(lab: Lab) -> Pod:
     return lab.pod()
+
+
+CONF = {
+    "cniVersion": "1.1.0",
+    "name": "net",
+    "type": "bridge-vxlan",
+    "bridge": "br0",
+    "isDefaultGateway": True,
+    "ipMasq": True,
+    "ipMasqBackend": "nftables",
+    "ipam": {"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]},
+}
+
+
+@pytest.fixture
+def conf() -> dict:
+    """A dual-stack bridge with everything on; tests change what they are about."""
+    return copy.deepcopy(CONF)
+
+
+@pytest.fixture
+def settled(lab: Lab, conf: dict) -> Iterator[Host]:
+    """A host that had a pod before, so the shared bridge is there; it must end as it began."""
+    host, first = lab.host(), lab.pod()
+    host.add(conf, first)
+    host.delete_pod(conf, first)
+    before = host.snapshot()
+    yield host
+    assert host.snapshot() == before

@@ -26,7 +26,9 @@ _NUMBERS = itertools.count(1)
 
 def sh(*argv: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program; its output is in the error when it fails."""
-    done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=False, **options)
+    done = subprocess.run(
+        list(map(str, argv)), capture_output=True, encoding="utf-8", errors="surrogateescape", check=False, **options
+    )
     if check and done.returncode:
         raise AssertionError(f"{' '.join(map(str, argv))} -> {done.returncode}\n{done.stdout}{done.stderr}")
     return done
