@@ -80,6 +80,11 @@ class Namespace:
     def run(self, *argv: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         return sh("nsenter", f"--net={self.path}", *argv, check=check, **options)
 
+    def start(self, *argv: object) -> subprocess.Popen[str]:
+        """A program that goes on; used with `with`, which waits for its end."""
+        command = ["nsenter", f"--net={self.path}", *map(str, argv)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
     def ip(self, *argv: object, family: int = 4) -> list[dict[str, Any]]:
         """`ip -j` in this namespace."""
         out = sh("ip", f"-{family}", "-n", self.name, "-d", "-j", *argv).stdout

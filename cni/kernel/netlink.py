@@ -48,9 +48,14 @@ class Rtnl:
         return [_link(message) for message in self._dump(lambda: self._ip.link("dump"))]
 
     def create_bridge(self, name: str, mac: str, mtu: int) -> None:
-        """Create a bridge that keeps its MAC, and set it up."""
+        """Create a bridge that keeps its MAC and MTU, and set it up.
+
+        The kernel keeps an MTU only when it was changed by hand (br_change_mtu in net/bridge); one merely
+        created with follows the smallest port's. So it is created with another one first.
+        """
         with _asking(f"create bridge {name}"):
-            self._ip.link("add", kind="bridge", ifname=name, address=mac, mtu=mtu, state="up")
+            self._ip.link("add", kind="bridge", ifname=name, address=mac, mtu=mtu ^ 1)
+        self.set_link(self._made(name), mtu=mtu, state="up")
 
     def create_veth(self, name: str, mac: str, mtu: int, peer: dict[str, Any]) -> None:
         """Create a veth pair; `peer` has ifname, address, mtu and net_ns_fd of the other end."""
@@ -165,6 +170,12 @@ class Rtnl:
             self._ip.fdb("del", ifindex=link.index, lladdr=_ALL_ZERO, dst=vtep, flags=_NTF_SELF)
 
     # --- how the kernel is asked
+
+    def _made(self, name: str) -> Link:
+        link = self.link(name)
+        if link is None:
+            raise KernelRefused(f"{name} vanished while it was being made", errno.ENODEV)
+        return link
 
     def _one_link(self, **which: Any) -> Link | None:
         try:
