@@ -64,7 +64,8 @@ class Rtnl:
 
     def create_vxlan(self, name: str, mtu: int, vxlan: Vxlan) -> None:
         """Create a VXLAN device that learns where remote MACs are; it starts down."""
-        placed = {"vxlan_local": vxlan.local, "vxlan_link": vxlan.dev}
+        local = "vxlan_local6" if ":" in vxlan.local else "vxlan_local"
+        placed = {local: vxlan.local, "vxlan_link": vxlan.dev}
         placed = {key: value for key, value in placed.items() if value}
         with _asking(f"create {name} (VNI {vxlan.vni}, UDP port {vxlan.port})"):
             self._ip.link(

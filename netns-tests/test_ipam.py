@@ -1,0 +1,268 @@
+"""Addresses: ours, as a delegate's, and a delegate's under ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from lab import BIN_DIR, REFERENCE_DIR, Host, Lab, Pod
+
+SMALL = {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.10", "rangeEnd": "10.1.0.12"}
+
+
+def ipam(**section: object) -> dict:
+    return {"cniVersion": "1.1.0", "name": "net", "type": "agent-ipam", "ipam": section}
+
+
+def given(result: dict) -> list[str]:
+    return [ip["address"].split("/")[0] for ip in result["ips"]]
+
+
+def ask(host: Host, conf: dict, container: str, **env: str) -> list[str]:
+    """An ADD of agent-ipam alone: like host-local it needs no netns to exist."""
+    return given(host.cni("ADD", conf, container=container, CNI_NETNS="/run/netns/none", **env).ok())
+
+
+def release(host: Host, conf: dict, container: str) -> None:
+    host.cni("DEL", conf, container=container).ok()
+
+
+def test_addresses_are_given_in_turn_and_the_gateway_never(host: Host):
+    conf = ipam(subnet="10.1.0.0/29")
+    assert [ask(host, conf, f"c{number}") for number in range(5)] == [[f"10.1.0.{last}"] for last in (2, 3, 4, 5, 6)]
+
+
+def test_a_released_address_rests_until_its_turn(host: Host):
+    conf = ipam(**SMALL)
+    assert ask(host, conf, "a") == ["10.1.0.10"]
+    release(host, conf, "a")
+    assert [ask(host, conf, name) for name in "bcd"] == [["10.1.0.11"], ["10.1.0.12"], ["10.1.0.10"]]
+
+
+def test_an_exhausted_range_is_named_by_add_and_status(host: Host):
+    conf = ipam(**SMALL)
+    host.cni("STATUS", conf).ok()
+    for name in "abc":
+        ask(host, conf, name)
+    assert "10.1.0.10-10.1.0.12" in host.cni("ADD", conf, container="d", CNI_NETNS="/x").failed(103)
+    assert "10.1.0.10-10.1.0.12" in host.cni("STATUS", conf).failed(50)
+    assert len(host.state()["leases"]) == 3
+
+
+def test_every_range_set_gives_one_address_or_none_gives(host: Host):
+    full = {"subnet": "10.2.0.0/24", "rangeStart": "10.2.0.5", "rangeEnd": "10.2.0.5"}
+    conf = ipam(ranges=[[{"subnet": "fd00:1::/64"}], [full]])
+    assert ask(host, conf, "a") == ["fd00:1::2", "10.2.0.5"]
+    host.cni("ADD", conf, container="b", CNI_NETNS="/x").failed(103)
+    assert len(host.state()["leases"]) == 2
+
+
+def test_a_set_of_two_ranges_goes_on_in_the_second(host: Host):
+    one, two = ({"subnet": "10.1.0.0/24", "rangeStart": f"10.1.0.{at}", "rangeEnd": f"10.1.0.{at}"} for at in (9, 50))
+    conf = ipam(ranges=[[one, two]])
+    assert [ask(host, conf, name) for name in "ab"] == [["10.1.0.9"], ["10.1.0.50"]]
+
+
+WISHES = {
+    "runtimeConfig.ips": ({"runtimeConfig": {"ips": ["10.1.0.77/24"]}}, {}),
+    "runtimeConfig.IPs": ({"runtimeConfig": {"IPs": ["10.1.0.77"]}}, {}),
+    "args.cni.ips": ({"args": {"cni": {"ips": ["10.1.0.77"]}}}, {}),
+    "CNI_ARGS": ({}, {"CNI_ARGS": "IgnoreUnknown=1;IP=10.1.0.77;K8S_POD_NAME=p"}),
+}
+
+
+@pytest.mark.parametrize("way", WISHES)
+def test_a_requested_address_is_given_or_its_holder_named(host: Host, way: str):
+    keys, env = WISHES[way]
+    conf = ipam(subnet="10.1.0.0/24") | keys
+    assert ask(host, conf, "first", **env) == ["10.1.0.77"]
+    assert "first" in host.cni("ADD", conf, container="second", CNI_NETNS="/x", **env).failed(102)
+
+
+@pytest.mark.parametrize("wish", ["10.9.0.1", "10.1.0.1", "10.1.0.30"], ids=["no range", "gateway", "reserved"])
+def test_a_request_that_cannot_be_met_is_an_error(host: Host, wish: str):
+    conf = ipam(subnet="10.1.0.0/24", reserved=["10.1.0.24/29"]) | {"runtimeConfig": {"ips": [wish]}}
+    assert wish in host.cni("ADD", conf, container="c", CNI_NETNS="/x").failed(102)
+    assert host.state() == {"attachments": [], "leases": []}
+
+
+def test_ranges_of_the_runtime_come_first(host: Host):
+    conf = ipam(subnet="10.1.0.0/24") | {"runtimeConfig": {"ipRanges": [[{"subnet": "10.7.0.0/24"}]]}}
+    assert ask(host, conf, "c") == ["10.7.0.2", "10.1.0.2"]
+
+
+def test_reserved_addresses_are_never_given(host: Host):
+    conf = ipam(subnet="10.1.0.0/29", reserved=["10.1.0.2", "10.1.0.4-10.1.0.5"])
+    assert [ask(host, conf, name) for name in "ab"] == [["10.1.0.3"], ["10.1.0.6"]]
+    host.cni("ADD", conf, container="c", CNI_NETNS="/x").failed(103)
+
+
+def test_a_sticky_pod_comes_back_to_its_address(host: Host):
+    conf = ipam(**SMALL, sticky=True)
+    words = {name: f"IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={name}" for name in ("db-0", "web", "job")}
+    first = ask(host, conf, "1", CNI_ARGS=words["db-0"])
+    release(host, conf, "1")
+    others = [ask(host, conf, name, CNI_ARGS=words[name]) for name in ("web", "job")]
+    assert first not in others
+    assert ask(host, conf, "2", CNI_ARGS=words["db-0"]) == first
+
+
+def test_dns_comes_from_resolv_conf(host: Host, tmp_path: Path):
+    file = tmp_path / "resolv.conf"
+    file.write_text("# ours\nnameserver 192.0.2.53\nsearch a.example b.example\noptions ndots:5\n")
+    result = host.cni("ADD", ipam(subnet="10.1.0.0/24", resolvConf=str(file)), container="c", CNI_NETNS="/x").ok()
+    assert result["dns"] == {
+        "nameservers": ["192.0.2.53"],
+        "search": ["a.example", "b.example"],
+        "options": ["ndots:5"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("section", "path"),
+    [
+        ({"subnet": "10.1.0.0/31"}, "$.ipam.ranges[0][0].subnet"),
+        ({"subnet": "10.1.0.0/24", "rangeStart": "10.2.0.1"}, "rangeStart"),
+        ({"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.8"}, "rangeStart 10.1.0.9 is after"),
+        ({"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "10.1.0.0/25"}]]}, "$.ipam.ranges[1]: "),
+        ({"ranges": [[{"subnet": "10.1.0.0/24"}, {"subnet": "fd00::/64"}]]}, "one family"),
+        ({"subnet": "10.1.0.0/24", "reserved": ["x"]}, "$.ipam.reserved[0]"),
+        ({"routes": []}, "no subnet"),
+    ],
+)
+def test_impossible_ranges_are_named(host: Host, section: dict, path: str):
+    assert path in host.cni("ADD", ipam(**section), container="c", CNI_NETNS="/x").failed(7)
+
+
+def test_agent_ipam_serves_the_reference_bridge(host: Host, pod: Pod):
+    conf = {"cniVersion": "1.0.0", "name": "net", "type": "bridge", "bridge": "cni1", "isGateway": True}
+    conf |= {"ipam": {"type": "agent-ipam", "subnet": "10.1.0.0/24", "routes": [{"dst": "0.0.0.0/0"}]}}
+    result = host.add(conf, pod, bin_dir=REFERENCE_DIR)
+    assert (given(result), pod.pings("10.1.0.1")) == (["10.1.0.2"], True)
+    host.check(conf, pod, result, bin_dir=REFERENCE_DIR).ok()
+    host.delete_pod(conf, pod, bin_dir=REFERENCE_DIR)
+    assert host.state() == {"attachments": [], "leases": []}
+
+
+@pytest.fixture
+def local(conf: dict, tmp_path: Path) -> dict:
+    """Our bridge with the reference's host-local."""
+    return conf | {
+        "cniVersion": "1.0.0",
+        "ipam": {"type": "host-local", "subnet": "10.1.0.0/24", "dataDir": str(tmp_path)},
+    }
+
+
+def reservations(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("net/10.*"))
+
+
+def test_host_local_serves_our_bridge(settled: Host, pod: Pod, local: dict, tmp_path: Path):
+    result = settled.add(local, pod)
+    assert reservations(tmp_path) == given(result)
+    settled.check(local, pod, result).ok()
+    settled.delete_pod(local, pod)
+    assert reservations(tmp_path) == []
+
+
+def test_a_failure_after_the_delegates_add_brings_its_del(settled: Host, pod: Pod, local: dict, tmp_path: Path):
+    pod.run("ip", "link", "add", "eth0", "type", "bridge")
+    settled.cni("ADD", local, pod).failed(101)
+    assert reservations(tmp_path) == []
+
+
+def test_static_serves_our_bridge(settled: Host, pod: Pod, conf: dict):
+    static = conf | {
+        "cniVersion": "1.0.0",
+        "ipam": {"type": "static", "addresses": [{"address": "10.1.0.44/24", "gateway": "10.1.0.1"}]},
+    }
+    assert given(settled.add(static, pod)) == ["10.1.0.44"]
+    settled.delete_pod(static, pod)
+
+
+FAKE = """#!/bin/sh
+conf=$(cat)
+echo "$CNI_COMMAND $CNI_CONTAINERID" >> {log}
+case $CNI_COMMAND in
+ADD) {add} ;;
+STATUS) echo '{{"cniVersion":"1.1.0","code":50,"msg":"no more"}}'; exit 1 ;;
+CHECK) echo '{{"cniVersion":"1.1.0","code":7,"msg":"lost"}}'; exit 1 ;;
+esac
+"""
+GOOD = """echo '{"cniVersion":"1.1.0","ips":[{"address":"10.1.0.66/24"}]}'"""
+
+
+@pytest.fixture
+def fake(tmp_path: Path):
+    """An IPAM plugin that records its calls; `add` is what it does on ADD."""
+
+    def write(add: str) -> tuple[dict, Path]:
+        log = tmp_path / "calls"
+        (tmp_path / "fake-ipam").write_text(FAKE.format(log=log, add=add))
+        (tmp_path / "fake-ipam").chmod(0o755)
+        return {"CNI_PATH": f"{BIN_DIR}:{tmp_path}"}, log
+
+    return write
+
+
+def test_every_verb_reaches_the_delegate(settled: Host, pod: Pod, conf: dict, fake):
+    env, log = fake(GOOD)
+    foreign = conf | {"ipam": {"type": "fake-ipam", "anything": {"goes": 1}}}
+    result = settled.add(foreign, pod, **env)
+    assert "lost" in settled.check(foreign, pod, result, **env).failed(104)
+    assert "no more" in settled.cni("STATUS", foreign, **env).failed(50)
+    settled.cni(
+        "GC", foreign | {"cni.dev/valid-attachments": [{"containerID": pod.container, "ifname": "eth0"}]}, **env
+    ).ok()
+    settled.delete_pod(foreign, pod, **env)
+    verbs = [line.split()[0] for line in log.read_text().splitlines()]
+    assert verbs == ["ADD", "CHECK", "STATUS", "GC", "DEL"]
+
+
+def test_gc_releases_at_the_delegate(settled: Host, pod: Pod, conf: dict, fake):
+    env, log = fake(GOOD)
+    foreign = conf | {"ipam": {"type": "fake-ipam"}}
+    settled.add(foreign, pod, **env)
+    pod.delete()
+    settled.cni("GC", foreign | {"cni.dev/valid-attachments": []}, **env).ok()
+    assert log.read_text().splitlines()[1] == f"DEL {pod.container}"
+
+
+ANSWERS = {
+    "an error of its own": ("""echo '{"cniVersion":"1.1.0","code":42,"msg":"sold out"}'; exit 1""", 42, "sold out"),
+    "no JSON": ("echo hello", 6, "no JSON"),
+    "no address": ("""echo '{"cniVersion":"1.1.0"}'""", 6, "without an address"),
+    "nothing at all": ("exit 3", 106, "fake-ipam"),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_delegate_that_fails_is_told_to_release(settled: Host, pod: Pod, conf: dict, fake, answer: str):
+    add, code, words = ANSWERS[answer]
+    env, log = fake(add)
+    assert words in settled.cni("ADD", conf | {"ipam": {"type": "fake-ipam"}}, pod, **env).failed(code)
+    assert [line.split()[0] for line in log.read_text().splitlines()] == ["ADD", "DEL"]
+
+
+def test_a_missing_delegate_is_named_and_nothing_is_left(settled: Host, pod: Pod, conf: dict):
+    assert "nowhere" in settled.cni("ADD", conf | {"ipam": {"type": "nowhere"}}, pod).failed(106)
+
+
+def test_gc_keeps_what_is_listed_and_removes_the_rest(settled: Host, lab: Lab, conf: dict):
+    pods = [lab.pod() for _ in range(3)]
+    for pod in pods:
+        settled.add(conf, pod)
+    kept = {"containerID": pods[0].container, "ifname": "eth0"}
+    settled.cni("GC", conf).ok()
+    assert len(settled.state()["attachments"]) == 3
+    settled.cni("GC", conf | {"cni.dev/valid-attachments": [kept, {"containerID": "other", "ifname": "eth0"}]}).ok()
+    assert [item["container"] for item in settled.state()["attachments"]] == [pods[0].container]
+    assert pods[0].pings("10.1.0.1")
+    settled.cni("GC", conf | {"cni.dev/attachments": []}).ok()
+
+
+def test_leases_of_two_networks_are_separate(host: Host):
+    one, two = ipam(subnet="10.1.0.0/24"), ipam(subnet="10.1.0.0/24") | {"name": "other"}
+    assert ask(host, one, "c") == ask(host, two, "c")
+    assert json.dumps(host.state()["leases"]).count("10.1.0.2") == 2

@@ -1,0 +1,180 @@
+"""The overlay: what crosses the underlay, what fits, and what stands in its way."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from lab import Host, Lab, Pod, sh
+
+SNIFF = """
+import json, socket, sys
+raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)); raw.bind(("port11", 0)); raw.settimeout(1.5)
+print("ready", flush=True)
+seen = []
+try:
+    while True: seen.append(raw.recv(65535).hex())
+except TimeoutError: pass
+print(json.dumps(seen))
+"""
+
+
+def conf(remotes: list[str] | None = None, slot: int = 1, **keys: object) -> dict:
+    """A host's configuration: its own slice of the common subnet."""
+    ranges = [[{"subnet": "10.1.0.0/16", "rangeStart": f"10.1.{slot}.1", "rangeEnd": f"10.1.{slot}.254"}]]
+    vxlan = {"id": 100} | ({"remotes": remotes} if remotes is not None else {}) | keys.pop("vxlan", {})
+    base = {"cniVersion": "1.1.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True}
+    return base | {"vxlan": vxlan, "ipam": {"ranges": ranges}} | keys
+
+
+def pair(lab: Lab, mtu: int = 1500, **keys: object) -> tuple[list[Host], list[Pod], list[dict]]:
+    """Two hosts with one pod each, and the pods' results."""
+    hosts, pods = [lab.host(), lab.host()], [lab.pod(), lab.pod()]
+    lab.underlay(*hosts, mtu=mtu)
+    confs = [conf([f"192.0.2.{12 - slot}"], slot, **keys) for slot in (0, 1)]
+    return hosts, pods, [host.add(one, pod) for host, one, pod in zip(hosts, confs, pods, strict=True)]
+
+
+def address(result: dict) -> str:
+    return result["ips"][0]["address"].split("/")[0]
+
+
+@pytest.mark.parametrize("mtu", [1500, 9000])
+def test_the_largest_packet_passes_whole_without_offload(lab: Lab, mtu: int):
+    _, pods, results = pair(lab, mtu)
+    for pod in pods:
+        pod.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off", check=False)
+    payload = mtu - 50 - 28
+    for pod, other in zip(pods, reversed(results), strict=True):
+        assert pod.link("eth0")["mtu"] == mtu - 50
+        assert pod.run("ping", "-c1", "-W2", "-M", "do", "-s", payload, address(other), check=False).returncode == 0
+        assert pod.run("ping", "-c1", "-W1", "-M", "do", "-s", payload + 1, address(other), check=False).returncode != 0
+
+
+def test_only_vxlan_crosses_and_no_arp_for_the_gateway(lab: Lab):
+    _, pods, results = pair(lab)
+    switch = next(space for space in lab.made if space.name.startswith("switch"))
+    with switch.start("python3", "-c", SNIFF) as sniffer:
+        assert sniffer.stdout.readline() == "ready\n"
+        pods[0].run("ip", "neigh", "flush", "all")
+        assert pods[0].pings("10.1.0.1")
+        assert pods[0].pings(address(results[1]))
+        frames = [bytes.fromhex(item) for item in json.loads(sniffer.stdout.readline())]
+    tunnelled = [
+        frame[50:]
+        for frame in frames
+        if frame[12:14] == b"\x08\x00" and frame[23] == 17 and frame[36:38] == b"\x12\xb5"
+    ]
+    assert any(frame[12:14] == b"\x08\x00" and frame[23] == 1 for frame in tunnelled)
+    gateway = bytes([10, 1, 0, 1])
+    assert not [frame for frame in tunnelled if frame[12:14] == b"\x08\x06" and gateway in (frame[28:32], frame[38:42])]
+    assert not [frame for frame in frames if frame[26:28] == b"\x0a\x01"]
+
+
+def test_both_hosts_hold_the_same_gateway_with_the_same_mac(lab: Lab):
+    hosts, pods, _ = pair(lab)
+    macs = {host.link("br0")["address"] for host in hosts}
+    for pod in pods:
+        assert pod.pings("10.1.0.1")
+        macs.add(pod.ip("neigh", "show", "10.1.0.1")[0]["lladdr"])
+    assert macs == {"0a:58:0a:01:00:01"}
+
+
+def test_an_ipv6_underlay_costs_70_bytes(lab: Lab):
+    hosts, pods = [lab.host(), lab.host()], [lab.pod(), lab.pod()]
+    lab.underlay(*hosts)
+    for number, host in enumerate(hosts, 1):
+        sh("ip", "-n", host.name, "addr", "add", f"fd00:aa::{number}/64", "dev", "eth0", "nodad")
+    results = [
+        host.add(conf([f"fd00:aa::{2 - slot}"], slot, vxlan={"local": f"fd00:aa::{slot + 1}"}), pod)
+        for slot, (host, pod) in enumerate(zip(hosts, pods, strict=True))
+    ]
+    assert pods[0].link("eth0")["mtu"] == 1430
+    assert pods[0].run("ping", "-c1", "-W3", "-M", "do", "-s", "1402", address(results[1]), check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "path", "limit"),
+    [
+        ({"mtu": 1451}, "$.mtu", "1450"),
+        ({"vxlan": {"mtu": 1451}}, "$.vxlan.mtu", "1450"),
+        ({"mtu": 1400, "vxlan": {"mtu": 1399}}, "$.mtu", "1399"),
+    ],
+)
+def test_an_mtu_that_does_not_fit_is_refused_with_the_limit(
+    lab: Lab, host: Host, pod: Pod, keys: dict, path: str, limit: str
+):
+    lab.underlay(host)
+    message = host.cni("ADD", conf(["192.0.2.12"], **keys), pod).failed(7)
+    assert path in message
+    assert limit in message
+    assert host.link("br0") is None
+
+
+def test_the_flood_list_follows_the_configuration(lab: Lab, host: Host):
+    lab.underlay(host)
+    for remotes in (["192.0.2.12", "192.0.2.13"], ["192.0.2.13", "192.0.2.14"], []):
+        host.add(conf(remotes), lab.pod())
+        shown = sh("bridge", "-n", host.name, "fdb", "show", "dev", "vxlan100").stdout
+        assert {word for word in shown.split() if word.startswith("192.0.2.")} == set(remotes)
+
+
+def test_without_remotes_somebody_elses_list_is_left_alone(lab: Lab, host: Host):
+    lab.underlay(host)
+    host.add(conf(), lab.pod())
+    host.run("bridge", "fdb", "append", "00:00:00:00:00:00", "dev", "vxlan100", "dst", "192.0.2.99")
+    host.add(conf(), lab.pod())
+    assert "192.0.2.99" in sh("bridge", "-n", host.name, "fdb", "show", "dev", "vxlan100").stdout
+
+
+def test_ones_own_address_among_the_remotes_is_left_out(lab: Lab, host: Host, pod: Pod):
+    lab.underlay(host)
+    host.add(conf(["192.0.2.11", "192.0.2.12"], vxlan={"local": "192.0.2.11"}), pod)
+    assert "dst 192.0.2.11" not in sh("bridge", "-n", host.name, "fdb", "show", "dev", "vxlan100").stdout
+
+
+OBSTACLES = {
+    "the VNI is held": ("ip link add other type vxlan id 100 dstport 4789", {}, 101, "held by other"),
+    "the name is held by another VNI": ("ip link add vxlan100 type vxlan id 7 dstport 4789", {}, 101, "VNI 7"),
+    "the name is held by another port": ("ip link add vxlan100 type vxlan id 100 dstport 8472", {}, 101, "8472"),
+    "the name is held by another kind": ("ip link add vxlan100 type bridge", {}, 101, "is bridge"),
+    "the link is missing": ("true", {"vxlan": {"dev": "nope"}}, 7, "$.vxlan.dev"),
+    "the address is missing": ("true", {"vxlan": {"local": "192.0.2.77"}}, 7, "$.vxlan.local"),
+    "families are mixed": ("true", {"vxlan": {"local": "fd00::1"}}, 7, "one family"),
+}
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_an_obstacle_is_named_and_nothing_is_left(lab: Lab, host: Host, pod: Pod, obstacle: str):
+    command, keys, code, words = OBSTACLES[obstacle]
+    lab.underlay(host)
+    host.run("sh", "-c", command)
+    before = host.snapshot()
+    assert words in host.cni("ADD", conf(["192.0.2.12"], **keys), pod).failed(code)
+    assert host.snapshot() == before
+    assert pod.link("eth0") is None
+
+
+def test_a_taken_udp_port_is_named_and_nothing_is_left(lab: Lab, host: Host, pod: Pod):
+    lab.underlay(host)
+    holder = "import socket;s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM);s.bind(('',4789));print('ready',flush=True);import time;time.sleep(30)"
+    before = host.snapshot()
+    with host.start("python3", "-c", holder) as process:
+        assert process.stdout.readline() == "ready\n"
+        try:
+            assert "UDP port 4789" in host.cni("ADD", conf(["192.0.2.12"]), pod).failed(101)
+        finally:
+            process.terminate()
+    assert host.snapshot() == before
+
+
+@pytest.mark.parametrize(("served", "code"), [(False, 50), (True, 51)])
+def test_status_tells_a_missing_link(lab: Lab, host: Host, pod: Pod, served: bool, code: int):
+    lab.underlay(host)
+    bound = conf(["192.0.2.12"], vxlan={"dev": "eth0"})
+    host.cni("STATUS", bound).ok()
+    if served:
+        host.add(bound, pod)
+    sh("ip", "-n", host.name, "link", "set", "eth0", "down")
+    sh("ip", "-n", host.name, "link", "set", "eth0", "name", "gone0")
+    assert "'eth0'" in host.cni("STATUS", bound).failed(code)
