@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from cni import log, plugin
+from cni.kernel import process
+from cni.naming import Attachment
+from cni.state import Record, Store
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / "tests" / "golden"
+
+settings.register_profile("suite", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def log_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(log, "FOLDER", tmp_path / "log")
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture
+def golden() -> Callable[[str, str], None]:
+    """Compare a text with tests/golden/NAME; UPDATE_GOLDEN=1 writes that file instead."""
+    return _compare
+
+
+def _compare(name: str, text: str) -> None:
+    file = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(text)
+        return
+    expected = file.read_text() if file.exists() else ""
+    if text != expected:
+        lines = difflib.unified_diff(expected.splitlines(True), text.splitlines(True), f"golden/{name}", "now")
+        pytest.fail(f"{''.join(lines)}\nif this is meant: UPDATE_GOLDEN=1 pytest tests", pytrace=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def store(folder: Path) -> Iterator[Store]:
+    opened = Store.open(folder)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def attachment() -> Attachment:
+    return Attachment("pods", "c1", "eth0")
+
+
+@pytest.fixture
+def record(attachment: Attachment) -> Record:
+    return Record(attachment, "bridge-vxlan", "/run/netns/c1", "default/web", {"name": "pods"})
+
+
+@pytest.fixture
+def bridge_vxlan() -> Any:
+    return plugin.load("bridge-vxlan")
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every system program is installed, in /usr/sbin; with `fp` none of them runs."""
+    monkeypatch.setattr(process, "find", lambda program: f"/usr/sbin/{program}")

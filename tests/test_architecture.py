@@ -1,0 +1,217 @@
+"""The layers, the doors and the sizes that docs/architecture.md and CONTRIBUTING.md promise."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted((ROOT / "cni").rglob("*.py"))
+PLUGINS = sorted(file for file in (ROOT / "plugins").iterdir() if file.is_file() and not file.suffix)
+FILES = [*MODULES, *PLUGINS]
+
+#: From the bottom up: a file imports only from layers below its own, and from its own package.
+LAYERS = (
+    {"cni", "errors", "naming"},
+    {"kernel", "protocol", "log"},
+    {"state"},
+    {"resources"},
+    {"engine", "podnet", "ipam", "overlay"},
+    {"node"},
+    {"verbs"},
+    {"plugin"},
+    {"main", "command"},
+    {"plugins"},
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+#: Each outside thing, and every file that may import it; nothing else may, and each of these does.
+DOORS = {
+    "pyroute2": {"cni/kernel/netlink.py"},
+    "subprocess": {"cni/kernel/process.py"},
+    "fcntl": {"cni/kernel/files.py"},
+    "ctypes": {"cni/kernel/netns.py"},
+    "jsonschema": {"cni/protocol/config.py", "cni/protocol/formats.py"},
+    "referencing": {"cni/protocol/config.py"},
+    "sqlite3": {"cni/state.py"},
+    "socket": {"cni/kernel/announce.py", "cni/kernel/netns.py"},
+    "signal": {"cni/kernel/process.py", "cni/main.py"},
+    "iptc": set(),
+    "asyncio": set(),
+    "multiprocessing": set(),
+    "urllib": set(),
+}
+
+TOLD_ONCE = {"ensure", "differences", "remove", "describe", "accepting"}
+VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def layer_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "cni"
+
+
+def own_layer(file: Path) -> str:
+    first, *rest = file.relative_to(ROOT).with_suffix("").parts
+    return "plugins" if first == "plugins" else layer_of(".".join([first, *rest]).removesuffix(".__init__"))
+
+
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(), name_of(file))
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every module imported, lazily too, but not for type checkers only."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (item.name for item in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from _imported_from(node)
+        else:
+            yield from imports(node)
+
+
+def _imported_from(node: ast.ImportFrom) -> Iterator[str]:
+    assert not node.level, "imports are absolute"
+    for item in node.names:
+        module = f"{node.module}.{item.name}"
+        yield module if _exists(module) else str(node.module)
+
+
+def _exists(module: str) -> bool:
+    path = ROOT.joinpath(*module.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def functions(file: Path) -> Iterator[ast.FunctionDef]:
+    return (node for node in ast.walk(tree_of(file)) if isinstance(node, ast.FunctionDef))
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_imports_point_down(file: Path):
+    own = own_layer(file)
+    ours = {layer_of(module) for module in imports(tree_of(file)) if module.split(".")[0] == "cni"}
+    assert [name for name in sorted(ours - {own}) if LEVEL[name] >= LEVEL[own]] == []
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    graph = {}
+    for file in MODULES:
+        module = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        graph[module] = {found for found in imports(tree_of(file)) if found.startswith("cni")}
+    assert len(list(TopologicalSorter(graph).static_order())) >= len(MODULES)
+
+
+@pytest.mark.parametrize("outside", DOORS)
+def test_each_outside_thing_has_its_doors(outside: str):
+    users = {name_of(file) for file in FILES if outside in {name.split(".")[0] for name in imports(tree_of(file))}}
+    assert users == DOORS[outside]
+
+
+@pytest.mark.parametrize(
+    ("words", "door"),
+    [
+        ({"setns", "unshare"}, {"cni/kernel/netns.py"}),
+        ({"system", "popen", "fork", "execv", "execve", "posix_spawn", "_exit", "abort"}, set()),
+    ],
+    ids=["namespaces", "processes"],
+)
+def test_calls_go_through_their_door(words: set[str], door: set[str]):
+    users = set()
+    for file in FILES:
+        if words & {node.attr for node in ast.walk(tree_of(file)) if isinstance(node, ast.Attribute)}:
+            users.add(name_of(file))
+    assert users == door
+
+
+def test_importing_the_package_does_nothing():
+    script = "import sys; before = set(sys.modules); import cni; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["cni"]
+
+
+@pytest.mark.parametrize("file", [file for file in MODULES if file.name == "__init__.py"], ids=name_of)
+def test_packages_hold_no_code(file: Path):
+    allowed = (ast.Expr, ast.Assign, ast.ImportFrom)
+    assert [ast.unparse(node) for node in tree_of(file).body if not isinstance(node, allowed)] == []
+
+
+def test_a_module_is_read_in_one_sitting():
+    assert [name_of(file) for file in FILES if len(file.read_text().splitlines()) > 300] == []
+
+
+def test_functions_are_short():
+    lengths = [node.end_lineno - node.lineno + 1 for file in FILES for node in functions(file)]
+    assert statistics.median(lengths) <= 10
+    assert statistics.quantiles(lengths, n=10)[-1] <= 40
+
+
+def test_names_say_what_a_module_is():
+    assert [name_of(file) for file in FILES if VAGUE & set(file.relative_to(ROOT).with_suffix("").parts)] == []
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def test_what_is_public_has_a_docstring(file: Path):
+    tree = tree_of(file)
+    assert ast.get_docstring(tree)
+    assert [node.name for node in public(tree) if not ast.get_docstring(node)] == []
+
+
+def public(tree: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    """Public classes, functions and methods; a Protocol's class says what its methods mean."""
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+            continue
+        inherited = isinstance(tree, ast.ClassDef) and bool(tree.bases) and node.name in TOLD_ONCE
+        if inherited or ast.unparse(node.body[0]) == "...":
+            continue
+        yield node
+        if isinstance(node, ast.ClassDef):
+            yield from public(node)
+
+
+def loaded_by(plugin: Path, environ: dict[str, str]) -> set[str]:
+    """The modules in the process of a plugin when it ends."""
+    script = (
+        "import sys\n"
+        "try: exec(open(sys.argv[1]).read(), {'__name__': '__main__', '__file__': sys.argv[1]})\n"
+        "except SystemExit: print(*sys.modules, file=sys.stderr)"
+    )
+    environ = {"PATH": os.environ["PATH"], **environ}
+    argv = [sys.executable, "-c", script, str(plugin)]
+    done = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True, input="", check=True)
+    assert json.loads(done.stdout)["cniVersion"] == "1.1.0"
+    return set(done.stderr.splitlines()[-1].split())
+
+
+HEAVY = {"pyroute2", "iptc", "jsonschema", "sqlite3", "subprocess", "socket", "typing", "dataclasses"}
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=name_of)
+@pytest.mark.parametrize(
+    ("environ", "kept_out"),
+    [
+        ({"CNI_COMMAND": "VERSION"}, HEAVY | {"json"}),
+        ({"CNI_COMMAND": "ADD"}, HEAVY),
+        ({"CNI_COMMAND": "NONSENSE"}, HEAVY),
+        ({}, HEAVY),
+    ],
+    ids=["VERSION", "a missing variable", "an unknown verb", "no environment"],
+)
+def test_quick_answers_load_nothing_heavy(plugin: Path, environ: dict[str, str], kept_out: set[str]):
+    assert kept_out & loaded_by(plugin, environ) == set()
