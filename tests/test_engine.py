@@ -1,0 +1,226 @@
+"""The loops over resources, with resources that only take notes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cni import engine, resources
+from cni.errors import Incomplete, InvalidNetns, KernelRefused
+from cni.kernel.files import LockFile
+from cni.protocol.result import Interface, Result
+from cni.resources import Resource, World, decode, encode
+from cni.resources.base import _KINDS
+
+NOTES: list[str] = []
+KINDS = {name: kind for name, kind in _KINDS.items() if kind.__module__.startswith("cni.")}
+
+
+@dataclass(frozen=True)
+class Noted(Resource):
+    """Writes down what is done to it. `there` means it exists already; `fails` names the verb that fails."""
+
+    name: str
+    there: bool = False
+    fails: str = ""
+    mtu: int = 1500
+
+    def ensure(self, world: World) -> None:
+        self._note("ensure")
+        if not self.there:
+            world.created(self)
+
+    def remove(self, world: World) -> None:
+        self._note("remove")
+
+    def differences(self, world: World) -> Iterator[str]:
+        if self.fails == "differences":
+            yield f"{self.name} differs"
+            yield f"{self.name} has MTU {self.mtu}"
+
+    def accepting(self, reported: Result) -> Noted:
+        return replace(self, mtu=next((item.mtu for item in reported.interfaces if item.name == self.name), self.mtu))
+
+    def _note(self, verb: str) -> None:
+        NOTES.append(f"{verb} {self.name}")
+        if self.fails == verb:
+            raise KernelRefused(f"{self.name} refused")
+
+
+@dataclass(frozen=True)
+class SharedNote(Noted):
+    shared = True
+
+
+@pytest.fixture(autouse=True)
+def notes() -> list[str]:
+    NOTES.clear()
+    return NOTES
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Iterator[LockFile]:
+    opened = LockFile(tmp_path / "lock")
+    opened.share_node()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def world(lock: LockFile) -> World:
+    return World(None, lock)
+
+
+def test_resources_are_ensured_in_order(world: World, notes: list[str]):
+    engine.apply([Noted("a"), Noted("b"), Noted("c")], world)
+    assert notes == ["ensure a", "ensure b", "ensure c"]
+
+
+def test_undo_takes_back_in_reverse_exactly_what_was_created(world: World, notes: list[str]):
+    plan = [Noted("a"), Noted("b", there=True), SharedNote("c"), Noted("d", fails="ensure"), Noted("e")]
+    with pytest.raises(KernelRefused, match="d refused"):
+        engine.apply(plan, world)
+    notes.clear()
+    world.undo.close()
+    assert notes == ["remove c", "remove a"]
+    world.undo.close()
+    assert len(notes) == 2
+
+
+def test_undo_leaves_shared_things_while_another_call_runs(world: World, notes: list[str], tmp_path: Path):
+    other = LockFile(tmp_path / "lock")
+    other.share_node()
+    engine.apply([SharedNote("a"), Noted("b")], world)
+    notes.clear()
+    world.undo.close()
+    assert notes == ["remove b"]
+    other.close()
+
+
+def test_undo_goes_on_after_a_failure(world: World, notes: list[str]):
+    engine.apply([Noted("a"), Noted("b", fails="remove"), Noted("c")], world)
+    notes.clear()
+    with pytest.raises(KernelRefused, match="b refused"):
+        world.undo.close()
+    assert notes == ["remove c", "remove b", "remove a"]
+
+
+def test_removal_goes_in_reverse_and_leaves_shared_things(world: World, notes: list[str]):
+    engine.remove([SharedNote("a"), Noted("b"), Noted("c", there=True)], world)
+    assert notes == ["remove c", "remove b"]
+
+
+def test_removal_goes_on_after_a_failure_and_joins_what_failed(world: World, notes: list[str]):
+    plan = [Noted("a", fails="remove"), Noted("b"), Noted("c", fails="remove")]
+    with pytest.raises(Incomplete) as caught:
+        engine.remove(plan, world)
+    assert caught.value.msg == "c refused; a refused"
+    assert notes == ["remove c", "remove b", "remove a"]
+
+
+def test_retiring_removes_shared_things_too(world: World, notes: list[str]):
+    engine.retire([SharedNote("a"), SharedNote("b")], world)
+    assert notes == ["remove b", "remove a"]
+
+
+def test_every_difference_is_collected_as_later_plugins_reported(world: World):
+    reported = Result((Interface("a", mtu=1400),))
+    plan = [Noted("a", fails="differences"), Noted("b"), Noted("c", fails="differences")]
+    assert engine.differences(plan, world, reported) == ["a differs", "a has MTU 1400", "c differs", "c has MTU 1500"]
+
+
+def test_observed_links_are_reported_as_the_host_has_them(world: World):
+    links = {"br0": SimpleNamespace(mac="0a:00:00:00:00:01", mtu=9000)}
+    world.__dict__["host"] = SimpleNamespace(link=links.get)
+    planned = Result(
+        (Interface("br0", mtu=1500), Interface("gone", "0e:00:00:00:00:01"), Interface("br0", sandbox="/n"))
+    )
+    assert engine.observed(planned, world).interfaces == (
+        Interface("br0", "0a:00:00:00:00:01", 9000),
+        Interface("gone", "0e:00:00:00:00:01"),
+        Interface("br0", sandbox="/n"),
+    )
+
+
+def test_without_a_namespace_the_pod_cannot_be_entered(world: World):
+    with pytest.raises(InvalidNetns, match="the pod's namespace is gone"), world.in_pod():
+        pass
+
+
+SAMPLES: dict[str, dict[str, Any]] = {
+    "Announcement": {"link": "eth0", "mac": "0a:58:0a:00:00:02", "addresses": ("10.0.0.2", "fd00::2")},
+    "Bridge": {"name": "br0", "mac": "", "mtu": 1500, "promiscuous": True},
+    "FloodList": {"link": "vxlan1", "vteps": ()},
+    "Forwarding": {"port": "veth0"},
+    "GatewayAddress": {"link": "br0", "address": "10.0.0.1/24", "force": False},
+    "HostSysctl": {"key": "net.ipv4.ip_forward", "value": "1"},
+    "Masquerade": {
+        "backend": "nftables",
+        "family": 4,
+        "address": "10.0.0.2",
+        "subnet": "10.0.0.0/24",
+        "owner": "a/b/c",
+    },
+    "MasqueradeRules": {"backend": "nftables", "family": 6},
+    "PodAddress": {"link": "eth0", "address": "fd00::2/64", "dad": True},
+    "PodLink": {"name": "eth0", "mac": "0a:58:0a:00:00:02", "mtu": 1450},
+    "PodRoute": {
+        "link": "eth0",
+        "dst": "0.0.0.0/0",
+        "gateway": "10.0.0.1",
+        "mtu": 1400,
+        "advmss": 1360,
+        "priority": 5,
+        "table": 254,
+        "scope": 0,
+        "onlink": False,
+    },
+    "PodSysctl": {"key": "net.ipv6.conf.eth0.disable_ipv6", "value": "0"},
+    "Settled": {"link": "eth0"},
+    "VethPair": {
+        "host": "veth0",
+        "host_mac": "0e:00:00:00:00:02",
+        "pod": "eth0",
+        "pod_mac": "0a:58:0a:00:00:02",
+        "mtu": 1450,
+        "bridge": "br0",
+        "hairpin": True,
+        "isolated": False,
+    },
+    "VxlanLink": {"name": "vxlan1", "vni": 1, "port": 4789, "local": "", "dev": "", "mtu": 1450, "bridge": "br0"},
+}
+
+
+def test_every_kind_has_a_sample_here_and_is_offered_by_the_package():
+    assert set(SAMPLES) == set(KINDS)
+    assert set(KINDS) <= set(resources.__all__)
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_a_resource_survives_the_state_file(kind: str):
+    resource = KINDS[kind](**SAMPLES[kind])
+    assert decode(json.loads(json.dumps(encode(resource)))) == resource
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_a_resource_describes_itself_in_one_line(kind: str):
+    text = KINDS[kind](**SAMPLES[kind]).describe()
+    assert text
+    assert text == text.strip()
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_retires_is_shared(kind: str):
+    assert KINDS[kind].shared or not KINDS[kind].retires
+
+
+def test_a_resource_of_a_later_release_is_not_guessed():
+    with pytest.raises(KeyError):
+        decode({"kind": "Teleporter", "to": "mars"})
