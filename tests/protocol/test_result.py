@@ -140,7 +140,11 @@ def _values(raw: Any) -> list[Any]:
         ({"interfaces": None, "ips": None, "routes": None, "dns": None}, Result()),
         ({"ips": [{"version": "4", "address": "10.0.0.2/24"}]}, Result(ips=(IPConfig("10.0.0.2/24"),))),
         ({"ips": [{"address": "10.0.0.2/24", "interface": 0.0}]}, Result(ips=(IPConfig("10.0.0.2/24", "", 0),))),
-        ({"ips": [{"address": "FD00::0:2/64"}]}, Result(ips=(IPConfig("fd00::2/64"),))),
+        (
+            {"ips": [{"address": "FD00::0:2/64", "gateway": "FD00::0:1"}]},
+            Result(ips=(IPConfig("fd00::2/64", "fd00::1"),)),
+        ),
+        ({"routes": [{"dst": "FD01::/64", "gw": "FD00::0:1"}]}, Result(routes=(Route("fd01::/64", "fd00::1"),))),
         (
             {"routes": [{"dst": "10.0.0.9/24", "gw": None, "mtu": 1400.0}]},
             Result(routes=(Route("10.0.0.0/24", mtu=1400),)),
@@ -152,7 +156,17 @@ def _values(raw: Any) -> list[Any]:
         ),
     ],
     ids=[
-        *("empty", "nulls", "0.3.0", "float64", "another spelling", "route", "interface", "0.2.0"),
+        *(
+            "empty",
+            "nulls",
+            "0.3.0",
+            "float64",
+            "another spelling of an address",
+            "another spelling of a gateway",
+            "route",
+            "interface",
+            "0.2.0",
+        ),
     ],
 )
 def test_what_other_plugins_say_is_read(raw: dict[str, Any], result: Result):
