@@ -98,7 +98,7 @@ ASKED = ("0a:00:00:00:00:01", "0a:00:00:00:00:02", "0a:00:00:00:00:03")
         (LEASE, None, None, f"MAC={ASKED[2]}", ASKED[2]),
         (LEASE, None, None, "", "0a:58:0a:01:00:05"),
         (DUAL, None, None, "", "0a:58:0a:01:00:05"),
-        (Result(ips=DUAL.ips[:1]), None, None, "", "0a:38:b7:ac:ab:31"),
+        (Result(ips=DUAL.ips[:1]), None, None, "", "0a:96:aa:09:cb:d8"),
         (Result(), None, None, "", POD.pod_mac),
     ],
     ids=[

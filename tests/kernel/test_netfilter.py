@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pytest_subprocess import FakeProcess
+
+from cni.errors import ToolFailed, TryAgainLater, Unavailable
+from cni.kernel import netfilter, process, sysctl
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A node that has some programs and, or not, legacy tables in use."""
+
+    def having(*programs: str, legacy: str | None = None) -> None:
+        names = tmp_path / "ip_tables_names"
+        if legacy is not None:
+            names.write_text(legacy)
+        monkeypatch.setattr(netfilter, "_LEGACY_TABLES", names)
+        monkeypatch.setattr(process, "find", lambda name: f"/usr/sbin/{name}" if name in programs else None)
+
+    return having
+
+
+ALL = ("nft", "iptables-nft-restore", "iptables-legacy-restore")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "programs", "legacy", "chosen"),
+    [
+        ("", ALL, None, "nftables"),
+        ("", ALL, "", "nftables"),
+        ("", ALL, "filter\n", "nftables"),
+        ("", ALL, "nat\nfilter\n", "iptables-legacy"),
+        ("", ALL[1:], None, "iptables-nft"),
+        ("nftables", ALL, "nat\n", "nftables"),
+        ("iptables", ALL, None, "iptables-nft"),
+        ("iptables", ALL, "nat\n", "iptables-legacy"),
+    ],
+)
+def test_the_backend_is_the_one_the_node_uses(node, wanted: str, programs: tuple[str, ...], legacy: str, chosen: str):
+    node(*programs, legacy=legacy)
+    assert netfilter.choose(wanted) == chosen
+
+
+@pytest.mark.parametrize(
+    ("wanted", "programs", "legacy", "missing"),
+    [
+        ("nftables", ALL[1:], None, "nft"),
+        ("iptables", ALL[:1], None, "iptables-nft-restore"),
+        ("", ALL[:2], "nat\n", "iptables-legacy-restore"),
+        ("", (), None, "iptables-nft-restore"),
+    ],
+)
+def test_a_missing_program_makes_us_unavailable(
+    node, wanted: str, programs: tuple[str, ...], legacy: str, missing: str
+):
+    node(*programs, legacy=legacy)
+    with pytest.raises(Unavailable, match=f"but {missing} is not installed$"):
+        netfilter.choose(wanted)
+
+
+@pytest.mark.usefixtures("programs")
+def test_what_nft_does_not_have_is_listed_as_nothing(fp: FakeProcess):
+    argv = ["/usr/sbin/nft", "list", "table", "ip", "x"]
+    fp.register(argv, stderr="Error: No such file or directory; did you mean…\n", returncode=1)
+    fp.register(argv, stderr="Error: Operation not permitted\n", returncode=1)
+    assert netfilter.nft_list("table ip x") == ""
+    with pytest.raises(ToolFailed, match=r"^nft list table ip x: Error: Operation not permitted$"):
+        netfilter.nft_list("table ip x")
+
+
+def test_programs_start_with_a_fixed_environment(fp: FakeProcess):
+    recorder = fp.register(["tool"], stdout="said")
+    done = process.run(["tool"], "asked")
+    assert (done.returncode, done.stdout) == (0, "said")
+    assert set(recorder.first_call.kwargs["env"]) == {"PATH", "LC_ALL"}
+
+
+def test_a_program_that_cannot_be_started_is_named():
+    with pytest.raises(ToolFailed, match=r"^/nowhere/tool cannot be run: No such file or directory$"):
+        process.run(["/nowhere/tool"])
+
+
+def test_a_program_that_does_not_end_is_tried_again_later():
+    with pytest.raises(TryAgainLater, match=r"^sleep did not end within 0\.01 s$"):
+        process.run(["sleep", "60"], seconds=0.01)
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
+        ("net.ipv6.conf.eth0%100.disable_ipv6", "net/ipv6/conf/eth0.100/disable_ipv6"),
+    ],
+)
+def test_a_setting_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, path: str):
+    monkeypatch.setattr(sysctl, "_ROOT", tmp_path)
+    assert sysctl.read(key) is None
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text("0\n")
+    sysctl.write(key, "1")
+    assert sysctl.read(key) == "1"

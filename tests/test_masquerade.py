@@ -1,0 +1,240 @@
+"""Masquerading as text: what nft and iptables are given, with the process door faked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pytest_subprocess import FakeProcess
+
+from cni.errors import ToolFailed
+from cni.kernel.files import LockFile
+from cni.resources import Masquerade, MasqueradeRules, World
+from cni.resources.masquerade import iptables_rules, nft_chain, nft_rules
+
+OWNER = "pods/c1/eth0"
+POD = Masquerade("nftables", 4, "10.1.0.5", "10.1.0.0/24", OWNER)
+POD6 = Masquerade("nftables", 6, "fd00::5", "fd00::/64", OWNER)
+RULES = MasqueradeRules("nftables", 4)
+NFT = ["/usr/sbin/nft", "-f", "-"]
+LISTED = """table ip agent_cni {
+    set pods {
+        type ipv4_addr
+        elements = { 10.1.0.4 comment "pods/c0/eth0",
+                     10.1.0.5 comment "pods/c1/eth0" }
+    }
+}
+"""
+
+pytestmark = pytest.mark.usefixtures("programs")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    lock = LockFile(tmp_path / "lock")
+    yield World(None, lock)
+    lock.close()
+
+
+@pytest.fixture
+def given(fp: FakeProcess) -> list[str]:
+    """What programs were given on their standard input."""
+    return []
+
+
+@pytest.fixture
+def program(fp: FakeProcess, given: list[str]) -> Callable[..., None]:
+    def register(*argv: str, stdout: str = "", stderr: str = "", code: int = 0) -> None:
+        fp.register(list(argv), stdout=stdout, stderr=stderr, returncode=code, stdin_callable=given.append)
+
+    return register
+
+
+def test_the_shared_nft_table_reads_as_it_should(golden: Callable[[str, str], None]):
+    golden("masquerade.nft", nft_rules(4) + nft_rules(6))
+
+
+def test_every_rule_of_the_chain_is_checked():
+    for family in (4, 6):
+        chain = [line.partition("postrouting ")[2] for line in nft_rules(family).splitlines() if "add rule" in line]
+        assert chain == nft_chain(family)
+
+
+def test_the_shared_rules_are_one_nft_transaction(program: Callable[..., None], given: list[str], world: World):
+    program(*NFT)
+    RULES.ensure(world)
+    assert given == [nft_rules(4)]
+
+
+def test_retiring_takes_the_table_away_even_if_it_is_gone(program: Callable[..., None], given: list[str], world: World):
+    program(*NFT)
+    RULES.remove(world)
+    assert given == ["add table ip agent_cni\ndelete table ip agent_cni\n"]
+
+
+@pytest.mark.parametrize(
+    ("pod", "lines"),
+    [
+        (
+            POD,
+            [
+                "add element ip agent_cni near { 10.1.0.5 . 10.1.0.0/24 }",
+                'add element ip agent_cni pods { 10.1.0.5 comment "pods/c1/eth0" }',
+            ],
+        ),
+        (
+            POD6,
+            [
+                "add element ip6 agent_cni near { fd00::5 . fd00::/64 }",
+                'add element ip6 agent_cni pods { fd00::5 comment "pods/c1/eth0" }',
+            ],
+        ),
+    ],
+    ids=["IPv4", "IPv6"],
+)
+def test_a_pod_is_two_set_elements(
+    program: Callable[..., None], given: list[str], world: World, pod: Masquerade, lines: list[str]
+):
+    program(*NFT)
+    pod.ensure(world)
+    assert given[0].splitlines() == lines
+
+
+def test_a_created_pod_is_taken_back_in_one_transaction_that_cannot_miss(
+    program: Callable[..., None], given: list[str], world: World
+):
+    program(*NFT)
+    program(*NFT)
+    POD.ensure(world)
+    world.undo.close()
+    assert given[1].splitlines() == [
+        *given[0].splitlines(),
+        "delete element ip agent_cni near { 10.1.0.5 . 10.1.0.0/24 }",
+        "delete element ip agent_cni pods { 10.1.0.5 }",
+    ]
+
+
+@pytest.mark.parametrize(
+    "owner", ['pods/c1/x"}', "pods/c1/" + "é" * 7, "n" * 200 + "/c1/eth0"], ids=["quote", "bytes", "long"]
+)
+def test_any_interface_name_makes_a_comment_nft_takes(
+    program: Callable[..., None], given: list[str], world: World, owner: str
+):
+    program(*NFT)
+    Masquerade("nftables", 4, "10.1.0.5", "10.1.0.0/24", owner).ensure(world)
+    comment = given[0].partition('comment "')[2].rpartition('"')[0]
+    assert '"' not in comment
+    assert 0 < len(comment.encode()) <= 128
+
+
+def test_a_refused_transaction_says_why(program: Callable[..., None], world: World):
+    program(*NFT, stderr="\nError: Operation not permitted\nmore\n", code=1)
+    with pytest.raises(ToolFailed, match=r"^nft refused a transaction: Error: Operation not permitted$"):
+        POD.ensure(world)
+
+
+def test_removing_from_a_table_that_is_gone_is_removed(program: Callable[..., None], world: World):
+    program(*NFT, stderr="Error: No such file or directory", code=1)
+    program("/usr/sbin/nft", "list", "table", "ip", "agent_cni", stderr="Error: No such file or directory", code=1)
+    POD.remove(world)
+
+
+def test_removing_that_fails_otherwise_is_a_failure(program: Callable[..., None], world: World):
+    program(*NFT, stderr="Error: busy", code=1)
+    program("/usr/sbin/nft", "list", "table", "ip", "agent_cni", stdout=LISTED)
+    with pytest.raises(ToolFailed, match="busy"):
+        POD.remove(world)
+
+
+@pytest.mark.parametrize(
+    ("address", "missing"),
+    [("10.1.0.5", False), ("10.1.0.4", False), ("10.1.0.55", True), ("10.1.0", True)],
+)
+def test_check_finds_a_pod_by_its_whole_address(
+    program: Callable[..., None], world: World, address: str, missing: bool
+):
+    program("/usr/sbin/nft", "list", "set", "ip", "agent_cni", "pods", stdout=LISTED)
+    found = list(Masquerade("nftables", 4, address, "10.1.0.0/24", OWNER).differences(world))
+    assert found == ([f"masquerading of {address} is missing (nftables)"] if missing else [])
+
+
+def test_check_names_each_missing_nft_rule(program: Callable[..., None], world: World):
+    listed = "\n".join(nft_chain(4)[:2])
+    program("/usr/sbin/nft", "list", "table", "ip", "agent_cni", stdout=listed)
+    assert list(RULES.differences(world)) == ["masquerade rule is missing (nftables): ip saddr @pods masquerade"]
+
+
+LEGACY = Masquerade("iptables-legacy", 4, "10.1.0.5", "10.1.0.0/24", OWNER)
+LINES = [
+    '-A ACNI-MASQUERADE -s 10.1.0.5/32 -d 10.1.0.0/24 -m comment --comment "pods/c1/eth0" -j RETURN',
+    '-A ACNI-MASQUERADE -s 10.1.0.5/32 ! -d 224.0.0.0/4 -m comment --comment "pods/c1/eth0" -j MASQUERADE',
+]
+HEAD = ["*nat", ":POSTROUTING ACCEPT [12:345]", ":ACNI-MASQUERADE - [0:0]", "-A POSTROUTING -j ACNI-MASQUERADE"]
+SAVE = ["/usr/sbin/iptables-legacy-save", "-t", "nat"]
+RESTORE = ["/usr/sbin/iptables-legacy-restore", "--noflush", "-w", "5"]
+
+
+def saved(*lines: str) -> str:
+    return "\n".join([*lines, "COMMIT", ""])
+
+
+def test_the_shared_iptables_rules_are_added_where_they_are_missing(
+    program: Callable[..., None], given: list[str], world: World
+):
+    program(*SAVE, stdout=saved("*nat", ":POSTROUTING ACCEPT [12:345]"))
+    program(*SAVE, stdout=saved("*nat", ":POSTROUTING ACCEPT [12:345]"))
+    program(*RESTORE)
+    MasqueradeRules("iptables-legacy", 4).ensure(world)
+    assert given == [saved("*nat", *iptables_rules())]
+
+
+def test_the_shared_iptables_rules_are_left_where_they_are(
+    program: Callable[..., None], given: list[str], world: World
+):
+    for _ in iptables_rules():
+        program(*SAVE, stdout=saved(*HEAD))
+    MasqueradeRules("iptables-legacy", 4).ensure(world)
+    assert given == []
+
+
+def test_retiring_unhooks_the_chain_before_it_deletes_it(program: Callable[..., None], given: list[str], world: World):
+    program(*SAVE, stdout=saved(*HEAD))
+    program(*RESTORE)
+    MasqueradeRules("iptables-legacy", 4).remove(world)
+    assert given == [
+        saved("*nat", "-D POSTROUTING -j ACNI-MASQUERADE", "-F ACNI-MASQUERADE", "-X ACNI-MASQUERADE"),
+    ]
+
+
+def test_a_pod_is_two_iptables_rules_in_one_transaction(program: Callable[..., None], given: list[str], world: World):
+    for _ in LINES:
+        program(*SAVE, stdout=saved(*HEAD))
+    program(*RESTORE)
+    LEGACY.ensure(world)
+    assert given == [saved("*nat", *(line.replace('"', "") for line in LINES))]
+
+
+def test_a_pods_iptables_rules_are_deleted_as_they_were_added(
+    program: Callable[..., None], given: list[str], world: World
+):
+    for _ in LINES:
+        program(*SAVE, stdout=saved(*HEAD, *LINES))
+    program(*RESTORE)
+    LEGACY.remove(world)
+    assert given == [saved("*nat", *(line.replace('"', "").replace("-A", "-D", 1) for line in LINES))]
+
+
+@pytest.mark.parametrize("present", [LINES, LINES[:1], []], ids=["both", "one", "none"])
+def test_check_compares_iptables_rules_as_they_are_saved(
+    program: Callable[..., None], world: World, present: list[str]
+):
+    program(*SAVE, stdout=saved(*HEAD, *present))
+    missing = [] if present == LINES else ["masquerading of 10.1.0.5 is missing (iptables-legacy)"]
+    assert list(LEGACY.differences(world)) == missing
+
+
+def test_iptables_for_ipv6_is_another_program(program: Callable[..., None], world: World):
+    program("/usr/sbin/ip6tables-nft-save", "-t", "nat", stdout=saved(*HEAD))
+    pod = Masquerade("iptables-nft", 6, "fd00::5", "fd00::/64", OWNER)
+    assert list(pod.differences(world)) == ["masquerading of fd00::5 is missing (iptables-nft)"]
