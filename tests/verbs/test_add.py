@@ -1,0 +1,86 @@
+"""ADD, and what is left when it fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cni.errors import AlreadyAttached, Conflict, IoFailure, KernelRefused, RangeExhausted
+
+
+def test_add_makes_everything_and_says_so_in_the_configurations_version(run: Any, remembered: Any):
+    assert run("ADD") == {
+        "cniVersion": "1.1.0",
+        "interfaces": [{"name": "eth0", "sandbox": "/nowhere/c1"}],
+        "ips": [{"address": "10.1.0.2/29", "gateway": "10.1.0.1"}],
+    }
+    assert "ip4" in run("ADD", "c2", cniVersion="0.2.0")
+    assert run.notes[:4] == ["ensure bridge", "ensure veth-c1", "ensure rules", "ensure last"]
+    assert remembered() == (["c1", "c2"], ["10.1.0.2", "10.1.0.3"])
+
+
+@pytest.mark.parametrize(
+    "error", [KernelRefused("no"), Conflict("no"), KeyboardInterrupt(), ZeroDivisionError()], ids=repr
+)
+@pytest.mark.parametrize("at", ["bridge", "veth-c1", "rules", "last"])
+def test_a_failed_add_leaves_nothing(run: Any, remembered: Any, at: str, error: BaseException):
+    run.faults[f"ensure {at}"] = error
+    with pytest.raises(type(error)):
+        run("ADD")
+    created = [note.split()[1] for note in run.notes if note.startswith("ensure")][:-1]
+    assert [note.split()[1] for note in run.notes if note.startswith("remove")][: len(created)] == created[::-1]
+    assert run.existing == set()
+    assert remembered() == ([], [])
+
+
+def test_a_result_nobody_reads_is_taken_back(run: Any, remembered: Any):
+    def refuse(result: dict[str, Any]) -> None:
+        raise IoFailure("stdout: Broken pipe")
+
+    with pytest.raises(IoFailure):
+        run("ADD", deliver=refuse)
+    assert run.existing == set()
+    assert remembered() == ([], [])
+
+
+def test_what_cannot_be_taken_back_stays_recorded_for_del(run: Any, remembered: Any):
+    run.faults["ensure last"] = KernelRefused("first")
+    run.faults["remove veth-c1"] = KernelRefused("second")
+    with pytest.raises(KernelRefused, match="first") as caught:
+        run("ADD")
+    assert caught.value.__notes__ == ["and undoing it failed: second"]
+    assert remembered() == (["c1"], ["10.1.0.2"])
+    run.faults.clear()
+    run("DEL")
+    assert remembered() == ([], [])
+
+
+def test_a_second_add_of_a_complete_attachment_is_an_error_that_changes_nothing(run: Any, remembered: Any):
+    run("ADD")
+    run.notes.clear()
+    with pytest.raises(AlreadyAttached, match="pods/c1/eth0 is attached already"):
+        run("ADD")
+    assert run.notes == []
+    assert remembered() == (["c1"], ["10.1.0.2"])
+
+
+def test_an_add_that_never_completed_is_taken_over(run: Any, remembered: Any):
+    run.faults["ensure last"] = KernelRefused("first")
+    run.faults["remove veth-c1"] = KernelRefused("second")
+    with pytest.raises(KernelRefused):
+        run("ADD")
+    run.faults.clear()
+    run.notes.clear()
+    assert run("ADD")["ips"]
+    assert run.notes.index("remove veth-c1") < run.notes.index("ensure veth-c1")
+    assert remembered()[0] == ["c1"]
+
+
+def test_an_exhausted_range_makes_nothing(run: Any, remembered: Any):
+    for number in range(2, 7):
+        run("ADD", f"c{number}")
+    before = remembered(), set(run.existing)
+    with pytest.raises(RangeExhausted):
+        run("ADD", "c7")
+    assert (remembered(), run.existing) == before

@@ -1,0 +1,71 @@
+"""DEL, which never fails for what is absent or was changed since."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni.errors import Incomplete, KernelRefused, TryAgainLater
+from cni.naming import Attachment
+from cni.state import Store
+
+
+def test_del_removes_in_reverse_what_is_not_shared_and_retires_the_rest(run: Any, remembered: Any):
+    run("ADD")
+    run.notes.clear()
+    run("DEL")
+    assert run.notes == ["remove last", "remove veth-c1", "remove rules"]
+    assert remembered() == ([], [])
+
+
+def test_what_retires_stays_while_another_attachment_uses_it(run: Any):
+    run("ADD", "c1")
+    run("ADD", "c2")
+    run("DEL", "c1")
+    assert "rules" in run.existing
+    run("DEL", "c2")
+    assert "rules" not in run.existing
+
+
+def test_del_again_and_again_is_fine(run: Any):
+    for _ in range(2):
+        run("DEL")
+
+
+@pytest.mark.parametrize(
+    ("args", "keys"),
+    [("junk", {}), ("Foo=1", {}), ("", {"ipam": {}}), ("", {"ipam": {"subnet": "here"}}), ("", {"prevResult": 5})],
+    ids=["odd CNI_ARGS", "unknown CNI_ARGS", "no ipam", "another ipam", "odd prevResult"],
+)
+def test_del_goes_by_the_record_and_not_by_todays_configuration(
+    run: Any, remembered: Any, args: str, keys: dict[str, Any]
+):
+    run("ADD")
+    run("DEL", args=args, **keys)
+    assert run.existing == {"bridge"}
+    assert remembered() == ([], [])
+
+
+def test_a_del_that_fails_does_all_it_can_and_can_be_repeated(run: Any, remembered: Any):
+    run("ADD")
+    run.faults["remove last"] = KernelRefused("busy")
+    with pytest.raises(Incomplete, match="busy"):
+        run("DEL")
+    assert "veth-c1" not in run.existing
+    assert remembered()[0] == ["c1"]
+    run.faults.clear()
+    run("DEL")
+    assert remembered() == ([], [])
+
+
+def test_an_attachment_another_call_works_on_is_tried_again_later(
+    run: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run("ADD")
+    store = Store.open(folder)
+    monkeypatch.setattr("cni.node.opened.__wrapped__.__defaults__", (False, 0))
+    with store.lock.exclusive(Attachment("pods", "c1", "eth0").digest, "it"), pytest.raises(TryAgainLater):
+        run("DEL")
+    store.close()
