@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+from ipaddress import ip_interface
+from typing import Any
+
+import pytest
+
+from cni.errors import Conflict
+from cni.kernel.view import KernelRoute
+from cni.resources import FloodList, GatewayAddress, PodAddress, PodRoute
+
+GATEWAY = GatewayAddress("br0", "10.1.0.1/24", False)
+ROUTE = PodRoute("eth0", "0.0.0.0/0", "10.1.0.1", 0, 0, 0, 254, 0, False)
+KERNEL = KernelRoute("0.0.0.0/0", "10.1.0.1", 254, 0, 0, 0, 0)
+
+
+def test_a_gateway_address_is_added_and_taken_back(world: Any, host: Any, undone: Any):
+    host.add("br0", "bridge")
+    GATEWAY.ensure(world)
+    assert host.asked == ["add_address br0 10.1.0.1/24"]
+    assert list(GATEWAY.differences(world)) == []
+    assert undone() == ["delete_address br0 10.1.0.1/24"]
+
+
+def test_a_gateway_address_that_is_there_is_left(world: Any, host: Any, undone: Any):
+    host.add("br0", "bridge")
+    host.held["br0"] = [ip_interface("10.1.0.1/24")]
+    GATEWAY.ensure(world)
+    assert host.asked == undone() == []
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "rivals"),
+    [
+        ("10.2.0.1/24", "10.1.0.1/24", True),
+        ("10.1.0.1/16", "10.1.0.1/24", True),
+        ("169.254.0.1/16", "10.1.0.1/24", False),
+        ("fd00::1/64", "10.1.0.1/24", False),
+        ("10.1.0.1/24", "fd00::1/64", False),
+        ("fd00::2/64", "fd00::1/64", True),
+        ("fd00:1::1/64", "fd00::1/64", False),
+        ("fe80::1/64", "fd00::1/64", False),
+    ],
+)
+def test_a_rival_address_is_an_error_unless_forced(world: Any, host: Any, held: str, wanted: str, rivals: bool):
+    host.add("br0", "bridge")
+    host.held["br0"] = [ip_interface(held)]
+    gateway = GatewayAddress("br0", wanted, False)
+    if rivals:
+        with pytest.raises(Conflict, match="forceAddress would replace it"):
+            gateway.ensure(world)
+        assert host.asked == []
+        replace(gateway, force=True).ensure(world)
+        assert host.held["br0"] == [ip_interface(wanted)]
+    else:
+        gateway.ensure(world)
+        assert host.held["br0"] == [ip_interface(held), ip_interface(wanted)]
+
+
+def test_a_replaced_address_comes_back_when_the_add_fails(world: Any, host: Any, undone: Any):
+    host.add("br0", "bridge")
+    host.held["br0"] = [ip_interface("10.2.0.1/24")]
+    replace(GATEWAY, force=True).ensure(world)
+    undone()
+    assert host.held["br0"] == [ip_interface("10.2.0.1/24")]
+
+
+def test_an_ipv6_gateway_needs_no_duplicate_detection(world: Any, host: Any):
+    host.add("br0", "bridge")
+    GatewayAddress("br0", "fd00::1/64", False).ensure(world)
+    assert host.asked == ["add_address br0 fd00::1/64 nodad"]
+
+
+def test_an_address_another_call_adds_meanwhile_is_not_ours_to_undo(world: Any, host: Any, undone: Any):
+    host.add("br0", "bridge")
+    host.refusals["add_address"] = errno.EEXIST
+    GATEWAY.ensure(world)
+    assert undone() == []
+
+
+@pytest.mark.parametrize(
+    ("address", "dad", "asked"),
+    [
+        ("10.1.0.5/24", False, "add_address eth0 10.1.0.5/24"),
+        ("fd00::5/64", False, "add_address eth0 fd00::5/64 nodad"),
+        ("fd00::5/64", True, "add_address eth0 fd00::5/64"),
+    ],
+)
+def test_a_pods_address_is_usable_at_once_unless_asked(world: Any, pod: Any, address: str, dad: bool, asked: str):
+    pod.add("eth0")
+    own = PodAddress("eth0", address, dad)
+    assert list(own.differences(world)) == [f"address {address} is missing on eth0 in the pod"]
+    own.ensure(world)
+    assert pod.asked == [asked]
+    assert list(own.differences(world)) == []
+
+
+@pytest.mark.parametrize(
+    ("present", "said"),
+    [
+        ([KERNEL], []),
+        ([replace(KERNEL, mtu=1400, priority=5, scope=253)], []),
+        ([replace(KERNEL, gateway="10.1.0.9"), KERNEL], []),
+        ([], ["route 0.0.0.0/0 is missing in the pod"]),
+        ([replace(KERNEL, table=100)], ["route 0.0.0.0/0 is missing in the pod"]),
+        ([replace(KERNEL, gateway="10.1.0.9")], ["route 0.0.0.0/0 in the pod is not 0.0.0.0/0 via 10.1.0.1"]),
+    ],
+    ids=["as made", "with what nobody asked for", "beside another", "gone", "in another table", "elsewhere"],
+)
+def test_the_drift_of_a_route_is_named(world: Any, pod: Any, present: list[KernelRoute], said: list[str]):
+    pod.add("eth0")
+    pod.ways = present
+    assert list(ROUTE.differences(world)) == said
+
+
+def test_another_route_of_the_pod_is_a_conflict(world: Any, pod: Any):
+    pod.add("eth0")
+    pod.refusals["add_route"] = errno.EEXIST
+    with pytest.raises(Conflict, match=r"the pod has another route to 0\.0\.0\.0/0 already; eth0 cannot have it"):
+        ROUTE.ensure(world)
+
+
+@pytest.mark.parametrize(("onlink", "asked"), [(False, "add_route 0.0.0.0/0"), (True, "add_route 0.0.0.0/0 onlink")])
+def test_a_route_is_added_as_planned(world: Any, pod: Any, onlink: bool, asked: str):
+    pod.add("eth0")
+    route = replace(ROUTE, onlink=onlink, mtu=1400)
+    route.ensure(world)
+    assert pod.asked == [asked]
+    assert list(route.differences(world)) == []
+
+
+def test_the_flood_list_is_made_exactly_as_it_should_be(world: Any, host: Any, undone: Any):
+    host.add("vxlan7", "vxlan")
+    host.vteps = {"192.0.2.2", "192.0.2.9"}
+    wanted = FloodList("vxlan7", ("192.0.2.2", "192.0.2.3"))
+    assert list(wanted.differences(world)) == ["VTEP 192.0.2.3 is missing from vxlan7"]
+    wanted.ensure(world)
+    assert host.asked == ["add_flood_target 192.0.2.3", "delete_flood_target 192.0.2.9"]
+    assert list(wanted.differences(world)) == []
+    assert undone() == ["delete_flood_target 192.0.2.3"]

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cni.errors import Conflict
+from cni.kernel.view import Vxlan
+from cni.resources import VxlanLink
+
+WANTED = VxlanLink("vxlan7", 7, 4789, "192.0.2.1", "", 1450, "br0")
+SETTINGS = Vxlan(7, 4789, "192.0.2.1", 0)
+
+
+def test_a_missing_device_is_made_and_set_up_last(world: Any, host: Any, undone: Any):
+    bridge = host.add("br0", "bridge")
+    WANTED.ensure(world)
+    assert host.asked == [
+        "create_vxlan vxlan7 1450",
+        f"set_link vxlan7 master={bridge.index}",
+        "set_port vxlan7 neigh_suppress=1",
+        "set_link vxlan7 state=up",
+    ]
+    assert list(WANTED.differences(world)) == []
+    assert undone() == ["delete_link vxlan7"]
+
+
+def test_a_device_that_is_right_is_left(world: Any, host: Any, undone: Any):
+    bridge = host.add("br0", "bridge")
+    host.add("vxlan7", "vxlan", vxlan=SETTINGS, bridge=bridge.index, neigh_suppress=True)
+    WANTED.ensure(world)
+    assert host.asked == undone() == []
+
+
+def test_a_device_that_is_too_small_grows_and_never_shrinks(world: Any, host: Any):
+    bridge = host.add("br0", "bridge")
+    host.add("vxlan7", "vxlan", vxlan=SETTINGS, bridge=bridge.index, neigh_suppress=True, mtu=1400)
+    WANTED.ensure(world)
+    replace(WANTED, mtu=1300).ensure(world)
+    assert host.asked == ["set_link vxlan7 mtu=1450"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"kind": "bridge", "vxlan": None}, "vxlan7 exists on the host and is bridge"),
+        ({"vxlan": replace(SETTINGS, vni=8)}, "has VNI 8 and UDP port 4789, not 7 and 4789"),
+        ({"vxlan": replace(SETTINGS, port=8472)}, "has VNI 7 and UDP port 8472"),
+        ({"vxlan": replace(SETTINGS, local="192.0.2.9")}, r"has local address 192\.0\.2\.9, not 192\.0\.2\.1"),
+        ({"vxlan": replace(SETTINGS, local="")}, "has local address none"),
+    ],
+    ids=["another kind", "VNI", "port", "local", "no local"],
+)
+def test_another_device_of_that_name_is_left_untouched(world: Any, host: Any, facts: dict[str, Any], said: str):
+    host.add("br0", "bridge")
+    host.add("vxlan7", **{"kind": "vxlan", **facts})
+    with pytest.raises(Conflict, match=said):
+        WANTED.ensure(world)
+    assert host.asked == []
+    assert said.replace("\\", "") in "; ".join(WANTED.differences(world))
+
+
+@pytest.mark.parametrize(("held", "wanted"), [("eth0", "eth1"), ("", "eth0")], ids=["another", "none"])
+def test_a_device_bound_to_another_link_is_a_conflict(world: Any, host: Any, held: str, wanted: str):
+    links = {name: host.add(name).index for name in ("eth0", "eth1")}
+    bridge = host.add("br0", "bridge")
+    bound = replace(SETTINGS, dev=links.get(held, 0))
+    host.add("vxlan7", "vxlan", vxlan=bound, bridge=bridge.index, neigh_suppress=True)
+    with pytest.raises(Conflict, match=wanted):
+        replace(WANTED, dev=wanted).ensure(world)
+
+
+def test_a_vni_that_another_device_holds_is_named(world: Any, host: Any):
+    host.add("br0", "bridge")
+    host.add("foreign0", "vxlan", vxlan=SETTINGS)
+    host.refusals["create_vxlan"] = errno.EEXIST
+    with pytest.raises(Conflict, match=r"^VNI 7 on UDP port 4789 is held by foreign0$"):
+        WANTED.ensure(world)
+
+
+def test_a_udp_port_that_another_program_holds_is_named(world: Any, host: Any, undone: Any):
+    bridge = host.add("br0", "bridge")
+    host.add("vxlan7", "vxlan", vxlan=SETTINGS, bridge=bridge.index, neigh_suppress=True, up=False)
+    host.refusals["set_link"] = errno.EADDRINUSE
+    with pytest.raises(Conflict, match="UDP port 4789 is taken by another program"):
+        WANTED.ensure(world)
+    assert undone() == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"bridge": 77}, "VXLAN device vxlan7 is not a port of br0"),
+        ({"up": False}, "VXLAN device vxlan7 is down"),
+        ({"mtu": 1400}, "VXLAN device vxlan7 has MTU 1400, below the pods' 1450"),
+        ({"neigh_suppress": False}, "VXLAN device vxlan7 does not suppress ARP and ND for the gateway"),
+    ],
+    ids=str,
+)
+def test_the_drift_of_a_device_is_named(world: Any, host: Any, facts: dict[str, Any], said: str):
+    bridge = host.add("br0", "bridge")
+    facts = {"vxlan": SETTINGS, "bridge": bridge.index, "neigh_suppress": True, **facts}
+    host.add("vxlan7", "vxlan", **facts)
+    assert list(WANTED.differences(world)) == [said]
+
+
+def test_a_missing_device_is_one_line_and_only_a_vxlan_is_removed(world: Any, host: Any):
+    assert list(WANTED.differences(world)) == ["VXLAN device vxlan7 is missing"]
+    WANTED.remove(world)
+    host.add("vxlan7", "tun")
+    WANTED.remove(world)
+    assert host.asked == []

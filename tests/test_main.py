@@ -1,0 +1,158 @@
+"""The executables as a runtime starts them: stdin, stdout, stderr and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni import log, main
+from cni.protocol.versions import ANSWER, SUPPORTED
+
+ROOT = Path(__file__).parent.parent
+PLUGINS = ["bridge-vxlan", "agent-ipam"]
+#: What the executable is, with the node's own log left alone.
+START = (
+    "import sys, pathlib, cni.log; cni.log.FOLDER = pathlib.Path('/dev/null/log');"
+    "exec(open(sys.argv[1]).read(), {'__name__': '__main__', '__file__': sys.argv[1]})"
+)
+ADD = {
+    "CNI_COMMAND": "ADD",
+    "CNI_CONTAINERID": "c1",
+    "CNI_NETNS": "/nowhere/netns",
+    "CNI_IFNAME": "eth0",
+    "CNI_PATH": "/nowhere",
+}
+CONF = {"cniVersion": "0.4.0", "name": "pods", "type": "bridge-vxlan"}
+
+
+def call(plugin: str, environ: dict[str, str], stdin: Any = "", **how: Any) -> subprocess.CompletedProcess[str]:
+    """Run a plugin of this checkout; it fails before it can touch the node."""
+    argv = [sys.executable, "-c", START, str(ROOT / "plugins" / plugin)]
+    text = stdin if isinstance(stdin, str) else json.dumps(stdin)
+    environ = {"PATH": os.environ["PATH"], **environ}
+    return subprocess.run(
+        argv, cwd=ROOT, env=environ, input=text, text=True, check=False, **{"capture_output": True, **how}
+    )
+
+
+def failure(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The error document: stdout holds it and nothing else."""
+    assert done.returncode == 1
+    assert done.stdout.count("\n") == 1
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_version_needs_no_configuration(plugin: str):
+    done = call(plugin, {"CNI_COMMAND": "VERSION"}, "not even JSON")
+    assert (done.returncode, done.stdout, done.stderr) == (0, ANSWER, "")
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_a_wrong_environment_is_code_4_in_the_newest_version(plugin: str):
+    done = call(plugin, ADD | {"CNI_IFNAME": "", "CNI_NETNS": ""})
+    assert failure(done) == {
+        "cniVersion": SUPPORTED[-1],
+        "code": 4,
+        "msg": "ADD needs CNI_NETNS, CNI_IFNAME in the environment",
+    }
+    assert done.stderr == ""
+
+
+def test_a_person_who_starts_a_plugin_is_told_what_it_is():
+    done = call("bridge-vxlan", {})
+    assert failure(done)["code"] == 4
+    assert done.stderr.startswith("bridge-vxlan is a CNI plugin (versions 0.1.0, ")
+
+
+@pytest.mark.parametrize(
+    ("stdin", "code", "version"),
+    [
+        ("{", 6, "1.1.0"),
+        ("[]", 6, "1.1.0"),
+        (CONF | {"cniVersion": "9.9.9"}, 1, "1.1.0"),
+        ({"name": "pods", "cniVersion": ["1.0.0"]}, 1, "1.1.0"),
+        (CONF | {"name": "a/b"}, 7, "0.4.0"),
+        (CONF | {"foo": 1}, 2, "0.4.0"),
+        (CONF | {"mtu": "big"}, 7, "0.4.0"),
+        ({"name": "pods", "mtu": "big"}, 7, "0.1.0"),
+        ({"cniVersion": "", "name": "pods", "mtu": "big"}, 7, "0.1.0"),
+        (CONF, 8, "0.4.0"),
+        (CONF | {"runtimeConfig": {"mac": 5}}, 7, "0.4.0"),
+    ],
+    ids=[
+        *("no JSON", "no object", "unknown version", "no version", "wrong name", "unknown key", "wrong value"),
+        *("version absent", "version empty", "no such netns", "wrong runtimeConfig"),
+    ],
+)
+def test_an_error_is_one_document_in_the_configurations_version(stdin: Any, code: int, version: str):
+    document = failure(call("bridge-vxlan", ADD, stdin))
+    assert (document["code"], document["cniVersion"]) == (code, version)
+
+
+def test_our_own_namespace_is_refused():
+    document = failure(call("bridge-vxlan", ADD | {"CNI_NETNS": "/proc/self/ns/net"}, CONF))
+    assert document["code"] == 8
+    assert "own namespace" in document["msg"]
+
+
+def test_a_file_that_is_no_namespace_is_refused(tmp_path: Path):
+    (tmp_path / "netns").touch()
+    document = failure(call("bridge-vxlan", ADD | {"CNI_NETNS": str(tmp_path / "netns")}, CONF))
+    assert document["code"] == 8
+    assert "is not a network namespace" in document["msg"]
+
+
+def test_a_closed_stdout_is_an_exit_code_and_no_traceback():
+    done = call(
+        "bridge-vxlan",
+        {"CNI_COMMAND": "VERSION"},
+        capture_output=False,
+        stderr=subprocess.PIPE,
+        preexec_fn=close_stdout,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def close_stdout() -> None:
+    os.close(1)
+
+
+def test_a_configuration_without_end_is_refused():
+    document = failure(call("bridge-vxlan", ADD, " " * (main.MAX_CONFIG_BYTES + 1)))
+    assert (document["code"], document["msg"]) == (5, "stdin: more than 16 MiB")
+
+
+def test_a_call_is_one_json_line_in_the_log(log_folder: Path, capsys: pytest.CaptureFixture[str]):
+    log.event("bridge-vxlan", "ADD", network="pods", seconds=0.004)
+    log.event("bridge-vxlan", "DEL", network="pods")
+    lines = [json.loads(line) for line in (log_folder / "bridge-vxlan.log").read_text().splitlines()]
+    assert [(line["verb"], line["network"]) for line in lines] == [("ADD", "pods"), ("DEL", "pods")]
+    assert lines[0]["time"].endswith("Z")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bug_is_logged_with_its_traceback_there_and_on_stderr(log_folder: Path, capsys: pytest.CaptureFixture[str]):
+    try:
+        1 / 0  # noqa: B018
+    except ZeroDivisionError as error:
+        error.add_note("and more")
+        log.event("bridge-vxlan", "ADD", error)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    line = json.loads(printed.err)
+    assert (line["code"], line["error"], line["notes"]) == (999, "division by zero", ["and more"])
+    assert "ZeroDivisionError" in line["traceback"]
+    assert json.loads((log_folder / "bridge-vxlan.log").read_text()) == line
+
+
+def test_a_log_that_cannot_be_written_fails_no_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(log, "FOLDER", tmp_path / "file" / "log")
+    assert log.event("bridge-vxlan", "ADD") is None
