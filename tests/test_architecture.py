@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def own_layer(file: Path) -> str:
     return "plugins" if first == "plugins" else layer_of(".".join([first, *rest]).removesuffix(".__init__"))
 
 
+@cache
 def tree_of(file: Path) -> ast.Module:
     return ast.parse(file.read_text(), name_of(file))
 

@@ -9,6 +9,7 @@ import pytest
 from cni.errors import CniError, InvalidConfig, InvalidEnvironment
 from cni.ipam.config import IpamConfig
 from cni.protocol.call import Call
+from cni.protocol.config import validate
 from cni.protocol.result import DNS, Result
 
 RANGE = {"subnet": "10.0.0.0/24"}
@@ -16,6 +17,7 @@ RANGE = {"subnet": "10.0.0.0/24"}
 
 def read(ipam: dict[str, Any] | None = None, cni_args: str = "", **keys: Any) -> IpamConfig:
     conf = {"cniVersion": "1.0.0", "name": "pods", "ipam": RANGE if ipam is None else ipam, **keys}
+    validate(conf, "agent-ipam")
     return IpamConfig.read(conf, Call("ADD", args=cni_args))
 
 
@@ -104,11 +106,11 @@ def test_one_address_asked_for_in_two_places_is_one_wish():
         ("IP=here", {}, InvalidEnvironment, "CNI_ARGS: IP: 'here'"),
         ("Foo=1", {}, InvalidEnvironment, "CNI_ARGS: unknown Foo"),
         ("", {"args": {"cni": {"ips": ["here"]}}}, InvalidConfig, "$.args.cni.ips: 'here'"),
-        ("", {"args": {"cni": {"ips": "10.0.0.5"}}}, InvalidConfig, "$.args.cni.ips: "),
+        ("", {"args": {"cni": {"ips": "10.0.0.5"}}}, InvalidConfig, "$.args.cni.ips: '10.0.0.5'"),
         ("", {"args": {"cni": {"ips": 5}}}, InvalidConfig, "$.args.cni.ips: "),
         ("", {"args": {"cni": "ips"}}, InvalidConfig, "$.args.cni: "),
-        ("", {"runtimeConfig": {"ips": [None]}}, InvalidConfig, "$.runtimeConfig.ips: None"),
-        ("", {"runtimeConfig": {"ips": 5}}, InvalidConfig, "$.runtimeConfig.ips: "),
+        ("", {"runtimeConfig": {"ips": [None]}}, InvalidConfig, "$.runtimeConfig.ips[0]: "),
+        ("", {"runtimeConfig": {"IPs": 5}}, InvalidConfig, "$.runtimeConfig.IPs: "),
     ],
     ids=[
         *("IP in CNI_ARGS", "unknown in CNI_ARGS", "args.cni.ips", "text for a list", "number for a list"),

@@ -105,15 +105,10 @@ def test_ends_default_to_the_usable_addresses(raw: dict[str, Any], ends: tuple[s
             r"\$\.r: rangeStart 10\.0\.0\.9 is after rangeEnd 10\.0\.0\.8",
         ),
         ({"subnet": "10.0.0.0/24", "gateway": "fd00::1"}, r"\$\.r\.gateway: fd00::1 is of another family"),
-        ({"subnet": "10.0.0.5/24"}, r"\$\.r\.subnet: .*10\.0\.0\.5/24"),
-        ({"subnet": "nowhere"}, r"\$\.r\.subnet: .*nowhere"),
-        ({"subnet": "10.0.0.0/24", "gateway": "nowhere"}, r"\$\.r\.gateway: .*nowhere"),
-        ({"subnet": "10.0.0.0/24", "rangeStart": "nowhere"}, r"\$\.r\.rangeStart: .*nowhere"),
-        ({}, r"\$\.r: .*subnet"),
     ],
     ids=[
         *("/31", "/32", "/127", "start outside", "end outside", "end of another family", "turned around"),
-        *("gateway of another family", "host bits", "no subnet", "no gateway", "no start", "nothing"),
+        "gateway of another family",
     ],
 )
 def test_a_wrong_range_is_refused_with_its_path(raw: dict[str, Any], said: str):
