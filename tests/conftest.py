@@ -4,12 +4,11 @@ import difflib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
 
-from cni import log, plugin
+from cni import log
 from cni.kernel import process
 from cni.naming import Attachment
 from cni.state import Record, Store
@@ -22,14 +21,15 @@ settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)
-def log_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(log, "FOLDER", tmp_path / "log")
-    return tmp_path / "log"
+def no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node's own log is left alone."""
+    monkeypatch.setattr(log, "FOLDER", Path("/dev/null/log"))
 
 
 @pytest.fixture
-def root() -> Path:
-    return ROOT
+def log_folder(no_log: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(log, "FOLDER", tmp_path / "log")
+    return tmp_path / "log"
 
 
 @pytest.fixture
@@ -69,11 +69,6 @@ def attachment() -> Attachment:
 @pytest.fixture
 def record(attachment: Attachment) -> Record:
     return Record(attachment, "bridge-vxlan", "/run/netns/c1", "default/web", {"name": "pods"})
-
-
-@pytest.fixture
-def bridge_vxlan() -> Any:
-    return plugin.load("bridge-vxlan")
 
 
 @pytest.fixture
