@@ -100,6 +100,11 @@ def _exists(module: str) -> bool:
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
 
+@cache
+def imported(file: Path) -> frozenset[str]:
+    return frozenset(imports(tree_of(file)))
+
+
 def functions(file: Path) -> Iterator[ast.FunctionDef]:
     return (node for node in ast.walk(tree_of(file)) if isinstance(node, ast.FunctionDef))
 
@@ -107,7 +112,7 @@ def functions(file: Path) -> Iterator[ast.FunctionDef]:
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_imports_point_down(file: Path):
     own = own_layer(file)
-    ours = {layer_of(module) for module in imports(tree_of(file)) if module.split(".")[0] == "cni"}
+    ours = {layer_of(module) for module in imported(file) if module.split(".")[0] == "cni"}
     assert [name for name in sorted(ours - {own}) if LEVEL[name] >= LEVEL[own]] == []
 
 
@@ -115,13 +120,13 @@ def test_modules_do_not_import_each_other_in_a_circle():
     graph = {}
     for file in MODULES:
         module = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        graph[module] = {found for found in imports(tree_of(file)) if found.startswith("cni")}
+        graph[module] = {found for found in imported(file) if found.startswith("cni")}
     assert len(list(TopologicalSorter(graph).static_order())) >= len(MODULES)
 
 
 @pytest.mark.parametrize("outside", DOORS)
 def test_each_outside_thing_has_its_doors(outside: str):
-    users = {name_of(file) for file in FILES if outside in {name.split(".")[0] for name in imports(tree_of(file))}}
+    users = {name_of(file) for file in FILES if outside in {name.split(".")[0] for name in imported(file)}}
     assert users == DOORS[outside]
 
 
