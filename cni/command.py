@@ -86,15 +86,19 @@ def gc(options: argparse.Namespace) -> int:
     """Remove every attachment whose network namespace is gone."""
     store = Store.reading(options.data_dir)
     stale = [record for record in store.records() if not _is_alive(record)] if store else []
-    failed = []
-    for name in sorted({record.plugin for record in stale}):
-        mine = [record for record in stale if record.plugin == name]
-        call = Call("DEL", path=tuple(options.cni_path.split(":")))
-        failed += sweep(plugin.load(name), mine, call)
+    call = Call("DEL", path=tuple(options.cni_path.split(":")))
+    failed = [line for record in stale for line in _collected(record, call)]
     for line in failed:
         print(f"agent-cni: {line}", file=sys.stderr)
     print(f"removed {len(stale) - len(failed)} of {len(stale)} stale attachments")
     return 1 if failed else 0
+
+
+def _collected(record: Record, call: Call) -> list[str]:
+    """Remove one attachment; the lines of what failed."""
+    if record.plugin not in plugin.names():
+        return [f"{record.attachment}: this release has no plugin {record.plugin}"]
+    return sweep(plugin.load(record.plugin), [record], call)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -127,8 +131,9 @@ def _plugins_of(file: Path) -> Iterator[tuple[str, Config]]:
     if "plugins" not in conf:
         yield "$", conf
         return
-    if not isinstance(conf["plugins"], list) or not all(isinstance(item, dict) for item in conf["plugins"]):
-        raise InvalidConfig("$.plugins: not a list of objects")
+    plugins = conf["plugins"]
+    if not isinstance(plugins, list) or not plugins or not all(isinstance(item, dict) for item in plugins):
+        raise InvalidConfig("$.plugins: not a list of objects, or empty")
     header = {"cniVersion": _newest_version(conf), "name": conf.get("name")}
     for number, item in enumerate(conf["plugins"]):
         yield f"$.plugins[{number}]", item | header
@@ -136,7 +141,10 @@ def _plugins_of(file: Path) -> Iterator[tuple[str, Config]]:
 
 def _newest_version(conf: Config) -> str:
     """The highest we know, as libcni chooses, of cniVersion and cniVersions."""
-    versions = [item for item in (conf.get("cniVersion"), *(conf.get("cniVersions") or ())) if item]
+    listed = conf.get("cniVersions") or []
+    if not isinstance(listed, list):
+        raise InvalidConfig("$.cniVersions: not a list")
+    versions = [item for item in (conf.get("cniVersion"), *listed) if item]
     known = [item for item in SUPPORTED if item in versions]
     return known[-1] if known else str(conf.get("cniVersion") or "")
 

@@ -75,8 +75,9 @@ def _serve(executable: str, name: str, call: Call, stdout: _Stdout) -> None:
     _heed_signals()
     stdout.refuse_closed()
     conf = config.parse(_stdin())
-    if conf.get("cniVersion", SUPPORTED[0]) in SUPPORTED:
-        stdout.version = conf.get("cniVersion") or SUPPORTED[0]
+    version = conf.get("cniVersion") or SUPPORTED[0]
+    if version in SUPPORTED:
+        stdout.version = version
     config.refuse_wrong_header(conf, call.command)
     _tell_story(executable, name, call, conf, lambda result: _deliver(stdout, json.dumps(result)))
 

@@ -11,7 +11,7 @@ from cni.kernel.view import MAIN_TABLE, SCOPE_LINK, SCOPE_UNIVERSE
 from cni.naming import Attachment, is_mac, mac_of_address
 from cni.protocol.call import Call
 from cni.protocol.config import Config, folded
-from cni.protocol.result import DNS, Interface, Result, Route
+from cni.protocol.result import DNS, Interface, IPConfig, Result, Route
 from cni.resources import Announcement, PodAddress, PodLink, PodRoute, PodSysctl, Resource, Settled
 
 #: The least MTU of an Ethernet link, in bytes (RFC 791, ETH_MIN_MTU).
@@ -34,9 +34,20 @@ def chosen_mac(conf: Config, call: Call) -> str:
 
 
 def with_gateways(lease: Result) -> Result:
-    """A lease whose addresses all name a gateway: by default the first address of their subnet."""
-    ips = (replace(ip, gateway=ip.gateway or str(ipaddress.ip_interface(ip.address).network[1])) for ip in lease.ips)
+    """A lease whose addresses all name a gateway: by default the first address of their subnet.
+
+    Raises InvalidConfig where that is the pod's own address, or the subnet has no other.
+    """
+    ips = (replace(ip, gateway=ip.gateway or _first_of_subnet(ip)) for ip in lease.ips)
     return replace(lease, ips=tuple(ips))
+
+
+def _first_of_subnet(ip: IPConfig) -> str:
+    own = ipaddress.ip_interface(ip.address)
+    first = own.network[1] if own.network.num_addresses > 1 else own.ip
+    if first == own.ip:
+        raise InvalidConfig(f"no gateway is given for {own}, and the first address of its subnet is the pod's own")
+    return str(first)
 
 
 def with_default_routes(lease: Result) -> Result:
@@ -100,7 +111,7 @@ class PodNet:
         yield PodSysctl(f"{conf}.accept_dad", str(int(self.dad)))
 
     def _route(self, route: Route) -> PodRoute:
-        gateway = route.gw or self.lease.gateway(route.family)
+        gateway = route.gw or ("" if route.scope == SCOPE_LINK else self.lease.gateway(route.family))
         scope = (
             route.scope if route.scope is not None else (SCOPE_UNIVERSE if gateway or route.family == 6 else SCOPE_LINK)
         )

@@ -88,7 +88,13 @@ class Store:
     def reading(cls, folder: Path) -> Store | None:
         """Open without locks and without making anything; None where there is no state yet."""
         path = folder / FILE
-        return cls(path, _connected(path, 1), LockFile(folder / "lock")) if path.exists() else None
+        if not path.exists():
+            return None
+        store = cls(path, _connected(path, 1), LockFile(folder / "lock"))
+        if store._layout():
+            return store
+        store.close()
+        return None
 
     def close(self) -> None:
         """Close the file and give up every lock."""
@@ -133,8 +139,7 @@ class Store:
 
     def mentions(self, resource: dict[str, Any]) -> bool:
         """Whether any record's plan holds this very resource."""
-        query = "SELECT 1 FROM attachment WHERE instr(resources, ?) LIMIT 1"
-        return self._db.execute(query, (json.dumps(resource),)).fetchone() is not None
+        return bool(self._rows("SELECT 1 FROM attachment WHERE instr(resources, ?) LIMIT 1", json.dumps(resource)))
 
     # --- leases; addresses are kept as bytes, so that they sort
 
@@ -148,37 +153,33 @@ class Store:
         """The addresses an attachment holds."""
         where = "(network, container, ifname, plugin) = (?,?,?,?)"
         query = f"SELECT address FROM lease WHERE {where} ORDER BY family, address"
-        return [ipaddress.ip_address(packed) for (packed,) in self._db.execute(query, (*attachment, plugin))]
+        return [ipaddress.ip_address(packed) for (packed,) in self._rows(query, *attachment, plugin)]
 
     def all_leases(self) -> list[tuple[IPAddress, Attachment, str]]:
         """Every lease: address, attachment and the plugin that holds it."""
-        rows = self._db.execute("SELECT address, network, container, ifname, plugin FROM lease ORDER BY 2, family, 1")
+        rows = self._rows("SELECT address, network, container, ifname, plugin FROM lease ORDER BY 2, family, 1")
         return [(ipaddress.ip_address(packed), Attachment(*key), plugin) for packed, *key, plugin in rows]
 
     def holder(self, network: str, address: IPAddress) -> Attachment | None:
         """Who holds an address, or None."""
         query = "SELECT network, container, ifname FROM lease WHERE (network, family, address) = (?,?,?)"
-        row = self._db.execute(query, (network, address.version, address.packed)).fetchone()
-        return Attachment(*row) if row else None
+        rows = self._rows(query, network, address.version, address.packed)
+        return Attachment(*rows[0]) if rows else None
 
     def leased(self, network: str, first: IPAddress, last: IPAddress) -> Iterator[int]:
         """The leased addresses between two, ascending, as integers, read as they are asked for."""
         query = (
             "SELECT address FROM lease WHERE network = ? AND family = ? AND address BETWEEN ? AND ? ORDER BY address"
         )
-        for (packed,) in self._db.execute(query, (network, first.version, first.packed, last.packed)):
-            yield int.from_bytes(packed)
-
-    def count(self, network: str, first: IPAddress, last: IPAddress) -> int:
-        """How many addresses between two are leased."""
-        query = "SELECT count(*) FROM lease WHERE network = ? AND family = ? AND address BETWEEN ? AND ?"
-        return int(self._db.execute(query, (network, first.version, first.packed, last.packed)).fetchone()[0])
+        with _busy(self.path):
+            for (packed,) in self._db.execute(query, (network, first.version, first.packed, last.packed)):
+                yield int.from_bytes(packed)
 
     def last_given(self, network: str, range_set: str) -> IPAddress | None:
         """The address a range set gave last, or None."""
         query = "SELECT address FROM last_given WHERE (network, range_set) = (?,?)"
-        row = self._db.execute(query, (network, range_set)).fetchone()
-        return ipaddress.ip_address(row[0]) if row else None
+        rows = self._rows(query, network, range_set)
+        return ipaddress.ip_address(rows[0][0]) if rows else None
 
     def set_last_given(self, network: str, range_set: str, address: IPAddress) -> None:
         """Remember what a range set gave last."""
@@ -187,7 +188,7 @@ class Store:
     def sticky(self, network: str, range_set: str) -> dict[str, IPAddress]:
         """The addresses kept for pods (``namespace/name``) that may come back."""
         query = "SELECT pod, address FROM sticky WHERE (network, range_set) = (?,?)"
-        return {pod: ipaddress.ip_address(packed) for pod, packed in self._db.execute(query, (network, range_set))}
+        return {pod: ipaddress.ip_address(packed) for pod, packed in self._rows(query, network, range_set)}
 
     def set_sticky(self, network: str, range_set: str, pod: str, address: IPAddress) -> None:
         """Keep an address for a pod, and for no other."""
@@ -199,18 +200,25 @@ class Store:
     def _records(self, where: str, *values: str) -> list[Record]:
         columns = "network, container, ifname, plugin, netns, pod, config, resources, result, complete"
         query = f"SELECT {columns} FROM attachment WHERE {where} ORDER BY network, container, ifname"
+        return [_read(row) for row in self._rows(query, *values)]
+
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with _busy(self.path):
-            return [_read(row) for row in self._db.execute(query, values)]
+            return self._db.execute(query, values).fetchall()
+
+    def _layout(self) -> int:
+        """The file's layout, 0 for a new one. Raises Unavailable for another release's."""
+        version = int(self._rows("PRAGMA user_version")[0][0])
+        if version not in (0, _VERSION):
+            raise Unavailable(f"{self.path} was written by another release (layout {version}, ours {_VERSION})")
+        return version
 
     def _prepare(self) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version == _VERSION:
+        if self._layout():
             return
-        if version:
-            raise Unavailable(f"{self.path} was written by another release (layout {version}, ours {_VERSION})")
+        self.path.chmod(0o600)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-        self.path.chmod(0o600)
 
 
 def refuse_unwritable(folder: Path) -> None:

@@ -17,7 +17,6 @@ from cni.errors import (
     Drift,
     Incomplete,
     InvalidConfig,
-    TryAgainLater,
     Unavailable,
 )
 from cni.ipam.config import TYPE as OWN_IPAM
@@ -74,7 +73,7 @@ def source_of(conf: Config, call: Call) -> Source:
 
 
 def sweep(plugin: Plugin, stale: list[Record], call: Call) -> list[str]:
-    """Detach records without their netns; a line for each that failed. One in use is left for next time."""
+    """Detach records without their netns; a line for each that failed or is in another call's hands."""
     return [line for record in stale for line in _swept(plugin, record, call)]
 
 
@@ -234,8 +233,6 @@ def _swept(plugin: Plugin, record: Record, call: Call) -> Iterator[str]:
         with opened(plugin.name, stale, record.config, patience=1) as node:
             if node.record:
                 _detach(node, node.record, _releaser(record.config, stale))
-    except TryAgainLater:
-        return
     except CniError as error:
         yield f"{record.attachment}: {error.msg}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -20,9 +21,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+OFFLINE = os.environ | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(ROOT / ".cache/wheels")}
+
+
 def install(place: Path, *more: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     folders = (f"PREFIX={place}/opt", f"BIN_DIR={place}/bin", f"CONF_DIR={place}/etc/net.d")
-    return sh(ROOT / "tools/install", *folders, *more, check=check)
+    return sh(ROOT / "tools/install", *folders, *more, check=check, env=OFFLINE)
 
 
 def files(folder: Path) -> set[str]:
@@ -79,7 +83,7 @@ def test_a_changed_conflist_is_not_overwritten_silently(place: Path):
 
 
 def test_a_staged_copy_refers_to_where_it_will_be(tmp_path: Path):
-    sh(ROOT / "tools/install", f"DESTDIR={tmp_path}", "CONF=20-bridge.conflist")
+    sh(ROOT / "tools/install", f"DESTDIR={tmp_path}", "CONF=20-bridge.conflist", env=OFFLINE)
     assert (tmp_path / "etc/cni/net.d/20-bridge.conflist").exists()
     assert (tmp_path / "opt/cni/bin/bridge-vxlan").read_text().startswith("#!/opt/agent-cni/bin/python3 -I\n")
     assert (tmp_path / "opt/agent-cni/bin/agent-cni").read_text().startswith("#!/opt/agent-cni/bin/python3")

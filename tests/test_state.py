@@ -109,7 +109,6 @@ def test_leases_between_two_addresses_are_sorted_as_numbers(store: Store):
         store.lease(Attachment("pods", f"c{number}", "eth0"), "test", ipaddress.ip_address(text))
     ends = (ipaddress.ip_address("10.0.0.0"), ipaddress.ip_address("10.0.0.255"))
     assert [str(ipaddress.ip_address(value)) for value in store.leased("pods", *ends)] == ["10.0.0.9", "10.0.0.200"]
-    assert store.count("pods", *ends) == 2
 
 
 def test_the_last_given_address_is_remembered_per_network_and_range(store: Store):
@@ -185,12 +184,11 @@ def test_a_file_that_is_no_database_is_called_damaged(folder: Path, opening: Cal
         lambda store: store.leases(Attachment("pods", "c1", "eth0"), "bridge-vxlan"),
         lambda store: store.holder("pods", ADDRESS),
         lambda store: list(store.leased("pods", ADDRESS, ADDRESS)),
-        lambda store: store.count("pods", ADDRESS, ADDRESS),
         lambda store: store.last_given("pods", "x"),
         lambda store: store.sticky("pods", "x"),
         lambda store: store.mentions({}),
     ],
-    ids=["records", "all_leases", "leases", "holder", "leased", "count", "last_given", "sticky", "mentions"],
+    ids=["records", "all_leases", "leases", "holder", "leased", "last_given", "sticky", "mentions"],
 )
 def test_every_question_to_a_damaged_file_ends_in_a_clear_error(written: Path, ask: Callable[[Store], Any]):
     damage(written)

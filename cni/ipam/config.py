@@ -43,7 +43,7 @@ class IpamConfig:
         _refuse_two_of_a_family(sets, conf)
         return cls(
             sets,
-            tuple(_requested(conf, call)),
+            tuple(dict.fromkeys(_requested(conf, call))),
             tuple(_spans(raw.get("reserved") or ())),
             tuple(Route.read(route) for route in raw.get("routes") or ()),
             _resolv_conf(raw["resolvConf"]) if raw.get("resolvConf") else DNS(),
@@ -53,7 +53,7 @@ class IpamConfig:
     @classmethod
     def fixed(cls, interfaces: list[str], gateways: list[str]) -> IpamConfig:
         """The flat form: exactly these addresses, each with the gateway of its family if named."""
-        by_family = {address.version: address for address in map(ipaddress.ip_address, gateways)}
+        by_family = _gateways(gateways, {ipaddress.ip_interface(text).version for text in interfaces})
         sets: list[RangeSet] = []
         requested: list[IPAddress] = []
         for number, text in enumerate(interfaces):
@@ -77,20 +77,37 @@ class IpamConfig:
                 yield int(gateway), int(gateway)
 
     def first_addresses(self) -> Result:
-        """What an attachment on an empty node would get."""
-        ips = []
-        for range_set in self.sets:
-            wanted = next((item for item in self.requested if item in range_set), None)
-            part = range_set.ranges[0]
+        """What an attachment on an empty node would get. Raises InvalidConfig where there is nothing."""
+        return Result(ips=tuple(map(self._first, self.sets)), routes=self.routes, dns=self.dns)
+
+    def _first(self, range_set: RangeSet) -> IPConfig:
+        address = next((item for item in self.requested if item in range_set), None) or self._first_free(range_set)
+        part = range_set.of(address)
+        return IPConfig(f"{address}/{part.subnet.prefixlen}", str(part.gateway or ""))
+
+    def _first_free(self, range_set: RangeSet) -> IPAddress:
+        for part in range_set.ranges:
             never = sorted(self.reserved_in(part.subnet.version, part.first, part.last))
-            address = wanted or first_gap((part.first, part.last), never)
-            ips.append(IPConfig(f"{address}/{part.subnet.prefixlen}", str(part.gateway or "")))
-        return Result(ips=tuple(ips), routes=self.routes, dns=self.dns)
+            address = first_gap((part.first, part.last), never)
+            if address:
+                return address
+        raise InvalidConfig(f"$.ipam: every address of {range_set} is reserved or a gateway")
 
     @property
     def gateways(self) -> list[IPAddress]:
         """Every range's gateway."""
         return [part.gateway for item in self.sets for part in item.ranges if part.gateway]
+
+
+def _gateways(texts: list[str], families: set[int]) -> dict[int, IPAddress]:
+    found: dict[int, IPAddress] = {}
+    for number, address in enumerate(map(ipaddress.ip_address, texts)):
+        if address.version in found:
+            raise InvalidConfig(f"$.gateway[{number}]: a second IPv{address.version} gateway")
+        if address.version not in families:
+            raise InvalidConfig(f"$.gateway[{number}]: {address} is of a family that ip has not")
+        found[address.version] = address
+    return found
 
 
 def _all_ranges(raw: Mapping[str, Any], conf: Config) -> list[list[Mapping[str, Any]]]:
@@ -127,21 +144,30 @@ def _address(text: object, error: type[InvalidConfig | InvalidEnvironment], wher
 def _spans(items: Sequence[str]) -> Iterator[Span]:
     """Addresses, networks and ``first-last`` spans."""
     for number, text in enumerate(items):
-        first, dash, last = text.partition("-")
         try:
-            network = ipaddress.ip_network(first.strip())
-            ends = (network[0], ipaddress.ip_address(last.strip()) if dash else network[-1])
+            low, high = _span(text)
         except ValueError as error:
             raise InvalidConfig(f"$.ipam.reserved[{number}]: {error}") from None
-        yield ends[0].version, int(ends[0]), int(ends[1])
+        yield low.version, int(low), int(high)
+
+
+def _span(text: str) -> tuple[IPAddress, IPAddress]:
+    first, dash, last = (part.strip() for part in text.partition("-"))
+    if not dash:
+        network = ipaddress.ip_network(first)
+        return network[0], network[-1]
+    low, high = ipaddress.ip_address(first), ipaddress.ip_address(last)
+    if low.version != high.version or int(low) > int(high):
+        raise ValueError(f"{text!r} does not go from a lower to a higher address of one family")
+    return low, high
 
 
 def _resolv_conf(path: str) -> DNS:
     """Read resolv.conf(5)."""
     try:
         lines = Path(path).read_text().splitlines()
-    except OSError as error:
-        raise InvalidConfig(f"$.ipam.resolvConf: {path}: {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"$.ipam.resolvConf: {path}: {getattr(error, 'strerror', None) or error}") from None
     words = [line.split() for line in lines if line.strip() and line.lstrip()[0] not in "#;"]
     return DNS(
         tuple(word for first, *rest in words if first == "nameserver" for word in rest[:1]),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cni.errors import CniError, DecodingFailure, Delegated, RangeExhausted, ToolFailed, Unavailable
+from cni.errors import CniError, DecodingFailure, Delegated, Internal, RangeExhausted, ToolFailed, Unavailable
 from cni.ipam.allocator import Allocator
 from cni.ipam.config import IpamConfig
 from cni.kernel import process
@@ -115,7 +115,7 @@ class Delegate(Nothing):
         """
         self._executable()
         super().reserve(store, record)
-        answer = Result.read(self._run("ADD"))
+        answer = self._result(self._run("ADD"))
         if not answer.ips:
             raise DecodingFailure(f"IPAM plugin {self.type!r} answered without an address")
         return answer
@@ -129,7 +129,7 @@ class Delegate(Nothing):
         try:
             self._run("CHECK")
         except CniError as error:
-            yield f"IPAM plugin {self.type!r}: {error.msg}"
+            yield error.msg
 
     def refuse_when_exhausted(self, store: Store | None, network: str) -> None:
         """Pass on the delegate's STATUS; one too old to know STATUS is taken to be fine."""
@@ -137,7 +137,7 @@ class Delegate(Nothing):
             self._run("STATUS")
         except Delegated as error:
             if error.code in (50, 51):
-                raise Unavailable(f"IPAM plugin {self.type!r}: {error.msg}", error.details) from None
+                raise Unavailable(error.msg, error.details) from None
 
     def sweep(self) -> None:
         """Pass GC on; one too old to know GC has nothing to sweep."""
@@ -156,6 +156,12 @@ class Delegate(Nothing):
         done = process.run([self._executable()], json.dumps(self.conf), self._environ(command))
         return _answer(self.type, done.returncode, done.stdout, done.stderr)
 
+    def _result(self, raw: dict[str, Any]) -> Result:
+        try:
+            return Result.read(raw)
+        except DecodingFailure as error:
+            raise DecodingFailure(f"IPAM plugin {self.type!r}: {error.msg}") from None
+
     def _executable(self) -> str:
         for folder in self.call.path if is_name(self.type) else ():
             candidate = Path(folder, self.type)
@@ -172,12 +178,21 @@ class Delegate(Nothing):
 
 
 def _answer(plugin: str, code: int, stdout: str, stderr: str) -> dict[str, Any]:
+    raw = _decoded(plugin, stdout)
+    if code == 0:
+        return raw
+    if raw.get("msg"):
+        own = raw.get("code")
+        number = own if isinstance(own, int) and own > 0 else Internal.code
+        raise Delegated(number, f"IPAM plugin {plugin!r}: {raw['msg']}", str(raw.get("details") or ""))
+    raise ToolFailed(f"IPAM plugin {plugin!r} failed ({code}): {(stderr or stdout).strip()[:200] or 'no reason given'}")
+
+
+def _decoded(plugin: str, stdout: str) -> dict[str, Any]:
     try:
         raw = json.loads(stdout) if stdout.strip() else {}
     except ValueError:
         raise DecodingFailure(f"IPAM plugin {plugin!r} answered no JSON: {stdout[:200]!r}") from None
-    if code == 0:
-        return dict(raw)
-    if raw.get("msg"):
-        raise Delegated(int(raw.get("code") or 999), f"IPAM plugin {plugin!r}: {raw['msg']}", raw.get("details") or "")
-    raise ToolFailed(f"IPAM plugin {plugin!r} failed ({code}): {(stderr or stdout).strip()[:200] or 'no reason given'}")
+    if not isinstance(raw, dict):
+        raise DecodingFailure(f"IPAM plugin {plugin!r} answered no JSON object: {stdout[:200]!r}")
+    return raw

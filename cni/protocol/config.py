@@ -122,7 +122,7 @@ def _told(error: Any) -> Iterator[tuple[type[CniError], str]]:
     elif isinstance(schema, dict) and "unsupported" in schema:
         yield UnsupportedField, f"{path}: {_short(error.instance)} is not supported: {schema['unsupported']}"
     elif error.validator == "format":
-        yield InvalidConfig, f"{path}: {_short(error.instance)} is not {error.cause or error.validator_value}"
+        yield InvalidConfig, f"{path}: {error.cause or f'{_short(error.instance)} is no {error.validator_value}'}"
     else:
         yield InvalidConfig, f"{path}: {error.message}"
 
@@ -140,7 +140,7 @@ def _short(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    return {list: "an array", str: "a string", type(None): "null"}.get(type(value), "a number")
+    return {list: "an array", str: "a string", type(None): "null", bool: "a boolean"}.get(type(value), "a number")
 
 
 def _refuse_constant(name: str) -> None:

@@ -8,7 +8,7 @@ from jsonschema import FormatChecker
 
 from cni.errors import InvalidConfig
 from cni.naming import is_mac
-from cni.protocol.call import refuse_bad_ifname
+from cni.protocol.call import is_name, refuse_bad_ifname
 
 CHECKER = FormatChecker(formats=())
 
@@ -21,7 +21,7 @@ def _cidr(value: object) -> bool:
 @CHECKER.checks("interface", raises=ValueError)
 def _interface(value: object) -> bool:
     if isinstance(value, str) and "/" not in value:
-        raise ValueError("an address with a prefix length, such as 192.168.10.10/24")
+        raise ValueError(f"{value!r} has no prefix length, such as 192.168.10.10/24")
     return not isinstance(value, str) or bool(ipaddress.ip_interface(value))
 
 
@@ -30,9 +30,18 @@ def _address(value: object) -> bool:
     return not isinstance(value, str) or bool(ipaddress.ip_address(value)) or True
 
 
-@CHECKER.checks("mac")
+@CHECKER.checks("mac", raises=ValueError)
 def _mac(value: object) -> bool:
-    return not isinstance(value, str) or is_mac(value)
+    if isinstance(value, str) and not is_mac(value):
+        raise ValueError(f"{value!r} is not a unicast MAC address")
+    return True
+
+
+@CHECKER.checks("name", raises=ValueError)
+def _name(value: object) -> bool:
+    if isinstance(value, str) and not is_name(value):
+        raise ValueError(f"{value!r} must be letters, digits, '_', '.', '-'")
+    return True
 
 
 @CHECKER.checks("ifname", raises=InvalidConfig)

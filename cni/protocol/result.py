@@ -62,7 +62,7 @@ class Route:
         """Read a route of a configuration or result; numbers may have passed through float64."""
         return cls(
             str(ipaddress.ip_interface(raw["dst"]).network),
-            raw.get("gw") or "",
+            _gateway(raw.get("gw")),
             mtu=int(raw.get("mtu") or 0),
             advmss=int(raw.get("advmss") or 0),
             priority=int(raw.get("priority") or 0),
@@ -83,7 +83,7 @@ class DNS:
     @classmethod
     def read(cls, raw: Mapping[str, Any] | None) -> DNS:
         """Read the ``dns`` object of a configuration or result."""
-        lists = {key: tuple((raw or {}).get(key) or ()) for key in ("nameservers", "search", "options")}
+        lists = {key: _texts((raw or {}).get(key)) for key in ("nameservers", "search", "options")}
         return cls(domain=(raw or {}).get("domain", ""), **lists)
 
     def __bool__(self) -> bool:
@@ -113,8 +113,8 @@ class Result:
             tuple(_interface(item) for item in raw.get("interfaces") or ()),
             tuple(
                 IPConfig(
-                    str(ipaddress.ip_interface(ip["address"])),
-                    ip.get("gateway") or "",
+                    _interface_text(ip["address"]),
+                    _gateway(ip.get("gateway")),
                     _optional(ip.get("interface")),
                 )
                 for ip in raw.get("ips") or ()
@@ -125,9 +125,9 @@ class Result:
 
     @classmethod
     def _read_old(cls, raw: Json) -> Result:
-        families = [raw[key] for key in ("ip4", "ip6") if raw.get(key)]
+        families = [raw[key] for key in ("ip4", "ip6") if raw.get(key) is not None]
         return cls(
-            ips=tuple(IPConfig(ip["ip"], ip.get("gateway") or "") for ip in families),
+            ips=tuple(IPConfig(_interface_text(ip["ip"]), _gateway(ip.get("gateway"))) for ip in families),
             routes=tuple(Route.read(route) for ip in families for route in ip.get("routes") or ()),
             dns=DNS.read(raw.get("dns")),
         )
@@ -160,6 +160,22 @@ class Result:
     def with_interfaces(self, interfaces: Iterable[Interface]) -> Result:
         """This result with other interfaces."""
         return replace(self, interfaces=tuple(interfaces))
+
+
+def _interface_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no address")
+    return str(ipaddress.ip_interface(value))
+
+
+def _gateway(value: Any) -> str:
+    return str(ipaddress.ip_address(value)) if value else ""
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise TypeError(f"{value!r} is no list")
+    return tuple(value or ())
 
 
 def _interface(raw: Json) -> Interface:

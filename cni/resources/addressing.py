@@ -58,6 +58,7 @@ class GatewayAddress(Resource):
         if not self.force:
             raise Conflict(f"{self.link} has {other}, so not {self.address} (forceAddress would replace it)")
         world.host.delete_address(link, other)
+        world.changed(lambda: world.host.add_address(link, other))
 
     def _add(self, world: World, link: Link, wanted: IPInterface) -> None:
         try:

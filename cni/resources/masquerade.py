@@ -6,6 +6,7 @@ does not grow with the pods. Multicast and the pod's own subnet keep their sourc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -111,8 +112,12 @@ class Masquerade(Resource):
 
     def _elements(self, verb: str) -> str:
         into = f"{verb} element {_NFT_FAMILY[self.family]} {TABLE}"
-        comment = f' comment "{self.owner[:120]}"' if verb == "add" else ""
+        comment = f' comment "{self._label()}"' if verb == "add" else ""
         return f"{into} near {{ {self.address} . {self.subnet} }}\n{into} pods {{ {self.address}{comment} }}\n"
+
+    def _label(self) -> str:
+        """The owner without what a rule's syntax would stumble over; nft takes 128 bytes."""
+        return re.sub(r"[^A-Za-z0-9_./-]", "_", self.owner)[:120]
 
     def _remove_elements(self) -> None:
         """Add first, so that deleting what is not there does not fail the transaction."""
@@ -127,7 +132,7 @@ class Masquerade(Resource):
 
     def _lines(self) -> list[str]:
         source = f"-A {CHAIN} -s {self.address}/{32 if self.family == 4 else 128}"
-        comment = f"-m comment --comment {self.owner[:250]}"
+        comment = f"-m comment --comment {self._label()}"
         return [
             f"{source} -d {self.subnet} {comment} -j RETURN",
             f"{source} ! -d {_MULTICAST[self.family]} {comment} -j MASQUERADE",

@@ -34,7 +34,7 @@ class VxlanLink(Resource):
     def ensure(self, world: World) -> None:
         bridge = required(world.host.link(self.bridge), self.bridge)
         link = world.host.link(self.name) or self._created(world)
-        for fault in self._faults(link):
+        for fault in self._faults(world, link):
             raise Conflict(f"{fault}; delete it or choose another VNI")
         if link.bridge != bridge.index:
             world.host.set_link(link, master=bridge.index)
@@ -50,7 +50,7 @@ class VxlanLink(Resource):
         if link is None:
             yield f"VXLAN device {self.name} is missing"
             return
-        yield from self._faults(link)
+        yield from self._faults(world, link)
         bridge = world.host.link(self.bridge)
         if bridge and link.bridge != bridge.index:
             yield f"VXLAN device {self.name} is not a port of {self.bridge}"
@@ -70,12 +70,15 @@ class VxlanLink(Resource):
         place = f", local {self.local}" * bool(self.local) + f", dev {self.dev}" * bool(self.dev)
         return f"VXLAN {self.name}, VNI {self.vni}, UDP port {self.port}{place}, MTU {self.mtu}, on {self.bridge}"
 
-    def _faults(self, link: Link) -> Iterator[str]:
+    def _faults(self, world: World, link: Link) -> Iterator[str]:
         if link.vxlan is None:
             yield f"{self.name} exists on the host and is {link.kind or 'no VXLAN device'}"
             return
         if (link.vxlan.vni, link.vxlan.port) != (self.vni, self.port):
             yield f"{self.name} has VNI {link.vxlan.vni} and UDP port {link.vxlan.port}, not {self.vni} and {self.port}"
+        dev = world.host.link(self.dev) if self.dev else None
+        if dev and link.vxlan.dev != dev.index:
+            yield f"{self.name} is not bound to {self.dev}"
         if self.local and not _same(link.vxlan.local, self.local):
             yield f"{self.name} has local address {link.vxlan.local or 'none'}, not {self.local}"
 
@@ -114,25 +117,27 @@ class FloodList(Resource):
         link = required(world.host.link(self.link), self.link)
         now = world.host.flood_targets(link)
         missing = tuple(vtep for vtep in self.vteps if vtep not in now)
-        world.created(FloodList(self.link, missing))
-        for vtep in missing:
-            world.host.add_flood_target(link, vtep)
-        for vtep in now - set(self.vteps):
-            world.host.delete_flood_target(link, vtep)
+        extra = tuple(now - set(self.vteps))
+        world.changed(lambda: _reflood(world, link, extra, missing))
+        _reflood(world, link, missing, extra)
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.host.link(self.link)
         now = world.host.flood_targets(link) if link else set()
         for vtep in sorted(set(self.vteps) - now):
             yield f"VTEP {vtep} is missing from {self.link}"
-
-    def remove(self, world: World) -> None:
-        link = world.host.link(self.link)
-        for vtep in self.vteps if link else ():
-            world.host.delete_flood_target(required(link, self.link), vtep)
+        for vtep in sorted(now - set(self.vteps)):
+            yield f"{self.link} floods to VTEP {vtep}, which is not among the remotes"
 
     def describe(self) -> str:
         return f"{self.link} floods to {', '.join(self.vteps) or 'no other host'}"
+
+
+def _reflood(world: World, link: Link, added: tuple[str, ...], deleted: tuple[str, ...]) -> None:
+    for vtep in added:
+        world.host.add_flood_target(link, vtep)
+    for vtep in deleted:
+        world.host.delete_flood_target(link, vtep)
 
 
 def _same(one: str, other: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -62,6 +62,10 @@ class World:
     def created(self, resource: Resource) -> None:
         """Remember that this call created a resource, so that a failure takes it back."""
         self.undo.callback(self._take_back, resource)
+
+    def changed(self, back: Callable[[], None]) -> None:
+        """Remember how to change back what is shared, for a failure while no other call runs."""
+        self.undo.callback(lambda: back() if self._lock.alone() else None)
 
     def _take_back(self, resource: Resource) -> None:
         if not resource.shared or self._lock.alone():

@@ -258,7 +258,7 @@ class Allocations(RuleBasedStateMachine):
     def leases_are_who_holds_what(self) -> None:
         leases = {who.container: str(address) for address, who, _ in self.store.all_leases()} if self.number else {}
         assert leases == self.held
-        assert self.store.count("pods", ip_address("10.0.0.0"), ip_address("10.0.0.15")) == len(self.held)
+        assert len(list(self.store.leased("pods", ip_address("10.0.0.0"), ip_address("10.0.0.15")))) == len(self.held)
 
     def teardown(self) -> None:
         self.store.close()
