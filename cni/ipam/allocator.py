@@ -38,8 +38,12 @@ class Allocator:
         return Result(ips=tuple(given), routes=self.config.routes, dns=self.config.dns)
 
     def refuse_exhausted(self) -> None:
-        """Raise RangeExhausted for the first range set without a free address; nothing is written."""
-        for range_set in self.config.sets:
+        """Raise RangeExhausted for the first range set without a free address; nothing is written.
+
+        A set from which one certain address is asked for is not looked at: that it is given is no news.
+        """
+        asked = [item for item in self.config.sets if any(address in item for address in self.config.requested)]
+        for range_set in (item for item in self.config.sets if item not in asked):
             if not any(self._free_in(span, set()) for span in range_set.spans_after(None)):
                 raise RangeExhausted(self._exhausted(range_set))
 
