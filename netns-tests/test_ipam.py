@@ -172,6 +172,12 @@ def test_a_failure_after_the_delegates_add_brings_its_del(settled: Host, pod: Po
     assert reservations(tmp_path) == []
 
 
+def test_a_delegate_too_old_for_the_version_blocks_no_del(settled: Host, pod: Pod, local: dict):
+    newer = local | {"cniVersion": "1.1.0"}
+    assert "host-local" in settled.cni("ADD", newer, pod).failed(1)
+    settled.delete_pod(newer, pod)
+
+
 def test_static_serves_our_bridge(settled: Host, pod: Pod, conf: dict):
     static = conf | {
         "cniVersion": "1.0.0",

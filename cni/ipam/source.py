@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from cni.errors import CniError, DecodingFailure, Delegated, Internal, RangeExhausted, ToolFailed, Unavailable
+from cni.errors import (
+    CniError,
+    DecodingFailure,
+    Delegated,
+    IncompatibleVersion,
+    Internal,
+    RangeExhausted,
+    ToolFailed,
+    Unavailable,
+)
 from cni.ipam.allocator import Allocator
 from cni.ipam.config import IpamConfig
 from cni.kernel import process
@@ -121,8 +130,12 @@ class Delegate(Nothing):
         return answer
 
     def release(self) -> None:
-        """Tell the delegate to release."""
-        self._run("DEL")
+        """Tell the delegate to release; one that does not speak the version never gave anything."""
+        try:
+            self._run("DEL")
+        except Delegated as error:
+            if error.code != IncompatibleVersion.code:
+                raise
 
     def differences(self, store: Store, record: Record, given: Result) -> Iterator[str]:
         """Pass on what the delegate's CHECK says."""
