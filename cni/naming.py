@@ -71,6 +71,17 @@ def vxlan_interface(vni: int) -> str:
     return f"vxlan{vni}"
 
 
+def host_shim(master: str) -> str:
+    """The host's own macvlan on a master, for host access."""
+    name = f"mv-{master}"
+    return name if len(name.encode()) <= 15 else f"mv-{hashlib.sha256(master.encode()).hexdigest()[:12]}"
+
+
+def shim_mac(master_mac: str) -> str:
+    """The shim's MAC: distinct on the wire because its master's is."""
+    return _mac("0e", hashlib.sha256(master_mac.encode()).hexdigest())
+
+
 def _mac(prefix: str, digits: str) -> str:
     text = (prefix + digits)[:12]
     return ":".join(text[i : i + 2] for i in range(0, 12, 2))

@@ -51,10 +51,14 @@ class Node:
 def opened(
     plugin: str, call: Call, conf: Config, enters_pod: bool = False, patience: float = PATIENCE
 ) -> Iterator[Node]:
-    """The node with the call's attachment locked. Raises InvalidNetns before anything is made."""
+    """The node with the call's attachment locked.
+
+    With `enters_pod` the pod's namespace must be there: InvalidNetns before anything is made. Without,
+    it is opened if it is there.
+    """
     attachment = Attachment(conf["name"], call.container, call.ifname)
     _refuse_own_netns(call)
-    netns = Netns(call.netns) if enters_pod else None
+    netns = Netns(call.netns) if enters_pod else Netns.if_there(call.netns)
     try:
         store = Store.open(folder_of(conf), patience)
         world = World(netns, store.lock)

@@ -21,11 +21,12 @@ _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 def chosen_mac(conf: Config, call: Call) -> str:
-    """The MAC somebody asked for, or nothing: runtimeConfig before ``args.cni`` before CNI_ARGS."""
+    """The MAC somebody asked for, or nothing: runtimeConfig, ``args.cni``, CNI_ARGS, the configuration."""
     asked: tuple[tuple[object, str, type[CniError]], ...] = (
         (folded(conf.get("runtimeConfig"), "mac"), "$.runtimeConfig.mac", InvalidConfig),
         (((conf.get("args") or {}).get("cni") or {}).get("mac"), "$.args.cni.mac", InvalidConfig),
         (call.arguments().get("MAC"), "CNI_ARGS: MAC", InvalidEnvironment),
+        (conf.get("mac"), "$.mac", InvalidConfig),
     )
     for value, where, error in asked:
         if value and not (isinstance(value, str) and is_mac(value)):
@@ -33,12 +34,14 @@ def chosen_mac(conf: Config, call: Call) -> str:
     return next((str(value).lower().replace("-", ":") for value, _, _ in asked if value), "")
 
 
-def with_gateways(lease: Result) -> Result:
-    """A lease whose addresses all name a gateway: by default the first address of their subnet.
+def with_gateways(lease: Result, named: tuple[str, ...] = ()) -> Result:
+    """A lease whose addresses all name a gateway: of `named` the one of their family, else the lease's own,
+    else the first address of their subnet.
 
     Raises InvalidConfig where that is the pod's own address, or the subnet has no other.
     """
-    ips = (replace(ip, gateway=ip.gateway or _first_of_subnet(ip)) for ip in lease.ips)
+    by_family: dict[int, str] = {ipaddress.ip_address(text).version: text for text in named}
+    ips = (replace(ip, gateway=by_family.get(ip.family) or ip.gateway or _first_of_subnet(ip)) for ip in lease.ips)
     return replace(lease, ips=tuple(ips))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol
 
-from cni import engine
+from cni import engine, uplink
 from cni.errors import (
     AlreadyAttached,
     CniError,
@@ -20,18 +20,16 @@ from cni.errors import (
     Unavailable,
 )
 from cni.ipam.config import TYPE as OWN_IPAM
-from cni.ipam.config import IpamConfig
-from cni.ipam.source import Delegate, Nothing, Own, Source
+from cni.ipam.source import Delegate, Nothing, Source
 from cni.kernel import netfilter
 from cni.kernel.netns import link_exists
 from cni.kernel.process import uninterrupted
 from cni.naming import Attachment
 from cni.node import Node, folder_of, opened
-from cni.overlay import uplink
 from cni.protocol.call import Call
 from cni.protocol.config import Config, validate, version_of
 from cni.protocol.result import Result
-from cni.resources import Host, Plan, Uplink, UplinkQuery, World, decode, encode
+from cni.resources import Host, Plan, Resource, Uplink, UplinkQuery, decode, encode
 from cni.state import Record, Store, refuse_unwritable
 
 Deliver = Callable[[dict[str, Any]], None]
@@ -42,7 +40,7 @@ _ANY_MTU = 65535
 class PluginConfig(Protocol):
     """What a plugin accepts. `uplink` and `rules` say what `plan` must know of the host: the link
     traffic leaves by, and the rule backend (a wish, empty for the node's own); None for neither.
-    `links` must exist for an ADD to succeed.
+    `links` must exist for an ADD to succeed; `minds_others` asks for what other attachments have.
     """
 
     ipam: Source
@@ -50,6 +48,7 @@ class PluginConfig(Protocol):
     rules: str | None
     links: tuple[str, ...]
     enters_pod: ClassVar[bool]
+    minds_others: ClassVar[bool]
 
     @classmethod
     def read(cls, conf: Config, call: Call) -> PluginConfig: ...
@@ -64,23 +63,20 @@ class Plugin(Protocol):
     def plan(self, config: Any, attachment: Attachment, lease: Result, host: Host) -> Plan: ...
 
 
-def source_of(conf: Config, call: Call) -> Source:
-    """Where a configuration's addresses come from: us, a delegate, or nowhere."""
-    ipam = conf.get("ipam") or {}
-    if not ipam:
-        return Nothing()
-    return Own(IpamConfig.read(conf, call)) if ipam.get("type", OWN_IPAM) == OWN_IPAM else Delegate(conf, call)
-
-
 def sweep(plugin: Plugin, stale: list[Record], call: Call) -> list[str]:
     """Detach records without their netns; a line for each that failed or is in another call's hands."""
     return [line for record in stale for line in _swept(plugin, record, call)]
 
 
-def survey(world: World, config: PluginConfig, netns: str) -> Host:
+def survey(node: Node, config: PluginConfig, netns: str) -> Host:
     """Read what a plan may know of the node."""
-    found = uplink.find(world.host, config.uplink) if config.uplink else None
-    return Host(netns, found, netfilter.choose(config.rules) if config.rules is not None else "")
+    query, world = config.uplink, node.world
+    return Host(
+        netns=netns,
+        uplink=uplink.find(world.pod if query.in_pod else world.host, query) if query else None,
+        rules=netfilter.choose(config.rules) if config.rules is not None else "",
+        others=tuple(_others(node)) if config.minds_others else (),
+    )
 
 
 def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
@@ -88,7 +84,7 @@ def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
     config = _configured(plugin, call, conf)
     with opened(plugin.name, call, conf, config.enters_pod) as node:
         _make_way(node, call)
-        host = survey(node.world, config, call.netns)
+        host = survey(node, config, call.netns)
         record = Record(node.attachment, plugin.name, call.netns, call.pod, conf)
         try:
             lease = config.ipam.reserve(node.store, record)
@@ -170,6 +166,12 @@ VERBS: dict[str, Callable[[Plugin, Call, Config, Deliver], None]] = {
 }
 
 
+def _others(node: Node) -> Iterator[tuple[Attachment, Resource]]:
+    for record in node.store.records(plugin=node.plugin):
+        if record.attachment != node.attachment:
+            yield from ((record.attachment, decode(raw)) for raw in record.resources)
+
+
 def _configured(plugin: Plugin, call: Call, conf: Config) -> PluginConfig:
     validate(conf, plugin.name)
     return plugin.Config.read(conf, call)
@@ -228,7 +230,7 @@ def _releaser(conf: Config, call: Call) -> Source:
 
 def _swept(plugin: Plugin, record: Record, call: Call) -> Iterator[str]:
     _, container, ifname = record.attachment
-    stale = call.having(container=container, ifname=ifname, netns="")
+    stale = call.having(container=container, ifname=ifname, netns=record.netns)
     try:
         with opened(plugin.name, stale, record.config, patience=1) as node:
             if node.record:

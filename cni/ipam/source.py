@@ -20,16 +20,17 @@ from cni.errors import (
     Delegated,
     IncompatibleVersion,
     Internal,
+    InvalidConfig,
     RangeExhausted,
     ToolFailed,
     Unavailable,
 )
 from cni.ipam.allocator import Allocator
-from cni.ipam.config import IpamConfig
+from cni.ipam.config import TYPE, IpamConfig
 from cni.kernel import process
 from cni.naming import Attachment
 from cni.protocol.call import Call, is_name
-from cni.protocol.config import Config
+from cni.protocol.config import Config, listed
 from cni.protocol.result import Result
 from cni.state import Record, Store
 
@@ -188,6 +189,23 @@ class Delegate(Nothing):
             "CNI_COMMAND": command, "CNI_CONTAINERID": self.call.container, "CNI_NETNS": self.call.netns,
             "CNI_IFNAME": self.call.ifname, "CNI_ARGS": self.call.args, "CNI_PATH": ":".join(self.call.path),
         }  # fmt: skip
+
+
+def source_of(conf: Config, call: Call) -> Source:
+    """Where a configuration's addresses come from: the flat form, our IPAM, a delegate, or nowhere."""
+    ipam = conf.get("ipam") or {}
+    if "ip" in conf:
+        return Own(_flat(conf))
+    if not ipam:
+        return Nothing()
+    return Own(IpamConfig.read(conf, call)) if ipam.get("type", TYPE) == TYPE else Delegate(conf, call)
+
+
+def _flat(conf: Config) -> IpamConfig:
+    """The documents' flat form: the pod's own address and its gateway, without an ``ipam`` section."""
+    if conf.get("ipam"):
+        raise InvalidConfig("$.ip: excludes ipam")
+    return IpamConfig.fixed(listed(conf["ip"]), listed(conf.get("gateway")))
 
 
 def _answer(plugin: str, code: int, stdout: str, stderr: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pyroute2.iproute.linux import IPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
 from cni.errors import KernelRefused
-from cni.kernel.view import MAIN_TABLE, HeldAddress, IPInterface, KernelRoute, Link, Vxlan
+from cni.kernel.view import MAIN_TABLE, HeldAddress, IPInterface, KernelRoute, Link, Under, Vxlan
 from cni.naming import IPAddress
 
 _IFF_UP, _IFF_PROMISC = 0x1, 0x100
@@ -20,6 +20,7 @@ _IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x02, 0x08, 0x40
 _NTF_SELF, _FLOOD_STATE, _ALL_ZERO = 0x02, 0x80 | 0x40, "00:00:00:00:00:00"
 _RTNH_F_ONLINK = 4
 _FAMILY = {4: 2, 6: 10}
+_NO_NSID = (-1, 0xFFFFFFFF)
 _DUMP_TRIES = 5
 
 
@@ -72,6 +73,17 @@ class Rtnl:
                 "add", kind="vxlan", ifname=name, mtu=mtu,
                 vxlan_id=vxlan.vni, vxlan_port=vxlan.port, vxlan_learning=1, **placed,
             )  # fmt: skip
+
+    def create_macvlan(self, name: str, mac: str, mtu: int, under: Under, settings: dict[str, Any]) -> None:
+        """Create a macvlan here, under its final name, on a link that may be in another namespace.
+
+        The request is made in the new link's own namespace, so its name meets only names of that
+        namespace on every kernel. `settings` are macvlan_mode and macvlan_bc_queue_len.
+        """
+        elsewhere = {} if under.netns_fd is None else {"link_netnsid": self._nsid(under.netns_fd)}
+        placed = {"link": under.index, **elsewhere, **({"address": mac} if mac else {})}
+        with _asking(f"create macvlan {name}"):
+            self._ip.link("add", kind="macvlan", ifname=name, mtu=mtu, **placed, **settings)
 
     def set_link(self, link: Link, **settings: Any) -> None:
         """Change a link: state, mtu, master, address, as pyroute2 names them."""
@@ -132,6 +144,18 @@ class Rtnl:
         with _asking(f"add route {route.dst}{via} dev {link.name}"):
             self._ip.route("add", **wanted)
 
+    def delete_route(self, link: Link, dst: str) -> None:
+        """Remove a route of the main table through a link; one that is gone already is removed."""
+        family = _FAMILY[ipaddress.ip_network(dst).version]
+        with _asking(f"remove route {dst} dev {link.name}", tolerate=errno.ESRCH):
+            self._ip.route("del", family=family, dst=dst, oif=link.index, table=MAIN_TABLE)
+
+    def add_neighbour(self, link: Link, address: str, mac: str) -> None:
+        """Make a neighbour known for good, replacing what was learned."""
+        family = _FAMILY[ipaddress.ip_address(address).version]
+        with _asking(f"add neighbour {address} {mac} dev {link.name}"):
+            self._ip.neigh("replace", family=family, dst=address, lladdr=mac, ifindex=link.index, state="permanent")
+
     def way_to(self, address: IPAddress) -> int:
         """The index of the link packets to an address leave by, or 0."""
         try:
@@ -177,6 +201,15 @@ class Rtnl:
         if link is None:
             raise KernelRefused(f"{name} vanished while it was being made", errno.ENODEV)
         return link
+
+    def _nsid(self, fd: int) -> int:
+        """The number this namespace knows another by; rtnetlink gives it one at the first use."""
+        known = self._ip.get_netnsid(fd=fd)["nsid"]
+        if known in _NO_NSID:
+            with _asking("number a namespace", tolerate=errno.EEXIST):
+                self._ip.set_netnsid(fd=fd)
+            known = self._ip.get_netnsid(fd=fd)["nsid"]
+        return int(known)
 
     def _one_link(self, **which: Any) -> Link | None:
         try:
@@ -241,6 +274,9 @@ def _link(message: Any) -> Link:
         isolated=_flag(port, "isolated"),
         neigh_suppress=_flag(port, "neigh_suppress"),
         vxlan=_vxlan(message.get(("linkinfo", "data"))) if kind == "vxlan" else None,
+        parent=message.get("link") or 0,
+        alias=message.get("ifalias") or "",
+        macvlan_mode=str(message.get(("linkinfo", "data", "macvlan_mode")) or "") if kind == "macvlan" else "",
     )
 
 

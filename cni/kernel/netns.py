@@ -11,7 +11,8 @@ from pathlib import Path
 
 from cni.errors import InvalidNetns, KernelRefused
 
-_OWN = "/proc/thread-self/ns/net"
+#: The namespace of the thread that opens it.
+OWN = "/proc/thread-self/ns/net"
 _CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703
 
@@ -30,6 +31,14 @@ class Netns:
             os.close(self.fd)
             raise InvalidNetns(f"CNI_NETNS: {path!r} is not a network namespace")
 
+    @classmethod
+    def if_there(cls, path: str) -> Netns | None:
+        """Open a namespace by path, or None where there is none any more."""
+        try:
+            return cls(path)
+        except InvalidNetns:
+            return None
+
     def close(self) -> None:
         """Close the handle."""
         os.close(self.fd)
@@ -37,7 +46,7 @@ class Netns:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Be in this namespace: sockets and /proc/sys/net files opened meanwhile belong to it."""
-        home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+        home = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
         try:
             _setns(self.fd)
             try:
@@ -57,7 +66,7 @@ def _is_network_namespace(fd: int) -> bool:
 def is_own(path: str) -> bool:
     """Whether a path leads to the namespace this thread is in; one that leads nowhere does not."""
     try:
-        mine, its = Path(_OWN).stat(), Path(path).stat()
+        mine, its = Path(OWN).stat(), Path(path).stat()
     except OSError:
         return False
     return (mine.st_dev, mine.st_ino) == (its.st_dev, its.st_ino)

@@ -22,8 +22,20 @@ class Vxlan:
 
 
 @dataclass(frozen=True)
+class Under:
+    """The link a macvlan stands on; `netns_fd` None means the same namespace."""
+
+    index: int
+    netns_fd: int | None
+
+
+@dataclass(frozen=True)
 class Link:
-    """A network device as the kernel shows it now. `bridge` is the master's index, or 0."""
+    """A network device as the kernel shows it now.
+
+    `bridge` is the index of the bridge it is a port of, `parent` that of the link under it (which may be
+    in another namespace), 0 for none.
+    """
 
     index: int
     name: str
@@ -38,6 +50,9 @@ class Link:
     isolated: bool
     neigh_suppress: bool
     vxlan: Vxlan | None
+    parent: int
+    alias: str
+    macvlan_mode: str
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class VxlanConfig:
     @property
     def uplink(self) -> UplinkQuery:
         """How to find the link the tunnel leaves by."""
-        return UplinkQuery(self.dev, self.local, (self.remotes or ("",))[0], "$.vxlan")
+        return UplinkQuery(self.dev, self.local, (self.remotes or ("",))[0])
 
     @property
     def overhead(self) -> int:

@@ -90,6 +90,11 @@ def folded(mapping: Mapping[str, Any] | None, key: str) -> Any:
     return None
 
 
+def listed(value: str | list[str] | None) -> list[str]:
+    """A key that takes one text or a list of them, as a list."""
+    return [value] if isinstance(value, str) else list(value or ())
+
+
 def _load(name: str) -> dict[str, Any]:
     return dict(json.loads((PLUGINS / name).read_text()))
 

@@ -32,7 +32,7 @@ def _address(value: object) -> bool:
 
 @CHECKER.checks("mac", raises=ValueError)
 def _mac(value: object) -> bool:
-    if isinstance(value, str) and not is_mac(value):
+    if isinstance(value, str) and value and not is_mac(value):
         raise ValueError(f"{value!r} is not a unicast MAC address")
     return True
 
@@ -46,6 +46,6 @@ def _name(value: object) -> bool:
 
 @CHECKER.checks("ifname", raises=InvalidConfig)
 def _ifname(value: object) -> bool:
-    if isinstance(value, str):
+    if isinstance(value, str) and value:
         refuse_bad_ifname(value, "interface", InvalidConfig)
     return True

@@ -3,6 +3,7 @@
 from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, PodRoute, PodSysctl
 from cni.resources.base import Resource, decode, encode
 from cni.resources.links import Bridge, PodLink, VethPair
+from cni.resources.macvlan import HostRoute, HostShim, Macvlan, PodNeighbour
 from cni.resources.masquerade import Masquerade, MasqueradeRules
 from cni.resources.plan import Host, Plan, Uplink, UplinkQuery
 from cni.resources.readiness import Announcement, Forwarding, Settled
@@ -16,12 +17,16 @@ __all__ = [
     "Forwarding",
     "GatewayAddress",
     "Host",
+    "HostRoute",
+    "HostShim",
     "HostSysctl",
+    "Macvlan",
     "Masquerade",
     "MasqueradeRules",
     "Plan",
     "PodAddress",
     "PodLink",
+    "PodNeighbour",
     "PodRoute",
     "PodSysctl",
     "Resource",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cni.naming import Attachment
 from cni.protocol.result import Result
 from cni.resources.base import Resource
 
@@ -18,34 +19,39 @@ class Plan:
 
 @dataclass(frozen=True)
 class Uplink:
-    """The host link an attachment's traffic leaves by; `mtu` in bytes."""
+    """The link an attachment's traffic leaves by, with its addresses; `mtu` in bytes."""
 
     name: str
     mtu: int
+    mac: str = ""
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class UplinkQuery:
     """How to find the uplink: by `dev`, else by who holds `local`, else by the way to `remote`,
-    else the default route. `where` is the JSON path to blame.
+    else the default route; `in_pod` looks in the pod's namespace. `where` is the JSON path of `dev`.
     """
 
     dev: str = ""
     local: str = ""
     remote: str = ""
-    where: str = "$"
+    where: str = "$.vxlan.dev"
+    in_pod: bool = False
 
 
 @dataclass(frozen=True)
 class Host:
     """What a plan may know of the node, read before planning so that planning stays pure.
 
-    `netns` is the pod's namespace path, `rules` the rule backend in use (see kernel/netfilter).
+    `netns` is the pod's namespace path, `rules` the rule backend in use (see kernel/netfilter), `others`
+    what the plugin's other attachments on this node have, where the configuration asks for it.
     """
 
     netns: str = ""
     uplink: Uplink | None = None
     rules: str = ""
+    others: tuple[tuple[Attachment, Resource], ...] = ()
 
     @property
     def mtu(self) -> int:

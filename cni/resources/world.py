@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cni.errors import InvalidNetns
 from cni.kernel.files import LockFile
-from cni.kernel.netns import Netns
+from cni.kernel.netns import OWN, Netns
 
 if TYPE_CHECKING:
     from cni.kernel.netlink import Rtnl
@@ -58,6 +59,15 @@ class World:
         """Hold what calls must do one after another, such as look at rules and then change them."""
         with self._lock.exclusive(hashlib.sha256(what.encode()).hexdigest(), what):
             yield
+
+    @contextmanager
+    def host_netns(self) -> Iterator[int]:
+        """A descriptor of the host's namespace, for requests made in the pod's."""
+        fd = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     def created(self, resource: Resource) -> None:
         """Remember that this call created a resource, so that a failure takes it back."""

@@ -1,4 +1,4 @@
-"""The host link an attachment's traffic leaves by, which decides its MTU."""
+"""The link an attachment's traffic leaves by, which decides its MTU."""
 
 from __future__ import annotations
 
@@ -19,14 +19,19 @@ def find(host: Rtnl, query: UplinkQuery) -> Uplink | None:
     Raises InvalidConfig where the configuration names a link or address this host lacks.
     """
     link = _named(host, query) or _towards(host, query) or _default(host)
-    return Uplink(link.name, link.mtu) if link else None
+    if link is None:
+        return None
+    held = (item.interface.ip for item in host.addresses(link))
+    return Uplink(link.name, link.mtu, link.mac, tuple(str(address) for address in held))
 
 
 def _named(host: Rtnl, query: UplinkQuery) -> Link | None:
     if query.dev:
         link = host.link(query.dev)
         if link is None:
-            raise InvalidConfig(f"{query.where}.dev: this host has no link {query.dev!r}")
+            raise InvalidConfig(
+                f"{query.where}: {'the pod' if query.in_pod else 'this host'} has no link {query.dev!r}"
+            )
         return link
     return _holding(host, query) if query.local else None
 
@@ -36,7 +41,7 @@ def _holding(host: Rtnl, query: UplinkQuery) -> Link:
     for link in host.links():
         if local in (held.interface.ip for held in host.addresses(link)):
             return link
-    raise InvalidConfig(f"{query.where}.local: no link of this host holds {query.local}")
+    raise InvalidConfig(f"$.vxlan.local: no link of this host holds {query.local}")
 
 
 def _towards(host: Rtnl, query: UplinkQuery) -> Link | None:

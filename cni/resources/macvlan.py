@@ -1,0 +1,188 @@
+"""macvlan: a pod's own MAC on a physical link, and the host's way to such pods.
+
+Source: the kernel's Documentation/networking and drivers/net/macvlan.c. A host cannot reach macvlans
+through the link they stand on; a shim, a macvlan of the host's own on the same link, can.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cni.errors import Conflict, KernelRefused
+from cni.kernel import sysctl
+from cni.kernel.view import MAIN_TABLE, SCOPE_LINK, KernelRoute, Link, Under
+from cni.resources.base import Resource
+from cni.resources.links import required
+from cni.resources.world import World
+
+
+@dataclass(frozen=True)
+class Macvlan(Resource):
+    """A macvlan born in the pod's namespace under its final name, MAC and MTU.
+
+    `mac` empty keeps what the kernel gives: passthru has its master's. `owner` marks the link (its
+    alias) as ours; with neither our MAC nor our mark an interface of that name is somebody else's and is
+    never deleted. `in_pod`: the master is in the pod's namespace.
+    """
+
+    name: str
+    master: str
+    mode: str
+    mac: str
+    mtu: int
+    queue: int
+    in_pod: bool
+    owner: str
+
+    def ensure(self, world: World) -> None:
+        master = self._master(world)
+        if master is None:
+            raise Conflict(f"master {self.master} is gone")
+        if not master.up:
+            raise Conflict(f"master {self.master} is down; a macvlan on it cannot go up")
+        self._create(world, master)
+        world.created(self)
+        world.pod.set_link(required(world.pod.link(self.name), self.name), ifalias=self.owner)
+
+    def differences(self, world: World) -> Iterator[str]:
+        master, link = self._master(world), world.pod.link(self.name)
+        if master is None:
+            yield f"master {self.master} is missing"
+        elif not master.up:
+            yield f"master {self.master} is down"
+        if link is None:
+            return
+        if link.kind != "macvlan":
+            yield f"{self.name} is {link.kind or 'a physical link'}, not a macvlan"
+        elif link.macvlan_mode != self.mode:
+            yield f"{self.name} is in mode {link.macvlan_mode}, not {self.mode}"
+        if master and link.parent != master.index:
+            yield f"{self.name} stands on another master than {self.master}"
+
+    def remove(self, world: World) -> None:
+        link = world.pod.link(self.name) if world.netns else None
+        if link and link.kind == "macvlan" and (link.alias == self.owner or (self.mac and link.mac == self.mac)):
+            world.pod.delete_link(link)
+
+    def describe(self) -> str:
+        place = "the pod" if self.in_pod else "the host"
+        return f"macvlan {self.name} in the pod on {self.master} of {place}, mode {self.mode}, {self.mac or 'its MAC'}, MTU {self.mtu}"
+
+    def _master(self, world: World) -> Link | None:
+        return (world.pod if self.in_pod else world.host).link(self.master)
+
+    def _create(self, world: World, master: Link) -> None:
+        settings = {"macvlan_mode": self.mode, **({"macvlan_bc_queue_len": self.queue} if self.queue else {})}
+        try:
+            with world.host_netns() as host:
+                under = Under(master.index, None if self.in_pod else host)
+                world.pod.create_macvlan(self.name, self.mac, self.mtu, under, settings)
+        except KernelRefused as error:
+            self._explain(world, error)
+            raise
+
+    def _explain(self, world: World, error: KernelRefused) -> None:
+        if error.errno == errno.EEXIST and world.pod.link(self.name):
+            path = world.netns.path if world.netns else "the pod"
+            raise Conflict(f"{self.name} exists already in {path}; it is left as it is")
+        if error.errno == errno.EINVAL:
+            raise Conflict(
+                f"{self.master} is taken: passthru needs a master without other macvlans, and shares it with none"
+            )
+
+
+@dataclass(frozen=True)
+class HostShim(Resource):
+    """The host's own macvlan on a master: how the host and pods on that master reach each other.
+
+    It answers ARP for the host's addresses only towards what is routed through it (arp_filter), so hosts
+    on the wire do not learn its MAC.
+    """
+
+    name: str
+    mac: str
+    master: str
+    shared = True
+    retires = True
+
+    def ensure(self, world: World) -> None:
+        link = world.host.link(self.name) or self._created(world)
+        sysctl.write(f"net.ipv4.conf.{self.name.replace('.', '%')}.arp_filter", "1")
+        if not link.up:
+            world.host.set_link(link, state="up")
+
+    def differences(self, world: World) -> Iterator[str]:
+        link = world.host.link(self.name)
+        if link is None:
+            yield f"host access link {self.name} is missing"
+        elif not link.up:
+            yield f"host access link {self.name} is down"
+
+    def remove(self, world: World) -> None:
+        link = world.host.link(self.name)
+        if link and link.kind == "macvlan":
+            world.host.delete_link(link)
+
+    def describe(self) -> str:
+        return f"host access through macvlan {self.name} on {self.master}"
+
+    def _created(self, world: World) -> Link:
+        master = required(world.host.link(self.master), self.master)
+        try:
+            under = Under(master.index, None)
+            world.host.create_macvlan(self.name, self.mac, master.mtu, under, {"macvlan_mode": "bridge"})
+            world.created(self)
+        except KernelRefused as error:
+            if error.errno != errno.EEXIST:
+                raise
+        return required(world.host.link(self.name), self.name)
+
+
+@dataclass(frozen=True)
+class HostRoute(Resource):
+    """The host's route to one pod address (/32 or /128) through a link of the host."""
+
+    link: str
+    dst: str
+
+    def ensure(self, world: World) -> None:
+        link = required(world.host.link(self.link), self.link)
+        try:
+            world.host.add_route(link, KernelRoute(self.dst, "", MAIN_TABLE, 0, 0, 0, SCOPE_LINK), onlink=False)
+            world.created(self)
+        except KernelRefused as error:
+            if error.errno != errno.EEXIST:
+                raise
+            raise Conflict(f"this host has another route to {self.dst} already") from None
+
+    def differences(self, world: World) -> Iterator[str]:
+        link = world.host.link(self.link)
+        family = ipaddress.ip_network(self.dst).version
+        if not link or self.dst not in (route.dst for route in world.host.routes(link, family)):
+            yield f"host route {self.dst} dev {self.link} is missing"
+
+    def remove(self, world: World) -> None:
+        link = world.host.link(self.link)
+        if link:
+            world.host.delete_route(link, self.dst)
+
+    def describe(self) -> str:
+        return f"route {self.dst} dev {self.link} on the host"
+
+
+@dataclass(frozen=True)
+class PodNeighbour(Resource):
+    """A neighbour the pod knows for good: ND finds the host only through the link that has its address."""
+
+    link: str
+    address: str
+    mac: str
+
+    def ensure(self, world: World) -> None:
+        world.pod.add_neighbour(required(world.pod.link(self.link), self.link), self.address, self.mac)
+
+    def describe(self) -> str:
+        return f"neighbour {self.address} at {self.mac} dev {self.link} in the pod"
