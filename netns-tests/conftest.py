@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from lab import Host, Lab, Pod
+from lab import Host, Lab, Pod, Site
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -58,3 +58,26 @@ def settled(lab: Lab, conf: dict) -> Iterator[Host]:
     before = host.snapshot()
     yield host
     assert host.snapshot() == before
+
+
+@pytest.fixture
+def net() -> dict:
+    """A macvlan network on the wire of `site`; tests change what they are about."""
+    span = {"subnet": "192.0.2.0/24", "rangeStart": "192.0.2.100", "rangeEnd": "192.0.2.199", "gateway": "192.0.2.1"}
+    return {"cniVersion": "1.1.0", "name": "physical", "type": "macvlan", "master": "eth0", "ipam": span}
+
+
+@pytest.fixture
+def dual(net: dict) -> dict:
+    """The same with IPv4 and IPv6 addresses."""
+    six = {"subnet": "fd00:2::/64", "rangeStart": "fd00:2::100", "rangeEnd": "fd00:2::199"}
+    return net | {"ipam": {"ranges": [[net["ipam"]], [six]]}}
+
+
+@pytest.fixture
+def site(lab: Lab) -> Iterator[Site]:
+    """A node on a physical network; nothing may be left on it."""
+    made = lab.site()
+    before = made.host.snapshot()
+    yield made
+    assert made.host.snapshot() == before

@@ -10,6 +10,8 @@ import itertools
 import json
 import os
 import subprocess
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +34,14 @@ def sh(*argv: object, check: bool = True, **options: Any) -> subprocess.Complete
     if check and done.returncode:
         raise AssertionError(f"{' '.join(map(str, argv))} -> {done.returncode}\n{done.stdout}{done.stderr}")
     return done
+
+
+def eventually(seen: Callable[[], Any], seconds: float = 10) -> Any:
+    """Ask until the answer is true, with a bound; the last answer."""
+    deadline = time.monotonic() + seconds
+    while not (answer := seen()) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return answer
 
 
 @dataclass
@@ -196,6 +206,19 @@ class Pod(Namespace):
 
 
 @dataclass
+class Site:
+    """A node and another machine on one physical network, and the switch (.1) between them."""
+
+    host: Host
+    outside: Host
+    switch: Namespace
+
+    def hairpin(self, on: bool) -> None:
+        """Whether the switch sends frames back to the node's port, as vepa needs."""
+        sh("bridge", "-n", self.switch.name, "link", "set", "dev", "port11", "hairpin", "on" if on else "off")
+
+
+@dataclass
 class Lab:
     """Hosts and pods made for one test."""
 
@@ -207,7 +230,7 @@ class Lab:
     def pod(self) -> Pod:
         return self.add(Pod(f"pod{next(_NUMBERS)}"))
 
-    def underlay(self, *hosts: Host, mtu: int = 1500, subnet: str = "192.0.2", first: int = 11) -> None:
+    def underlay(self, *hosts: Host, mtu: int = 1500, subnet: str = "192.0.2", first: int = 11) -> Namespace:
         """Join hosts by a switch: each gets `eth0` with .11, .12, … and a default route to .1."""
         switch = Namespace(f"switch{next(_NUMBERS)}")
         self.add(switch)
@@ -216,6 +239,17 @@ class Lab:
         sh("ip", "-n", switch.name, "link", "set", "sw0", "up")
         for number, host in enumerate(hosts, first):
             self._wire(switch, host, number, subnet, mtu)
+        return switch
+
+    def site(self) -> Site:
+        """A node (.11) and an outsider (.12) on one wire, with IPv6, once traffic passes."""
+        host, outside = self.host(), self.host()
+        switch = self.underlay(host, outside)
+        sh("ip", "-n", switch.name, "addr", "add", "fd00:2::1/64", "dev", "sw0", "nodad")
+        for number, member in enumerate((host, outside), 11):
+            sh("ip", "-n", member.name, "addr", "add", f"fd00:2::{number}/64", "dev", "eth0", "nodad")
+        assert eventually(lambda: outside.pings("192.0.2.11", 1) and outside.pings("fd00:2::11", 1))
+        return Site(host, outside, switch)
 
     def close(self) -> None:
         for namespace in reversed(self.made):
