@@ -146,7 +146,7 @@ def test_without_ipam_the_pod_has_a_link_and_no_address(site: Site, pod: Pod, ne
 
 def test_host_local_gives_addresses_and_gets_them_back(site: Site, pod: Pod, net: dict):
     folder = site.host.folder / "host-local"
-    foreign = net | {"ipam": {**net["ipam"], "type": "host-local", "dataDir": str(folder)}}
+    foreign = net | {"cniVersion": "1.0.0", "ipam": {**net["ipam"], "type": "host-local", "dataDir": str(folder)}}
     result = site.host.add(foreign, pod)
     assert (folder / "physical/192.0.2.100").exists()
     assert pod.link("eth0")["address"] == "0a:58:c0:00:02:64"
@@ -158,7 +158,8 @@ def test_host_local_gives_addresses_and_gets_them_back(site: Site, pod: Pod, net
 
 def test_static_gives_the_address_and_routes_it_names(site: Site, pod: Pod, net: dict):
     fixed = {"address": "192.0.2.55/24", "gateway": "192.0.2.1"}
-    foreign = net | {"ipam": {"type": "static", "addresses": [fixed], "routes": [{"dst": "0.0.0.0/0"}]}}
+    ipam = {"type": "static", "addresses": [fixed], "routes": [{"dst": "0.0.0.0/0"}]}
+    foreign = net | {"cniVersion": "1.0.0", "ipam": ipam}
     result = site.host.add(foreign, pod)
     assert (pod.addresses("eth0"), way_out(pod)) == ({"192.0.2.55/24"}, ["192.0.2.1"])
     site.host.check(foreign, pod, result).ok()
