@@ -44,6 +44,18 @@ def eventually(seen: Callable[[], Any], seconds: float = 10) -> Any:
     return answer
 
 
+def environment(verb: str, pod: Pod | None, container: str = "", ifname: str = "eth0") -> dict[str, str]:
+    """The environment a runtime gives a plugin."""
+    return {
+        "CNI_COMMAND": verb,
+        "CNI_CONTAINERID": container or (pod.container if pod else "unknown"),
+        "CNI_NETNS": pod.path if pod else "",
+        "CNI_IFNAME": ifname,
+        "CNI_PATH": f"{BIN_DIR}:{REFERENCE_DIR}",
+        "PATH": os.environ["PATH"],
+    }
+
+
 @dataclass
 class Answer:
     """What a plugin said: exit code, the one JSON document on stdout, stderr."""
@@ -146,17 +158,18 @@ class Host(Namespace):
         """One call of an executable, as a runtime makes it. `env` overrides; an empty value unsets."""
         text = conf if isinstance(conf, str) else json.dumps(conf)
         name = plugin or (conf["type"] if isinstance(conf, dict) else "bridge-vxlan")
-        environ = {
-            "CNI_COMMAND": verb,
-            "CNI_CONTAINERID": container or (pod.container if pod else "unknown"),
-            "CNI_NETNS": pod.path if pod else "",
-            "CNI_IFNAME": ifname,
-            "CNI_PATH": f"{BIN_DIR}:{REFERENCE_DIR}",
-            "PATH": os.environ["PATH"],
-            **env,
-        }
+        environ = environment(verb, pod, container, ifname) | env
         done = self.run(bin_dir / name, input=text, env={k: v for k, v in environ.items() if v}, check=False)
         return Answer(done.returncode, done.stdout, done.stderr)
+
+    def started(self, conf: dict[str, Any], pod: Pod) -> subprocess.Popen[str]:
+        """An ADD that has its configuration and runs."""
+        command, pipes = [*self.prefix(), str(BIN_DIR / conf["type"])], dict.fromkeys(("stdin", "stdout", "stderr"), -1)
+        process = subprocess.Popen(command, env=environment("ADD", pod), text=True, **pipes)
+        assert process.stdin
+        process.stdin.write(json.dumps(conf))
+        process.stdin.close()
+        return process
 
     def add(self, conf: dict[str, Any], pod: Pod, **options: Any) -> dict[str, Any]:
         """ADD that must succeed."""
