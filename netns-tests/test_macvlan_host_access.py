@@ -31,6 +31,14 @@ def host_routes(host: Host, link: str) -> set[str]:
     return {route["dst"] for route in routes if route.get("dev") == link and not route["dst"].startswith("fe80")}
 
 
+def wired(lab: Lab, host: Host, name: str, address: str) -> None:
+    """One more link of the host, to a wire of its own."""
+    far = lab.pod()
+    host.run("ip", "link", "add", name, "up", "type", "veth", "peer", "name", "wire", "netns", far.name)
+    far.run("ip", "link", "set", "wire", "up")
+    host.run("ip", "addr", "add", address, "dev", name)
+
+
 @pytest.mark.parametrize("family", [0, 1], ids=["IPv4", "IPv6"])
 def test_without_host_access_host_and_pod_do_not_reach_each_other(site: Site, pod: Pod, dual: dict, family: int):
     site.host.add(dual, pod)
@@ -137,9 +145,8 @@ def test_two_networks_on_one_master_share_its_shim(site: Site, lab: Lab, shared:
 
 
 def test_two_masters_have_two_shims(site: Site, lab: Lab, shared: dict):
-    site.host.run("ip", "link", "add", "phy0", "up", "type", "veth", "peer", "name", "wire0")
-    site.host.run("ip", "link", "set", "wire0", "up")
-    site.host.run("ip", "addr", "add", "198.51.100.1/24", "dev", "phy0")
+    """The host has an address on each wire; to a pod it speaks from the one that pod's subnet has."""
+    wired(lab, site.host, "phy0", "198.51.100.1/24")
     one, two = lab.pod(), lab.pod()
     second = shared | {"name": "second", "master": "phy0", "ipam": {"subnet": "198.51.100.0/24"}}
     site.host.add(shared, one)
@@ -155,9 +162,7 @@ def test_two_masters_have_two_shims(site: Site, lab: Lab, shared: dict):
 @pytest.mark.parametrize("pair", [("fifteen-bytes-a", "fifteen-bytes-b"), ("dotted.100", "dotted.200")], ids=str)
 def test_masters_of_any_name_have_shims_of_their_own(host: Host, lab: Lab, shared: dict, pair: tuple[str, str]):
     for number, name in enumerate(pair):
-        host.run("ip", "link", "add", name, "up", "type", "veth", "peer", "name", f"wire{number}")
-        host.run("ip", "link", "set", f"wire{number}", "up")
-        host.run("ip", "addr", "add", f"198.51.10{number}.1/24", "dev", name)
+        wired(lab, host, name, f"198.51.10{number}.1/24")
     before = host.snapshot()
     held = []
     for number, name in enumerate(pair):
