@@ -123,6 +123,24 @@ def test_the_shim_and_the_route_go_with_the_last_pod(site: Site, lab: Lab, share
     assert (shims(site.host), site.host.snapshot()) == ([], before)
 
 
+@pytest.mark.parametrize("family", [0, 1], ids=["IPv4", "IPv6"])
+def test_the_host_reaches_an_addresss_next_pod_at_once(site: Site, lab: Lab, shared: dict, family: int):
+    """Another pod keeps the shim, and with it whatever the host knew of the first."""
+    keeper, first, second = lab.pod(), lab.pod(), lab.pod()
+    ends = {"rangeStart": POD[family], "rangeEnd": POD[family]}
+    span = {"subnet": ("192.0.2.0/24", "fd00:2::/64")[family]} | ends
+    fixed = shared | {"name": "fixed", "ipam": {"ranges": [[span]]}}
+    shared["ipam"]["ranges"][family][0] |= {"rangeStart": POD[family].replace("100", "150")}
+    site.host.add(shared, keeper)
+    site.host.add(fixed | {"mac": "0a:00:00:00:00:01"}, first)
+    assert eventually(lambda: site.host.pings(POD[family], 1))
+    site.host.delete_pod(fixed, first)
+    site.host.add(fixed | {"mac": "0a:00:00:00:00:02"}, second)
+    assert site.host.pings(POD[family])
+    site.host.delete_pod(fixed, second)
+    site.host.delete_pod(shared, keeper)
+
+
 def test_pods_without_host_access_do_not_keep_the_shim(site: Site, lab: Lab, shared: dict):
     one, two = lab.pod(), lab.pod()
     site.host.add(shared, one)
