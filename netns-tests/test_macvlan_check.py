@@ -40,6 +40,15 @@ def moved(host: Host, pod: Pod) -> None:
     pod.run("ip", "link", "set", "eth0", "up")
 
 
+def moved_inside(host: Host, pod: Pod) -> None:
+    """The same link on a master of the pod's own, which has the number the right one has on the host."""
+    mac, index = pod.link("eth0")["address"], str(host.link("phy0")["ifindex"])
+    pod.run("ip", "link", "del", "eth0")
+    pod.run("ip", "link", "add", "phy0", "index", index, "up", "type", "veth", "peer", "name", "other", "index", "99")
+    at = ("link", "phy0", "name", "eth0", "address", mac, "mtu", "1400")
+    pod.run("ip", "link", "add", *at, "type", "macvlan", "mode", "bridge")
+
+
 def replaced(host: Host, pod: Pod) -> None:
     pod.run("ip", "link", "del", "eth0")
     pod.run("ip", "link", "add", "eth0", "up", "type", "veth", "peer", "name", "other")
@@ -52,6 +61,7 @@ DRIFTS = {
     "link down": (in_pod("link", "set", "eth0", "down"), "eth0 is down in the pod"),
     "other mode": (in_pod("link", "set", "eth0", "type", "macvlan", "mode", "vepa"), "in mode vepa, not bridge"),
     "other master": (moved, "another master than phy0"),
+    "a master of the pod": (moved_inside, "another master than phy0"),
     "other kind": (replaced, "not a macvlan"),
     "other MTU": (in_pod("link", "set", "eth0", "mtu", "1300"), "MTU 1300, not 1400"),
     "other MAC": (in_pod("link", "set", "eth0", "address", "0a:00:00:00:00:09"), "MAC 0a:00:00:00:00:09"),

@@ -62,6 +62,23 @@ def test_with_host_access_they_do_whoever_speaks_first(site: Site, pod: Pod, sha
     site.host.delete_pod(shared, pod)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [["net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2"], ["net.ipv4.conf.all.rp_filter=1"]],
+    ids=["kube-proxy's in IPVS mode", "strict reverse path filtering"],
+)
+@pytest.mark.parametrize("first", ["host", "pod"])
+def test_host_access_works_with_settings_nodes_often_have(
+    site: Site, pod: Pod, shared: dict, settings: list[str], first: str
+):
+    site.host.run("sysctl", "-qw", *settings)
+    site.host.add(shared, pod)
+    assert site.outside.pings(POD[0])
+    ways = [lambda: site.host.pings(POD[0]), lambda: pod.pings(HOST[0])]
+    assert all(way() for way in (ways if first == "host" else reversed(ways)))
+    site.host.delete_pod(shared, pod)
+
+
 def test_pods_with_host_access_reach_each_other_and_outside(site: Site, lab: Lab, shared: dict):
     one, two = lab.pod(), lab.pod()
     for pod in (one, two):
