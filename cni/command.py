@@ -19,7 +19,7 @@ from cni.protocol import config
 from cni.protocol.call import Call
 from cni.protocol.config import Config
 from cni.protocol.versions import SUPPORTED
-from cni.resources import Host, Plan
+from cni.resources import Host, Plan, Uplink
 from cni.state import DEFAULT_FOLDER, Record, Store
 from cni.verbs import sweep
 
@@ -162,7 +162,8 @@ def _planned(conf: Config) -> Plan | None:
     config.validate(conf, name)
     nouns = plugin.load(name)
     read = nouns.Config.read(conf, _SAMPLE)
-    host = Host(netns=_SAMPLE.netns, rules=(read.rules or "nftables") if read.rules is not None else "")
+    uplink = Uplink(read.uplink.dev or "UPLINK", 1500) if read.uplink else None
+    host = Host(_SAMPLE.netns, uplink, (read.rules or "nftables") if read.rules is not None else "")
     return nouns.plan(read, Attachment(conf["name"], _SAMPLE.container, _SAMPLE.ifname), read.ipam.preview(), host)
 
 

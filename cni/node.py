@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,23 +54,20 @@ def opened(
     """The node with the call's attachment locked.
 
     With `enters_pod` the pod's namespace must be there: InvalidNetns before anything is made. Without,
-    it is opened if it is there.
+    it is opened if it is there; a runtime that does not name it (any more) means the recorded one.
     """
     attachment = Attachment(conf["name"], call.container, call.ifname)
     _refuse_own_netns(call)
-    netns = Netns(call.netns) if enters_pod else Netns.if_there(call.netns)
-    try:
-        store = Store.open(folder_of(conf), patience)
-        world = World(netns, store.lock)
-        try:
-            with store.lock.exclusive(attachment.digest, str(attachment), patience):
-                yield Node(store, world, attachment, plugin, store.record(attachment, plugin))
-        finally:
-            world.close()
-            store.close()
-    finally:
-        if netns:
-            netns.close()
+    with ExitStack() as held:
+        netns = held.enter_context(closing(Netns(call.netns))) if enters_pod else None
+        store = held.enter_context(closing(Store.open(folder_of(conf), patience)))
+        held.enter_context(store.lock.exclusive(attachment.digest, str(attachment), patience))
+        record = store.record(attachment, plugin)
+        if netns is None:
+            netns = Netns.if_there(call.netns or (record.netns if record else ""))
+            held.enter_context(closing(netns) if netns else nullcontext())
+        world = held.enter_context(closing(World(netns, store.lock)))
+        yield Node(store, world, attachment, plugin, record)
 
 
 def folder_of(conf: Config) -> Path:

@@ -21,8 +21,8 @@ def find(host: Rtnl, query: UplinkQuery) -> Uplink | None:
     link = _named(host, query) or _towards(host, query) or _default(host)
     if link is None:
         return None
-    held = (item.interface.ip for item in host.addresses(link))
-    return Uplink(link.name, link.mtu, link.mac, tuple(str(address) for address in held))
+    held = (item.interface for item in host.addresses(link))
+    return Uplink(link.name, link.mtu, link.mac, tuple(str(item) for item in held if not item.is_link_local))
 
 
 def _named(host: Rtnl, query: UplinkQuery) -> Link | None:

@@ -26,7 +26,7 @@ LAYERS = (
     {"kernel", "protocol", "log"},
     {"state"},
     {"resources"},
-    {"engine", "podnet", "ipam", "overlay"},
+    {"engine", "podnet", "ipam", "overlay", "uplink"},
     {"node"},
     {"verbs"},
     {"plugin"},

@@ -10,18 +10,25 @@ from typing import Any
 
 from pyroute2.iproute.linux import IPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from cni.errors import KernelRefused
+from cni.kernel.messages import FAMILY, address_of, link_of, route_of
 from cni.kernel.view import MAIN_TABLE, HeldAddress, IPInterface, KernelRoute, Link, Under, Vxlan
 from cni.naming import IPAddress
 
-_IFF_UP, _IFF_PROMISC = 0x1, 0x100
-_IFA_F_NODAD, _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x02, 0x08, 0x40
+_IFF_PROMISC, _IFA_F_NODAD = 0x100, 0x02
 _NTF_SELF, _FLOOD_STATE, _ALL_ZERO = 0x02, 0x80 | 0x40, "00:00:00:00:00:00"
 _RTNH_F_ONLINK = 4
-_FAMILY = {4: 2, 6: 10}
+_SCOPE_NOWHERE = 255  # in a deletion: whatever the scope
+_NUD_PERMANENT = 0x80
 _NO_NSID = (-1, 0xFFFFFFFF)
 _DUMP_TRIES = 5
+
+
+# pyroute2 0.9.7 knows macvlan's attributes up to IFLA_MACVLAN_MACADDR_COUNT only (linux/if_link.h)
+macvlan_data = ifinfmsg.ifinfo.macvlan_data
+macvlan_data.nla_map = (*macvlan_data.nla_map, ("IFLA_MACVLAN_BC_QUEUE_LEN", "uint32"))
 
 
 class Rtnl:
@@ -46,7 +53,7 @@ class Rtnl:
 
     def links(self) -> list[Link]:
         """Every link of the namespace."""
-        return [_link(message) for message in self._dump(lambda: self._ip.link("dump"))]
+        return [link_of(message) for message in self._dump(lambda: self._ip.link("dump"))]
 
     def create_bridge(self, name: str, mac: str, mtu: int) -> None:
         """Create a bridge that keeps its MAC and MTU, and set it up.
@@ -109,7 +116,7 @@ class Rtnl:
 
     def addresses(self, link: Link) -> list[HeldAddress]:
         """The addresses of a link."""
-        return [_address(message) for message in self._dump(lambda: self._ip.addr("dump", index=link.index))]
+        return [address_of(message) for message in self._dump(lambda: self._ip.addr("dump", index=link.index))]
 
     def add_address(self, link: Link, interface: IPInterface, nodad: bool = False) -> None:
         """Add an address; `nodad` makes an IPv6 address usable at once."""
@@ -125,18 +132,19 @@ class Rtnl:
 
     def routes(self, link: Link, family: int) -> list[KernelRoute]:
         """Every unicast route of a family (4 or 6) through a link, whatever its table."""
-        dump = self._dump(lambda: self._ip.route("dump", family=_FAMILY[family], oif=link.index))
-        return [_route(message, family) for message in dump if message.get("oif") == link.index]
+        dump = self._dump(lambda: self._ip.route("dump", family=FAMILY[family], oif=link.index))
+        return [route_of(message, family) for message in dump if message.get("oif") == link.index]
 
     def add_route(self, link: Link, route: KernelRoute, onlink: bool) -> None:
         """Add a route; `onlink` takes a gateway no address of the link covers."""
         metrics = {key: value for key, value in (("mtu", route.mtu), ("advmss", route.advmss)) if value}
         wanted: dict[str, Any] = {
-            "family": _FAMILY[ipaddress.ip_network(route.dst).version],
+            "family": FAMILY[ipaddress.ip_network(route.dst).version],
             "dst": route.dst, "oif": link.index, "table": route.table,
             "scope": route.scope, "proto": "boot",
         }  # fmt: skip
         wanted |= {"gateway": route.gateway} if route.gateway else {}
+        wanted |= {"prefsrc": route.source} if route.source else {}
         wanted |= {"priority": route.priority} if route.priority else {}
         wanted |= {"metrics": metrics} if metrics else {}
         wanted |= {"flags": _RTNH_F_ONLINK} if onlink else {}
@@ -146,20 +154,32 @@ class Rtnl:
 
     def delete_route(self, link: Link, dst: str) -> None:
         """Remove a route of the main table through a link; one that is gone already is removed."""
-        family = _FAMILY[ipaddress.ip_network(dst).version]
+        family = FAMILY[ipaddress.ip_network(dst).version]
         with _asking(f"remove route {dst} dev {link.name}", tolerate=errno.ESRCH):
-            self._ip.route("del", family=family, dst=dst, oif=link.index, table=MAIN_TABLE)
+            self._ip.route("del", family=family, dst=dst, oif=link.index, table=MAIN_TABLE, scope=_SCOPE_NOWHERE)
 
     def add_neighbour(self, link: Link, address: str, mac: str) -> None:
         """Make a neighbour known for good, replacing what was learned."""
-        family = _FAMILY[ipaddress.ip_address(address).version]
+        family = FAMILY[ipaddress.ip_address(address).version]
         with _asking(f"add neighbour {address} {mac} dev {link.name}"):
             self._ip.neigh("replace", family=family, dst=address, lladdr=mac, ifindex=link.index, state="permanent")
+
+    def delete_neighbour(self, link: Link, address: str) -> None:
+        """Forget a neighbour; one that is gone already is forgotten."""
+        family = FAMILY[ipaddress.ip_address(address).version]
+        with _asking(f"remove neighbour {address} dev {link.name}", tolerate=errno.ENOENT):
+            self._ip.neigh("del", family=family, dst=address, ifindex=link.index)
+
+    def neighbours(self, link: Link) -> dict[str, str]:
+        """The permanent neighbours of a link: MACs by address."""
+        entries = self._dump(lambda: self._ip.neigh("dump", ifindex=link.index))
+        lasting = [entry for entry in entries if entry["ifindex"] == link.index and entry["state"] & _NUD_PERMANENT]
+        return {str(entry.get("dst")): str(entry.get("lladdr")) for entry in lasting}
 
     def way_to(self, address: IPAddress) -> int:
         """The index of the link packets to an address leave by, or 0."""
         try:
-            answer = list(self._ip.route("get", dst=str(address), family=_FAMILY[address.version]))
+            answer = list(self._ip.route("get", dst=str(address), family=FAMILY[address.version]))
         except NetlinkError:
             return 0
         return int(answer[0].get("oif") or 0)
@@ -169,7 +189,7 @@ class Rtnl:
         return [*self._default_ways(4), *self._default_ways(6)]
 
     def _default_ways(self, family: int) -> list[int]:
-        routes = self._dump(lambda: self._ip.route("dump", family=_FAMILY[family], table=MAIN_TABLE))
+        routes = self._dump(lambda: self._ip.route("dump", family=FAMILY[family], table=MAIN_TABLE))
         ways = [(r.get("priority") or 0, r.get("oif")) for r in routes if r["dst_len"] == 0 and r.get("oif")]
         return [index for _, index in sorted(ways)]
 
@@ -213,7 +233,7 @@ class Rtnl:
 
     def _one_link(self, **which: Any) -> Link | None:
         try:
-            return _link(next(iter(self._ip.link("get", **which))))
+            return link_of(next(iter(self._ip.link("get", **which))))
         except NetlinkError as error:
             if error.code in (errno.ENODEV, errno.EINVAL):
                 return None
@@ -251,63 +271,7 @@ def _spelled(settings: dict[str, Any]) -> str:
 def _addressed(link: Link, interface: IPInterface) -> dict[str, Any]:
     return {
         "index": link.index,
-        "family": _FAMILY[interface.version],
+        "family": FAMILY[interface.version],
         "address": str(interface.ip),
         "prefixlen": interface.network.prefixlen,
     }
-
-
-def _link(message: Any) -> Link:
-    port = message.get(("linkinfo", "slave_data"))
-    kind = message.get(("linkinfo", "kind")) or ""
-    return Link(
-        index=message["index"],
-        name=message.get("ifname"),
-        kind=kind,
-        mac=message.get("address") or "",
-        mtu=message.get("mtu"),
-        up=bool(message["flags"] & _IFF_UP),
-        state=message.get("operstate") or "",
-        bridge=message.get("master") or 0,
-        promiscuous=bool(message["flags"] & _IFF_PROMISC),
-        hairpin=_flag(port, "mode"),
-        isolated=_flag(port, "isolated"),
-        neigh_suppress=_flag(port, "neigh_suppress"),
-        vxlan=_vxlan(message.get(("linkinfo", "data"))) if kind == "vxlan" else None,
-        parent=message.get("link") or 0,
-        alias=message.get("ifalias") or "",
-        macvlan_mode=str(message.get(("linkinfo", "data", "macvlan_mode")) or "") if kind == "macvlan" else "",
-    )
-
-
-def _flag(port: Any, name: str) -> bool:
-    return bool(port and port.get(f"IFLA_BRPORT_{name.upper()}"))
-
-
-def _vxlan(data: Any) -> Vxlan:
-    local = data.get("IFLA_VXLAN_LOCAL") or data.get("IFLA_VXLAN_LOCAL6") or ""
-    return Vxlan(data.get("IFLA_VXLAN_ID"), data.get("IFLA_VXLAN_PORT"), local, data.get("IFLA_VXLAN_LINK") or 0)
-
-
-def _address(message: Any) -> HeldAddress:
-    flags = message.get("IFA_FLAGS") or message["flags"]
-    text = message.get("local") if message["family"] == _FAMILY[4] else message.get("address")
-    return HeldAddress(
-        ipaddress.ip_interface(f"{text}/{message['prefixlen']}"),
-        bool(flags & _IFA_F_TENTATIVE),
-        bool(flags & _IFA_F_DADFAILED),
-    )
-
-
-def _route(message: Any, family: int) -> KernelRoute:
-    metrics = message.get("metrics")
-    dst = message.get("dst") or ("0.0.0.0" if family == 4 else "::")
-    return KernelRoute(
-        f"{dst}/{message['dst_len']}",
-        message.get("gateway") or "",
-        message.get("table") or message["table"],
-        message.get("priority") or 0,
-        (metrics and metrics.get("RTAX_MTU")) or 0,
-        (metrics and metrics.get("RTAX_ADVMSS")) or 0,
-        message["scope"],
-    )

@@ -33,7 +33,7 @@ class Under:
 class Link:
     """A network device as the kernel shows it now.
 
-    `bridge` is the index of the bridge it is a port of, `parent` that of the link under it (which may be
+    `bridge` is the index of the bridge it is a port of, `parent` that of the link under it (`parent_elsewhere`:
     in another namespace), 0 for none.
     """
 
@@ -50,9 +50,10 @@ class Link:
     isolated: bool
     neigh_suppress: bool
     vxlan: Vxlan | None
-    parent: int
-    alias: str
-    macvlan_mode: str
+    parent: int = 0
+    parent_elsewhere: bool = False
+    alias: str = ""
+    macvlan_mode: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,3 +76,4 @@ class KernelRoute:
     mtu: int
     advmss: int
     scope: int
+    source: str = ""

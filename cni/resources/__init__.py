@@ -3,7 +3,7 @@
 from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, PodRoute, PodSysctl
 from cni.resources.base import Resource, decode, encode
 from cni.resources.links import Bridge, PodLink, VethPair
-from cni.resources.macvlan import HostRoute, HostShim, Macvlan, PodNeighbour
+from cni.resources.macvlan import HostNeighbour, HostRoute, HostShim, Macvlan, PodNeighbour
 from cni.resources.masquerade import Masquerade, MasqueradeRules
 from cni.resources.plan import Host, Plan, Uplink, UplinkQuery
 from cni.resources.readiness import Announcement, Forwarding, Settled
@@ -17,6 +17,7 @@ __all__ = [
     "Forwarding",
     "GatewayAddress",
     "Host",
+    "HostNeighbour",
     "HostRoute",
     "HostShim",
     "HostSysctl",

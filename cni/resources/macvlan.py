@@ -59,7 +59,7 @@ class Macvlan(Resource):
             yield f"{self.name} is {link.kind or 'a physical link'}, not a macvlan"
         elif link.macvlan_mode != self.mode:
             yield f"{self.name} is in mode {link.macvlan_mode}, not {self.mode}"
-        if master and link.parent != master.index:
+        if master and (link.parent, link.parent_elsewhere) != (master.index, not self.in_pod):
             yield f"{self.name} stands on another master than {self.master}"
 
     def remove(self, world: World) -> None:
@@ -110,24 +110,30 @@ class HostShim(Resource):
 
     def ensure(self, world: World) -> None:
         link = world.host.link(self.name) or self._created(world)
+        if not self._is(world, link):
+            raise Conflict(f"{self.name} exists on the host and is not our way to pods on {self.master}")
         sysctl.write(f"net.ipv4.conf.{self.name.replace('.', '%')}.arp_filter", "1")
         if not link.up:
             world.host.set_link(link, state="up")
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.host.link(self.name)
-        if link is None:
+        if link is None or not self._is(world, link):
             yield f"host access link {self.name} is missing"
         elif not link.up:
             yield f"host access link {self.name} is down"
 
     def remove(self, world: World) -> None:
         link = world.host.link(self.name)
-        if link and link.kind == "macvlan":
+        if link and self._is(world, link):
             world.host.delete_link(link)
 
     def describe(self) -> str:
         return f"host access through macvlan {self.name} on {self.master}"
+
+    def _is(self, world: World, link: Link) -> bool:
+        master = world.host.link(self.master)
+        return link.kind == "macvlan" and link.mac == self.mac and master is not None and link.parent == master.index
 
     def _created(self, world: World) -> Link:
         master = required(world.host.link(self.master), self.master)
@@ -143,15 +149,20 @@ class HostShim(Resource):
 
 @dataclass(frozen=True)
 class HostRoute(Resource):
-    """The host's route to one pod address (/32 or /128) through a link of the host."""
+    """The host's route to one pod address (/32 or /128) through a link of the host.
+
+    `source` is the host's address to speak from, the one the pod can answer; empty leaves the choice.
+    """
 
     link: str
     dst: str
+    source: str
 
     def ensure(self, world: World) -> None:
         link = required(world.host.link(self.link), self.link)
+        route = KernelRoute(self.dst, "", MAIN_TABLE, 0, 0, 0, SCOPE_LINK, self.source)
         try:
-            world.host.add_route(link, KernelRoute(self.dst, "", MAIN_TABLE, 0, 0, 0, SCOPE_LINK), onlink=False)
+            world.host.add_route(link, route, onlink=False)
             world.created(self)
         except KernelRefused as error:
             if error.errno != errno.EEXIST:
@@ -170,12 +181,38 @@ class HostRoute(Resource):
             world.host.delete_route(link, self.dst)
 
     def describe(self) -> str:
-        return f"route {self.dst} dev {self.link} on the host"
+        return f"route {self.dst} dev {self.link}{f' src {self.source}' * bool(self.source)} on the host"
+
+
+@dataclass(frozen=True)
+class HostNeighbour(Resource):
+    """A pod the host knows for good, so that it never asks the wire for it under the shim's MAC."""
+
+    link: str
+    address: str
+    mac: str
+
+    def ensure(self, world: World) -> None:
+        world.host.add_neighbour(required(world.host.link(self.link), self.link), self.address, self.mac)
+        world.created(self)
+
+    def differences(self, world: World) -> Iterator[str]:
+        link = world.host.link(self.link)
+        if link and world.host.neighbours(link).get(self.address) != self.mac:
+            yield f"host neighbour {self.address} at {self.mac} dev {self.link} is missing"
+
+    def remove(self, world: World) -> None:
+        link = world.host.link(self.link)
+        if link:
+            world.host.delete_neighbour(link, self.address)
+
+    def describe(self) -> str:
+        return f"neighbour {self.address} at {self.mac} dev {self.link} on the host"
 
 
 @dataclass(frozen=True)
 class PodNeighbour(Resource):
-    """A neighbour the pod knows for good: ND finds the host only through the link that has its address."""
+    """The host's address, known to the pod for good: the shim that carries it has none to answer for."""
 
     link: str
     address: str

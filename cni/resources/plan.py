@@ -19,7 +19,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Uplink:
-    """The link an attachment's traffic leaves by, with its addresses; `mtu` in bytes."""
+    """The link an attachment's traffic leaves by; `mtu` in bytes, `addresses` with their prefixes."""
 
     name: str
     mtu: int

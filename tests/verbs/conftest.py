@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 
 from cni import verbs
-from cni.ipam.source import Source
+from cni.ipam.source import Source, source_of
 from cni.naming import Attachment
 from cni.protocol.call import Call
 from cni.protocol.result import Interface, Result
@@ -65,11 +65,12 @@ class Config:
     rules: None = None
     links: tuple[str, ...] = ()
     enters_pod: ClassVar[bool] = False
+    minds_others: ClassVar[bool] = False
 
     @classmethod
     def read(cls, conf: dict[str, Any], call: Call) -> Config:
         call.arguments()
-        return cls(verbs.source_of(conf, call), links=tuple(conf.get("links", ())))
+        return cls(source_of(conf, call), links=tuple(conf.get("links", ())))
 
 
 def plan(config: Config, attachment: Attachment, lease: Result, host: Host) -> Plan:

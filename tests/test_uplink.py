@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from cni import uplink
 from cni.errors import InvalidConfig
 from cni.kernel.view import HeldAddress
-from cni.overlay import uplink
 from cni.resources import Uplink, UplinkQuery
 
 LINKS = {1: ("lo", 65536, "127.0.0.1/8"), 2: ("eth0", 1500, "192.0.2.1/24"), 3: ("eth1", 9000, "fd00:9::1/64")}
@@ -19,7 +19,7 @@ class FakeRtnl:
 
     def __init__(self, default: bool) -> None:
         self.default = default
-        self.all = [SimpleNamespace(index=index, name=name, mtu=mtu) for index, (name, mtu, _) in LINKS.items()]
+        self.all = [SimpleNamespace(index=index, name=name, mtu=mtu, mac="") for index, (name, mtu, _) in LINKS.items()]
 
     def links(self) -> list[Any]:
         return self.all
@@ -43,12 +43,12 @@ class FakeRtnl:
 @pytest.mark.parametrize(
     ("query", "found"),
     [
-        (UplinkQuery(), Uplink("eth0", 1500)),
-        (UplinkQuery(remote="198.51.100.9"), Uplink("eth1", 9000)),
-        (UplinkQuery(remote="203.0.113.9"), Uplink("eth0", 1500)),
-        (UplinkQuery(local="192.0.2.1", remote="198.51.100.9"), Uplink("eth0", 1500)),
-        (UplinkQuery(local="fd00:9:0::1"), Uplink("eth1", 9000)),
-        (UplinkQuery(dev="lo", local="192.0.2.1", remote="198.51.100.9"), Uplink("lo", 65536)),
+        (UplinkQuery(), Uplink("eth0", 1500, "", ("192.0.2.1/24",))),
+        (UplinkQuery(remote="198.51.100.9"), Uplink("eth1", 9000, "", ("fd00:9::1/64",))),
+        (UplinkQuery(remote="203.0.113.9"), Uplink("eth0", 1500, "", ("192.0.2.1/24",))),
+        (UplinkQuery(local="192.0.2.1", remote="198.51.100.9"), Uplink("eth0", 1500, "", ("192.0.2.1/24",))),
+        (UplinkQuery(local="fd00:9:0::1"), Uplink("eth1", 9000, "", ("fd00:9::1/64",))),
+        (UplinkQuery(dev="lo", local="192.0.2.1", remote="198.51.100.9"), Uplink("lo", 65536, "", ("127.0.0.1/8",))),
     ],
     ids=["default route", "way to the remote", "no way", "holder of local", "IPv6 holder", "dev"],
 )
@@ -63,7 +63,7 @@ def test_a_host_without_default_route_has_none():
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        (UplinkQuery(dev="eth9", where="$.vxlan"), r"^\$\.vxlan\.dev: this host has no link 'eth9'$"),
+        (UplinkQuery(dev="eth9"), r"^\$\.vxlan\.dev: this host has no link 'eth9'$"),
         (
             UplinkQuery(local="192.0.2.9", where="$.vxlan"),
             r"^\$\.vxlan\.local: no link of this host holds 192\.0\.2\.9$",
