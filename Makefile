@@ -16,7 +16,7 @@ demo: .venv/ready      ## two hosts, pods, pings across a VXLAN, told step by st
 test: .venv/ready      ## everything: style, types, tests/ and netns-tests/
 	@$(MAKE) --no-print-directory check
 	@.venv/bin/python3 -m pytest tests
-	@tools/isolated .venv/bin/python3 -m pytest netns-tests
+	@tools/isolated .venv/bin/python3 -m pytest --numprocesses 2 netns-tests
 
 check: .venv/ready     ## style and types
 	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check .

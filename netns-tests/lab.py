@@ -24,6 +24,7 @@ REFERENCE_DIR = Path("/usr/lib/cni")
 
 N = TypeVar("N", bound="Namespace")
 _NUMBERS = itertools.count(1)
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # workers share /run/netns
 
 
 def sh(*argv: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -238,14 +239,14 @@ class Lab:
     made: list[Namespace] = field(default_factory=list)
 
     def host(self) -> Host:
-        return self.add(Host(f"host{next(_NUMBERS)}"))
+        return self.add(Host(f"host{_WORKER}{next(_NUMBERS)}"))
 
     def pod(self) -> Pod:
-        return self.add(Pod(f"pod{next(_NUMBERS)}"))
+        return self.add(Pod(f"pod{_WORKER}{next(_NUMBERS)}"))
 
     def underlay(self, *hosts: Host, mtu: int = 1500, subnet: str = "192.0.2", first: int = 11) -> Namespace:
         """Join hosts by a switch: each gets `eth0` with .11, .12, … and a default route to .1."""
-        switch = Namespace(f"switch{next(_NUMBERS)}")
+        switch = Namespace(f"switch{_WORKER}{next(_NUMBERS)}")
         self.add(switch)
         sh("ip", "-n", switch.name, "link", "add", "sw0", "mtu", mtu, "type", "bridge")
         sh("ip", "-n", switch.name, "addr", "add", f"{subnet}.1/24", "dev", "sw0")
