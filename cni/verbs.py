@@ -82,6 +82,7 @@ def survey(node: Node, config: PluginConfig, netns: str) -> Host:
 def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
     """Attach, and hand the result to `deliver`; when either fails, nothing of it stays."""
     config = _configured(plugin, call, conf)
+    previous = Result.read(conf.get("prevResult") or {}) if config.enters_pod else Result()
     with opened(plugin.name, call, conf, config.enters_pod) as node:
         _make_way(node, call)
         host = survey(node, config, call.netns)
@@ -94,7 +95,7 @@ def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
             engine.apply(plan.resources, node.world)
             result = engine.observed(plan.result, node.world)
             node.write(record.having(complete=True, result=result.render()))
-            deliver(result.render(version_of(conf)))
+            deliver(result.after(previous).render(version_of(conf)))
         except BaseException as error:
             _roll_back(node, config.ipam, error)
             raise

@@ -198,6 +198,23 @@ def test_a_foreign_interface_of_the_pod_is_never_touched(settled: Host, pod: Pod
     assert pod.link("eth0")["ifindex"] == index
 
 
+def test_what_came_before_in_a_chain_is_not_dropped(settled: Host, pod: Pod, conf: dict):
+    before = {
+        "cniVersion": "1.1.0",
+        "interfaces": [{"name": "lo", "sandbox": pod.path}],
+        "ips": [{"address": "127.0.0.1/8", "interface": 0}],
+        "dns": {"nameservers": ["192.0.2.53"]},
+    }
+    result = settled.add(conf | {"prevResult": before}, pod)
+    assert result["interfaces"][0]["name"] == "lo"
+    named = [(ip["address"], result["interfaces"][ip["interface"]]["name"]) for ip in result["ips"]]
+    assert named[0] == ("127.0.0.1/8", "lo")
+    assert {name for _, name in named[1:]} == {"eth0"}
+    assert result["dns"] == before["dns"]
+    settled.check(conf, pod, result).ok()
+    settled.delete_pod(conf, pod)
+
+
 def test_a_second_network_in_the_same_pod(settled: Host, pod: Pod, conf: dict):
     other = conf | {
         "name": "other",

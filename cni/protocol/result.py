@@ -157,6 +157,17 @@ class Result:
         """The first gateway of a family, or nothing."""
         return next((ip.gateway for ip in self.ips if ip.family == family and ip.gateway), "")
 
+    def after(self, previous: Result) -> Result:
+        """This result with what came before it in a chain in front: nothing of it is dropped."""
+        offset = len(previous.interfaces)
+        own = (replace(ip, interface=None if ip.interface is None else ip.interface + offset) for ip in self.ips)
+        return Result(
+            previous.interfaces + self.interfaces,
+            (*previous.ips, *own),
+            previous.routes + self.routes,
+            self.dns or previous.dns,
+        )
+
     def with_interfaces(self, interfaces: Iterable[Interface]) -> Result:
         """This result with other interfaces."""
         return replace(self, interfaces=tuple(interfaces))
