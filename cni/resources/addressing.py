@@ -40,7 +40,7 @@ class GatewayAddress(Resource):
             return
         for other in (item for item in held if _rivals(item, wanted)):
             self._replace(world, link, other)
-        self._add(world, link, wanted)
+        world.make(self, lambda: world.host.add_address(link, wanted, nodad=wanted.version == 6))
 
     def differences(self, world: World) -> Iterator[str]:
         if not _holds(world.host, self.link, self.address):
@@ -59,14 +59,6 @@ class GatewayAddress(Resource):
             raise Conflict(f"{self.link} has {other}, so not {self.address} (forceAddress would replace it)")
         world.host.delete_address(link, other)
         world.changed(lambda: world.host.add_address(link, other))
-
-    def _add(self, world: World, link: Link, wanted: IPInterface) -> None:
-        try:
-            world.host.add_address(link, wanted, nodad=wanted.version == 6)
-            world.created(self)
-        except KernelRefused as error:
-            if error.errno != errno.EEXIST:
-                raise
 
 
 @dataclass(frozen=True)

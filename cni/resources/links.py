@@ -58,12 +58,7 @@ class Bridge(Resource):
         return f"bridge {self.name}, {mac}, MTU {self.mtu}{', promiscuous' * self.promiscuous}"
 
     def _created(self, world: World) -> Link:
-        try:
-            world.host.create_bridge(self.name, self.mac or _random_mac(), self.mtu)
-            world.created(self)
-        except KernelRefused as error:
-            if error.errno != errno.EEXIST:
-                raise
+        world.make(self, lambda: world.host.create_bridge(self.name, self.mac or _random_mac(), self.mtu))
         return required(world.host.link(self.name), self.name)
 
 

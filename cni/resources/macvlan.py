@@ -137,13 +137,8 @@ class HostShim(Resource):
 
     def _created(self, world: World) -> Link:
         master = required(world.host.link(self.master), self.master)
-        try:
-            under = Under(master.index, None)
-            world.host.create_macvlan(self.name, self.mac, master.mtu, under, {"macvlan_mode": "bridge"})
-            world.created(self)
-        except KernelRefused as error:
-            if error.errno != errno.EEXIST:
-                raise
+        under, bridging = Under(master.index, None), {"macvlan_mode": "bridge"}
+        world.make(self, lambda: world.host.create_macvlan(self.name, self.mac, master.mtu, under, bridging))
         return required(world.host.link(self.name), self.name)
 
 

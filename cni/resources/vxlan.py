@@ -84,12 +84,8 @@ class VxlanLink(Resource):
 
     def _created(self, world: World) -> Link:
         dev = required(world.host.link(self.dev), self.dev).index if self.dev else 0
-        try:
-            world.host.create_vxlan(self.name, self.mtu, Vxlan(self.vni, self.port, self.local, dev))
-            world.created(self)
-        except KernelRefused as error:
-            if error.errno != errno.EEXIST:
-                raise
+        wanted = Vxlan(self.vni, self.port, self.local, dev)
+        world.make(self, lambda: world.host.create_vxlan(self.name, self.mtu, wanted))
         return world.host.link(self.name) or self._explain_holder(world)
 
     def _explain_holder(self, world: World) -> Link:

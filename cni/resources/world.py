@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from cni.errors import InvalidNetns
+from cni.errors import InvalidNetns, KernelRefused
 from cni.kernel.files import LockFile
 from cni.kernel.netns import OWN, Netns
 
@@ -72,6 +73,16 @@ class World:
     def created(self, resource: Resource) -> None:
         """Remember that this call created a resource, so that a failure takes it back."""
         self.undo.callback(self._take_back, resource)
+
+    def make(self, resource: Resource, request: Callable[[], None]) -> None:
+        """Ask for a thing and remember that it is ours; where another call was quicker, it is not."""
+        try:
+            request()
+        except KernelRefused as error:
+            if error.errno != errno.EEXIST:
+                raise
+        else:
+            self.created(resource)
 
     def changed(self, back: Callable[[], None]) -> None:
         """Remember how to change back what is shared, for a failure while no other call runs."""
