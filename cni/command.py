@@ -87,18 +87,22 @@ def gc(options: argparse.Namespace) -> int:
     store = Store.reading(options.data_dir)
     stale = [record for record in store.records() if not _is_alive(record)] if store else []
     call = Call("DEL", path=tuple(options.cni_path.split(":")))
-    failed = [line for record in stale for line in _collected(record, call)]
+    failed = list(filter(None, (_collected(record, call) for record in stale)))
     for line in failed:
         print(f"agent-cni: {line}", file=sys.stderr)
     print(f"removed {len(stale) - len(failed)} of {len(stale)} stale attachments")
     return 1 if failed else 0
 
 
-def _collected(record: Record, call: Call) -> list[str]:
-    """Remove one attachment; the lines of what failed."""
+def _collected(record: Record, call: Call) -> str:
+    """Remove one attachment; the line of what failed, or nothing."""
     if record.plugin not in plugin.names():
-        return [f"{record.attachment}: this release has no plugin {record.plugin}"]
-    return sweep(plugin.load(record.plugin), [record], call)
+        return f"{record.attachment}: this release has no plugin {record.plugin}"
+    try:
+        sweep(plugin.load(record.plugin), record, call)
+    except CniError as error:
+        return f"{record.attachment}: {error.msg}"
+    return ""
 
 
 def _parser() -> argparse.ArgumentParser:

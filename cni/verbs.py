@@ -17,6 +17,7 @@ from cni.errors import (
     Drift,
     Incomplete,
     InvalidConfig,
+    TryAgainLater,
     Unavailable,
 )
 from cni.ipam.config import TYPE as OWN_IPAM
@@ -63,9 +64,13 @@ class Plugin(Protocol):
     def plan(self, config: Any, attachment: Attachment, lease: Result, host: Host) -> Plan: ...
 
 
-def sweep(plugin: Plugin, stale: list[Record], call: Call) -> list[str]:
-    """Detach records without their netns; a line for each that failed or is in another call's hands."""
-    return [line for record in stale for line in _swept(plugin, record, call)]
+def sweep(plugin: Plugin, record: Record, call: Call) -> None:
+    """Detach what a record says. Raises TryAgainLater while another call is at it."""
+    _, container, ifname = record.attachment
+    stale = call.having(container=container, ifname=ifname, netns=record.netns)
+    with opened(plugin.name, stale, record.config, patience=1) as node:
+        if node.record:
+            _detach(node, node.record, _releaser(record.config, stale))
 
 
 def survey(node: Node, config: PluginConfig, netns: str) -> Host:
@@ -136,7 +141,8 @@ def gc(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
     valid = _listed(listed)
     store = Store.reading(folder_of(conf))
     records = store.records(conf["name"], plugin.name) if store else []
-    failed = sweep(plugin, [record for record in records if record.attachment[1:] not in valid], call)
+    stale = [record for record in records if record.attachment[1:] not in valid]
+    failed = [line for record in stale for line in _swept(plugin, record, call)]
     _releaser(conf, call).sweep()
     if failed:
         raise Incomplete("; ".join(failed))
@@ -230,12 +236,10 @@ def _releaser(conf: Config, call: Call) -> Source:
 
 
 def _swept(plugin: Plugin, record: Record, call: Call) -> Iterator[str]:
-    _, container, ifname = record.attachment
-    stale = call.having(container=container, ifname=ifname, netns=record.netns)
     try:
-        with opened(plugin.name, stale, record.config, patience=1) as node:
-            if node.record:
-                _detach(node, node.record, _releaser(record.config, stale))
+        sweep(plugin, record, call)
+    except TryAgainLater:
+        return  # an ADD or DEL of its own is running; the next GC sees what is left
     except CniError as error:
         yield f"{record.attachment}: {error.msg}"
 
