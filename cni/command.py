@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except CniError as error:
-        print(f"agent-cni: {error.msg}{f' ({error.details})' if error.details else ''}", file=sys.stderr)
+        where = f"{options.file}: " if "file" in options else ""
+        print(f"agent-cni: {where}{error.msg}{f' ({error.details})' if error.details else ''}", file=sys.stderr)
     except BrokenPipeError:
         sys.stderr.close()
     except OSError as error:
@@ -131,7 +132,7 @@ def _command(commands: Any, function: Any) -> argparse.ArgumentParser:
 
 def _plugins_of(file: Path) -> Iterator[tuple[str, Config]]:
     """Each plugin's configuration as libcni would send it, and where it stands in the file."""
-    conf = config.parse(file.read_bytes())
+    conf = config.parse(file.read_bytes(), "$")
     if "plugins" not in conf:
         yield "$", conf
         return

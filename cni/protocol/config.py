@@ -30,14 +30,14 @@ _RUNTIME = _PACKAGE / "protocol" / "runtime.schema.json"
 PLUGINS = next(folder for folder in (_PACKAGE / "plugins", _PACKAGE.parent / "plugins", _PACKAGE) if folder.exists())
 
 
-def parse(text: bytes) -> Config:
-    """Decode standard input. Raises DecodingFailure unless it is one JSON object."""
+def parse(text: bytes, where: str = "stdin") -> Config:
+    """Decode a configuration. Raises DecodingFailure naming `where` unless it is one JSON object."""
     try:
         conf = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise DecodingFailure(f"stdin: the network configuration is not JSON: {error}") from None
+        raise DecodingFailure(f"{where}: the network configuration is not JSON: {error}") from None
     if not isinstance(conf, dict):
-        raise DecodingFailure(f"stdin: the network configuration is {_kind(conf)}, not an object")
+        raise DecodingFailure(f"{where}: the network configuration is {_kind(conf)}, not an object")
     return conf
 
 
