@@ -14,6 +14,7 @@ from typing import Any
 
 from cni import __version__, plugin
 from cni.errors import CniError, InvalidConfig
+from cni.kernel import netfilter
 from cni.naming import Attachment
 from cni.protocol import config
 from cni.protocol.call import Call
@@ -62,6 +63,8 @@ def explain(options: argparse.Namespace) -> int:
         print(f"{conf['type']} ({where})" + ("" if plan else ": not a plugin of this suite"))
         for resource in plan.resources if plan else ():
             print(f"  {'shared ' if resource.shared else '       '}{resource.describe()}")
+            for line in resource.details():
+                print(f"           {line}")
         if plan:
             version = config.version_of(conf)
             print(f"  result {json.dumps(plan.result.render(version), indent=2)}".replace("\n", "\n  "))
@@ -168,7 +171,9 @@ def _planned(conf: Config) -> Plan | None:
     nouns = plugin.load(name)
     read = nouns.Config.read(conf, _SAMPLE)
     uplink = Uplink(read.uplink.dev or "UPLINK", 1500) if read.uplink else None
-    host = Host(_SAMPLE.netns, uplink, (read.rules or "nftables") if read.rules is not None else "")
+    rules = (read.rules or netfilter.NFTABLES) if read.rules is not None else ""
+    pod_rules = (read.sidecar.backend or netfilter.IPTABLES_NFT) if read.sidecar else ""
+    host = Host(_SAMPLE.netns, uplink, rules, pod_rules, (4, 6))
     return nouns.plan(read, Attachment(conf["name"], _SAMPLE.container, _SAMPLE.ifname), read.ipam.preview(), host)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from cni.errors import CniError, InvalidConfig, InvalidEnvironment
-from cni.kernel.view import MAIN_TABLE, SCOPE_LINK, SCOPE_UNIVERSE
+from cni.kernel.view import EVERYWHERE, MAIN_TABLE, SCOPE_LINK, SCOPE_UNIVERSE
 from cni.naming import Attachment, is_mac, mac_of_address
 from cni.protocol.call import Call
 from cni.protocol.config import Config, folded
@@ -16,8 +16,6 @@ from cni.resources import Announcement, PodAddress, PodLink, PodRoute, PodSysctl
 
 #: The least MTU of an Ethernet link, in bytes (RFC 791, ETH_MIN_MTU).
 MINIMUM_MTU = 68
-
-_DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 def chosen_mac(conf: Config, call: Call) -> str:
@@ -57,8 +55,8 @@ def with_default_routes(lease: Result) -> Result:
     """A lease with a default route of each family it has; one that stands there already is kept."""
     there = {route.dst for route in lease.routes}
     families = sorted({ip.family for ip in lease.ips})
-    missing = [family for family in families if _DEFAULT[family] not in there and lease.gateway(family)]
-    added = tuple(Route(_DEFAULT[family], lease.gateway(family)) for family in missing)
+    missing = [family for family in families if EVERYWHERE[family] not in there and lease.gateway(family)]
+    added = tuple(Route(EVERYWHERE[family], lease.gateway(family)) for family in missing)
     return replace(lease, routes=lease.routes + added)
 
 
@@ -81,13 +79,14 @@ class PodNet:
         first = min(addresses, key=lambda address: address.version, default=None)
         return self.asked_mac or (mac_of_address(first) if first else self.attachment.pod_mac)
 
-    def resources(self) -> Iterator[Resource]:
-        """Settings and addresses before the link goes up, routes after it."""
+    def resources(self, first: Iterable[Resource] = ()) -> Iterator[Resource]:
+        """Settings, addresses and what must be there `first` before the link goes up, routes after it."""
         link = self.attachment.ifname
         if any(ip.family == 6 for ip in self.lease.ips):
             yield from self._ipv6_settings()
         for ip in self.lease.ips:
             yield PodAddress(link, ip.address, self.dad)
+        yield from first
         yield PodLink(link, self.mac, self.mtu)
         for route in dict.fromkeys(self.lease.routes):
             yield self._route(route)

@@ -22,7 +22,7 @@ from cni.errors import (
 )
 from cni.ipam.config import TYPE as OWN_IPAM
 from cni.ipam.source import Delegate, Nothing, Source
-from cni.kernel import netfilter
+from cni.kernel import netfilter, sysctl
 from cni.kernel.netns import link_exists
 from cni.kernel.process import uninterrupted
 from cni.naming import Attachment
@@ -30,7 +30,8 @@ from cni.node import Node, folder_of, opened
 from cni.protocol.call import Call
 from cni.protocol.config import Config, validate, version_of
 from cni.protocol.result import Result
-from cni.resources import Host, Plan, Resource, Uplink, UplinkQuery, decode, encode
+from cni.resources import Host, Plan, Resource, Uplink, UplinkQuery, World, decode, encode
+from cni.sidecar.model import Interception
 from cni.state import Record, Store, refuse_unwritable
 
 Deliver = Callable[[dict[str, Any]], None]
@@ -41,15 +42,20 @@ _ANY_MTU = 65535
 class PluginConfig(Protocol):
     """What a plugin accepts. `uplink` and `rules` say what `plan` must know of the host: the link
     traffic leaves by, and the rule backend (a wish, empty for the node's own); None for neither.
-    `links` must exist for an ADD to succeed; `minds_others` asks for what other attachments have.
+    `sidecar` is what it does to the pod's traffic. `links` must exist for an ADD to succeed;
+    `minds_others` asks for what other attachments have; a `chained` plugin cannot be the first.
     """
 
     ipam: Source
     uplink: UplinkQuery | None
     rules: str | None
+    sidecar: Interception | None
     links: tuple[str, ...]
     enters_pod: ClassVar[bool]
-    minds_others: ClassVar[bool]
+    chained: ClassVar[bool]
+
+    @property
+    def minds_others(self) -> bool: ...
 
     @classmethod
     def read(cls, conf: Config, call: Call) -> PluginConfig: ...
@@ -75,11 +81,14 @@ def sweep(plugin: Plugin, record: Record, call: Call) -> None:
 
 def survey(node: Node, config: PluginConfig, netns: str) -> Host:
     """Read what a plan may know of the node."""
-    query, world = config.uplink, node.world
+    query, world, sidecar = config.uplink, node.world, config.sidecar
+    captured = sidecar if sidecar and sidecar.wanted else None
     return Host(
         netns=netns,
         uplink=uplink.find(world.pod if query.in_pod else world.host, query) if query else None,
         rules=netfilter.choose(config.rules) if config.rules is not None else "",
+        pod_rules=_pod_rules(world, captured.backend) if captured else "",
+        pod_families=_pod_families(world) if captured else (),
         others=tuple(_others(node)) if config.minds_others else (),
     )
 
@@ -87,6 +96,8 @@ def survey(node: Node, config: PluginConfig, netns: str) -> Host:
 def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
     """Attach, and hand the result to `deliver`; when either fails, nothing of it stays."""
     config = _configured(plugin, call, conf)
+    if config.chained and not conf.get("prevResult"):
+        raise InvalidConfig(f"$.prevResult: missing; {plugin.name} is chained after a plugin that makes an interface")
     previous = Result.read(conf.get("prevResult") or {}) if config.enters_pod else Result()
     with opened(plugin.name, call, conf, config.enters_pod) as node:
         _make_way(node, call)
@@ -100,7 +111,8 @@ def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
             engine.apply(plan.resources, node.world)
             result = engine.observed(plan.result, node.world)
             node.write(record.having(complete=True, result=result.render()))
-            deliver(result.after(previous).render(version_of(conf)))
+            passed_on = conf["prevResult"] if config.chained and result == Result() else None
+            deliver(passed_on or result.after(previous).render(version_of(conf)))
         except BaseException as error:
             _roll_back(node, config.ipam, error)
             raise
@@ -158,6 +170,8 @@ def status(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
         _refuse_missing_links(config.links, bool(store and store.records(conf["name"], plugin.name)))
         if config.rules is not None:
             netfilter.choose(config.rules)
+        if config.sidecar is not None:
+            netfilter.choose_in_pod(config.sidecar.backend, netfilter.legacy_in_use())
         config.ipam.refuse_when_exhausted(store, conf["name"])
     finally:
         if store:
@@ -173,8 +187,20 @@ VERBS: dict[str, Callable[[Plugin, Call, Config, Deliver], None]] = {
 }
 
 
+def _pod_rules(world: World, wanted: str) -> str:
+    node_is_legacy = netfilter.legacy_in_use()
+    with world.in_pod():
+        return netfilter.choose_in_pod(wanted, node_is_legacy)
+
+
+def _pod_families(world: World) -> tuple[int, ...]:
+    """The IP versions the pod speaks: IPv6 has link-local addresses before anybody gives it others."""
+    with world.in_pod():
+        return (4, 6) if sysctl.read("net.ipv6.conf.default.disable_ipv6") == "0" else (4,)
+
+
 def _others(node: Node) -> Iterator[tuple[Attachment, Resource]]:
-    for record in node.store.records(plugin=node.plugin):
+    for record in node.store.records():
         if record.attachment != node.attachment:
             yield from ((record.attachment, decode(raw)) for raw in record.resources)
 

@@ -26,7 +26,7 @@ LAYERS = (
     {"kernel", "protocol", "log"},
     {"state"},
     {"resources"},
-    {"engine", "podnet", "ipam", "overlay", "uplink"},
+    {"engine", "podnet", "ipam", "overlay", "sidecar", "uplink"},
     {"node"},
     {"verbs"},
     {"plugin"},
@@ -46,13 +46,13 @@ DOORS = {
     "sqlite3": {"cni/state.py"},
     "socket": {"cni/kernel/announce.py", "cni/kernel/netns.py"},
     "signal": {"cni/kernel/process.py", "cni/main.py"},
-    "iptc": set(),
+    "iptc": {"cni/kernel/legacy.py"},
     "asyncio": set(),
     "multiprocessing": set(),
     "urllib": set(),
 }
 
-TOLD_ONCE = {"ensure", "differences", "remove", "describe", "accepting"}
+TOLD_ONCE = {"ensure", "differences", "remove", "describe", "details", "accepting"}
 VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 
 

@@ -11,6 +11,7 @@ FAMILY = {4: 2, 6: 10}
 
 _IFF_UP, _IFF_PROMISC = 0x1, 0x100
 _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40
+_RTN_LOCAL = 2
 
 
 def link_of(message: Any) -> Link:
@@ -71,4 +72,5 @@ def route_of(message: Any, family: int) -> KernelRoute:
         (metrics and metrics.get("RTAX_ADVMSS")) or 0,
         message["scope"],
         message.get("prefsrc") or "",
+        message["type"] == _RTN_LOCAL,
     )

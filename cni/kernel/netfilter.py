@@ -1,22 +1,26 @@
-"""Packet rules: the only place that starts nft and iptables.
+"""Packet rules: the only place that starts nft, iptables and python-iptables.
 
-A node keeps its rules in nf_tables (natively, or through ``iptables-nft``) or in the legacy tables
-of ``ip_tables``. The two do not see each other, so the choice is made once by looking at what the
-node uses, without touching either: any ``iptables-legacy`` call would create the legacy tables.
+A namespace keeps its rules in nf_tables (natively, or through ``iptables-nft``) or in the legacy tables
+of ``ip_tables``. The two do not see each other, so the choice is made once by looking at what is in
+use, without touching either: any ``iptables-legacy`` call would create the legacy tables.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 
-from cni.errors import ToolFailed, Unavailable
+from cni.errors import ToolFailed, TryAgainLater, Unavailable
 from cni.kernel import process
 
 NFTABLES, IPTABLES_NFT, IPTABLES_LEGACY = "nftables", "iptables-nft", "iptables-legacy"
 
-_LEGACY_TABLES = Path("/proc/net/ip_tables_names")
+_LEGACY_TABLES = Path("/proc/thread-self/net/ip_tables_names")
 _PROGRAM = {4: "iptables", 6: "ip6tables"}
 _LOCK_WAIT = "5"
+_BUSY = 75  # EX_TEMPFAIL, see legacy.py
+_BUSY_TRIES = 5
 
 
 def choose(wanted: str = "") -> str:
@@ -24,11 +28,25 @@ def choose(wanted: str = "") -> str:
 
     Raises Unavailable when the program it needs is not installed.
     """
-    if wanted == "nftables" or (not wanted and not _legacy_in_use() and process.find("nft")):
+    if wanted == "nftables" or (not wanted and not legacy_in_use() and process.find("nft")):
         return _present(NFTABLES, "nft")
-    if _legacy_in_use():
+    if legacy_in_use():
         return _present(IPTABLES_LEGACY, "iptables-legacy-restore")
     return _present(IPTABLES_NFT, "iptables-nft-restore")
+
+
+def choose_in_pod(wanted: str, node_is_legacy: bool) -> str:
+    """The iptables backend to use in the namespace this thread is in: `wanted` names it, or is nothing for
+    what is in use there; a namespace without any rules follows its node.
+
+    Raises Unavailable when what it needs is not installed.
+    """
+    legacy = bool(_legacy_tables()) or (node_is_legacy and not nft_list("tables"))
+    if (wanted or (IPTABLES_LEGACY if legacy else IPTABLES_NFT)) == IPTABLES_NFT:
+        return _present(IPTABLES_NFT, "iptables-nft-restore")
+    if not importlib.util.find_spec("iptc"):
+        raise Unavailable(f"rules go to {IPTABLES_LEGACY} here, but python-iptables is not installed")
+    return _present(IPTABLES_LEGACY, "iptables-legacy-save")
 
 
 def nft(script: str) -> None:
@@ -55,17 +73,47 @@ def restore(backend: str, family: int, text: str) -> None:
         raise ToolFailed(f"{program} refused a transaction: {_first_line(done.stderr)}")
 
 
-def saved(backend: str, family: int, table: str) -> list[str]:
-    """The rules of one table as iptables-save prints them."""
+def restore_in_pod(backend: str, family: int, text: str) -> None:
+    """Apply iptables-save text to one family of a pod's namespace, keeping every other rule.
+
+    Legacy tables change through python-iptables, because iptables-legacy waits for a lock that the whole
+    host shares. Raises TryAgainLater when somebody else keeps changing them.
+    """
+    if backend != IPTABLES_LEGACY:
+        restore(backend, family, text)
+        return
+    for _ in range(_BUSY_TRIES):
+        done = process.run([sys.executable, "-I", "-m", "cni.kernel.legacy", str(family)], text)
+        if done.returncode == 0:
+            return
+        if done.returncode != _BUSY:
+            raise ToolFailed(f"python-iptables refused a transaction: {_last_line(done.stderr)}")
+    raise TryAgainLater(f"the IPv{family} legacy tables change faster than rules can be added")
+
+
+def saved(backend: str, family: int, table: str = "") -> list[str]:
+    """The rules of one table, or of all, as iptables-save prints them."""
     program = _tool(backend, family, "save")
-    done = process.run([program, "-t", table])
+    done = process.run([program, *(["-t", table] if table else [])])
     if done.returncode:
-        raise ToolFailed(f"{program} -t {table}: {_first_line(done.stderr)}")
+        raise ToolFailed(f"{program}: {_first_line(done.stderr)}")
     return done.stdout.splitlines()
 
 
-def _legacy_in_use() -> bool:
-    return _LEGACY_TABLES.exists() and "nat" in _LEGACY_TABLES.read_text().split()
+def saved_elsewhere(backend: str, family: int) -> list[str]:
+    """The rules of the iptables backend that is not `backend`, without bringing it into use."""
+    if backend == IPTABLES_LEGACY:
+        return saved(IPTABLES_NFT, family) if process.find("iptables-nft-save") else []
+    return saved(IPTABLES_LEGACY, family) if _legacy_tables() and process.find("iptables-legacy-save") else []
+
+
+def legacy_in_use() -> bool:
+    """Whether the namespace this thread is in translates addresses in the legacy tables."""
+    return "nat" in _legacy_tables()
+
+
+def _legacy_tables() -> list[str]:
+    return _LEGACY_TABLES.read_text().split() if _LEGACY_TABLES.exists() else []
 
 
 def _present(backend: str, program: str) -> str:
@@ -78,6 +126,10 @@ def _tool(backend: str, family: int, verb: str) -> str:
     variant = "legacy" if backend == IPTABLES_LEGACY else "nft"
     program = f"{_PROGRAM[family]}-{variant}-{verb}"
     return process.find(program) or program
+
+
+def _last_line(text: str) -> str:
+    return _first_line("\n".join(reversed(text.splitlines())))
 
 
 def _first_line(text: str) -> str:

@@ -131,7 +131,7 @@ class Rtnl:
     # --- routes
 
     def routes(self, link: Link, family: int) -> list[KernelRoute]:
-        """Every unicast route of a family (4 or 6) through a link, whatever its table."""
+        """Every route of a family (4 or 6) through a link, whatever its table."""
         dump = self._dump(lambda: self._ip.route("dump", family=FAMILY[family], oif=link.index))
         return [route_of(message, family) for message in dump if message.get("oif") == link.index]
 
@@ -148,15 +148,31 @@ class Rtnl:
         wanted |= {"priority": route.priority} if route.priority else {}
         wanted |= {"metrics": metrics} if metrics else {}
         wanted |= {"flags": _RTNH_F_ONLINK} if onlink else {}
+        wanted |= {"type": "local"} if route.local else {}
         via = f" via {route.gateway}" if route.gateway else ""
         with _asking(f"add route {route.dst}{via} dev {link.name}"):
             self._ip.route("add", **wanted)
 
-    def delete_route(self, link: Link, dst: str) -> None:
-        """Remove a route of the main table through a link; one that is gone already is removed."""
+    def delete_route(self, link: Link, dst: str, table: int = MAIN_TABLE) -> None:
+        """Remove a route through a link; one that is gone already is removed."""
         family = FAMILY[ipaddress.ip_network(dst).version]
-        with _asking(f"remove route {dst} dev {link.name}", tolerate=errno.ESRCH):
-            self._ip.route("del", family=family, dst=dst, oif=link.index, table=MAIN_TABLE, scope=_SCOPE_NOWHERE)
+        with _asking(f"remove route {dst} dev {link.name} table {table}", tolerate=errno.ESRCH):
+            self._ip.route("del", family=family, dst=dst, oif=link.index, table=table, scope=_SCOPE_NOWHERE)
+
+    def mark_rules(self, family: int) -> set[tuple[int, int]]:
+        """The policy rules of a family (4 or 6) that look a mark up: mark and table."""
+        rules = self._dump(lambda: self._ip.rule("dump", family=FAMILY[family]))
+        return {(rule.get("fwmark"), rule.get("table") or rule["table"]) for rule in rules if rule.get("fwmark")}
+
+    def add_mark_rule(self, family: int, mark: int, table: int) -> None:
+        """Look packets with a mark up in a table. The kernel adds a second one like it without a word."""
+        with _asking(f"add rule fwmark {mark} lookup {table}"):
+            self._ip.rule("add", family=FAMILY[family], fwmark=mark, table=table)
+
+    def delete_mark_rule(self, family: int, mark: int, table: int) -> None:
+        """Remove such a rule; one that is gone already is removed."""
+        with _asking(f"remove rule fwmark {mark} lookup {table}", tolerate=errno.ENOENT):
+            self._ip.rule("del", family=FAMILY[family], fwmark=mark, table=table)
 
     def add_neighbour(self, link: Link, address: str, mac: str) -> None:
         """Make a neighbour known for good, replacing what was learned."""

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 #: The main routing table and the scopes of rtnetlink(7).
-MAIN_TABLE, SCOPE_UNIVERSE, SCOPE_LINK = 254, 0, 253
+MAIN_TABLE, SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 254, 0, 253, 254
+
+#: Every destination, by family.
+EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class HeldAddress:
 
 @dataclass(frozen=True)
 class KernelRoute:
-    """A route as rtnetlink(7) has it: `gateway` empty for what is on the link."""
+    """A route as rtnetlink(7) has it: `gateway` empty for what is on the link, `local` for one that delivers here."""
 
     dst: str
     gateway: str
@@ -77,3 +80,4 @@ class KernelRoute:
     advmss: int
     scope: int
     source: str = ""
+    local: bool = False

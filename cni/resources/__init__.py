@@ -2,6 +2,7 @@
 
 from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, PodRoute, PodSysctl
 from cni.resources.base import Resource, decode, encode
+from cni.resources.interception import LoopbackAddress, PodLoopback, PodRules, WayBack
 from cni.resources.links import Bridge, PodLink, VethPair
 from cni.resources.macvlan import HostNeighbour, HostRoute, HostShim, Macvlan, PodNeighbour
 from cni.resources.masquerade import Masquerade, MasqueradeRules
@@ -21,14 +22,17 @@ __all__ = [
     "HostRoute",
     "HostShim",
     "HostSysctl",
+    "LoopbackAddress",
     "Macvlan",
     "Masquerade",
     "MasqueradeRules",
     "Plan",
     "PodAddress",
     "PodLink",
+    "PodLoopback",
     "PodNeighbour",
     "PodRoute",
+    "PodRules",
     "PodSysctl",
     "Resource",
     "Settled",
@@ -36,6 +40,7 @@ __all__ = [
     "UplinkQuery",
     "VethPair",
     "VxlanLink",
+    "WayBack",
     "World",
     "decode",
     "encode",

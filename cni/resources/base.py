@@ -46,6 +46,10 @@ class Resource:
         """Say what it is in one line."""
         raise NotImplementedError
 
+    def details(self) -> Iterator[str]:
+        """What else to print of it for people, line by line."""
+        yield from ()
+
     def accepting(self, reported: Result) -> Resource:
         """This resource as the chain's final result reports it, where later plugins may change it."""
         return self

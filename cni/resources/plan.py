@@ -44,13 +44,16 @@ class UplinkQuery:
 class Host:
     """What a plan may know of the node, read before planning so that planning stays pure.
 
-    `netns` is the pod's namespace path, `rules` the rule backend in use (see kernel/netfilter), `others`
-    what the plugin's other attachments on this node have, where the configuration asks for it.
+    `netns` is the pod's namespace path, `rules` and `pod_rules` the rule backends in use on the host and in
+    the pod (see kernel/netfilter), `pod_families` the IP versions (4, 6) the pod speaks, and `others` what
+    other attachments on this node have, where the configuration asks for it.
     """
 
     netns: str = ""
     uplink: Uplink | None = None
     rules: str = ""
+    pod_rules: str = ""
+    pod_families: tuple[int, ...] = ()
     others: tuple[tuple[Attachment, Resource], ...] = ()
 
     @property

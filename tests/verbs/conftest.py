@@ -63,9 +63,11 @@ class Config:
     ipam: Source
     uplink: None = None
     rules: None = None
+    sidecar: None = None
     links: tuple[str, ...] = ()
     enters_pod: ClassVar[bool] = False
-    minds_others: ClassVar[bool] = False
+    minds_others: bool = False
+    chained: ClassVar[bool] = False
 
     @classmethod
     def read(cls, conf: dict[str, Any], call: Call) -> Config:

@@ -1,0 +1,97 @@
+"""Our chains within an iptables-save document: which lines are ours, how to get from one state to another.
+
+Ours are the chains named ``ACNI_…``, the rules in them, and the rules of built-in chains that jump to them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+PREFIX = "ACNI_"
+
+
+@dataclass
+class Chains:
+    """What is ours in one table: rules by chain, in order, and the hooks in built-in chains."""
+
+    rules: dict[str, list[str]] = field(default_factory=dict)
+    hooks: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.rules or self.hooks)
+
+
+def ours(lines: Iterable[str]) -> dict[str, Chains]:
+    """What is ours in each table of a document; tables without anything of ours are left out."""
+    tables: dict[str, Chains] = {}
+    table = Chains()
+    for line in lines:
+        if line.startswith("*"):
+            table = tables.setdefault(line[1:].strip(), Chains())
+        elif line.startswith(f":{PREFIX}"):
+            table.rules[line[1:].split()[0]] = []
+        elif line.startswith(f"-A {PREFIX}"):
+            table.rules.setdefault(line.split()[1], []).append(line.strip())
+        elif line.startswith("-A ") and _target(line).startswith(PREFIX):
+            table.hooks.append(line.strip())
+    return {name: table for name, table in tables.items() if table}
+
+
+def change(there: dict[str, Chains], wanted: dict[str, Chains]) -> str:
+    """The document for ``iptables-restore --noflush`` that makes `there` equal to `wanted`, or nothing.
+
+    Each table changes in one transaction: chains are refilled and hooked, never emptied first.
+    What goes away goes in the reverse of the order in which it came.
+    """
+    gone = [name for name in reversed(list(there)) if name not in wanted]
+    order = [*gone, *wanted]
+    changes = (_change(name, there.get(name, Chains()), wanted.get(name, Chains())) for name in order)
+    return "".join(changes)
+
+
+def differences(there: dict[str, Chains], wanted: dict[str, Chains]) -> Iterator[str]:
+    """Name every rule that is missing, foreign, doubled or out of order, and every missing hook."""
+    for name in dict.fromkeys((*wanted, *there)):
+        have, want = there.get(name, Chains()), wanted.get(name, Chains())
+        for chain in dict.fromkeys((*want.rules, *have.rules)):
+            yield from _chain_differences(f"{name} {chain}", have.rules.get(chain), want.rules.get(chain))
+        for line in _more(want.hooks, have.hooks):
+            yield f"{name}: {line} is missing"
+        for line in _more(have.hooks, want.hooks):
+            yield f"{name}: {line} is there once too often"
+
+
+def _change(name: str, there: Chains, wanted: Chains) -> str:
+    if there == wanted:
+        return ""
+    lines = [f":{chain} - [0:0]" for chain in wanted.rules]
+    lines += [line for rules in wanted.rules.values() for line in rules]
+    lines += [line.replace("-A ", "-D ", 1) for line in _more(there.hooks, wanted.hooks)]
+    lines += [line.replace("-A ", "-I ", 1) for line in reversed(_more(wanted.hooks, there.hooks))]
+    unwanted = [chain for chain in there.rules if chain not in wanted.rules]
+    lines += [f"-F {chain}" for chain in unwanted]
+    lines += [f"-X {chain}" for chain in unwanted]
+    return "\n".join([f"*{name}", *lines, "COMMIT", ""])
+
+
+def _chain_differences(where: str, have: list[str] | None, want: list[str] | None) -> Iterator[str]:
+    if have is None:
+        yield f"{where} is missing"
+    elif want is None:
+        yield f"{where} is not ours to have here"
+    elif have != want:
+        missing, extra = _more(want, have), _more(have, want)
+        yield from (f"{where}: {line} is missing" for line in missing)
+        yield from (f"{where}: {line} is foreign" for line in extra)
+        if not (missing or extra):
+            yield f"{where}: the rules are out of order"
+
+
+def _more(these: list[str], those: list[str]) -> list[str]:
+    return list((Counter(these) - Counter(those)).elements())
+
+
+def _target(line: str) -> str:
+    return line.partition(" -j ")[2].split(" ")[0]

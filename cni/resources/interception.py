@@ -1,0 +1,157 @@
+"""What interception needs in a pod's namespace: rules, loopback, and the way back of a transparent proxy.
+
+These belong to the pod and not to one attachment of it: two attachments that want the same share them,
+and they go with the last one. `netns` says which pod.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cni.kernel import netfilter
+from cni.kernel.view import EVERYWHERE, SCOPE_HOST, KernelRoute
+from cni.resources import chains
+from cni.resources.base import Resource
+from cni.resources.links import required
+from cni.resources.world import World
+
+
+@dataclass(frozen=True)
+class PodLoopback(Resource):
+    """The pod's loopback is up: what is redirected arrives there."""
+
+    def ensure(self, world: World) -> None:
+        link = required(world.pod.link("lo"), "lo")
+        if not link.up:
+            world.pod.set_link(link, state="up")
+
+    def differences(self, world: World) -> Iterator[str]:
+        if not required(world.pod.link("lo"), "lo").up:
+            yield "lo is down in the pod"
+
+    def describe(self) -> str:
+        return "lo up in the pod"
+
+
+@dataclass(frozen=True)
+class LoopbackAddress(Resource):
+    """An address a proxy may use on loopback."""
+
+    netns: str
+    address: str
+    shared = True
+    retires = True
+
+    def ensure(self, world: World) -> None:
+        if not self._there(world):
+            link = required(world.pod.link("lo"), "lo")
+            world.make(self, lambda: world.pod.add_address(link, ipaddress.ip_interface(self.address), nodad=True))
+
+    def differences(self, world: World) -> Iterator[str]:
+        if not self._there(world):
+            yield f"address {self.address} is missing on lo in the pod"
+
+    def remove(self, world: World) -> None:
+        if world.netns and self._there(world):
+            link = required(world.pod.link("lo"), "lo")
+            world.pod.delete_address(link, ipaddress.ip_interface(self.address))
+
+    def describe(self) -> str:
+        return f"{self.address} on lo in the pod"
+
+    def _there(self, world: World) -> bool:
+        link = required(world.pod.link("lo"), "lo")
+        return ipaddress.ip_interface(self.address) in (item.interface for item in world.pod.addresses(link))
+
+
+@dataclass(frozen=True)
+class WayBack(Resource):
+    """Packets with a mark are delivered in the pod, whatever their destination (kernel's tproxy.rst)."""
+
+    netns: str
+    family: int
+    mark: int
+    table: int
+    shared = True
+    retires = True
+
+    def ensure(self, world: World) -> None:
+        lo = required(world.pod.link("lo"), "lo")
+        if not self._route_there(world):
+            world.make(self, lambda: world.pod.add_route(lo, self._route(), onlink=False))
+        if not self._rule_there(world):
+            world.created(self)
+            world.pod.add_mark_rule(self.family, self.mark, self.table)
+
+    def differences(self, world: World) -> Iterator[str]:
+        if not self._rule_there(world):
+            yield f"ip -{self.family} rule fwmark {self.mark:#x} lookup {self.table} is missing in the pod"
+        if not self._route_there(world):
+            yield f"ip -{self.family} route local default dev lo table {self.table} is missing in the pod"
+
+    def remove(self, world: World) -> None:
+        if world.netns and self._rule_there(world):
+            world.pod.delete_mark_rule(self.family, self.mark, self.table)
+        if world.netns and self._route_there(world):
+            world.pod.delete_route(required(world.pod.link("lo"), "lo"), EVERYWHERE[self.family], self.table)
+
+    def describe(self) -> str:
+        return f"IPv{self.family} packets with mark {self.mark:#x} stay in the pod (table {self.table})"
+
+    def _rule_there(self, world: World) -> bool:
+        return (self.mark, self.table) in world.pod.mark_rules(self.family)
+
+    def _route_there(self, world: World) -> bool:
+        routes = world.pod.routes(required(world.pod.link("lo"), "lo"), self.family)
+        return any((item.dst, item.table, item.local) == self._place() for item in routes)
+
+    def _place(self) -> tuple[str, int, bool]:
+        return EVERYWHERE[self.family], self.table, True
+
+    def _route(self) -> KernelRoute:
+        return KernelRoute(EVERYWHERE[self.family], "", self.table, 0, 0, 0, SCOPE_HOST, local=True)
+
+
+@dataclass(frozen=True)
+class PodRules(Resource):
+    """Our packet rules of one family (4 or 6) in the pod; `text` is what iptables-save prints of them."""
+
+    netns: str
+    backend: str
+    family: int
+    text: str
+    shared = True
+    retires = True
+
+    def ensure(self, world: World) -> None:
+        self._become(world, chains.ours(self.text.splitlines()))
+
+    def differences(self, world: World) -> Iterator[str]:
+        with world.in_pod():
+            there = chains.ours(netfilter.saved(self.backend, self.family))
+            elsewhere = chains.ours(netfilter.saved_elsewhere(self.backend, self.family))
+        for line in chains.differences(there, chains.ours(self.text.splitlines())):
+            yield f"IPv{self.family} rules in the pod ({self.backend}): {line}"
+        if elsewhere:
+            yield f"IPv{self.family} rules of ours are in the pod outside {self.backend} too: {', '.join(elsewhere)}"
+
+    def remove(self, world: World) -> None:
+        if world.netns:
+            self._become(world, {})
+
+    def describe(self) -> str:
+        count = sum(line.startswith("-A") for line in self.text.splitlines())
+        return f"{count} IPv{self.family} rules in the pod ({self.backend})"
+
+    def details(self) -> Iterator[str]:
+        yield from self.text.splitlines()
+
+    def _become(self, world: World, wanted: dict[str, chains.Chains]) -> None:
+        with world.turn(f"rules of {self.netns}"), world.in_pod():
+            change = chains.change(chains.ours(netfilter.saved(self.backend, self.family)), wanted)
+            if change:
+                if wanted:
+                    world.created(self)
+                netfilter.restore_in_pod(self.backend, self.family, change)

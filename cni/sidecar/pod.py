@@ -1,0 +1,48 @@
+"""Interception as resources of a pod."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from cni.errors import Conflict
+from cni.protocol.result import Result
+from cni.resources import Host, LoopbackAddress, PodLoopback, PodRules, Resource, WayBack
+from cni.sidecar.model import Interception
+from cni.sidecar.rule import MARK, ROUTE_TABLE, spelled
+from cni.sidecar.rules import PASSTHROUGH, tables
+
+
+def intercepting(wanted: Interception | None, attached: Result, host: Host) -> tuple[Resource, ...]:
+    """What interception needs in a pod whose addresses and resolvers `attached` says: it must be there
+    before the interface is up.
+
+    Every family the pod has is captured, by its addresses or because its kernel speaks it. Raises Conflict
+    where another attachment of the pod has other rules.
+    """
+    if wanted is None or not wanted.wanted:
+        return ()
+    known = replace(wanted, resolvers=wanted.resolvers or attached.dns.nameservers)
+    families = sorted({4, *host.pod_families, *(ip.family for ip in attached.ips)})
+    resources = tuple(_resources(known, families, host))
+    _refuse_other_rules(resources, host)
+    return resources
+
+
+def _resources(wanted: Interception, families: list[int], host: Host) -> Iterator[Resource]:
+    yield PodLoopback()
+    if 6 in families:
+        yield LoopbackAddress(host.netns, PASSTHROUGH[6])
+    for family in families:
+        if wanted.transparent:
+            yield WayBack(host.netns, family, int(MARK, 16), ROUTE_TABLE)
+        text = spelled(tables(wanted, family), family)
+        if text:
+            yield PodRules(host.netns, host.pod_rules, family, text)
+
+
+def _refuse_other_rules(resources: tuple[Resource, ...], host: Host) -> None:
+    """One pod has one interception: a second one would change the rules under the first."""
+    for owner, other in host.others:
+        if isinstance(other, PodRules) and other.netns == host.netns and other not in resources:
+            raise Conflict(f"{owner} has other interception rules in this pod; its attachments need the same sidecar")
