@@ -100,6 +100,10 @@ def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
         raise InvalidConfig(f"$.prevResult: missing; {plugin.name} is chained after a plugin that makes an interface")
     previous = Result.read(conf.get("prevResult") or {}) if config.enters_pod else Result()
     with opened(plugin.name, call, conf, config.enters_pod) as node:
+        if config.chained and node.record and node.record.complete:
+            _repeat(node, plugin.plan(config, node.attachment, Result(), survey(node, config, call.netns)))
+            deliver(conf["prevResult"])
+            return
         _make_way(node, call)
         host = survey(node, config, call.netns)
         record = Record(node.attachment, plugin.name, call.netns, call.pod, conf)
@@ -217,6 +221,13 @@ def _make_way(node: Node, call: Call) -> None:
         raise AlreadyAttached(f"{node.attachment} is attached already; DEL comes before a second ADD")
     if node.record:
         _detach(node, node.record, _releaser(node.record.config, call))
+
+
+def _repeat(node: Node, plan: Plan) -> None:
+    """A chained ADD that comes again makes sure of what it made; other settings need a DEL first."""
+    if not node.record or tuple(map(decode, node.record.resources)) != plan.resources:
+        raise AlreadyAttached(f"{node.attachment} is attached with other settings; DEL comes before another ADD")
+    engine.apply(plan.resources, node.world)
 
 
 def _roll_back(node: Node, source: Source, error: BaseException) -> None:

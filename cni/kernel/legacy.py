@@ -82,7 +82,7 @@ def _rule(family: int, words: list[str]) -> Any:
         elif option in ("-m", "-j"):
             part = rule.create_match(values[0]) if option == "-m" else rule.create_target(values[0])
         else:
-            part.set_parameter(option.removeprefix("--"), but + " ".join(values))
+            part.set_parameter(option.removeprefix("--"), [*but, *values])
     return rule
 
 

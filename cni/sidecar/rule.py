@@ -60,6 +60,7 @@ _FIELDS = {
     "protocol": ("", "-p"),
     "port": ("PROTOCOL", "--dport"),
     "source-port": ("PROTOCOL", "--sport"),
+    "flags": ("PROTOCOL", "--tcp-flags"),
     "ports": ("multiport", "--dports"),
     "icmp6": ("icmp6", "--icmpv6-type"),
     "state": ("conntrack", "--ctstate"),

@@ -21,6 +21,7 @@ PASSTHROUGH = {4: "127.0.0.6/32", 6: "::6/128"}
 LOCAL = {4: "127.0.0.1/32", 6: "::1/128"}
 
 _TCP, _UDP = Match("protocol", "tcp"), Match("protocol", "udp")
+_MIDST = Match("flags", "FIN,SYN,RST,ACK SYN", but=True)  # a connection that began before these rules
 _FROM_LO, _TO_LO = Match("in", "lo"), Match("out", "lo")
 _UNTOUCHED_ZONE, _CAPTURED_ZONE = 1, 2
 
@@ -41,6 +42,7 @@ def _nat(wanted: Interception, family: int) -> Iterator[Rule]:
     virtual = list(_virtual(wanted)) if wanted.captures_outbound else []
     if virtual or inbound:
         yield to("ACNI_INBOUND", "PREROUTING")
+        yield to(RETURN, "ACNI_INBOUND", _TCP, _MIDST)
         yield from (*virtual, *inbound)
     if wanted.captures_outbound:
         yield to("ACNI_OUTPUT", "OUTPUT")
@@ -74,6 +76,7 @@ def _virtual(wanted: Interception) -> Iterator[Rule]:
 
 def _who(wanted: Interception, family: int) -> Iterator[Rule]:
     """Whose traffic is captured."""
+    yield to(RETURN, "ACNI_OUTPUT", _TCP, _MIDST)
     for name in wanted.exclude_interfaces:
         yield to(RETURN, "ACNI_OUTPUT", Match("out", name))
     yield to(RETURN, "ACNI_OUTPUT", Match("source", PASSTHROUGH[family]), _TO_LO)
@@ -122,6 +125,7 @@ def _mangle(wanted: Interception, family: int) -> Iterator[Rule]:
         yield to("ACNI_INBOUND", "PREROUTING")
         yield from _transparent(wanted, family)
         yield from inbound
+        yield to(RETURN, "ACNI_TPROXY", _TCP, _MIDST)
         yield to(RETURN, "ACNI_TPROXY", Match("state", "RELATED,ESTABLISHED"))
         onto = (wanted.inbound_port, MARK)
         yield to("tproxy", "ACNI_TPROXY", Match("destination", LOCAL[family], but=True), _TCP, value=onto)

@@ -1,0 +1,139 @@
+"""A program in a pod: listens and connects as it is told, one JSON object a line, and says what it saw.
+
+Started by traffic.Actor with nsenter and setpriv; standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+import sys
+import threading
+from typing import Any
+
+SO_ORIGINAL_DST = 80
+IPV6_TRANSPARENT = 75
+TIMEOUT = 1.5
+KEPT: dict[str, socket.socket] = {}
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def original(conn: socket.socket) -> list[Any] | None:
+    """Where the client wanted to go (SO_ORIGINAL_DST), or None where conntrack knows nothing."""
+    try:
+        if conn.family == socket.AF_INET6:
+            raw = conn.getsockopt(socket.IPPROTO_IPV6, SO_ORIGINAL_DST, 28)
+            return [socket.inet_ntop(socket.AF_INET6, raw[8:24]), struct.unpack("!H", raw[2:4])[0]]
+        raw = conn.getsockopt(socket.IPPROTO_IP, SO_ORIGINAL_DST, 16)
+        return [socket.inet_ntop(socket.AF_INET, raw[4:8]), struct.unpack("!H", raw[2:4])[0]]
+    except OSError:
+        return None
+
+
+def sock(host: str, kind: socket.SocketKind, transparent: bool) -> socket.socket:
+    made = socket.socket(family_of(host), kind)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if made.family == socket.AF_INET6:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    if transparent:
+        level, option = (41, IPV6_TRANSPARENT) if made.family == socket.AF_INET6 else (0, socket.IP_TRANSPARENT)
+        made.setsockopt(level, option, 1)
+    return made
+
+
+def listen(name: str, host: str, port: int, transparent: bool = False, udp: bool = False) -> str:
+    server = sock(host, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM, transparent)
+    server.bind((host, port))
+    if not udp:
+        server.listen(200)
+    threading.Thread(target=answer_udp if udp else accept, args=(name, server), daemon=True).start()
+    return "listening"
+
+
+def answer_udp(name: str, server: socket.socket) -> None:
+    while True:
+        _, peer = server.recvfrom(2048)
+        server.sendto(json.dumps({"who": name, "peer": list(peer[:2])}).encode(), peer)
+
+
+def accept(name: str, server: socket.socket) -> None:
+    while True:
+        conn, peer = server.accept()
+        threading.Thread(target=serve, args=(name, conn, peer), daemon=True).start()
+
+
+def serve(name: str, conn: socket.socket, peer: tuple[Any, ...]) -> None:
+    """Say who serves and what was asked for, then echo lines until the client goes."""
+    seen = {"who": name, "peer": list(peer[:2]), "local": list(conn.getsockname()[:2]), "original": original(conn)}
+    with contextlib.suppress(OSError), conn, conn.makefile("rwb") as lines:
+        lines.write(json.dumps(seen).encode() + b"\n")
+        lines.flush()
+        for line in lines:
+            lines.write(line)
+            lines.flush()
+
+
+def connect(
+    to: list[Any], source: list[Any] | None = None, mark: int = 0, transparent: bool = False, keep: str = ""
+) -> Any:
+    """The server's banner, or the error's name."""
+    client = sock(to[0], socket.SOCK_STREAM, transparent)
+    try:
+        if mark:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        if source:
+            client.bind(tuple(source))
+        client.settimeout(TIMEOUT)
+        client.connect(tuple(to))
+        seen = json.loads(client.makefile("rb").readline() or '{"who": "nobody"}')
+    except OSError as error:
+        client.close()
+        return {"error": type(error).__name__}
+    if keep:
+        KEPT[keep] = client
+    else:
+        client.close()
+    return seen
+
+
+def echo(kept: str) -> Any:
+    """Whether a kept connection still carries data both ways."""
+    try:
+        KEPT[kept].sendall(b"still there\n")
+        return KEPT[kept].recv(64).decode()
+    except OSError as error:
+        return {"error": type(error).__name__}
+
+
+def ask(to: list[Any], source: list[Any] | None = None) -> Any:
+    """One UDP question: the answer and whom it came from."""
+    with sock(to[0], socket.SOCK_DGRAM, transparent=False) as client:
+        if source:
+            client.bind(tuple(source))
+        client.settimeout(TIMEOUT)
+        try:
+            client.sendto(b"question", tuple(to))
+            raw, sender = client.recvfrom(2048)
+        except OSError as error:
+            return {"error": type(error).__name__}
+        return json.loads(raw) | {"from": list(sender[:2])}
+
+
+def main() -> None:
+    for line in sys.stdin:
+        order = json.loads(line)
+        verb = {"listen": listen, "connect": connect, "echo": echo, "ask": ask}[order.pop("do")]
+        try:
+            said = verb(**order)
+        except OSError as error:
+            said = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(said), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Real traffic between pods: programs that listen and connect under the ids rules look at."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+from lab import Namespace
+
+PROXY = 1337
+REFUSED, TIMED_OUT = {"error": "ConnectionRefusedError"}, {"error": "TimeoutError"}
+
+
+class Actor:
+    """A program in a namespace, under one user and group. Use it with `with`, or close it."""
+
+    def __init__(self, where: Namespace, uid: int = 0, gid: int | None = None) -> None:
+        gid = uid if gid is None else gid
+        capable = ["--inh-caps", "+net_admin,+net_bind_service", "--ambient-caps", "+net_admin,+net_bind_service"]
+        ids = ["setpriv", "--reuid", str(uid), "--regid", str(gid), "--clear-groups", *capable]
+        program = [sys.executable, "-I", str(Path(__file__).with_name("actor.py"))]
+        command = ["nsenter", f"--net={where.path}", *ids, *program]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.close()
+        self.process.wait(10)
+        self.process.stdout.close()
+
+    def listen(self, name: str, port: int, *hosts: str, **how: bool) -> None:
+        """Listen under a name, on every address of both families unless `hosts` says otherwise."""
+        for host in hosts or ("0.0.0.0", "::"):
+            assert self._do("listen", name=name, host=host, port=port, **how) == "listening"
+
+    def connect(self, host: str, port: int, **how: Any) -> dict[str, Any]:
+        """Connect: what the server saw, or {"error": …}."""
+        return self._do("connect", to=[host, port], **how)
+
+    def reaches(self, host: str, port: int, **how: Any) -> str:
+        """Who answers a connection, or the error's name."""
+        seen = self.connect(host, port, **how)
+        return seen.get("who") or seen["error"]
+
+    def echo(self, kept: str) -> Any:
+        """What comes back over a connection kept under a name."""
+        return self._do("echo", kept=kept)
+
+    def ask(self, host: str, port: int, **how: Any) -> dict[str, Any]:
+        """One UDP question."""
+        return self._do("ask", to=[host, port], **how)
+
+    def _do(self, verb: str, **order: Any) -> Any:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(json.dumps({"do": verb, **order}) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
