@@ -5,13 +5,16 @@ BIN_DIR  ?= /opt/cni/bin
 CONF_DIR ?= /etc/cni/net.d
 SOURCES  := $(shell find cni plugins conf.d -type f -not -name '*.pyc') pyproject.toml constraints.txt $(wildcard tools/*)
 
-.PHONY: help demo test check bench install uninstall clean
+.PHONY: help demo demo-mesh test check bench install uninstall clean
 
 help:            ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*##/\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1\t/' | expand -t 12
 
 demo: .venv/ready      ## two hosts, pods, pings across a VXLAN, told step by step
 	@tools/isolated .venv/bin/python3 tools/demo.py
+
+demo-mesh: .venv/ready ## two pods on two hosts, two Envoys, mutual TLS: their applications know nothing of it
+	@tools/isolated .venv/bin/python3 tools/demo_mesh.py
 
 test: .venv/ready      ## everything: style, types, tests/ and netns-tests/
 	@$(MAKE) --no-print-directory check

@@ -101,11 +101,11 @@ def connect(
     return seen
 
 
-def echo(kept: str) -> Any:
-    """Whether a kept connection still carries data both ways."""
+def echo(kept: str, text: str = "still there") -> Any:
+    """What comes back over a kept connection."""
     try:
-        KEPT[kept].sendall(b"still there\n")
-        return KEPT[kept].recv(64).decode()
+        KEPT[kept].sendall(f"{text}\n".encode())
+        return KEPT[kept].recv(4096).decode().strip()
     except OSError as error:
         return {"error": type(error).__name__}
 

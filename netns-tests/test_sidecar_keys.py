@@ -260,6 +260,6 @@ def test_connections_from_before_the_rules_go_on(lab: Lab, backend: str, mode: s
             assert scene.outside.connect(scene.address(family), WEB, keep=f"in{family}")["who"] == "app"
         host.add(chained | {"prevResult": scene.result, "inboundPort": IN}, pod)
         for family in FAMILIES:
-            assert scene.app.echo(f"out{family}") == scene.outside.echo(f"in{family}") == "still there\n"
+            assert scene.app.echo(f"out{family}") == scene.outside.echo(f"in{family}") == "still there"
             assert scene.app.reaches(scene.far_address(family), 80) == "outbound"
             assert scene.outside.reaches(scene.address(family), WEB) == "inbound"

@@ -52,9 +52,9 @@ class Actor:
         seen = self.connect(host, port, **how)
         return seen.get("who") or seen["error"]
 
-    def echo(self, kept: str) -> Any:
+    def echo(self, kept: str, text: str = "still there") -> Any:
         """What comes back over a connection kept under a name."""
-        return self._do("echo", kept=kept)
+        return self._do("echo", kept=kept, text=text)
 
     def ask(self, host: str, port: int, **how: Any) -> dict[str, Any]:
         """One UDP question."""

@@ -1,0 +1,62 @@
+"""What a wire carries: frames on a link, collected while a `with` block runs."""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import threading
+from pathlib import Path
+from typing import Self
+
+from lab import Namespace
+
+ETH_P_ALL = 3
+
+
+class Wire:
+    """Frames seen on one link of a namespace."""
+
+    def __init__(self, where: Namespace, link: str) -> None:
+        self.frames: list[bytes] = []
+        self.socket = _in_namespace(where, link)
+        self.thread = threading.Thread(target=self._collect, daemon=True)
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.thread.join(0.2)  # what was sent last is still on its way
+        self.done = True
+        self.thread.join()
+        self.socket.close()
+
+    def carried(self, what: bytes) -> bool:
+        """Whether any frame contains these bytes."""
+        return any(what in frame for frame in self.frames)
+
+    done = False
+
+    def _collect(self) -> None:
+        self.socket.settimeout(0.05)
+        while not self.done:
+            try:
+                self.frames.append(self.socket.recv(65535))
+            except TimeoutError:
+                continue
+
+
+def _in_namespace(where: Namespace, link: str) -> socket.socket:
+    """A packet socket opened in a namespace by a thread that enters it and ends."""
+    made: list[socket.socket] = []
+
+    def opened() -> None:
+        with Path(where.path).open("rb") as netns:
+            assert ctypes.CDLL(None).setns(netns.fileno(), 0x40000000) == 0
+        made.append(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)))
+        made[0].bind((link, 0))
+
+    thread = threading.Thread(target=opened)
+    thread.start()
+    thread.join()
+    return made[0]
