@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from cni.protocol.config import PLUGINS
 
 if TYPE_CHECKING:
-    from cni.verbs import Plugin
+    from cni.nouns import Plugin
 
 
 class _Uncached(SourceFileLoader):

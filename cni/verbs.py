@@ -7,9 +7,9 @@ what a verb does for every plugin, change it here. Source: CNI specification 1.1
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
-from cni import engine, uplink
+from cni import engine
 from cni.errors import (
     AlreadyAttached,
     CniError,
@@ -22,52 +22,23 @@ from cni.errors import (
 )
 from cni.ipam.config import TYPE as OWN_IPAM
 from cni.ipam.source import Delegate, Nothing, Source
-from cni.kernel import netfilter, sysctl
+from cni.kernel import netfilter
 from cni.kernel.netns import link_exists
 from cni.kernel.process import uninterrupted
 from cni.naming import Attachment
 from cni.node import Node, folder_of, opened
+from cni.nouns import Plugin, PluginConfig
 from cni.protocol.call import Call
 from cni.protocol.config import Config, validate, version_of
 from cni.protocol.result import Result
-from cni.resources import Host, Plan, Resource, Uplink, UplinkQuery, World, decode, encode
-from cni.sidecar.model import Interception
+from cni.resources import Host, Plan, Uplink, decode, encode
+from cni.sidecar.pod import refuse_impossible
 from cni.state import Record, Store, refuse_unwritable
+from cni.survey import survey
 
 Deliver = Callable[[dict[str, Any]], None]
 
 _ANY_MTU = 65535
-
-
-class PluginConfig(Protocol):
-    """What a plugin accepts. `uplink` and `rules` say what `plan` must know of the host: the link
-    traffic leaves by, and the rule backend (a wish, empty for the node's own); None for neither.
-    `sidecar` is what it does to the pod's traffic. `links` must exist for an ADD to succeed;
-    `minds_others` asks for what other attachments have; a `chained` plugin cannot be the first.
-    """
-
-    ipam: Source
-    uplink: UplinkQuery | None
-    rules: str | None
-    sidecar: Interception | None
-    links: tuple[str, ...]
-    enters_pod: ClassVar[bool]
-    chained: ClassVar[bool]
-
-    @property
-    def minds_others(self) -> bool: ...
-
-    @classmethod
-    def read(cls, conf: Config, call: Call) -> PluginConfig: ...
-
-
-class Plugin(Protocol):
-    """The two nouns, and the name of the executable that holds them."""
-
-    name: str
-    Config: type[PluginConfig]
-
-    def plan(self, config: Any, attachment: Attachment, lease: Result, host: Host) -> Plan: ...
 
 
 def sweep(plugin: Plugin, record: Record, call: Call) -> None:
@@ -77,20 +48,6 @@ def sweep(plugin: Plugin, record: Record, call: Call) -> None:
     with opened(plugin.name, stale, record.config, patience=1) as node:
         if node.record:
             _detach(node, node.record, _releaser(record.config, stale))
-
-
-def survey(node: Node, config: PluginConfig, netns: str) -> Host:
-    """Read what a plan may know of the node."""
-    query, world, sidecar = config.uplink, node.world, config.sidecar
-    captured = sidecar if sidecar and sidecar.wanted else None
-    return Host(
-        netns=netns,
-        uplink=uplink.find(world.pod if query.in_pod else world.host, query) if query else None,
-        rules=netfilter.choose(config.rules) if config.rules is not None else "",
-        pod_rules=_pod_rules(world, captured.backend) if captured else "",
-        pod_families=_pod_families(world) if captured else (),
-        others=tuple(_others(node)) if config.minds_others else (),
-    )
 
 
 def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
@@ -175,7 +132,7 @@ def status(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
         if config.rules is not None:
             netfilter.choose(config.rules)
         if config.sidecar is not None:
-            netfilter.choose_in_pod(config.sidecar.backend, netfilter.legacy_in_use())
+            refuse_impossible(config.sidecar)
         config.ipam.refuse_when_exhausted(store, conf["name"])
     finally:
         if store:
@@ -189,24 +146,6 @@ VERBS: dict[str, Callable[[Plugin, Call, Config, Deliver], None]] = {
     "GC": gc,
     "STATUS": status,
 }
-
-
-def _pod_rules(world: World, wanted: str) -> str:
-    node_is_legacy = netfilter.legacy_in_use()
-    with world.in_pod():
-        return netfilter.choose_in_pod(wanted, node_is_legacy)
-
-
-def _pod_families(world: World) -> tuple[int, ...]:
-    """The IP versions the pod speaks: IPv6 has link-local addresses before anybody gives it others."""
-    with world.in_pod():
-        return (4, 6) if sysctl.read("net.ipv6.conf.default.disable_ipv6") == "0" else (4,)
-
-
-def _others(node: Node) -> Iterator[tuple[Attachment, Resource]]:
-    for record in node.store.records():
-        if record.attachment != node.attachment:
-            yield from ((record.attachment, decode(raw)) for raw in record.resources)
 
 
 def _configured(plugin: Plugin, call: Call, conf: Config) -> PluginConfig:

@@ -56,6 +56,8 @@ CASES: dict[str, dict[str, Any]] = {
     "flat": {"ipam": None, "ip": ["192.168.10.10/24", "fd00:10::10/64"], "gateway": ["192.168.10.1", "fd00:10::1"]},
     "flat-no-default": {"ipam": None, "ip": "192.168.10.10/24", "gateway": "192.168.10.1", "isDefaultGateway": False},
     "foreign-ipam": {"ipam": {"type": "host-local", "subnet": "10.1.0.0/24"}, "isGateway": True},
+    "sidecar": {"sidecar": {}},
+    "sidecar-tproxy": {"sidecar": {"mode": "tproxy", "captureDNS": True}, "dns": {"nameservers": ["10.96.0.10"]}},
     "old-version": {"cniVersion": "0.2.0", "isDefaultGateway": True},
 }
 

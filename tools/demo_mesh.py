@@ -58,7 +58,7 @@ def first_record(frames: list[bytes]) -> str:
 
 
 def strangers(mesh: Mesh, address: str) -> bool:
-    title(4, "Somebody without the mesh's identity tries the same port", f"openssl s_client -connect {address}:{WEB}")
+    title(4, "Somebody without the mesh's identity tries the same port", f"a TLS client, {address}:{WEB}")
     refused = mesh.stranger(mesh.hosts[1], address)
     good = verdict("CERTIFICATE_REQUIRED" in refused, f"without a certificate: {refused}")
     admitted = mesh.stranger(mesh.hosts[1], address, *mesh.authority.identity("friend"))

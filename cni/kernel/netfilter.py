@@ -8,6 +8,7 @@ use, without touching either: any ``iptables-legacy`` call would create the lega
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ _PROGRAM = {4: "iptables", 6: "ip6tables"}
 _LOCK_WAIT = "5"
 _BUSY = 75  # EX_TEMPFAIL, see legacy.py
 _BUSY_TRIES = 5
+_REHEARSAL = 10.0  # seconds
 
 
 def choose(wanted: str = "") -> str:
@@ -89,6 +91,18 @@ def restore_in_pod(backend: str, family: int, text: str) -> None:
         if done.returncode != _BUSY:
             raise ToolFailed(f"python-iptables refused a transaction: {_last_line(done.stderr)}")
     raise TryAgainLater(f"the IPv{family} legacy tables change faster than rules can be added")
+
+
+def rehearse(backend: str, family: int, text: str) -> None:
+    """Apply iptables-save text in a namespace made for that alone, which vanishes with it.
+
+    Raises Unavailable when the kernel or the program lacks what the rules need.
+    """
+    command = [process.find("unshare") or "unshare", "--net", _tool(backend, family, "restore"), "--noflush"]
+    environ = {"PATH": process.SYSTEM_PATH, "LC_ALL": "C", "XTABLES_LOCKFILE": os.devnull}
+    done = process.run(command, text, environ, seconds=_REHEARSAL)
+    if done.returncode:
+        raise Unavailable(f"IPv{family} rules cannot be made here ({backend}): {_first_line(done.stderr)}")
 
 
 def saved(backend: str, family: int, table: str = "") -> list[str]:

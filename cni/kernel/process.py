@@ -10,13 +10,14 @@ from contextlib import contextmanager
 
 from cni.errors import ToolFailed, TryAgainLater
 
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: Where system programs are, whatever PATH a runtime has.
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 def find(program: str) -> str | None:
     """The path of a system program: runtimes start plugins with any PATH, so ours is fixed."""
-    return shutil.which(program, path=_SYSTEM_PATH)
+    return shutil.which(program, path=SYSTEM_PATH)
 
 
 def run(
@@ -33,7 +34,7 @@ def run(
         return subprocess.run(
             argv,
             input=stdin,
-            env=dict(environ) if environ is not None else {"PATH": _SYSTEM_PATH, "LC_ALL": "C"},
+            env=dict(environ) if environ is not None else {"PATH": SYSTEM_PATH, "LC_ALL": "C"},
             capture_output=True,
             text=True,
             timeout=seconds,

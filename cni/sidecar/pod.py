@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from cni.errors import Conflict
+from cni.kernel import netfilter, sysctl
 from cni.protocol.result import Result
 from cni.resources import Host, LoopbackAddress, PodLoopback, PodRules, Resource, WayBack
 from cni.sidecar.model import Interception
@@ -27,6 +28,16 @@ def intercepting(wanted: Interception | None, attached: Result, host: Host) -> t
     resources = tuple(_resources(known, families, host))
     _refuse_other_rules(resources, host)
     return resources
+
+
+def refuse_impossible(wanted: Interception) -> None:
+    """Rehearse the rules, so that a kernel without a module is known before a pod comes.
+
+    Raises Unavailable with the reason of the kernel or the program.
+    """
+    backend = netfilter.choose_in_pod(wanted.backend, netfilter.legacy_in_use())
+    for family in (4, 6) if sysctl.read("net.ipv6.conf.all.disable_ipv6") is not None else (4,):
+        netfilter.rehearse(backend, family, spelled(tables(wanted, family), family))
 
 
 def _resources(wanted: Interception, families: list[int], host: Host) -> Iterator[Resource]:

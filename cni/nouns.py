@@ -1,0 +1,44 @@
+"""The two nouns of a plugin: what it accepts, and what must exist."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol
+
+from cni.ipam.source import Source
+from cni.naming import Attachment
+from cni.protocol.call import Call
+from cni.protocol.config import Config
+from cni.protocol.result import Result
+from cni.resources import Host, Plan, UplinkQuery
+from cni.sidecar.model import Interception
+
+
+class PluginConfig(Protocol):
+    """What a plugin accepts. `uplink` and `rules` say what `plan` must know of the host: the link
+    traffic leaves by, and the rule backend (a wish, empty for the node's own); None for neither.
+    `sidecar` is what it does to the pod's traffic. `links` must exist for an ADD to succeed;
+    `minds_others` asks for what other attachments have; a `chained` plugin cannot be the first.
+    """
+
+    ipam: Source
+    uplink: UplinkQuery | None
+    rules: str | None
+    sidecar: Interception | None
+    links: tuple[str, ...]
+    enters_pod: ClassVar[bool]
+    chained: ClassVar[bool]
+
+    @property
+    def minds_others(self) -> bool: ...
+
+    @classmethod
+    def read(cls, conf: Config, call: Call) -> PluginConfig: ...
+
+
+class Plugin(Protocol):
+    """The two nouns, and the name of the executable that holds them."""
+
+    name: str
+    Config: type[PluginConfig]
+
+    def plan(self, config: Any, attachment: Attachment, lease: Result, host: Host) -> Plan: ...

@@ -1,0 +1,44 @@
+"""What a plan may know of the node, read before planning so that planning stays pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cni import uplink
+from cni.kernel import netfilter, sysctl
+from cni.naming import Attachment
+from cni.node import Node
+from cni.nouns import PluginConfig
+from cni.resources import Host, Resource, World, decode
+
+
+def survey(node: Node, config: PluginConfig, netns: str) -> Host:
+    """Read what a plan may know of the node."""
+    query, world, sidecar = config.uplink, node.world, config.sidecar
+    captured = sidecar if sidecar and sidecar.wanted else None
+    return Host(
+        netns=netns,
+        uplink=uplink.find(world.pod if query.in_pod else world.host, query) if query else None,
+        rules=netfilter.choose(config.rules) if config.rules is not None else "",
+        pod_rules=_pod_rules(world, captured.backend) if captured else "",
+        pod_families=_pod_families(world) if captured else (),
+        others=tuple(_others(node)) if config.minds_others else (),
+    )
+
+
+def _pod_rules(world: World, wanted: str) -> str:
+    node_is_legacy = netfilter.legacy_in_use()
+    with world.in_pod():
+        return netfilter.choose_in_pod(wanted, node_is_legacy)
+
+
+def _pod_families(world: World) -> tuple[int, ...]:
+    """The IP versions the pod speaks: IPv6 has link-local addresses before anybody gives it others."""
+    with world.in_pod():
+        return (4, 6) if sysctl.read("net.ipv6.conf.default.disable_ipv6") == "0" else (4,)
+
+
+def _others(node: Node) -> Iterator[tuple[Attachment, Resource]]:
+    for record in node.store.records():
+        if record.attachment != node.attachment:
+            yield from ((record.attachment, decode(raw)) for raw in record.resources)
