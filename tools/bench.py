@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "netns-tests"))
 
+import bench_sidecar  # noqa: E402
 from lab import BIN_DIR, Host, Lab, Pod  # noqa: E402
 
 ROUNDS = 25
@@ -77,11 +78,11 @@ def answers(lab: Lab) -> dict[str, tuple[list[float], list[float]]]:
     return rows | {"VERSION, against a bare interpreter": (rows["VERSION"][0], bare)}
 
 
-def report(rows: dict[str, tuple[list[float], list[float]]]) -> None:
-    print(f"{'':<38}{'ours':>9}{'p95':>8}{'reference':>12}{'p95':>8}{'ratio':>8}   (ms, {ROUNDS} pairs)")
+def report(rows: dict[str, tuple[list[float], list[float]]], pairs: int = ROUNDS) -> None:
+    print(f"{'':<52}{'ours':>9}{'p95':>8}{'other':>12}{'p95':>8}{'ratio':>8}   (ms, {pairs} pairs)")
     for label, (ours, theirs) in rows.items():
         mine, other = statistics.median(ours), statistics.median(theirs)
-        print(f"{label:<38}{mine:9.1f}{p95(ours):8.1f}{other:12.1f}{p95(theirs):8.1f}{mine / other:8.2f}")
+        print(f"{label:<52}{mine:9.1f}{p95(ours):8.1f}{other:12.1f}{p95(theirs):8.1f}{mine / other:8.2f}")
 
 
 def p95(values: list[float]) -> float:
@@ -97,6 +98,9 @@ def main() -> int:
             | attachments(lab, "bridge + IPAM + masquerade", ipMasq=True, ipMasqBackend="nftables")
             | answers(lab)
         )
+        print("\ninterception; the second figure is the same call without rules\n")
+        report(bench_sidecar.rules(lab), bench_sidecar.ROUNDS)
+        bench_sidecar.report(bench_sidecar.traffic(lab))
     finally:
         lab.close()
     return 0
