@@ -55,14 +55,14 @@ def nft(script: str) -> None:
     """Apply an nft script as one transaction. Raises ToolFailed with nft's own words."""
     done = process.run([process.find("nft") or "nft", "-f", "-"], script)
     if done.returncode:
-        raise ToolFailed(f"nft refused a transaction: {_first_line(done.stderr)}")
+        raise ToolFailed(f"nft refused a transaction: {_reason(done.stderr, 1)}")
 
 
 def nft_list(what: str) -> str:
     """The text of ``nft list WHAT``, or nothing where that does not exist."""
     done = process.run([process.find("nft") or "nft", "list", *what.split()])
     if done.returncode and "No such file" not in done.stderr:
-        raise ToolFailed(f"nft list {what}: {_first_line(done.stderr)}")
+        raise ToolFailed(f"nft list {what}: {_reason(done.stderr, 1)}")
     return done.stdout if not done.returncode else ""
 
 
@@ -72,7 +72,7 @@ def restore(backend: str, family: int, text: str) -> None:
     waiting = ["-w", _LOCK_WAIT] if backend == IPTABLES_LEGACY else []
     done = process.run([program, "--noflush", *waiting], text)
     if done.returncode:
-        raise ToolFailed(f"{program} refused a transaction: {_first_line(done.stderr)}")
+        raise ToolFailed(f"{program} refused a transaction: {_reason(done.stderr)}")
 
 
 def restore_in_pod(backend: str, family: int, text: str) -> None:
@@ -89,7 +89,7 @@ def restore_in_pod(backend: str, family: int, text: str) -> None:
         if done.returncode == 0:
             return
         if done.returncode != _BUSY:
-            raise ToolFailed(f"python-iptables refused a transaction: {_last_line(done.stderr)}")
+            raise ToolFailed(f"python-iptables refused a transaction: {_reason(done.stderr)}")
     raise TryAgainLater(f"the IPv{family} legacy tables change faster than rules can be added")
 
 
@@ -102,7 +102,7 @@ def rehearse(backend: str, family: int, text: str) -> None:
     environ = {"PATH": process.SYSTEM_PATH, "LC_ALL": "C", "XTABLES_LOCKFILE": os.devnull}
     done = process.run(command, text, environ, seconds=_REHEARSAL)
     if done.returncode:
-        raise Unavailable(f"IPv{family} rules cannot be made here ({backend}): {_first_line(done.stderr)}")
+        raise Unavailable(f"IPv{family} rules cannot be made here ({backend}): {_reason(done.stderr)}")
 
 
 def saved(backend: str, family: int, table: str = "") -> list[str]:
@@ -110,7 +110,7 @@ def saved(backend: str, family: int, table: str = "") -> list[str]:
     program = _tool(backend, family, "save")
     done = process.run([program, *(["-t", table] if table else [])])
     if done.returncode:
-        raise ToolFailed(f"{program}: {_first_line(done.stderr)}")
+        raise ToolFailed(f"{program}: {_reason(done.stderr)}")
     return done.stdout.splitlines()
 
 
@@ -142,9 +142,8 @@ def _tool(backend: str, family: int, verb: str) -> str:
     return process.find(program) or program
 
 
-def _last_line(text: str) -> str:
-    return _first_line("\n".join(reversed(text.splitlines())))
-
-
-def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
+def _reason(text: str, most: int = 3) -> str:
+    """A program's first words in one line, without an iptables' name and version in front of them."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line for line in lines if not line.endswith("(nf_tables):")] or lines
+    return "; ".join(told[:most]) or "no reason given"

@@ -49,8 +49,9 @@ class Interception:
 
     @property
     def captures_outbound(self) -> bool:
-        """Whether anything outbound is captured."""
-        return bool(self.include_outbound_cidrs != () or self.include_outbound_ports or self.capture_dns)
+        """Whether anything outbound is captured, of anybody."""
+        anything = self.include_outbound_cidrs != () or self.include_outbound_ports or self.capture_dns
+        return bool(anything and (self.include_groups != () or self.virt_interfaces))
 
     @property
     def open_inbound_ports(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ Sources: istio-iptables' chains and their reported gaps; the kernel's tproxy.rst
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cni.sidecar.guard import guard
 from cni.sidecar.model import Interception
@@ -29,12 +29,20 @@ _UNTOUCHED_ZONE, _CAPTURED_ZONE = 1, 2
 def tables(wanted: Interception, family: int) -> tuple[Table, ...]:
     """Every rule of one family (4 or 6); a table without rules is left out."""
     rules = {
-        "raw": tuple(_raw(wanted, family)),
-        "mangle": tuple(_mangle(wanted, family)),
-        "filter": tuple(guard(wanted, family)),
-        "nat": tuple(_nat(wanted, family)),
+        "raw": _reached(_raw(wanted, family)),
+        "mangle": _reached(_mangle(wanted, family)),
+        "filter": _reached(guard(wanted, family)),
+        "nat": _reached(_nat(wanted, family)),
     }
     return tuple(Table(name, rules[name]) for name in TABLES if rules[name])
+
+
+def _reached(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """The rules without chains nobody jumps to."""
+    every = tuple(rules)
+    targets = {rule.action.name for rule in every}
+    kept = tuple(rule for rule in every if not rule.chain.startswith("ACNI_") or rule.chain in targets)
+    return kept if kept == every else _reached(kept)
 
 
 def _nat(wanted: Interception, family: int) -> Iterator[Rule]:
