@@ -24,7 +24,7 @@ test: .venv/ready      ## everything: style, types, tests/ and netns-tests/
 check: .venv/ready     ## style and types
 	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check .
 	@.venv/bin/mypy --no-error-summary cni
-	@.venv/bin/mypy --no-error-summary --scripts-are-modules plugins/bridge-vxlan plugins/macvlan plugins/sidecar-redirect plugins/agent-ipam
+	@.venv/bin/mypy --no-error-summary --scripts-are-modules plugins/bridge-vxlan plugins/macvlan plugins/custom-plugin plugins/sidecar-redirect plugins/agent-ipam
 
 bench: .venv/ready     ## our bridge against the reference's, paired in one run
 	@tools/bootstrap --reference

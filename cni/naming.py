@@ -58,6 +58,12 @@ def mac_of_address(address: IPAddress) -> str:
     return _mac("0a", hashlib.sha256(address.packed).hexdigest())
 
 
+def link_local(mac: str) -> ipaddress.IPv6Address:
+    """The IPv6 link-local address the kernel derives from a MAC (RFC 4291, appendix A)."""
+    raw = bytes.fromhex(mac.replace(":", ""))
+    return ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:])
+
+
 def is_mac(text: str) -> bool:
     """Whether a text is a unicast Ethernet address that is not all zero."""
     if not _MAC.fullmatch(text):

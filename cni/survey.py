@@ -9,15 +9,17 @@ from cni.kernel import netfilter, sysctl
 from cni.naming import Attachment
 from cni.node import Node
 from cni.nouns import PluginConfig
+from cni.protocol.call import Call
 from cni.resources import Host, Resource, World, decode
 
 
-def survey(node: Node, config: PluginConfig, netns: str) -> Host:
+def survey(node: Node, config: PluginConfig, call: Call) -> Host:
     """Read what a plan may know of the node."""
     query, world, sidecar = config.uplink, node.world, config.sidecar
     captured = sidecar if sidecar and sidecar.wanted else None
     return Host(
-        netns=netns,
+        netns=call.netns,
+        pod=call.pod,
         uplink=uplink.find(world.pod if query.in_pod else world.host, query) if query else None,
         rules=netfilter.choose(config.rules) if config.rules is not None else "",
         pod_rules=_pod_rules(world, captured.backend) if captured else "",

@@ -58,11 +58,11 @@ def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
     previous = Result.read(conf.get("prevResult") or {}) if config.enters_pod else Result()
     with opened(plugin.name, call, conf, config.enters_pod) as node:
         if config.chained and node.record and node.record.complete:
-            _repeat(node, plugin.plan(config, node.attachment, Result(), survey(node, config, call.netns)))
+            _repeat(node, plugin.plan(config, node.attachment, Result(), survey(node, config, call)))
             deliver(conf["prevResult"])
             return
         _make_way(node, call)
-        host = survey(node, config, call.netns)
+        host = survey(node, config, call)
         record = Record(node.attachment, plugin.name, call.netns, call.pod, conf)
         try:
             lease = config.ipam.reserve(node.store, record)

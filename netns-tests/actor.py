@@ -17,6 +17,7 @@ SO_ORIGINAL_DST = 80
 IPV6_TRANSPARENT = 75
 TIMEOUT = 1.5
 KEPT: dict[str, socket.socket] = {}
+HEARD: list[Any] = []
 
 
 def family_of(host: str) -> socket.AddressFamily:
@@ -59,6 +60,35 @@ def answer_udp(name: str, server: socket.socket) -> None:
     while True:
         _, peer = server.recvfrom(2048)
         server.sendto(json.dumps({"who": name, "peer": list(peer[:2])}).encode(), peer)
+
+
+def collect(host: str, port: int) -> str:
+    """Note everything that arrives on a UDP port."""
+    server = sock(host, socket.SOCK_DGRAM, transparent=False)
+    server.bind((host, port))
+    threading.Thread(target=note, args=(server,), daemon=True).start()
+    return "listening"
+
+
+def note(server: socket.socket) -> None:
+    while True:
+        data, peer = server.recvfrom(65535)
+        HEARD.append([peer[0], data.decode(errors="replace")])
+
+
+def heard() -> list[Any]:
+    """What arrived since the last question: sender and text."""
+    arrived, HEARD[:] = list(HEARD), []
+    return arrived
+
+
+def send(to: list[Any], text: str, source: list[Any] | None = None) -> str:
+    """One UDP datagram, without waiting for an answer."""
+    with sock(to[0], socket.SOCK_DGRAM, transparent=False) as client:
+        if source:
+            client.bind(tuple(source))
+        client.sendto(text.encode(), tuple(to))
+    return "sent"
 
 
 def accept(name: str, server: socket.socket) -> None:
@@ -127,7 +157,9 @@ def ask(to: list[Any], source: list[Any] | None = None) -> Any:
 def main() -> None:
     for line in sys.stdin:
         order = json.loads(line)
-        verb = {"listen": listen, "connect": connect, "echo": echo, "ask": ask}[order.pop("do")]
+        verb = {function.__name__: function for function in (listen, connect, echo, ask, collect, heard, send)}[
+            order.pop("do")
+        ]
         try:
             said = verb(**order)
         except OSError as error:

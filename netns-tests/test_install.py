@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from lab import ROOT, sh
 
-PLUGINS = {"bridge-vxlan", "macvlan", "sidecar-redirect", "agent-ipam"}
+PLUGINS = {"bridge-vxlan", "macvlan", "custom-plugin", "sidecar-redirect", "agent-ipam"}
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,6 +60,20 @@ class Actor:
     def ask(self, host: str, port: int, **how: Any) -> dict[str, Any]:
         """One UDP question."""
         return self._do("ask", to=[host, port], **how)
+
+    def collect(self, port: int, *hosts: str) -> None:
+        """Note what arrives on a UDP port."""
+        for host in hosts or ("0.0.0.0", "::"):
+            assert self._do("collect", host=host, port=port) == "listening"
+
+    def heard(self) -> list[list[str]]:
+        """What arrived since the last question: [sender, text]."""
+        time.sleep(0.1)
+        return self._do("heard")
+
+    def send(self, host: str, port: int, text: str, **how: Any) -> Any:
+        """One UDP datagram."""
+        return self._do("send", to=[host, port], text=text, **how)
 
     def _do(self, verb: str, **order: Any) -> Any:
         assert self.process.stdin

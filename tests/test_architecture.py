@@ -26,7 +26,7 @@ LAYERS = (
     {"kernel", "protocol", "log"},
     {"state"},
     {"resources"},
-    {"engine", "podnet", "ipam", "overlay", "sidecar", "uplink"},
+    {"engine", "podnet", "ipam", "overlay", "policy", "sidecar", "uplink"},
     {"node", "nouns"},
     {"survey"},
     {"verbs"},

@@ -136,13 +136,15 @@ def test_a_refused_transaction_says_why(program: Callable[..., None], world: Wor
 
 def test_removing_from_a_table_that_is_gone_is_removed(program: Callable[..., None], world: World):
     program(*NFT, stderr="Error: No such file or directory", code=1)
-    program("/usr/sbin/nft", "list", "table", "ip", "agent_cni", stderr="Error: No such file or directory", code=1)
+    program(
+        "/usr/sbin/nft", "-s", "list", "table", "ip", "agent_cni", stderr="Error: No such file or directory", code=1
+    )
     POD.remove(world)
 
 
 def test_removing_that_fails_otherwise_is_a_failure(program: Callable[..., None], world: World):
     program(*NFT, stderr="Error: busy", code=1)
-    program("/usr/sbin/nft", "list", "table", "ip", "agent_cni", stdout=LISTED)
+    program("/usr/sbin/nft", "-s", "list", "table", "ip", "agent_cni", stdout=LISTED)
     with pytest.raises(ToolFailed, match="busy"):
         POD.remove(world)
 
@@ -154,14 +156,14 @@ def test_removing_that_fails_otherwise_is_a_failure(program: Callable[..., None]
 def test_check_finds_a_pod_by_its_whole_address(
     program: Callable[..., None], world: World, address: str, missing: bool
 ):
-    program("/usr/sbin/nft", "list", "set", "ip", "agent_cni", "pods", stdout=LISTED)
+    program("/usr/sbin/nft", "-s", "list", "set", "ip", "agent_cni", "pods", stdout=LISTED)
     found = list(Masquerade("nftables", 4, address, "10.1.0.0/24", OWNER).differences(world))
     assert found == ([f"masquerading of {address} is missing (nftables)"] if missing else [])
 
 
 def test_check_names_each_missing_nft_rule(program: Callable[..., None], world: World):
     listed = "\n".join(nft_chain(4)[:2])
-    program("/usr/sbin/nft", "list", "table", "ip", "agent_cni", stdout=listed)
+    program("/usr/sbin/nft", "-s", "list", "table", "ip", "agent_cni", stdout=listed)
     assert list(RULES.differences(world)) == ["masquerade rule is missing (nftables): ip saddr @pods masquerade"]
 
 

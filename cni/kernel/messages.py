@@ -12,6 +12,7 @@ FAMILY = {4: 2, 6: 10}
 _IFF_UP, _IFF_PROMISC = 0x1, 0x100
 _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40
 _RTN_LOCAL = 2
+_BRIDGE_FILTERS = ("br_nf_call_iptables", "br_nf_call_ip6tables")
 
 
 def link_of(message: Any) -> Link:
@@ -36,6 +37,7 @@ def link_of(message: Any) -> Link:
         parent_elsewhere=message.get("link_netnsid") is not None,
         alias=message.get("ifalias") or "",
         macvlan_mode=str(message.get(("linkinfo", "data", "macvlan_mode")) or "") if kind == "macvlan" else "",
+        filtered=kind == "bridge" and all(message.get(("linkinfo", "data", name)) for name in _BRIDGE_FILTERS),
     )
 
 

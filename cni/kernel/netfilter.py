@@ -59,10 +59,31 @@ def nft(script: str) -> None:
 
 
 def nft_list(what: str) -> str:
-    """The text of ``nft list WHAT``, or nothing where that does not exist."""
-    done = process.run([process.find("nft") or "nft", "list", *what.split()])
+    """The text of ``nft list WHAT``, without counters, or nothing where that does not exist."""
+    return _nft_asked("-s", "list", *what.split())
+
+
+def nft_element(container: str, key: str) -> str:
+    """The text of ``nft get element`` of a set or map, or nothing where it has none."""
+    return _nft_asked("get", "element", *container.split(), f"{{ {key} }}")
+
+
+def nft_rehearsed(script: str, what: str) -> str:
+    """What ``nft list WHAT`` says of a script alone, applied in a namespace made for that.
+
+    It spells rules as this nft does, so that what should be can be compared with what is.
+    """
+    shell = f"nft -f - && nft -s list {what}"
+    done = process.run([process.find("unshare") or "unshare", "--net", "sh", "-c", shell], script)
+    if done.returncode:
+        raise ToolFailed(f"nft refused a rehearsal: {_reason(done.stderr, 1)}")
+    return done.stdout
+
+
+def _nft_asked(*words: str) -> str:
+    done = process.run([process.find("nft") or "nft", *words])
     if done.returncode and "No such file" not in done.stderr:
-        raise ToolFailed(f"nft list {what}: {_reason(done.stderr, 1)}")
+        raise ToolFailed(f"nft {' '.join(words)}: {_reason(done.stderr, 1)}")
     return done.stdout if not done.returncode else ""
 
 

@@ -65,6 +65,11 @@ class Rtnl:
             self._ip.link("add", kind="bridge", ifname=name, address=mac, mtu=mtu ^ 1)
         self.set_link(self._made(name), mtu=mtu, state="up")
 
+    def filter_bridge(self, link: Link) -> None:
+        """Let what a bridge forwards between its ports meet packet rules, whatever the global setting."""
+        with _asking(f"set nf_call_iptables on {link.name}"):
+            self._ip.link("set", index=link.index, kind="bridge", br_nf_call_iptables=1, br_nf_call_ip6tables=1)
+
     def create_veth(self, name: str, mac: str, mtu: int, peer: dict[str, Any]) -> None:
         """Create a veth pair; `peer` has ifname, address, mtu and net_ns_fd of the other end."""
         with _asking(f"create veth {name} with {peer['ifname']} in the pod"):

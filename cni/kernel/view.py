@@ -57,6 +57,7 @@ class Link:
     parent_elsewhere: bool = False
     alias: str = ""
     macvlan_mode: str = ""
+    filtered: bool = False
 
 
 @dataclass(frozen=True)

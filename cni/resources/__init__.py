@@ -7,13 +7,16 @@ from cni.resources.links import Bridge, PodLink, VethPair
 from cni.resources.macvlan import HostNeighbour, HostRoute, HostShim, Macvlan, PodNeighbour
 from cni.resources.masquerade import Masquerade, MasqueradeRules
 from cni.resources.plan import Host, Plan, Uplink, UplinkQuery
+from cni.resources.policy import AntiSpoof, BridgeFilter, PodPolicy, PolicyTable
 from cni.resources.readiness import Announcement, Forwarding, Settled
 from cni.resources.vxlan import FloodList, VxlanLink
 from cni.resources.world import World
 
 __all__ = [
     "Announcement",
+    "AntiSpoof",
     "Bridge",
+    "BridgeFilter",
     "FloodList",
     "Forwarding",
     "GatewayAddress",
@@ -31,9 +34,11 @@ __all__ = [
     "PodLink",
     "PodLoopback",
     "PodNeighbour",
+    "PodPolicy",
     "PodRoute",
     "PodRules",
     "PodSysctl",
+    "PolicyTable",
     "Resource",
     "Settled",
     "Uplink",

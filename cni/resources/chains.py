@@ -56,7 +56,7 @@ def differences(there: dict[str, Chains], wanted: dict[str, Chains]) -> Iterator
     for name in dict.fromkeys((*wanted, *there)):
         have, want = there.get(name, Chains()), wanted.get(name, Chains())
         for chain in dict.fromkeys((*want.rules, *have.rules)):
-            yield from _chain_differences(f"{name} {chain}", have.rules.get(chain), want.rules.get(chain))
+            yield from line_differences(f"{name} {chain}", have.rules.get(chain), want.rules.get(chain))
         for line in _more(want.hooks, have.hooks):
             yield f"{name}: {line} is missing"
         for line in _more(have.hooks, want.hooks):
@@ -76,7 +76,8 @@ def _change(name: str, there: Chains, wanted: Chains) -> str:
     return "\n".join([f"*{name}", *lines, "COMMIT", ""])
 
 
-def _chain_differences(where: str, have: list[str] | None, want: list[str] | None) -> Iterator[str]:
+def line_differences(where: str, have: list[str] | None, want: list[str] | None) -> Iterator[str]:
+    """Name what a chain lacks, has too much, or has out of order; None is no chain at all."""
     if have is None:
         yield f"{where} is missing"
     elif want is None:

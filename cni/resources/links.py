@@ -64,7 +64,10 @@ class Bridge(Resource):
 
 @dataclass(frozen=True)
 class VethPair(Resource):
-    """A veth whose pod end is born in the pod's namespace under its final name, MAC and MTU."""
+    """A veth whose pod end is born in the pod's namespace under its final name, MAC and MTU.
+
+    `bridge` empty leaves the host end alone: a routed pair.
+    """
 
     host: str
     host_mac: str
@@ -77,11 +80,12 @@ class VethPair(Resource):
 
     def ensure(self, world: World) -> None:
         self.remove(world)  # only a lost record can leave one: its name is ours alone
-        bridge = required(world.host.link(self.bridge), self.bridge)
+        bridge = required(world.host.link(self.bridge), self.bridge) if self.bridge else None
         self._create(world)
         world.created(self)
         link = required(world.host.link(self.host), self.host)
-        world.host.set_link(link, master=bridge.index)
+        if bridge:
+            world.host.set_link(link, master=bridge.index)
         if self.hairpin or self.isolated:
             world.host.set_port(link, mode=int(self.hairpin), isolated=int(self.isolated))
         world.host.set_link(link, state="up")
@@ -91,7 +95,7 @@ class VethPair(Resource):
         if link is None:
             yield f"host interface {self.host} is missing"
             return
-        bridge = world.host.link(self.bridge)
+        bridge = world.host.link(self.bridge) if self.bridge else None
         if bridge and link.bridge != bridge.index:
             yield f"host interface {self.host} is not a port of {self.bridge}"
         if not link.up:
@@ -113,7 +117,8 @@ class VethPair(Resource):
 
     def describe(self) -> str:
         flags = ", hairpin" * self.hairpin + ", isolated" * self.isolated
-        return f"veth {self.host} on {self.bridge}{flags} <-> {self.pod} in the pod, {self.pod_mac}, MTU {self.mtu}"
+        on = f" on {self.bridge}" if self.bridge else ""
+        return f"veth {self.host}{on}{flags} <-> {self.pod} in the pod, {self.pod_mac}, MTU {self.mtu}"
 
     def _create(self, world: World) -> None:
         assert world.netns is not None

@@ -44,7 +44,7 @@ class UplinkQuery:
 class Host:
     """What a plan may know of the node, read before planning so that planning stays pure.
 
-    `netns` is the pod's namespace path, `rules` and `pod_rules` the rule backends in use on the host and in
+    `netns` is the pod's namespace path, `pod` its Kubernetes name or nothing, `rules` and `pod_rules` the rule backends in use on the host and in
     the pod (see kernel/netfilter), `pod_families` the IP versions (4, 6) the pod speaks, and `others` what
     other attachments on this node have, where the configuration asks for it.
     """
@@ -55,6 +55,7 @@ class Host:
     pod_rules: str = ""
     pod_families: tuple[int, ...] = ()
     others: tuple[tuple[Attachment, Resource], ...] = ()
+    pod: str = ""
 
     @property
     def mtu(self) -> int:

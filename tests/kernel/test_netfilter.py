@@ -63,11 +63,11 @@ def test_a_missing_program_makes_us_unavailable(
 
 @pytest.mark.usefixtures("programs")
 def test_what_nft_does_not_have_is_listed_as_nothing(fp: FakeProcess):
-    argv = ["/usr/sbin/nft", "list", "table", "ip", "x"]
+    argv = ["/usr/sbin/nft", "-s", "list", "table", "ip", "x"]
     fp.register(argv, stderr="Error: No such file or directory; did you mean…\n", returncode=1)
     fp.register(argv, stderr="Error: Operation not permitted\n", returncode=1)
     assert netfilter.nft_list("table ip x") == ""
-    with pytest.raises(ToolFailed, match=r"^nft list table ip x: Error: Operation not permitted$"):
+    with pytest.raises(ToolFailed, match=r"^nft -s list table ip x: Error: Operation not permitted$"):
         netfilter.nft_list("table ip x")
 
 

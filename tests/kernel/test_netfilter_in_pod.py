@@ -38,7 +38,7 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_pod_keeps_to_what_it_uses_else_to_what_its_node_uses(
     fp: FakeProcess, pod: Path, wanted: str, legacy_here: bool, node_is_legacy: bool, nft_here: str, chosen: str
 ):
-    fp.register(["/sbin/nft", "list", "tables"], stdout=nft_here)
+    fp.register(["/sbin/nft", "-s", "list", "tables"], stdout=nft_here)
     if legacy_here:
         pod.write_text("filter\n")
     assert netfilter.choose_in_pod(wanted, node_is_legacy) == chosen

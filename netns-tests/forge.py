@@ -1,0 +1,71 @@
+"""Frames no honest pod sends: run in a pod, by its root, through a packet socket.
+
+``forge.py LINK ETHERTYPE DST_MAC SRC_MAC HEX`` sends one frame.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lab import Pod
+
+ARP, IPV4, IPV6 = 0x0806, 0x0800, 0x86DD
+EVERYBODY = "ff:ff:ff:ff:ff:ff"
+
+
+def send(pod: Pod, kind: int, dst: str, src: str, payload: bytes, link: str = "eth0") -> None:
+    """Send one frame from a pod."""
+    pod.run(sys.executable, "-I", Path(__file__), link, kind, dst, src, payload.hex())
+
+
+def arp(sender_mac: str, sender: str, target: str) -> bytes:
+    """An ARP answer that claims `sender` is at `sender_mac`."""
+    raw = struct.pack("!HHBBH", 1, IPV4, 6, 4, 2) + _mac(sender_mac) + socket.inet_aton(sender)
+    return raw + _mac(EVERYBODY) + socket.inet_aton(target)
+
+
+def udp(source: str, target: str, port: int, text: str) -> bytes:
+    """A UDP datagram in IPv4 or IPv6."""
+    four = ":" not in source
+    data = struct.pack("!HHHH", 40000, port, 8 + len(text), 0) + text.encode()
+    addresses = ipaddress.ip_address(source).packed + ipaddress.ip_address(target).packed
+    if four:
+        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(data), 1, 0, 64, 17, 0) + addresses
+        return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + data
+    pseudo = addresses + struct.pack("!II", len(data), 17)
+    data = data[:6] + struct.pack("!H", _checksum(pseudo + data)) + data[8:]
+    return struct.pack("!IHBB", 6 << 28, len(data), 17, 64) + addresses + data
+
+
+def advertisement(source: str, target: str, claimed: str, mac: str) -> bytes:
+    """An IPv6 neighbour advertisement: `claimed` is at `mac`, overriding what is known."""
+    body = struct.pack("!BBHI", 136, 0, 0, 0x60000000) + ipaddress.ip_address(claimed).packed + b"\x02\x01" + _mac(mac)
+    addresses = ipaddress.ip_address(source).packed + ipaddress.ip_address(target).packed
+    checksum = _checksum(addresses + struct.pack("!II", len(body), 58) + body)
+    body = body[:2] + struct.pack("!H", checksum) + body[4:]
+    return struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + addresses + body
+
+
+def _mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def _checksum(data: bytes) -> int:
+    data += b"\0" * (len(data) % 2)
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+if __name__ == "__main__":
+    name, ethertype, destination, origin, text = sys.argv[1:]
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind((name, 0))
+        raw.send(_mac(destination) + _mac(origin) + struct.pack("!H", int(ethertype)) + bytes.fromhex(text))
