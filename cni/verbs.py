@@ -163,10 +163,18 @@ def _make_way(node: Node, call: Call) -> None:
 
 
 def _repeat(node: Node, plan: Plan) -> None:
-    """A chained ADD that comes again makes sure of what it made; other settings need a DEL first."""
-    if not node.record or tuple(map(decode, node.record.resources)) != plan.resources:
-        raise AlreadyAttached(f"{node.attachment} is attached with other settings; DEL comes before another ADD")
+    """A chained ADD that comes again makes sure of what it made, or replaces it by what is wanted now.
+
+    Meanwhile the record holds both, so that a DEL finds everything whatever happens.
+    """
+    assert node.record
+    before = tuple(map(decode, node.record.resources))
+    places = {resource.place for resource in plan.resources}
+    stale = tuple(resource for resource in before if resource.place not in places)
+    node.write(node.record.having(resources=tuple(map(encode, (*stale, *plan.resources)))))
     engine.apply(plan.resources, node.world)
+    node.write(node.record.having(resources=tuple(map(encode, plan.resources))))
+    engine.retire([item for item in stale if not node.store.mentions(encode(item))], node.world)
 
 
 def _roll_back(node: Node, source: Source, error: BaseException) -> None:

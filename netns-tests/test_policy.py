@@ -346,7 +346,7 @@ DRIFTS: dict[str, tuple[Callable[[Host], object], str]] = {
     ),
     "the pod not in the map": (
         nft("delete", "element", *TABLE, "in4", "{ 10.1.0.2 }"),
-        "policy map in4 does not lead 10.1.0.2 to in-10.1.0.2",
+        "policy map in4 does not lead 10.1.0.2 to its chain",
     ),
     "the spoofing guard gone": (nft("delete", "table", "netdev", "agent_cni"), "spoofing guard"),
 }

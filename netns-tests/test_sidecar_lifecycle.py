@@ -69,7 +69,7 @@ def test_first_in_a_chain_it_says_that_it_cannot_be(host: Host, pod: Pod):
     assert host.state()["attachments"] == []
 
 
-def test_add_again_changes_nothing_and_other_settings_are_refused(
+def test_add_again_changes_nothing_and_other_settings_replace_the_first(
     host: Host, pod: Pod, attached: dict[str, Any], backend: str
 ):
     conf = chained(REFERENCE, **EVERYTHING, backend=backend, prevResult=attached)
@@ -77,9 +77,14 @@ def test_add_again_changes_nothing_and_other_settings_are_refused(
     before = remains(pod)
     assert host.add(conf, pod) == attached
     assert remains(pod) == before
-    assert "other settings" in host.cni("ADD", conf | {"port": 15999}, pod).failed(105)
-    assert remains(pod) == before
+    changed = conf | {"port": 15999, "mode": "redirect"}
+    host.add(changed, pod)
+    assert any("--to-ports 15999" in line for line in remains(pod)["rules"])
+    assert not any("--to-ports 15001" in line for line in remains(pod)["rules"])
+    assert remains(pod)["ways"] == []
+    host.check(changed, pod, attached).ok()
     host.delete_pod(conf, pod)
+    assert remains(pod) == NOTHING
 
 
 def test_a_conflist_through_the_real_cnitool(host: Host, pod: Pod):

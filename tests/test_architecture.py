@@ -53,7 +53,7 @@ DOORS = {
     "urllib": set(),
 }
 
-TOLD_ONCE = {"ensure", "differences", "remove", "describe", "details", "accepting"}
+TOLD_ONCE = {"ensure", "differences", "remove", "describe", "details", "place", "accepting"}
 VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cni.naming import IPAddress
@@ -61,6 +62,13 @@ class Policy:
         """Whether a new connection may be: `direction` is ingress or egress, `peer` the other's address."""
         rules: tuple[Allowance, ...] | None = getattr(self, direction)
         return rules is None or any(rule.covers(ipaddress.ip_address(peer), protocol, port) for rule in rules)
+
+
+def hosts(addresses: Iterable[str]) -> tuple[Peers, ...]:
+    """Single addresses as peers."""
+    known = [ipaddress.ip_address(text) for text in addresses]
+    by_family = {family: [int(item) for item in known if item.version == family] for family in (4, 6)}
+    return tuple(Peers(family, merged([(at, at) for at in found])) for family, found in by_family.items() if found)
 
 
 def merged(ranges: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

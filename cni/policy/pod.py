@@ -9,7 +9,7 @@ from cni.naming import Attachment
 from cni.policy.model import Policy
 from cni.policy.rules import addresses_of, chain_rules
 from cni.protocol.result import Result
-from cni.resources import AntiSpoof, BridgeFilter, Host, PodPolicy, PolicyTable, Resource
+from cni.resources import AntiSpoof, BridgeFilter, GuardTable, Host, PodPolicy, PolicyTable, Resource
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def isolating(
     pod = host.pod or str(attachment)
     rules = chain_rules(policy, addresses, attached.dns.nameservers, pod)
     on_bridge = (BridgeFilter(bridge),) if bridge else ()
-    guard = (AntiSpoof(attachment.host_interface, mac, addresses),) if policy.anti_spoof else ()
+    guard = (GuardTable(), AntiSpoof(attachment.host_interface, mac, addresses)) if policy.anti_spoof else ()
     return Isolation((PolicyTable(), PodPolicy(addresses, rules, not policy.host_access, pod)), (*on_bridge, *guard))
 
 

@@ -1,8 +1,9 @@
 """A policy as nft rules, pure: one chain per address and direction, found by a verdict map.
 
 A chain returns what it lets through and drops the rest, so that both ends of a connection within the node
-are asked. Every packet of the original direction is asked again, so a changed policy holds at once; of the
-reply direction only answers pass.
+are asked. Every packet is asked, also of connections that are old: a packet of the reply direction is held
+to the rules of the direction its connection began in, mirrored. So a changed policy cuts at once what it no
+longer allows, both ways, and nothing has to be deleted from conntrack.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 
 from cni.naming import link_local
-from cni.policy.model import Allowance, Policy, Port
+from cni.policy.model import Allowance, Policy, Port, hosts
 from cni.protocol.result import Result
 
 _SIDE = {"in": "saddr", "out": "daddr"}
@@ -44,48 +45,45 @@ def chain_name(direction: str, address: str) -> str:
 
 
 def _chain(policy: Policy, direction: str, family: int, resolvers: tuple[str, ...], pod: str) -> Iterator[str]:
-    allowed = policy.ingress if direction == "in" else policy.egress
-    if allowed is None:
+    allowed = {"in": policy.ingress, "out": _with_dns(policy, resolvers)}
+    own, other = allowed[direction], allowed["out" if direction == "in" else "in"]
+    if own is None:
         yield "return"
         return
     if policy.established:
-        yield "ct direction reply ct state established return"
-    if direction == "out" and policy.dns:
-        yield from _dns(family, resolvers)
-    for allowance in allowed:
-        yield from _allowing(allowance, _SIDE[direction], family)
+        for line in _allowing(other, _SIDE[direction], "sport", family):
+            yield f"ct direction reply {line}"
+    yield from _allowing(own, _SIDE[direction], "dport", family)
     if policy.log:
         yield f'limit rate 10/second burst 20 packets log prefix "{_label(pod, direction)}"'
     yield "drop"
 
 
-def _allowing(allowance: Allowance, side: str, family: int) -> Iterator[str]:
-    ranges = allowance.ranges(family)
-    if allowance.peers is not None and not ranges:
-        return
-    peers = f"{_IP[family]} {side} {{ {', '.join(_spelled(span, family) for span in ranges)} }} " if ranges else ""
-    if allowance.ports is None:
-        yield f"{peers}return"
-    for port in allowance.ports or ():
-        yield f"{peers}{_port(port, family)} return"
+def _with_dns(policy: Policy, resolvers: tuple[str, ...]) -> tuple[Allowance, ...] | None:
+    """Egress with port 53 of the pod's resolvers; of any, where none is known."""
+    if policy.egress is None or not policy.dns:
+        return policy.egress
+    return (*policy.egress, Allowance(hosts(resolvers) if resolvers else None, _RESOLVING))
 
 
-def _dns(family: int, resolvers: tuple[str, ...]) -> Iterator[str]:
-    """Port 53 of the pod's resolvers; of any, where none is known."""
-    own = [address for address in resolvers if ipaddress.ip_address(address).version == family]
-    if resolvers and not own:
-        return
-    peers = f"{_IP[family]} daddr {{ {', '.join(own)} }} " if own else ""
-    for port in _RESOLVING:
-        yield f"{peers}{_port(port, family)} return"
+def _allowing(allowed: tuple[Allowance, ...] | None, side: str, port_of: str, family: int) -> Iterator[str]:
+    """What passes towards or from the peers; a direction without rules is open."""
+    for allowance in (Allowance(),) if allowed is None else allowed:
+        ranges = allowance.ranges(family)
+        if allowance.peers is None or ranges:
+            near = (
+                f"{_IP[family]} {side} {{ {', '.join(_spelled(span, family) for span in ranges)} }} " if ranges else ""
+            )
+            ports = [_port(port, port_of, family) for port in allowance.ports or ()]
+            yield from (f"{near}{port} return" for port in ports) if ports else (f"{near}return",)
 
 
-def _port(port: Port, family: int) -> str:
+def _port(port: Port, port_of: str, family: int) -> str:
     if port.protocol == "icmp":
         return f"meta l4proto {_ICMP[family]}"
     if not port.first:
         return f"meta l4proto {port.protocol}"
-    return f"{port.protocol} dport {port.first if port.first == port.last else f'{port.first}-{port.last}'}"
+    return f"{port.protocol} {port_of} {port.first if port.first == port.last else f'{port.first}-{port.last}'}"
 
 
 def _spelled(span: tuple[int, int], family: int) -> str:

@@ -1,13 +1,14 @@
 """What can exist. A new kind of resource is a new frozen dataclass here; every verb then knows it."""
 
 from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, PodRoute, PodSysctl
+from cni.resources.antispoof import AntiSpoof, BridgeFilter, GuardTable
 from cni.resources.base import Resource, decode, encode
 from cni.resources.interception import LoopbackAddress, PodLoopback, PodRules, WayBack
 from cni.resources.links import Bridge, PodLink, VethPair
 from cni.resources.macvlan import HostNeighbour, HostRoute, HostShim, Macvlan, PodNeighbour
 from cni.resources.masquerade import Masquerade, MasqueradeRules
 from cni.resources.plan import Host, Plan, Uplink, UplinkQuery
-from cni.resources.policy import AntiSpoof, BridgeFilter, PodPolicy, PolicyTable
+from cni.resources.policy import PodPolicy, PolicyTable
 from cni.resources.readiness import Announcement, Forwarding, Settled
 from cni.resources.vxlan import FloodList, VxlanLink
 from cni.resources.world import World
@@ -20,6 +21,7 @@ __all__ = [
     "FloodList",
     "Forwarding",
     "GatewayAddress",
+    "GuardTable",
     "Host",
     "HostNeighbour",
     "HostRoute",

@@ -46,6 +46,11 @@ class Resource:
         """Say what it is in one line."""
         raise NotImplementedError
 
+    @property
+    def place(self) -> object:
+        """What it occupies: of two resources with one place, the later `ensure` replaces the other."""
+        return self
+
     def details(self) -> Iterator[str]:
         """What else to print of it for people, line by line."""
         yield from ()

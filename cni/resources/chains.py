@@ -1,4 +1,4 @@
-"""Our chains within an iptables-save document: which lines are ours, how to get from one state to another.
+"""Our chains in what iptables-save and nft list print: which are ours, how to get from one state to another.
 
 Ours are the chains named ``ACNI_…``, the rules in them, and the rules of built-in chains that jump to them.
 """
@@ -61,6 +61,18 @@ def differences(there: dict[str, Chains], wanted: dict[str, Chains]) -> Iterator
             yield f"{name}: {line} is missing"
         for line in _more(have.hooks, want.hooks):
             yield f"{name}: {line} is there once too often"
+
+
+def listed_chains(text: str) -> dict[str, list[str]]:
+    """The rules of each chain in what ``nft list`` says; a base chain's hook is none of them."""
+    chains: dict[str, list[str]] = {}
+    rules: list[str] = []
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("chain "):
+            rules = chains.setdefault(line.split()[1], [])
+        elif line not in ("}", "") and not line.startswith(("type ", "table ", "map ", "set ", "elements ")):
+            rules.append(line)
+    return chains
 
 
 def _change(name: str, there: Chains, wanted: Chains) -> str:

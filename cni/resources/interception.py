@@ -145,6 +145,10 @@ class PodRules(Resource):
         count = sum(line.startswith("-A") for line in self.text.splitlines())
         return f"{count} IPv{self.family} rules in the pod ({self.backend})"
 
+    @property
+    def place(self) -> object:
+        return PodRules, self.netns, self.backend, self.family
+
     def details(self) -> Iterator[str]:
         yield from self.text.splitlines()
 

@@ -1,22 +1,23 @@
-"""What holds pods to their policies on the host: a table all share, chains per pod, a guard per veth.
+"""What holds pods to their policies: a table all share, and chains per pod, found by its addresses.
 
-The table knows pods by address, in verdict maps, so a packet's cost does not grow with the pods; the guard
-on the host end of the veth lets only a pod's own addresses out of it, so the address is worth trusting.
+On the host the table is out of the pods' reach and asked whenever a packet enters, leaves or crosses the
+node; verdict maps lead from an address to its chains, so a packet's cost does not grow with the pods. In a
+pod without a host side (macvlan) the same chains hang in the pod's own namespace.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from cni.kernel import netfilter
 from cni.resources.base import Resource
-from cni.resources.chains import line_differences
-from cni.resources.links import required
+from cni.resources.chains import line_differences, listed_chains
 from cni.resources.world import World
 
-TABLE, GUARD = "inet agent_cni_policy", "netdev agent_cni"
+TABLE = "inet agent_cni_policy"
 
 _TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 _IP = {4: "ip", 6: "ip6"}
@@ -35,69 +36,102 @@ def _asking(direction: str, side: str) -> list[str]:
     return [f"{_IP[family]} {side} vmap @{direction}{family}" for family in (4, 6)]
 
 
+def _own(family: int) -> str:
+    but = "" if family == 4 else "ip6 saddr != :: "
+    return f"oifname @guarded {but}oifname . {_IP[family]} saddr != @own{family} drop"
+
+
 #: Base chains. Ours come shortly before everybody's: a drop is final, what returns is up to the others.
-_BASE = {
+_ON_HOST = {
     "forward": [*_ALWAYS, *_asking("out", "saddr"), *_asking("in", "daddr")],
     "input": [*_ALWAYS, "ct direction reply ct state established return", *_asking("out", "saddr")],
     "output": [*_ALWAYS, *_asking("node", "daddr")],
+}
+_IN_POD = {
+    "input": ['iifname "lo" return', *_ALWAYS, *_asking("in", "daddr")],
+    "output": ['oifname "lo" return', _own(4), _own(6), *_ALWAYS, *_asking("out", "saddr")],
 }
 
 
 @dataclass(frozen=True)
 class PolicyTable(Resource):
-    """The table all policies of the node share; it goes with the last of them."""
+    """The table all policies of the node, or of one pod's namespace, share; it goes with the last of them."""
 
+    netns: str = ""
     shared = True
     retires = True
 
     def ensure(self, world: World) -> None:
-        netfilter.nft(skeleton())
+        with _where(world, self.netns):
+            netfilter.nft(skeleton(self.netns))
 
     def differences(self, world: World) -> Iterator[str]:
-        wanted = _listed(netfilter.nft_rehearsed(skeleton(), f"table {TABLE}"))
-        for name in _BASE:
-            there = _listed(netfilter.nft_list(f"chain {TABLE} {name}")).get(name)
-            yield from line_differences(f"policy chain {name}", there, wanted.get(name))
+        wanted = listed_chains(netfilter.nft_rehearsed(skeleton(self.netns), f"table {TABLE}"))
+        for name in wanted:
+            with _where(world, self.netns):
+                there = listed_chains(netfilter.nft_list(f"chain {TABLE} {name}")).get(name)
+            yield from line_differences(f"policy chain {name}", there, wanted[name])
 
     def remove(self, world: World) -> None:
-        lines = (f"{verb} table {table}" for table in (TABLE, GUARD) for verb in ("add", "delete"))
-        netfilter.nft("\n".join([*lines, ""]))
+        if self.netns and world.netns is None:
+            return
+        with _where(world, self.netns):
+            netfilter.nft(f"add table {TABLE}\ndelete table {TABLE}\n")
 
     def describe(self) -> str:
-        return f"policy table {TABLE}"
+        return f"policy table {TABLE}{' in the pod' * bool(self.netns)}"
 
 
 @dataclass(frozen=True)
 class PodPolicy(Resource):
-    """The chains of one pod; `rules` are lines behind their chain's name, `closed` keeps the node out too."""
+    """The chains of one pod; `rules` are lines behind their chain's name, `closed` keeps the node out too.
+
+    `pod` is for people. With `netns` the chains are in the pod; `link` is then the interface on which only
+    the pod's own addresses go out, or empty.
+    """
 
     addresses: tuple[str, ...]
     rules: tuple[str, ...]
     closed: bool
     pod: str
+    netns: str = ""
+    link: str = ""
 
     def ensure(self, world: World) -> None:
         world.created(self)
-        netfilter.nft(self._script())
+        with _where(world, self.netns):
+            netfilter.nft(self._script())
 
     def differences(self, world: World) -> Iterator[str]:
-        wanted = _listed(netfilter.nft_rehearsed(skeleton() + self._script(), f"table {TABLE}"))
-        for chain in dict.fromkeys(line.split()[0] for line in self.rules):
-            there = _listed(netfilter.nft_list(f"chain {TABLE} {chain}")).get(chain)
-            yield from line_differences(f"policy chain {chain}", there, wanted.get(chain))
-        for name, address, chain in self._elements():
-            if f": jump {chain}" not in netfilter.nft_element(f"{TABLE} {name}", address):
-                yield f"policy map {name} does not lead {address} to {chain}"
+        wanted = listed_chains(netfilter.nft_rehearsed(skeleton(self.netns) + self._script(), f"table {TABLE}"))
+        with _where(world, self.netns):
+            for chain in self._names():
+                there = listed_chains(netfilter.nft_list(f"chain {TABLE} {chain}")).get(chain)
+                yield from line_differences(f"policy chain {chain}", there, wanted.get(chain))
+            for name, key, verdict in self._elements():
+                if verdict.lstrip(": ") not in (netfilter.nft_element(f"{TABLE} {name}", key) or "nothing"):
+                    yield (
+                        f"policy map {name} does not lead {key} to its chain"
+                        if verdict
+                        else f"policy set {name} lacks {key}"
+                    )
 
     def remove(self, world: World) -> None:
         """Add first, so that deleting what is not there does not fail the transaction."""
-        lines = [*_header(), *self._chains()]
+        if self.netns and world.netns is None:
+            return
+        lines = [*_header(self.netns), *self._chains()]
         lines += [f"{verb} element {TABLE} {where}" for where in self._places() for verb in ("add", "delete")]
         lines += [f"delete chain {TABLE} {chain}" for chain in self._names()]
-        netfilter.nft("\n".join([*lines, ""]))
+        with _where(world, self.netns):
+            netfilter.nft("\n".join([*lines, ""]))
 
     def describe(self) -> str:
-        return f"policy for {', '.join(self.addresses)}: {len(self.rules)} rules"
+        return f"policy for {', '.join(self.addresses)}{' in the pod' * bool(self.netns)}: {len(self.rules)} rules"
+
+    @property
+    def place(self) -> object:
+        return PodPolicy, self.netns, self.addresses
 
     def details(self) -> Iterator[str]:
         yield from self.rules
@@ -112,121 +146,40 @@ class PodPolicy(Resource):
             yield f"flush chain {TABLE} {chain}"
 
     def _names(self) -> list[str]:
-        return list(dict.fromkeys(line.split()[0] for line in self.rules))
+        return list(dict.fromkeys(line.split(" ", 1)[0] for line in self.rules))
 
     def _places(self) -> Iterator[str]:
-        return (f"{name} {{ {address} : jump {chain} }}" for name, address, chain in self._elements())
+        return (f"{name} {{ {key}{verdict} }}" for name, key, verdict in self._elements())
 
     def _elements(self) -> Iterator[tuple[str, str, str]]:
+        """What the maps and sets hold of this pod: which, the key, and where it leads."""
+        if self.link:
+            yield "guarded", f'"{self.link}"', ""
         for address in self.addresses:
             family, spelled = ipaddress.ip_address(address).version, address.replace(":", "-")
             for direction in ("out", "in", *(("node",) if self.closed else ())):
-                yield f"{direction}{family}", address, f"{'out' if direction == 'out' else 'in'}-{spelled}"
+                yield f"{direction}{family}", address, f" : jump {'out' if direction == 'out' else 'in'}-{spelled}"
+            if self.link:
+                yield f"own{family}", f'"{self.link}" . {address}', ""
 
 
-@dataclass(frozen=True)
-class AntiSpoof(Resource):
-    """Only the pod's own MAC and addresses come out of its veth, in ARP and neighbour discovery too."""
-
-    link: str
-    mac: str
-    addresses: tuple[str, ...]
-
-    def ensure(self, world: World) -> None:
-        world.created(self)
-        netfilter.nft("\n".join([*self._base(), *self._rules(), ""]))
-
-    def differences(self, world: World) -> Iterator[str]:
-        there = netfilter.nft_list(f"chain {GUARD} {self.link}")
-        if there and f'hook ingress device "{self.link}"' not in there:
-            yield f"spoofing guard of {self.link} is not on its device"
-        if there and "policy drop" not in there:
-            yield f"spoofing guard of {self.link} does not drop"
-        plain = [f"add table {GUARD}", f"add chain {GUARD} {self.link}", *self._rules(), ""]
-        wanted = _listed(netfilter.nft_rehearsed("\n".join(plain), f"table {GUARD}"))
-        yield from line_differences(f"spoofing guard {self.link}", _listed(there).get(self.link), wanted[self.link])
-
-    def remove(self, world: World) -> None:
-        """Close the port first; then nothing passes while its guard goes."""
-        link = world.host.link(self.link)
-        if link:
-            world.host.set_link(link, state="down")
-        chain = f"chain {GUARD} {self.link}"
-        netfilter.nft(f"add table {GUARD}\nadd {chain}\nflush {chain}\ndelete {chain}\n")
-
-    def describe(self) -> str:
-        return f"only {self.mac} with {', '.join(self.addresses)} comes out of {self.link}"
-
-    def _base(self) -> Iterator[str]:
-        hook = f'type filter hook ingress device "{self.link}" priority -500; policy drop;'
-        yield f"add table {GUARD}"
-        yield f"add chain {GUARD} {self.link} {{ {hook} }}"
-        yield f"flush chain {GUARD} {self.link}"
-
-    def _rules(self) -> list[str]:
-        four = [text for text in self.addresses if ":" not in text]
-        six = [text for text in self.addresses if ":" in text]
-        lines = [f"ether saddr != {self.mac} drop", "udp sport 67 drop", "udp dport 4789 drop"]
-        if four:
-            mine = f"{{ {', '.join(four)} }}"
-            lines.append(f"arp saddr ether {self.mac} arp saddr ip {{ 0.0.0.0, {', '.join(four)} }} accept")
-            lines.append(f"ip saddr {mine} accept")
-        lines += self._six(six) if six else []
-        return [f"add rule {GUARD} {self.link} {line}" for line in lines]
-
-    def _six(self, own: list[str]) -> list[str]:
-        targets = ", ".join(f"{int(ipaddress.ip_address(text)):#034x}" for text in own)
-        return [
-            "icmpv6 type { nd-router-advert, nd-redirect } drop",
-            f"icmpv6 type nd-neighbor-advert @th,64,128 != {{ {targets} }} drop",
-            f"ip6 saddr {{ {', '.join(own)} }} accept",
-            "ip6 saddr :: icmpv6 type { nd-neighbor-solicit, mld2-listener-report } accept",
-        ]
-
-
-@dataclass(frozen=True)
-class BridgeFilter(Resource):
-    """What a bridge forwards between its ports meets the rules too, by the bridge's own switch."""
-
-    bridge: str
-    shared = True
-
-    def ensure(self, world: World) -> None:
-        link = required(world.host.link(self.bridge), self.bridge)
-        if not link.filtered:
-            world.host.filter_bridge(link)
-
-    def differences(self, world: World) -> Iterator[str]:
-        link = world.host.link(self.bridge)
-        if link and not link.filtered:
-            yield f"bridge {self.bridge} does not show its traffic to the rules (nf_call_iptables)"
-
-    def describe(self) -> str:
-        return f"bridge {self.bridge} shows its traffic to the rules"
-
-
-def skeleton() -> str:
+def skeleton(netns: str) -> str:
     """The shared table; applying it again changes nothing that is as it should be."""
-    lines = list(_header())
-    for name, rules in _BASE.items():
+    lines = list(_header(netns))
+    for name, rules in (_IN_POD if netns else _ON_HOST).items():
         hook = f"type filter hook {name} priority filter - 5; policy accept;"
         lines += [f"add chain {TABLE} {name} {{ {hook} }}", f"flush chain {TABLE} {name}"]
         lines += [f"add rule {TABLE} {name} {rule}" for rule in rules]
     return "\n".join([*lines, ""])
 
 
-def _header() -> Iterator[str]:
+def _header(netns: str) -> Iterator[str]:
     yield f"add table {TABLE}"
     yield from (f"add map {TABLE} {name} {{ type {_TYPE[int(name[-1])]} : verdict; }}" for name in _MAPS)
+    if netns:
+        yield f"add set {TABLE} guarded {{ type ifname; }}"
+        yield from (f"add set {TABLE} own{family} {{ type ifname . {_TYPE[family]}; }}" for family in (4, 6))
 
 
-def _listed(text: str) -> dict[str, list[str]]:
-    """The rules of each chain of ``nft list``; a base chain's hook is none of them."""
-    chains: dict[str, list[str]] = {}
-    rules: list[str] = []
-    for line in map(str.strip, text.splitlines()):
-        if line.startswith("chain "):
-            rules = chains.setdefault(line.split()[1], [])
-        elif line not in ("}", "") and not line.startswith(("type ", "table ", "map ", "elements ")):
-            rules.append(line)
-    return chains
+def _where(world: World, netns: str) -> AbstractContextManager[None]:
+    return world.in_pod() if netns else nullcontext()

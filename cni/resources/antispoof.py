@@ -1,0 +1,123 @@
+"""What makes a pod's address worth trusting: its own end of the bargain is watched on the host.
+
+The guard hangs on the host end of the pod's veth, out of its reach, and below everything else (nft's netdev
+family, hook ingress); a bridge shows what it forwards to the rules by a switch of its own.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cni.kernel import netfilter
+from cni.resources.base import Resource
+from cni.resources.chains import line_differences, listed_chains
+from cni.resources.links import required
+from cni.resources.world import World
+
+TABLE = "netdev agent_cni"
+
+
+@dataclass(frozen=True)
+class GuardTable(Resource):
+    """The table of all guards; it goes with the last of them."""
+
+    shared = True
+    retires = True
+
+    def ensure(self, world: World) -> None:
+        netfilter.nft(f"add table {TABLE}\n")
+
+    def remove(self, world: World) -> None:
+        netfilter.nft(f"add table {TABLE}\ndelete table {TABLE}\n")
+
+    def describe(self) -> str:
+        return f"spoofing guards' table {TABLE}"
+
+
+@dataclass(frozen=True)
+class AntiSpoof(Resource):
+    """Only the pod's own MAC and addresses come out of its veth, in ARP and neighbour discovery too."""
+
+    link: str
+    mac: str
+    addresses: tuple[str, ...]
+
+    def ensure(self, world: World) -> None:
+        world.created(self)
+        hook = f'type filter hook ingress device "{self.link}" priority -500; policy drop;'
+        chain = f"chain {TABLE} {self.link}"
+        netfilter.nft(
+            "\n".join([f"add table {TABLE}", f"add {chain} {{ {hook} }}", f"flush {chain}", *self._rules(), ""])
+        )
+
+    def differences(self, world: World) -> Iterator[str]:
+        there = netfilter.nft_list(f"chain {TABLE} {self.link}")
+        if there and f'hook ingress device "{self.link}"' not in there:
+            yield f"spoofing guard of {self.link} is not on its device"
+        if there and "policy drop" not in there:
+            yield f"spoofing guard of {self.link} does not drop"
+        plain = "\n".join([f"add table {TABLE}", f"add chain {TABLE} {self.link}", *self._rules(), ""])
+        wanted = listed_chains(netfilter.nft_rehearsed(plain, f"table {TABLE}"))
+        yield from line_differences(
+            f"spoofing guard {self.link}", listed_chains(there).get(self.link), wanted[self.link]
+        )
+
+    def remove(self, world: World) -> None:
+        """Close the port first; then nothing passes while its guard goes."""
+        link = world.host.link(self.link)
+        if link:
+            world.host.set_link(link, state="down")
+        chain = f"chain {TABLE} {self.link}"
+        netfilter.nft(f"add table {TABLE}\nadd {chain}\nflush {chain}\ndelete {chain}\n")
+
+    def describe(self) -> str:
+        return f"only {self.mac} with {', '.join(self.addresses)} comes out of {self.link}"
+
+    @property
+    def place(self) -> object:
+        return AntiSpoof, self.link
+
+    def _rules(self) -> list[str]:
+        four = [text for text in self.addresses if ":" not in text]
+        six = [text for text in self.addresses if ":" in text]
+        lines = [f"ether saddr != {self.mac} drop", "udp sport 67 drop", "udp dport 4789 drop"]
+        if four:
+            mine = ", ".join(four)
+            lines.append(f"arp saddr ether {self.mac} arp saddr ip {{ 0.0.0.0, {mine} }} accept")
+            lines.append(f"ip saddr {{ {mine} }} accept")
+        lines += _six(six) if six else []
+        return [f"add rule {TABLE} {self.link} {line}" for line in lines]
+
+
+@dataclass(frozen=True)
+class BridgeFilter(Resource):
+    """What a bridge forwards between its ports meets the rules too, by the bridge's own switch."""
+
+    bridge: str
+    shared = True
+
+    def ensure(self, world: World) -> None:
+        link = required(world.host.link(self.bridge), self.bridge)
+        if not link.filtered:
+            world.host.filter_bridge(link)
+
+    def differences(self, world: World) -> Iterator[str]:
+        link = world.host.link(self.bridge)
+        if link and not link.filtered:
+            yield f"bridge {self.bridge} does not show its traffic to the rules (nf_call_iptables)"
+
+    def describe(self) -> str:
+        return f"bridge {self.bridge} shows its traffic to the rules"
+
+
+def _six(own: list[str]) -> list[str]:
+    """Neighbour advertisements name their target after 8 bytes of ICMPv6 (RFC 4861, 4.4)."""
+    targets = ", ".join(f"{int(ipaddress.ip_address(text)):#034x}" for text in own)
+    return [
+        "icmpv6 type { nd-router-advert, nd-redirect } drop",
+        f"icmpv6 type nd-neighbor-advert @th,64,128 != {{ {targets} }} drop",
+        f"ip6 saddr {{ {', '.join(own)} }} accept",
+        "ip6 saddr :: icmpv6 type { nd-neighbor-solicit, mld2-listener-report } accept",
+    ]
