@@ -19,12 +19,18 @@ from cni.naming import Attachment
 from cni.protocol import config
 from cni.protocol.call import Call
 from cni.protocol.config import Config
+from cni.protocol.result import Result
 from cni.protocol.versions import SUPPORTED
-from cni.resources import Host, Plan, Uplink
+from cni.resources import Host, HostPort, Plan, Uplink
 from cni.state import DEFAULT_FOLDER, Record, Store
 from cni.verbs import sweep
 
 _SAMPLE = Call("ADD", "CONTAINER", "NETNS", "eth0")
+#: What somebody else's plugin may have made before one of ours in a chain.
+_MADE = {
+    "interfaces": [{"name": "HOSTEND"}, {"name": "eth0", "mac": "0a:58:0a:00:00:02", "sandbox": "NETNS"}],
+    "ips": [{"address": "10.0.0.2/24", "interface": 1}],
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,8 +64,10 @@ def validate(options: argparse.Namespace) -> int:
 
 def explain(options: argparse.Namespace) -> int:
     """Print the plan of an ADD on an empty node. The kernel is neither changed nor asked."""
+    before: dict[str, Any] = {}
     for where, conf in _plugins_of(options.file):
-        plan = _planned(conf)
+        plan = _planned(conf | before)
+        before = {"prevResult": plan.result.render() if plan and plan.result != Result() else _MADE}
         print(f"{conf['type']} ({where})" + ("" if plan else ": not a plugin of this suite"))
         for resource in plan.resources if plan else ():
             print(f"  {'shared ' if resource.shared else '       '}{resource.describe()}")
@@ -173,7 +181,8 @@ def _planned(conf: Config) -> Plan | None:
     uplink = Uplink(read.uplink.dev or "UPLINK", 1500) if read.uplink else None
     rules = (read.rules or netfilter.NFTABLES) if read.rules is not None else ""
     pod_rules = (read.sidecar.backend or netfilter.IPTABLES_NFT) if read.sidecar else ""
-    host = Host(_SAMPLE.netns, uplink, rules, pod_rules, (4, 6))
+    port = HostPort(read.ports[-1]) if read.ports else None
+    host = Host(_SAMPLE.netns, uplink, rules, pod_rules, (4, 6), port=port)
     return nouns.plan(read, Attachment(conf["name"], _SAMPLE.container, _SAMPLE.ifname), read.ipam.preview(), host)
 
 

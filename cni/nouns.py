@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Protocol
 
 from cni.ipam.source import Source
 from cni.naming import Attachment
+from cni.policy.model import Policy
 from cni.protocol.call import Call
 from cni.protocol.config import Config
 from cni.protocol.result import Result
@@ -16,17 +17,24 @@ from cni.sidecar.model import Interception
 class PluginConfig(Protocol):
     """What a plugin accepts. `uplink` and `rules` say what `plan` must know of the host: the link
     traffic leaves by, and the rule backend (a wish, empty for the node's own); None for neither.
-    `sidecar` is what it does to the pod's traffic. `links` must exist for an ADD to succeed;
-    `minds_others` asks for what other attachments have; a `chained` plugin cannot be the first.
+    `sidecar` is what it does to the pod's traffic, `policy` what it lets through. `links` must exist for an
+    ADD to succeed; `ports` are the host links that plugins before it in the chain have made; `minds_others`
+    asks for what other attachments have. One that is `chained` makes no interface and passes the result on.
     """
 
     ipam: Source
     uplink: UplinkQuery | None
     rules: str | None
     sidecar: Interception | None
+    policy: Policy | None
     links: tuple[str, ...]
     enters_pod: ClassVar[bool]
-    chained: ClassVar[bool]
+
+    @property
+    def ports(self) -> tuple[str, ...]: ...
+
+    @property
+    def chained(self) -> bool: ...
 
     @property
     def minds_others(self) -> bool: ...

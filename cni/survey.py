@@ -10,7 +10,7 @@ from cni.naming import Attachment
 from cni.node import Node
 from cni.nouns import PluginConfig
 from cni.protocol.call import Call
-from cni.resources import Host, Resource, World, decode
+from cni.resources import Host, HostPort, Resource, World, decode
 
 
 def survey(node: Node, config: PluginConfig, call: Call) -> Host:
@@ -25,6 +25,7 @@ def survey(node: Node, config: PluginConfig, call: Call) -> Host:
         pod_rules=_pod_rules(world, captured.backend) if captured else "",
         pod_families=_pod_families(world) if captured else (),
         others=tuple(_others(node)) if config.minds_others else (),
+        port=_port(world, config.ports),
     )
 
 
@@ -38,6 +39,15 @@ def _pod_families(world: World) -> tuple[int, ...]:
     """The IP versions the pod speaks: IPv6 has link-local addresses before anybody gives it others."""
     with world.in_pod():
         return (4, 6) if sysctl.read("net.ipv6.conf.default.disable_ipv6") == "0" else (4,)
+
+
+def _port(world: World, names: tuple[str, ...]) -> HostPort | None:
+    """The veth among links that plugins before us made on the host."""
+    for link in filter(None, map(world.host.link, names)):
+        if link.kind == "veth":
+            bridge = world.host.link_at(link.bridge) if link.bridge else None
+            return HostPort(link.name, bridge.name if bridge else "")
+    return None
 
 
 def _others(node: Node) -> Iterator[tuple[Attachment, Resource]]:

@@ -133,6 +133,8 @@ def status(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
             netfilter.choose(config.rules)
         if config.sidecar is not None:
             refuse_impossible(config.sidecar)
+        if config.policy is not None:
+            netfilter.choose(netfilter.NFTABLES)
         config.ipam.refuse_when_exhausted(store, conf["name"])
     finally:
         if store:

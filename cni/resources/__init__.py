@@ -7,7 +7,7 @@ from cni.resources.interception import LoopbackAddress, PodLoopback, PodRules, W
 from cni.resources.links import Bridge, PodLink, VethPair
 from cni.resources.macvlan import HostNeighbour, HostRoute, HostShim, Macvlan, PodNeighbour
 from cni.resources.masquerade import Masquerade, MasqueradeRules
-from cni.resources.plan import Host, Plan, Uplink, UplinkQuery
+from cni.resources.plan import Host, HostPort, Plan, Uplink, UplinkQuery
 from cni.resources.policy import PodPolicy, PolicyTable
 from cni.resources.readiness import Announcement, Forwarding, Settled
 from cni.resources.vxlan import FloodList, VxlanLink
@@ -24,6 +24,7 @@ __all__ = [
     "GuardTable",
     "Host",
     "HostNeighbour",
+    "HostPort",
     "HostRoute",
     "HostShim",
     "HostSysctl",

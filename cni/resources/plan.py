@@ -28,6 +28,14 @@ class Uplink:
 
 
 @dataclass(frozen=True)
+class HostPort:
+    """The host end of a pod's link, and the bridge it is on, if any."""
+
+    name: str
+    bridge: str = ""
+
+
+@dataclass(frozen=True)
 class UplinkQuery:
     """How to find the uplink: by `dev`, else by who holds `local`, else by the way to `remote`,
     else the default route; `in_pod` looks in the pod's namespace. `where` is the JSON path of `dev`.
@@ -46,7 +54,8 @@ class Host:
 
     `netns` is the pod's namespace path, `pod` its Kubernetes name or nothing, `rules` and `pod_rules` the rule backends in use on the host and in
     the pod (see kernel/netfilter), `pod_families` the IP versions (4, 6) the pod speaks, and `others` what
-    other attachments on this node have, where the configuration asks for it.
+    other attachments on this node have, where the configuration asks for it. `port` is the host end that
+    plugins before this one in a chain have made.
     """
 
     netns: str = ""
@@ -56,6 +65,7 @@ class Host:
     pod_families: tuple[int, ...] = ()
     others: tuple[tuple[Attachment, Resource], ...] = ()
     pod: str = ""
+    port: HostPort | None = None
 
     @property
     def mtu(self) -> int:

@@ -64,6 +64,8 @@ class Config:
     uplink: None = None
     rules: None = None
     sidecar: None = None
+    policy: None = None
+    ports: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     enters_pod: ClassVar[bool] = False
     minds_others: bool = False
