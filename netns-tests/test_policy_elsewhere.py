@@ -76,6 +76,11 @@ def test_a_changed_policy_replaces_the_first_and_cuts_what_it_no_longer_allows(n
     for family in FAMILIES:
         for pod in (one, two):
             assert actors[pod.name].connect(address_of(given, family), 80, keep=f"kept{family}")["who"] == "it"
+    late = {"host": address_of(results[two.name], 4), "port": 7002, "source": [address_of(given, 4), 80]}
+    actors[two.name].collect(7002)
+    actors[two.name].send(address_of(given, 4), 80, "question", source=[late["host"], 7002])
+    actors[web.name].send(text="late", **late)
+    assert "late" in [text for _, text in actors[two.name].heard()]
     changed = conf | {"policy": {"ingress": blocks(results[one.name]), "egress": []}}
     node.add(changed, web)
     for family in FAMILIES:
@@ -83,32 +88,11 @@ def test_a_changed_policy_replaces_the_first_and_cuts_what_it_no_longer_allows(n
         assert actors[two.name].echo(f"kept{family}") == TIMED_OUT
         assert actors[two.name].connect(address_of(given, family), 80) == TIMED_OUT
         assert actors[one.name].reaches(address_of(given, family), 80) == "it"
+    actors[web.name].send(text="late", **late)
+    assert actors[two.name].heard() == [], "the reply direction is shut as well"
     node.check(changed, web, given).ok()
     node.delete_pod(changed, web)
     assert node.run("nft", "list", "ruleset").stdout == ""
-
-
-def test_an_old_connection_carries_nothing_out_either(lab: Lab, held: ExitStack):
-    """The reply direction of what is no longer allowed is as shut as the original one."""
-    town = Town(lab.host(), lab, "routed", held)
-    client, web = town.member(), town.member({"ingress": [], "egress": []})
-    town.host.delete_pod(web.conf, web.pod)
-    web = town.member()
-    web.actor.collect(7000)
-    client.actor.collect(7001)
-    source = [client.address(4), 7002]
-    assert client.actor.ask(web.address(4), 80, source=source)["who"] == "it"
-    rules = f"in-{web.address(4)} drop\nout-{web.address(4)} ct direction reply ip daddr 192.0.2.1 return\n"
-    script = "".join(
-        f"add rule inet {TABLE[1]} {rule}\n" for rule in (*rules.splitlines(), f"out-{web.address(4)} drop")
-    )
-    town.host.run(
-        "nft",
-        "-f",
-        "-",
-        input=f"flush chain inet {TABLE[1]} in-{web.address(4)}\nflush chain inet {TABLE[1]} out-{web.address(4)}\n{script}",
-    )
-    assert client.actor.ask(web.address(4), 80, source=source) == TIMED_OUT
 
 
 # --- macvlan: inside the pod

@@ -58,6 +58,7 @@ CASES: dict[str, dict[str, Any]] = {
     "foreign-ipam": {"ipam": {"type": "host-local", "subnet": "10.1.0.0/24"}, "isGateway": True},
     "sidecar": {"sidecar": {}},
     "sidecar-tproxy": {"sidecar": {"mode": "tproxy", "captureDNS": True}, "dns": {"nameservers": ["10.96.0.10"]}},
+    "policy": {"policy": {"ingress": ["10.0.0.0/8"], "egressDrop": True}},
     "old-version": {"cniVersion": "0.2.0", "isDefaultGateway": True},
 }
 

@@ -86,7 +86,8 @@ def without(span: tuple[int, int], holes: list[tuple[int, int]]) -> list[tuple[i
     """A range without some parts of it."""
     left, (low, high) = [], span
     for start, end in merged(holes):
-        if low < start:
+        if low < start <= high:
             left.append((low, start - 1))
-        low = max(low, end + 1)
+        if start <= high:
+            low = max(low, end + 1)
     return [*left, (low, high)] if low <= high else left
