@@ -43,6 +43,14 @@ def udp(source: str, target: str, port: int, text: str) -> bytes:
     return struct.pack("!IHBB", 6 << 28, len(data), 17, 64) + addresses + data
 
 
+def sctp(source: str, target: str, port: int, text: str) -> bytes:
+    """An SCTP packet in IPv4: this kernel need not speak SCTP to carry it (RFC 9260, 3.1; no checksum)."""
+    data = struct.pack("!HHII", 40000, port, 0, 0) + b"\x01\x00" + struct.pack("!H", 20) + bytes(16) + text.encode()
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(data), 1, 0, 64, 132, 0)
+    head += socket.inet_aton(source) + socket.inet_aton(target)
+    return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + data
+
+
 def advertisement(source: str, target: str, claimed: str, mac: str) -> bytes:
     """An IPv6 neighbour advertisement: `claimed` is at `mac`, overriding what is known."""
     body = struct.pack("!BBHI", 136, 0, 0, 0x60000000) + ipaddress.ip_address(claimed).packed + b"\x02\x01" + _mac(mac)

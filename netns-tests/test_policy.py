@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from forge import IPV4, sctp, send
 from interception import address_of
 from lab import Host, Lab, Pod, eventually, sh
 from traffic import TIMED_OUT, Actor
+from wire import Wire
 
 RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
 BRIDGED = {"cniVersion": "1.1.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True}
@@ -142,6 +145,19 @@ def test_icmp_alone_can_be_let_in(town: Town):
     for family in FAMILIES:
         assert client.pod.pings(web.address(family))
         assert client.actor.connect(web.address(family), 80) == TIMED_OUT
+
+
+def test_sctp_has_ports_too(town: Town):
+    client = town.member()
+    web = town.member({"ingress": [{"ports": [{"protocol": "SCTP", "port": 7}]}]})
+    link = client.pod.link("eth0")
+    assert link
+    hop = next(item["mac"] for item in client.result["interfaces"] if item["name"].startswith("veth"))
+    way = web.pod.link("eth0")["address"] if town.kind == "bridged" else hop
+    for port, arrives in ((7, True), (8, False)):
+        with Wire(web.pod, "eth0") as wire:
+            send(client.pod, IPV4, way, link["address"], sctp(client.address(4), web.address(4), port, f"sctp-{port}"))
+        assert wire.carried(f"sctp-{port}".encode()) == arrives
 
 
 def test_an_exception_is_no_friend(town: Town):
@@ -412,6 +428,21 @@ def test_rules_are_there_before_the_pods_end_is_up(town: Town):
     process.wait()
     assert all(all(both) for both in seen)
     town.host.delete_pod(conf, pod)
+
+
+def test_twenty_parallel_calls_leave_each_pod_its_own_rules(town: Town):
+    conf, pods = town.conf({"defaultDeny": True}), [town.lab.pod() for _ in range(20)]
+    with ThreadPoolExecutor(20) as pool:
+        results = list(pool.map(lambda pod: town.host.add(conf, pod), pods))
+    table = town.host.run("nft", "list", "table", *TABLE).stdout
+    assert all(f"chain in-{address_of(result, 4)} {{" in table for result in results)
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(lambda pod: town.host.delete_pod(conf, pod), pods))
+    assert "agent_cni" not in town.host.run("nft", "list", "ruleset").stdout
+
+
+def test_status_needs_nft_for_a_policy(town: Town):
+    town.host.cni("STATUS", town.conf({"defaultDeny": True})).ok()
 
 
 def test_one_address_has_one_policy(town: Town):

@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "netns-tests"))
 
+import bench_modes  # noqa: E402
 import bench_sidecar  # noqa: E402
 from lab import BIN_DIR, Host, Lab, Pod  # noqa: E402
 
@@ -100,7 +101,11 @@ def main() -> int:
         )
         print("\ninterception; the second figure is the same call without rules\n")
         report(bench_sidecar.rules(lab), bench_sidecar.ROUNDS)
-        bench_sidecar.report(bench_sidecar.traffic(lab))
+        bench_modes.compared(bench_sidecar.proxies, "a pod calls another through", lab)
+        bench_modes.compared(bench_modes.modes, "a way to attach pods", lab)
+        bench_modes.compared(bench_modes.policies, "a server on a bridge with", lab)
+        bench_modes.compared(bench_modes.crowded, "a server on a bridge, among", lab)
+        bench_modes.applying(lab)
     finally:
         lab.close()
     return 0

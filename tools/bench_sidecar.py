@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -10,26 +9,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench_modes import PORT, ROUNDS, Ways
 from interception import APP_UID, BACKENDS, address_of, chained, network
 from lab import Host, Lab, Pod
-from measure import COLUMNS, Sample, Server, sample
+from measure import Sample, Server, sample
 from mesh import Envoy, plain
 from traffic import PROXY
 
-PORT, ROUNDS = 8080, 9
 
-
-def traffic(lab: Lab) -> dict[str, list[Sample]]:
-    """Samples of a pod that calls another one: directly, and through a proxy beside it."""
-    with ExitStack() as held:
-        ways = dict(_ways(lab, held))
-        samples: dict[str, list[Sample]] = {name: [] for name in ways}
-        for number in range(ROUNDS + 1):
-            for name in ways if number % 2 else reversed(ways):
-                taken = ways[name]()
-                if number:  # the first round warms everything up
-                    samples[name].append(taken)
-    return samples
+def proxies(lab: Lab, held: ExitStack) -> Ways:
+    """A pod that calls another one: directly, past rules that do not capture it, and through a proxy."""
+    return dict(_ways(lab, held))
 
 
 def _ways(lab: Lab, held: ExitStack) -> Iterator[tuple[str, Callable[[], Sample]]]:
@@ -82,18 +72,6 @@ def _paired(lab: Lab, backend: str) -> tuple[list[float], list[float]]:
             host.delete_pod(conf, pod)
             pod.delete()
     return times[True], times[False]
-
-
-def report(samples: dict[str, list[Sample]]) -> None:
-    base = {column: statistics.median(taken[column] for taken in samples["none"]) for column in COLUMNS}
-    print(
-        f"\n{'a pod calls another through':<30}"
-        + "".join(f"{f'{name} ({unit})':>22}{'ratio':>7}" for name, unit in COLUMNS.items())
-    )
-    for name, taken in samples.items():
-        medians = {column: statistics.median(one[column] for one in taken) for column in COLUMNS}
-        cells = (f"{medians[column]:22.1f}{medians[column] / base[column]:7.2f}" for column in COLUMNS)
-        print(f"{name:<30}" + "".join(cells))
 
 
 def _in(pod: Pod | Host, uid: int = 0) -> list[str]:

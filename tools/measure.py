@@ -20,6 +20,9 @@ PINGS, CONNECTIONS, BYTES, CHUNK = 300, 60, 96 << 20, 1 << 20
 #: What a sample says, and in which unit; of the first two less is better.
 COLUMNS = {"latency": "µs", "connection": "µs", "throughput": "Gbit/s"}
 
+#: Client and server keep to processors of their own, so that a round does not depend on where they woke up.
+_ON = {"client": ["taskset", "-c", "0"], "server": ["taskset", "-c", "1"]}
+
 Sample = dict[str, float]
 
 
@@ -27,7 +30,7 @@ class Server:
     """A measuring server in a namespace. Use it with `with`."""
 
     def __init__(self, prefix: list[str], port: int) -> None:
-        self.command = [*prefix, sys.executable, "-I", str(Path(__file__)), "serve", str(port)]
+        self.command = [*_ON["server"], *prefix, sys.executable, "-I", str(Path(__file__)), "serve", str(port)]
 
     def __enter__(self) -> None:
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
@@ -41,7 +44,7 @@ class Server:
 
 def sample(prefix: list[str], host: str, port: int) -> Sample:
     """One sample by a client that starts with `prefix`, such as nsenter and setpriv."""
-    command = [*prefix, sys.executable, "-I", str(Path(__file__)), "sample", host, str(port)]
+    command = [*_ON["client"], *prefix, sys.executable, "-I", str(Path(__file__)), "sample", host, str(port)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return dict(json.loads(done.stdout))
 
