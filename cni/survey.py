@@ -52,5 +52,5 @@ def _port(world: World, names: tuple[str, ...]) -> HostPort | None:
 
 def _others(node: Node) -> Iterator[tuple[Attachment, Resource]]:
     for record in node.store.records():
-        if record.attachment != node.attachment:
+        if (record.attachment, record.plugin) != (node.attachment, node.plugin):
             yield from ((record.attachment, decode(raw)) for raw in record.resources)

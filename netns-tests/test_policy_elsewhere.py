@@ -191,6 +191,18 @@ def test_an_impossible_policy_is_refused_by_its_entry(host: Host, pod: Pod, poli
     assert host.run("nft", "list", "ruleset").stdout == ""
 
 
+def test_a_chain_has_one_policy(lab: Lab, pod: Pod):
+    host, town = lab.host(), {"ipam": {"ranges": RANGES}, "policy": {"defaultDeny": True}}
+    first = {"cniVersion": "1.1.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0"} | town
+    given = host.add(first, pod)
+    second = {"cniVersion": "1.1.0", "name": "net", "type": "custom-plugin", "policy": {"ingress": []}}
+    assert "one address has one policy" in host.cni("ADD", second | {"prevResult": given}, pod).failed(101)
+    host.check(first, pod, given).ok()
+    host.delete_pod(second, pod)
+    host.check(first, pod, given).ok()
+    host.delete_pod(first, pod)
+
+
 def test_an_interface_without_addresses_has_no_policy(host: Host, pod: Pod):
     conf = {"cniVersion": "1.1.0", "name": "net", "type": "bridge-vxlan", "policy": {"defaultDeny": True}}
     assert "needs a pod with addresses" in host.cni("ADD", conf, pod).failed(7)

@@ -125,6 +125,12 @@ def detach(hosts: list[Host], placed: list[tuple[Host, Pod]]) -> bool:
     return True
 
 
+def ended(good: bool) -> int:
+    """The last line, and the exit code."""
+    print(paint("1;32" if good else "1;31", f"\n{'All of it worked.' if good else 'Something above did not work.'}\n"))
+    return 0 if good else 1
+
+
 def main() -> int:
     lab = Lab()
     try:
@@ -137,8 +143,7 @@ def main() -> int:
         good = detach(hosts, placed) and good
     finally:
         lab.close()
-    print(paint("1;32" if good else "1;31", f"\n{'All of it worked.' if good else 'Something above did not work.'}\n"))
-    return 0 if good else 1
+    return ended(good)
 
 
 if __name__ == "__main__":

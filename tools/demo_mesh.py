@@ -10,7 +10,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "netns-tests"))
 
-from demo import line, paint, title  # noqa: E402
+from demo import ended, line, paint, title  # noqa: E402
 from interception import WEB, address_of  # noqa: E402
 from lab import AGENT_CNI, Lab, sh  # noqa: E402
 from mesh_scene import FILES, SECRET, Mesh  # noqa: E402
@@ -98,8 +98,7 @@ def main() -> int:
             good &= leave(mesh)
         finally:
             lab.close()
-    print(paint("1;32" if good else "1;31", f"\n{'All of it worked.' if good else 'Something above did not work.'}\n"))
-    return 0 if good else 1
+    return ended(good)
 
 
 if __name__ == "__main__":
