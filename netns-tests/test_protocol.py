@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from lab import BIN_DIR, Host, Lab, Pod, sh
+from lab import BIN_DIR, ROOT, Host, Lab, Pod, sh
 
-PLUGINS = ["bridge-vxlan", "agent-ipam"]
+PLUGINS = sorted(file.name for file in (ROOT / "plugins").iterdir() if not file.suffix)
 VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 
 
