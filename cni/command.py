@@ -1,6 +1,6 @@
 """agent-cni, the operator's command.
 
-Exit codes: 0 fine; 1 the answer is no (an invalid file, something that could not be removed); 2 wrong usage.
+Exit codes: 0 fine; 1 the answer is no (an invalid file, something that could not be removed or refreshed); 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from cni.protocol.call import Call
 from cni.protocol.config import Config
 from cni.protocol.result import Result
 from cni.protocol.versions import SUPPORTED
+from cni.refresh import is_fed
+from cni.refresh import refresh as refreshed
 from cni.resources import Host, HostPort, Plan, Uplink
 from cni.state import DEFAULT_FOLDER, Record, Store
 from cni.verbs import sweep
@@ -106,6 +108,21 @@ def gc(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def refresh(options: argparse.Namespace) -> int:
+    """Hold every attachment with a policyDir to what the folder says now."""
+    store = Store.reading(options.data_dir)
+    fed = [record for record in store.records() if is_fed(record) and _is_alive(record)] if store else []
+    changed, failed = 0, 0
+    for record in fed:
+        try:
+            changed += refreshed(plugin.load(record.plugin), record, Call("ADD"))
+        except CniError as error:
+            failed += 1
+            print(f"agent-cni: {record.attachment}: {error.msg}", file=sys.stderr)
+    print(f"changed {changed} of {len(fed)} attachments with a policyDir")
+    return 1 if failed else 0
+
+
 def _collected(record: Record, call: Call) -> str:
     """Remove one attachment; the line of what failed, or nothing."""
     if record.plugin not in plugin.names():
@@ -124,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     for function in (validate, explain):
         command = _command(commands, function)
         command.add_argument("file", type=Path, help="a .conf, .json or .conflist file")
-    for function in (show, gc):
+    for function in (show, gc, refresh):
         command = _command(commands, function)
         command.add_argument("--data-dir", type=Path, default=DEFAULT_FOLDER, help="default %(default)s")
     commands.choices["show"].add_argument("--json", action="store_true", help="print JSON")

@@ -234,6 +234,17 @@ def test_gc_removes_what_has_no_namespace_any_more(agent: Agent, folder: Path, a
     store.close()
 
 
+def test_refresh_without_state_makes_none(agent: Agent, folder: Path):
+    assert agent("refresh", "--data-dir", folder).out == "changed 0 of 0 attachments with a policyDir\n"
+    assert not folder.exists()
+
+
+def test_refresh_leaves_attachments_that_no_folder_feeds(agent: Agent, folder: Path, attach: Callable[..., Record]):
+    attach("c1", "10.1.0.2")
+    said = agent("refresh", "--data-dir", folder)
+    assert (said.status, said.out, said.err) == (0, "changed 0 of 0 attachments with a policyDir\n", "")
+
+
 def test_gc_without_state_makes_none(agent: Agent, folder: Path):
     assert agent("gc", "--data-dir", folder).out == "removed 0 of 0 stale attachments\n"
     assert not folder.exists()

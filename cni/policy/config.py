@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from cni.errors import InvalidConfig
-from cni.policy.model import Allowance, Peers, Policy, Port, merged, without
+from cni.policy.folder import load
+from cni.policy.model import Allowance, Policy
+from cni.policy.peers import ports_of, spans_of
+from cni.protocol.call import Call
 from cni.protocol.config import Config
 
 
-def section_of(conf: Config) -> Policy | None:
+def section_of(conf: Config, call: Call) -> Policy | None:
     """The policy a validated configuration asks for, or None.
 
-    Raises InvalidConfig naming the entry that is impossible.
+    With a `policyDir`, what its NetworkPolicies allow the call's pod adds to it. Raises InvalidConfig naming
+    the entry that is impossible.
     """
     section = conf.get("policy")
-    return None if section is None else read(section, "$.policy")
+    if section is None:
+        return None
+    policy = read(section, "$.policy")
+    return _with_folder(policy, Path(section["policyDir"]), call.pod) if section.get("policyDir") else policy
+
+
+def _with_folder(policy: Policy, folder: Path, pod: str) -> Policy:
+    """Policies add up: a direction anybody speaks of is shut but for what anybody allows."""
+    cluster = load(folder)
+    return replace(
+        policy,
+        ingress=_sum(policy.ingress, cluster.allowances("ingress", pod)),
+        egress=_sum(policy.egress, cluster.allowances("egress", pod)),
+    )
+
+
+def _sum(one: tuple[Allowance, ...] | None, other: tuple[Allowance, ...] | None) -> tuple[Allowance, ...] | None:
+    return other if one is None else one + (other or ())
 
 
 def read(section: Config, where: str) -> Policy:
@@ -52,33 +73,4 @@ def _allowance(rule: dict[str, Any], side: str, where: str) -> Allowance:
     if wrong in rule:
         raise InvalidConfig(f"{where}.{wrong}: a rule of this direction has {side!r}")
     blocks = [item["ipBlock"] for item in rule.get(side) or ()]
-    ports = tuple(_port(item, f"{where}.ports[{at}]") for at, item in enumerate(rule.get("ports") or ()))
-    return Allowance(tuple(_peers(blocks, where)) if blocks else None, ports or None)
-
-
-def _peers(blocks: list[dict[str, Any]], where: str) -> Iterator[Peers]:
-    spans: dict[int, list[tuple[int, int]]] = {4: [], 6: []}
-    for block in blocks:
-        network = ipaddress.ip_network(block["cidr"])
-        holes = [ipaddress.ip_network(text) for text in block.get("except") or ()]
-        for hole in holes:
-            if hole.version != network.version or not hole.subnet_of(network):  # type: ignore[arg-type]
-                raise InvalidConfig(f"{where}: except {hole} is not within {network}")
-        spans[network.version] += without(_span(network), [_span(hole) for hole in holes])
-    return (Peers(family, merged(found)) for family, found in spans.items() if found)
-
-
-def _span(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> tuple[int, int]:
-    return int(network.network_address), int(network.broadcast_address)
-
-
-def _port(raw: dict[str, Any], where: str) -> Port:
-    protocol, first = str(raw.get("protocol") or "TCP").lower(), int(raw.get("port") or 0)
-    last = int(raw.get("endPort") or first)
-    if protocol in ("icmp", "icmpv6"):
-        if first:
-            raise InvalidConfig(f"{where}.port: {protocol.upper()} has no ports")
-        return Port("icmp")
-    if last < first or (raw.get("endPort") and not first):
-        raise InvalidConfig(f"{where}.endPort: {last} is less than port {first}")
-    return Port(protocol, first, last)
+    return Allowance(spans_of(blocks, where) if blocks else None, ports_of(rule.get("ports") or (), where))

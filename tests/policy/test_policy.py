@@ -17,6 +17,7 @@ from cni.policy.config import read, section_of
 from cni.policy.model import Allowance, Policy, Port, hosts, merged, without
 from cni.policy.pod import isolating
 from cni.policy.rules import addresses_of, chain_rules
+from cni.protocol.call import Call
 from cni.protocol.config import validate
 from cni.protocol.result import Interface, IPConfig, Result
 from cni.resources import AntiSpoof, BridgeFilter, GuardTable, Host, HostPort, PodPolicy, PolicyTable, Uplink
@@ -114,7 +115,7 @@ def test_absent_is_open_and_empty_is_shut(section: dict[str, Any], ingress: Any,
 
 
 def test_without_a_section_there_is_no_policy():
-    assert section_of({}) is None
+    assert section_of({}, Call("ADD")) is None
 
 
 @pytest.mark.parametrize(
