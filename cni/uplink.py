@@ -50,5 +50,5 @@ def _towards(host: Rtnl, query: UplinkQuery) -> Link | None:
 
 
 def _default(host: Rtnl) -> Link | None:
-    ways = host.default_ways()
-    return host.link_at(ways[0]) if ways else None
+    index = host.default_way()
+    return host.link_at(index) if index else None

@@ -38,14 +38,14 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 #: Each outside thing, and every file that may import it; nothing else may, and each of these does.
 DOORS = {
-    "pyroute2": {"cni/kernel/netlink.py"},
+    "pyroute2": {"cni/kernel/codec.py"},
     "subprocess": {"cni/kernel/process.py"},
     "fcntl": {"cni/kernel/files.py"},
     "ctypes": {"cni/kernel/netns.py"},
     "jsonschema": {"cni/protocol/config.py", "cni/protocol/formats.py"},
     "referencing": {"cni/protocol/config.py"},
     "sqlite3": {"cni/state.py"},
-    "socket": {"cni/kernel/announce.py", "cni/kernel/netns.py"},
+    "socket": {"cni/kernel/channel.py", "cni/kernel/netns.py"},
     "signal": {"cni/kernel/process.py", "cni/main.py"},
     "yaml": {"cni/policy/folder.py"},
     "iptc": {"cni/kernel/legacy.py"},

@@ -36,8 +36,8 @@ class FakeRtnl:
     def way_to(self, address: Any) -> int:
         return 3 if str(address).startswith("198.51.100.") else 0
 
-    def default_ways(self) -> list[int]:
-        return [2] if self.default else []
+    def default_way(self) -> int:
+        return 2 if self.default else 0
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ class GatewayAddress(Resource):
     shared = True
 
     def ensure(self, world: World) -> None:
-        link = required(world.host.link(self.link), self.link)
+        link = required(world.host.known(self.link), self.link)
         wanted = ipaddress.ip_interface(self.address)
         held = [item.interface for item in world.host.addresses(link)]
         if wanted in held:
@@ -70,7 +70,7 @@ class PodAddress(Resource):
     dad: bool
 
     def ensure(self, world: World) -> None:
-        link = required(world.pod.link(self.link), self.link)
+        link = required(world.pod.known(self.link), self.link)
         interface = ipaddress.ip_interface(self.address)
         world.pod.add_address(link, interface, nodad=interface.version == 6 and not self.dad)
 
@@ -97,7 +97,7 @@ class PodRoute(Resource):
     onlink: bool
 
     def ensure(self, world: World) -> None:
-        link = required(world.pod.link(self.link), self.link)
+        link = required(world.pod.known(self.link), self.link)
         try:
             world.pod.add_route(link, self._wanted(), self.onlink)
         except KernelRefused as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any, ClassVar
 
 from cni.protocol.result import Result
@@ -62,7 +61,7 @@ class Resource:
 
 def encode(resource: Resource) -> dict[str, Any]:
     """A resource as a JSON object that `decode` reads back."""
-    return {"kind": type(resource).__name__, **asdict(resource)}  # type: ignore[call-overload]
+    return {"kind": type(resource).__name__, **vars(resource)}
 
 
 def decode(raw: dict[str, Any]) -> Resource:

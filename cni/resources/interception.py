@@ -25,7 +25,7 @@ class PodLoopback(Resource):
     def ensure(self, world: World) -> None:
         link = required(world.pod.link("lo"), "lo")
         if not link.up:
-            world.pod.set_link(link, state="up")
+            world.pod.set_link(link, up=True)
 
     def differences(self, world: World) -> Iterator[str]:
         if not required(world.pod.link("lo"), "lo").up:

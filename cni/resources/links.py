@@ -32,7 +32,7 @@ class Bridge(Resource):
         if link.kind != "bridge":
             raise Conflict(f"{self.name} exists on the host and is {link.kind or 'no bridge'}, not a bridge")
         if not link.up:
-            world.host.set_link(link, state="up")
+            world.host.set_link(link, up=True)
         if self.promiscuous and not link.promiscuous:
             world.host.set_promiscuous(link)
 
@@ -80,15 +80,12 @@ class VethPair(Resource):
 
     def ensure(self, world: World) -> None:
         self.remove(world)  # only a lost record can leave one: its name is ours alone
-        bridge = required(world.host.link(self.bridge), self.bridge) if self.bridge else None
-        self._create(world)
+        bridge = required(world.host.known(self.bridge), self.bridge) if self.bridge else None
+        self._create(world, bridge.index if bridge else 0)
         world.created(self)
-        link = required(world.host.link(self.host), self.host)
-        if bridge:
-            world.host.set_link(link, master=bridge.index)
         if self.hairpin or self.isolated:
+            link = required(world.host.link(self.host), self.host)
             world.host.set_port(link, mode=int(self.hairpin), isolated=int(self.isolated))
-        world.host.set_link(link, state="up")
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.host.link(self.host)
@@ -120,11 +117,11 @@ class VethPair(Resource):
         on = f" on {self.bridge}" if self.bridge else ""
         return f"veth {self.host}{on}{flags} <-> {self.pod} in the pod, {self.pod_mac}, MTU {self.mtu}"
 
-    def _create(self, world: World) -> None:
+    def _create(self, world: World, bridge: int) -> None:
         assert world.netns is not None
         peer = {"ifname": self.pod, "address": self.pod_mac, "mtu": self.mtu, "net_ns_fd": world.netns.fd}
         try:
-            world.host.create_veth(self.host, self.host_mac, self.mtu, peer)
+            world.host.create_veth(self.host, self.host_mac, self.mtu, bridge, peer)
         except KernelRefused as error:
             if error.errno == errno.EEXIST and world.pod.link(self.pod):
                 raise Conflict(f"{self.pod} exists already in {world.netns.path}; it is left as it is") from None
@@ -140,7 +137,7 @@ class PodLink(Resource):
     mtu: int
 
     def ensure(self, world: World) -> None:
-        world.pod.set_link(required(world.pod.link(self.name), self.name), state="up")
+        world.pod.set_link(required(world.pod.known(self.name), self.name), up=True)
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.pod.link(self.name)

@@ -114,7 +114,7 @@ class HostShim(Resource):
             raise Conflict(f"{self.name} exists on the host and is not our way to pods on {self.master}")
         sysctl.write(f"net.ipv4.conf.{self.name.replace('.', '%')}.arp_filter", "1")
         if not link.up:
-            world.host.set_link(link, state="up")
+            world.host.set_link(link, up=True)
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.host.link(self.name)

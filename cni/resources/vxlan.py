@@ -94,7 +94,7 @@ class VxlanLink(Resource):
 
     def _set_up(self, world: World, link: Link) -> None:
         try:
-            world.host.set_link(link, state="up")
+            world.host.set_link(link, up=True)
         except KernelRefused as error:
             if error.errno == errno.EADDRINUSE:
                 raise Conflict(f"{self.name}: UDP port {self.port} is taken by another program on this host") from None

@@ -43,6 +43,8 @@ class FakeRtnl:
     def link(self, name: str) -> Link | None:
         return self.all.get(name)
 
+    known = link
+
     def links(self) -> list[Link]:
         return list(self.all.values())
 
@@ -59,9 +61,9 @@ class FakeRtnl:
         self._ask(f"create_bridge {name} {mac} {mtu}")
         self.add(name, "bridge", mac=mac, mtu=mtu)
 
-    def create_veth(self, name: str, mac: str, mtu: int, peer: dict[str, Any]) -> None:
-        self._ask(f"create_veth {name} {mac} {mtu} {peer['ifname']} {peer['address']} {peer['mtu']}")
-        self.add(name, "veth", mac=mac, mtu=mtu, up=False)
+    def create_veth(self, name: str, mac: str, mtu: int, bridge: int, peer: dict[str, Any]) -> None:
+        self._ask(f"create_veth {name} {mac} {mtu} {bridge} {peer['ifname']} {peer['address']} {peer['mtu']}")
+        self.add(name, "veth", mac=mac, mtu=mtu, bridge=bridge)
 
     def create_vxlan(self, name: str, mtu: int, vxlan: Vxlan) -> None:
         self._ask(f"create_vxlan {name} {mtu}")
@@ -70,7 +72,7 @@ class FakeRtnl:
     def set_link(self, link: Link, **settings: Any) -> None:
         self._ask(" ".join(["set_link", link.name, *(f"{key}={value}" for key, value in settings.items())]))
         facts = {key: value for key, value in settings.items() if key == "mtu"}
-        facts |= {"up": True} if settings.get("state") == "up" else {}
+        facts |= {"up": True} if settings.get("up") else {}
         facts |= {"bridge": settings["master"]} if "master" in settings else {}
         self.all[link.name] = replace(self.all[link.name], **facts)
 

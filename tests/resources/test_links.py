@@ -37,7 +37,7 @@ def test_a_bridge_that_is_there_is_used_as_it_is(world: Any, host: Any, undone: 
 def test_a_bridge_that_is_down_is_set_up_and_promiscuous_if_asked(world: Any, host: Any, undone: Any):
     host.add("br0", "bridge", up=False)
     replace(BRIDGE, promiscuous=True).ensure(world)
-    assert host.asked == ["set_link br0 state=up", "set_promiscuous br0"]
+    assert host.asked == ["set_link br0 up=True", "set_promiscuous br0"]
     assert undone() == []
 
 
@@ -82,23 +82,19 @@ def test_the_drift_of_a_bridge_is_named(world: Any, host: Any, facts: dict[str, 
     assert list(replace(BRIDGE, promiscuous=True).differences(world)) == said
 
 
-def test_a_veth_is_born_with_everything_and_put_on_its_bridge(world: Any, host: Any, undone: Any):
+def test_a_veth_is_born_with_everything_and_on_its_bridge(world: Any, host: Any, undone: Any):
     bridge = host.add("br0", "bridge")
     VETH.ensure(world)
-    assert host.asked == [
-        "create_veth veth0 0e:00:00:00:00:02 1450 eth0 0a:58:0a:00:00:02 1450",
-        f"set_link veth0 master={bridge.index}",
-        "set_link veth0 state=up",
-    ]
+    assert host.asked == [f"create_veth veth0 0e:00:00:00:00:02 1450 {bridge.index} eth0 0a:58:0a:00:00:02 1450"]
     assert list(VETH.differences(world)) == []
     assert undone() == ["delete_link veth0"]
 
 
-def test_hairpin_and_isolation_are_set_before_the_port_is_up(world: Any, host: Any):
+def test_hairpin_and_isolation_are_set_while_the_pods_end_is_down(world: Any, host: Any):
     host.add("br0", "bridge")
     veth = replace(VETH, hairpin=True, isolated=True)
     veth.ensure(world)
-    assert host.asked[2:] == ["set_port veth0 mode=1 isolated=1", "set_link veth0 state=up"]
+    assert host.asked[1:] == ["set_port veth0 mode=1 isolated=1"]
     assert list(veth.differences(world)) == []
 
 

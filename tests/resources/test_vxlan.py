@@ -21,7 +21,7 @@ def test_a_missing_device_is_made_and_set_up_last(world: Any, host: Any, undone:
         "create_vxlan vxlan7 1450",
         f"set_link vxlan7 master={bridge.index}",
         "set_port vxlan7 neigh_suppress=1",
-        "set_link vxlan7 state=up",
+        "set_link vxlan7 up=True",
     ]
     assert list(WANTED.differences(world)) == []
     assert undone() == ["delete_link vxlan7"]

@@ -1,0 +1,92 @@
+"""One rtnetlink socket: requests go out in one system call, acknowledgements and answers come in (netlink(7))."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+from cni.errors import KernelRefused
+
+_SOL_NETLINK, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12
+_HEADER = struct.Struct("=IHHII")
+_ERROR, _DONE = 2, 3
+_DUMP_INTR, _ACK_TLVS = 0x10, 0x200
+_ERROR_NUMBER, _ERROR_ATTRIBUTES, _ATTR_MSG = 16, 36, 1
+_BUFFER = 1 << 16
+
+
+class DumpInterrupted(Exception):
+    """The table changed while it was read (NLM_F_DUMP_INTR); ask again."""
+
+
+class Channel:
+    """A socket of the namespace this thread is in when it is opened."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket.bind((0, 0))
+        for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
+            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        self._sequence = 0
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def ask(self, *requests: bytearray) -> list[bytes]:
+        """Send requests and return what answers them, each a whole message, once all are acknowledged.
+
+        The kernel takes them in order and goes on after one it refuses. Raises KernelRefused with its own words
+        for the first of those, and DumpInterrupted.
+        """
+        waiting = set(map(self._numbered, requests))
+        self._socket.sendall(b"".join(requests))
+        answers, refused, torn = [], [], False
+        while waiting:
+            for message in self._received():
+                _, kind, flags, sequence, _ = _HEADER.unpack_from(message)
+                torn |= bool(flags & _DUMP_INTR)
+                if kind not in (_ERROR, _DONE):
+                    answers.append(message)
+                elif sequence in waiting:
+                    waiting.discard(sequence)
+                    refused += [error] if (error := _error_in(message, kind, flags)) else []
+        if refused:
+            raise refused[0]
+        if torn:
+            raise DumpInterrupted
+        return answers
+
+    def _numbered(self, request: bytearray) -> int:
+        self._sequence += 1
+        struct.pack_into("=I", request, 8, self._sequence)
+        return self._sequence
+
+    def _received(self) -> Iterator[bytes]:
+        data = self._socket.recv(_BUFFER)
+        at = 0
+        while at < len(data):
+            length = _HEADER.unpack_from(data, at)[0]
+            yield data[at : at + length]
+            at += (length + 3) & ~3
+
+
+def _error_in(message: bytes, kind: int, flags: int) -> KernelRefused | None:
+    """The error an acknowledgement or the end of a dump tells of, with the kernel's extended words if it has any."""
+    number = -int(struct.unpack_from("=i", message, _ERROR_NUMBER)[0])
+    if number <= 0:
+        return None
+    attributes = _ERROR_ATTRIBUTES if kind == _ERROR else _ERROR_NUMBER + 4
+    said = _text_in(message, attributes) if flags & _ACK_TLVS else ""
+    return KernelRefused(said or os.strerror(number), number)
+
+
+def _text_in(message: bytes, at: int) -> str:
+    while at + 4 <= len(message):
+        length, kind = struct.unpack_from("=HH", message, at)
+        if kind == _ATTR_MSG:
+            return message[at + 4 : at + length].rstrip(b"\0").decode(errors="replace")
+        at += max(4, (length + 3) & ~3)
+    return ""

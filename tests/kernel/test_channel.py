@@ -1,0 +1,104 @@
+"""The kernel's side of a netlink socket, played by a list of datagrams."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+
+from cni.errors import KernelRefused
+from cni.kernel import channel
+from cni.kernel.channel import Channel, DumpInterrupted
+
+NEWLINK, ERROR, DONE = 16, 2, 3
+CAPPED, WITH_TEXT, INTERRUPTED = 0x100, 0x200, 0x10
+
+
+def message(kind: int, sequence: int, body: bytes = b"", flags: int = 0) -> bytes:
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, sequence, 0) + body
+
+
+def acknowledged(sequence: int, error: int = 0, said: str = "") -> bytes:
+    body = struct.pack("=i", -error) + bytes(16)
+    text = said.encode() + b"\0"
+    attribute = struct.pack("=HH", 4 + len(text), 1) + text if said else b""
+    padded = attribute + bytes(-len(attribute) % 4)
+    return message(ERROR, sequence, body + padded, CAPPED | (WITH_TEXT if said else 0))
+
+
+class FakeSocket:
+    def __init__(self, *_: Any) -> None:
+        self.sent: list[bytes] = []
+        self.answers: list[bytes] = []
+
+    def bind(self, address: tuple[int, int]) -> None: ...
+    def setsockopt(self, *_: int) -> None: ...
+    def close(self) -> None: ...
+
+    def sendall(self, data: bytes) -> None:
+        self.sent.append(data)
+
+    def recv(self, size: int) -> bytes:
+        return self.answers.pop(0)
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeSocket:
+    fake = FakeSocket()
+    monkeypatch.setattr(channel.socket, "socket", lambda *_: fake)
+    return fake
+
+
+def request() -> bytearray:
+    return bytearray(message(18, 0))
+
+
+def test_a_request_gets_a_number_and_its_answers(kernel: FakeSocket):
+    kernel.answers = [message(NEWLINK, 1, b"one."), acknowledged(1)]
+    assert [item[16:] for item in Channel().ask(request())] == [b"one."]
+    assert kernel.sent == [message(18, 1)]
+
+
+def test_several_requests_go_out_together_and_all_are_waited_for(kernel: FakeSocket):
+    kernel.answers = [acknowledged(1) + message(NEWLINK, 2, b"two."), acknowledged(2)]
+    assert len(Channel().ask(request(), request())) == 1
+    assert kernel.sent == [message(18, 1) + message(18, 2)]
+    assert kernel.answers == []
+
+
+def test_a_dump_ends_with_done(kernel: FakeSocket):
+    kernel.answers = [message(NEWLINK, 1, b"a   ", 2) + message(NEWLINK, 1, b"b   ", 2), message(DONE, 1, bytes(4), 2)]
+    assert [item[16:] for item in Channel().ask(request())] == [b"a   ", b"b   "]
+
+
+def test_a_dump_that_changed_meanwhile_is_no_answer(kernel: FakeSocket):
+    kernel.answers = [message(NEWLINK, 1, b"a   ", 2), message(DONE, 1, bytes(4), 2 | INTERRUPTED)]
+    with pytest.raises(DumpInterrupted):
+        Channel().ask(request())
+
+
+@pytest.mark.parametrize(("said", "expected"), [("", "No such device"), ("Name not unique", "Name not unique")])
+def test_a_refusal_has_the_kernels_words(kernel: FakeSocket, said: str, expected: str):
+    kernel.answers = [acknowledged(1, 19, said)]
+    with pytest.raises(KernelRefused) as refused:
+        Channel().ask(request())
+    assert (refused.value.msg, refused.value.errno) == (expected, 19)
+
+
+def test_a_dump_can_be_refused_at_its_end(kernel: FakeSocket):
+    kernel.answers = [message(DONE, 1, struct.pack("=i", -22), 2)]
+    with pytest.raises(KernelRefused, match="Invalid argument"):
+        Channel().ask(request())
+
+
+def test_the_first_refusal_counts_and_nothing_stays_unread(kernel: FakeSocket):
+    kernel.answers = [acknowledged(1, 19), acknowledged(2, 17)]
+    with pytest.raises(KernelRefused, match="No such device"):
+        Channel().ask(request(), request())
+    assert kernel.answers == []
+
+
+def test_an_answer_to_an_earlier_request_is_not_taken_for_ours(kernel: FakeSocket):
+    kernel.answers = [acknowledged(7, 19), acknowledged(1)]
+    assert Channel().ask(request()) == []
