@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,13 @@ def _load(name: str) -> dict[str, Any]:
 
 
 def _faults(conf: Config, plugin: str) -> Iterator[tuple[type[CniError], str]]:
+    for error in sorted(validator(plugin).iter_errors(conf), key=lambda error: error.json_path):
+        yield from _told(error)
+
+
+@cache
+def validator(plugin: str) -> Any:
+    """The jsonschema validator of a plugin's configurations."""
     from jsonschema import Draft202012Validator
     from referencing import Registry
     from referencing.jsonschema import DRAFT202012
@@ -109,9 +117,7 @@ def _faults(conf: Config, plugin: str) -> Iterator[tuple[type[CniError], str]]:
     registry: Registry[Any] = Registry(
         retrieve=lambda uri: DRAFT202012.create_resource(_load(uri))  # type: ignore[call-arg]
     )
-    validator = Draft202012Validator(schema_of(plugin), registry=registry, format_checker=CHECKER)
-    for error in sorted(validator.iter_errors(conf), key=lambda error: error.json_path):
-        yield from _told(error)
+    return Draft202012Validator(schema_of(plugin), registry=registry, format_checker=CHECKER)
 
 
 def _told(error: Any) -> Iterator[tuple[type[CniError], str]]:
