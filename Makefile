@@ -3,7 +3,7 @@
 PREFIX   ?= /opt/agent-cni
 BIN_DIR  ?= /opt/cni/bin
 CONF_DIR ?= /etc/cni/net.d
-SOURCES  := $(shell find cni plugins conf.d -type f -not -name '*.pyc') pyproject.toml constraints.txt $(wildcard tools/*)
+SOURCES  := $(shell find cni plugins conf.d launcher -type f -not -name '*.pyc') pyproject.toml constraints.txt $(wildcard tools/*)
 
 .PHONY: help demo demo-mesh test check bench install uninstall clean
 
@@ -16,10 +16,13 @@ demo: .venv/ready      ## two hosts, pods, pings across a VXLAN, told step by st
 demo-mesh: .venv/ready ## two pods on two hosts, two Envoys, mutual TLS: their applications know nothing of it
 	@tools/isolated .venv/bin/python3 tools/demo_mesh.py
 
-test: .venv/ready      ## everything: style, types, tests/ and netns-tests/
+test: .venv/ready      ## everything: style, types, tests/, and netns-tests/ with the node agent and without
 	@$(MAKE) --no-print-directory check
 	@.venv/bin/python3 -m pytest tests
-	@tools/isolated .venv/bin/python3 -m pytest --numprocesses 2 netns-tests
+	@rm -rf .cache/transcripts
+	@AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest --numprocesses 2 netns-tests
+	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 2 netns-tests
+	@.venv/bin/python3 tools/same_answers.py
 
 check: .venv/ready     ## style and types
 	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check .
@@ -30,11 +33,11 @@ bench: .venv/ready     ## our bridge against the reference's, paired in one run
 	@tools/bootstrap --reference
 	@tools/isolated .venv/bin/python3 tools/bench.py
 
-install:         ## PREFIX, BIN_DIR, CONF_DIR, DESTDIR, CONF=10-bridge-vxlan.conflist
-	@tools/install PREFIX=$(PREFIX) BIN_DIR=$(BIN_DIR) CONF_DIR=$(CONF_DIR) DESTDIR=$(DESTDIR) CONF=$(CONF) FORCE=$(FORCE)
+install:         ## PREFIX, BIN_DIR, CONF_DIR, DESTDIR, CONF=10-bridge-vxlan.conflist, UNIT_DIR=/etc/systemd/system
+	@tools/install PREFIX=$(PREFIX) BIN_DIR=$(BIN_DIR) CONF_DIR=$(CONF_DIR) DESTDIR=$(DESTDIR) CONF=$(CONF) UNIT_DIR=$(UNIT_DIR) FORCE=$(FORCE)
 
 uninstall:       ## take the executables and PREFIX away again
-	@tools/uninstall PREFIX=$(PREFIX) BIN_DIR=$(BIN_DIR) DESTDIR=$(DESTDIR)
+	@tools/uninstall PREFIX=$(PREFIX) BIN_DIR=$(BIN_DIR) DESTDIR=$(DESTDIR) $(if $(UNIT_DIR),UNIT_DIR=$(UNIT_DIR))
 
 clean:           ## remove what was built here
 	rm -rf .venv .cache build dist

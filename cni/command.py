@@ -123,6 +123,14 @@ def refresh(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def serve(options: argparse.Namespace) -> int:
+    """Be the node agent: answer the plugins' calls warm, until SIGTERM or Ctrl-C."""
+    from cni.agent.serve import serve as answering
+
+    answering(options.socket, options.workers, options.deadline)
+    return 0
+
+
 def _collected(record: Record, call: Call) -> str:
     """Remove one attachment; the line of what failed, or nothing."""
     if record.plugin not in plugin.names():
@@ -144,9 +152,16 @@ def _parser() -> argparse.ArgumentParser:
     for function in (show, gc, refresh):
         command = _command(commands, function)
         command.add_argument("--data-dir", type=Path, default=DEFAULT_FOLDER, help="default %(default)s")
+    _agent_options(_command(commands, serve))
     commands.choices["show"].add_argument("--json", action="store_true", help="print JSON")
     commands.choices["gc"].add_argument("--cni-path", default="/opt/cni/bin", help="where IPAM delegates are")
     return parser
+
+
+def _agent_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--socket", type=Path, default=Path("/run/agent-cni/agent.sock"), help="default %(default)s")
+    command.add_argument("--workers", type=int, default=16, help="most processes at work, default %(default)s")
+    command.add_argument("--deadline", type=int, default=120, help="seconds a call may take, default %(default)s")
 
 
 def _command(commands: Any, function: Any) -> argparse.ArgumentParser:

@@ -28,7 +28,7 @@ def main(executable: str) -> int:
         if call.command == "VERSION":
             answered.write(ANSWER)
         else:
-            _serve(executable, name, call, answered)
+            _serve(name, call, answered)
     except CniError as error:
         return _failed(answered, error, name)
     except BaseException as error:
@@ -67,7 +67,7 @@ class _Stdout:
             raise IoFailure(f"stdout: {error.strerror}") from None
 
 
-def _serve(executable: str, name: str, call: Call, stdout: _Stdout) -> None:
+def _serve(name: str, call: Call, stdout: _Stdout) -> None:
     import json
 
     from cni.protocol import config
@@ -79,10 +79,10 @@ def _serve(executable: str, name: str, call: Call, stdout: _Stdout) -> None:
     if version in SUPPORTED:
         stdout.version = version
     config.refuse_wrong_header(conf, call.command)
-    _tell_story(executable, name, call, conf, lambda result: _deliver(stdout, json.dumps(result)))
+    _tell_story(name, call, conf, lambda result: _deliver(stdout, json.dumps(result)))
 
 
-def _tell_story(executable: str, name: str, call: Call, conf: "dict[str, Any]", deliver: "Deliver") -> None:
+def _tell_story(name: str, call: Call, conf: "dict[str, Any]", deliver: "Deliver") -> None:
     import time
 
     from cni import log
@@ -92,7 +92,7 @@ def _tell_story(executable: str, name: str, call: Call, conf: "dict[str, Any]", 
     began = time.monotonic()
     facts = {"network": conf["name"], "container": call.container, "ifname": call.ifname, "pod": call.pod}
     try:
-        VERBS[call.command](load(name, executable), call, conf, deliver)
+        VERBS[call.command](load(name), call, conf, deliver)
     except BaseException as error:
         _ignore_signals()
         log.event(name, call.command, error, seconds=round(time.monotonic() - began, 4), **facts)
@@ -156,5 +156,5 @@ def _heed_signals() -> None:
 def _ignore_signals() -> None:
     import signal
 
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGALRM, signal.SIGIO):
         signal.signal(number, signal.SIG_IGN)

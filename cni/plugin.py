@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from functools import cache
 from importlib.machinery import SourceFileLoader
 from typing import TYPE_CHECKING, cast
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _Uncached(SourceFileLoader):
-    """The bin folders of container runtimes hold executables only, so no bytecode is written there."""
+    """Bytecode is read where an installation has it, and never written."""
 
     def set_data(self, *_: object, **__: object) -> None:
         return
@@ -25,10 +26,11 @@ def names() -> list[str]:
     return sorted(file.name.removesuffix(".schema.json") for file in PLUGINS.glob("*.schema.json"))
 
 
-def load(name: str, path: str = "") -> Plugin:
-    """The nouns of a plugin: of the executable at `path`, else of the suite's own of that name."""
+@cache
+def load(name: str) -> Plugin:
+    """The nouns of a plugin."""
     module_name = f"plugins.{name.replace('-', '_')}"
-    loader = _Uncached(module_name, path or str(PLUGINS / name))
+    loader = _Uncached(module_name, str(PLUGINS / name))
     spec = importlib.util.spec_from_loader(module_name, loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from lab import Host, Lab, Pod, Site
+from warm import Transcript
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -15,8 +16,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 @pytest.fixture
-def lab():
-    made = Lab()
+def lab(request: pytest.FixtureRequest):
+    made = Lab(request.node.nodeid, Transcript(request.node.nodeid))
     yield made
     made.close()
 

@@ -6,6 +6,7 @@ so what a test leaves behind harms nobody; each test still proves that it leaves
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -13,8 +14,12 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any, TypeVar
+
+from warm import MODE, Nursery, Transcript, stop
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN_DIR = Path(os.environ.get("CNI_BIN_DIR", ROOT / ".venv/cni-bin"))
@@ -23,8 +28,12 @@ CNITOOL = ROOT / ".cache/bin/cnitool"
 REFERENCE_DIR = Path("/usr/lib/cni")
 
 N = TypeVar("N", bound="Namespace")
-_NUMBERS = itertools.count(1)
-_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")  # workers share /run/netns
+
+
+@cache
+def nursery() -> Nursery:
+    """Where the agents of this process's hosts come from."""
+    return Nursery(ROOT / ".venv/bin/python3")
 
 
 def sh(*argv: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -133,7 +142,8 @@ class Namespace:
 class Host(Namespace):
     """A node: its own network namespace and its own /run/agent-cni."""
 
-    env: dict[str, str] = field(default_factory=dict)
+    transcript: Transcript | None = None
+    agent: int = 0
 
     @property
     def folder(self) -> Path:
@@ -143,6 +153,12 @@ class Host(Namespace):
         super().create()
         self.folder.mkdir(parents=True, exist_ok=True)
         Path("/run/agent-cni").mkdir(exist_ok=True)
+        self.agent = nursery().start(self.path, self.folder) if MODE == "warm" else 0
+
+    def delete(self) -> None:
+        if self.agent:
+            stop(self.agent)
+        super().delete()
 
     def run(self, *argv: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         return sh(*self.prefix(), *argv, check=check, **options)
@@ -161,6 +177,8 @@ class Host(Namespace):
         name = plugin or (conf["type"] if isinstance(conf, dict) else "bridge-vxlan")
         environ = environment(verb, pod, container, ifname) | env
         done = self.run(bin_dir / name, input=text, env={k: v for k, v in environ.items() if v}, check=False)
+        if self.transcript and current_thread() is main_thread():
+            self.transcript.add(verb, name, done.returncode, done.stdout, done.stderr)
         return Answer(done.returncode, done.stdout, done.stderr)
 
     def started(self, conf: dict[str, Any], pod: Pod) -> subprocess.Popen[str]:
@@ -170,6 +188,7 @@ class Host(Namespace):
         assert process.stdin
         process.stdin.write(json.dumps(conf))
         process.stdin.close()
+        process.stdin = None
         return process
 
     def add(self, conf: dict[str, Any], pod: Pod, **options: Any) -> dict[str, Any]:
@@ -234,19 +253,28 @@ class Site:
 
 @dataclass
 class Lab:
-    """Hosts and pods made for one test."""
+    """Hosts and pods made for one test, named after it: they are called the same in every run."""
 
+    test: str = "lab"
+    transcript: Transcript | None = None
     made: list[Namespace] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._mark = hashlib.sha256(self.test.encode()).hexdigest()[:6]
+        self._numbers = itertools.count(1)
+
+    def name(self, kind: str) -> str:
+        return f"{kind}-{self._mark}-{next(self._numbers)}"
+
     def host(self) -> Host:
-        return self.add(Host(f"host{_WORKER}{next(_NUMBERS)}"))
+        return self.add(Host(self.name("host"), self.transcript))
 
     def pod(self) -> Pod:
-        return self.add(Pod(f"pod{_WORKER}{next(_NUMBERS)}"))
+        return self.add(Pod(self.name("pod")))
 
     def underlay(self, *hosts: Host, mtu: int = 1500, subnet: str = "192.0.2", first: int = 11) -> Namespace:
         """Join hosts by a switch: each gets `eth0` with .11, .12, … and a default route to .1."""
-        switch = Namespace(f"switch{_WORKER}{next(_NUMBERS)}")
+        switch = Namespace(self.name("switch"))
         self.add(switch)
         sh("ip", "-n", switch.name, "link", "add", "sw0", "mtu", mtu, "type", "bridge")
         sh("ip", "-n", switch.name, "addr", "add", f"{subnet}.1/24", "dev", "sw0")
@@ -266,6 +294,8 @@ class Lab:
         return Site(host, outside, switch)
 
     def close(self) -> None:
+        if self.transcript:
+            self.transcript.write()
         for namespace in reversed(self.made):
             namespace.delete()
 

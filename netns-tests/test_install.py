@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from lab import ROOT, sh
+from lab import ROOT, eventually, sh
 
 PLUGINS = {"bridge-vxlan", "macvlan", "custom-plugin", "sidecar-redirect", "agent-ipam"}
 
@@ -37,9 +37,38 @@ def test_executables_have_an_absolute_interpreter_and_run_without_an_environment
     assert files(place / "bin") == PLUGINS
     for name in PLUGINS:
         first = (place / "bin" / name).read_text().splitlines()[0]
-        assert first == f"#!{place}/opt/bin/python3 -I"
+        assert first == f"#!{place}/opt/bin/agent-cni-launcher"
         done = sh("/usr/bin/env", "-i", "CNI_COMMAND=VERSION", place / "bin" / name)
         assert json.loads(done.stdout)["cniVersion"] == "1.1.0"
+
+
+def test_without_a_compiler_the_plugins_start_python_themselves(tmp_path: Path):
+    done = sh(
+        ROOT / "tools/install", f"PREFIX={tmp_path}/opt", f"BIN_DIR={tmp_path}/bin", env=OFFLINE | {"CC": "false"}
+    )
+    assert "without a launcher" in done.stderr
+    assert not (tmp_path / "opt/bin/agent-cni-launcher").exists()
+    assert (tmp_path / "bin/macvlan").read_text().splitlines()[0] == f"#!{tmp_path}/opt/bin/python3 -I"
+    assert (
+        json.loads(sh("/usr/bin/env", "CNI_COMMAND=VERSION", tmp_path / "bin/macvlan").stdout)["cniVersion"] == "1.1.0"
+    )
+
+
+def test_an_agent_of_an_earlier_installation_serves_nobody_and_becomes_the_new_ones(place: Path):
+    socket = place / "agent.sock"
+    agent = subprocess.Popen([place / "opt/bin/agent-cni", "serve", "--socket", socket])
+    version = ["unshare", "--mount", "sh", "-c", 'mount --bind /bin/false "$0" && exec "$1"']
+    warm = [*version, place / "opt/bin/python3", place / "bin/macvlan"]
+    env = {"CNI_COMMAND": "VERSION", "AGENT_CNI_SOCKET": str(socket)}
+    served = lambda: sh(*warm, env=env, check=False).returncode == 0  # noqa: E731
+    assert eventually(served)
+    before = set(Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split())
+    (next((place / "opt/lib").glob("python3*/site-packages")) / "cni/__init__.py").touch()
+    assert not served()
+    assert eventually(served)
+    assert not before & set(Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split())
+    agent.terminate()
+    assert agent.wait(10) == 0
 
 
 def test_the_conflist_is_there_and_nothing_else_was_left_beside_it(place: Path):
@@ -83,11 +112,12 @@ def test_a_changed_conflist_is_not_overwritten_silently(place: Path):
 
 
 def test_a_staged_copy_refers_to_where_it_will_be(tmp_path: Path):
-    sh(ROOT / "tools/install", f"DESTDIR={tmp_path}", "CONF=20-bridge.conflist", env=OFFLINE)
+    sh(ROOT / "tools/install", f"DESTDIR={tmp_path}", "CONF=20-bridge.conflist", "UNIT_DIR=/units", env=OFFLINE)
     assert (tmp_path / "etc/cni/net.d/20-bridge.conflist").exists()
-    assert (tmp_path / "opt/cni/bin/bridge-vxlan").read_text().startswith("#!/opt/agent-cni/bin/python3 -I\n")
+    assert (tmp_path / "opt/cni/bin/bridge-vxlan").read_text().startswith("#!/opt/agent-cni/bin/agent-cni-launcher\n")
     assert (tmp_path / "opt/agent-cni/bin/agent-cni").read_text().startswith("#!/opt/agent-cni/bin/python3")
-    sh(ROOT / "tools/uninstall", f"DESTDIR={tmp_path}")
+    assert "ExecStart=/opt/agent-cni/bin/agent-cni serve\n" in (tmp_path / "units/agent-cni.service").read_text()
+    sh(ROOT / "tools/uninstall", f"DESTDIR={tmp_path}", "UNIT_DIR=/units")
     assert not {item for item in files(tmp_path) if "agent" in item or "bridge-vxlan" in item}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +18,7 @@ PASSTHROUGH = {4: "127.0.0.6", 6: "::6"}
 @pytest.fixture(scope="module", params=[(b, m) for b in BACKENDS for m in ("redirect", "tproxy")], ids="-".join)
 def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
     backend, mode = request.param
-    lab = Lab()
+    lab = Lab(f"{__name__}[{backend}-{mode}] {os.environ.get('PYTEST_XDIST_WORKER')}")  # each worker has its own
     try:
         made = staged(lab, {"backend": backend, "mode": mode})
         made.transparent = mode == "tproxy"

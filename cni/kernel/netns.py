@@ -13,6 +13,9 @@ from cni.errors import InvalidNetns, KernelRefused
 
 #: The namespace of the thread that opens it.
 OWN = "/proc/thread-self/ns/net"
+#: Namespaces a caller opened for us, by path: it may see other mounts than we do.
+handed_over: dict[str, int] = {}
+
 _CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703
 
@@ -24,7 +27,7 @@ class Netns:
         """Open a namespace by path. Raises InvalidNetns where there is none."""
         self.path = path
         try:
-            self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self.fd = os.dup(handed_over[path]) if path in handed_over else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise InvalidNetns(f"CNI_NETNS: {path!r} cannot be opened: {error.strerror}") from None
         if not _is_network_namespace(self.fd):

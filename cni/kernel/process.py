@@ -12,7 +12,7 @@ from cni.errors import ToolFailed, TryAgainLater
 
 #: Where system programs are, whatever PATH a runtime has.
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+_ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGIO}
 
 
 def find(program: str) -> str | None:

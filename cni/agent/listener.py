@@ -1,0 +1,76 @@
+"""The socket launchers connect to: systemd's, where it activates us, else our own."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cni.errors import Conflict, IoFailure
+from cni.kernel.files import private_folder
+
+#: Where launchers look (launcher/launcher.c).
+PATH = Path("/run/agent-cni/agent.sock")
+
+_FIRST_PASSED = 3  # sd_listen_fds(3)
+_BACKLOG = 128
+
+
+@contextmanager
+def listening(path: Path) -> Iterator[socket.socket]:
+    """A listening socket at `path`, or the one passed to us. Raises Conflict where an agent listens already."""
+    passed = _passed()
+    if passed:
+        yield passed
+        return
+    listener = _bound(path)
+    try:
+        yield listener
+    finally:
+        path.unlink(missing_ok=True)
+        listener.close()
+
+
+def pass_on(listener: socket.socket) -> None:
+    """Have the socket ready for the program this process becomes next, as systemd would."""
+    os.dup2(listener.fileno(), _FIRST_PASSED)
+    os.set_inheritable(_FIRST_PASSED, True)
+    os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+
+
+def _passed() -> socket.socket | None:
+    if (os.environ.get("LISTEN_FDS"), os.environ.get("LISTEN_PID")) != ("1", str(os.getpid())):
+        return None
+    try:
+        listener = socket.socket(fileno=_FIRST_PASSED)
+    except OSError as error:
+        raise IoFailure(f"LISTEN_FDS: descriptor {_FIRST_PASSED}: {error.strerror}") from None
+    listener.set_inheritable(False)
+    listener.setblocking(False)
+    return listener
+
+
+def _bound(path: Path) -> socket.socket:
+    try:
+        private_folder(path.parent)
+        _clear(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise IoFailure(f"{path}: {error.strerror or error}") from None
+    return listener
+
+
+def _clear(path: Path) -> None:
+    """Remove a socket nobody listens on any more."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        try:
+            probe.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            path.unlink(missing_ok=True)
+        else:
+            raise Conflict(f"an agent listens on {path} already")

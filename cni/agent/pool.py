@@ -1,0 +1,146 @@
+"""The agent's first process: it imports everything once, and keeps as many workers as calls need.
+
+A worker is forked, so it begins warm and shares what nobody changes. One that dies, is killed or had its call ended from
+outside takes nobody along: the next is forked in its place.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cni.agent.worker import BUSY, DISMISSED, OUTDATED, SPENT, Worker
+
+#: How many wait for calls, and how many there may be; beyond that callers queue, or run cold.
+SPARE, MOST = 2, 16
+#: Seconds a call may take before it is ended, and then before it is killed; runtimes give up after 120.
+DEADLINE, GRACE = 120, 60
+_IDLE_SECONDS, _TICK_MS = 30, 1000
+
+
+@dataclass
+class _Member:
+    """A worker as the pool sees it; `since` when it is what it is, `busy` or not."""
+
+    pid: int
+    line: socket.socket
+    since: float
+    busy: bool = False
+
+    def dismiss(self) -> None:
+        """Let the worker end: now, or after the call it serves."""
+        with suppress(OSError):
+            self.line.shutdown(socket.SHUT_WR)
+
+
+class Pool:
+    """Workers on one listening socket."""
+
+    def __init__(self, listener: socket.socket, most: int = MOST, deadline: int = DEADLINE) -> None:
+        self._listener = listener
+        self._most = most
+        self._deadline = deadline
+        self._members: dict[int, _Member] = {}
+        self._poll = select.poll()
+        self._stopping = False
+        self._outdated = False
+        self._installed = _installation()
+
+    def run(self) -> bool:
+        """Serve until SIGTERM or SIGINT. Returns whether another release was installed meanwhile."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        gc.collect()
+        gc.freeze()
+        self._fill()
+        while not (self._stopping or self._outdated):
+            self._turn()
+        self._dismiss_all()
+        return self._outdated
+
+    def _stop(self, number: int, frame: object) -> None:
+        self._stopping = True
+
+    def _turn(self) -> None:
+        self._listen()
+        self._fill()
+        idle = [member for member in self._members.values() if not member.busy]
+        if len(idle) > SPARE and time.monotonic() - idle[-1].since > _IDLE_SECONDS:
+            idle[-1].dismiss()
+
+    def _listen(self) -> None:
+        """Hear what workers say; kill one that does not come to its end."""
+        for fd, _ in self._poll.poll(_TICK_MS):
+            self._hear(self._members[fd])
+        for member in self._members.values():
+            if member.busy and time.monotonic() - member.since > self._deadline + GRACE:
+                os.kill(member.pid, signal.SIGKILL)
+
+    def _hear(self, member: _Member) -> None:
+        said = b""
+        with suppress(ConnectionError):
+            said = member.line.recv(64)
+        if said:
+            member.busy, member.since = said[-1:] == BUSY, time.monotonic()
+        else:
+            self._bury(member)
+
+    def _fill(self) -> None:
+        """Have workers to spare: one for each call that could come while the others are busy."""
+        idle = sum(not member.busy for member in self._members.values())
+        for _ in range(min(SPARE - idle, self._most - len(self._members))):
+            self._fork()
+
+    def _fork(self) -> None:
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        pid = os.fork()
+        if pid == 0:
+            self._become_worker(its, [ours, *(member.line for member in self._members.values())])
+        its.close()
+        self._members[ours.fileno()] = _Member(pid, ours, time.monotonic())
+        self._poll.register(ours, select.POLLIN)
+
+    def _become_worker(self, line: socket.socket, others: list[socket.socket]) -> None:
+        code = os.EX_SOFTWARE
+        try:
+            os.setpgid(0, 0)  # a terminal's Ctrl-C is for the pool: calls end as their callers wish
+            for other in others:
+                other.close()
+            code = Worker(self._listener, line, self._is_current, self._deadline).run()
+        finally:
+            os._exit(code)
+
+    def _bury(self, member: _Member) -> None:
+        self._poll.unregister(member.line)
+        del self._members[member.line.fileno()]
+        member.line.close()
+        _, status = os.waitpid(member.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        self._outdated |= code == OUTDATED
+        if code not in (DISMISSED, SPENT, OUTDATED):
+            sys.stderr.write(f"agent-cni: a worker ended with {code}\n")
+
+    def _dismiss_all(self) -> None:
+        """No call is cut short: each has its deadline."""
+        for member in self._members.values():
+            member.dismiss()
+        while self._members:
+            self._listen()
+
+    def _is_current(self) -> bool:
+        return _installation() == self._installed
+
+
+def _installation() -> tuple[int, int]:
+    """What changes when this package is installed again."""
+    status = (Path(__file__).parent.parent / "__init__.py").stat()
+    return status.st_ino, status.st_mtime_ns

@@ -1,0 +1,39 @@
+"""The agent from its beginning to its end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from cni import plugin
+from cni.agent.listener import listening, pass_on
+from cni.agent.pool import Pool
+from cni.protocol.config import validator
+
+
+def serve(path: Path, most: int, deadline: int) -> None:
+    """Answer calls at `path` until SIGTERM or SIGINT, by at most `most` workers, each call within `deadline` seconds.
+
+    After an installation the process becomes that release's agent, and keeps its socket.
+    """
+    os.umask(0o022)
+    os.chdir("/")
+    _warm()
+    with listening(path) as listener:
+        outdated = Pool(listener, most, deadline).run()
+        if outdated:
+            pass_on(listener)
+            os.execv(sys.executable, [sys.executable, "-I", *sys.argv])  # noqa: S606
+
+
+def _warm() -> None:
+    """Import what any call may need, and read every schema."""
+    import cni.kernel.netlink
+    import cni.log
+    import cni.policy.folder
+    import cni.verbs  # noqa: F401
+
+    for name in plugin.names():
+        plugin.load(name)
+        validator(name)

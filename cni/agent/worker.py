@@ -1,0 +1,114 @@
+"""A worker: a process that serves one call after another as a cold process serves its only one, with everything imported."""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from cni.agent.caller import Caller
+from cni.agent.request import Refused, Request
+from cni.kernel import netns
+from cni.main import main
+
+if TYPE_CHECKING:
+    import socket
+
+#: What a worker tells the pool.
+BUSY, IDLE = b"b", b"i"
+
+#: Why a worker ends: the pool let it go; a call was ended from outside; the installation is another one now.
+DISMISSED, SPENT, OUTDATED = 0, 1, 3
+
+
+class Worker:
+    """Serves what arrives on `listener` and tells the pool by `line`, until that closes.
+
+    `current` says whether the installation is still the one that was imported; `seconds` are a call's deadline.
+    """
+
+    def __init__(self, listener: socket.socket, line: socket.socket, current: Callable[[], bool], seconds: int) -> None:
+        self._listener = listener
+        self._line = line
+        self._current = current
+        self._seconds = seconds
+
+    def run(self) -> int:
+        """Serve; returns why it ends."""
+        with select.epoll() as waiting:
+            waiting.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+            waiting.register(self._line, select.EPOLLIN)
+            while self._line.fileno() not in {fd for fd, _ in waiting.poll()}:
+                with suppress(BlockingIOError):  # another worker was quicker
+                    connection, _ = self._listener.accept()
+                    if ended := self._served(connection):
+                        return ended
+        return DISMISSED
+
+    def _served(self, connection: socket.socket) -> int:
+        """Serve one connection; why this process must end, or 0."""
+        self._line.send(BUSY)
+        with connection:
+            if not self._current():
+                return OUTDATED
+            fit = self._converse(Caller(connection))
+        gc.collect()
+        self._line.send(IDLE)
+        return 0 if fit else SPENT
+
+    def _converse(self, caller: Caller) -> bool:
+        """Whether this process is as before: a call that was ended from outside may have left something half done."""
+        try:
+            request = caller.request()
+        except (Refused, OSError):
+            return True
+        code, fit = self._called(caller, request)
+        caller.answer(code)
+        return fit
+
+    def _called(self, caller: Caller, request: Request) -> tuple[int, bool]:
+        try:
+            with _in_place_of(request), caller.minded(self._seconds):
+                code = main(request.script)
+        except KeyboardInterrupt:
+            return 1, False
+        return code, not caller.has_ended()
+
+
+@contextmanager
+def _in_place_of(request: Request) -> Iterator[None]:
+    """Have the caller's environment, streams and working folder, and the pod's namespace as the caller sees it."""
+    os.environ.clear()
+    os.environ.update(request.environ)
+    own = [os.dup(number) for number in range(3)]
+    _take_streams(request.fds)
+    if "d" in request.fds:
+        os.fchdir(request.fds["d"])
+    if "p" in request.fds:
+        netns.handed_over[request.environ["CNI_NETNS"]] = request.fds["p"]
+    try:
+        yield
+    finally:
+        netns.handed_over.clear()
+        os.chdir("/")
+        _take_back(own)
+        request.close()
+
+
+def _take_streams(fds: dict[str, int]) -> None:
+    """Make fds[``0``] stdin, and so on; what the caller had closed is closed."""
+    for number in range(3):
+        if str(number) in fds:
+            os.dup2(fds[str(number)], number)
+        else:
+            with suppress(OSError):
+                os.close(number)
+
+
+def _take_back(own: list[int]) -> None:
+    for number, fd in enumerate(own):
+        os.dup2(fd, number)
+        os.close(fd)

@@ -1,0 +1,135 @@
+"""Node agents for the hosts of the tests, and what the plugins answered with and without them.
+
+With AGENT_CNI_MODE=warm every host has its agent. An agent takes half a second to import, so one process has done that
+and forks: what it forks is `cni.agent.serve.serve`, as `agent-cni serve` calls it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+MODE = os.environ.get("AGENT_CNI_MODE", "cold")
+RUN = Path("/run/agent-cni")
+TRANSCRIPTS = Path(__file__).resolve().parent.parent / ".cache/transcripts"
+
+_NEWNET, _NEWNS, _BIND, _REC, _SLAVE = 0x40000000, 0x00020000, 4096, 16384, 1 << 19
+
+
+class Nursery:
+    """The process agents are forked from, one for all tests of a worker; it ends with the worker."""
+
+    def __init__(self, python: Path) -> None:
+        command = [str(python), "-I", __file__]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def start(self, netns: str, folder: Path) -> int:
+        """Start an agent in a host's namespace, with `folder` as its /run/agent-cni; its pid, once it listens."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps([netns, str(folder)]) + "\n")
+        self._process.stdin.flush()
+        pid = int(self._process.stdout.readline())
+        while not (folder / "agent.sock").exists():
+            os.kill(pid, 0)
+        return pid
+
+
+def stop(pid: int) -> None:
+    """End an agent and wait until it is gone."""
+    descriptor = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGTERM)
+    import select
+
+    select.select([descriptor], [], [], 30)
+    os.close(descriptor)
+
+
+def _nurse() -> None:
+    import cni.agent.serve
+
+    cni.agent.serve._warm()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        netns, folder = json.loads(line)
+        pid = os.fork()
+        if not pid:
+            _be_agent(netns, folder)
+        print(pid, flush=True)
+
+
+def _be_agent(netns: str, folder: str) -> None:
+    from cni.agent.serve import serve
+
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Path(netns).open() as file:
+        done = [libc.setns(file.fileno(), _NEWNET), libc.unshare(_NEWNS)]
+    done.append(libc.mount(b"none", b"/", None, _REC | _SLAVE, None))
+    done.append(libc.mount(folder.encode(), str(RUN).encode(), None, _BIND, None))
+    assert done == [0] * 4, os.strerror(ctypes.get_errno())
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    serve(RUN / "agent.sock", 16, 120)
+    os._exit(0)
+
+
+class Transcript:
+    """The calls of one test, in order, without what differs between two runs of anything."""
+
+    def __init__(self, test: str) -> None:
+        self._file = TRANSCRIPTS / MODE / (re.sub(r"[^\w.\[\]-]+", "_", test)[-180:] + ".json")
+        self._calls: list[dict[str, Any]] = []
+        self._macs: dict[str, str] = {}
+
+    def add(self, verb: str, plugin: str, code: int, stdout: str, stderr: str) -> None:
+        """Note a call."""
+        said = {"stdout": self._settled(stdout), "stderr": self._settled(stderr)}
+        self._calls.append({"verb": verb, "plugin": plugin, "code": code, **said})
+
+    def write(self) -> None:
+        """Keep it for the comparison."""
+        if self._calls:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.write_text(json.dumps(self._calls, indent=1))
+
+    def _settled(self, text: str) -> str:
+        text = re.sub(r'"time": "[^"]+"', '"time": ""', text)
+        text = re.sub(r'"seconds": [\d.]+', '"seconds": 0', text)
+        text = re.sub(r"/tmp/pytest-of-\w+/pytest-\d+/(popen-gw\d+/)?", "/tmp/", text)
+        return re.sub(r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", self._mac, text)
+
+    def _mac(self, found: re.Match[str]) -> str:
+        """Some MACs are random: each is called by the order of its first appearance."""
+        return self._macs.setdefault(found[0], f"mac{len(self._macs)}")
+
+
+def differences() -> list[str]:
+    """Where the transcripts of both modes differ, a line for each test."""
+    cold, warm = (sorted((TRANSCRIPTS / mode).glob("*.json")) for mode in ("cold", "warm"))
+    names = {file.name for file in cold} ^ {file.name for file in warm}
+    found = [f"{name}: in one mode only" for name in sorted(names)]
+    for file in cold:
+        other = TRANSCRIPTS / "warm" / file.name
+        if other.exists() and other.read_text() != file.read_text():
+            found.append(
+                f"{file.name}: {_first_difference(json.loads(file.read_text()), json.loads(other.read_text()))}"
+            )
+    return found
+
+
+def _first_difference(cold: list[Any], warm: list[Any]) -> str:
+    if len(cold) != len(warm):
+        return f"{len(cold)} calls cold, {len(warm)} warm"
+    number, one, other = next((n, a, b) for n, (a, b) in enumerate(zip(cold, warm, strict=True)) if a != b)
+    return f"call {number}\n  cold {json.dumps(one)}\n  warm {json.dumps(other)}"
+
+
+if __name__ == "__main__":
+    _nurse()

@@ -1,0 +1,325 @@
+"""The launcher against agents that are not there, hang, lie or die: one run of the work in every case, never two."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).parent.parent.parent
+SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fPIE", "-pie")
+COLD = "cold\n"
+
+
+@dataclass
+class Launcher:
+    """A compiled launcher in an installation whose Python says `cold` and notes each of its runs."""
+
+    program: Path
+    socket: Path
+    runs: Path
+
+    def start(self, **environ: str) -> subprocess.Popen[str]:
+        self.runs.write_text("")
+        env = {"AGENT_CNI_SOCKET": str(self.socket), "RUNS": str(self.runs), "PATH": os.environ["PATH"], **environ}
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen([str(self.program), "/plugins/macvlan", "word"], env=env, text=True, **pipes)
+
+    def run(self, **environ: str) -> tuple[int, str, int]:
+        """Exit code, stdout, and how often the cold run happened."""
+        process = self.start(**environ)
+        out, err = process.communicate(timeout=20)
+        assert "Sanitizer" not in err, err
+        assert "runtime error" not in err, err
+        return process.returncode, out, self.cold_runs()
+
+    def cold_runs(self) -> int:
+        return len(self.runs.read_text().splitlines())
+
+
+@pytest.fixture(scope="module", params=["as installed", "sanitized"])
+def launcher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Launcher:
+    prefix = tmp_path_factory.mktemp("prefix")
+    (prefix / "bin").mkdir()
+    program = prefix / "bin/agent-cni-launcher"
+    flags = SANITIZED if request.param == "sanitized" else ()
+    subprocess.run([ROOT / "launcher/compile", program, "1.2.3", *flags], check=True)
+    python = prefix / "bin/python3"
+    python.write_text('#!/bin/sh\necho "$@" >>"$RUNS"\necho cold\nexit 7\n')
+    python.chmod(0o755)
+    return Launcher(program, prefix / "agent.sock", prefix / "runs")
+
+
+def go(connection: socket.socket) -> bytes:
+    """Take the call; what the launcher says to it, after closing what came with it."""
+    connection.send(b"A")
+    said, fds, _, _ = socket.recv_fds(connection, 16, 8)
+    for fd in fds:
+        os.close(fd)
+    return said
+
+
+class Agent:
+    """A listening socket and what it does with its first connection."""
+
+    def __init__(self, path: Path, act: Callable[[socket.socket], None]) -> None:
+        path.unlink(missing_ok=True)
+        self.path, self._act, self.seen = path, act, b""
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(str(path))
+        self._listener.listen(8)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self._thread.join(5)
+        self.path.unlink(missing_ok=True)
+
+    def _serve(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return
+        with connection:
+            self.seen = connection.recv(1 << 20)
+            try:
+                self._act(connection)
+            except OSError:
+                return
+
+
+@pytest.fixture(autouse=True)
+def fresh(launcher: Launcher) -> Iterator[None]:
+    launcher.socket.unlink(missing_ok=True)
+    yield
+    launcher.socket.unlink(missing_ok=True)
+
+
+def test_without_an_agent_the_script_runs_with_its_arguments(launcher: Launcher):
+    assert launcher.run() == (7, COLD, 1)
+    assert launcher.runs.read_text() == "-I /plugins/macvlan word\n"
+
+
+def test_an_agent_that_is_switched_off_is_not_asked(launcher: Launcher):
+    with Agent(launcher.socket, lambda end: None) as agent:
+        assert launcher.run(AGENT_CNI_SOCKET="") == (7, COLD, 1)
+        assert agent.seen == b""
+
+
+def test_a_stale_socket_is_no_agent(launcher: Launcher):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(str(launcher.socket))
+    assert launcher.run() == (7, COLD, 1)
+
+
+def test_what_is_handed_over(launcher: Launcher):
+    def act(end: socket.socket) -> None:
+        said.append(go(end))
+        end.send(b"X\x05")
+
+    said: list[bytes] = []
+
+    with Agent(launcher.socket, act) as agent:
+        assert launcher.run(CNI_COMMAND="ADD") == (5, "", 0)
+    protocol, version, prefix, namespace, script, *environ = agent.seen.decode().split("\0")
+    assert (protocol, version, script) == ("agent-cni/1", "1.2.3", "/plugins/macvlan")
+    assert Path(prefix).samefile(launcher.program.parent.parent)
+    assert namespace == "{0.st_dev}:{0.st_ino}".format(Path("/proc/self/ns/net").stat())
+    assert said == [b"Gd012"]
+    assert "CNI_COMMAND=ADD" in environ
+
+
+def test_an_agent_that_hangs_before_it_took_the_call_is_left_in_time(launcher: Launcher):
+    left = threading.Event()
+
+    def hang(end: socket.socket) -> None:
+        left.wait(10)
+
+    with Agent(launcher.socket, hang):
+        began = time.monotonic()
+        assert launcher.run() == (7, COLD, 1)
+        assert 0.9 < time.monotonic() - began < 5
+        left.set()
+
+
+def test_an_agent_that_hangs_holds_no_pipe_of_the_caller(launcher: Launcher):
+    left = threading.Event()
+    with Agent(launcher.socket, lambda end: left.wait(10)):
+        process = launcher.start()
+        assert process.stdout
+        assert process.stdout.read() == COLD  # to its end: nobody else has it open
+        left.set()
+        process.communicate()
+
+
+def test_an_agent_that_wakes_up_too_late_learns_that_nobody_waits(launcher: Launcher):
+    said: list[bytes] = []
+
+    def late(end: socket.socket) -> None:
+        time.sleep(1.5)
+        end.send(b"A")
+        said.append(end.recv(1))
+
+    with Agent(launcher.socket, late):
+        assert launcher.run() == (7, COLD, 1)
+        time.sleep(1)
+    assert said in ([], [b""])
+
+
+def test_an_agent_that_dies_during_the_call_is_reported_and_the_work_is_not_done_again(launcher: Launcher):
+    def die(end: socket.socket) -> None:
+        go(end)
+
+    with Agent(launcher.socket, die):
+        code, out, runs = launcher.run()
+    assert (code, runs) == (1, 0)
+    assert '"code": 11' in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_is_passed_on_once_and_the_end_is_waited_for(launcher: Launcher, number: signal.Signals):
+    begun, heard = threading.Event(), list[bytes]()
+
+    def act(end: socket.socket) -> None:
+        go(end)
+        begun.set()
+        heard.append(end.recv(1))
+        time.sleep(0.3)
+        end.send(b"X\x01")
+
+    with Agent(launcher.socket, act):
+        process = launcher.start()
+        assert begun.wait(5)
+        process.send_signal(number)
+        process.send_signal(number)
+        process.communicate(timeout=10)
+    assert (process.returncode, heard, launcher.cold_runs()) == (1, [b"S"], 0)
+
+
+def test_the_last_word_counts_even_if_the_agent_did_not_hear_ours(launcher: Launcher):
+    begun = threading.Event()
+
+    def act(end: socket.socket) -> None:
+        go(end)
+        begun.set()
+        time.sleep(0.5)
+        end.send(b"X\x09")
+
+    with Agent(launcher.socket, act):
+        process = launcher.start()
+        assert begun.wait(5)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=10)
+    assert (process.returncode, out) == (9, "")
+
+
+def test_an_environment_too_large_for_a_packet_runs_cold(launcher: Launcher):
+    with Agent(launcher.socket, lambda end: None) as agent:
+        assert launcher.run(LARGE1="x" * 120_000, LARGE2="y" * 120_000) == (7, COLD, 1)
+    assert agent.seen == b""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_the_caller_closed_are_not_handed_over(launcher: Launcher, closed: str):
+    said: list[bytes] = []
+
+    def act(end: socket.socket) -> None:
+        said.append(go(end))
+        end.send(b"X\x00")
+
+    with Agent(launcher.socket, act):
+        env = {"AGENT_CNI_SOCKET": str(launcher.socket)}
+        done = subprocess.run(["/bin/sh", "-c", f'exec "$0" /x {closed}', launcher.program], env=env, check=False)
+    assert done.returncode == 0
+    missing = {"<&-": "0", ">&-": "1", "2>&-": "2"}
+    expected = "Gd" + "".join(n for n in "012" if n not in {missing[word] for word in closed.split()})
+    assert said == [expected.encode()]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=5), max_size=4))
+@example([b"A", b"X"])
+@example([b"A", b"X\x00\x00"])
+@example([b"AX\x00"])
+@example([b"G"])
+@example([b""])
+def test_whatever_an_agent_says_the_work_is_done_at_most_once(launcher: Launcher, words: list[bytes]):
+    def act(end: socket.socket) -> None:
+        for word in words:
+            end.send(word)
+        end.settimeout(0.2)
+        end.recv(1)
+
+    with Agent(launcher.socket, act):
+        code, out, runs = launcher.run()
+    took = bool(words) and words[0][:1] == b"A"
+    if not took:
+        assert (code, out, runs) == (7, COLD, 1)
+    else:
+        assert runs == 0
+        said = words[1] if len(words) > 1 else b""
+        assert code == said[1] if said[:1] == b"X" and len(said) >= 2 else '"code": 11' in out
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.from_regex(r"[A-Z_]{1,12}", fullmatch=True),
+        st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), max_size=300),
+        max_size=8,
+    )
+)
+def test_any_environment_arrives_whole(launcher: Launcher, environ: dict[str, str]):
+    def act(end: socket.socket) -> None:
+        go(end)
+        end.send(b"X\x00")
+
+    environ = {name: value for name, value in environ.items() if name not in ("PATH", "RUNS")}
+    with Agent(launcher.socket, act) as agent:
+        assert launcher.run(**environ)[0] == 0
+    sent = set(agent.seen.decode().split("\0")[5:-1])
+    assert {f"{name}={value}" for name, value in environ.items()} <= sent
+
+
+def test_it_needs_nothing_and_is_hardened(launcher: Launcher):
+    if b"libasan" in launcher.program.read_bytes():
+        return
+    shown = subprocess.run(["readelf", "-Wld", launcher.program], capture_output=True, text=True, check=True).stdout
+    assert "INTERP" not in shown
+    assert "(NEEDED)" not in shown
+    assert "PIE" in shown
+    assert "BIND_NOW" in shown or "NOW" in shown
+    assert "GNU_RELRO" in shown
+    assert "GNU_STACK" in shown
+    assert "RWE" not in shown
+
+
+def test_without_a_script_it_says_what_it_is(launcher: Launcher):
+    done = subprocess.run([launcher.program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_a_missing_interpreter_is_one_clear_line(launcher: Launcher, tmp_path: Path):
+    (tmp_path / "bin").mkdir()
+    copy = shutil.copy(launcher.program, tmp_path / "bin")
+    done = subprocess.run([copy, "/x"], capture_output=True, text=True, check=False, env={"AGENT_CNI_SOCKET": ""})
+    assert (done.returncode, done.stderr) == (
+        127,
+        f"agent-cni-launcher: {tmp_path}/bin/python3: No such file or directory\n",
+    )
