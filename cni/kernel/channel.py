@@ -41,8 +41,9 @@ class Channel:
         The kernel takes them in order and goes on after one it refuses. Raises KernelRefused with its own words
         for the first of those, and DumpInterrupted.
         """
-        waiting = set(map(self._numbered, requests))
-        self._socket.sendall(b"".join(requests))
+        first = self._sequence + 1
+        self._socket.sendall(b"".join(map(self._numbered, requests)))
+        waiting = set(range(first, self._sequence + 1))
         answers, refused, torn = [], [], False
         while waiting:
             for message in self._received():
@@ -59,10 +60,9 @@ class Channel:
             raise DumpInterrupted
         return answers
 
-    def _numbered(self, request: bytearray) -> int:
+    def _numbered(self, request: bytearray) -> bytes:
         self._sequence += 1
-        struct.pack_into("=I", request, 8, self._sequence)
-        return self._sequence
+        return bytes(request[:8]) + struct.pack("=I", self._sequence) + request[12:]
 
     def _received(self) -> Iterator[bytes]:
         data = self._socket.recv(_BUFFER)

@@ -12,42 +12,52 @@ FAMILY = {4: 2, 6: 10}
 _IFF_UP, _IFF_PROMISC = 0x1, 0x100
 _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40
 _RTN_LOCAL = 2
-_BRIDGE_FILTERS = ("br_nf_call_iptables", "br_nf_call_ip6tables")
+_BRIDGE_FILTERS = ("IFLA_BR_NF_CALL_IPTABLES", "IFLA_BR_NF_CALL_IP6TABLES")
 
 
 def link_of(message: Any) -> Link:
     """A network device of an RTM_NEWLINK message."""
-    port = message.get(("linkinfo", "slave_data"))
-    kind = message.get(("linkinfo", "kind")) or ""
+    said = _Attributes(message)
+    info = _Attributes(said("IFLA_LINKINFO"))
+    kind = info("IFLA_INFO_KIND") or ""
+    port = _Attributes(info("IFLA_INFO_SLAVE_DATA"))
+    data = _Attributes(info("IFLA_INFO_DATA"))
     return Link(
         index=message["index"],
-        name=message.get("ifname"),
+        name=said("IFLA_IFNAME"),
         kind=kind,
-        mac=message.get("address") or "",
-        mtu=message.get("mtu"),
+        mac=said("IFLA_ADDRESS") or "",
+        mtu=said("IFLA_MTU"),
         up=bool(message["flags"] & _IFF_UP),
-        state=message.get("operstate") or "",
-        bridge=message.get("master") or 0,
+        state=said("IFLA_OPERSTATE") or "",
+        bridge=said("IFLA_MASTER") or 0,
         promiscuous=bool(message["flags"] & _IFF_PROMISC),
-        hairpin=_flag(port, "mode"),
-        isolated=_flag(port, "isolated"),
-        neigh_suppress=_flag(port, "neigh_suppress"),
-        vxlan=_vxlan(message.get(("linkinfo", "data"))) if kind == "vxlan" else None,
-        parent=message.get("link") or 0,
-        parent_elsewhere=message.get("link_netnsid") is not None,
-        alias=message.get("ifalias") or "",
-        macvlan_mode=str(message.get(("linkinfo", "data", "macvlan_mode")) or "") if kind == "macvlan" else "",
-        filtered=kind == "bridge" and all(message.get(("linkinfo", "data", name)) for name in _BRIDGE_FILTERS),
+        hairpin=bool(port("IFLA_BRPORT_MODE")),
+        isolated=bool(port("IFLA_BRPORT_ISOLATED")),
+        neigh_suppress=bool(port("IFLA_BRPORT_NEIGH_SUPPRESS")),
+        vxlan=_vxlan(data) if kind == "vxlan" else None,
+        parent=said("IFLA_LINK") or 0,
+        parent_elsewhere=said("IFLA_LINK_NETNSID") is not None,
+        alias=said("IFLA_IFALIAS") or "",
+        macvlan_mode=str(data("IFLA_MACVLAN_MODE") or "") if kind == "macvlan" else "",
+        filtered=kind == "bridge" and all(map(data, _BRIDGE_FILTERS)),
     )
 
 
-def _flag(port: Any, name: str) -> bool:
-    return bool(port and port.get(f"IFLA_BRPORT_{name.upper()}"))
+class _Attributes:
+    """A message's attributes by name; each is decoded when it is asked for (pyroute2 searches all for each)."""
+
+    def __init__(self, message: Any) -> None:
+        self._slots = {slot[0]: slot for slot in message["attrs"]} if message else {}
+
+    def __call__(self, name: str) -> Any:
+        slot = self._slots.get(name)
+        return slot[1] if slot else None
 
 
-def _vxlan(data: Any) -> Vxlan:
-    local = data.get("IFLA_VXLAN_LOCAL") or data.get("IFLA_VXLAN_LOCAL6") or ""
-    return Vxlan(data.get("IFLA_VXLAN_ID"), data.get("IFLA_VXLAN_PORT"), local, data.get("IFLA_VXLAN_LINK") or 0)
+def _vxlan(data: _Attributes) -> Vxlan:
+    local = data("IFLA_VXLAN_LOCAL") or data("IFLA_VXLAN_LOCAL6") or ""
+    return Vxlan(data("IFLA_VXLAN_ID"), data("IFLA_VXLAN_PORT"), local, data("IFLA_VXLAN_LINK") or 0)
 
 
 def address_of(message: Any) -> HeldAddress:

@@ -1,8 +1,12 @@
-"""What is asked of rtnetlink, spelled (rtnetlink(7), linux/if_link.h, linux/neighbour.h, linux/fib_rules.h)."""
+"""What is asked of rtnetlink, spelled (rtnetlink(7), linux/if_link.h, linux/neighbour.h, linux/fib_rules.h).
+
+Questions are kept: a warm process asks the same ones again, and spelling takes ten times what the kernel does.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Any
 
 from cni.kernel.codec import (
@@ -40,11 +44,13 @@ _WITHOUT_STATISTICS = ("IFLA_EXT_MASK", 8)
 # --- links
 
 
+@lru_cache(maxsize=64)
 def link(name: str = "", index: int = 0) -> bytearray:
     """One link, by name or index."""
     return encoded(LINK, GET, 0, [("IFLA_IFNAME", name or None), _WITHOUT_STATISTICS], index=index)
 
 
+@lru_cache(maxsize=64)
 def links() -> bytearray:
     """Every link."""
     return encoded(LINK, GET, DUMP, [_WITHOUT_STATISTICS])
@@ -127,6 +133,7 @@ def _named(prefix: str, settings: dict[str, Any]) -> list[tuple[str, Any]]:
 # --- addresses
 
 
+@lru_cache(maxsize=64)
 def addresses(index: int) -> bytearray:
     """Every address of a link."""
     return encoded(ADDRESS, GET, DUMP, index=index)
@@ -152,6 +159,7 @@ def _address(index: int, interface: IPInterface, flags: int | None) -> dict[str,
 # --- routes and policy rules
 
 
+@lru_cache(maxsize=64)
 def routes(family: int, attribute: str, value: int) -> bytearray:
     """Every route of a family (4 or 6) with RTA_OIF or RTA_TABLE."""
     return encoded(ROUTE, GET, DUMP, [(attribute, value)], family=FAMILY[family])
@@ -174,6 +182,7 @@ def route_deletion(index: int, dst: str, table: int) -> bytearray:
     return encoded(ROUTE, DELETE, **_route(dst, table, [("RTA_OIF", index)]), scope=_SCOPE_NOWHERE)
 
 
+@lru_cache(maxsize=64)
 def way(dst: str) -> bytearray:
     """The route packets to an address (as a network of its own) take."""
     return encoded(ROUTE, GET, **_route(dst, 0, []))
@@ -190,6 +199,7 @@ def _route(dst: str, table: int, attributes: Attributes) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=64)
 def rules(family: int) -> bytearray:
     """Every policy rule of a family (4 or 6)."""
     return encoded(RULE, GET, DUMP, family=FAMILY[family])
@@ -214,6 +224,7 @@ def _mark_rule(family: int, mark: int, table: int) -> dict[str, Any]:
 # --- neighbours, and the forwarding database of a VXLAN device
 
 
+@lru_cache(maxsize=64)
 def neighbours(index: int, of_bridge: bool = False) -> bytearray:
     """Every neighbour of a link, or every entry of its forwarding database."""
     return encoded(NEIGHBOUR, GET, DUMP, [("NDA_IFINDEX", index)], family=_AF_BRIDGE if of_bridge else 0)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def validate(conf: Config, plugin: str) -> None:
     Raises UnsupportedField (2) where keys are unknown and nothing else is wrong, else
     InvalidConfig (7). Each line of the message begins with a JSON path.
     """
-    faults = list(_faults(conf, plugin))
+    faults = _faults(json.dumps(conf), plugin)
     if not faults:
         return
     unsupported = all(error is UnsupportedField for error, _ in faults)
@@ -100,9 +100,11 @@ def _load(name: str) -> dict[str, Any]:
     return dict(json.loads((PLUGINS / name).read_text()))
 
 
-def _faults(conf: Config, plugin: str) -> Iterator[tuple[type[CniError], str]]:
-    for error in sorted(validator(plugin).iter_errors(conf), key=lambda error: error.json_path):
-        yield from _told(error)
+@lru_cache(maxsize=64)
+def _faults(conf: str, plugin: str) -> tuple[tuple[type[CniError], str], ...]:
+    """What is wrong with a configuration; a network's own comes again with every pod."""
+    errors = sorted(validator(plugin).iter_errors(json.loads(conf)), key=lambda error: error.json_path)
+    return tuple(fault for error in errors for fault in _told(error))
 
 
 @cache
@@ -114,9 +116,8 @@ def validator(plugin: str) -> Any:
 
     from cni.protocol.formats import CHECKER
 
-    registry: Registry[Any] = Registry(
-        retrieve=lambda uri: DRAFT202012.create_resource(_load(uri))  # type: ignore[call-arg]
-    )
+    schemas = ((file.name, DRAFT202012.create_resource(_load(file.name))) for file in PLUGINS.glob("*.schema.json"))
+    registry: Registry[Any] = Registry().with_resources(schemas).crawl()
     return Draft202012Validator(schema_of(plugin), registry=registry, format_checker=CHECKER)
 
 
