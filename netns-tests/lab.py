@@ -177,12 +177,14 @@ class Host(Namespace):
         name = plugin or (conf["type"] if isinstance(conf, dict) else "bridge-vxlan")
         environ = environment(verb, pod, container, ifname) | env
         done = self.run(bin_dir / name, input=text, env={k: v for k, v in environ.items() if v}, check=False)
-        if self.transcript and current_thread() is main_thread():
+        if self.transcript and current_thread() is main_thread() and bin_dir == BIN_DIR:
             self.transcript.add(verb, name, done.returncode, done.stdout, done.stderr)
         return Answer(done.returncode, done.stdout, done.stderr)
 
     def started(self, conf: dict[str, Any], pod: Pod) -> subprocess.Popen[str]:
         """An ADD that has its configuration and runs."""
+        if self.transcript:
+            self.transcript.drop()
         command, pipes = [*self.prefix(), str(BIN_DIR / conf["type"])], dict.fromkeys(("stdin", "stdout", "stderr"), -1)
         process = subprocess.Popen(command, env=environment("ADD", pod), text=True, **pipes)
         assert process.stdin

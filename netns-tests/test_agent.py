@@ -92,16 +92,16 @@ def waiting_ipam(folder: Path) -> str:
     return f"{BIN_DIR}:{folder}"
 
 
-def begun(node: Host, conf: dict[str, Any], pod: Pod, path: str) -> subprocess.Popen[str]:
+def begun(node: Host, conf: dict[str, Any], pod: Pod, path: str, ipam: str = "sleepy") -> subprocess.Popen[str]:
     """An ADD that waits for its IPAM."""
     env = environment("ADD", pod) | {"CNI_PATH": path}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen([*node.prefix(), str(BIN_DIR / conf["type"])], env=env, text=True, **pipes)
     assert process.stdin
-    process.stdin.write(json.dumps(conf | {"ipam": {"type": "sleepy"}}))
+    process.stdin.write(json.dumps(conf | {"ipam": {"type": ipam}}))
     process.stdin.close()
     process.stdin = None
-    assert eventually((Path(path.split(":")[1]) / "called").exists)
+    assert eventually((Path(path.rpartition(":")[2]) / "called").exists)
     return process
 
 
@@ -275,14 +275,7 @@ def test_an_agent_that_is_asked_to_stop_finishes_what_it_does(node: Host, pod: P
     answer = json.dumps({"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.2/24"}]})
     script.write_text(f"#!/bin/sh\ntouch {tmp_path}/called\nsleep 1\necho '{answer}'\n")
     script.chmod(0o755)
-    env = environment("ADD", pod) | {"CNI_PATH": str(tmp_path)}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([*node.prefix(), str(BIN_DIR / conf["type"])], env=env, text=True, **pipes)
-    assert process.stdin
-    process.stdin.write(json.dumps(conf | {"ipam": {"type": "slow"}}))
-    process.stdin.close()
-    process.stdin = None
-    assert eventually((tmp_path / "called").exists)
+    process = begun(node, conf, pod, str(tmp_path), "slow")
     agent.process.terminate()
     assert process.wait(10) == 0
     assert agent.process.wait(10) == 0

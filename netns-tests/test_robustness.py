@@ -15,6 +15,8 @@ from lab import BIN_DIR, Host, Lab, Pod
 
 def started(host: Host, conf: dict, pod: Pod, **options: object) -> subprocess.Popen:
     """An ADD that has its configuration and runs."""
+    assert host.transcript
+    host.transcript.drop()
     env = {
         "CNI_COMMAND": "ADD", "CNI_CONTAINERID": pod.container, "CNI_NETNS": pod.path,
         "CNI_IFNAME": "eth0", "CNI_PATH": str(BIN_DIR), "PATH": os.environ["PATH"],

@@ -81,11 +81,15 @@ def _be_agent(netns: str, folder: str) -> None:
 
 
 class Transcript:
-    """The calls of one test, in order, without what differs between two runs of anything."""
+    """Our plugins' calls of one test, in order, without what differs between two runs of anything.
+
+    A test that interferes with a call while it runs has no transcript: what comes of it depends on the instant.
+    """
 
     def __init__(self, test: str) -> None:
         self._file = TRANSCRIPTS / MODE / (re.sub(r"[^\w.\[\]-]+", "_", test)[-180:] + ".json")
         self._calls: list[dict[str, Any]] = []
+        self._dropped = False
         self._macs: dict[str, str] = {}
 
     def add(self, verb: str, plugin: str, code: int, stdout: str, stderr: str) -> None:
@@ -93,9 +97,13 @@ class Transcript:
         said = {"stdout": self._settled(stdout), "stderr": self._settled(stderr)}
         self._calls.append({"verb": verb, "plugin": plugin, "code": code, **said})
 
+    def drop(self) -> None:
+        """Keep nothing of this test."""
+        self._dropped = True
+
     def write(self) -> None:
         """Keep it for the comparison."""
-        if self._calls:
+        if self._calls and not self._dropped:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._file.write_text(json.dumps(self._calls, indent=1))
 

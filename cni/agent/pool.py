@@ -50,12 +50,16 @@ class Pool:
         self._deadline = deadline
         self._members: dict[int, _Member] = {}
         self._poll = select.poll()
+        self._awake, self._wake = socket.socketpair()
         self._stopping = False
         self._outdated = False
         self._installed = _installation()
 
     def run(self) -> bool:
         """Serve until SIGTERM or SIGINT. Returns whether another release was installed meanwhile."""
+        self._wake.setblocking(False)
+        signal.set_wakeup_fd(self._wake.fileno())
+        self._poll.register(self._awake, select.POLLIN)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -80,7 +84,10 @@ class Pool:
     def _listen(self) -> None:
         """Hear what workers say; kill one that does not come to its end."""
         for fd, _ in self._poll.poll(_TICK_MS):
-            self._hear(self._members[fd])
+            if fd == self._awake.fileno():
+                self._awake.recv(64)
+            else:
+                self._hear(self._members[fd])
         for member in self._members.values():
             if member.busy and time.monotonic() - member.since > self._deadline + GRACE:
                 os.kill(member.pid, signal.SIGKILL)
@@ -104,7 +111,9 @@ class Pool:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         pid = os.fork()
         if pid == 0:
-            self._become_worker(its, [ours, *(member.line for member in self._members.values())])
+            self._become_worker(
+                its, [ours, self._awake, self._wake, *(member.line for member in self._members.values())]
+            )
         its.close()
         self._members[ours.fileno()] = _Member(pid, ours, time.monotonic())
         self._poll.register(ours, select.POLLIN)
@@ -112,6 +121,7 @@ class Pool:
     def _become_worker(self, line: socket.socket, others: list[socket.socket]) -> None:
         code = os.EX_SOFTWARE
         try:
+            signal.set_wakeup_fd(-1)
             os.setpgid(0, 0)  # a terminal's Ctrl-C is for the pool: calls end as their callers wish
             for other in others:
                 other.close()
