@@ -29,9 +29,9 @@ check: .venv/ready     ## style and types
 	@.venv/bin/mypy --no-error-summary cni
 	@.venv/bin/mypy --no-error-summary --scripts-are-modules plugins/bridge-vxlan plugins/macvlan plugins/custom-plugin plugins/sidecar-redirect plugins/agent-ipam
 
-bench: .venv/ready     ## our bridge against the reference's, paired in one run
+bench: .venv/ready     ## our plugins against the reference's, paired in one run; PARTS=calls or traffic does one part
 	@tools/bootstrap --reference
-	@tools/isolated .venv/bin/python3 tools/bench.py
+	@tools/isolated .venv/bin/python3 tools/bench.py $(PARTS)
 
 install:         ## PREFIX, BIN_DIR, CONF_DIR, DESTDIR, CONF=10-bridge-vxlan.conflist, UNIT_DIR=/etc/systemd/system
 	@tools/install PREFIX=$(PREFIX) BIN_DIR=$(BIN_DIR) CONF_DIR=$(CONF_DIR) DESTDIR=$(DESTDIR) CONF=$(CONF) UNIT_DIR=$(UNIT_DIR) FORCE=$(FORCE)
