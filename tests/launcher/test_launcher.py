@@ -252,7 +252,9 @@ def test_streams_the_caller_closed_are_not_handed_over(launcher: Launcher, close
     assert said == [expected.encode()]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(st.binary(max_size=5), max_size=4))
 @example([b"A", b"X"])
 @example([b"A", b"X\x00\x00"])
@@ -277,7 +279,9 @@ def test_whatever_an_agent_says_the_work_is_done_at_most_once(launcher: Launcher
         assert code == said[1] if said[:1] == b"X" and len(said) >= 2 else '"code": 11' in out
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     st.dictionaries(
         st.from_regex(r"[A-Z_]{1,12}", fullmatch=True),
