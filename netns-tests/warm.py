@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Nursery:
         pid = int(self._process.stdout.readline())
         while not (folder / "agent.sock").exists():
             os.kill(pid, 0)
+            time.sleep(0.002)
         return pid
 
 
@@ -90,7 +92,7 @@ class Transcript:
         self._file = TRANSCRIPTS / MODE / (re.sub(r"[^\w.\[\]-]+", "_", test)[-180:] + ".json")
         self._calls: list[dict[str, Any]] = []
         self._dropped = False
-        self._macs: dict[str, str] = {}
+        self._random: dict[str, str] = {}
 
     def add(self, verb: str, plugin: str, code: int, stdout: str, stderr: str) -> None:
         """Note a call."""
@@ -111,11 +113,11 @@ class Transcript:
         text = re.sub(r'"time": "[^"]+"', '"time": ""', text)
         text = re.sub(r'"seconds": [\d.]+', '"seconds": 0', text)
         text = re.sub(r"/tmp/pytest-of-\w+/pytest-\d+/(popen-gw\d+/)?", "/tmp/", text)
-        return re.sub(r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", self._mac, text)
+        return re.sub(r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b|\bveth[0-9a-f]{8}\b", self._called, text)
 
-    def _mac(self, found: re.Match[str]) -> str:
-        """Some MACs are random: each is called by the order of its first appearance."""
-        return self._macs.setdefault(found[0], f"mac{len(self._macs)}")
+    def _called(self, found: re.Match[str]) -> str:
+        """MACs of others, and names of the reference bridge's veths, are random: called in the order they appear."""
+        return self._random.setdefault(found[0], f"random{len(self._random)}")
 
 
 def differences() -> list[str]:

@@ -1,6 +1,7 @@
 """Compare what the plugins answered with node agents and without, over all of netns-tests, byte for byte.
 
-Both runs have written transcripts; only clock readings, temporary folders and random MACs are set equal in them.
+Both runs have written transcripts; only clock readings, temporary folders, and MACs and veths
+that somebody else named at random are set equal in them.
 """
 
 from __future__ import annotations
