@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -303,7 +302,6 @@ def test_a_folder_nobody_can_make_is_one_clear_line(node: Host, tmp_path: Path):
     assert str(tmp_path / "file/agent.sock") in done.stderr
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 def test_the_units_are_what_systemd_understands(tmp_path: Path):
     for unit in (ROOT / "tools/systemd").iterdir():
         (tmp_path / unit.name).write_text(unit.read_text().replace("@PREFIX@", str(ROOT / ".venv")))
