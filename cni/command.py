@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cni import __version__, plugin
+from cni.agent.listener import PATH
+from cni.agent.pool import DEADLINE, MOST
+from cni.agent.serve import serve as answering
 from cni.errors import CniError, InvalidConfig
 from cni.kernel import netfilter
 from cni.naming import Attachment
@@ -125,8 +128,6 @@ def refresh(options: argparse.Namespace) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     """Be the node agent: answer the plugins' calls warm, until SIGTERM or Ctrl-C."""
-    from cni.agent.serve import serve as answering
-
     answering(options.socket, options.workers, options.deadline)
     return 0
 
@@ -159,9 +160,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _agent_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--socket", type=Path, default=Path("/run/agent-cni/agent.sock"), help="default %(default)s")
-    command.add_argument("--workers", type=int, default=16, help="most processes at work, default %(default)s")
-    command.add_argument("--deadline", type=int, default=120, help="seconds a call may take, default %(default)s")
+    command.add_argument("--socket", type=Path, default=PATH, help="default %(default)s")
+    command.add_argument("--workers", type=int, default=MOST, help="most processes at work, default %(default)s")
+    command.add_argument("--deadline", type=int, default=DEADLINE, help="seconds a call may take, default %(default)s")
 
 
 def _command(commands: Any, function: Any) -> argparse.ArgumentParser:

@@ -156,5 +156,7 @@ def _heed_signals() -> None:
 def _ignore_signals() -> None:
     import signal
 
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGALRM, signal.SIGIO):
+    from cni.kernel.process import ENDING
+
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)

@@ -5,7 +5,7 @@
  *
  * The agent begins only after our GO, and we run the script only if we never sent GO: no call is worked on twice.
  * Our descriptors go with GO, so an agent that hangs holds nobody's pipe open.
- * The other side is cni/agent/worker.py. It needs Linux and nothing else, and allocates no memory.
+ * The other side is cni/agent/caller.py. It needs Linux and nothing else, and allocates no memory.
  */
 #define _GNU_SOURCE
 #include <errno.h>

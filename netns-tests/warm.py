@@ -68,6 +68,7 @@ def _nurse() -> None:
 
 
 def _be_agent(netns: str, folder: str) -> None:
+    from cni.agent.pool import DEADLINE, MOST
     from cni.agent.serve import serve
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -78,7 +79,7 @@ def _be_agent(netns: str, folder: str) -> None:
     done.append(libc.mount(folder.encode(), str(RUN).encode(), None, _BIND, None))
     assert done == [0] * 4, os.strerror(ctypes.get_errno())
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    serve(RUN / "agent.sock", 16, 120)
+    serve(RUN / "agent.sock", MOST, DEADLINE)
     os._exit(0)
 
 

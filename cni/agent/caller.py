@@ -17,11 +17,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cni.agent.request import MOST_BYTES, MOST_FDS, Refused, Request, read
+from cni.kernel.process import ENDING
 
 _TAKEN, _EXIT = b"A", b"X"
 _HANDSHAKE_SECONDS = 2.0
 _CREDENTIALS = struct.Struct("3i")
-_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGALRM)
 
 
 class Caller:
@@ -50,7 +50,7 @@ class Caller:
     def minded(self, seconds: int) -> Iterator[None]:
         """End the call (KeyboardInterrupt) when the caller goes or asks to stop, and after `seconds`."""
         fd = self._connection.fileno()
-        for number in _ENDING:
+        for number in ENDING:
             signal.signal(number, signal.default_int_handler)
         signal.signal(signal.SIGIO, self._heard)
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
@@ -61,7 +61,7 @@ class Caller:
             self._heard()
             yield
         finally:
-            for number in (*_ENDING, signal.SIGIO):
+            for number in ENDING:
                 signal.signal(number, signal.SIG_IGN)
             self._late = not signal.alarm(0)
             fcntl.fcntl(fd, fcntl.F_SETFL, flags)

@@ -44,7 +44,7 @@ class _Member:
 class Pool:
     """Workers on one listening socket."""
 
-    def __init__(self, listener: socket.socket, most: int = MOST, deadline: int = DEADLINE) -> None:
+    def __init__(self, listener: socket.socket, most: int, deadline: int) -> None:
         self._listener = listener
         self._most = most
         self._deadline = deadline
@@ -77,7 +77,7 @@ class Pool:
     def _turn(self) -> None:
         self._listen()
         self._fill()
-        idle = [member for member in self._members.values() if not member.busy]
+        idle = self._idle()
         if len(idle) > SPARE and time.monotonic() - idle[-1].since > _IDLE_SECONDS:
             idle[-1].dismiss()
 
@@ -103,9 +103,11 @@ class Pool:
 
     def _fill(self) -> None:
         """Have workers to spare: one for each call that could come while the others are busy."""
-        idle = sum(not member.busy for member in self._members.values())
-        for _ in range(min(SPARE - idle, self._most - len(self._members))):
+        for _ in range(min(SPARE - len(self._idle()), self._most - len(self._members))):
             self._fork()
+
+    def _idle(self) -> list[_Member]:
+        return [member for member in self._members.values() if not member.busy]
 
     def _fork(self) -> None:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -12,7 +12,8 @@ from cni.errors import ToolFailed, TryAgainLater
 
 #: Where system programs are, whatever PATH a runtime has.
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGIO}
+#: The signals that end a call, those of the node agent among them.
+ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGIO}
 
 
 def find(program: str) -> str | None:
@@ -49,7 +50,7 @@ def run(
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold back the signals that end a call, so that a step is done or not begun."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
     finally:

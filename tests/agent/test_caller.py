@@ -17,11 +17,12 @@ from cni.agent import caller
 from cni.agent.caller import Caller
 from cni.agent.request import PROTOCOL, Refused
 from cni.kernel.netns import OWN
+from cni.kernel.process import ENDING
 
 
 @pytest.fixture
 def ends() -> Iterator[tuple[socket.socket, Caller]]:
-    before = {number: signal.getsignal(number) for number in (*caller._ENDING, signal.SIGIO)}
+    before = {number: signal.getsignal(number) for number in ENDING}
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, its:
         yield its, Caller(ours)
