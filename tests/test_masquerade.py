@@ -9,6 +9,7 @@ import pytest
 from pytest_subprocess import FakeProcess
 
 from cni.errors import ToolFailed
+from cni.kernel import nftables
 from cni.kernel.files import LockFile
 from cni.resources import Masquerade, MasqueradeRules, World
 from cni.resources.masquerade import iptables_rules, nft_chain, nft_rules
@@ -17,7 +18,6 @@ OWNER = "pods/c1/eth0"
 POD = Masquerade("nftables", 4, "10.1.0.5", "10.1.0.0/24", OWNER)
 POD6 = Masquerade("nftables", 6, "fd00::5", "fd00::/64", OWNER)
 RULES = MasqueradeRules("nftables", 4)
-NFT = ["/usr/sbin/nft", "-f", "-"]
 LISTED = """table ip agent_cni {
     set pods {
         type ipv4_addr
@@ -51,6 +51,19 @@ def program(fp: FakeProcess, given: list[str]) -> Callable[..., None]:
     return register
 
 
+@pytest.fixture
+def nft(monkeypatch: pytest.MonkeyPatch, given: list[str]) -> Callable[..., None]:
+    """Answers of nft, in the order of the questions; without one it does what it is told."""
+    answers: list[nftables.Answer] = []
+
+    def run(commands: str) -> nftables.Answer:
+        given.append(commands)
+        return answers.pop(0) if answers else nftables.Answer(True, "", "")
+
+    monkeypatch.setattr(nftables, "run", run)
+    return lambda output="", complaint="": answers.append(nftables.Answer(not complaint, output, complaint))
+
+
 def test_the_shared_nft_table_reads_as_it_should(golden: Callable[[str, str], None]):
     golden("masquerade.nft", nft_rules(4) + nft_rules(6))
 
@@ -61,14 +74,12 @@ def test_every_rule_of_the_chain_is_checked():
         assert chain == nft_chain(family)
 
 
-def test_the_shared_rules_are_one_nft_transaction(program: Callable[..., None], given: list[str], world: World):
-    program(*NFT)
+def test_the_shared_rules_are_one_nft_transaction(nft: Callable[..., None], given: list[str], world: World):
     RULES.ensure(world)
     assert given == [nft_rules(4)]
 
 
-def test_retiring_takes_the_table_away_even_if_it_is_gone(program: Callable[..., None], given: list[str], world: World):
-    program(*NFT)
+def test_retiring_takes_the_table_away_even_if_it_is_gone(nft: Callable[..., None], given: list[str], world: World):
     RULES.remove(world)
     assert given == ["add table ip agent_cni\ndelete table ip agent_cni\n"]
 
@@ -94,18 +105,15 @@ def test_retiring_takes_the_table_away_even_if_it_is_gone(program: Callable[...,
     ids=["IPv4", "IPv6"],
 )
 def test_a_pod_is_two_set_elements(
-    program: Callable[..., None], given: list[str], world: World, pod: Masquerade, lines: list[str]
+    nft: Callable[..., None], given: list[str], world: World, pod: Masquerade, lines: list[str]
 ):
-    program(*NFT)
     pod.ensure(world)
     assert given[0].splitlines() == lines
 
 
 def test_a_created_pod_is_taken_back_in_one_transaction_that_cannot_miss(
-    program: Callable[..., None], given: list[str], world: World
+    nft: Callable[..., None], given: list[str], world: World
 ):
-    program(*NFT)
-    program(*NFT)
     POD.ensure(world)
     world.undo.close()
     assert given[1].splitlines() == [
@@ -119,32 +127,29 @@ def test_a_created_pod_is_taken_back_in_one_transaction_that_cannot_miss(
     "owner", ['pods/c1/x"}', "pods/c1/" + "é" * 7, "n" * 200 + "/c1/eth0"], ids=["quote", "bytes", "long"]
 )
 def test_any_interface_name_makes_a_comment_nft_takes(
-    program: Callable[..., None], given: list[str], world: World, owner: str
+    nft: Callable[..., None], given: list[str], world: World, owner: str
 ):
-    program(*NFT)
     Masquerade("nftables", 4, "10.1.0.5", "10.1.0.0/24", owner).ensure(world)
     comment = given[0].partition('comment "')[2].rpartition('"')[0]
     assert '"' not in comment
     assert 0 < len(comment.encode()) <= 128
 
 
-def test_a_refused_transaction_says_why(program: Callable[..., None], world: World):
-    program(*NFT, stderr="\nError: Operation not permitted\nmore\n", code=1)
+def test_a_refused_transaction_says_why(nft: Callable[..., None], world: World):
+    nft(complaint="\nError: Operation not permitted\nmore\n")
     with pytest.raises(ToolFailed, match=r"^nft refused a transaction: Error: Operation not permitted$"):
         POD.ensure(world)
 
 
-def test_removing_from_a_table_that_is_gone_is_removed(program: Callable[..., None], world: World):
-    program(*NFT, stderr="Error: No such file or directory", code=1)
-    program(
-        "/usr/sbin/nft", "-s", "list", "table", "ip", "agent_cni", stderr="Error: No such file or directory", code=1
-    )
+def test_removing_from_a_table_that_is_gone_is_removed(nft: Callable[..., None], world: World):
+    nft(complaint="Error: No such file or directory")
+    nft(complaint="Error: No such file or directory")
     POD.remove(world)
 
 
-def test_removing_that_fails_otherwise_is_a_failure(program: Callable[..., None], world: World):
-    program(*NFT, stderr="Error: busy", code=1)
-    program("/usr/sbin/nft", "-s", "list", "table", "ip", "agent_cni", stdout=LISTED)
+def test_removing_that_fails_otherwise_is_a_failure(nft: Callable[..., None], world: World):
+    nft(complaint="Error: busy")
+    nft(LISTED)
     with pytest.raises(ToolFailed, match="busy"):
         POD.remove(world)
 
@@ -153,17 +158,15 @@ def test_removing_that_fails_otherwise_is_a_failure(program: Callable[..., None]
     ("address", "missing"),
     [("10.1.0.5", False), ("10.1.0.4", False), ("10.1.0.55", True), ("10.1.0", True)],
 )
-def test_check_finds_a_pod_by_its_whole_address(
-    program: Callable[..., None], world: World, address: str, missing: bool
-):
-    program("/usr/sbin/nft", "-s", "list", "set", "ip", "agent_cni", "pods", stdout=LISTED)
+def test_check_finds_a_pod_by_its_whole_address(nft: Callable[..., None], world: World, address: str, missing: bool):
+    nft(LISTED)
     found = list(Masquerade("nftables", 4, address, "10.1.0.0/24", OWNER).differences(world))
     assert found == ([f"masquerading of {address} is missing (nftables)"] if missing else [])
 
 
-def test_check_names_each_missing_nft_rule(program: Callable[..., None], world: World):
+def test_check_names_each_missing_nft_rule(nft: Callable[..., None], world: World):
     listed = "\n".join(nft_chain(4)[:2])
-    program("/usr/sbin/nft", "-s", "list", "table", "ip", "agent_cni", stdout=listed)
+    nft(listed)
     assert list(RULES.differences(world)) == ["masquerade rule is missing (nftables): ip saddr @pods masquerade"]
 
 

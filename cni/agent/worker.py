@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cni.agent.caller import Caller
 from cni.agent.request import Refused, Request
-from cni.kernel import netns
+from cni.kernel import netns, nftables
 from cni.main import main
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Worker:
             if not self._current():
                 return OUTDATED
             fit = self._converse(Caller(connection))
+        nftables.let_go()
         gc.collect()
         self._line.send(IDLE)
         return 0 if fit else SPENT

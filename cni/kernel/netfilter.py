@@ -1,4 +1,4 @@
-"""Packet rules: the only place that starts nft, iptables and python-iptables.
+"""Packet rules: the only place that asks libnftables, and starts iptables and python-iptables.
 
 A namespace keeps its rules in nf_tables (natively, or through ``iptables-nft``) or in the legacy tables
 of ``ip_tables``. The two do not see each other, so the choice is made once by looking at what is in
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from cni.errors import ToolFailed, TryAgainLater, Unavailable
-from cni.kernel import process
+from cni.kernel import nftables, process
 
 NFTABLES, IPTABLES_NFT, IPTABLES_LEGACY = "nftables", "iptables-nft", "iptables-legacy"
 
@@ -28,10 +28,10 @@ _REHEARSAL = 10.0  # seconds
 def choose(wanted: str = "") -> str:
     """The backend to use: `wanted` is ``nftables``, ``iptables`` or nothing for the node's own.
 
-    Raises Unavailable when the program it needs is not installed.
+    Raises Unavailable when what it needs is not installed.
     """
-    if wanted == "nftables" or (not wanted and not legacy_in_use() and process.find("nft")):
-        return _present(NFTABLES, "nft")
+    if wanted == "nftables" or (not wanted and not legacy_in_use() and nftables.present()):
+        return _present(NFTABLES, nftables.LIBRARY)
     if legacy_in_use():
         return _present(IPTABLES_LEGACY, "iptables-legacy-restore")
     return _present(IPTABLES_NFT, "iptables-nft-restore")
@@ -53,19 +53,19 @@ def choose_in_pod(wanted: str, node_is_legacy: bool) -> str:
 
 def nft(script: str) -> None:
     """Apply an nft script as one transaction. Raises ToolFailed with nft's own words."""
-    done = process.run([process.find("nft") or "nft", "-f", "-"], script)
-    if done.returncode:
-        raise ToolFailed(f"nft refused a transaction: {_reason(done.stderr, 1)}")
+    answer = nftables.run(script)
+    if not answer.done:
+        raise ToolFailed(f"nft refused a transaction: {_reason(answer.complaint, 1)}")
 
 
 def nft_list(what: str) -> str:
     """The text of ``nft list WHAT``, without counters, or nothing where that does not exist."""
-    return _nft_asked("-s", "list", *what.split())
+    return _nft_asked(f"list {what}")
 
 
 def nft_element(container: str, key: str) -> str:
     """The text of ``nft get element`` of a set or map, or nothing where it has none."""
-    return _nft_asked("get", "element", *container.split(), f"{{ {key} }}")
+    return _nft_asked(f"get element {container} {{ {key} }}")
 
 
 def nft_rehearsed(script: str, what: str) -> str:
@@ -73,18 +73,17 @@ def nft_rehearsed(script: str, what: str) -> str:
 
     It spells rules as this nft does, so that what should be can be compared with what is.
     """
-    shell = f"nft -f - && nft -s list {what}"
-    done = process.run([process.find("unshare") or "unshare", "--net", "sh", "-c", shell], script)
-    if done.returncode:
-        raise ToolFailed(f"nft refused a rehearsal: {_reason(done.stderr, 1)}")
-    return done.stdout
+    answer = nftables.rehearse(script, f"list {what}")
+    if not answer.done:
+        raise ToolFailed(f"nft refused a rehearsal: {_reason(answer.complaint, 1)}")
+    return answer.output
 
 
-def _nft_asked(*words: str) -> str:
-    done = process.run([process.find("nft") or "nft", *words])
-    if done.returncode and "No such file" not in done.stderr:
-        raise ToolFailed(f"nft {' '.join(words)}: {_reason(done.stderr, 1)}")
-    return done.stdout if not done.returncode else ""
+def _nft_asked(question: str) -> str:
+    answer = nftables.run(question)
+    if not answer.done and "No such file" not in answer.complaint:
+        raise ToolFailed(f"nft {question}: {_reason(answer.complaint, 1)}")
+    return answer.output if answer.done else ""
 
 
 def restore(backend: str, family: int, text: str) -> None:
@@ -151,9 +150,9 @@ def _legacy_tables() -> list[str]:
     return _LEGACY_TABLES.read_text().split() if _LEGACY_TABLES.exists() else []
 
 
-def _present(backend: str, program: str) -> str:
-    if not process.find(program):
-        raise Unavailable(f"rules go to {backend} on this node, but {program} is not installed")
+def _present(backend: str, needed: str) -> str:
+    if not (nftables.present() if needed == nftables.LIBRARY else process.find(needed)):
+        raise Unavailable(f"rules go to {backend} on this node, but {needed} is not installed")
     return backend
 
 

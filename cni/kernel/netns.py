@@ -60,6 +60,20 @@ class Netns:
             os.close(home)
 
 
+@contextmanager
+def fresh() -> Iterator[None]:
+    """Be in a network namespace made for that alone, which ends with it."""
+    home = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _checked("unshare", _LIBC.unshare(_CLONE_NEWNET))
+        try:
+            yield
+        finally:
+            _setns(home)
+    finally:
+        os.close(home)
+
+
 def _is_network_namespace(fd: int) -> bool:
     """Ask with NS_GET_NSTYPE (ioctl_ns(2)), which fails on everything that is no namespace."""
     kind: int = _LIBC.ioctl(fd, _NS_GET_NSTYPE)
@@ -87,6 +101,10 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def _setns(fd: int) -> None:
-    if _LIBC.setns(fd, _CLONE_NEWNET):
+    _checked("setns", _LIBC.setns(fd, _CLONE_NEWNET))
+
+
+def _checked(call: str, answer: int) -> None:
+    if answer:
         number = ctypes.get_errno()
-        raise KernelRefused(f"setns: {os.strerror(number)}", number)
+        raise KernelRefused(f"{call}: {os.strerror(number)}", number)

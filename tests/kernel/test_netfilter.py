@@ -6,7 +6,7 @@ import pytest
 from pytest_subprocess import FakeProcess
 
 from cni.errors import ToolFailed, TryAgainLater, Unavailable
-from cni.kernel import netfilter, process, sysctl
+from cni.kernel import netfilter, nftables, process, sysctl
 
 
 @pytest.fixture
@@ -19,11 +19,12 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             names.write_text(legacy)
         monkeypatch.setattr(netfilter, "_LEGACY_TABLES", names)
         monkeypatch.setattr(process, "find", lambda name: f"/usr/sbin/{name}" if name in programs else None)
+        monkeypatch.setattr(nftables, "present", lambda: nftables.LIBRARY in programs)
 
     return having
 
 
-ALL = ("nft", "iptables-nft-restore", "iptables-legacy-restore")
+ALL = (nftables.LIBRARY, "iptables-nft-restore", "iptables-legacy-restore")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_the_backend_is_the_one_the_node_uses(node, wanted: str, programs: tuple
 @pytest.mark.parametrize(
     ("wanted", "programs", "legacy", "missing"),
     [
-        ("nftables", ALL[1:], None, "nft"),
+        ("nftables", ALL[1:], None, nftables.LIBRARY),
         ("iptables", ALL[:1], None, "iptables-nft-restore"),
         ("", ALL[:2], "nat\n", "iptables-legacy-restore"),
         ("", (), None, "iptables-nft-restore"),
@@ -61,13 +62,11 @@ def test_a_missing_program_makes_us_unavailable(
         netfilter.choose(wanted)
 
 
-@pytest.mark.usefixtures("programs")
-def test_what_nft_does_not_have_is_listed_as_nothing(fp: FakeProcess):
-    argv = ["/usr/sbin/nft", "-s", "list", "table", "ip", "x"]
-    fp.register(argv, stderr="Error: No such file or directory; did you mean…\n", returncode=1)
-    fp.register(argv, stderr="Error: Operation not permitted\n", returncode=1)
+def test_what_nft_does_not_have_is_listed_as_nothing(monkeypatch: pytest.MonkeyPatch):
+    answers = iter(["Error: No such file or directory; did you mean…\n", "Error: Operation not permitted\n"])
+    monkeypatch.setattr(nftables, "run", lambda _: nftables.Answer(False, "", next(answers)))
     assert netfilter.nft_list("table ip x") == ""
-    with pytest.raises(ToolFailed, match=r"^nft -s list table ip x: Error: Operation not permitted$"):
+    with pytest.raises(ToolFailed, match=r"^nft list table ip x: Error: Operation not permitted$"):
         netfilter.nft_list("table ip x")
 
 

@@ -10,7 +10,7 @@ import pytest
 from pytest_subprocess import FakeProcess
 
 from cni.errors import ToolFailed, TryAgainLater, Unavailable
-from cni.kernel import netfilter, process
+from cni.kernel import netfilter, nftables, process
 
 LEGACY = [sys.executable, "-I", "-m", "cni.kernel.legacy", "6"]
 
@@ -36,9 +36,15 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_a_pod_keeps_to_what_it_uses_else_to_what_its_node_uses(
-    fp: FakeProcess, pod: Path, wanted: str, legacy_here: bool, node_is_legacy: bool, nft_here: str, chosen: str
+    monkeypatch: pytest.MonkeyPatch,
+    pod: Path,
+    wanted: str,
+    legacy_here: bool,
+    node_is_legacy: bool,
+    nft_here: str,
+    chosen: str,
 ):
-    fp.register(["/sbin/nft", "-s", "list", "tables"], stdout=nft_here)
+    monkeypatch.setattr(nftables, "run", {"list tables": nftables.Answer(True, nft_here, "")}.__getitem__)
     if legacy_here:
         pod.write_text("filter\n")
     assert netfilter.choose_in_pod(wanted, node_is_legacy) == chosen

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from pytest_subprocess import FakeProcess
 
 from cni.errors import ToolFailed
-from cni.kernel import netfilter
+from cni.kernel import netfilter, nftables
 from cni.kernel.files import LockFile
 from cni.resources import AntiSpoof, GuardTable, PodPolicy, PolicyTable, World
 from cni.resources.policy import skeleton
@@ -68,7 +67,7 @@ def test_a_table_that_is_gone_can_be_removed(world: World, scripts: list[str], r
     assert added.split()[1:] == deleted.split()[1:]
 
 
-def test_a_rehearsal_that_fails_says_why(fp: FakeProcess, programs: None):
-    fp.register(["/usr/sbin/unshare", "--net", "sh", "-c", fp.any()], returncode=1, stderr="Error: syntax error\n^^^\n")
+def test_a_rehearsal_that_fails_says_why(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(nftables, "rehearse", lambda *_: nftables.Answer(False, "", "Error: syntax error\n^^^\n"))
     with pytest.raises(ToolFailed, match=r"^nft refused a rehearsal: Error: syntax error$"):
         netfilter.nft_rehearsed("nonsense", "table inet x")

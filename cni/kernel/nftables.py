@@ -1,0 +1,101 @@
+"""libnftables, which is nft without its process (libnftables(3)): the only place that loads it.
+
+A namespace's context is kept, because the kernel lets whoever closes an nfnetlink socket wait until what was deleted is
+out of everybody's sight: 10 ms and more for every transaction that deletes anything, against half of one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cni.errors import Unavailable
+from cni.kernel import netns
+
+LIBRARY = "libnftables.so.1"
+
+_STATELESS = 1 << 1  # nftables/libnftables.h: NFT_CTX_OUTPUT_STATELESS
+
+#: A context in each namespace that was asked in this process, by inode; its socket keeps the namespace alive.
+_contexts: dict[int, _Context] = {}
+
+
+class Answer(NamedTuple):
+    """What commands came to, and what was printed and complained of meanwhile."""
+
+    done: bool
+    output: str
+    complaint: str
+
+
+def present() -> bool:
+    """Whether the library is installed."""
+    try:
+        return bool(_library())
+    except Unavailable:
+        return False
+
+
+def run(commands: str) -> Answer:
+    """Run a script as one transaction in the namespace this thread is in, or list without counters.
+
+    Raises Unavailable where the library is not installed.
+    """
+    place = Path(netns.OWN).stat().st_ino
+    if place not in _contexts:
+        _contexts[place] = _Context(_library())
+    return _contexts[place].run(commands)
+
+
+def rehearse(commands: str, question: str) -> Answer:
+    """The answer to a question where commands alone were run: in a namespace that vanishes with it."""
+    with netns.fresh():
+        context = _Context(_library())
+        try:
+            done = context.run(commands)
+            return context.run(question) if done.done else done
+        finally:
+            context.close()
+
+
+def let_go() -> None:
+    """Give up every namespace but the one this thread is in."""
+    own = Path(netns.OWN).stat().st_ino
+    for place in [place for place in _contexts if place != own]:
+        _contexts.pop(place).close()
+
+
+class _Context:
+    """A parser, a cache of what is there, and a socket to the namespace it was made in."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        self._handle = ctypes.c_void_p(library.nft_ctx_new(0))
+        library.nft_ctx_buffer_output(self._handle)
+        library.nft_ctx_buffer_error(self._handle)
+        library.nft_ctx_output_set_flags(self._handle, _STATELESS)
+
+    def run(self, commands: str) -> Answer:
+        """Run commands; reading a buffer empties it for the next ones."""
+        failed = self._library.nft_run_cmd_from_buffer(self._handle, commands.encode())
+        output = self._library.nft_ctx_get_output_buffer(self._handle)
+        complaint = self._library.nft_ctx_get_error_buffer(self._handle)
+        return Answer(not failed, output.decode(errors="replace"), complaint.decode(errors="replace"))
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._library.nft_ctx_free(self._handle)
+
+
+@cache
+def _library() -> Any:
+    try:
+        library = ctypes.CDLL(LIBRARY)
+    except OSError:
+        raise Unavailable(f"{LIBRARY} is not installed") from None
+    library.nft_ctx_new.restype = ctypes.c_void_p
+    for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
+        getattr(library, name).restype = ctypes.c_char_p
+    return library
