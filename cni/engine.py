@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 from cni.errors import CniError, Incomplete
 from cni.kernel.process import uninterrupted
@@ -12,13 +13,17 @@ from cni.resources import Resource, World
 
 
 def apply(resources: Iterable[Resource], world: World) -> None:
-    """Ensure each in order. A signal ends the loop between two of them, never inside one.
+    """Ensure each in order, neighbours of one transaction together. A signal ends the loop between two steps only.
 
     What was created stands in `world.undo`; the caller decides whether it stays.
     """
-    for resource in resources:
+    for _, group in groupby(resources, lambda item: item.transaction or id(item)):
+        step = list(group)
         with uninterrupted():
-            resource.ensure(world)
+            if step[0].transaction:
+                step[0].ensure_together(step, world)
+            else:
+                step[0].ensure(world)
 
 
 def differences(resources: Iterable[Resource], world: World, reported: Result) -> list[str]:

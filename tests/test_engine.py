@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 
 from cni import engine, resources
-from cni.errors import Incomplete, InvalidNetns, KernelRefused
+from cni.errors import Incomplete, InvalidNetns, KernelRefused, ToolFailed
+from cni.kernel import netfilter
 from cni.kernel.files import LockFile
 from cni.protocol.result import Interface, Result
 from cni.resources import Resource, World, decode, encode
 from cni.resources.base import _KINDS
+from cni.resources.nft import NftRules
 
 NOTES: list[str] = []
-KINDS = {name: kind for name, kind in _KINDS.items() if kind.__module__.startswith("cni.")}
+KINDS = {name: kind for name, kind in _KINDS.items() if kind.__module__.startswith("cni.") and "describe" in vars(kind)}
 
 
 @dataclass(frozen=True)
@@ -247,3 +249,35 @@ def test_what_retires_is_shared(kind: str):
 def test_a_resource_of_a_later_release_is_not_guessed():
     with pytest.raises(KeyError):
         decode({"kind": "Teleporter", "to": "mars"})
+
+
+@dataclass(frozen=True)
+class Ruled(NftRules):
+    """One line of a script."""
+
+    line: str
+    netns: str = ""
+
+    def script(self) -> str:
+        return f"{self.line}\n"
+
+    def remove(self, world: World) -> None:
+        NOTES.append(f"remove {self.line}")
+
+
+def test_neighbours_of_one_transaction_are_made_in_one(world: World, monkeypatch: pytest.MonkeyPatch):
+    sent: list[str] = []
+    monkeypatch.setattr(netfilter, "nft", sent.append)
+    engine.apply([Ruled("a"), Ruled("b"), Noted("veth"), Ruled("c"), Ruled("d")], world)
+    assert sent == ["a\nb\n", "c\nd\n"]
+
+
+def test_a_refused_transaction_is_taken_back_whole(world: World, monkeypatch: pytest.MonkeyPatch):
+    def refuse(script: str) -> None:
+        raise ToolFailed("refused")
+
+    monkeypatch.setattr(netfilter, "nft", refuse)
+    with pytest.raises(ToolFailed):
+        engine.apply([Ruled("a"), Ruled("b")], world)
+    world.undo.close()
+    assert NOTES == ["remove b", "remove a"]

@@ -14,20 +14,21 @@ from cni.kernel import netfilter
 from cni.resources.base import Resource
 from cni.resources.chains import line_differences, listed_chains
 from cni.resources.links import required
+from cni.resources.nft import NftRules
 from cni.resources.world import World
 
 TABLE = "netdev agent_cni"
 
 
 @dataclass(frozen=True)
-class GuardTable(Resource):
+class GuardTable(NftRules):
     """The table of all guards; it goes with the last of them."""
 
     shared = True
     retires = True
 
-    def ensure(self, world: World) -> None:
-        netfilter.nft(f"add table {TABLE}\n")
+    def script(self) -> str:
+        return f"add table {TABLE}\n"
 
     def remove(self, world: World) -> None:
         netfilter.nft(f"add table {TABLE}\ndelete table {TABLE}\n")
@@ -37,20 +38,17 @@ class GuardTable(Resource):
 
 
 @dataclass(frozen=True)
-class AntiSpoof(Resource):
+class AntiSpoof(NftRules):
     """Only the pod's own MAC and addresses come out of its veth, in ARP and neighbour discovery too."""
 
     link: str
     mac: str
     addresses: tuple[str, ...]
 
-    def ensure(self, world: World) -> None:
-        world.created(self)
+    def script(self) -> str:
         hook = f'type filter hook ingress device "{self.link}" priority -500; policy drop;'
         chain = f"chain {TABLE} {self.link}"
-        netfilter.nft(
-            "\n".join([f"add table {TABLE}", f"add {chain} {{ {hook} }}", f"flush {chain}", *self._rules(), ""])
-        )
+        return "\n".join([f"add table {TABLE}", f"add {chain} {{ {hook} }}", f"flush {chain}", *self._rules(), ""])
 
     def differences(self, world: World) -> Iterator[str]:
         there = netfilter.nft_list(f"chain {TABLE} {self.link}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from cni.protocol.result import Result
@@ -49,6 +49,15 @@ class Resource:
     def place(self) -> object:
         """What it occupies: of two resources with one place, the later `ensure` replaces the other."""
         return self
+
+    @property
+    def transaction(self) -> object:
+        """What it changes in one step together with its neighbours in a plan; None for what is a step of its own."""
+        return None
+
+    def ensure_together(self, step: Sequence[Resource], world: World) -> None:
+        """Make so what has one transaction; this resource is the first of it."""
+        raise NotImplementedError
 
     def details(self) -> Iterator[str]:
         """What else to print of it for people, line by line."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cni.errors import ToolFailed
 from cni.kernel import netfilter
-from cni.resources.base import Resource
+from cni.resources.nft import NftRules
 from cni.resources.world import World
 
 TABLE, CHAIN = "agent_cni", "ACNI-MASQUERADE"
@@ -20,8 +20,28 @@ _NFT_FAMILY = {4: "ip", 6: "ip6"}
 _MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 
 
+class _Masquerading(NftRules):
+    """What nft does in a transaction with its neighbours; of iptables calls, one looks and changes at a time."""
+
+    backend: str
+
+    @property
+    def transaction(self) -> object:
+        return super().transaction if self.backend == netfilter.NFTABLES else None
+
+    def ensure(self, world: World) -> None:
+        if self.backend == netfilter.NFTABLES:
+            super().ensure(world)
+            return
+        with world.turn(CHAIN):
+            self._ensure_in_iptables(world)
+
+    def _ensure_in_iptables(self, world: World) -> None:
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class MasqueradeRules(Resource):
+class MasqueradeRules(_Masquerading):
     """The rules all masqueraded pods of a family share; they go with the last of them."""
 
     backend: str
@@ -29,14 +49,13 @@ class MasqueradeRules(Resource):
     shared = True
     retires = True
 
-    def ensure(self, world: World) -> None:
-        if self.backend == netfilter.NFTABLES:
-            netfilter.nft(nft_rules(self.family))
-            return
-        with world.turn(CHAIN):
-            missing = self._missing()
-            if missing:
-                netfilter.restore(self.backend, self.family, _restorable(missing))
+    def script(self) -> str:
+        return nft_rules(self.family)
+
+    def _ensure_in_iptables(self, world: World) -> None:
+        missing = self._missing()
+        if missing:
+            netfilter.restore(self.backend, self.family, _restorable(missing))
 
     def differences(self, world: World) -> Iterator[str]:
         for line in self._missing():
@@ -59,14 +78,15 @@ class MasqueradeRules(Resource):
         if self.backend == netfilter.NFTABLES:
             listed = netfilter.nft_list(f"table {_NFT_FAMILY[self.family]} {TABLE}")
             return [rule for rule in nft_chain(self.family) if rule not in listed]
-        return [line for line in iptables_rules() if line not in self._rules()]
+        present = self._rules()
+        return [line for line in iptables_rules() if line not in present]
 
     def _rules(self) -> list[str]:
         return _saved(self.backend, self.family)
 
 
 @dataclass(frozen=True)
-class Masquerade(Resource):
+class Masquerade(_Masquerading):
     """One pod address whose traffic leaves its subnet under the host's address.
 
     `owner` is the attachment, for people who read the rules.
@@ -78,15 +98,14 @@ class Masquerade(Resource):
     subnet: str
     owner: str
 
-    def ensure(self, world: World) -> None:
-        if self.backend == netfilter.NFTABLES:
-            netfilter.nft(self._elements("add"))
-            world.created(self)
-            return
-        with world.turn(CHAIN):
-            missing = [line for line in self._lines() if line not in self._rules()]
-            netfilter.restore(self.backend, self.family, _restorable(missing))
-            world.created(self)
+    def script(self) -> str:
+        return self._elements("add")
+
+    def _ensure_in_iptables(self, world: World) -> None:
+        present = self._rules()
+        missing = [line for line in self._lines() if line not in present]
+        netfilter.restore(self.backend, self.family, _restorable(missing))
+        world.created(self)
 
     def differences(self, world: World) -> Iterator[str]:
         if self.backend == netfilter.NFTABLES:
@@ -102,7 +121,8 @@ class Masquerade(Resource):
             self._remove_elements()
             return
         with world.turn(CHAIN):
-            present = [line for line in self._lines() if line in self._rules()]
+            saved = self._rules()
+            present = [line for line in self._lines() if line in saved]
             if present:
                 deletions = [line.replace("-A ", "-D ", 1) for line in present]
                 netfilter.restore(self.backend, self.family, _restorable(deletions))

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from cni.kernel import netfilter
-from cni.resources.base import Resource
 from cni.resources.chains import line_differences, listed_chains
+from cni.resources.nft import NftRules
 from cni.resources.world import World
 
 TABLE = "inet agent_cni_policy"
@@ -54,28 +53,27 @@ _IN_POD = {
 
 
 @dataclass(frozen=True)
-class PolicyTable(Resource):
+class PolicyTable(NftRules):
     """The table all policies of the node, or of one pod's namespace, share; it goes with the last of them."""
 
     netns: str = ""
     shared = True
     retires = True
 
-    def ensure(self, world: World) -> None:
-        with _where(world, self.netns):
-            netfilter.nft(skeleton(self.netns))
+    def script(self) -> str:
+        return skeleton(self.netns)
 
     def differences(self, world: World) -> Iterator[str]:
         wanted = listed_chains(netfilter.nft_rehearsed(skeleton(self.netns), f"table {TABLE}"))
         for name in wanted:
-            with _where(world, self.netns):
+            with self.place_of_rules(world):
                 there = listed_chains(netfilter.nft_list(f"chain {TABLE} {name}")).get(name)
             yield from line_differences(f"policy chain {name}", there, wanted[name])
 
     def remove(self, world: World) -> None:
         if self.netns and world.netns is None:
             return
-        with _where(world, self.netns):
+        with self.place_of_rules(world):
             netfilter.nft(f"add table {TABLE}\ndelete table {TABLE}\n")
 
     def describe(self) -> str:
@@ -83,7 +81,7 @@ class PolicyTable(Resource):
 
 
 @dataclass(frozen=True)
-class PodPolicy(Resource):
+class PodPolicy(NftRules):
     """The chains of one pod; `rules` are lines behind their chain's name, `closed` keeps the node out too.
 
     `pod` is for people. With `netns` the chains are in the pod; `link` is then the interface on which only
@@ -97,14 +95,9 @@ class PodPolicy(Resource):
     netns: str = ""
     link: str = ""
 
-    def ensure(self, world: World) -> None:
-        world.created(self)
-        with _where(world, self.netns):
-            netfilter.nft(self._script())
-
     def differences(self, world: World) -> Iterator[str]:
-        wanted = listed_chains(netfilter.nft_rehearsed(skeleton(self.netns) + self._script(), f"table {TABLE}"))
-        with _where(world, self.netns):
+        wanted = listed_chains(netfilter.nft_rehearsed(skeleton(self.netns) + self.script(), f"table {TABLE}"))
+        with self.place_of_rules(world):
             for chain in self._names():
                 there = listed_chains(netfilter.nft_list(f"chain {TABLE} {chain}")).get(chain)
                 yield from line_differences(f"policy chain {chain}", there, wanted.get(chain))
@@ -123,7 +116,7 @@ class PodPolicy(Resource):
         lines = [*_header(self.netns), *self._chains()]
         lines += [f"{verb} element {TABLE} {where}" for where in self._places() for verb in ("add", "delete")]
         lines += [f"delete chain {TABLE} {chain}" for chain in self._names()]
-        with _where(world, self.netns):
+        with self.place_of_rules(world):
             netfilter.nft("\n".join([*lines, ""]))
 
     def describe(self) -> str:
@@ -136,7 +129,7 @@ class PodPolicy(Resource):
     def details(self) -> Iterator[str]:
         yield from self.rules
 
-    def _script(self) -> str:
+    def script(self) -> str:
         lines = [*self._chains(), *(f"add rule {TABLE} {line}" for line in self.rules)]
         return "\n".join([*lines, *(f"add element {TABLE} {where}" for where in self._places()), ""])
 
@@ -179,7 +172,3 @@ def _header(netns: str) -> Iterator[str]:
     if netns:
         yield f"add set {TABLE} guarded {{ type ifname; }}"
         yield from (f"add set {TABLE} own{family} {{ type ifname . {_TYPE[family]}; }}" for family in (4, 6))
-
-
-def _where(world: World, netns: str) -> AbstractContextManager[None]:
-    return world.in_pod() if netns else nullcontext()
