@@ -1,6 +1,6 @@
 /* agent-cni-launcher SCRIPT: what the plugins' executables are interpreted by.
  *
- * It hands a call (environment, standard streams, namespaces) to the node agent and exits as the agent says. Where no agent
+ * It answers VERSION. It hands any other call (environment, standard streams, namespaces) to the node agent and exits as the agent says. Where no agent
  * takes the call in time it becomes the Python interpreter beside it, which runs SCRIPT as if there were no agent.
  *
  * The agent begins only after our GO, and we run the script only if we never sent GO: no call is worked on twice.
@@ -28,6 +28,9 @@
 #error "VERSION is the suite's, as in cni/__init__.py"
 #endif
 #define PROTOCOL "agent-cni/1"
+/* To VERSION, as in cni/protocol/versions.py: a constant, so nobody need be asked. */
+#define ANSWER "{\"cniVersion\":\"1.1.0\",\"supportedVersions\":" \
+    "[\"0.1.0\",\"0.2.0\",\"0.3.0\",\"0.3.1\",\"0.4.0\",\"1.0.0\",\"1.1.0\"]}\n"
 #define SOCKET "/run/agent-cni/agent.sock"
 #define PATIENCE_MS 1000
 #define MOST_BYTES (192 << 10) /* of a request: what a socket takes in one packet by default */
@@ -248,6 +251,13 @@ static int handed_over(int streams, const char *prefix, const char *script)
     return code;
 }
 
+/* Whether VERSION was asked and is answered. What cannot be printed is for Python to say. */
+static int version_said(void)
+{
+    const char *command = getenv("CNI_COMMAND");
+    return command && !strcmp(command, "VERSION") && write(1, ANSWER, sizeof ANSWER - 1) == sizeof ANSWER - 1;
+}
+
 int main(int argc, char **argv)
 {
     static char prefix[4096], python[4096 + 16];
@@ -259,6 +269,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "agent-cni-launcher: runs the plugins of agent-cni; it is named in their first line\n");
         return 2;
     }
+    if (streams & 1 << 1 && version_said())
+        return 0;
     int code = handed_over(streams, prefix, argv[1]);
     if (code >= 0)
         return code;

@@ -59,8 +59,8 @@ def test_an_agent_of_an_earlier_installation_serves_nobody_and_becomes_the_new_o
     agent = subprocess.Popen([place / "opt/bin/agent-cni", "serve", "--socket", socket])
     version = ["unshare", "--mount", "sh", "-c", 'mount --bind /bin/false "$0" && exec "$1"']
     warm = [*version, place / "opt/bin/python3", place / "bin/macvlan"]
-    env = {"CNI_COMMAND": "VERSION", "AGENT_CNI_SOCKET": str(socket)}
-    served = lambda: sh(*warm, env=env, check=False).returncode == 0  # noqa: E731
+    env = {"CNI_COMMAND": "NONE", "AGENT_CNI_SOCKET": str(socket)}
+    served = lambda: "NONE" in sh(*warm, env=env, check=False).stdout  # noqa: E731
     assert eventually(served)
     before = set(Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split())
     (next((place / "opt/lib").glob("python3*/site-packages")) / "cni/__init__.py").touch()

@@ -18,6 +18,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from cni.protocol.versions import ANSWER
+
 ROOT = Path(__file__).parent.parent.parent
 SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fPIE", "-pie")
 COLD = "cold\n"
@@ -114,6 +116,19 @@ def fresh(launcher: Launcher) -> Iterator[None]:
 def test_without_an_agent_the_script_runs_with_its_arguments(launcher: Launcher):
     assert launcher.run() == (7, COLD, 1)
     assert launcher.runs.read_text() == "-I /plugins/macvlan word\n"
+
+
+def test_version_is_answered_without_anybody(launcher: Launcher):
+    with Agent(launcher.socket, lambda end: None) as agent:
+        assert launcher.run(CNI_COMMAND="VERSION") == (0, ANSWER, 0)
+        assert agent.seen == b""
+
+
+def test_a_version_nobody_reads_is_for_python_to_complain_of(launcher: Launcher):
+    environ = {"CNI_COMMAND": "VERSION", "RUNS": str(launcher.runs), "PATH": os.environ["PATH"]}
+    launcher.runs.write_text("")
+    subprocess.run(["sh", "-c", '"$0" /plugins/macvlan >&-', launcher.program], env=environ, check=False)
+    assert launcher.cold_runs() == 1
 
 
 def test_an_agent_that_is_switched_off_is_not_asked(launcher: Launcher):
