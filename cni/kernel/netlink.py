@@ -10,7 +10,7 @@ from typing import Any
 from cni.errors import KernelRefused
 from cni.kernel import requests
 from cni.kernel.channel import Channel, DumpInterrupted
-from cni.kernel.codec import ADDRESS, LINK, NEIGHBOUR, NSID, ROUTE, RULE, decoded, is_default_route
+from cni.kernel.codec import NEIGHBOUR, NSID, ROUTE, RULE, decoded, is_default_route
 from cni.kernel.messages import address_of, link_of, route_of
 from cni.kernel.view import MAIN_TABLE, HeldAddress, IPInterface, KernelRoute, Link, Under, Vxlan
 from cni.naming import IPAddress
@@ -50,7 +50,7 @@ class Rtnl:
 
     def links(self) -> list[Link]:
         """Every link of the namespace."""
-        return [link_of(message) for message in self._dump(LINK, requests.links)]
+        return [link_of(answer) for answer in self._answers(requests.links)]
 
     def create_bridge(self, name: str, mac: str, mtu: int) -> None:
         """Create a bridge that keeps its MAC and MTU, and set it up.
@@ -116,7 +116,7 @@ class Rtnl:
 
     def addresses(self, link: Link) -> list[HeldAddress]:
         """The addresses of a link."""
-        return [address_of(item) for item in self._dump(ADDRESS, requests.addresses, link.index)]
+        return [address_of(answer) for answer in self._answers(requests.addresses, link.index)]
 
     def add_address(self, link: Link, interface: IPInterface, nodad: bool = False) -> None:
         """Add an address; `nodad` makes an IPv6 address usable at once."""
@@ -238,18 +238,22 @@ class Rtnl:
 
     def _one_link(self, question: bytearray, which: str) -> Link | None:
         try:
-            return link_of(decoded(LINK, self._channel.ask(question)[0]))
+            return link_of(self._channel.ask(question)[0])
         except KernelRefused as error:
             if error.errno in (errno.ENODEV, errno.EINVAL):
                 return None
             raise KernelRefused(f"look up link {which}: {error.msg}", error.errno) from None
 
     def _dump(self, subject: int, ask: Any, *of: Any, taken: Callable[[bytes], bool] = bool) -> list[Any]:
-        """What a dump has that is `taken`; one that a concurrent change interrupted is asked for again."""
+        """What a dump has that is `taken`, as pyroute2 reads it."""
+        return [decoded(subject, answer) for answer in self._answers(ask, *of) if taken(answer)]
+
+    def _answers(self, ask: Any, *of: Any) -> list[bytes]:
+        """What a dump has; one that a concurrent change interrupted is asked for again."""
         for _ in range(_DUMP_TRIES):
             try:
                 with _asking("rtnetlink dump"):
-                    return [decoded(subject, answer) for answer in self._channel.ask(ask(*of)) if taken(answer)]
+                    return self._channel.ask(ask(*of))
             except DumpInterrupted:
                 continue
         raise KernelRefused(f"rtnetlink dump interrupted {_DUMP_TRIES} times", errno.EINTR)
