@@ -18,8 +18,7 @@ class PluginConfig(Protocol):
     """What a plugin accepts. `uplink` and `rules` say what `plan` must know of the host: the link
     traffic leaves by, and the rule backend (a wish, empty for the node's own); None for neither.
     `sidecar` is what it does to the pod's traffic, `policy` what it lets through. `links` must exist for an
-    ADD to succeed; `ports` are the host links that plugins before it in the chain have made; `minds_others`
-    asks for what other attachments have. One that is `chained` makes no interface and passes the result on.
+    ADD to succeed; `ports` are the host links that plugins before it in the chain have made. One that is `chained` makes no interface and passes the result on.
     """
 
     ipam: Source
@@ -35,9 +34,6 @@ class PluginConfig(Protocol):
 
     @property
     def chained(self) -> bool: ...
-
-    @property
-    def minds_others(self) -> bool: ...
 
     @classmethod
     def read(cls, conf: Config, call: Call) -> PluginConfig: ...

@@ -11,7 +11,7 @@ import ipaddress
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,9 @@ from typing import Any
 from cni.errors import TryAgainLater, Unavailable
 from cni.kernel.files import PATIENCE, LockFile, private_folder
 from cni.naming import Attachment, IPAddress
+
+#: The connection this process used last, by the file's device and inode: a warm one keeps it and its prepared statements.
+_kept: dict[tuple[int, int], sqlite3.Connection] = {}
 
 DEFAULT_FOLDER = Path("/run/agent-cni")
 FILE = "state.db"
@@ -70,16 +73,17 @@ class Record:
 class Store:
     """The state file, open. Every wait is bounded and ends in TryAgainLater."""
 
-    def __init__(self, path: Path, db: sqlite3.Connection, lock: LockFile) -> None:
+    def __init__(self, path: Path, patience: float) -> None:
         self.path = path
-        self.lock = lock
-        self._db = db
+        self._place = _place(path)
+        self._db = _connected(path, self._place, patience)
+        self.lock = LockFile(path.parent / "lock")
 
     @classmethod
     def open(cls, folder: Path, patience: float = PATIENCE) -> Store:
         """Open the state file of a folder, making both where they are missing."""
         path = _writable(folder) / FILE
-        store = cls(path, _connected(path, patience), LockFile(folder / "lock"))
+        store = cls(path, patience)
         with store.lock.exclusive("0", str(path), patience), _busy(path):
             store._prepare()
         return store
@@ -90,16 +94,21 @@ class Store:
         path = folder / FILE
         if not path.exists():
             return None
-        store = cls(path, _connected(path, 1), LockFile(folder / "lock"))
+        store = cls(path, patience=1)
         if store._layout():
             return store
         store.close()
         return None
 
     def close(self) -> None:
-        """Close the file and give up every lock."""
-        self._db.close()
+        """Give up every lock, and keep the file for who opens it next in this process."""
         self.lock.close()
+        while _kept:
+            _kept.popitem()[1].close()
+        if self._place and not self._db.in_transaction:
+            _kept[self._place] = self._db
+        else:
+            self._db.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -136,6 +145,11 @@ class Store:
     def records(self, network: str = "", plugin: str = "") -> list[Record]:
         """The records of a network and plugin; empty means any."""
         return self._records("? IN ('', network) AND ? IN ('', plugin)", network, plugin)
+
+    def mentioning(self, values: Sequence[str]) -> list[Record]:
+        """The records whose plan has one of these values in some resource."""
+        where = " OR ".join(["instr(resources, ?)"] * len(values))
+        return self._records(where, *map(json.dumps, values))
 
     def mentions(self, resource: dict[str, Any]) -> bool:
         """Whether any record's plan holds this very resource."""
@@ -242,10 +256,22 @@ def _writable(folder: Path) -> Path:
         raise Unavailable(f"the state folder {folder} cannot be made: {error.strerror}") from None
 
 
-def _connected(path: Path, patience: float) -> sqlite3.Connection:
+def _place(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _connected(path: Path, place: tuple[int, int] | None, patience: float) -> sqlite3.Connection:
+    """A connection of nobody else's. A file that was replaced has another place, whatever its path."""
     with _busy(path):
-        db = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA synchronous = FULL")
+        db = _kept.pop(place, None) if place else None
+        if db is None:
+            db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
         return db
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from cni import uplink
 from cni.kernel import netfilter, sysctl
@@ -24,7 +25,7 @@ def survey(node: Node, config: PluginConfig, call: Call) -> Host:
         rules=netfilter.choose(config.rules) if config.rules is not None else "",
         pod_rules=_pod_rules(world, captured.backend) if captured else "",
         pod_families=_pod_families(world) if captured else (),
-        others=tuple(_others(node)) if config.minds_others else (),
+        others=partial(_others, node),
         port=_port(world, config.ports),
     )
 
@@ -50,7 +51,7 @@ def _port(world: World, names: tuple[str, ...]) -> HostPort | None:
     return None
 
 
-def _others(node: Node) -> Iterator[tuple[Attachment, Resource]]:
-    for record in node.store.records():
+def _others(node: Node, *values: str) -> Iterator[tuple[Attachment, Resource]]:
+    for record in node.store.mentioning(values):
         if (record.attachment, record.plugin) != (node.attachment, node.plugin):
             yield from ((record.attachment, decode(raw)) for raw in record.resources)

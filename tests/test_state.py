@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import ipaddress
+import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,41 @@ def test_an_address_is_kept_for_one_pod_and_a_pod_keeps_one_address(store: Store
     assert store.sticky("other", "set") == {}
 
 
+def test_a_process_keeps_the_file_it_used_last(folder: Path, record: Record):
+    for _ in range(2):
+        with closing(Store.open(folder)) as store, store.transaction():
+            store.put(record)
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    with closing(Store.open(folder)) as store:
+        assert store.record(record.attachment, record.plugin) == record
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+
+
+def test_a_file_that_was_replaced_is_another(folder: Path, record: Record):
+    for _ in range(2):
+        with closing(Store.open(folder)) as store, store.transaction():
+            store.put(record)
+    shutil.rmtree(folder)
+    with closing(Store.open(folder)) as store:
+        assert store.records() == []
+
+
+def test_what_was_left_half_done_is_not_kept(folder: Path, record: Record):
+    for _ in range(2):
+        store = Store.open(folder)
+        store._db.execute("BEGIN IMMEDIATE")
+        store.put(record)
+        store.close()
+    with closing(Store.open(folder)) as store:
+        assert store.records() == []
+
+
+def test_records_are_found_by_what_their_plans_mention(store: Store, record: Record):
+    store.put(record.having(resources=({"kind": "PodPolicy", "addresses": ["10.0.0.2", "fd00::2"]},)))
+    assert [found.attachment for found in store.mentioning(["fd00::2", "nobody"])] == [record.attachment]
+    assert store.mentioning(["10.0.0"]) == store.mentioning(["10.0.0.20"]) == []
+
+
 def test_a_resource_is_mentioned_by_the_records_that_hold_it(store: Store, record: Record):
     rules = {"kind": "MasqueradeRules", "backend": "nftables", "family": 4}
     store.put(record.having(resources=({"kind": "Bridge"}, rules)))
@@ -187,8 +224,9 @@ def test_a_file_that_is_no_database_is_called_damaged(folder: Path, opening: Cal
         lambda store: store.last_given("pods", "x"),
         lambda store: store.sticky("pods", "x"),
         lambda store: store.mentions({}),
+        lambda store: store.mentioning(["x"]),
     ],
-    ids=["records", "all_leases", "leases", "holder", "leased", "last_given", "sticky", "mentions"],
+    ids=["records", "all_leases", "leases", "holder", "leased", "last_given", "sticky", "mentions", "mentioning"],
 )
 def test_every_question_to_a_damaged_file_ends_in_a_clear_error(written: Path, ask: Callable[[Store], Any]):
     damage(written)

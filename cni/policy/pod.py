@@ -61,6 +61,6 @@ def _in_pod(
 
 def _refuse_shared_addresses(addresses: tuple[str, ...], host: Host) -> None:
     """Two networks of a node may have one address; a policy table that knows pods by address may not."""
-    for owner, other in host.others:
+    for owner, other in host.others(*addresses):
         if isinstance(other, PodPolicy) and (shared := set(other.addresses) & set(addresses)):
             raise Conflict(f"{owner} has a policy for {', '.join(sorted(shared))} too; one address has one policy")

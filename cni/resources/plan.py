@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cni.naming import Attachment
@@ -48,14 +49,18 @@ class UplinkQuery:
     in_pod: bool = False
 
 
+def _nobody(*values: str) -> Iterable[tuple[Attachment, Resource]]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Host:
     """What a plan may know of the node, read before planning so that planning stays pure.
 
     `netns` is the pod's namespace path, `pod` its Kubernetes name or nothing, `rules` and `pod_rules` the rule backends in use on the host and in
-    the pod (see kernel/netfilter), `pod_families` the IP versions (4, 6) the pod speaks, and `others` what
-    other attachments on this node have, where the configuration asks for it. `port` is the host end that
-    plugins before this one in a chain have made.
+    the pod (see kernel/netfilter), `pod_families` the IP versions (4, 6) the pod speaks. `others` says what other
+    attachments on this node have that mention one of some values (an address, a namespace's path, a link's name).
+    `port` is the host end that plugins before this one in a chain have made.
     """
 
     netns: str = ""
@@ -63,7 +68,7 @@ class Host:
     rules: str = ""
     pod_rules: str = ""
     pod_families: tuple[int, ...] = ()
-    others: tuple[tuple[Attachment, Resource], ...] = ()
+    others: Callable[..., Iterable[tuple[Attachment, Resource]]] = _nobody
     pod: str = ""
     port: HostPort | None = None
 

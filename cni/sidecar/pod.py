@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 
 from cni.errors import Conflict
 from cni.kernel import netfilter, sysctl
@@ -37,23 +38,27 @@ def refuse_impossible(wanted: Interception) -> None:
     """
     backend = netfilter.choose_in_pod(wanted.backend, netfilter.legacy_in_use())
     for family in (4, 6) if sysctl.read("net.ipv6.conf.all.disable_ipv6") is not None else (4,):
-        netfilter.rehearse(backend, family, spelled(tables(wanted, family), family))
+        netfilter.rehearse(backend, family, _text(wanted, family))
 
 
 def _resources(wanted: Interception, families: list[int], host: Host) -> Iterator[Resource]:
     yield PodLoopback()
     if 6 in families:
         yield LoopbackAddress(host.netns, PASSTHROUGH[6])
+    for family in families if wanted.transparent else ():
+        yield WayBack(host.netns, family, int(MARK, 16), ROUTE_TABLE)
     for family in families:
-        if wanted.transparent:
-            yield WayBack(host.netns, family, int(MARK, 16), ROUTE_TABLE)
-        text = spelled(tables(wanted, family), family)
-        if text:
+        if text := _text(wanted, family):
             yield PodRules(host.netns, host.pod_rules, family, text)
+
+
+@lru_cache(maxsize=64)
+def _text(wanted: Interception, family: int) -> str:
+    return spelled(tables(wanted, family), family)
 
 
 def _refuse_other_rules(resources: tuple[Resource, ...], host: Host) -> None:
     """One pod has one interception: a second one would change the rules under the first."""
-    for owner, other in host.others:
+    for owner, other in host.others(host.netns):
         if isinstance(other, PodRules) and other.netns == host.netns and other not in resources:
             raise Conflict(f"{owner} has other interception rules in this pod; its attachments need the same sidecar")

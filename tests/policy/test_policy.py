@@ -197,7 +197,7 @@ def test_an_address_with_a_policy_of_another_pod_is_refused_by_name():
     theirs = PodPolicy(("10.1.0.5",), (), closed=False, pod="")
     others = ((Attachment("other", "c9", "eth0"), theirs),)
     with pytest.raises(Conflict, match=r"^other/c9/eth0 has a policy for"):
-        isolating(Policy(), POD, DUAL, Host(others=others), HostPort("veth0"))
+        isolating(Policy(), POD, DUAL, Host(others=lambda *_: others), HostPort("veth0"))
 
 
 def test_the_chains_of_a_pod_lead_nowhere_else():

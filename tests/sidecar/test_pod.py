@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from pytest_subprocess import FakeProcess
 
@@ -69,7 +71,7 @@ def test_resolvers_are_the_runtimes_else_the_results(own: tuple[str, ...], used:
 def test_an_attachment_of_the_same_pod_with_other_rules_is_named():
     theirs = intercepting(Interception(port=16001), Result(), HOST)
     owner = Attachment("net", "c1", "eth0")
-    with_others = Host("/run/netns/p", pod_rules="iptables-nft", others=tuple((owner, item) for item in theirs))
+    with_others = replace(HOST, others=lambda *_: [(owner, item) for item in theirs])
     with pytest.raises(Conflict, match=r"^net/c1/eth0 has other interception rules"):
         intercepting(Interception(), Result(), with_others)
     assert intercepting(Interception(port=16001), Result(), with_others) == theirs
@@ -78,7 +80,7 @@ def test_an_attachment_of_the_same_pod_with_other_rules_is_named():
 def test_other_pods_may_have_other_rules():
     theirs = intercepting(Interception(port=16001), Result(), Host("/run/netns/q", pod_rules="iptables-nft"))
     others = tuple((Attachment("net", "c2", "eth0"), item) for item in theirs)
-    assert intercepting(Interception(), Result(), Host("/run/netns/p", pod_rules="iptables-nft", others=others))
+    assert intercepting(Interception(), Result(), replace(HOST, others=lambda *_: others))
 
 
 def test_what_the_kernel_cannot_do_is_known_before_a_pod_comes(fp: FakeProcess, monkeypatch: pytest.MonkeyPatch):

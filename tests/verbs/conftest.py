@@ -68,7 +68,6 @@ class Config:
     ports: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     enters_pod: ClassVar[bool] = False
-    minds_others: bool = False
     chained: ClassVar[bool] = False
 
     @classmethod
