@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from cni.errors import ToolFailed, TryAgainLater, Unavailable
@@ -19,6 +20,7 @@ NFTABLES, IPTABLES_NFT, IPTABLES_LEGACY = "nftables", "iptables-nft", "iptables-
 
 _LEGACY_TABLES = Path("/proc/thread-self/net/ip_tables_names")
 _PROGRAM = {4: "iptables", 6: "ip6tables"}
+_NFT_FAMILY = {4: "ip", 6: "ip6"}
 _LOCK_WAIT = "5"
 _BUSY = 75  # EX_TEMPFAIL, see legacy.py
 _BUSY_TRIES = 5
@@ -113,10 +115,11 @@ def restore_in_pod(backend: str, family: int, text: str) -> None:
     raise TryAgainLater(f"the IPv{family} legacy tables change faster than rules can be added")
 
 
+@cache
 def rehearse(backend: str, family: int, text: str) -> None:
     """Apply iptables-save text in a namespace made for that alone, which vanishes with it.
 
-    Raises Unavailable when the kernel or the program lacks what the rules need.
+    Raises Unavailable when the kernel or the program lacks what the rules need. What went well once is not tried again.
     """
     command = [process.find("unshare") or "unshare", "--net", _tool(backend, family, "restore"), "--noflush"]
     environ = {"PATH": process.SYSTEM_PATH, "LC_ALL": "C", "XTABLES_LOCKFILE": os.devnull}
@@ -126,7 +129,9 @@ def rehearse(backend: str, family: int, text: str) -> None:
 
 
 def saved(backend: str, family: int, table: str = "") -> list[str]:
-    """The rules of one table, or of all, as iptables-save prints them."""
+    """The rules of one table, or of all, as iptables-save prints them; nothing where nf_tables has no table at all."""
+    if backend == IPTABLES_NFT and nftables.present() and not nft_list(f"tables {_NFT_FAMILY[family]}"):
+        return []
     program = _tool(backend, family, "save")
     done = process.run([program, *(["-t", table] if table else [])])
     if done.returncode:

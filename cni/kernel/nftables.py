@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 from cni.errors import Unavailable
@@ -20,6 +21,8 @@ _STATELESS = 1 << 1  # nftables/libnftables.h: NFT_CTX_OUTPUT_STATELESS
 
 #: A context in each namespace that was asked in this process, by inode; its socket keeps the namespace alive.
 _contexts: dict[int, _Context] = {}
+#: The library serves one thread at a time.
+_turn = Lock()
 
 
 class Answer(NamedTuple):
@@ -44,9 +47,10 @@ def run(commands: str) -> Answer:
     Raises Unavailable where the library is not installed.
     """
     place = Path(netns.OWN).stat().st_ino
-    if place not in _contexts:
-        _contexts[place] = _Context(_library())
-    return _contexts[place].run(commands)
+    with _turn:
+        if place not in _contexts:
+            _contexts[place] = _Context(_library())
+        return _contexts[place].run(commands)
 
 
 def rehearse(commands: str, question: str) -> Answer:

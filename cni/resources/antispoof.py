@@ -97,7 +97,7 @@ class BridgeFilter(Resource):
     shared = True
 
     def ensure(self, world: World) -> None:
-        link = required(world.host.link(self.bridge), self.bridge)
+        link = required(world.host.known(self.bridge), self.bridge)
         if not link.filtered:
             world.host.filter_bridge(link)
 

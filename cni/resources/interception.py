@@ -7,10 +7,11 @@ and they go with the last one. `netns` says which pod.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from cni.kernel import netfilter
+from cni.kernel import netfilter, process
 from cni.kernel.view import EVERYWHERE, SCOPE_HOST, KernelRoute
 from cni.resources import chains
 from cni.resources.base import Resource
@@ -46,7 +47,7 @@ class LoopbackAddress(Resource):
 
     def ensure(self, world: World) -> None:
         if not self._there(world):
-            link = required(world.pod.link("lo"), "lo")
+            link = required(world.pod.known("lo"), "lo")
             world.make(self, lambda: world.pod.add_address(link, ipaddress.ip_interface(self.address), nodad=True))
 
     def differences(self, world: World) -> Iterator[str]:
@@ -55,14 +56,14 @@ class LoopbackAddress(Resource):
 
     def remove(self, world: World) -> None:
         if world.netns and self._there(world):
-            link = required(world.pod.link("lo"), "lo")
+            link = required(world.pod.known("lo"), "lo")
             world.pod.delete_address(link, ipaddress.ip_interface(self.address))
 
     def describe(self) -> str:
         return f"{self.address} on lo in the pod"
 
     def _there(self, world: World) -> bool:
-        link = required(world.pod.link("lo"), "lo")
+        link = required(world.pod.known("lo"), "lo")
         return ipaddress.ip_interface(self.address) in (item.interface for item in world.pod.addresses(link))
 
 
@@ -78,7 +79,7 @@ class WayBack(Resource):
     retires = True
 
     def ensure(self, world: World) -> None:
-        lo = required(world.pod.link("lo"), "lo")
+        lo = required(world.pod.known("lo"), "lo")
         if not self._route_there(world):
             world.make(self, lambda: world.pod.add_route(lo, self._route(), onlink=False))
         if not self._rule_there(world):
@@ -95,7 +96,7 @@ class WayBack(Resource):
         if world.netns and self._rule_there(world):
             world.pod.delete_mark_rule(self.family, self.mark, self.table)
         if world.netns and self._route_there(world):
-            world.pod.delete_route(required(world.pod.link("lo"), "lo"), EVERYWHERE[self.family], self.table)
+            world.pod.delete_route(required(world.pod.known("lo"), "lo"), EVERYWHERE[self.family], self.table)
 
     def describe(self) -> str:
         return f"IPv{self.family} packets with mark {self.mark:#x} stay in the pod (table {self.table})"
@@ -104,7 +105,7 @@ class WayBack(Resource):
         return (self.mark, self.table) in world.pod.mark_rules(self.family)
 
     def _route_there(self, world: World) -> bool:
-        routes = world.pod.routes(required(world.pod.link("lo"), "lo"), self.family)
+        routes = world.pod.routes(required(world.pod.known("lo"), "lo"), self.family)
         return any((item.dst, item.table, item.local) == self._place() for item in routes)
 
     def _place(self) -> tuple[str, int, bool]:
@@ -116,7 +117,10 @@ class WayBack(Resource):
 
 @dataclass(frozen=True)
 class PodRules(Resource):
-    """Our packet rules of one family (4 or 6) in the pod; `text` is what iptables-save prints of them."""
+    """Our packet rules of one family (4 or 6) in the pod; `text` is what iptables-save prints of them.
+
+    Both families are changed at the same time.
+    """
 
     netns: str
     backend: str
@@ -125,8 +129,21 @@ class PodRules(Resource):
     shared = True
     retires = True
 
+    @property
+    def transaction(self) -> object:
+        return PodRules, self.netns, self.backend
+
     def ensure(self, world: World) -> None:
-        self._become(world, chains.ours(self.text.splitlines()))
+        self.ensure_together((self,), world)
+
+    def ensure_together(self, step: Sequence[Resource], world: World) -> None:
+        rules = [item for item in step if isinstance(item, PodRules)]
+        with world.turn(f"rules of {self.netns}"), world.in_pod():
+            changes = [_change(item, item.text) for item in rules]
+            for item, change in zip(rules, changes, strict=True):
+                if change:
+                    world.created(item)
+            process.together([partial(_apply, item, change) for item, change in zip(rules, changes, strict=True)])
 
     def differences(self, world: World) -> Iterator[str]:
         with world.in_pod():
@@ -139,7 +156,8 @@ class PodRules(Resource):
 
     def remove(self, world: World) -> None:
         if world.netns:
-            self._become(world, {})
+            with world.turn(f"rules of {self.netns}"), world.in_pod():
+                _apply(self, _change(self, ""))
 
     def describe(self) -> str:
         count = sum(line.startswith("-A") for line in self.text.splitlines())
@@ -152,10 +170,12 @@ class PodRules(Resource):
     def details(self) -> Iterator[str]:
         yield from self.text.splitlines()
 
-    def _become(self, world: World, wanted: dict[str, chains.Chains]) -> None:
-        with world.turn(f"rules of {self.netns}"), world.in_pod():
-            change = chains.change(chains.ours(netfilter.saved(self.backend, self.family)), wanted)
-            if change:
-                if wanted:
-                    world.created(self)
-                netfilter.restore_in_pod(self.backend, self.family, change)
+
+def _change(rules: PodRules, wanted: str) -> str:
+    there = chains.ours(netfilter.saved(rules.backend, rules.family))
+    return chains.change(there, chains.ours(wanted.splitlines()))
+
+
+def _apply(rules: PodRules, change: str) -> None:
+    if change:
+        netfilter.restore_in_pod(rules.backend, rules.family, change)

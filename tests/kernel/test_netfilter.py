@@ -101,3 +101,14 @@ def test_a_setting_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ke
     (tmp_path / path).write_text("0\n")
     sysctl.write(key, "1")
     assert sysctl.read(key) == "1"
+
+
+def test_what_is_done_together_ends_before_a_failure_is_told():
+    ended = []
+
+    def fail() -> None:
+        raise ToolFailed("one")
+
+    with pytest.raises(ToolFailed, match="one"):
+        process.together([fail, lambda: ended.append("other")])
+    assert ended == ["other"]

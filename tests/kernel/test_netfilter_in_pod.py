@@ -95,10 +95,18 @@ def test_a_refusal_is_told_in_the_programs_own_words(fp: FakeProcess):
         ("iptables-nft", "nat\n", "/sbin/iptables-legacy-save"),
     ],
 )
-def test_the_other_backend_is_looked_at(fp: FakeProcess, pod: Path, backend: str, names: str, program: str):
+def test_the_other_backend_is_looked_at(
+    fp: FakeProcess, monkeypatch: pytest.MonkeyPatch, pod: Path, backend: str, names: str, program: str
+):
+    monkeypatch.setattr(nftables, "run", {"list tables ip": nftables.Answer(True, "table ip nat", "")}.__getitem__)
     pod.write_text(names)
     fp.register([program], stdout="*nat\n")
     assert netfilter.saved_elsewhere(backend, 4) == ["*nat"]
+
+
+def test_where_there_is_no_table_no_program_is_asked(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(nftables, "run", {"list tables ip6": nftables.Answer(True, "", "")}.__getitem__)
+    assert netfilter.saved("iptables-nft", 6) == []
 
 
 def test_looking_at_legacy_tables_does_not_bring_them_into_use(fp: FakeProcess):
