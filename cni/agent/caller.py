@@ -14,6 +14,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from cni.agent.request import MOST_BYTES, MOST_FDS, Refused, Request, read
@@ -81,10 +82,15 @@ class Caller:
         pid, uid, _ = _CREDENTIALS.unpack(raw)
         if uid != os.geteuid():
             raise Refused(f"user {uid} may not ask")
-        if lacking := _capabilities("self") & ~_capabilities(str(pid)):
+        if lacking := _own_capabilities() & ~_capabilities(pid):
             raise Refused(f"process {pid} lacks capabilities {lacking:#x}")
 
 
-def _capabilities(pid: str) -> int:
-    lines = Path("/proc", pid, "status").read_text().splitlines()
-    return next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+@cache
+def _own_capabilities() -> int:
+    return _capabilities(os.getpid())
+
+
+def _capabilities(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("\nCapEff:")[2].split(maxsplit=1)[0], 16)

@@ -37,7 +37,8 @@ class Worker:
         self._seconds = seconds
 
     def run(self) -> int:
-        """Serve; returns why it ends."""
+        """Serve; returns why it ends. What a call leaves is collected after its answer."""
+        gc.disable()
         with select.epoll() as waiting:
             waiting.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
             waiting.register(self._line, select.EPOLLIN)
