@@ -35,7 +35,7 @@ class Side:
 
     name: str
     chain: list[Conf]
-    rules: str = ""
+    rules: tuple[str, ...] = ()
     environ: dict[str, str] = field(default_factory=dict)
 
     def call(self, verb: str, conf: Conf, pod: str) -> Conf:
@@ -55,9 +55,9 @@ class Side:
         result: Conf = {}
         for conf in self.chain:
             result = self.call("ADD", conf | ({"prevResult": result} if result else {}), pod)
-        if self.rules:
-            command = ["nsenter", f"--net=/run/netns/{pod}", "iptables-nft-restore", "--noflush"]
-            subprocess.run(command, input=self.rules.encode(), check=True)
+        for program, rules in zip(("iptables-nft-restore", "ip6tables-nft-restore"), self.rules, strict=False):
+            command = ["nsenter", f"--net=/run/netns/{pod}", program, "--noflush"]
+            subprocess.run(command, input=rules.encode(), check=True)
 
     def delete(self, pod: str) -> None:
         """DEL of the whole chain."""
@@ -69,7 +69,7 @@ class Side:
         self.call(verb, self.chain[0], "none")
 
 
-def sides(name: str, ours: Conf, theirs: list[Conf], rules: str = "") -> list[Side]:
+def sides(name: str, ours: Conf, theirs: list[Conf], rules: tuple[str, ...] = ()) -> list[Side]:
     """The three ways to the same attachment, on bridges and networks of their own."""
     off = {"AGENT_CNI_SOCKET": ""}
     return [
@@ -99,7 +99,7 @@ MASQ = {"ipMasq": True, "ipMasqBackend": "nftables"}
 FIREWALL = {"type": "firewall", "backend": "iptables"}
 
 
-def cases(rules: str) -> dict[str, list[Side]]:
+def cases(rules: tuple[str, ...]) -> dict[str, list[Side]]:
     """What is compared."""
     layer_2 = {"ipam": {}, "isGateway": False}
     wire = {"type": "macvlan", "master": "wire0", "mode": "bridge"}
@@ -115,24 +115,15 @@ def cases(rules: str) -> dict[str, list[Side]]:
     }
 
 
-def restore_text() -> str:
-    """The rules our interception makes, as one iptables-restore document."""
+def restore_texts() -> tuple[str, ...]:
+    """The rules our interception makes, as one iptables-restore document for each family."""
     conf = {"cniVersion": "1.1.0", "name": "x"} | OURS | {"sidecar": SIDECAR}
     Path("/run/explained.conf").write_text(json.dumps(conf))
     shown = sh(AGENT_CNI, "explain", "/run/explained.conf").stdout.splitlines()
     lines = [line.strip() for line in shown if line.startswith("           ")]
-    return "\n".join(_first_family(lines)) + "\n"
-
-
-def _first_family(lines: list[str]) -> Iterator[str]:
-    """The document of IPv4: until a table comes a second time."""
-    seen: set[str] = set()
-    for line in lines:
-        if line.startswith("*") and line in seen:
-            return
-        seen |= {line} if line.startswith("*") else set()
-        if line.startswith(("*", ":", "-", "COMMIT")):
-            yield line
+    documents = "\n".join(line for line in lines if line.startswith(("*", ":", "-", "COMMIT"))).split("COMMIT\n")
+    assert len(documents) == len(("IPv4", "IPv6")), "one table of each family"
+    return tuple(f"{text.removesuffix('COMMIT').rstrip()}\nCOMMIT\n" for text in documents)
 
 
 @contextmanager
@@ -182,7 +173,7 @@ def calls() -> dict[str, dict[str, list[float]]]:
     sh("ip", "link", "add", "wire0", "type", "veth", "peer", "name", "wire1")
     for link in ("wire0", "wire1"):
         sh("ip", "link", "set", link, "up")
-    found = cases(restore_text())
+    found = cases(restore_texts())
     for name, ways in found.items():
         for verb, taken in in_turn(ways, ROUNDS, attached).items():
             rows[f"{name}: {verb}"] = taken
