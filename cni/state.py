@@ -270,7 +270,7 @@ def _connected(path: Path, place: tuple[int, int] | None, patience: float) -> sq
         db = _kept.pop(place, None) if place else None
         if db is None:
             db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            db.execute("PRAGMA synchronous = FULL")
+            db.executescript("PRAGMA synchronous = FULL; PRAGMA cache_size = -256;")  # KiB
         db.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
         return db
 

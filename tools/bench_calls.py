@@ -319,21 +319,21 @@ def _aim(label: str, found: float, most: float) -> None:
 def main() -> dict[str, Any]:
     """Measure, print, and return the rows."""
     with agent() as process:
+        sizes = [memory(process)]
+        storms = storm()
+        sizes.append(memory(process))
+        table({"100 pods, 20 at a time": storms}, "pods/s")
+    with agent() as process:
+        sizes.append(remembered(process))
+    print(
+        "\nagent (MiB, all its processes): {:.0f} idle, {:.0f} after the 100 pods, {:.0f} after 10,000".format(*sizes)
+    )
+    with agent():
         rows = calls()
         table(rows)
         fill = filled()
         table(fill)
         crowd = crowded()
         table(crowd)
-    with agent() as process:
-        sizes = [memory(process)]
-        storms = storm()
-        table({"100 pods, 20 at a time": storms}, "pods/s")
-        sizes.append(memory(process))
-    with agent() as process:
-        sizes.append(remembered(process))
-    print(
-        "\nagent (MiB, all its processes): {:.0f} idle, {:.0f} after the 100 pods, {:.0f} after 10,000".format(*sizes)
-    )
     aims(rows, storms, sizes)
     return {"calls": rows, "fill": fill, "crowd": crowd, "storm": storms, "memory": sizes}
