@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,23 +49,23 @@ class Netns:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Be in this namespace: sockets and /proc/sys/net files opened meanwhile belong to it."""
-        home = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _setns(self.fd)
-            try:
-                yield
-            finally:
-                _setns(home)
-        finally:
-            os.close(home)
+        with _away(lambda: _setns(self.fd)):
+            yield
 
 
 @contextmanager
 def fresh() -> Iterator[None]:
     """Be in a network namespace made for that alone, which ends with it."""
+    with _away(lambda: _checked("unshare", _LIBC.unshare(_CLONE_NEWNET))):
+        yield
+
+
+@contextmanager
+def _away(leave: Callable[[], None]) -> Iterator[None]:
+    """Leave the namespace this thread is in, and come back to it."""
     home = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _checked("unshare", _LIBC.unshare(_CLONE_NEWNET))
+        leave()
         try:
             yield
         finally:
