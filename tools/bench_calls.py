@@ -323,11 +323,6 @@ def main() -> dict[str, Any]:
         storms = storm()
         sizes.append(memory(process))
         table({"100 pods, 20 at a time": storms}, "pods/s")
-    with agent() as process:
-        sizes.append(remembered(process))
-    print(
-        "\nagent (MiB, all its processes): {:.0f} idle, {:.0f} after the 100 pods, {:.0f} after 10,000".format(*sizes)
-    )
     with agent():
         rows = calls()
         table(rows)
@@ -335,5 +330,8 @@ def main() -> dict[str, Any]:
         table(fill)
         crowd = crowded()
         table(crowd)
+    with agent() as process:
+        sizes.append(remembered(process))
+    print("\nagent (MiB): {:.0f} idle, {:.0f} after the 100 pods, {:.0f} after 10,000 attachments".format(*sizes))
     aims(rows, storms, sizes)
     return {"calls": rows, "fill": fill, "crowd": crowd, "storm": storms, "memory": sizes}

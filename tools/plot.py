@@ -19,11 +19,13 @@ WARM, COLD, INK = "#2a7f62", "#c9c4b8", "#333333"
 def main(results: Path, picture: Path) -> None:
     rows = _rows(json.loads(results.read_text()))
     figure, axes = plt.subplots(figsize=(9, 0.42 * len(rows) + 1.6))
+    seen = False
     for place, (_, warm, cold) in enumerate(rows):
         axes.barh(place + 0.19, warm, 0.38, color=WARM, label="with the node agent" if not place else None)
         axes.text(warm * 1.04, place + 0.19, f"{warm:.2f}", va="center", fontsize=8, color=INK)
         if cold:
-            axes.barh(place - 0.19, cold, 0.38, color=COLD, label="without" if not place else None)
+            axes.barh(place - 0.19, cold, 0.38, color=COLD, label=None if seen else "without")
+            seen = True
             axes.text(cold * 1.04, place - 0.19, f"{cold:.1f}", va="center", fontsize=8, color=INK)
     axes.axvline(1, color=INK, linewidth=1)
     axes.text(1, len(rows) - 0.35, " reference plugins", fontsize=8, color=INK)
