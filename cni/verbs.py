@@ -128,7 +128,10 @@ def status(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
     refuse_unwritable(folder)
     store = Store.reading(folder)
     try:
-        _refuse_missing_links(config.links, bool(store and store.records(conf["name"], plugin.name)))
+        missing = [name for name in config.links if not link_exists(name)]
+        if missing:
+            serving = bool(store and store.records(conf["name"], plugin.name))
+            raise (Degraded if serving else Unavailable)(f"this host has no link {missing[0]!r}")
         if config.rules is not None:
             netfilter.choose(config.rules)
         if config.sidecar is not None:
@@ -196,12 +199,6 @@ def _detach(node: Node, record: Record | None, source: Source) -> None:
         engine.remove([decode(raw) for raw in record.resources], node.world)
     source.release()
     node.forget()
-
-
-def _refuse_missing_links(links: tuple[str, ...], serving: bool) -> None:
-    for name in links:
-        if not link_exists(name):
-            raise (Degraded if serving else Unavailable)(f"this host has no link {name!r}")
 
 
 def _imagined(plugin: Plugin, attachment: Attachment, call: Call, conf: Config) -> Record | None:
