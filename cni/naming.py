@@ -64,6 +64,11 @@ def link_local(mac: str) -> ipaddress.IPv6Address:
     return ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:])
 
 
+def is_host_end(name: str, mac: str) -> bool:
+    """Whether a link is the host end of some attachment's veth: name and MAC come from one digest."""
+    return name.startswith("veth") and len(name) == 15 and mac == _mac("0e", name[4:])
+
+
 def is_mac(text: str) -> bool:
     """Whether a text is a unicast Ethernet address that is not all zero."""
     if not _MAC.fullmatch(text):

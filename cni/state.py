@@ -144,7 +144,9 @@ class Store:
 
     def records(self, network: str = "", plugin: str = "") -> list[Record]:
         """The records of a network and plugin; empty means any."""
-        return self._records("? IN ('', network) AND ? IN ('', plugin)", network, plugin)
+        given = {"network": network, "plugin": plugin}
+        where = " AND ".join(f"{column} = ?" for column, value in given.items() if value)
+        return self._records(where or "TRUE", *filter(None, given.values()))
 
     def mentioning(self, values: Sequence[str]) -> list[Record]:
         """The records whose plan has one of these values in some resource."""
@@ -162,6 +164,11 @@ class Store:
         network, container, ifname = attachment
         row = (network, address.version, address.packed, container, ifname, plugin)
         self._db.execute("INSERT INTO lease VALUES (?,?,?,?,?,?)", row)
+
+    def release(self, network: str, address: IPAddress) -> None:
+        """Give back one address, whoever holds it."""
+        key = (network, address.version, address.packed)
+        self._db.execute("DELETE FROM lease WHERE (network, family, address) = (?,?,?)", key)
 
     def leases(self, attachment: Attachment, plugin: str) -> list[IPAddress]:
         """The addresses an attachment holds."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cni import command
+from cni.command.main import main
 
 ROOT = Path(__file__).parent.parent
 CONFLISTS = sorted((ROOT / "conf.d").iterdir())
@@ -68,7 +68,7 @@ def explain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[dic
     def explained(conf: dict[str, Any]) -> str:
         file = tmp_path / "it.conf"
         file.write_text(json.dumps({key: value for key, value in conf.items() if value is not None}))
-        status = command.main(["explain", str(file)])
+        status = main(["explain", str(file)])
         printed = capsys.readouterr()
         assert (status, printed.err) == (0, "")
         return printed.out
@@ -78,7 +78,7 @@ def explain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[dic
 
 @pytest.mark.parametrize("file", CONFLISTS, ids=lambda file: file.stem)
 def test_the_plan_of_each_conflist_we_ship(file: Path, capsys: pytest.CaptureFixture[str], golden: Callable[..., None]):
-    assert command.main(["explain", str(file)]) == 0
+    assert main(["explain", str(file)]) == 0
     golden(f"explain-{file.stem}.txt", capsys.readouterr().out)
 
 
@@ -96,5 +96,5 @@ def test_every_key_shows_in_the_plan(name: str, explain: Callable[[dict[str, Any
 
 @pytest.mark.parametrize("file", CONFLISTS, ids=lambda file: file.stem)
 def test_each_conflist_we_ship_is_valid(file: Path, capsys: pytest.CaptureFixture[str]):
-    assert command.main(["validate", str(file)]) == 0
+    assert main(["validate", str(file)]) == 0
     assert capsys.readouterr().err == ""

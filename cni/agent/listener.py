@@ -65,12 +65,18 @@ def _bound(path: Path) -> socket.socket:
     return listener
 
 
-def _clear(path: Path) -> None:
-    """Remove a socket nobody listens on any more."""
+def is_listened_on(path: Path) -> bool:
+    """Whether somebody takes calls there. Raises OSError where that cannot be known."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         try:
             probe.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
-            path.unlink(missing_ok=True)
-        else:
-            raise Conflict(f"an agent listens on {path} already")
+            return False
+    return True
+
+
+def _clear(path: Path) -> None:
+    """Remove a socket nobody listens on any more."""
+    if is_listened_on(path):
+        raise Conflict(f"an agent listens on {path} already")
+    path.unlink(missing_ok=True)

@@ -4,72 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from ipaddress import ip_address
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cni import command, verbs
+from cni import verbs
 from cni.errors import TryAgainLater
-from cni.naming import Attachment
 from cni.state import Record, Store
 
 PLUGIN = {"type": "bridge-vxlan", "ipam": {"subnet": "10.1.0.0/24"}}
 CONFLIST = {"cniVersion": "1.0.0", "name": "pods", "plugins": [PLUGIN]}
 
-Agent = Callable[..., SimpleNamespace]
-Write = Callable[[Any], Path]
 
-
-@pytest.fixture
-def agent(capsys: pytest.CaptureFixture[str]) -> Agent:
-    """Run agent-cni with arguments: its exit status, what it printed and what it complained."""
-
-    def run(*argv: object) -> SimpleNamespace:
-        try:
-            status = command.main([str(arg) for arg in argv])
-        except SystemExit as exited:
-            status = exited.code
-        return SimpleNamespace(status=status, **capsys.readouterr()._asdict())
-
-    return run
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def written(content: Any) -> Path:
-        file = tmp_path / "it.conflist"
-        file.write_text(content if isinstance(content, str) else json.dumps(content))
-        return file
-
-    return written
-
-
-@pytest.fixture
-def attach(folder: Path, tmp_path: Path) -> Callable[..., Record]:
-    """Record an attachment; `alive` means that its namespace exists."""
-
-    def attached(container: str, address: str, *, alive: bool = True, complete: bool = True) -> Record:
-        netns = tmp_path / f"netns-{container}"
-        if alive:
-            netns.touch()
-        conf = {"name": "pods", "dataDir": str(folder)}
-        result = {"ips": [{"address": f"{address}/24"}]} if complete else None
-        who = Attachment("pods", container, "eth0")
-        record = Record(who, "bridge-vxlan", str(netns), "default/web", conf, (), result, complete)
-        store = Store.open(folder)
-        with store.transaction():
-            store.put(record)
-            store.lease(who, record.plugin, ip_address(address))
-        store.close()
-        return record
-
-    return attached
-
-
-def test_a_valid_list_is_ok_plugin_by_plugin(agent: Agent, write: Write):
+def test_a_valid_list_is_ok_plugin_by_plugin(agent: Any, write: Any):
     file = write(CONFLIST | {"plugins": [PLUGIN, {"type": "portmap"}]})
     said = agent("validate", file)
     assert (said.status, said.err) == (0, "")
@@ -79,13 +27,13 @@ def test_a_valid_list_is_ok_plugin_by_plugin(agent: Agent, write: Write):
     ]
 
 
-def test_a_single_configuration_is_judged_too(agent: Agent, write: Write):
+def test_a_single_configuration_is_judged_too(agent: Any, write: Any):
     file = write({"cniVersion": "1.0.0", "name": "pods"} | PLUGIN)
     said = agent("validate", file)
     assert (said.status, said.out, said.err) == (0, f"{file}: $: bridge-vxlan: ok\n", "")
 
 
-def test_every_fault_of_every_plugin_is_a_line(agent: Agent, write: Write):
+def test_every_fault_of_every_plugin_is_a_line(agent: Any, write: Any):
     wrong = {"type": "bridge-vxlan", "mtu": "big", "isGatewy": True}
     file = write(CONFLIST | {"plugins": [wrong, PLUGIN, PLUGIN | {"mtu": 5}]})
     said = agent("validate", file)
@@ -121,7 +69,7 @@ def test_every_fault_of_every_plugin_is_a_line(agent: Agent, write: Write):
     ],
 )
 @pytest.mark.parametrize("verb", ["validate", "explain"])
-def test_a_wrong_file_is_one_line_and_no_traceback(agent: Agent, write: Write, verb: str, content: Any):
+def test_a_wrong_file_is_one_line_and_no_traceback(agent: Any, write: Any, verb: str, content: Any):
     said = agent(verb, write(content))
     assert said.status == 1
     assert len(said.err.splitlines()) == 1
@@ -129,24 +77,24 @@ def test_a_wrong_file_is_one_line_and_no_traceback(agent: Agent, write: Write, v
 
 @pytest.mark.parametrize("verb", ["validate", "explain"])
 @pytest.mark.parametrize("name", ["absent", "."], ids=["absent", "a folder"])
-def test_a_file_that_cannot_be_read_is_one_line(agent: Agent, tmp_path: Path, verb: str, name: str):
+def test_a_file_that_cannot_be_read_is_one_line(agent: Any, tmp_path: Path, verb: str, name: str):
     said = agent(verb, tmp_path / name)
     assert (said.status, said.out) == (1, "")
     assert said.err.startswith(f"agent-cni: {tmp_path}")
     assert len(said.err.splitlines()) == 1
 
 
-def test_the_highest_version_both_know_is_chosen_as_libcni_does(agent: Agent, write: Write):
+def test_the_highest_version_both_know_is_chosen_as_libcni_does(agent: Any, write: Any):
     said = agent("explain", write(CONFLIST | {"cniVersion": "0.4.0", "cniVersions": ["0.4.0", "1.0.0", "9.9.9"]}))
     assert '"cniVersion": "1.0.0"' in said.out
 
 
-def test_explaining_foreign_plugins_says_so(agent: Agent, write: Write):
+def test_explaining_foreign_plugins_says_so(agent: Any, write: Any):
     said = agent("explain", write(CONFLIST | {"plugins": [{"type": "portmap"}]}))
     assert (said.status, said.out) == (0, "portmap ($.plugins[0]): not a plugin of this suite\n")
 
 
-def test_explaining_asks_the_kernel_nothing(agent: Agent, write: Write, monkeypatch: pytest.MonkeyPatch):
+def test_explaining_asks_the_kernel_nothing(agent: Any, write: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("cni.resources.World.__init__", lambda *_: pytest.fail("a world was opened"))
     monkeypatch.setattr("cni.kernel.process.run", lambda *_: pytest.fail("a program was run"))
     assert agent("explain", write(CONFLIST | {"plugins": [PLUGIN | {"ipMasq": True}]})).status == 0
@@ -155,25 +103,25 @@ def test_explaining_asks_the_kernel_nothing(agent: Agent, write: Write, monkeypa
 @pytest.mark.parametrize(
     "argv", [[], ["nonsense"], ["validate"], ["show", "--colour"]], ids=["nothing", "nonsense", "no file", "no option"]
 )
-def test_wrong_usage_is_exit_code_2(agent: Agent, argv: list[str]):
+def test_wrong_usage_is_exit_code_2(agent: Any, argv: list[str]):
     said = agent(*argv)
     assert said.status == 2
     assert said.err.startswith("usage: agent-cni")
 
 
-def test_help_names_every_command(agent: Agent):
+def test_help_names_every_command(agent: Any):
     said = agent("--help")
     assert said.status == 0
     assert {"validate", "explain", "show", "gc"} <= set(said.out.split())
 
 
-def test_nothing_to_show(agent: Agent, folder: Path):
+def test_nothing_to_show(agent: Any, folder: Path):
     said = agent("show", "--data-dir", folder)
     assert (said.status, said.out) == (0, "no attachments\nno leases\n")
     assert not folder.exists()
 
 
-def test_attachments_and_leases_are_shown_as_tables(agent: Agent, folder: Path, attach: Callable[..., Record]):
+def test_attachments_and_leases_are_shown_as_tables(agent: Any, folder: Path, attach: Callable[..., Record]):
     attach("c1", "10.1.0.2")
     attach("c2", "10.1.0.3", alive=False)
     attach("c3", "10.1.0.4", complete=False)
@@ -193,7 +141,7 @@ def test_attachments_and_leases_are_shown_as_tables(agent: Agent, folder: Path, 
     ]
 
 
-def test_attachments_and_leases_are_shown_as_json(agent: Agent, folder: Path, attach: Callable[..., Record]):
+def test_attachments_and_leases_are_shown_as_json(agent: Any, folder: Path, attach: Callable[..., Record]):
     record = attach("c1", "10.1.0.2")
     shown = json.loads(agent("show", "--json", "--data-dir", folder).out)
     assert shown["attachments"] == [
@@ -213,7 +161,7 @@ def test_attachments_and_leases_are_shown_as_json(agent: Agent, folder: Path, at
     ]
 
 
-def test_a_damaged_state_file_is_one_line(agent: Agent, folder: Path):
+def test_a_damaged_state_file_is_one_line(agent: Any, folder: Path):
     folder.mkdir()
     (folder / "state.db").write_bytes(b"nonsense" * 1000)
     for verb in ("show", "gc"):
@@ -223,7 +171,7 @@ def test_a_damaged_state_file_is_one_line(agent: Agent, folder: Path):
         assert len(said.err.splitlines()) == 1
 
 
-def test_gc_removes_what_has_no_namespace_any_more(agent: Agent, folder: Path, attach: Callable[..., Record]):
+def test_gc_removes_what_has_no_namespace_any_more(agent: Any, folder: Path, attach: Callable[..., Record]):
     kept = attach("c1", "10.1.0.2")
     attach("c2", "10.1.0.3", alive=False)
     said = agent("gc", "--data-dir", folder)
@@ -234,24 +182,24 @@ def test_gc_removes_what_has_no_namespace_any_more(agent: Agent, folder: Path, a
     store.close()
 
 
-def test_refresh_without_state_makes_none(agent: Agent, folder: Path):
+def test_refresh_without_state_makes_none(agent: Any, folder: Path):
     assert agent("refresh", "--data-dir", folder).out == "changed 0 of 0 attachments with a policyDir\n"
     assert not folder.exists()
 
 
-def test_refresh_leaves_attachments_that_no_folder_feeds(agent: Agent, folder: Path, attach: Callable[..., Record]):
+def test_refresh_leaves_attachments_that_no_folder_feeds(agent: Any, folder: Path, attach: Callable[..., Record]):
     attach("c1", "10.1.0.2")
     said = agent("refresh", "--data-dir", folder)
     assert (said.status, said.out, said.err) == (0, "changed 0 of 0 attachments with a policyDir\n", "")
 
 
-def test_gc_without_state_makes_none(agent: Agent, folder: Path):
+def test_gc_without_state_makes_none(agent: Any, folder: Path):
     assert agent("gc", "--data-dir", folder).out == "removed 0 of 0 stale attachments\n"
     assert not folder.exists()
 
 
 def test_gc_does_not_count_what_another_call_holds(
-    agent: Agent, folder: Path, attach: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+    agent: Any, folder: Path, attach: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
 ):
     attach("c1", "10.1.0.2", alive=False)
 
@@ -263,7 +211,7 @@ def test_gc_does_not_count_what_another_call_holds(
     assert said.out == "removed 0 of 1 stale attachments\n"
 
 
-def test_gc_survives_a_record_of_a_plugin_that_is_gone(agent: Agent, folder: Path, attach: Callable[..., Record]):
+def test_gc_survives_a_record_of_a_plugin_that_is_gone(agent: Any, folder: Path, attach: Callable[..., Record]):
     record = attach("c1", "10.1.0.2", alive=False)
     store = Store.open(folder)
     with store.transaction():

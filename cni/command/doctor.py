@@ -1,0 +1,155 @@
+"""What is missing or drifting on this node, and the command that mends it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+from cni import plugin, verbs
+from cni.agent.listener import is_listened_on
+from cni.command.files import judgement, plugins_of
+from cni.command.node import is_alive
+from cni.command.output import print_json
+from cni.errors import CniError, Drift
+from cni.kernel import netfilter, process
+from cni.kernel.netlink import Rtnl
+from cni.naming import is_host_end
+from cni.protocol.call import Call
+from cni.state import Record, Store, refuse_unwritable
+
+_STUB = "# installed by agent-cni"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong, and what mends it."""
+
+    what: str
+    mend: str
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Look for what is missing, wrong or left over on this node, and say what mends it."""
+    found = {check.__name__.strip("_"): list(check(options)) for check in CHECKS}
+    if options.json:
+        print_json({area: [asdict(item) for item in items] for area, items in found.items()})
+    for area, items in () if options.json else found.items():
+        print(f"{area}: {'ok' if not items else ''}".rstrip())
+        for item in items:
+            print(f"  {item.what}\n    mend: {item.mend}")
+    return 1 if any(found.values()) else 0
+
+
+def _programs(options: argparse.Namespace) -> Iterator[Finding]:
+    try:
+        netfilter.choose()
+        netfilter.choose(netfilter.NFTABLES)
+    except CniError as error:
+        yield Finding(error.msg, "apt-get install nftables iptables")
+    for name in ("iptables-nft-restore", "ip6tables-nft-restore"):
+        if not process.find(name):
+            yield Finding(f"{name} is not installed: nothing can be intercepted", "apt-get install iptables")
+    if not importlib.util.find_spec("iptc"):
+        yield Finding("python-iptables is not installed: pods with legacy tables cannot be intercepted", "make install")
+
+
+def _executables(options: argparse.Namespace) -> Iterator[Finding]:
+    for name in plugin.names():
+        file = options.bin_dir / name
+        if not file.exists():
+            yield Finding(f"{file} is missing", f"make install BIN_DIR={options.bin_dir}")
+        elif _STUB not in file.read_text(errors="replace")[:4096]:
+            yield Finding(
+                f"{file} is somebody else's plugin", f"move it away, then make install BIN_DIR={options.bin_dir}"
+            )
+        elif not os.access(file, os.X_OK):
+            yield Finding(f"{file} cannot be executed", f"chmod 755 {file}")
+
+
+def _configurations(options: argparse.Namespace) -> Iterator[Finding]:
+    """The files a runtime reads that name a plugin of ours."""
+    for file in sorted(options.conf_dir.glob("*.conf*")) if options.conf_dir.is_dir() else ():
+        try:
+            judged = [(where, judgement(conf)) for where, conf in plugins_of(file)]
+        except (CniError, OSError) as error:
+            yield Finding(f"{file}: {getattr(error, 'msg', error)}", f"agent-cni validate {file}")
+            continue
+        for where, judgment in judged:
+            yield from (Finding(f"{file}: {where}: {fault}", f"edit {file}") for fault in judgment["faults"])
+
+
+def _agent(options: argparse.Namespace) -> Iterator[Finding]:
+    """Where there is a socket somebody must listen; a node without an agent is a slower one and not a sick one."""
+    if options.socket.exists() and not is_listened_on(options.socket):
+        what = f"nobody listens on {options.socket}: every call starts Python"
+        yield Finding(what, "systemctl restart agent-cni.socket, or agent-cni serve")
+
+
+def _state(options: argparse.Namespace) -> Iterator[Finding]:
+    try:
+        refuse_unwritable(options.data_dir)
+        store = Store.reading(options.data_dir)
+        recorded = {(record.attachment, record.plugin) for record in store.records()} if store else set()
+        leases = store.all_leases() if store else []
+    except CniError as error:
+        yield Finding(error.msg, f"rm {options.data_dir}/state.db*, then restart this node's pods")
+        return
+    for address, attachment, holder in leases:
+        if (attachment, holder) not in recorded:
+            mend = f"agent-cni ipam {address} --release --network {attachment.network}"
+            yield Finding(f"{address} of network {attachment.network} is leased to nobody that is attached", mend)
+
+
+def _attachments(options: argparse.Namespace) -> Iterator[Finding]:
+    """Every attachment, by the CHECK its plugin would be asked for."""
+    for record in _records(options):
+        if not is_alive(record):
+            yield Finding(f"{record.attachment}: its pod is gone, what it had is not", "agent-cni gc")
+        elif not record.complete:
+            yield Finding(f"{record.attachment}: its ADD or DEL never ended", "delete the pod, then agent-cni gc")
+        else:
+            yield from (
+                Finding(line, "delete the pod: what comes in its place is attached anew") for line in _drift(record)
+            )
+
+
+def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
+    """Host ends of veths by our naming that no attachment has."""
+    known = {name for record in _records(options) for item in record.resources for name in map(str, item.values())}
+    rtnl = Rtnl()
+    for link in rtnl.links():
+        if link.kind == "veth" and is_host_end(link.name, link.mac) and link.name not in known:
+            yield Finding(f"{link.name} is the host end of a pod nobody knows", f"ip link delete {link.name}")
+    rtnl.close()
+
+
+def _records(options: argparse.Namespace) -> list[Record]:
+    try:
+        store = Store.reading(options.data_dir)
+        return store.records() if store else []
+    except CniError:
+        return []  # the state's own check says why
+
+
+def _drift(record: Record) -> list[str]:
+    result = record.result or {}
+    given = result if result.get("interfaces") or result.get("ips") else record.config.get("prevResult") or result
+    call = Call("CHECK", record.attachment.container, record.netns, record.attachment.ifname)
+    if record.plugin not in plugin.names():
+        return [f"{record.attachment}: this release has no plugin {record.plugin}"]
+    try:
+        verbs.check(plugin.load(record.plugin), call, record.config | {"prevResult": given}, lambda _: None)
+    except Drift as drift:
+        head = f"{record.attachment}: "
+        return [f"{head}{line}" for line in drift.msg.removeprefix(head).split("; ")]
+    except CniError as error:
+        return [f"{record.attachment}: {error.msg}"]
+    return []
+
+
+CHECKS: tuple[Callable[[argparse.Namespace], Iterator[Finding]], ...] = (
+    _programs, _executables, _configurations, _agent, _state, _attachments, _leftovers,
+)  # fmt: skip

@@ -1,0 +1,105 @@
+"""Addresses: how full the ranges are, who holds one, and how to give one back by hand."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from cni.command.node import is_alive
+from cni.command.output import print_json, print_table
+from cni.errors import CniError, InvalidConfig
+from cni.ipam.config import TYPE, IpamConfig
+from cni.ipam.ranges import Range
+from cni.naming import Attachment, IPAddress
+from cni.protocol.call import Call
+from cni.state import Record, Store
+
+_USAGE = ("network", "range", "size", "leased", "free")
+_HELD = ("network", "address", "container", "ifname", "plugin", "state")
+
+
+def ipam(options: argparse.Namespace) -> int:
+    """Print how full each range is, or who holds an ADDRESS; with --release give it back."""
+    address = _address(options.address) if options.address else None
+    store = Store.reading(options.data_dir)
+    if address is None:
+        rows = list(_usage(store)) if store else []
+        print_json(rows) if options.json else print_table("no attachment has addresses of ours", _USAGE, rows)
+        return 0
+    held = list(_held(store, address, options.network)) if store else []
+    if options.release:
+        return _release(options, held)
+    print_json(held) if options.json else print_table(f"nobody holds {options.address}", _HELD, held)
+    return 0 if held else 1
+
+
+def _usage(store: Store) -> Iterator[dict[str, Any]]:
+    """Each range of each network that has attachments, once."""
+    ranges = {(record.attachment.network, str(part)): (part, ours) for record in store.records()
+              for ours in _ours(record) for item in ours.sets for part in item.ranges}  # fmt: skip
+    for (network, spelled), (part, ours) in sorted(ranges.items()):
+        size = int(part.last) - int(part.first) + 1 - _withheld(ours, part)
+        leased = sum(1 for _ in store.leased(network, part.first, part.last))
+        yield {"network": network, "range": spelled, "size": size, "leased": leased, "free": size - leased}
+
+
+def _ours(record: Record) -> Iterator[IpamConfig]:
+    """The ranges an attachment was given addresses from, if we gave them."""
+    section = record.config.get("ipam")
+    if isinstance(section, dict) and section and section.get("type", TYPE) == TYPE:
+        try:
+            yield IpamConfig.read(record.config, Call("ADD"))
+        except CniError:
+            return
+
+
+def _withheld(ours: IpamConfig, part: Range) -> int:
+    """How many addresses of a range are never given: reserved ones and gateways, each counted once."""
+    count, reached = 0, int(part.first) - 1
+    for low, high in sorted(ours.reserved_in(part.subnet.version, part.first, part.last)):
+        first, last = max(low, reached + 1), min(high, int(part.last))
+        count += max(0, last - first + 1)
+        reached = max(reached, last)
+    return count
+
+
+def _held(store: Store, address: IPAddress, network: str) -> Iterator[dict[str, Any]]:
+    for held, attachment, plugin in store.all_leases():
+        if held == address and network in ("", attachment.network):
+            state = _state(store.record(attachment, plugin))
+            yield {"address": str(held), **attachment._asdict(), "plugin": plugin, "state": state}
+
+
+def _state(record: Record | None) -> str:
+    if record is None:
+        return "nobody's"
+    return "attached" if is_alive(record) else "stale"
+
+
+def _release(options: argparse.Namespace, held: list[dict[str, Any]]) -> int:
+    """Give back what one network holds. What a pod uses stays, unless forced: it could be given twice."""
+    if len(held) != 1:
+        networks = ", ".join(item["network"] for item in held)
+        said = f"several networks hold it ({networks}): name one with --network" if held else "nobody holds it"
+        print(f"agent-cni: {options.address}: {said}", file=sys.stderr)
+        return 1
+    (lease,) = held
+    if lease["state"] == "attached" and not options.force:
+        owner = Attachment(lease["network"], lease["container"], lease["ifname"])
+        print(f"agent-cni: {options.address}: {owner} uses it; --force gives it back all the same", file=sys.stderr)
+        return 1
+    store = Store.open(options.data_dir)
+    with store.transaction():
+        store.release(lease["network"], _address(options.address))
+    print_json(lease) if options.json else print(f"{lease['address']} is free in network {lease['network']}")
+    return 0
+
+
+def _address(text: str) -> IPAddress:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        raise InvalidConfig(f"{text!r} is no IP address") from None

@@ -1,0 +1,109 @@
+"""agent-cni, the operator's command.
+
+Exit codes: 0 fine; 1 the answer is no (an invalid file, something found, missing or not removed); 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cni import __version__
+from cni.agent.listener import PATH
+from cni.agent.pool import DEADLINE, MOST
+from cni.agent.serve import serve as answering
+from cni.command.doctor import doctor
+from cni.command.files import explain, validate
+from cni.command.ipam import ipam
+from cni.command.node import gc, refresh, show
+from cni.command.trace import trace
+from cni.errors import CniError
+from cni.state import DEFAULT_FOLDER
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; anything wrong is one clear line on stderr."""
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.run(options))
+    except CniError as error:
+        where = f"{options.file}: " if "file" in options else ""
+        print(f"agent-cni: {where}{error.msg}{f' ({error.details})' if error.details else ''}", file=sys.stderr)
+    except BrokenPipeError:
+        sys.stderr.close()
+    except OSError as error:
+        print(f"agent-cni: {error.filename}: {error.strerror}", file=sys.stderr)
+    return 1
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Be the node agent: answer the plugins' calls warm, until SIGTERM or Ctrl-C."""
+    answering(options.socket, options.workers, options.deadline)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("agent-cni", description="Look after the agent-cni plugins of this node.")
+    parser.add_argument("--version", action="version", version=f"agent-cni {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for function in (validate, explain):
+        _answering(commands, function).add_argument("file", type=Path, help="a .conf, .json or .conflist file")
+    for function in (show, gc, refresh):
+        _of_state(_answering(commands, function))
+    commands.choices["show"].add_argument("--graph", type=Path, metavar="SVG", help="draw the node into a file")
+    commands.choices["gc"].add_argument("--cni-path", default="/opt/cni/bin", help="where IPAM delegates are")
+    _ipam_options(_answering(commands, ipam))
+    _answering(commands, trace).add_argument("container", help="a container's id, or its beginning")
+    _doctor_options(_answering(commands, doctor))
+    _agent_options(_command(commands, serve))
+    return parser
+
+
+def _of_state(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data-dir", type=Path, default=DEFAULT_FOLDER, help="default %(default)s")
+
+
+def _ipam_options(command: argparse.ArgumentParser) -> None:
+    _of_state(command)
+    command.add_argument("address", nargs="?", help="say who holds it")
+    command.add_argument("--network", default="", help="only of this network")
+    command.add_argument("--release", action="store_true", help="give the address back")
+    command.add_argument("--force", action="store_true", help="even if a pod uses it")
+
+
+def _doctor_options(command: argparse.ArgumentParser) -> None:
+    _of_state(command)
+    command.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="default %(default)s")
+    command.add_argument("--conf-dir", type=Path, default=Path("/etc/cni/net.d"), help="default %(default)s")
+    command.add_argument("--socket", type=Path, default=PATH, help="default %(default)s")
+
+
+def _agent_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--socket", type=Path, default=PATH, help="default %(default)s")
+    command.add_argument("--workers", type=int, default=MOST, help="most processes at work, default %(default)s")
+    command.add_argument("--deadline", type=int, default=DEADLINE, help="seconds a call may take, default %(default)s")
+
+
+def _answering(commands: Any, function: Run) -> argparse.ArgumentParser:
+    """A subcommand that answers in JSON too."""
+    command = _command(commands, function)
+    command.add_argument("--json", action="store_true", help="print JSON")
+    return command
+
+
+def _command(commands: Any, function: Run) -> argparse.ArgumentParser:
+    summary = str(function.__doc__).split(".")[0]
+    command: argparse.ArgumentParser = commands.add_parser(
+        function.__name__, help=summary, description=function.__doc__
+    )
+    command.set_defaults(run=function)
+    return command
+
+
+if __name__ == "__main__":
+    sys.exit(main())

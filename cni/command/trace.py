@@ -1,0 +1,42 @@
+"""The log lines of one attachment, from every plugin that had to do with it, in order."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cni import log
+from cni.command.output import print_json, print_table
+
+_COLUMNS = ("time", "plugin", "verb", "network", "ifname", "seconds", "error")
+
+
+def trace(options: argparse.Namespace) -> int:
+    """Print what the log says of a container; the first characters of its id are enough."""
+    lines = sorted(_lines(options.container), key=lambda line: str(line.get("time")))
+    if options.json:
+        print_json(lines)
+    elif lines:
+        print_table("", _COLUMNS, [{column: line.get(column, "") for column in _COLUMNS} for line in lines])
+    else:
+        print(f"agent-cni: no line in {log.FOLDER} is of container {options.container}", file=sys.stderr)
+    return 0 if lines else 1
+
+
+def _lines(container: str) -> Iterator[dict[str, Any]]:
+    for file in sorted(log.FOLDER.glob("*.log")):
+        yield from (line for line in _read(file) if str(line.get("container", "")).startswith(container))
+
+
+def _read(file: Path) -> Iterator[dict[str, Any]]:
+    """Its JSON objects; a line that was cut off says nothing."""
+    for text in file.read_text(errors="replace").splitlines():
+        with suppress(ValueError):
+            line = json.loads(text)
+            if isinstance(line, dict):
+                yield line

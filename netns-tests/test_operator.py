@@ -1,0 +1,101 @@
+"""The operator's questions on a real node, and whether what the doctor says mends it does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import AGENT_CNI, BIN_DIR, Host, Lab, Pod
+
+CONF = {
+    "cniVersion": "1.1.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True, "ipMasq": True,
+    "policy": {"ingress": ["10.0.0.0/8"]}, "sidecar": {"port": 15001}, "ipam": {"subnet": "10.1.0.0/24"},
+}  # fmt: skip
+
+
+def found(host: Host, folder: Path) -> list[dict[str, str]]:
+    """What the doctor finds; it must say the same to people and programs."""
+    words = [AGENT_CNI, "doctor", "--bin-dir", BIN_DIR, "--conf-dir", folder, "--socket", folder / "none"]
+    said = host.run(*words, "--json", check=False)
+    items = [item for items in json.loads(said.stdout).values() for item in items]
+    told = host.run(*words, check=False)
+    assert said.returncode == told.returncode == (1 if items else 0)
+    assert [item["what"] in told.stdout for item in items] == [True] * len(items)
+    return items
+
+
+def asked(host: Host, *words: str) -> Any:
+    return json.loads(host.run(AGENT_CNI, *words, "--json").stdout)
+
+
+def test_a_healthy_node_is_fine_and_tells_of_its_pods(host: Host, pod: Pod, tmp_path: Path):
+    assert found(host, tmp_path) == []
+    host.add(CONF, pod)
+    assert found(host, tmp_path) == []
+    assert asked(host, "ipam") == [
+        {"network": "net", "range": "10.1.0.1-10.1.0.254", "size": 253, "leased": 1, "free": 252}
+    ]
+    (held,) = asked(host, "ipam", "10.1.0.2")
+    assert (held["container"], held["state"]) == (pod.container, "attached")
+    host.delete_pod(CONF, pod)
+    assert [line["verb"] for line in asked(host, "trace", pod.container)] == ["ADD", "DEL"]
+    assert found(host, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "harm", "said"),
+    [
+        ("pod", "ip route del default", "route 0.0.0.0/0 is missing"),
+        ("pod", "iptables-nft -t nat -F ACNI_OUTPUT", "IPv4 rules in the pod"),
+        ("host", "nft flush chain inet agent_cni_policy forward", "policy chain forward"),
+        ("host", "ip link set br0 down", "bridge br0 is down"),
+    ],
+)
+def test_drift_is_found_and_mended_by_a_new_pod(
+    lab: Lab, host: Host, pod: Pod, tmp_path: Path, where: str, harm: str, said: str
+):
+    host.add(CONF, pod)
+    {"pod": pod, "host": host}[where].run(*harm.split())
+    items = found(host, tmp_path)
+    assert any(said in item["what"] for item in items), items
+    assert all(item["mend"].startswith("delete the pod") for item in items)
+    host.delete_pod(CONF, pod)
+    after = lab.pod()
+    host.add(CONF, after)
+    assert found(host, tmp_path) == []
+    host.delete_pod(CONF, after)
+
+
+def test_what_a_pod_left_is_found_and_gone_after_gc(host: Host, pod: Pod, tmp_path: Path):
+    host.add(CONF, pod)
+    pod.delete()
+    (item,) = found(host, tmp_path)
+    assert item == {"what": f"net/{pod.container}/eth0: its pod is gone, what it had is not", "mend": "agent-cni gc"}
+    host.run(AGENT_CNI, "gc")
+    assert found(host, tmp_path) == []
+    assert host.state() == {"attachments": [], "leases": []}
+
+
+def test_a_veth_whose_record_was_lost_is_found_and_its_mend_works(host: Host, pod: Pod, tmp_path: Path):
+    host.add(CONF, pod)
+    for file in host.folder.glob("state.db*"):
+        file.unlink()
+    (item,) = found(host, tmp_path)
+    host.run(*item["mend"].split())
+    assert found(host, tmp_path) == []
+
+
+def test_an_address_given_back_by_hand_is_given_again(lab: Lab, host: Host, pod: Pod):
+    conf = {"cniVersion": "1.1.0", "name": "net", "type": "agent-ipam",
+            "ipam": {"type": "agent-ipam", "ranges": [[{"subnet": "10.1.0.0/29", "rangeEnd": "10.1.0.2"}]]}}  # fmt: skip
+    host.add(conf, pod)
+    other = lab.pod()
+    host.cni("ADD", conf, other).failed(103)
+    refused = host.run(AGENT_CNI, "ipam", "10.1.0.2", "--release", check=False)
+    assert (refused.returncode, "--force" in refused.stderr) == (1, True)
+    host.run(AGENT_CNI, "ipam", "10.1.0.2", "--release", "--force")
+    assert host.add(conf, other)["ips"][0]["address"] == "10.1.0.2/29"
+    host.delete_pod(conf, pod)
+    host.delete_pod(conf, other)

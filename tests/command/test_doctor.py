@@ -1,0 +1,169 @@
+"""What the doctor finds, and what it says mends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni import plugin
+from cni.command import doctor
+from cni.errors import Drift, Unavailable
+from cni.kernel.view import Link
+from cni.naming import Attachment
+from cni.state import Record, Store
+
+Look = Callable[..., dict[str, list[dict[str, str]]]]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A healthy node: executables of ours, one good conflist, no agent, no links."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "net.d").mkdir()
+    for name in plugin.names():
+        (tmp_path / "bin" / name).write_text("#!/opt/python\n# installed by agent-cni\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    good = {"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge-vxlan"}, {"type": "portmap"}]}
+    (tmp_path / "net.d/10-pods.conflist").write_text(json.dumps(good))
+    monkeypatch.setattr(doctor.netfilter, "choose", lambda wanted="": "nftables")
+    monkeypatch.setattr(doctor.process, "find", lambda name: f"/sbin/{name}")
+    links(monkeypatch)
+    return tmp_path
+
+
+def links(monkeypatch: pytest.MonkeyPatch, *there: Link) -> None:
+    rtnl = type("FakeRtnl", (), {"links": lambda self: list(there), "close": lambda self: None})
+    monkeypatch.setattr(doctor, "Rtnl", rtnl)
+
+
+@pytest.fixture
+def look(agent: Any, place: Path, folder: Path) -> Look:
+    """Ask the doctor; what it found by area, without areas that are fine."""
+
+    def looked() -> dict[str, list[dict[str, str]]]:
+        options = (
+            "--data-dir",
+            folder,
+            "--bin-dir",
+            place / "bin",
+            "--conf-dir",
+            place / "net.d",
+            "--socket",
+            place / "s",
+        )
+        said, told = agent("doctor", "--json", *options), agent("doctor", *options)
+        found = {area: items for area, items in json.loads(said.out).items() if items}
+        assert said.status == told.status == (1 if found else 0)
+        assert all(item["what"] in told.out and item["mend"] in told.out for items in found.values() for item in items)
+        return found
+
+    return looked
+
+
+def test_a_healthy_node(look: Look):
+    assert look() == {}
+
+
+def test_missing_programs(look: Look, monkeypatch: pytest.MonkeyPatch):
+    def nothing(wanted: str = "") -> str:
+        raise Unavailable("rules go to nftables on this node, but libnftables.so.1 is not installed")
+
+    monkeypatch.setattr(doctor.netfilter, "choose", nothing)
+    monkeypatch.setattr(doctor.process, "find", lambda name: None)
+    assert [item["mend"] for item in look()["programs"]] == [
+        "apt-get install nftables iptables", "apt-get install iptables", "apt-get install iptables",
+    ]  # fmt: skip
+
+
+def test_executables_that_are_missing_foreign_or_not_executable(look: Look, place: Path):
+    (place / "bin/macvlan").write_bytes(b"\x7fELF\xff")
+    (place / "bin/agent-ipam").unlink()
+    (place / "bin/bridge-vxlan").chmod(0o644)
+    said = [item["what"].removeprefix(f"{place}/bin/") for item in look()["executables"]]
+    assert sorted(said) == sorted(
+        ["agent-ipam is missing", "macvlan is somebody else's plugin"]
+        + ["bridge-vxlan cannot be executed"] * (not os.access(place / "bin/bridge-vxlan", os.X_OK))
+    )
+
+
+def test_configurations_that_would_be_refused(look: Look, place: Path):
+    (place / "net.d/20-cut.conflist").write_text("{")
+    (place / "net.d/30-typo.conf").write_text(
+        json.dumps({"cniVersion": "1.0.0", "name": "x", "type": "macvlan", "mastr": "eth0"})
+    )
+    cut, typo = look()["configurations"]
+    assert "20-cut.conflist" in cut["what"]
+    assert "did you mean 'master'" in typo["what"]
+
+
+def test_a_socket_nobody_listens_on(look: Look, place: Path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
+        dead.bind(str(place / "s"))
+    (found,) = look()["agent"]
+    assert found["what"].startswith("nobody listens on")
+
+
+def test_a_damaged_state(look: Look, folder: Path):
+    folder.mkdir(mode=0o700)
+    (folder / "state.db").write_bytes(b"nonsense" * 1000)
+    assert set(look()) == {"state"}
+
+
+def test_an_address_of_nobody(look: Look, folder: Path):
+    store = Store.open(folder)
+    with store.transaction():
+        store.lease(Attachment("pods", "c9", "eth0"), "agent-ipam", ip_address("10.1.0.2"))
+    store.close()
+    (found,) = look()["state"]
+    assert found["mend"] == "agent-cni ipam 10.1.0.2 --release --network pods"
+
+
+def test_attachments_that_are_stale_unfinished_or_drifting(
+    look: Look, attach: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+):
+    def drift(plugin: Any, call: Any, conf: Any, deliver: Any) -> None:
+        if call.container == "c3":
+            raise Drift("pods/c3/eth0: route 0.0.0.0/0 is missing in the pod; eth0 is down in the pod")
+
+    monkeypatch.setattr(doctor.verbs, "check", drift)
+    attach("c1", "10.1.0.2", alive=False)
+    attach("c2", "10.1.0.3", complete=False)
+    attach("c3", "10.1.0.4")
+    attach("c4", "10.1.0.5")
+    assert [item["what"] for item in look()["attachments"]] == [
+        "pods/c1/eth0: its pod is gone, what it had is not",
+        "pods/c2/eth0: its ADD or DEL never ended",
+        "pods/c3/eth0: route 0.0.0.0/0 is missing in the pod",
+        "pods/c3/eth0: eth0 is down in the pod",
+    ]
+
+
+def test_host_ends_of_pods_nobody_knows(
+    look: Look, folder: Path, attach: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(doctor.verbs, "check", lambda *_: None)
+    record = attach("c1", "10.1.0.2")
+    store = Store.open(folder)
+    with store.transaction():
+        store.put(record.having(resources=({"kind": "VethPair", "host": record.attachment.host_interface},)))
+    store.close()
+    lost = Attachment("pods", "c2", "eth0")
+    links(
+        monkeypatch,
+        *(_veth(item.host_interface, item.host_mac) for item in (record.attachment, lost)),
+        _veth("veth0", "0e:00:00:00:00:01"),
+        _veth(lost.host_interface, "0e:00:00:00:00:02"),
+    )
+    (found,) = look()["leftovers"]
+    assert found["mend"] == f"ip link delete {lost.host_interface}"
+
+
+def _veth(name: str, mac: str) -> Link:
+    return Link(1, name, "veth", mac, 1500, True, "UP", 0, False, False, False, False, None)

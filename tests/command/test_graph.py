@@ -1,0 +1,80 @@
+"""The node as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from cni.command.graph import drawn, networks
+from cni.naming import Attachment
+from cni.resources import (
+    Bridge,
+    FloodList,
+    GatewayAddress,
+    Macvlan,
+    Masquerade,
+    PodPolicy,
+    PodRules,
+    Resource,
+    VethPair,
+    VxlanLink,
+    encode,
+)
+from cni.state import Record
+
+OVERLAY = (
+    Bridge("br0", "", 1450, promiscuous=False),
+    VxlanLink("vxlan100", 100, 4789, "", "", 1450, "br0"),
+    FloodList("vxlan100", ("192.0.2.12", "192.0.2.13")),
+    GatewayAddress("br0", "10.244.0.1/16", force=False),
+)
+NAT, PROXY = Masquerade("nftables", 4, "10.244.1.2", "10.244.0.0/16", "x"), PodRules("n", "iptables-nft", 4, "")
+POLICY = PodPolicy(("10.244.1.2",), (), closed=False, pod="")
+
+
+def veth(container: str, bridge: str) -> VethPair:
+    return VethPair(f"veth{container}", "0e:00:00:00:00:01", "eth0", "0a:00:00:00:00:01", 1450, bridge, False, False)
+
+
+def record(container: str, pod: str, *resources: Resource, addresses: tuple[str, ...] = ()) -> Record:
+    result = {"ips": [{"address": text} for text in addresses]}
+    who = Attachment("net", container, "eth0")
+    return Record(who, "any", f"/run/netns/{container}", pod, {}, tuple(map(encode, resources)), result, True)
+
+
+NODE = [
+    record("c1", "shop/web", *OVERLAY, veth("c1", "br0"), NAT, addresses=("10.244.1.2/16",)),
+    record("c2", "shop/<db>", *OVERLAY, veth("c2", "br0"), PROXY, POLICY, addresses=("10.244.1.3/16", "fd00::3/64")),
+    record("c3", "", *OVERLAY, veth("c3", "br0"), addresses=("10.244.1.4/16",)),
+    record("c4", "shop/d", *OVERLAY, veth("c4", "br0")),
+    record("c5", "shop/e", *OVERLAY, veth("c5", "br0")),
+    record("m1", "edge/scan", Macvlan("eth0", "ens5", "bridge", "", 1500, 0, False, ""), addresses=("192.0.2.20/24",)),
+    record("i1", "agents/ai", veth("i1", ""), POLICY, addresses=("10.9.0.2/32",)),
+    record("m1", "edge/scan", PROXY),
+]
+
+
+def test_a_node_as_it_is_drawn(golden: Callable[[str, str], None]):
+    picture = drawn(networks(NODE), "node-1")
+    ET.fromstring(picture)  # well-formed, names escaped
+    golden("graph.svg", picture)
+
+
+def test_a_chained_plugin_adds_to_the_pod_of_another():
+    wire = next(network for network in networks(NODE) if network.title.startswith("ens5"))
+    assert [list(pod.badges) for pod in wire.pods.values()] == [["proxy"]]
+
+
+def test_what_another_release_recorded_is_left_out():
+    odd = record("c1", "a/b", veth("c1", "br0"))
+    odd = odd.having(resources=(*odd.resources, {"kind": "Wormhole"}, {"kind": "Bridge", "colour": "red"}))
+    assert [network.title for network in networks([odd])] == ["bridge br0"]
+
+
+def test_the_picture_of_an_empty_node(agent: Any, folder: Path, tmp_path: Path):
+    assert agent("show", "--graph", tmp_path / "node.svg", "--data-dir", folder).status == 0
+    assert ET.parse(tmp_path / "node.svg").getroot().tag.endswith("svg")
+    said = agent("show", "--graph", tmp_path / "no/where.svg", "--data-dir", folder)
+    assert (said.status, len(said.err.splitlines())) == (1, 1)

@@ -1,0 +1,108 @@
+"""Addresses as an operator sees them: how full, whose, and given back by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni.naming import Attachment
+from cni.state import Record, Store
+
+SECTION = {"ranges": [[{"subnet": "10.1.0.0/24", "rangeEnd": "10.1.0.10"}]], "reserved": ["10.1.0.9-10.1.0.99"]}
+
+
+@pytest.fixture
+def leased(folder: Path, attach: Callable[..., Record]) -> Callable[..., Record]:
+    """Record an attachment whose configuration has ranges."""
+
+    def attached(container: str, address: str, *, section: Any = SECTION, **how: bool) -> Record:
+        record = attach(container, address, **how)
+        store = Store.open(folder)
+        with store.transaction():
+            store.put(record.having(config=record.config | {"ipam": section}))
+        store.close()
+        return record
+
+    return attached
+
+
+def leases(folder: Path) -> list[str]:
+    store = Store.reading(folder)
+    assert store
+    found = [str(address) for address, *_ in store.all_leases()]
+    store.close()
+    return found
+
+
+def test_usage_counts_what_may_be_given_and_what_is(agent: Any, folder: Path, leased: Callable[..., Record]):
+    leased("c1", "10.1.0.2")
+    leased("c2", "10.1.0.3")
+    said = agent("ipam", "--data-dir", folder)
+    assert [line.split() for line in said.out.splitlines() if line] == [
+        ["network", "range", "size", "leased", "free"],
+        ["pods", "10.1.0.1-10.1.0.10", "7", "2", "5"],
+    ]
+    row = {"network": "pods", "range": "10.1.0.1-10.1.0.10", "size": 7, "leased": 2, "free": 5}
+    assert json.loads(agent("ipam", "--json", "--data-dir", folder).out) == [row]
+
+
+@pytest.mark.parametrize("section", [{"type": "dhcp"}, {}, {"ranges": []}])
+def test_ranges_of_others_and_broken_ones_are_left_out(
+    agent: Any, folder: Path, leased: Callable[..., Record], section: Any
+):
+    leased("c1", "10.1.0.2", section=section)
+    said = agent("ipam", "--data-dir", folder)
+    assert (said.status, said.out) == (0, "no attachment has addresses of ours\n")
+
+
+def test_who_holds_an_address(agent: Any, folder: Path, leased: Callable[..., Record]):
+    leased("c1", "10.1.0.2")
+    (held,) = json.loads(agent("ipam", "10.1.0.2", "--json", "--data-dir", folder).out)
+    assert (held["container"], held["state"]) == ("c1", "attached")
+    said = agent("ipam", "10.1.0.7", "--data-dir", folder)
+    assert (said.status, said.out) == (1, "nobody holds 10.1.0.7\n")
+
+
+def test_what_a_pod_uses_is_given_back_only_by_force(agent: Any, folder: Path, leased: Callable[..., Record]):
+    leased("c1", "10.1.0.2")
+    said = agent("ipam", "10.1.0.2", "--release", "--data-dir", folder)
+    assert (said.status, "pods/c1/eth0 uses it" in said.err, leases(folder)) == (1, True, ["10.1.0.2"])
+    said = agent("ipam", "10.1.0.2", "--release", "--force", "--data-dir", folder)
+    assert (said.status, said.out, leases(folder)) == (0, "10.1.0.2 is free in network pods\n", [])
+
+
+@pytest.mark.parametrize("alive", [False, None], ids=["a pod that is gone", "nobody"])
+def test_what_nobody_uses_is_given_back(agent: Any, folder: Path, leased: Callable[..., Record], alive: bool | None):
+    record = leased("c1", "10.1.0.2", alive=False)
+    if alive is None:
+        store = Store.open(folder)
+        with store.transaction():
+            store.forget(record.attachment, record.plugin)
+            store.lease(record.attachment, record.plugin, ip_address("10.1.0.2"))
+        store.close()
+    assert agent("ipam", "10.1.0.2", "--release", "--data-dir", folder).status == 0
+    assert leases(folder) == []
+
+
+def test_two_networks_with_one_address_are_told_apart(agent: Any, folder: Path, leased: Callable[..., Record]):
+    leased("c1", "10.1.0.2", alive=False)
+    store = Store.open(folder)
+    with store.transaction():
+        store.lease(Attachment("other", "c9", "eth0"), "agent-ipam", ip_address("10.1.0.2"))
+    store.close()
+    said = agent("ipam", "10.1.0.2", "--release", "--data-dir", folder)
+    assert (said.status, "name one with --network" in said.err) == (1, True)
+    assert agent("ipam", "10.1.0.2", "--release", "--network", "other", "--data-dir", folder).status == 0
+    assert leases(folder) == ["10.1.0.2"]
+
+
+@pytest.mark.parametrize("words", [["10.1.0.300"], ["10.1.0.2", "--release"]], ids=["no address", "no state"])
+def test_what_cannot_be_answered_is_one_line(agent: Any, folder: Path, words: list[str]):
+    said = agent("ipam", *words, "--data-dir", folder)
+    assert (said.status, said.out, len(said.err.splitlines())) == (1, "", 1)
+    assert not folder.exists()

@@ -1,0 +1,61 @@
+"""The log as an operator reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LINES = {
+    "bridge-vxlan.log": [
+        {
+            "time": "2026-01-01T00:00:01.000Z",
+            "plugin": "bridge-vxlan",
+            "verb": "ADD",
+            "container": "abc1",
+            "seconds": 0.1,
+        },
+        {
+            "time": "2026-01-01T00:00:03.000Z",
+            "plugin": "bridge-vxlan",
+            "verb": "DEL",
+            "container": "abc1",
+            "error": "no",
+        },
+        {"time": "2026-01-01T00:00:04.000Z", "plugin": "bridge-vxlan", "verb": "ADD", "container": "xyz2"},
+    ],
+    "sidecar-redirect.log": [
+        {"time": "2026-01-01T00:00:02.000Z", "plugin": "sidecar-redirect", "verb": "ADD", "container": "abc1"},
+    ],
+}
+
+
+@pytest.fixture
+def logged(log_folder: Path) -> None:
+    log_folder.mkdir()
+    for name, lines in LINES.items():
+        text = "\n".join(map(json.dumps, lines))
+        (log_folder / name).write_text(f'{text}\n[]\n{{"container": "abc1", "cut of')
+
+
+@pytest.mark.usefixtures("logged")
+def test_one_containers_lines_in_order_from_every_plugin(agent: Any):
+    said = agent("trace", "abc")
+    rows = [line.split() for line in said.out.splitlines() if line]
+    assert [row[1:3] for row in rows] == [
+        ["plugin", "verb"], ["bridge-vxlan", "ADD"], ["sidecar-redirect", "ADD"], ["bridge-vxlan", "DEL"],
+    ]  # fmt: skip
+    assert rows[-1][-1] == "no"
+
+
+@pytest.mark.usefixtures("logged")
+def test_the_lines_as_they_are(agent: Any):
+    lines = json.loads(agent("trace", "abc1", "--json").out)
+    assert [line["time"][17:19] for line in lines] == ["01", "02", "03"]
+
+
+def test_a_container_nobody_knows_is_one_line(agent: Any, log_folder: Path):
+    said = agent("trace", "abc")
+    assert (said.status, said.out, said.err) == (1, "", f"agent-cni: no line in {log_folder} is of container abc\n")
