@@ -19,6 +19,7 @@ from typing import Any
 
 from cni.errors import TryAgainLater, Unavailable
 from cni.kernel.files import PATIENCE, LockFile, private_folder
+from cni.kernel.process import uninterrupted
 from cni.naming import Attachment, IPAddress
 
 #: The connection this process used last, by the file's device and inode: a warm one keeps it and its prepared statements.
@@ -112,8 +113,8 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing; one writer at a time, readers never wait."""
-        with _busy(self.path):
+        """All or nothing; one writer at a time, readers never wait. A signal waits until it is over."""
+        with uninterrupted(), _busy(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -155,6 +157,20 @@ def test_what_was_left_half_done_is_not_kept(folder: Path, record: Record):
         store.close()
     with closing(Store.open(folder)) as store:
         assert store.records() == []
+
+
+def test_a_signal_waits_until_a_transaction_is_over(store: Store, record: Record):
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(store, record)
+    assert store.record(record.attachment, record.plugin) == record
+    with store.transaction():
+        store.forget(record.attachment, record.plugin)
+
+
+def _interrupted(store: Store, record: Record) -> None:
+    with store.transaction():
+        os.kill(os.getpid(), signal.SIGINT)
+        store.put(record)
 
 
 def test_records_are_found_by_what_their_plans_mention(store: Store, record: Record):

@@ -65,8 +65,9 @@ def together(calls: Sequence[Callable[[], T]]) -> list[T]:
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold back the signals that end a call, so that a step is done or not begun."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # raises for one that came just before
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
