@@ -301,7 +301,7 @@ DRIFTS: dict[str, tuple[Callable[[Scene], object], str]] = {
     ),
     "a chain in the other backend": (in_the_other_backend, "rules of ours are in the pod outside"),
     "loopback down": (ip("link", "set", "lo", "down"), "lo is down in the pod"),
-    "no passthrough address": (ip("addr", "del", "::6/128", "dev", "lo"), "address ::6/128 is missing on lo"),
+    "no passthrough address": (ip("addr", "del", "::6/128", "dev", "eth0"), "address ::6/128 is missing on eth0"),
     "no policy rule": (ip("rule", "del", "fwmark", "1337"), "ip -4 rule fwmark 0x539 lookup 133 is missing"),
     "no policy route": (
         ip("-6", "route", "del", "local", "default", "dev", "lo", "table", "133"),

@@ -118,10 +118,10 @@ class Rtnl:
         """The addresses of a link."""
         return [address_of(answer) for answer in self._answers(requests.addresses, link.index)]
 
-    def add_address(self, link: Link, interface: IPInterface, nodad: bool = False) -> None:
-        """Add an address; `nodad` makes an IPv6 address usable at once."""
+    def add_address(self, link: Link, interface: IPInterface, nodad: bool = False, deprecated: bool = False) -> None:
+        """Add an address; `nodad` makes an IPv6 address usable at once, `deprecated` only for who asks for it."""
         with _asking(f"add {interface} to {link.name}"):
-            self._channel.ask(requests.new_address(link.index, interface, nodad))
+            self._channel.ask(requests.new_address(link.index, interface, nodad, deprecated))
 
     def delete_address(self, link: Link, interface: IPInterface) -> None:
         """Remove an address; one that is gone already is removed."""

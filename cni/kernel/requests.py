@@ -38,6 +38,7 @@ _SCOPE_NOWHERE = 255  # in a deletion: whatever the scope
 _TABLE_IN_ATTRIBUTE = 252  # RT_TABLE_COMPAT: the header's field has eight bits
 _RULE_PRIORITY, _FR_ACT_TO_TBL = 32000, 1
 _NTF_SELF, _NUD_NOARP, _NUD_PERMANENT, _ALL_ZERO = 0x02, 0x40, 0x80, "00:00:00:00:00:00"
+_DEPRECATED = {"ifa_preferred": 0, "ifa_valid": 0xFFFFFFFF}  # seconds; the latter means for ever
 _ANY_NSID = 0xFFFFFFFF
 _WITHOUT_STATISTICS = ("IFLA_EXT_MASK", 8)
 
@@ -139,9 +140,11 @@ def addresses(index: int) -> bytearray:
     return encoded(ADDRESS, GET, DUMP, index=index)
 
 
-def new_address(index: int, interface: IPInterface, nodad: bool) -> bytearray:
-    """A new address; `nodad` makes an IPv6 one usable at once."""
-    return encoded(ADDRESS, NEW, CREATE | EXCLUSIVE, **_address(index, interface, _IFA_F_NODAD if nodad else None))
+def new_address(index: int, interface: IPInterface, nodad: bool, deprecated: bool = False) -> bytearray:
+    """A new address; `nodad` makes an IPv6 one usable at once, `deprecated` only for who asks for it."""
+    wanted = _address(index, interface, _IFA_F_NODAD if nodad else None)
+    wanted["attributes"] += [("IFA_CACHEINFO", _DEPRECATED)] if deprecated else []
+    return encoded(ADDRESS, NEW, CREATE | EXCLUSIVE, **wanted)
 
 
 def address_deletion(index: int, interface: IPInterface) -> bytearray:

@@ -3,7 +3,7 @@
 from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, PodRoute, PodSysctl
 from cni.resources.antispoof import AntiSpoof, BridgeFilter, GuardTable
 from cni.resources.base import Resource, decode, encode
-from cni.resources.interception import LoopbackAddress, PodLoopback, PodRules, WayBack
+from cni.resources.interception import PodLoopback, PodRules, ProxyAddress, WayBack
 from cni.resources.links import Bridge, PodLink, VethPair
 from cni.resources.macvlan import HostNeighbour, HostRoute, HostShim, Macvlan, PodNeighbour
 from cni.resources.masquerade import Masquerade, MasqueradeRules
@@ -28,7 +28,6 @@ __all__ = [
     "HostRoute",
     "HostShim",
     "HostSysctl",
-    "LoopbackAddress",
     "Macvlan",
     "Masquerade",
     "MasqueradeRules",
@@ -42,6 +41,7 @@ __all__ = [
     "PodRules",
     "PodSysctl",
     "PolicyTable",
+    "ProxyAddress",
     "Resource",
     "Settled",
     "Uplink",

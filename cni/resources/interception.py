@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from cni.kernel import netfilter, process
-from cni.kernel.view import EVERYWHERE, SCOPE_HOST, KernelRoute
+from cni.kernel.view import EVERYWHERE, SCOPE_HOST, KernelRoute, Link
 from cni.resources import chains
 from cni.resources.base import Resource
 from cni.resources.links import required
@@ -37,33 +37,36 @@ class PodLoopback(Resource):
 
 
 @dataclass(frozen=True)
-class LoopbackAddress(Resource):
-    """An address a proxy may use on loopback."""
+class ProxyAddress(Resource):
+    """An IPv6 address of the proxy's alone, from which it reaches the application without being captured again.
 
-    netns: str
+    On the pod's link, because the `loopback` plugin, which containerd runs at the same time, refuses a loopback that has
+    any other address. Nobody else takes a deprecated one for a source (RFC 6724, rule 3).
+    """
+
+    link: str
     address: str
-    shared = True
-    retires = True
 
     def ensure(self, world: World) -> None:
-        if not self._there(world):
-            link = required(world.pod.known("lo"), "lo")
-            world.make(self, lambda: world.pod.add_address(link, ipaddress.ip_interface(self.address), nodad=True))
+        link = required(world.pod.known(self.link), self.link)
+        if not self._there(world, link):
+            address = ipaddress.ip_interface(self.address)
+            world.make(self, lambda: world.pod.add_address(link, address, nodad=True, deprecated=True))
 
     def differences(self, world: World) -> Iterator[str]:
-        if not self._there(world):
-            yield f"address {self.address} is missing on lo in the pod"
+        link = world.pod.link(self.link)
+        if link is None or not self._there(world, link):
+            yield f"address {self.address} is missing on {self.link} in the pod"
 
     def remove(self, world: World) -> None:
-        if world.netns and self._there(world):
-            link = required(world.pod.known("lo"), "lo")
+        link = world.pod.link(self.link) if world.netns else None
+        if link and self._there(world, link):
             world.pod.delete_address(link, ipaddress.ip_interface(self.address))
 
     def describe(self) -> str:
-        return f"{self.address} on lo in the pod"
+        return f"{self.address} on {self.link} in the pod, for the proxy"
 
-    def _there(self, world: World) -> bool:
-        link = required(world.pod.known("lo"), "lo")
+    def _there(self, world: World, link: Link) -> bool:
         return ipaddress.ip_interface(self.address) in (item.interface for item in world.pod.addresses(link))
 
 

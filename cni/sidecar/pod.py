@@ -9,15 +9,15 @@ from functools import lru_cache
 from cni.errors import Conflict
 from cni.kernel import netfilter, sysctl
 from cni.protocol.result import Result
-from cni.resources import Host, LoopbackAddress, PodLoopback, PodRules, Resource, WayBack
+from cni.resources import Host, PodLoopback, PodRules, ProxyAddress, Resource, WayBack
 from cni.sidecar.model import Interception
 from cni.sidecar.rule import MARK, ROUTE_TABLE, spelled
 from cni.sidecar.rules import PASSTHROUGH, tables
 
 
-def intercepting(wanted: Interception | None, attached: Result, host: Host) -> tuple[Resource, ...]:
+def intercepting(wanted: Interception | None, link: str, attached: Result, host: Host) -> tuple[Resource, ...]:
     """What interception needs in a pod whose addresses and resolvers `attached` says: it must be there
-    before the interface is up.
+    before its `link` is up.
 
     Every family the pod has is captured, by its addresses or because its kernel speaks it. Raises Conflict
     where another attachment of the pod has other rules.
@@ -26,7 +26,7 @@ def intercepting(wanted: Interception | None, attached: Result, host: Host) -> t
         return ()
     known = replace(wanted, resolvers=wanted.resolvers or attached.dns.nameservers)
     families = sorted({4, *host.pod_families, *(ip.family for ip in attached.ips)})
-    resources = tuple(_resources(known, families, host))
+    resources = tuple(_resources(known, link, families, host))
     _refuse_other_rules(resources, host)
     return resources
 
@@ -41,10 +41,10 @@ def refuse_impossible(wanted: Interception) -> None:
         netfilter.rehearse(backend, family, _text(wanted, family))
 
 
-def _resources(wanted: Interception, families: list[int], host: Host) -> Iterator[Resource]:
+def _resources(wanted: Interception, link: str, families: list[int], host: Host) -> Iterator[Resource]:
     yield PodLoopback()
     if 6 in families:
-        yield LoopbackAddress(host.netns, PASSTHROUGH[6])
+        yield ProxyAddress(link, PASSTHROUGH[6])
     for family in families if wanted.transparent else ():
         yield WayBack(host.netns, family, int(MARK, 16), ROUTE_TABLE)
     for family in families:

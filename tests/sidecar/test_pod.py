@@ -11,7 +11,7 @@ from cni.errors import Conflict, Unavailable
 from cni.kernel import process
 from cni.naming import Attachment
 from cni.protocol.result import DNS, IPConfig, Result
-from cni.resources import Host, LoopbackAddress, PodLoopback, PodRules, WayBack
+from cni.resources import Host, PodLoopback, PodRules, ProxyAddress, WayBack
 from cni.sidecar.model import Interception
 from cni.sidecar.pod import intercepting, refuse_impossible
 
@@ -20,7 +20,9 @@ FOUR, SIX = IPConfig("10.1.0.2/24"), IPConfig("fd00:1::2/64")
 
 
 def families(ips: tuple[IPConfig, ...], spoken: tuple[int, ...]) -> list[int]:
-    made = intercepting(Interception(), Result(ips=ips), Host("/n", pod_rules="iptables-nft", pod_families=spoken))
+    made = intercepting(
+        Interception(), "eth0", Result(ips=ips), Host("/n", pod_rules="iptables-nft", pod_families=spoken)
+    )
     return [item.family for item in made if isinstance(item, PodRules)]
 
 
@@ -41,46 +43,46 @@ def test_every_family_the_pod_has_or_speaks_is_captured(
 
 
 def test_nothing_is_made_where_nothing_is_wanted():
-    assert intercepting(None, Result(), HOST) == ()
-    assert intercepting(Interception(wanted=False), Result(), HOST) == ()
+    assert intercepting(None, "eth0", Result(), HOST) == ()
+    assert intercepting(Interception(wanted=False), "eth0", Result(), HOST) == ()
 
 
 def test_loopback_comes_first_and_ipv6_gets_the_passthrough_address():
-    made = intercepting(Interception(), Result(ips=(SIX,)), HOST)
-    assert made[:2] == (PodLoopback(), LoopbackAddress("/run/netns/p", "::6/128"))
+    made = intercepting(Interception(), "eth0", Result(ips=(SIX,)), HOST)
+    assert made[:2] == (PodLoopback(), ProxyAddress("eth0", "::6/128"))
 
 
 def test_a_transparent_proxy_gets_its_way_back_before_the_rules():
-    made = intercepting(Interception(transparent=True), Result(ips=(FOUR,)), HOST)
+    made = intercepting(Interception(transparent=True), "eth0", Result(ips=(FOUR,)), HOST)
     assert [type(item) for item in made] == [PodLoopback, WayBack, PodRules]
 
 
 def test_rules_that_say_nothing_are_not_made():
     nothing = Interception(include_inbound_ports=(), include_outbound_cidrs=())
-    assert not any(isinstance(item, PodRules) for item in intercepting(nothing, Result(), HOST))
+    assert not any(isinstance(item, PodRules) for item in intercepting(nothing, "eth0", Result(), HOST))
 
 
 @pytest.mark.parametrize(("own", "used"), [((), "10.9.9.9"), (("10.96.0.10",), "10.96.0.10")])
 def test_resolvers_are_the_runtimes_else_the_results(own: tuple[str, ...], used: str):
     wanted = Interception(capture_dns=True, resolvers=own)
-    made = intercepting(wanted, Result(dns=DNS(nameservers=("10.9.9.9",))), HOST)
+    made = intercepting(wanted, "eth0", Result(dns=DNS(nameservers=("10.9.9.9",))), HOST)
     text = next(item.text for item in made if isinstance(item, PodRules))
     assert f"-d {used}/32 -p udp -m udp --dport 53" in text
 
 
 def test_an_attachment_of_the_same_pod_with_other_rules_is_named():
-    theirs = intercepting(Interception(port=16001), Result(), HOST)
+    theirs = intercepting(Interception(port=16001), "eth0", Result(), HOST)
     owner = Attachment("net", "c1", "eth0")
     with_others = replace(HOST, others=lambda *_: [(owner, item) for item in theirs])
     with pytest.raises(Conflict, match=r"^net/c1/eth0 has other interception rules"):
-        intercepting(Interception(), Result(), with_others)
-    assert intercepting(Interception(port=16001), Result(), with_others) == theirs
+        intercepting(Interception(), "eth0", Result(), with_others)
+    assert intercepting(Interception(port=16001), "eth0", Result(), with_others) == theirs
 
 
 def test_other_pods_may_have_other_rules():
-    theirs = intercepting(Interception(port=16001), Result(), Host("/run/netns/q", pod_rules="iptables-nft"))
+    theirs = intercepting(Interception(port=16001), "eth0", Result(), Host("/run/netns/q", pod_rules="iptables-nft"))
     others = tuple((Attachment("net", "c2", "eth0"), item) for item in theirs)
-    assert intercepting(Interception(), Result(), replace(HOST, others=lambda *_: others))
+    assert intercepting(Interception(), "eth0", Result(), replace(HOST, others=lambda *_: others))
 
 
 def test_what_the_kernel_cannot_do_is_known_before_a_pod_comes(fp: FakeProcess, monkeypatch: pytest.MonkeyPatch):
