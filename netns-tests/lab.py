@@ -126,10 +126,14 @@ class Namespace:
         return next((item for item in self.ip("link", "show") if item["ifname"] == name), None)
 
     def addresses(self, link: str) -> set[str]:
-        """Addresses with prefix, link-local ones left out."""
+        """Addresses with prefix that anybody may use: link-local ones and a proxy's (deprecated) are left out."""
         out = sh("ip", "-n", self.name, "-j", "addr", "show", "dev", link, check=False).stdout
         infos = [info for item in json.loads(out or "[]") for info in item.get("addr_info", [])]
-        return {f"{info['local']}/{info['prefixlen']}" for info in infos if info["scope"] != "link"}
+        return {
+            f"{info['local']}/{info['prefixlen']}"
+            for info in infos
+            if info["scope"] != "link" and not info.get("deprecated")
+        }
 
     def routes(self, family: int = 4, table: str = "main") -> list[dict[str, Any]]:
         return self.ip("route", "show", "table", table, family=family)

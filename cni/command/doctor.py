@@ -147,6 +147,8 @@ def _drift(record: Record) -> list[str]:
         return [f"{head}{line}" for line in drift.msg.removeprefix(head).split("; ")]
     except CniError as error:
         return [f"{record.attachment}: {error.msg}"]
+    except (KeyError, TypeError):
+        return [f"{record.attachment}: another release recorded what this one does not know"]
     return []
 
 

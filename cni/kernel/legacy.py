@@ -1,4 +1,4 @@
-"""The legacy tables through python-iptables, in a process of their own: ``python -m cni.kernel.legacy 4``.
+"""The legacy tables through python-iptables, in a process of their own: ``python -m cni.kernel.legacy 4 PARENT``.
 
 `iptc.Table` is one object per table name and process, bound to the namespace in which it was opened, and
 libxtables serves one family per process. So each namespace and family gets its own process, which reads
@@ -12,6 +12,12 @@ Understood lines: ``*table``, ``:CHAIN`` (made, or emptied), ``-A``, ``-I`` (fir
 from __future__ import annotations
 
 import sys
+
+from cni.kernel.process import end_with
+
+if __name__ == "__main__":  # before iptc, which takes long enough for a parent to die meanwhile
+    end_with(int(sys.argv[2]))
+
 from collections.abc import Iterable
 from itertools import takewhile
 from typing import Any, cast

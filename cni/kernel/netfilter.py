@@ -107,7 +107,7 @@ def restore_in_pod(backend: str, family: int, text: str) -> None:
         restore(backend, family, text)
         return
     for _ in range(_BUSY_TRIES):
-        done = process.run([sys.executable, "-I", "-m", "cni.kernel.legacy", str(family)], text)
+        done = process.run([sys.executable, "-I", "-m", "cni.kernel.legacy", str(family), str(os.getpid())], text)
         if done.returncode == 0:
             return
         if done.returncode != _BUSY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from typing import TypeVar
 from cni.errors import ToolFailed, TryAgainLater
 
 T = TypeVar("T")
+
+_PR_SET_PDEATHSIG = 1
 
 #: Where system programs are, whatever PATH a runtime has.
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -60,6 +63,18 @@ def together(calls: Sequence[Callable[[], T]]) -> list[T]:
     with ThreadPoolExecutor(len(calls)) as threads:
         running = [threads.submit(call) for call in calls]
     return [call.result() for call in running]
+
+
+def end_with(parent: int) -> None:
+    """Have this process killed when the one that started it dies (PR_SET_PDEATHSIG), also if it is dead by now.
+
+    A DEL that follows a killed call finds nobody who still works for that one.
+    """
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager

@@ -145,6 +145,18 @@ def test_attachments_that_are_stale_unfinished_or_drifting(
     ]
 
 
+def test_what_another_release_recorded_is_said(
+    look: Look, attach: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+):
+    def unknown(*_: Any) -> None:
+        raise KeyError("Wormhole")
+
+    monkeypatch.setattr(doctor.verbs, "check", unknown)
+    attach("c1", "10.1.0.2")
+    (found,) = look()["attachments"]
+    assert "another release" in found["what"]
+
+
 def test_host_ends_of_pods_nobody_knows(
     look: Look, folder: Path, attach: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
 ):

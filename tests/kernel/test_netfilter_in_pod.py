@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pytest_subprocess import FakeProcess
 from cni.errors import ToolFailed, TryAgainLater, Unavailable
 from cni.kernel import netfilter, nftables, process
 
-LEGACY = [sys.executable, "-I", "-m", "cni.kernel.legacy", "6"]
+LEGACY = [sys.executable, "-I", "-m", "cni.kernel.legacy", "6", str(os.getpid())]
 
 
 @pytest.fixture(autouse=True)
