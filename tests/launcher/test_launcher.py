@@ -89,8 +89,9 @@ class Agent:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._listener.close()
+        self._listener.shutdown(socket.SHUT_RDWR)  # closing alone would not wake who accepts
         self._thread.join(5)
+        self._listener.close()
         self.path.unlink(missing_ok=True)
 
     def _serve(self) -> None:
