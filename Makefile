@@ -3,6 +3,7 @@
 PREFIX   ?= /opt/agent-cni
 BIN_DIR  ?= /opt/cni/bin
 CONF_DIR ?= /etc/cni/net.d
+PLACE     = --prefix $(PREFIX) --bin-dir $(BIN_DIR) --conf-dir $(CONF_DIR) $(if $(DESTDIR),--root $(DESTDIR)) $(if $(FORCE),--force)
 SOURCES  := $(shell find cni plugins conf.d launcher -type f -not -name '*.pyc') pyproject.toml constraints.txt $(wildcard tools/*)
 
 .PHONY: help demo demo-mesh test check bench install uninstall clean
@@ -33,11 +34,11 @@ bench: .venv/ready     ## our plugins against the reference's, paired in one run
 	@tools/bootstrap --reference
 	@tools/isolated .venv/bin/python3 tools/bench.py $(PARTS)
 
-install:         ## PREFIX, BIN_DIR, CONF_DIR, DESTDIR, CONF=10-bridge-vxlan.conflist, UNIT_DIR=/etc/systemd/system
-	@tools/install PREFIX=$(PREFIX) BIN_DIR=$(BIN_DIR) CONF_DIR=$(CONF_DIR) DESTDIR=$(DESTDIR) CONF=$(CONF) UNIT_DIR=$(UNIT_DIR) FORCE=$(FORCE)
+install:         ## PREFIX, BIN_DIR, CONF_DIR, DESTDIR, CONF=10-bridge-vxlan.conflist, SYSTEMD=1, FORCE=1
+	@tools/install $(PLACE) $(if $(CONF),--conf $(CONF)) $(if $(SYSTEMD),--systemd)
 
-uninstall:       ## take the executables and PREFIX away again
-	@tools/uninstall PREFIX=$(PREFIX) BIN_DIR=$(BIN_DIR) DESTDIR=$(DESTDIR) $(if $(UNIT_DIR),UNIT_DIR=$(UNIT_DIR))
+uninstall:       ## take everything away again
+	@$(DESTDIR)$(PREFIX)/bin/python3 -I -m cni.command.main uninstall $(PLACE)
 
 clean:           ## remove what was built here
 	rm -rf .venv .cache build dist

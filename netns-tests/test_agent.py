@@ -303,7 +303,7 @@ def test_a_folder_nobody_can_make_is_one_clear_line(node: Host, tmp_path: Path):
 
 
 def test_the_units_are_what_systemd_understands(tmp_path: Path):
-    for unit in (ROOT / "tools/systemd").iterdir():
+    for unit in (ROOT / "tools/systemd/system").iterdir():
         (tmp_path / unit.name).write_text(unit.read_text().replace("@PREFIX@", str(ROOT / ".venv")))
     done = sh("systemd-analyze", "verify", *tmp_path.iterdir(), check=False)
     assert (done.returncode, done.stderr) == (0, "")

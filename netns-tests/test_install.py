@@ -1,32 +1,65 @@
-"""tools/install and tools/uninstall: what a node gets, and gets back."""
+"""What `agent-cni install` gives a node or an image of one, and what `uninstall` takes."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from lab import ROOT, eventually, sh
+from lab import ROOT, Host, Pod, eventually, sh
 
+PYTHON = Path(sys.executable).resolve()
+VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 PLUGINS = {"bridge-vxlan", "macvlan", "custom-plugin", "sidecar-redirect", "agent-ipam"}
+
+
+OFFLINE = os.environ | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(ROOT / ".cache/wheels")}
+SUITE = ROOT / ".venv/bin/agent-cni"
+CONF = {
+    "cniVersion": "1.1.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0", "ipam": {"subnet": "10.1.0.0/24"},
+}  # fmt: skip
+IMAGE = ("--systemd", "--conf", "20-bridge.conflist")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An installation with its own PREFIX, BIN_DIR and CONF_DIR, activated."""
+    """An installation from the checkout with its own prefix and folders, activated."""
     place = tmp_path_factory.mktemp("node")
-    install(place, "CONF=10-bridge-vxlan.conflist")
+    sh(ROOT / "tools/install", *folders(place), "--conf", "10-bridge-vxlan.conflist", env=OFFLINE)
     return place
 
 
-OFFLINE = os.environ | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(ROOT / ".cache/wheels")}
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """The root of a node that has Python and nothing else."""
+    for path in (PYTHON, PYTHON.parent.parent / f"lib/python{VERSION}/sqlite3/__init__.py"):
+        (tmp_path / "image" / path.relative_to("/")).parent.mkdir(parents=True)
+        (tmp_path / "image" / path.relative_to("/")).touch()
+    return tmp_path / "image"
 
 
-def install(place: Path, *more: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    folders = (f"PREFIX={place}/opt", f"BIN_DIR={place}/bin", f"CONF_DIR={place}/etc/net.d")
-    return sh(ROOT / "tools/install", *folders, *more, check=check, env=OFFLINE)
+def folders(place: Path) -> tuple[object, ...]:
+    return "--prefix", place / "opt", "--bin-dir", place / "bin", "--conf-dir", place / "etc/net.d"
+
+
+def install(place: Path, *more: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return sh(SUITE, "install", *folders(place), *more, check=check)
+
+
+def bake(image: Path, *more: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return sh(SUITE, "install", "--root", image, *more, check=check)
+
+
+def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Each file, link and folder with its mode and content."""
+    found = {}
+    for item in folder.rglob("*"):
+        content = bytes(item.readlink()) if item.is_symlink() else item.read_bytes() if item.is_file() else b""
+        found[str(item.relative_to(folder))] = (item.lstat().st_mode, content)
+    return found
 
 
 def files(folder: Path) -> set[str]:
@@ -43,15 +76,12 @@ def test_executables_have_an_absolute_interpreter_and_run_without_an_environment
 
 
 def test_without_a_compiler_the_plugins_start_python_themselves(tmp_path: Path):
-    done = sh(
-        ROOT / "tools/install", f"PREFIX={tmp_path}/opt", f"BIN_DIR={tmp_path}/bin", env=OFFLINE | {"CC": "false"}
-    )
+    done = sh(ROOT / "tools/install", *folders(tmp_path), env=OFFLINE | {"CC": "false"})
     assert "without a launcher" in done.stderr
     assert not (tmp_path / "opt/bin/agent-cni-launcher").exists()
     assert (tmp_path / "bin/macvlan").read_text().splitlines()[0] == f"#!{tmp_path}/opt/bin/python3 -I"
-    assert (
-        json.loads(sh("/usr/bin/env", "CNI_COMMAND=VERSION", tmp_path / "bin/macvlan").stdout)["cniVersion"] == "1.1.0"
-    )
+    done = sh("/usr/bin/env", "CNI_COMMAND=VERSION", tmp_path / "bin/macvlan")
+    assert json.loads(done.stdout)["cniVersion"] == "1.1.0"
 
 
 def test_an_agent_of_an_earlier_installation_serves_nobody_and_becomes_the_new_ones(place: Path):
@@ -85,10 +115,22 @@ def test_nothing_is_writable_by_others_and_there_is_bytecode_but_no_pip(place: P
     assert not (packages / "pip").exists()
 
 
-def test_installing_again_is_fine(place: Path):
-    before = files(place / "bin") | files(place / "etc")
-    install(place, "CONF=10-bridge-vxlan.conflist")
-    assert files(place / "bin") | files(place / "etc") == before
+def test_installing_again_changes_nothing(tmp_path: Path):
+    install(tmp_path, "--conf", "10-bridge-vxlan.conflist")
+    before = everything(tmp_path)
+    again = install(tmp_path, "--conf", "10-bridge-vxlan.conflist")
+    assert again.stdout == f"installed {tmp_path}/opt\n"
+    assert everything(tmp_path) == before
+    done = sh(tmp_path / "opt/bin/agent-cni", "install", *folders(tmp_path))
+    assert done.stdout == "nothing to be installed\n"
+
+
+def test_a_copy_can_be_copied_on(tmp_path: Path):
+    install(tmp_path / "first")
+    sh(tmp_path / "first/opt/bin/agent-cni", "install", *folders(tmp_path / "second"))
+    first, second = everything(tmp_path / "first/opt/lib"), everything(tmp_path / "second/opt/lib")
+    assert first.keys() == second.keys()
+    assert {name for name, item in first.items() if item != second[name] and not name.endswith(".pyc")} == set()
 
 
 def test_a_foreign_executable_is_not_overwritten_silently(tmp_path: Path):
@@ -98,31 +140,108 @@ def test_a_foreign_executable_is_not_overwritten_silently(tmp_path: Path):
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert str(tmp_path / "bin/agent-ipam") in done.stderr
     assert files(tmp_path) == {"bin", "bin/agent-ipam"}
-    install(tmp_path, "FORCE=1")
+    install(tmp_path, "--force")
     assert "agent-cni" in (tmp_path / "bin/agent-ipam").read_text()
 
 
-def test_a_changed_conflist_is_not_overwritten_silently(place: Path):
-    file = place / "etc/net.d/10-bridge-vxlan.conflist"
-    original = file.read_text()
+def test_a_foreign_prefix_is_left_alone(tmp_path: Path):
+    (tmp_path / "opt").mkdir()
+    (tmp_path / "opt/precious").touch()
+    assert f"{tmp_path}/opt is there and is not agent-cni's" in install(tmp_path, "--force", check=False).stderr
+    assert files(tmp_path) == {"opt", "opt/precious"}
+
+
+def test_a_changed_conflist_is_not_overwritten_and_stays(tmp_path: Path):
+    install(tmp_path, "--conf", "20-bridge.conflist")
+    file = tmp_path / "etc/net.d/20-bridge.conflist"
     file.write_text("{}")
-    assert "differs" in install(place, "CONF=10-bridge-vxlan.conflist", check=False).stderr
-    assert file.read_text() == "{}"
-    file.write_text(original)
+    assert "changed since" in install(tmp_path, "--conf", "20-bridge.conflist", check=False).stderr
+    assert "is left" in sh(SUITE, "uninstall", *folders(tmp_path)).stderr
+    assert files(tmp_path) == {"bin", "etc", "etc/net.d", "etc/net.d/20-bridge.conflist"}
 
 
-def test_a_staged_copy_refers_to_where_it_will_be(tmp_path: Path):
-    sh(ROOT / "tools/install", f"DESTDIR={tmp_path}", "CONF=20-bridge.conflist", "UNIT_DIR=/units", env=OFFLINE)
-    assert (tmp_path / "etc/cni/net.d/20-bridge.conflist").exists()
-    assert (tmp_path / "opt/cni/bin/bridge-vxlan").read_text().startswith("#!/opt/agent-cni/bin/agent-cni-launcher\n")
-    assert (tmp_path / "opt/agent-cni/bin/agent-cni").read_text().startswith("#!/opt/agent-cni/bin/python3")
-    assert "ExecStart=/opt/agent-cni/bin/agent-cni serve\n" in (tmp_path / "units/agent-cni.service").read_text()
-    sh(ROOT / "tools/uninstall", f"DESTDIR={tmp_path}", "UNIT_DIR=/units")
-    assert not {item for item in files(tmp_path) if "agent" in item or "bridge-vxlan" in item}
+def test_a_baked_image_refers_to_where_it_will_be(image: Path):
+    bake(image, *IMAGE)
+    assert (image / "etc/cni/net.d/20-bridge.conflist").exists()
+    assert (image / "opt/cni/bin/bridge-vxlan").read_text().startswith("#!/opt/agent-cni/bin/agent-cni-launcher\n")
+    assert (image / "opt/agent-cni/bin/agent-cni").read_text().startswith("#!/opt/agent-cni/bin/python3 -I\n")
+    unit = (image / "etc/systemd/system/agent-cni.service").read_text()
+    assert "\nExecStart=/opt/agent-cni/bin/agent-cni serve\n" in unit
+    assert {"network/10-agent-cni.link", "networkd.conf.d/50-agent-cni.conf"} < files(image / "etc/systemd")
+    holds_it = [name for name, (_, content) in everything(image).items() if str(image).encode() in content]
+    assert holds_it == []
 
 
-@pytest.mark.parametrize("setting", ["PREFX=/x", "CONF=nothing.conflist"])
-def test_a_wrong_setting_is_one_clear_line(tmp_path: Path, setting: str):
-    done = install(tmp_path, setting, check=False)
+def test_an_image_is_baked_with_the_same_bytes_whoever_does_it(image: Path, tmp_path: Path):
+    bake(image, *IMAGE)
+    first = everything(image)
+    sh("cp", "-a", image, tmp_path / "elsewhere")
+    sh(SUITE, "uninstall", "--root", tmp_path / "elsewhere")
+    other = {"TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONHASHSEED": "7", "HOME": "/nowhere"}
+    sh("sh", "-c", 'umask 077; exec "$@"', "-", SUITE, "install", "--root", tmp_path / "elsewhere", *IMAGE, env=other)
+    assert everything(tmp_path / "elsewhere") == first
+
+
+def test_times_are_those_of_the_source_where_it_has_some(image: Path):
+    sh(SUITE, "install", "--root", image, env={"SOURCE_DATE_EPOCH": "1700000000"})
+    times = {item.lstat().st_mtime for item in (image / "opt/agent-cni").rglob("*")}
+    assert times == {1700000000}
+    done = sh(SUITE, "install", "--root", image, env={"SOURCE_DATE_EPOCH": "today"}, check=False)
+    assert done.stderr == "agent-cni: SOURCE_DATE_EPOCH is no number of seconds: 'today'\n"
+    assert (image / "opt/agent-cni/bin/agent-cni").exists()
+    assert {item.name for item in (image / "opt").iterdir()} == {"agent-cni", "cni"}
+
+
+def test_uninstalling_leaves_what_was_there_before(image: Path):
+    before = files(image)
+    bake(image, *IMAGE)
+    sh("systemctl", "--root", image, "enable", "agent-cni.socket")
+    assert (image / "etc/systemd/system/sockets.target.wants/agent-cni.socket").is_symlink()
+    (image / "var/log/agent-cni").mkdir(parents=True)
+    sh(SUITE, "uninstall", "--root", image)
+    left = files(image) - before
+    assert {name for name in left if not (image / name).is_dir() or "agent-cni" in name} == set()
+    assert sh(SUITE, "uninstall", "--root", image).stdout == "nothing to be removed\n"
+
+
+def test_an_image_without_python_is_told_so(tmp_path: Path):
+    done = bake(tmp_path, check=False)
+    assert done.stderr.startswith(f"agent-cni: {tmp_path} has no {PYTHON}: install Python {VERSION} there")
+    assert files(tmp_path) == set()
+
+
+def test_a_link_out_of_the_image_is_not_followed(image: Path, tmp_path: Path):
+    (image / "etc").mkdir()
+    (image / "etc/cni").symlink_to(tmp_path / "outside")
+    assert "leads out of" in bake(image, *IMAGE, check=False).stderr
+    assert files(image / "etc") == {"cni"}
+
+
+def test_the_suite_stays_while_pods_need_it(host: Host, pod: Pod, tmp_path: Path):
+    host.add(CONF, pod)
+    install(tmp_path)
+    done = host.run(SUITE, "uninstall", *folders(tmp_path), check=False)
+    assert done.stderr.startswith("agent-cni: pods are attached here (1)")
+    assert (tmp_path / "bin/macvlan").exists()
+    host.delete_pod(CONF, pod)
+    host.run(SUITE, "uninstall", *folders(tmp_path), "--force")
+    assert not [item for item in tmp_path.rglob("*") if not item.is_dir()]
+    assert host.run("find", "/run/agent-cni", "/var/log/agent-cni", "-mindepth", 1, check=False).stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (
+            ("--conf", "nothing.conflist"),
+            "there is no conflist 'nothing.conflist'; there are: 10-bridge-vxlan.conflist",
+        ),
+        (("--root", "here"), "argument --root: 'here' is no absolute path"),
+        (("--prefx", "/x"), "unrecognized arguments: --prefx /x"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line(tmp_path: Path, option: tuple[str, str], said: str):
+    done = install(tmp_path, *option, check=False)
     assert done.returncode != 0
-    assert done.stderr.count("\n") == 1
+    assert said in done.stderr.splitlines()[-1]
+    assert files(tmp_path) == set()

@@ -32,7 +32,7 @@ LAYERS = (
     {"verbs", "refresh"},
     {"plugin"},
     {"main"},
-    {"agent"},
+    {"agent", "installation"},
     {"command"},
     {"plugins"},
 )
@@ -43,7 +43,7 @@ DOORS = {
     "pyroute2": {"cni/kernel/codec.py"},
     "subprocess": {"cni/kernel/process.py"},
     "fcntl": {"cni/kernel/files.py", "cni/agent/caller.py"},
-    "ctypes": {"cni/kernel/netns.py", "cni/kernel/nftables.py", "cni/kernel/process.py"},
+    "ctypes": {"cni/kernel/files.py", "cni/kernel/netns.py", "cni/kernel/nftables.py", "cni/kernel/process.py"},
     "jsonschema": {"cni/protocol/config.py", "cni/protocol/formats.py"},
     "referencing": {"cni/protocol/config.py"},
     "sqlite3": {"cni/state.py"},

@@ -14,13 +14,12 @@ from cni.command.files import judgement, plugins_of
 from cni.command.node import is_alive
 from cni.command.output import print_json
 from cni.errors import CniError, Drift
+from cni.installation.item import MARK
 from cni.kernel import netfilter, process
 from cni.kernel.netlink import Rtnl
 from cni.naming import is_host_end
 from cni.protocol.call import Call
 from cni.state import Record, Store, refuse_unwritable
-
-_STUB = "# installed by agent-cni"
 
 
 @dataclass(frozen=True)
@@ -53,17 +52,19 @@ def _programs(options: argparse.Namespace) -> Iterator[Finding]:
         if not process.find(name):
             yield Finding(f"{name} is not installed: nothing can be intercepted", "apt-get install iptables")
     if not importlib.util.find_spec("iptc"):
-        yield Finding("python-iptables is not installed: pods with legacy tables cannot be intercepted", "make install")
+        yield Finding(
+            "python-iptables is not installed: pods with legacy tables cannot be intercepted", "agent-cni install"
+        )
 
 
 def _executables(options: argparse.Namespace) -> Iterator[Finding]:
     for name in plugin.names():
         file = options.bin_dir / name
         if not file.exists():
-            yield Finding(f"{file} is missing", f"make install BIN_DIR={options.bin_dir}")
-        elif _STUB not in file.read_text(errors="replace")[:4096]:
+            yield Finding(f"{file} is missing", f"agent-cni install --bin-dir {options.bin_dir}")
+        elif MARK not in file.read_text(errors="replace")[:4096]:
             yield Finding(
-                f"{file} is somebody else's plugin", f"move it away, then make install BIN_DIR={options.bin_dir}"
+                f"{file} is somebody else's plugin", f"move it away, then agent-cni install --bin-dir {options.bin_dir}"
             )
         elif not os.access(file, os.X_OK):
             yield Finding(f"{file} cannot be executed", f"chmod 755 {file}")

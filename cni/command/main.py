@@ -6,6 +6,7 @@ Exit codes: 0 fine; 1 the answer is no (an invalid file, something found, missin
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,10 +18,12 @@ from cni.agent.pool import DEADLINE, MOST
 from cni.agent.serve import serve as answering
 from cni.command.doctor import doctor
 from cni.command.files import explain, validate
+from cni.command.install import install, uninstall
 from cni.command.ipam import ipam
 from cni.command.node import gc, refresh, show
 from cni.command.trace import trace
 from cni.errors import CniError
+from cni.installation.place import Place
 from cni.state import DEFAULT_FOLDER
 
 Run = Callable[[argparse.Namespace], int]
@@ -61,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     _answering(commands, trace).add_argument("container", help="a container's id, or its beginning")
     _doctor_options(_answering(commands, doctor))
     _agent_options(_command(commands, serve))
+    for function in (install, uninstall):
+        _place_options(_answering(commands, function))
+    _install_options(commands.choices["install"])
     return parser
 
 
@@ -87,6 +93,27 @@ def _agent_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--socket", type=Path, default=PATH, help="default %(default)s")
     command.add_argument("--workers", type=int, default=MOST, help="most processes at work, default %(default)s")
     command.add_argument("--deadline", type=int, default=DEADLINE, help="seconds a call may take, default %(default)s")
+
+
+def _place_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--root", type=_absolute, default=Place.root, help="where the node's / is, for an image")
+    command.add_argument("--prefix", type=_absolute, default=Place.prefix, help="default %(default)s")
+    command.add_argument("--bin-dir", type=_absolute, default=Place.bin_dir, help="default %(default)s")
+    command.add_argument("--conf-dir", type=_absolute, default=Place.conf_dir, help="default %(default)s")
+    command.add_argument("--force", action="store_true", help="over somebody else's files, or pods that run")
+
+
+def _install_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--conf", metavar="NAME", default="", help="activate one of this release's conflists")
+    command.add_argument("--systemd", action="store_true", help="the agent's units and drop-ins for networkd too")
+    command.add_argument("--python", type=_absolute, default=Place.python, help="the node's, default %(default)s")
+
+
+def _absolute(text: str) -> Path:
+    path = Path(os.path.normpath(text))
+    if not path.is_absolute():
+        raise argparse.ArgumentTypeError(f"{text!r} is no absolute path")
+    return path
 
 
 def _answering(commands: Any, function: Run) -> argparse.ArgumentParser:

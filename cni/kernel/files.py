@@ -16,6 +16,8 @@ from cni.errors import TryAgainLater
 PATIENCE = 30.0
 
 _STEP = 0.005
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 
 
 class LockFile:
@@ -66,6 +68,18 @@ def private_folder(path: Path) -> Path:
     if path.stat().st_mode & 0o077:
         path.chmod(0o700)
     return path
+
+
+def exchanged(new: Path, path: Path) -> None:
+    """Give a path to something new in one step (renameat2(2), RENAME_EXCHANGE); what was there gets the other name."""
+    if not path.exists():
+        new.rename(path)
+        return
+    import ctypes  # of no use to a call
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(path), _RENAME_EXCHANGE):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
 
 
 def _waited(attempt: Callable[[], bool], what: str, patience: float) -> None:

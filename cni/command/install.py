@@ -1,0 +1,91 @@
+"""Giving the suite to a node or to an image of one, and taking it away."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from cni.agent.listener import PATH, is_listened_on
+from cni.command.output import print_json
+from cni.errors import Conflict
+from cni.installation import suite, tree
+from cni.installation.item import Item
+from cni.installation.place import Place
+from cni.log import FOLDER
+from cni.state import DEFAULT_FOLDER, Store
+
+
+def install(options: argparse.Namespace) -> int:
+    """Give the plugins to this node, or to the image under --root. Repeating it changes nothing."""
+    place = _place(options)
+    place.refuse_without_python()
+    items = [*suite.executables(place), *(suite.units(place) if options.systemd else ())]
+    items += [suite.conflist(place, options.conf)] if options.conf else []  # last: it lets pods come
+    if not options.force:
+        suite.refuse_foreign(items)
+    changed = [str(place.now(place.prefix))] if tree.copy(place) else []
+    changed += [str(item.path) for item in items if item.put()]
+    if not tree.has_launcher():
+        print("agent-cni: without a launcher, for there was no C compiler: every call starts Python", file=sys.stderr)
+    _told(options, "installed", changed)
+    return 0
+
+
+def uninstall(options: argparse.Namespace) -> int:
+    """Take away everything an installation made, state and logs included. A conflist somebody changed stays."""
+    place = _place(options)
+    if not options.force:
+        _refuse_in_use(place)
+    conflists = list(suite.conflists(place))
+    items = [*conflists, *suite.executables(place), *suite.units(place)]
+    removed = [str(item.path) for item in items if item.take()]
+    removed += [str(path) for path in _remains(place) if _removed(path)]
+    _told(options, "removed", removed)
+    _tell_left(conflists)
+    return 0
+
+
+def _place(options: argparse.Namespace) -> Place:
+    given = {name: value for name, value in vars(options).items() if name in Place.__match_args__}
+    return Place(**given)
+
+
+def _refuse_in_use(place: Place) -> None:
+    """Raise Conflict where pods would be left without the plugins that must detach them."""
+    store = Store.reading(place.now(DEFAULT_FOLDER))
+    attached = len(store.records()) if store else 0
+    if attached:
+        raise Conflict(
+            f"pods are attached here ({attached}), and only the plugins can detach them: drain the node, or --force"
+        )
+    if is_listened_on(place.now(PATH)):
+        mend = "systemctl disable --now agent-cni.socket agent-cni.service"
+        raise Conflict(f"an agent listens on {place.now(PATH)}: {mend}, or --force")
+
+
+def _remains(place: Place) -> list[Path]:
+    """What is no single file, the copy that runs this at the end."""
+    target = place.now(place.prefix)
+    kept = [place.now(DEFAULT_FOLDER), place.now(FOLDER), suite.wanted_by(place)]
+    return [*kept, target] if tree.is_ours(target) else kept
+
+
+def _removed(path: Path) -> bool:
+    if path.is_symlink():
+        path.unlink()
+        return True
+    return tree.remove(path)
+
+
+def _tell_left(conflists: list[Item]) -> None:
+    for item in conflists:
+        if item.is_foreign:
+            print(f"agent-cni: {item.path} was changed and is left", file=sys.stderr)
+
+
+def _told(options: argparse.Namespace, done: str, paths: list[str]) -> None:
+    if options.json:
+        print_json({done: paths})
+        return
+    print("\n".join(f"{done} {path}" for path in paths) or f"nothing to be {done}")

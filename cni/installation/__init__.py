@@ -1,0 +1,1 @@
+"""What a node has of the suite, and how it gets it."""

@@ -1,0 +1,76 @@
+"""A file that is put down whole, and never over somebody else's."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+#: The line by which a file of ours is known, whatever release made it.
+MARK = "# installed by agent-cni"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file of an installation: ours if it holds these bytes, or the mark."""
+
+    path: Path
+    text: str
+    mode: int = 0o644
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the file is there as it should be."""
+        return self._present() == self.text and self.path.stat().st_mode & 0o7777 == self.mode
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether something is there that no installation of ours made."""
+        present = self._present()
+        return present is not None and present != self.text and MARK not in present
+
+    def put(self) -> bool:
+        """Bring it about in one rename; whether anything changed."""
+        if self.is_right:
+            return False
+        open_folder(self.path.parent)
+        try:
+            self._rename_from(self.path.parent.parent)  # runtimes read their folder again at every event in it
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            self._rename_from(self.path.parent)
+        return True
+
+    def take(self) -> bool:
+        """Remove it unless it is foreign; whether anything changed."""
+        if self._present() is None or self.is_foreign:
+            return False
+        self.path.unlink()
+        return True
+
+    def _present(self) -> str | None:
+        if not os.path.lexists(self.path):
+            return None
+        return self.path.read_text(errors="replace") if self.path.is_file() else ""
+
+    def _rename_from(self, folder: Path) -> None:
+        with NamedTemporaryFile("w", prefix=".agent-cni.", dir=folder, delete=False) as file:
+            file.write(self.text)
+        new = Path(file.name)
+        try:
+            new.chmod(self.mode)
+            new.rename(self.path)
+        except BaseException:
+            new.unlink()
+            raise
+
+
+def open_folder(folder: Path) -> None:
+    """Make a folder everybody may enter and its owner alone may change, with those above it, whatever the umask."""
+    if not folder.is_dir():
+        open_folder(folder.parent)
+        folder.mkdir()
+        folder.chmod(0o755)

@@ -1,0 +1,59 @@
+"""Everything a node has of the suite beside the copy itself: executables, units, and the conflist that activates it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cni import plugin
+from cni.errors import Conflict, InvalidConfig
+from cni.installation import tree
+from cni.installation.item import MARK, Item
+from cni.installation.place import Place
+
+_SYSTEMD = Path("/etc/systemd")
+_EXECUTABLE = """#!{interpreter}
+{mark}
+from cni.main import main
+
+raise SystemExit(main(__file__))
+"""
+
+
+def executables(place: Place) -> Iterator[Item]:
+    """The doors runtimes call: started by the launcher, or by Python where there is none."""
+    interpreter = place.prefix / tree.LAUNCHER if tree.has_launcher() else f"{place.prefix}/bin/python3 -I"
+    text = _EXECUTABLE.format(interpreter=interpreter, mark=MARK)
+    return (Item(place.now(place.bin_dir / name), text, 0o755) for name in plugin.names())
+
+
+def units(place: Place) -> Iterator[Item]:
+    """The node agent's units, and what keeps systemd-networkd and udev from what the plugins make."""
+    for name, source in tree.shared("systemd").items():
+        text = source.read_text().replace("@PREFIX@", str(place.prefix))
+        yield Item(place.now(_SYSTEMD / name), text)
+
+
+def conflist(place: Place, name: str) -> Item:
+    """One of conf.d, where the runtime reads it."""
+    known = tree.shared("conf.d")
+    if name not in known:
+        raise InvalidConfig(f"there is no conflist {name!r}; there are: {', '.join(known)}")
+    return Item(place.now(place.conf_dir / name), known[name].read_text())
+
+
+def conflists(place: Place) -> Iterator[Item]:
+    """All of conf.d, where the runtime would read them."""
+    return (conflist(place, name) for name in tree.shared("conf.d"))
+
+
+def refuse_foreign(items: list[Item]) -> None:
+    """Raise Conflict where one would replace somebody else's file."""
+    foreign = [str(item.path) for item in items if item.is_foreign]
+    if foreign:
+        raise Conflict(f"not agent-cni's, or changed since: {', '.join(foreign)}; --force replaces it")
+
+
+def wanted_by(place: Place) -> Path:
+    """The link by which systemd starts the agent's socket, where it was enabled."""
+    return place.now(_SYSTEMD) / "system/sockets.target.wants/agent-cni.socket"

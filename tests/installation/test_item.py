@@ -1,0 +1,59 @@
+"""Files that arrive whole, and never over somebody else's."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from cni.installation.item import MARK, Item
+
+
+def test_a_file_is_complete_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def rename(new: Path, path: Path) -> None:
+        seen.append((new.read_text(), new.stat().st_mode & 0o777, path.parent == new.parent, path.exists()))
+        real(new, path)
+
+    seen: list[tuple[str, int, bool, bool]] = []
+    real = Path.rename
+    monkeypatch.setattr(Path, "rename", rename)
+    assert Item(tmp_path / "net.d/a.conflist", "{}").put()
+    assert seen == [("{}", 0o644, False, False)]
+
+
+def test_a_folder_on_another_filesystem_gets_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def rename(new: Path, path: Path) -> None:
+        if new.parent != path.parent:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        real(new, path)
+
+    real = Path.rename
+    monkeypatch.setattr(Path, "rename", rename)
+    Item(tmp_path / "net.d/a.conflist", "{}").put()
+    assert [item.name for item in tmp_path.rglob("*")] == ["net.d", "a.conflist"]
+
+
+@pytest.mark.parametrize(
+    ("present", "foreign"), [("{}", False), (f"{MARK}, long ago", False), ("theirs", True), ("", True)]
+)
+def test_what_is_ours(tmp_path: Path, present: str, foreign: bool):
+    item = Item(tmp_path / "file", "{}")
+    assert (item.is_foreign, item.is_right, item.take()) == (False, False, False)
+    item.path.write_text(present)
+    assert item.is_foreign == foreign
+    assert item.take() != foreign
+    assert item.path.exists() == foreign
+
+
+def test_a_dangling_link_is_somebodys(tmp_path: Path):
+    item = Item(tmp_path / "file", "{}")
+    item.path.symlink_to("nowhere")
+    assert item.is_foreign
+
+
+def test_a_wrong_mode_is_put_right(tmp_path: Path):
+    item = Item(tmp_path / "file", "{}", 0o755)
+    assert (item.put(), item.put()) == (True, False)
+    item.path.chmod(0o600)
+    assert (item.put(), item.is_right) == (True, True)
