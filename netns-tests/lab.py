@@ -36,6 +36,10 @@ def nursery() -> Nursery:
     return Nursery(ROOT / ".venv/bin/python3")
 
 
+#: Where an installation finds what it needs without a network.
+OFFLINE = os.environ | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(ROOT / ".cache/wheels")}
+
+
 def sh(*argv: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program; its output is in the error when it fails."""
     done = subprocess.run(
@@ -44,6 +48,15 @@ def sh(*argv: object, check: bool = True, **options: Any) -> subprocess.Complete
     if check and done.returncode:
         raise AssertionError(f"{' '.join(map(str, argv))} -> {done.returncode}\n{done.stdout}{done.stderr}")
     return done
+
+
+def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Each file, link and folder with its mode and content."""
+    found = {}
+    for item in folder.rglob("*"):
+        content = bytes(item.readlink()) if item.is_symlink() else item.read_bytes() if item.is_file() else b""
+        found[str(item.relative_to(folder))] = (item.lstat().st_mode, content)
+    return found
 
 
 def eventually(seen: Callable[[], Any], seconds: float = 10) -> Any:

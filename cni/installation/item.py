@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+from cni.errors import InvalidEnvironment
+
 #: The line by which a file of ours is known, whatever release made it.
 MARK = "# installed by agent-cni"
 
@@ -62,6 +64,7 @@ class Item:
         new = Path(file.name)
         try:
             new.chmod(self.mode)
+            date(new)
             new.rename(self.path)
         except BaseException:
             new.unlink()
@@ -74,3 +77,12 @@ def open_folder(folder: Path) -> None:
         open_folder(folder.parent)
         folder.mkdir()
         folder.chmod(0o755)
+
+
+def date(*paths: Path) -> None:
+    """Give files the time SOURCE_DATE_EPOCH names, where it is set. Raises InvalidEnvironment where that is no time."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if epoch and not epoch.isdecimal():
+        raise InvalidEnvironment(f"SOURCE_DATE_EPOCH is no number of seconds: {epoch!r}")
+    for path in paths if epoch else ():
+        os.utime(path, (int(epoch), int(epoch)), follow_symlinks=False)

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-from cni.errors import Conflict, InvalidEnvironment, ToolFailed, Unavailable
-from cni.installation.item import open_folder
+from cni.errors import Conflict, ToolFailed, Unavailable
+from cni.installation.item import date, open_folder
 from cni.installation.place import PYTHON, VERSION, Place
 from cni.kernel import process
 from cni.kernel.files import exchanged
@@ -114,7 +114,7 @@ def _write(new: Path, place: Place) -> None:
     _put(new / "bin/agent-cni", _COMMAND.format(prefix=place.prefix).encode(), 0o755)
     (new / "bin/python3").symlink_to(place.python)
     _compile(new, place)
-    _date(new)
+    date(*new.rglob("*"), new)
 
 
 def _members(found: Distribution) -> Iterator[tuple[Path, Path]]:
@@ -186,11 +186,3 @@ def _compile(new: Path, place: Place) -> None:
         path.chmod(0o644)
     for path in new.rglob("__pycache__"):
         path.chmod(0o755)
-
-
-def _date(new: Path) -> None:
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if epoch and not epoch.isdecimal():
-        raise InvalidEnvironment(f"SOURCE_DATE_EPOCH is no number of seconds: {epoch!r}")
-    for path in (*new.rglob("*"), new) if epoch else ():
-        os.utime(path, (int(epoch), int(epoch)), follow_symlinks=False)
