@@ -19,7 +19,7 @@ SUITE = ROOT / ".venv/bin/agent-cni"
 CONF = {
     "cniVersion": "1.1.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0", "ipam": {"subnet": "10.1.0.0/24"},
 }  # fmt: skip
-IMAGE = ("--systemd", "--conf", "20-bridge.conflist")
+IMAGE = ("--systemd", "--link", "--conf", "20-bridge.conflist")
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,7 @@ def test_a_baked_image_refers_to_where_it_will_be(image: Path):
     unit = (image / "etc/systemd/system/agent-cni.service").read_text()
     assert "\nExecStart=/opt/agent-cni/bin/agent-cni serve\n" in unit
     assert {"network/10-agent-cni.link", "networkd.conf.d/50-agent-cni.conf"} < files(image / "etc/systemd")
+    assert (image / "usr/local/bin/agent-cni").read_text().endswith('\nexec /opt/agent-cni/bin/agent-cni "$@"\n')
     holds_it = [name for name, (_, content) in everything(image).items() if str(image).encode() in content]
     assert holds_it == []
 
@@ -192,6 +193,12 @@ def test_uninstalling_leaves_what_was_there_before(image: Path):
     left = files(image) - before
     assert {name for name in left if not (image / name).is_dir() or "agent-cni" in name} == set()
     assert sh(SUITE, "uninstall", "--root", image).stdout == "nothing to be removed\n"
+
+
+def test_a_command_of_another_prefix_is_left(image: Path):
+    bake(image, *IMAGE)
+    sh(SUITE, "uninstall", "--root", image, "--prefix", "/somewhere/else")
+    assert (image / "usr/local/bin/agent-cni").exists()
 
 
 def test_an_image_without_python_is_told_so(tmp_path: Path):

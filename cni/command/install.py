@@ -21,6 +21,7 @@ def install(options: argparse.Namespace) -> int:
     place = _place(options)
     place.refuse_without_python()
     items = [*suite.executables(place), *(suite.units(place) if options.systemd else ())]
+    items += [suite.command(place)] if options.link else []
     items += [suite.conflist(place, options.conf)] if options.conf else []  # last: it lets pods come
     if not options.force:
         suite.refuse_foreign(items)
@@ -38,7 +39,8 @@ def uninstall(options: argparse.Namespace) -> int:
     if not options.force:
         _refuse_in_use(place)
     conflists = list(suite.conflists(place))
-    items = [*conflists, *suite.executables(place), *suite.units(place)]
+    link = suite.command(place)
+    items = [*conflists, *suite.executables(place), *suite.units(place), *([link] if link.is_right else [])]
     removed = [str(item.path) for item in items if item.take()]
     removed += [str(path) for path in _remains(place) if _removed(path)]
     _told(options, "removed", removed)

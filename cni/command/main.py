@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from cni import __version__
 from cni.agent.listener import PATH
 from cni.agent.pool import DEADLINE, MOST
 from cni.agent.serve import serve as answering
+from cni.command.completion import SHELLS, completion
 from cni.command.doctor import doctor
 from cni.command.files import explain, validate
 from cni.command.install import install, uninstall
@@ -36,12 +38,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except CniError as error:
         where = f"{options.file}: " if "file" in options else ""
-        print(f"agent-cni: {where}{error.msg}{f' ({error.details})' if error.details else ''}", file=sys.stderr)
+        cause = f" ({error.details.splitlines()[0]})" if error.details else ""
+        _complain(options, f"{where}{error.msg}{cause}", error)
     except BrokenPipeError:
         sys.stderr.close()
     except OSError as error:
-        print(f"agent-cni: {error.filename}: {error.strerror}", file=sys.stderr)
+        _complain(options, f"{error.filename}: {error.strerror}", error)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        _complain(options, f"a bug, please report it: {type(error).__name__}: {error}", error)
     return 1
+
+
+def _complain(options: argparse.Namespace, line: str, error: Exception) -> None:
+    """One line; with --verbose all that is known of it, and where in the program it was."""
+    print(f"agent-cni: {line}", file=sys.stderr)
+    if not options.verbose:
+        return
+    notes = getattr(error, "__notes__", [])
+    for more in (*getattr(error, "details", "").splitlines(), *notes, *_way(error)):
+        print(f"  {more}", file=sys.stderr)
+
+
+def _way(error: Exception) -> list[str]:
+    steps = traceback.extract_tb(error.__traceback__)
+    kind = f"{type(error).__name__}, code {error.code}" if isinstance(error, CniError) else type(error).__name__
+    return [kind, *(f"{step.filename}:{step.lineno} in {step.name}" for step in steps)]
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -51,9 +74,9 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("agent-cni", description="Look after the agent-cni plugins of this node.")
-    parser.add_argument("--version", action="version", version=f"agent-cni {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    made = argparse.ArgumentParser("agent-cni", description="Look after the agent-cni plugins of this node.")
+    made.add_argument("--version", action="version", version=f"agent-cni {__version__}")
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
     for function in (validate, explain):
         _answering(commands, function).add_argument("file", type=Path, help="a .conf, .json or .conflist file")
     for function in (show, gc, refresh):
@@ -67,7 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     for function in (install, uninstall):
         _place_options(_answering(commands, function))
     _install_options(commands.choices["install"])
-    return parser
+    command = _command(commands, completion)
+    command.add_argument("shell", choices=SHELLS)
+    command.set_defaults(parser=made, commands=commands.choices)
+    return made
 
 
 def _of_state(command: argparse.ArgumentParser) -> None:
@@ -105,6 +131,7 @@ def _place_options(command: argparse.ArgumentParser) -> None:
 
 def _install_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--conf", metavar="NAME", default="", help="activate one of this release's conflists")
+    command.add_argument("--link", action="store_true", help=f"this command as {Place.command} too")
     command.add_argument("--systemd", action="store_true", help="the agent's units and drop-ins for networkd too")
     command.add_argument("--python", type=_absolute, default=Place.python, help="the node's, default %(default)s")
 
@@ -128,6 +155,7 @@ def _command(commands: Any, function: Run) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(
         function.__name__, help=summary, description=function.__doc__
     )
+    command.add_argument("-v", "--verbose", action="store_true", help="say all there is to an error")
     command.set_defaults(run=function)
     return command
 

@@ -22,6 +22,7 @@ class Place:
     prefix: Path = Path("/opt/agent-cni")
     bin_dir: Path = Path("/opt/cni/bin")
     conf_dir: Path = Path("/etc/cni/net.d")
+    command: Path = Path("/usr/local/bin/agent-cni")
     python: Path = PYTHON
 
     def now(self, path: Path) -> Path:

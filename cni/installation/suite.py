@@ -27,6 +27,12 @@ def executables(place: Place) -> Iterator[Item]:
     return (Item(place.now(place.bin_dir / name), text, 0o755) for name in plugin.names())
 
 
+def command(place: Place) -> Item:
+    """The operator's command, where a shell finds it."""
+    text = f'#!/bin/sh\n{MARK}\nexec {place.prefix}/bin/agent-cni "$@"\n'
+    return Item(place.now(place.command), text, 0o755)
+
+
 def units(place: Place) -> Iterator[Item]:
     """The node agent's units, and what keeps systemd-networkd and udev from what the plugins make."""
     for name, source in tree.shared("systemd").items():

@@ -109,6 +109,23 @@ def test_wrong_usage_is_exit_code_2(agent: Any, argv: list[str]):
     assert said.err.startswith("usage: agent-cni")
 
 
+def test_verbose_says_all_there_is(agent: Any, write: Any):
+    file = write("{")
+    plain, verbose = agent("validate", file), agent("validate", "-v", file)
+    assert plain.err.count("\n") == 1
+    assert verbose.err.startswith(plain.err)
+    assert "DecodingFailure, code 6" in verbose.err
+    assert "config.py:" in verbose.err
+
+
+def test_a_bug_is_one_line_and_where_it_was_only_if_asked(agent: Any, write: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("cni.command.files.plugins_of", lambda file: 1 / 0)
+    assert (
+        agent("validate", write("")).err == "agent-cni: a bug, please report it: ZeroDivisionError: division by zero\n"
+    )
+    assert "test_command.py:" in agent("validate", "-v", write("")).err
+
+
 def test_help_names_every_command(agent: Any):
     said = agent("--help")
     assert said.status == 0
