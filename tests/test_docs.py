@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+import shlex
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from cni import plugin
+from cni.command.files import _MADE, judgement
+from cni.command.main import _parser
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
@@ -34,6 +40,45 @@ def test_the_keys_of_a_plugin_are_those_of_its_schema(name: str):
 @pytest.mark.parametrize("name", KEYS.names())
 def test_every_key_has_a_meaning(name: str):
     assert re.findall(r"^\| `.*\|\s*(?:Required\.)?\s*\|$", KEYS.page(name), re.MULTILINE) == []
+
+
+def blocks(*kinds: str) -> list[tuple[str, str]]:
+    """The fenced blocks of all pages, and where each is."""
+    found = []
+    for page in PAGES:
+        for kind, text in re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            found += [(str(page.relative_to(ROOT)), text)] if kind in kinds else []
+    return found
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("json"))
+def test_configurations_in_the_docs_are_valid(page: str, text: str):
+    if text.lstrip().startswith("{"):
+        conf = {"cniVersion": "1.1.0", "name": "pods"} | json.loads(text)
+    else:
+        conf = json.loads(f"{{{text}}}") | {"cniVersion": "1.1.0", "name": "pods", "type": "custom-plugin"}
+    assert conf["type"] in plugin.names()
+    judged = judgement(conf | ({"prevResult": _MADE} if conf["type"] == "sidecar-redirect" else {}))
+    assert judged == {"ours": True, "faults": []}
+
+
+def commands() -> list[str]:
+    lines = [line.removeprefix("$ ") for _, text in blocks("sh", "console") for line in text.splitlines()]
+    return [line for line in lines if line.startswith("agent-cni ")]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_in_the_docs_are_understood(line: str):
+    words = [word for word in shlex.split(line, comments=True)[1:] if word != "..."]
+    assert _parser().parse_args(words)
+
+
+def test_the_words_of_an_error_are_looked_up_as_they_are_said():
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    said = re.findall(r"^\| `([^`]+)`", page, re.MULTILINE)
+    sources = " ".join(file.read_text() for file in (ROOT / "cni").rglob("*.py"))
+    runtimes_own = {'failed to find plugin "bridge-vxlan" in path', "cni plugin not initialized"}
+    assert [words for words in said if words not in sources] == sorted(runtimes_own, reverse=True)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
