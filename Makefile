@@ -6,7 +6,7 @@ CONF_DIR ?= /etc/cni/net.d
 PLACE     = --prefix $(PREFIX) --bin-dir $(BIN_DIR) --conf-dir $(CONF_DIR) $(if $(DESTDIR),--root $(DESTDIR)) $(if $(FORCE),--force)
 SOURCES  := $(shell find cni plugins conf.d launcher -type f -not -name '*.pyc') pyproject.toml constraints.txt $(wildcard tools/*)
 
-.PHONY: help demo demo-mesh test check image-test bench install uninstall clean
+.PHONY: help demo demo-mesh test check image-test kubelet-test bench install uninstall clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1\t/' | expand -t 12
@@ -32,6 +32,10 @@ check: .venv/ready     ## style and types
 
 image-test: .venv/ready ## bake a minimal Debian root twice, compare, and make a pod in it (part of test)
 	@tools/isolated .venv/bin/python3 -m pytest netns-tests/test_image.py
+
+kubelet-test: .venv/ready ## build a kubelet from the Go module proxy (ten minutes, once) and run a static pod with it
+	@tools/bootstrap --kubelet
+	@tools/isolated .venv/bin/python3 -m pytest netns-tests/test_kubelet.py
 
 bench: .venv/ready     ## our plugins against the reference's, paired in one run; PARTS=calls or traffic does one part
 	@tools/bootstrap --reference

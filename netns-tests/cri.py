@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import subprocess
 import tarfile
 from contextlib import suppress
@@ -64,8 +65,7 @@ class Containerd:
 
     def __init__(self, host: Host, folder: Path, *plugins: dict[str, Any]) -> None:
         self.host, self.folder, self.plugins = host, folder, plugins
-        self._cgroup = f"agent-cni-{host.name}"
-        self._made: list[str] = []
+        self.cgroup = f"agent-cni-{host.name}"
 
     def __enter__(self) -> Self:
         self._furnish()
@@ -86,15 +86,16 @@ class Containerd:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for sandbox in list(self._made):
+        for sandbox in self.sandboxes():
             with suppress(grpc.RpcError):
                 self.stop(sandbox)
                 self.remove(sandbox)
         self._channel.close()
         self._process.terminate()
         self._process.wait(30)
-        for left in Path("/sys/fs/cgroup").glob(f"*/{self._cgroup}"):
-            left.rmdir()
+        for left in Path("/sys/fs/cgroup").glob(f"*/{self.cgroup}"):
+            for folder, _, _ in os.walk(left, topdown=False):
+                Path(folder).rmdir()
 
     def said(self) -> str:
         """The daemon's own words."""
@@ -113,11 +114,10 @@ class Containerd:
             log_directory=str(self.folder / "pods"),
             port_mappings=[PROTOS.PortMapping(host_port=here, container_port=there) for here, there in ports],
             annotations=annotations,
-            linux=PROTOS.LinuxPodSandboxConfig(cgroup_parent=f"/{self._cgroup}"),
+            linux=PROTOS.LinuxPodSandboxConfig(cgroup_parent=f"/{self.cgroup}"),
         )
         made = self._runtime.RunPodSandbox(PROTOS.RunPodSandboxRequest(config=config)).pod_sandbox_id
-        self._made.append(made)
-        return self._seen(name, made)
+        return self.seen(name, made)
 
     def stop(self, sandbox: str) -> None:
         """Stop a sandbox; one that is stopped is stopped."""
@@ -126,10 +126,13 @@ class Containerd:
     def remove(self, sandbox: str) -> None:
         """Remove a sandbox; one that is gone is removed."""
         self._runtime.RemovePodSandbox(PROTOS.PodSandboxRequest(pod_sandbox_id=sandbox))
-        if sandbox in self._made:
-            self._made.remove(sandbox)
 
-    def _seen(self, name: str, sandbox: str) -> Sandbox:
+    def sandboxes(self) -> dict[str, str]:
+        """The sandboxes there are, stopped ones too: id and pod name."""
+        found = self._runtime.ListPodSandbox(PROTOS.Nothing()).items
+        return {item.id: item.metadata.name for item in found}
+
+    def seen(self, name: str, sandbox: str) -> Sandbox:
         answer = self._runtime.PodSandboxStatus(PROTOS.PodSandboxStatusRequest(pod_sandbox_id=sandbox, verbose=True))
         network = answer.status.network
         pid = json.loads(answer.info["info"])["pid"]
