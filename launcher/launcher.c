@@ -265,12 +265,16 @@ int main(int argc, char **argv)
     int streams = 0;
     for (int fd = 0; fd < 3; fd++)
         streams |= fcntl(fd, F_GETFD) < 0 ? 0 : 1 << fd;
-    if (argc < 2 || argc > 60 || !prefix_of(prefix, sizeof prefix)) {
+    if (argc < 2 || argc > 60) {
         fprintf(stderr, "agent-cni-launcher: runs the plugins of agent-cni; it is named in their first line\n");
         return 2;
     }
     if (streams & 1 << 1 && version_said())
         return 0;
+    if (!prefix_of(prefix, sizeof prefix)) {
+        fprintf(stderr, "agent-cni-launcher: /proc/self/exe: %s\n", strerror(errno));
+        return 127;
+    }
     int code = handed_over(streams, prefix, argv[1]);
     if (code >= 0)
         return code;

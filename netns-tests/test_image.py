@@ -91,6 +91,15 @@ def test_every_plugin_answers_version_in_it(host: Host, image: Path):
     assert [answer["cniVersion"] for answer in answers] == ["1.1.0"] * len(PLUGINS)
 
 
+def test_version_needs_nothing_mounted_and_the_rest_says_what_it_needs(image: Path):
+    def bare(verb: str) -> subprocess.CompletedProcess[str]:
+        env = {"CNI_COMMAND": verb}
+        return sh("chroot", image, "/opt/cni/bin/macvlan", env=env | {"PATH": "/usr/sbin:/usr/bin"}, check=False)
+
+    assert json.loads(bare("VERSION").stdout)["cniVersion"] == "1.1.0"
+    assert bare("ADD").stderr == "agent-cni-launcher: /proc/self/exe: No such file or directory\n"
+
+
 def test_a_pod_is_made_and_ended_in_it(host: Host, pod: Pod, image: Path):
     before = host.snapshot()
     result = call(host, image, "ADD", CONF, pod)
