@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import OFFLINE, ROOT, Host, Pod, environment, everything, sh
+from lab import AGENT_CNI, OFFLINE, ROOT, Host, Pod, environment, eventually, everything, sh
 
 SOURCES = ("cni", "plugins", "conf.d", "launcher", "tools", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
 PLUGINS = ["agent-ipam", "bridge-vxlan", "custom-plugin", "macvlan", "sidecar-redirect"]
@@ -112,6 +112,28 @@ def test_a_pod_is_made_and_ended_in_it(host: Host, pod: Pod, image: Path):
     after = host.snapshot()
     assert after["state"] == before["state"]
     assert pod.run("ip", "-o", "link").stdout.count("\n") == 1
+
+
+def test_an_agent_in_a_container_serves_the_node(host: Host, pod: Pod, image: Path):
+    """As deploy/daemonset.yaml runs it: changed root on the node's files, in mounts of its own. The caller has no Python."""
+    socket = "/run/agent-cni/container.sock"
+    serve = ("/opt/agent-cni/bin/agent-cni", "serve", "--socket", socket)
+    agent = subprocess.Popen([*host.prefix(), "sh", "-ec", IN_IMAGE, str(image), *serve])
+    assert eventually((host.folder / "container.sock").exists)
+    without_python = f'mount --bind /bin/false "$0/usr/bin/python3.11"; {IN_IMAGE}'
+    for verb in ("ADD", "DEL"):
+        env = environment(verb, pod) | {"AGENT_CNI_SOCKET": socket}
+        command = [*host.prefix(), "sh", "-ec", without_python, image, "/opt/cni/bin/bridge-vxlan"]
+        sh(*command, input=json.dumps(CONF), env=env)
+    agent.terminate()
+    assert agent.wait(10) == 0
+
+
+def test_an_installer_needs_no_capability(plain: Path, tmp_path: Path):
+    shutil.copytree(plain, tmp_path / "root", symlinks=True)
+    bare = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+    sh(*bare, AGENT_CNI, "install", "--root", tmp_path / "root", "--python", "/usr/bin/python3", "--link")
+    assert (tmp_path / "root/opt/cni/bin/macvlan").exists()
 
 
 def test_the_agents_socket_can_be_enabled_in_it(image: Path):

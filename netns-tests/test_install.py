@@ -96,6 +96,18 @@ def test_the_conflist_is_there_and_nothing_else_was_left_beside_it(place: Path):
     assert "bridge-vxlan: ok" in done.stdout
 
 
+def test_a_conflist_of_ones_own_is_judged_before_it_is_activated(tmp_path: Path):
+    file = tmp_path / "10-own.conflist"
+    wrong = {"cniVersion": "1.0.0", "name": "own", "plugins": [{"type": "macvlan", "mastr": "eth0"}]}
+    file.write_text(json.dumps(wrong))
+    said = install(tmp_path, "--conf", file, check=False).stderr
+    assert said.startswith(f"agent-cni: {file}: $.plugins[0]: $.mastr: unknown key")
+    assert not (tmp_path / "opt").exists()
+    file.write_text(json.dumps(wrong | {"plugins": [{"type": "macvlan", "master": "eth0"}]}))
+    install(tmp_path, "--conf", file)
+    assert (tmp_path / "etc/net.d/10-own.conflist").read_text() == file.read_text()
+
+
 def test_nothing_is_writable_by_others_and_there_is_bytecode_but_no_pip(place: Path):
     loose = [item for item in place.rglob("*") if not item.is_symlink() and item.stat().st_mode & 0o022]
     assert loose == []

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from cni.agent.listener import PATH, is_listened_on
+from cni.command.files import judgement, plugins_of
 from cni.command.output import print_json
-from cni.errors import Conflict
+from cni.errors import Conflict, InvalidConfig
 from cni.installation import suite, tree
 from cni.installation.item import Item
 from cni.installation.place import Place
@@ -20,6 +21,8 @@ def install(options: argparse.Namespace) -> int:
     """Give the plugins to this node, or to the image under --root. Repeating it changes nothing."""
     place = _place(options)
     place.refuse_without_python()
+    if "/" in options.conf:
+        _refuse_invalid(Path(options.conf))
     items = [*suite.executables(place), *(suite.units(place) if options.systemd else ())]
     items += [suite.command(place)] if options.link else []
     items += [suite.conflist(place, options.conf)] if options.conf else []  # last: it lets pods come
@@ -51,6 +54,12 @@ def uninstall(options: argparse.Namespace) -> int:
 def _place(options: argparse.Namespace) -> Place:
     given = {name: value for name, value in vars(options).items() if name in Place.__match_args__}
     return Place(**given)
+
+
+def _refuse_invalid(conf: Path) -> None:
+    faults = [f"{where}: {fault}" for where, plugin in plugins_of(conf) for fault in judgement(plugin)["faults"]]
+    if faults:
+        raise InvalidConfig(f"{conf}: {'; '.join(faults)}")
 
 
 def _refuse_in_use(place: Place) -> None:

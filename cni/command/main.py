@@ -130,7 +130,12 @@ def _place_options(command: argparse.ArgumentParser) -> None:
 
 
 def _install_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--conf", metavar="NAME", default="", help="activate one of this release's conflists")
+    command.add_argument(
+        "--conf",
+        metavar="NAME",
+        default="",
+        help="activate a conflist: one of this release's, or a file with a / in its path",
+    )
     command.add_argument("--link", action="store_true", help=f"this command as {Place.command} too")
     command.add_argument("--systemd", action="store_true", help="the agent's units and drop-ins for networkd too")
     command.add_argument("--python", type=_absolute, default=Place.python, help="the node's, default %(default)s")

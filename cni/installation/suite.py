@@ -41,7 +41,9 @@ def units(place: Place) -> Iterator[Item]:
 
 
 def conflist(place: Place, name: str) -> Item:
-    """One of conf.d, where the runtime reads it."""
+    """One of conf.d, or with a slash in its name a file of the operator's, where the runtime reads it."""
+    if "/" in name:
+        return Item(place.now(place.conf_dir / Path(name).name), Path(name).read_text())
     known = tree.shared("conf.d")
     if name not in known:
         raise InvalidConfig(f"there is no conflist {name!r}; there are: {', '.join(known)}")
