@@ -223,8 +223,9 @@ class Host(Namespace):
         return self.cni("CHECK", conf | {"prevResult": result}, pod, **options)
 
     def state(self) -> dict[str, list[Any]]:
-        """What the node remembers, as `agent-cni show --json` says it."""
-        return json.loads(self.run(AGENT_CNI, "show", "--json").stdout)
+        """The attachments and leases the node remembers, as `agent-cni show --json` says them."""
+        shown = json.loads(self.run(AGENT_CNI, "show", "--json").stdout)
+        return {area: shown[area] for area in ("attachments", "leases")}
 
     def snapshot(self) -> dict[str, Any]:
         """Everything a call could leave behind: links, addresses, routes, FDB, rules, records and leases.

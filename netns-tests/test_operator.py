@@ -44,6 +44,21 @@ def test_a_healthy_node_is_fine_and_tells_of_its_pods(host: Host, pod: Pod, tmp_
     assert found(host, tmp_path) == []
 
 
+def test_what_pods_are_on_and_what_holds_them_is_shown(host: Host, pod: Pod):
+    overlay = CONF | {"vxlan": {"id": 7, "remotes": ["192.0.2.9"], "mtu": 1400}}
+    host.add(overlay, pod)
+    shown = asked(host, "show")
+    assert shown["bridges"] == [{"bridge": "br0", "mtu": 1400, "gateways": ["10.1.0.1/24"], "pods": 1}]
+    assert shown["vteps"] == [
+        {"device": "vxlan7", "bridge": "br0", "vni": 7, "port": 4789, "local": "", "remotes": ["192.0.2.9"]}
+    ]
+    assert {item["kind"] for item in shown["rules"]} == {"masquerade", "policy", "guard", "interception"}
+    table = host.run(AGENT_CNI, "show").stdout
+    assert [item["rule"] in table for item in shown["rules"]] == [True] * len(shown["rules"])
+    host.delete_pod(overlay, pod)
+    assert asked(host, "show") == {area: [] for area in shown}
+
+
 @pytest.mark.parametrize(
     ("where", "harm", "said"),
     [

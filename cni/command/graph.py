@@ -60,7 +60,7 @@ def networks(records: Iterable[Record]) -> list[Network]:
     A plugin that is chained adds to a pod that another one attached.
     """
     found: dict[str, Network] = {}
-    read = [(record, list(_known(record))) for record in records]
+    read = [(record, list(known(record))) for record in records]
     for record, resources in read:
         for title in filter(None, map(_title, resources)):
             network = found.setdefault(title, Network(title))
@@ -90,7 +90,7 @@ def drawn(found: Sequence[Network], host: str) -> str:
     return "\n".join([head, f"<title>{escape(host)}</title>", *parts, "</svg>", ""])
 
 
-def _known(record: Record) -> Iterator[Resource]:
+def known(record: Record) -> Iterator[Resource]:
     """What this release knows of a record another one may have written."""
     for raw in record.resources:
         with suppress(KeyError, TypeError):

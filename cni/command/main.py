@@ -22,7 +22,8 @@ from cni.command.doctor import doctor
 from cni.command.files import explain, validate
 from cni.command.install import install, uninstall
 from cni.command.ipam import ipam
-from cni.command.node import gc, refresh, show
+from cni.command.node import gc, refresh
+from cni.command.show import show
 from cni.command.trace import trace
 from cni.errors import CniError
 from cni.installation.place import Place

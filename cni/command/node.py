@@ -1,41 +1,20 @@
-"""What this node's state says, and what brings it into order."""
+"""What brings this node's state into order."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from cni import plugin
-from cni.command.graph import drawn, networks
-from cni.command.output import print_json, print_table
+from cni.command.output import print_json
 from cni.errors import CniError
-from cni.naming import Attachment
 from cni.protocol.call import Call
 from cni.refresh import is_fed
 from cni.refresh import refresh as refreshed
 from cni.state import Record, Store
 from cni.verbs import sweep
-
-_ATTACHMENT = ("network", "container", "ifname", "plugin", "state", "addresses", "pod")
-
-
-def show(options: argparse.Namespace) -> int:
-    """Print attachments and leases, or draw them."""
-    store = Store.reading(options.data_dir)
-    if options.graph:
-        options.graph.write_text(drawn(networks(store.records() if store else []), os.uname().nodename))
-        return 0
-    attachments = [_shown(record) for record in store.records()] if store else []
-    leases = [_lease_shown(*row) for row in store.all_leases()] if store else []
-    if options.json:
-        print_json({"attachments": attachments, "leases": leases})
-        return 0
-    print_table("no attachments", _ATTACHMENT, attachments)
-    print_table("no leases", ("network", "address", "container", "ifname"), leases)
-    return 0
 
 
 def gc(options: argparse.Namespace) -> int:
@@ -87,18 +66,3 @@ def _collected(record: Record, call: Call) -> str:
     except CniError as error:
         return f"{record.attachment}: {error.msg}"
     return ""
-
-
-def _shown(record: Record) -> dict[str, Any]:
-    return {
-        **record.attachment._asdict(),
-        "plugin": record.plugin,
-        "state": ("attached" if is_alive(record) else "stale") if record.complete else "incomplete",
-        "addresses": [ip["address"] for ip in (record.result or {}).get("ips", [])],
-        "pod": record.pod,
-        "netns": record.netns,
-    }
-
-
-def _lease_shown(address: object, attachment: Attachment, holder: str) -> dict[str, Any]:
-    return {"address": str(address), **attachment._asdict(), "plugin": holder}

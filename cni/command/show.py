@@ -1,0 +1,127 @@
+"""What this node's state says: who is attached, on what, and by which rules."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from cni.command.graph import drawn, known, networks
+from cni.command.node import is_alive
+from cni.command.output import print_json, print_table
+from cni.naming import Attachment
+from cni.resources import (
+    AntiSpoof,
+    Bridge,
+    FloodList,
+    GatewayAddress,
+    Masquerade,
+    PodPolicy,
+    PodRules,
+    Resource,
+    VethPair,
+    VxlanLink,
+)
+from cni.state import Record, Store
+
+R = TypeVar("R", bound=Resource)
+Rows = list[dict[str, Any]]
+
+_KIND = {Masquerade: "masquerade", PodPolicy: "policy", AntiSpoof: "guard", PodRules: "interception"}
+_COLUMNS = {
+    "attachments": ("network", "container", "ifname", "plugin", "state", "addresses", "pod"),
+    "leases": ("network", "address", "container", "ifname"),
+    "bridges": ("bridge", "mtu", "gateways", "pods"),
+    "vteps": ("device", "bridge", "vni", "port", "local", "remotes"),
+    "rules": ("container", "ifname", "kind", "rule"),
+}
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print attachments, leases, bridges, VTEPs and rules, or draw them."""
+    store = Store.reading(options.data_dir)
+    records = store.records() if store else []
+    if options.graph:
+        options.graph.write_text(drawn(networks(records), os.uname().nodename))
+        return 0
+    shown = {area: table(records) for area, table in _TABLES.items()}
+    shown["leases"] = [_lease(*row) for row in store.all_leases()] if store else []
+    if options.json:
+        print_json(shown)
+        return 0
+    for area, columns in _COLUMNS.items():
+        print_table(f"no {area.replace('vteps', 'VTEPs')}", columns, shown[area])
+    return 0
+
+
+def _attachments(records: list[Record]) -> Rows:
+    return [
+        {
+            **record.attachment._asdict(),
+            "plugin": record.plugin,
+            "state": ("attached" if is_alive(record) else "stale") if record.complete else "incomplete",
+            "addresses": [ip["address"] for ip in (record.result or {}).get("ips", [])],
+            "pod": record.pod,
+            "netns": record.netns,
+        }
+        for record in records
+    ]
+
+
+def _lease(address: object, attachment: Attachment, holder: str) -> dict[str, Any]:
+    return {"address": str(address), **attachment._asdict(), "plugin": holder}
+
+
+def _bridges(records: list[Record]) -> Rows:
+    resources = _held(records)
+    return [
+        {
+            "bridge": bridge.name,
+            "mtu": bridge.mtu,
+            "gateways": [item.address for item in _of(GatewayAddress, resources) if item.link == bridge.name],
+            "pods": len([veth for veth in _of(VethPair, resources) if veth.bridge == bridge.name]),
+        }
+        for bridge in _of(Bridge, resources)
+    ]
+
+
+def _vteps(records: list[Record]) -> Rows:
+    resources = _held(records)
+    return [
+        {
+            "device": link.name,
+            "bridge": link.bridge,
+            "vni": link.vni,
+            "port": link.port,
+            "local": link.local,
+            "remotes": [vtep for flood in _of(FloodList, resources) if flood.link == link.name for vtep in flood.vteps],
+        }
+        for link in _of(VxlanLink, resources)
+    ]
+
+
+def _rules(records: list[Record]) -> Rows:
+    return [
+        {**record.attachment._asdict(), "kind": _KIND[type(resource)], "rule": resource.describe()}
+        for record in records
+        for resource in known(record)
+        if type(resource) in _KIND
+    ]
+
+
+def _held(records: list[Record]) -> list[Resource]:
+    """What the records hold, what several hold once."""
+    return list(dict.fromkeys(resource for record in records for resource in known(record)))
+
+
+def _of(kind: type[R], resources: list[Resource]) -> Iterator[R]:
+    return (resource for resource in resources if isinstance(resource, kind))
+
+
+_TABLES: dict[str, Callable[[list[Record]], Rows]] = {
+    "attachments": _attachments,
+    "bridges": _bridges,
+    "vteps": _vteps,
+    "rules": _rules,
+}
