@@ -57,6 +57,7 @@ def settled(lab: Lab, conf: dict) -> Iterator[Host]:
     host.add(conf, first)
     host.delete_pod(conf, first)
     before = host.snapshot()
+    assert before["rules"] == ""
     yield host
     assert host.snapshot() == before
 

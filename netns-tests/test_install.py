@@ -51,6 +51,12 @@ def bake(image: Path, *more: object, check: bool = True) -> subprocess.Completed
     return sh(SUITE, "install", "--root", image, *more, check=check)
 
 
+def uninstall(host: Host, place: Path, *more: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """On a host with logs of its own: the other tests' must stay."""
+    own_logs = 'mount -t tmpfs tmpfs /var/log && mkdir /var/log/agent-cni && exec "$0" "$@"'
+    return host.run("sh", "-c", own_logs, SUITE, "uninstall", *folders(place), *more, check=check)
+
+
 def files(folder: Path) -> set[str]:
     return {str(item.relative_to(folder)) for item in folder.rglob("*")}
 
@@ -152,12 +158,12 @@ def test_a_foreign_prefix_is_left_alone(tmp_path: Path):
     assert files(tmp_path) == {"opt", "opt/precious"}
 
 
-def test_a_changed_conflist_is_not_overwritten_and_stays(tmp_path: Path):
+def test_a_changed_conflist_is_not_overwritten_and_stays(host: Host, tmp_path: Path):
     install(tmp_path, "--conf", "20-bridge.conflist")
     file = tmp_path / "etc/net.d/20-bridge.conflist"
     file.write_text("{}")
     assert "changed since" in install(tmp_path, "--conf", "20-bridge.conflist", check=False).stderr
-    assert "is left" in sh(SUITE, "uninstall", *folders(tmp_path)).stderr
+    assert "is left" in uninstall(host, tmp_path, "--force").stderr
     assert files(tmp_path) == {"bin", "etc", "etc/net.d", "etc/net.d/20-bridge.conflist"}
 
 
@@ -229,13 +235,13 @@ def test_a_link_out_of_the_image_is_not_followed(image: Path, tmp_path: Path):
 def test_the_suite_stays_while_pods_need_it(host: Host, pod: Pod, tmp_path: Path):
     host.add(CONF, pod)
     install(tmp_path)
-    done = host.run(SUITE, "uninstall", *folders(tmp_path), check=False)
+    done = uninstall(host, tmp_path, check=False)
     assert done.stderr.startswith("agent-cni: pods are attached here (1)")
     assert (tmp_path / "bin/macvlan").exists()
     host.delete_pod(CONF, pod)
-    host.run(SUITE, "uninstall", *folders(tmp_path), "--force")
+    assert "removed /var/log/agent-cni" in uninstall(host, tmp_path, "--force").stdout
     assert not [item for item in tmp_path.rglob("*") if not item.is_dir()]
-    assert host.run("find", "/run/agent-cni", "/var/log/agent-cni", "-mindepth", 1, check=False).stdout == ""
+    assert list(host.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(
