@@ -25,6 +25,7 @@ SPARE, MOST = 2, min(16, max(4, 2 * len(os.sched_getaffinity(0))))
 #: Seconds a call may take before it is ended, and then before it is killed; runtimes give up after 120.
 DEADLINE, GRACE = 120, 60
 _IDLE_SECONDS, _TICK_MS = 30, 1000
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass
@@ -40,6 +41,11 @@ class _Member:
         """Let the worker end: now, or after the call it serves."""
         with suppress(OSError):
             self.line.shutdown(socket.SHUT_WR)
+
+
+def hold_back_stopping() -> None:
+    """Have SIGTERM and SIGINT wait for a pool that minds them, so that no socket is left by what came before it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
 
 
 class Pool:
@@ -61,8 +67,9 @@ class Pool:
         self._wake.setblocking(False)
         signal.set_wakeup_fd(self._wake.fileno())
         self._poll.register(self._awake, select.POLLIN)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOPPING:
             signal.signal(number, self._stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         gc.collect()
         gc.freeze()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cni import plugin
 from cni.agent.listener import listening, pass_on
-from cni.agent.pool import Pool
+from cni.agent.pool import Pool, hold_back_stopping
 from cni.protocol.config import validator
 
 
@@ -20,6 +20,7 @@ def serve(path: Path, most: int, deadline: int) -> None:
     os.umask(0o022)
     os.chdir("/")
     _warm()
+    hold_back_stopping()
     with listening(path) as listener:
         outdated = Pool(listener, most, deadline).run()
         if outdated:
