@@ -126,7 +126,7 @@ def test_installing_again_changes_nothing(tmp_path: Path):
     install(tmp_path, "--conf", "10-bridge-vxlan.conflist")
     before = everything(tmp_path)
     again = install(tmp_path, "--conf", "10-bridge-vxlan.conflist")
-    assert again.stdout == f"installed {tmp_path}/opt\n"
+    assert again.stdout == "nothing to be installed\n"
     assert everything(tmp_path) == before
     done = sh(tmp_path / "opt/bin/agent-cni", "install", *folders(tmp_path))
     assert done.stdout == "nothing to be installed\n"
@@ -219,10 +219,17 @@ def test_a_command_of_another_prefix_is_left(image: Path):
     assert (image / "usr/local/bin/agent-cni").exists()
 
 
+def test_a_folder_for_a_package_needs_no_python(tmp_path: Path):
+    bake(tmp_path, *IMAGE)
+    assert (tmp_path / "opt/cni/bin/macvlan").exists()
+
+
 def test_an_image_without_python_is_told_so(tmp_path: Path):
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/os-release").touch()
     done = bake(tmp_path, check=False)
     assert done.stderr.startswith(f"agent-cni: {tmp_path} has no {PYTHON}: install Python {VERSION} there")
-    assert files(tmp_path) == set()
+    assert files(tmp_path) == {"etc", "etc/os-release"}
 
 
 def test_a_link_out_of_the_image_is_not_followed(image: Path, tmp_path: Path):

@@ -45,7 +45,7 @@ def uninstall(options: argparse.Namespace) -> int:
     link = suite.command(place)
     items = [*conflists, *suite.executables(place), *suite.units(place), *([link] if link.is_right else [])]
     removed = [str(item.path) for item in items if item.take()]
-    removed += [str(path) for path in _remains(place) if _removed(path)]
+    removed += [str(path) for path in _remains(place) if tree.remove(path)]
     _told(options, "removed", removed)
     _tell_left(conflists)
     return 0
@@ -80,13 +80,6 @@ def _remains(place: Place) -> list[Path]:
     target = place.now(place.prefix)
     kept = [place.now(DEFAULT_FOLDER), place.now(FOLDER), suite.wanted_by(place)]
     return [*kept, target] if tree.is_ours(target) else kept
-
-
-def _removed(path: Path) -> bool:
-    if path.is_symlink():
-        path.unlink()
-        return True
-    return tree.remove(path)
 
 
 def _tell_left(conflists: list[Item]) -> None:

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
     except OSError as error:
-        _complain(options, f"{error.filename}: {error.strerror}", error)
+        _complain(options, f"{error.filename}: {error.strerror}" if error.filename else str(error), error)
     except KeyboardInterrupt:
         return 130
     except Exception as error:

@@ -33,7 +33,12 @@ class Place:
         return found
 
     def refuse_without_python(self) -> None:
-        """Raise Unavailable where the node lacks the interpreter, or its library, that the copy is made for."""
+        """Raise Unavailable where the node lacks the interpreter, or its library, that the copy is made for.
+
+        A root without an os-release(5) is no node but a folder where a package is put together.
+        """
+        if not (self._has(Path("/etc/os-release")) or self._has(Path("/usr/lib/os-release"))):
+            return
         library = self.python.parent.parent / f"lib/python{VERSION}"
         if not self._has(self.python):
             raise Unavailable(

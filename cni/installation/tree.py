@@ -61,10 +61,20 @@ def copy(place: Place) -> bool:
     remove(new)
     try:
         _write(new, place)
+        if _contents(new) == _contents(target):
+            return False
         exchanged(new, target)
     finally:
         remove(new)
     return True
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    """Every file and link below a folder, and what it holds."""
+    files = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    return {
+        path.relative_to(folder): bytes(path.readlink()) if path.is_symlink() else path.read_bytes() for path in files
+    }
 
 
 def refuse_foreign(target: Path) -> None:
@@ -79,7 +89,10 @@ def is_ours(target: Path) -> bool:
 
 
 def remove(target: Path) -> bool:
-    """Delete a folder, or all that is in it where it is a mount point; whether there was one."""
+    """Delete a link, or a folder, or all that is in it where it is a mount point; whether there was one."""
+    if target.is_symlink():
+        target.unlink()
+        return True
     if not target.is_dir():
         return False
     for item in target.iterdir():
