@@ -29,11 +29,14 @@ def serve(path: Path, most: int, deadline: int) -> None:
 
 
 def _warm() -> None:
-    """Import what any call may need, and read every schema."""
+    """Import what any call may need, read every schema, and keep what calls have in common."""
+    import cni.kernel.copies
     import cni.kernel.netlink
     import cni.log
     import cni.policy.folder
-    import cni.verbs  # noqa: F401
+    import cni.verbs
+
+    cni.kernel.copies.worthwhile = True
 
     for name in plugin.names():
         plugin.load(name)

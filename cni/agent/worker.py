@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cni.agent.caller import Caller
 from cni.agent.request import Refused, Request
-from cni.kernel import netns, nftables
+from cni.kernel import netns, nfnetlink, nftables
 from cni.main import main
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Worker:
                 return OUTDATED
             fit = self._converse(Caller(connection))
         nftables.let_go()
+        nfnetlink.let_go()
         gc.collect()
         self._line.send(IDLE)
         return 0 if fit else SPENT

@@ -1,4 +1,4 @@
-"""One rtnetlink socket: requests go out in one system call, acknowledgements and answers come in (netlink(7))."""
+"""One netlink socket: requests go out in one system call, acknowledgements and answers come in (netlink(7))."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from collections.abc import Iterator
 
 from cni.errors import KernelRefused
 
+#: What a socket speaks (netlink(7)).
+RTNETLINK, NETFILTER = socket.NETLINK_ROUTE, 12
+#: Flags of a request.
+REQUEST, ACK, REPLACE, EXCLUSIVE, CREATE, APPEND, DUMP = 0x01, 0x04, 0x100, 0x200, 0x400, 0x800, 0x300
+
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12
 _HEADER = struct.Struct("=IHHII")
+_FLAGS = 6
 _ERROR, _DONE = 2, 3
 _DUMP_INTR, _ACK_TLVS = 0x10, 0x200
 _ERROR_NUMBER, _ERROR_ATTRIBUTES, _ATTR_MSG = 16, 36, 1
@@ -24,8 +30,8 @@ class DumpInterrupted(Exception):
 class Channel:
     """A socket of the namespace this thread is in when it is opened."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    def __init__(self, protocol: int = RTNETLINK) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         self._socket.bind((0, 0))
         for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
@@ -35,15 +41,16 @@ class Channel:
         """Close the socket."""
         self._socket.close()
 
-    def ask(self, *requests: bytearray) -> list[bytes]:
+    def ask(self, *requests: bytes | bytearray) -> list[bytes]:
         """Send requests and return what answers them, each a whole message, once all are acknowledged.
 
-        The kernel takes them in order and goes on after one it refuses. Raises KernelRefused with its own words
-        for the first of those, and DumpInterrupted.
+        The kernel takes them in order and goes on after one it refuses; it may refuse those that ask for no
+        acknowledgement, which are a transaction's ends, and with them all. Raises KernelRefused with its own words
+        for the first it refused, and DumpInterrupted.
         """
-        first = self._sequence + 1
+        asked = range(self._sequence + 1, self._sequence + len(requests) + 1)
         self._socket.sendall(b"".join(map(self._numbered, requests)))
-        waiting = set(range(first, self._sequence + 1))
+        waiting = {number for number, request in zip(asked, requests, strict=True) if request[_FLAGS] & ACK}
         answers, refused, torn = [], [], False
         while waiting:
             for message in self._received():
@@ -51,8 +58,8 @@ class Channel:
                 torn |= bool(flags & _DUMP_INTR)
                 if kind not in (_ERROR, _DONE):
                     answers.append(message)
-                elif sequence in waiting:
-                    waiting.discard(sequence)
+                elif sequence in asked:
+                    waiting = waiting - {sequence} if sequence in waiting else set()
                     refused += [error] if (error := _error_in(message, kind, flags)) else []
         if refused:
             raise refused[0]
@@ -60,7 +67,7 @@ class Channel:
             raise DumpInterrupted
         return answers
 
-    def _numbered(self, request: bytearray) -> bytes:
+    def _numbered(self, request: bytes | bytearray) -> bytes:
         self._sequence += 1
         return bytes(request[:8]) + struct.pack("=I", self._sequence) + request[12:]
 

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from cni.kernel.channel import ACK, REQUEST
+
 
 def _bare_package(name: str) -> None:
     """Let a package's modules be imported without the package's own code."""
@@ -32,9 +34,6 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg  # noqa: E402
 LINK, ADDRESS, ROUTE, NEIGHBOUR, RULE, NSID = 16, 20, 24, 28, 32, 88
 NEW, DELETE, GET = 0, 1, 2
 
-#: Flags of a request (netlink(7)).
-REPLACE, EXCLUSIVE, CREATE, APPEND, DUMP = 0x100, 0x200, 0x400, 0x800, 0x300
-_REQUEST, _ACK = 0x01, 0x04
 _RTM_DST_LEN = 17
 
 # pyroute2 0.9.7 knows macvlan's attributes up to IFLA_MACVLAN_MACADDR_COUNT only (linux/if_link.h)
@@ -52,7 +51,7 @@ def encoded(subject: int, verb: int, how: int = 0, attributes: Attributes = (), 
     """
     message = _CLASSES[subject]()
     message.update(fields)
-    message["header"] = {"type": subject + verb, "flags": how | _REQUEST | _ACK}
+    message["header"] = {"type": subject + verb, "flags": how | REQUEST | ACK}
     message |= nested(attributes)
     message.encode()
     data: bytearray = message.data

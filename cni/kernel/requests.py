@@ -9,25 +9,8 @@ import ipaddress
 from functools import lru_cache
 from typing import Any
 
-from cni.kernel.codec import (
-    ADDRESS,
-    APPEND,
-    CREATE,
-    DELETE,
-    DUMP,
-    EXCLUSIVE,
-    GET,
-    LINK,
-    NEIGHBOUR,
-    NEW,
-    NSID,
-    REPLACE,
-    ROUTE,
-    RULE,
-    Attributes,
-    encoded,
-    nested,
-)
+from cni.kernel.channel import APPEND, CREATE, DUMP, EXCLUSIVE, REPLACE
+from cni.kernel.codec import ADDRESS, DELETE, GET, LINK, NEIGHBOUR, NEW, NSID, ROUTE, RULE, Attributes, encoded, nested
 from cni.kernel.messages import FAMILY
 from cni.kernel.view import MAIN_TABLE, IPInterface, KernelRoute, Vxlan
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from cni.kernel import netfilter, process
+from cni.kernel import copies, netfilter, process
 from cni.kernel.view import EVERYWHERE, SCOPE_HOST, KernelRoute, Link
 from cni.resources import chains
 from cni.resources.base import Resource
@@ -142,11 +142,11 @@ class PodRules(Resource):
     def ensure_together(self, step: Sequence[Resource], world: World) -> None:
         rules = [item for item in step if isinstance(item, PodRules)]
         with world.turn(f"rules of {self.netns}"), world.in_pod():
-            changes = [_change(item, item.text) for item in rules]
-            for item, change in zip(rules, changes, strict=True):
-                if change:
+            if copies.made(self.backend, {item.family: item.text for item in rules}):
+                for item in rules:
                     world.created(item)
-            process.together([partial(_apply, item, change) for item, change in zip(rules, changes, strict=True)])
+            else:
+                _ensure_each(rules, world)
 
     def differences(self, world: World) -> Iterator[str]:
         with world.in_pod():
@@ -160,7 +160,8 @@ class PodRules(Resource):
     def remove(self, world: World) -> None:
         if world.netns:
             with world.turn(f"rules of {self.netns}"), world.in_pod():
-                _apply(self, _change(self, ""))
+                if not copies.unmade(self.backend, self.family, self.text):
+                    _apply(self, _change(self, ""))
 
     def describe(self) -> str:
         count = sum(line.startswith("-A") for line in self.text.splitlines())
@@ -172,6 +173,14 @@ class PodRules(Resource):
 
     def details(self) -> Iterator[str]:
         yield from self.text.splitlines()
+
+
+def _ensure_each(rules: Sequence[PodRules], world: World) -> None:
+    changes = [_change(item, item.text) for item in rules]
+    for item, change in zip(rules, changes, strict=True):
+        if change:
+            world.created(item)
+    process.together([partial(_apply, item, change) for item, change in zip(rules, changes, strict=True)])
 
 
 def _change(rules: PodRules, wanted: str) -> str:

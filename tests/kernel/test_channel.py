@@ -12,7 +12,7 @@ from cni.kernel import channel
 from cni.kernel.channel import Channel, DumpInterrupted
 
 NEWLINK, ERROR, DONE = 16, 2, 3
-CAPPED, WITH_TEXT, INTERRUPTED = 0x100, 0x200, 0x10
+CAPPED, WITH_TEXT, INTERRUPTED, ACKNOWLEDGE = 0x100, 0x200, 0x10, 0x04
 
 
 def message(kind: int, sequence: int, body: bytes = b"", flags: int = 0) -> bytes:
@@ -51,20 +51,35 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeSocket:
 
 
 def request() -> bytearray:
-    return bytearray(message(18, 0))
+    return bytearray(message(18, 0, flags=ACKNOWLEDGE))
+
+
+def end() -> bytearray:
+    return bytearray(message(16, 0))
 
 
 def test_a_request_gets_a_number_and_its_answers(kernel: FakeSocket):
     kernel.answers = [message(NEWLINK, 1, b"one."), acknowledged(1)]
     assert [item[16:] for item in Channel().ask(request())] == [b"one."]
-    assert kernel.sent == [message(18, 1)]
+    assert kernel.sent == [message(18, 1, flags=ACKNOWLEDGE)]
 
 
 def test_several_requests_go_out_together_and_all_are_waited_for(kernel: FakeSocket):
     kernel.answers = [acknowledged(1) + message(NEWLINK, 2, b"two."), acknowledged(2)]
     assert len(Channel().ask(request(), request())) == 1
-    assert kernel.sent == [message(18, 1) + message(18, 2)]
+    assert kernel.sent == [message(18, 1, flags=ACKNOWLEDGE) + message(18, 2, flags=ACKNOWLEDGE)]
     assert kernel.answers == []
+
+
+def test_the_ends_of_a_transaction_are_not_waited_for(kernel: FakeSocket):
+    kernel.answers = [acknowledged(2)]
+    assert Channel().ask(end(), request(), end()) == []
+
+
+def test_a_refused_transaction_is_not_waited_for_at_all(kernel: FakeSocket):
+    kernel.answers = [acknowledged(1, 12)]
+    with pytest.raises(KernelRefused, match="Cannot allocate memory"):
+        Channel().ask(end(), request(), end())
 
 
 def test_a_dump_ends_with_done(kernel: FakeSocket):

@@ -1,0 +1,159 @@
+"""nf_tables as the kernel keeps it: read in one namespace, made again or taken away in another, all or nothing.
+
+So what iptables-nft made is copied without iptables. Numbers and shapes: linux/netfilter/nfnetlink.h and nf_tables.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+
+from cni.kernel.channel import ACK, APPEND, CREATE, DUMP, EXCLUSIVE, NETFILTER, REQUEST, Channel
+
+#: A rule's table and chain.
+Place = tuple[str, str]
+#: Requests that make the rules of one family.
+Copy = Sequence[bytes]
+
+_HEADER = struct.Struct("=IHHIIBB2s")  # nlmsghdr, nfgenmsg
+_NF_TABLES = 10
+_BEGIN, _END = 16, 17
+_FAMILY = {4: 2, 6: 10}
+
+_TABLE, _DELETE_TABLE, _CHAIN, _RULE, _GENERATION = 0, 2, 3, 6, 15
+_GET = 1  # added to what is made
+_MADE = {_TABLE: CREATE | EXCLUSIVE, _CHAIN: CREATE | EXCLUSIVE, _RULE: CREATE | APPEND}
+#: Attributes that say what a thing is; the others are handles, counters, and places among others.
+_NAMING = {
+    _TABLE: {1, 2, 6},  # name, flags, userdata
+    _CHAIN: {1, 3, 4, 5, 7, 12},  # table, name, hook, policy, type, userdata
+    _RULE: {1, 2, 4, 7},  # table, chain, expressions, userdata
+}
+_TABLE_NAME = _BATCH_GENERATION = _GENERATION_ID = _EXPRESSION_NAME = 1
+_RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS, _RULE_COMPAT = 1, 2, 4, 5
+_NESTED = 0x8000
+
+#: Whoever closes a socket waits until what was deleted is out of everybody's sight.
+_used: list[Channel] = []
+
+
+def copied(family: int, protocols: Iterable[tuple[Place, int]]) -> Copy:
+    """What one family (4 or 6) has in the namespace this thread is in.
+
+    `protocols` are the IP protocols the rules are for, 0 for all, in the order of the rules of each chain: iptables tells
+    them to the kernel, which does not tell them again. Raises ValueError where they are not of these rules.
+    """
+    left: dict[Place, list[int]] = {}
+    for place, protocol in protocols:
+        left.setdefault(place, []).append(protocol)
+    copy = [_again(family, message, left) for message in _there(_opened(), family)]
+    if any(left.values()):
+        raise ValueError(f"there are fewer rules than thought: {left}")
+    return copy
+
+
+def make(copy: Iterable[bytes]) -> None:
+    """Make what was copied in the namespace this thread is in. Raises KernelRefused, and then nothing was made.
+
+    It is refused where one of the tables is there already.
+    """
+    _opened().ask(_bracket(_BEGIN), *copy, _bracket(_END))
+
+
+def unmake(family: int, copy: Copy) -> bool:
+    """Take away what was copied, where a family has that and nothing else; whether that was so.
+
+    Raises KernelRefused or DumpInterrupted where somebody changes rules at the same moment; then nothing was taken away.
+    """
+    channel = _opened()
+    generation = dict(_attributes(channel.ask(_request(_GENERATION + _GET, 0, family))[0]))[_GENERATION_ID]
+    if [_content(message) for message in _there(channel, family)] != [_content(request) for request in copy]:
+        return False
+    names = [dict(_attributes(request))[_TABLE_NAME] for request in copy if _kind(request) == _TABLE]
+    deletions = (_request(_DELETE_TABLE, 0, family, _attribute(_TABLE_NAME, name)) for name in names)
+    channel.ask(_bracket(_BEGIN, _attribute(_BATCH_GENERATION, generation)), *deletions, _bracket(_END))
+    return True
+
+
+def let_go() -> None:
+    """Close the sockets, each of which holds its namespace."""
+    while _used:
+        _used.pop().close()
+
+
+def _opened() -> Channel:
+    _used.append(Channel(NETFILTER))
+    return _used[-1]
+
+
+def _there(channel: Channel, family: int) -> Iterator[bytes]:
+    """Tables, chains and rules, each in the order in which they were made."""
+    for kind in _MADE:
+        yield from channel.ask(_request(kind + _GET, DUMP, family))
+
+
+def _again(family: int, message: bytes, left: dict[Place, list[int]]) -> bytes:
+    kind, attributes = _kind(message), dict(_attributes(message))
+    body = b"".join(_attribute(name, value) for name, value in attributes.items() if name in _NAMING[kind])
+    if kind == _RULE:
+        place = _text(attributes[_RULE_TABLE]), _text(attributes[_RULE_CHAIN])
+        if not left.get(place):
+            raise ValueError(f"there are more rules than thought: {place}")
+        body += _compatibility(left[place].pop(0))
+    return _request(kind, _MADE[kind], family, body)
+
+
+def _compatibility(protocol: int) -> bytes:
+    """What a rule for one protocol tells the kernel's xtables extensions, which refuse to serve others."""
+    numbers = (_attribute(name, struct.pack(">I", value)) for name, value in ((1, protocol), (2, 0)))
+    return _attribute(_RULE_COMPAT | _NESTED, b"".join(numbers)) if protocol else b""
+
+
+def _content(message: bytes) -> tuple[int, list[tuple[int, object]]]:
+    """What a message says of a thing, without what changes by itself: a rule's packet counter."""
+    kind = _kind(message)
+    said = [item for item in _attributes(message) if item[0] in _NAMING[kind]]
+    if kind != _RULE:
+        return kind, [*said]
+    return kind, [(name, _uncounted(value) if name == _RULE_EXPRESSIONS else value) for name, value in said]
+
+
+def _uncounted(expressions: bytes) -> list[bytes]:
+    return [item for _, item in _attributes(expressions, 0) if not _is_counter(item)]
+
+
+def _is_counter(expression: bytes) -> bool:
+    return _text(dict(_attributes(expression, 0))[_EXPRESSION_NAME]) == "counter"
+
+
+def _request(kind: int, how: int, family: int, body: bytes = b"") -> bytes:
+    return _message(_NF_TABLES << 8 | kind, ACK | how, _FAMILY[family], 0, body)
+
+
+def _bracket(kind: int, body: bytes = b"") -> bytes:
+    """What begins or ends a transaction; the kernel does not acknowledge it."""
+    return _message(kind, 0, 0, _NF_TABLES, body)
+
+
+def _message(kind: int, how: int, family: int, resource: int, body: bytes) -> bytes:
+    length = _HEADER.size + len(body)
+    return _HEADER.pack(length, kind, REQUEST | how, 0, 0, family, 0, struct.pack(">H", resource)) + body
+
+
+def _kind(message: bytes) -> int:
+    return message[4]
+
+
+def _attributes(message: bytes, at: int = _HEADER.size) -> Iterator[tuple[int, bytes]]:
+    while at + 4 <= len(message):
+        length, name = struct.unpack_from("=HH", message, at)
+        yield name & ~_NESTED, bytes(message[at + 4 : at + length])
+        at += (length + 3) & ~3
+
+
+def _attribute(name: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), name) + value + bytes(-len(value) % 4)
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode()
