@@ -12,6 +12,7 @@ from cni.protocol.versions import ANSWER, LATEST, SUPPORTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from cni.verbs import Deliver
@@ -19,20 +20,22 @@ if TYPE_CHECKING:
 MAX_CONFIG_BYTES = 16 << 20
 
 
-def main(executable: str) -> int:
-    """Serve one CNI call of the plugin in the file `executable`; returns the exit code."""
+def main(executable: str, environ: "Mapping[str, str]" = os.environ) -> int:
+    """Serve the CNI call in `environ` by the plugin in the file `executable`; returns the exit code."""
     name = os.path.basename(executable)
     answered = _Stdout()
+    if "CNI_COMMAND" not in environ:
+        _introduce(name)
     try:
-        call = Call.read(os.environ)
+        call = Call.read(environ)
         if call.command == "VERSION":
             answered.write(ANSWER)
         else:
             _serve(name, call, answered)
     except CniError as error:
-        return _failed(answered, error, name)
+        return _failed(answered, error)
     except BaseException as error:
-        return _failed(answered, _foreseen(error), name)
+        return _failed(answered, _foreseen(error))
     return 0
 
 
@@ -110,15 +113,20 @@ def _deliver(stdout: _Stdout, text: str) -> None:
         _ignore_signals()
 
 
-def _failed(stdout: _Stdout, error: CniError, name: str) -> int:
-    import json
+def _introduce(name: str) -> None:
+    """Tell a person who starts a plugin by hand what it is."""
     import sys
+
+    if sys.stderr:
+        sys.stderr.write(f"{name} is a CNI plugin (versions {', '.join(SUPPORTED)}); see agent-cni --help\n")
+
+
+def _failed(stdout: _Stdout, error: CniError) -> int:
+    import json
 
     document = {"cniVersion": stdout.version, "code": error.code, "msg": error.msg}
     if error.details:
         document["details"] = error.details
-    if "CNI_COMMAND" not in os.environ:
-        sys.stderr.write(f"{name} is a CNI plugin (versions {', '.join(SUPPORTED)}); see agent-cni --help\n")
     if not stdout.broken:
         stdout.write(json.dumps(document) + "\n")
     return 1

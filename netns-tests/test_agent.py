@@ -33,6 +33,11 @@ class Agent:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [self.process.pid, *map(int, children.split())]
 
+    def private_kib(self) -> int:
+        """What its processes have each for itself."""
+        rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.processes()]
+        return sum(int(line.split()[1]) for text in rollups for line in text.splitlines() if "Private_Dirty" in line)
+
     def send(self, number: signal.Signals) -> None:
         """Signal every process of the agent."""
         for pid in self.processes():
@@ -112,6 +117,21 @@ def test_an_agent_serves_every_verb_without_starting_python(agent: Agent, pod: P
         sent = conf | {"prevResult": json.loads(done.stdout)}
         assert call(agent, verb, sent, pod).returncode == 0, verb
     assert agent.host.state() == {"attachments": [], "leases": []}
+
+
+def test_an_agent_keeps_nothing_of_the_calls_it_served(agent: Agent):
+    status = {"CNI_COMMAND": "STATUS", "CNI_PATH": str(BIN_DIR)}
+    conf = json.dumps({"cniVersion": "1.1.0", "name": "n", "type": "macvlan", "mode": "bridge"})
+
+    def ask(numbers: range) -> None:
+        for number in numbers:
+            env = status | {f"CALLER{number % 10}": f"{number}-" * 2000}
+            assert sh(*agent.host.prefix(), str(BIN_DIR / "macvlan"), input=conf, env=env, check=False).returncode == 0
+
+    ask(range(200))
+    before = agent.private_kib()
+    ask(range(200, 1200))
+    assert agent.private_kib() - before < 2000, "of 8 to 10 MB that went through it"
 
 
 def test_what_is_wrong_is_said_as_a_cold_run_says_it(agent: Agent, pod: Pod, conf: dict):

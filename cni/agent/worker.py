@@ -75,7 +75,7 @@ class Worker:
     def _called(self, caller: Caller, request: Request) -> tuple[int, bool]:
         try:
             with _in_place_of(request), caller.minded(self._seconds):
-                code = main(request.script)
+                code = main(request.script, request.environ)
         except KeyboardInterrupt:
             return 1, False
         return code, not caller.has_ended()
@@ -83,9 +83,10 @@ class Worker:
 
 @contextmanager
 def _in_place_of(request: Request) -> Iterator[None]:
-    """Have the caller's environment, streams and working folder, and the pod's namespace as the caller sees it."""
-    os.environ.clear()
-    os.environ.update(request.environ)
+    """Have the caller's streams and working folder, and the pod's namespace as the caller sees it.
+
+    Its environment is passed on instead: setenv(3) keeps every string it was ever given.
+    """
     own = [os.dup(number) for number in range(3)]
     _take_streams(request.fds)
     if "d" in request.fds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def gc(options: argparse.Namespace) -> int:
     """Remove every attachment whose network namespace is gone."""
     store = Store.reading(options.data_dir)
     stale = [record for record in store.records() if not is_alive(record)] if store else []
-    call = Call("DEL", path=tuple(options.cni_path.split(":")))
+    call = Call("DEL", path=tuple(options.cni_path.split(":")), environ=os.environ)
     failed = list(filter(None, (_collected(record, call) for record in stale)))
     removed = len(stale) - len(failed)
     _told(options, {"removed": removed, "failed": failed}, f"removed {removed} of {len(stale)} stale attachments")

@@ -185,7 +185,7 @@ class Delegate(Nothing):
 
     def _environ(self, command: str) -> dict[str, str]:
         return {
-            **os.environ,
+            **self.call.environ,
             "CNI_COMMAND": command, "CNI_CONTAINERID": self.call.container, "CNI_NETNS": self.call.netns,
             "CNI_IFNAME": self.call.ifname, "CNI_ARGS": self.call.args, "CNI_PATH": ":".join(self.call.path),
         }  # fmt: skip

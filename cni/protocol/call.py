@@ -35,7 +35,7 @@ class Call:
     """What the runtime asks: the verb, whom for, and where. It is not changed; see `having`.
 
     `args` is CNI_ARGS as it came; `path` are the folders delegates are searched in.
-    `own_netns_allowed` is libcni's CNI_NETNS_OVERRIDE.
+    `own_netns_allowed` is libcni's CNI_NETNS_OVERRIDE. `environ` is all of it, for whom the call is passed on to.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Call:
         args: str = "",
         path: tuple[str, ...] = (),
         own_netns_allowed: bool = False,
+        environ: "Mapping[str, str] | None" = None,
     ) -> None:
         self.command = command
         self.container = container
@@ -55,6 +56,7 @@ class Call:
         self.args = args
         self.path = path
         self.own_netns_allowed = own_netns_allowed
+        self.environ = environ or {}
 
     @classmethod
     def read(cls, environ: "Mapping[str, str]") -> "Call":
@@ -74,6 +76,7 @@ class Call:
             environ.get("CNI_ARGS", ""),
             tuple(folder for folder in environ.get("CNI_PATH", "").split(":") if folder),
             environ.get("CNI_NETNS_OVERRIDE", "").upper() in ("TRUE", "1"),
+            environ,
         )
 
     def having(self, **changes: str) -> "Call":

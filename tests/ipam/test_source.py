@@ -34,7 +34,8 @@ def bin_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def delegate(bin_folder: Path) -> Delegate:
     path = ("/nowhere", str(bin_folder))
-    return Delegate(CONF, Call("ADD", "c1", "/run/netns/c1", "eth0", "IP=10.0.0.2", path))
+    environ = {"CNI_COMMAND": "DEL", "CNI_IFNAME": "eth9", "LANG": "C", "LEASES": "/leases"}
+    return Delegate(CONF, Call("ADD", "c1", "/run/netns/c1", "eth0", "IP=10.0.0.2", path, environ=environ))
 
 
 class Answering:
@@ -71,7 +72,9 @@ def test_add_asks_the_delegate_after_the_record_is_written(
     assert delegate.reserve(store, record) == Result(ips=(IPConfig("10.0.0.2/24", "10.0.0.1"),))
     assert store.records() == [record]
     assert host_local.asked == [CONF]
-    assert {key: value for key, value in host_local.environ.items() if key.startswith("CNI_")} == {
+    assert host_local.environ == {
+        "LANG": "C",
+        "LEASES": "/leases",
         "CNI_COMMAND": "ADD",
         "CNI_CONTAINERID": "c1",
         "CNI_NETNS": "/run/netns/c1",
