@@ -21,8 +21,8 @@ test: .venv/ready      ## everything: style, types, tests/, and netns-tests/ wit
 	@$(MAKE) --no-print-directory check
 	@.venv/bin/python3 -m pytest tests
 	@rm -rf .cache/transcripts
-	@AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest --numprocesses 2 netns-tests
-	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 2 netns-tests
+	@AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest --numprocesses 4 netns-tests
+	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 4 netns-tests
 	@.venv/bin/python3 tools/same_answers.py
 
 check: .venv/ready     ## style and types
