@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from xml.sax.saxutils import escape
+from html import escape
 
 from cni.resources import (
     Bridge,

@@ -14,14 +14,17 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cni.errors import Conflict, ToolFailed, Unavailable
 from cni.installation.item import date, open_folder
 from cni.installation.place import PYTHON, VERSION, Place
 from cni.kernel import process
 from cni.kernel.files import exchanged
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 NAME = "agent-cni"
 LAUNCHER = Path("bin/agent-cni-launcher")
@@ -162,6 +165,8 @@ def _installed(name: str) -> Distribution | None:
 
 
 def _distribution(name: str) -> Distribution:
+    from importlib.metadata import PackageNotFoundError, distribution  # 2 MiB that the agent has no use for
+
     try:
         return distribution(name)
     except PackageNotFoundError:
