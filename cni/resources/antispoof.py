@@ -63,10 +63,6 @@ class AntiSpoof(NftRules):
         )
 
     def remove(self, world: World) -> None:
-        """Close the port first; then nothing passes while its guard goes."""
-        link = world.host.link(self.link)
-        if link:
-            world.host.set_link(link, state="down")
         chain = f"chain {TABLE} {self.link}"
         netfilter.nft(f"add table {TABLE}\nadd {chain}\nflush {chain}\ndelete {chain}\n")
 
