@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cni.errors import KernelRefused
-from cni.kernel import requests
+from cni.kernel import packing, requests
 from cni.kernel.channel import Channel, DumpInterrupted
 from cni.kernel.codec import NEIGHBOUR, NSID, ROUTE, RULE, decoded, is_default_route
 from cni.kernel.messages import address_of, link_of, route_of
@@ -73,7 +73,7 @@ class Rtnl:
         `peer` has ifname, address, mtu and net_ns_fd of the other end, which is down.
         """
         with _asking(f"create veth {name} with {peer['ifname']} in the pod"):
-            self._channel.ask(requests.veth(name, mac, mtu, bridge, peer))
+            self._channel.ask(packing.veth(name, mac, mtu, bridge, peer))
 
     def create_vxlan(self, name: str, mtu: int, vxlan: Vxlan) -> None:
         """Create a VXLAN device that learns where remote MACs are; it starts down."""
@@ -94,7 +94,7 @@ class Rtnl:
     def set_link(self, link: Link, *, up: bool = False, **settings: Any) -> None:
         """Set a link up, and change its mtu, master or address."""
         with _asking(f"set {_spelled(settings | ({'state': 'up'} if up else {}))} on {link.name}"):
-            self._channel.ask(requests.link_change(link.index, up, settings))
+            self._channel.ask(packing.link_change(link.index, up, settings))
 
     def set_promiscuous(self, link: Link) -> None:
         """Make a link promiscuous."""
@@ -121,7 +121,8 @@ class Rtnl:
     def add_address(self, link: Link, interface: IPInterface, nodad: bool = False, deprecated: bool = False) -> None:
         """Add an address; `nodad` makes an IPv6 address usable at once, `deprecated` only for who asks for it."""
         with _asking(f"add {interface} to {link.name}"):
-            self._channel.ask(requests.new_address(link.index, interface, nodad, deprecated))
+            spelled = requests.deprecated_address if deprecated else packing.new_address
+            self._channel.ask(spelled(link.index, interface, nodad))
 
     def delete_address(self, link: Link, interface: IPInterface) -> None:
         """Remove an address; one that is gone already is removed."""

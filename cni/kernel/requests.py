@@ -51,13 +51,6 @@ def bridge_filter(index: int) -> bytearray:
     return encoded(LINK, NEW, 0, [info], index=index)
 
 
-def veth(name: str, mac: str, mtu: int, bridge: int, peer: dict[str, Any]) -> bytearray:
-    """A new pair: its own end up and, unless `bridge` is 0, a port; the other as `peer` says, down."""
-    other = nested(_named("IFLA", peer))
-    own = [("IFLA_ADDRESS", mac), ("IFLA_MASTER", bridge or None)]
-    return _new_link("veth", name, mtu, [("VETH_INFO_PEER", other)], own, flags=_IFF_UP, change=_IFF_UP)
-
-
 def vxlan(name: str, mtu: int, settings: Vxlan) -> bytearray:
     """A new VXLAN device, down."""
     local = "IFLA_VXLAN_LOCAL6" if ":" in settings.local else "IFLA_VXLAN_LOCAL"
@@ -71,12 +64,6 @@ def vxlan(name: str, mtu: int, settings: Vxlan) -> bytearray:
 def macvlan(name: str, mtu: int, placed: dict[str, Any], settings: dict[str, Any]) -> bytearray:
     """A new macvlan, down; `placed` has its link, link_netnsid (None: of this namespace) and address."""
     return _new_link("macvlan", name, mtu, _named("IFLA", settings), _named("IFLA", placed))
-
-
-def link_change(index: int, up: bool, settings: dict[str, Any]) -> bytearray:
-    """A link set up, and its mtu, master or address changed."""
-    flags = {"flags": _IFF_UP, "change": _IFF_UP} if up else {}
-    return encoded(LINK, NEW, 0, _named("IFLA", settings), index=index, **flags)
 
 
 def promiscuous(index: int) -> bytearray:
@@ -123,10 +110,10 @@ def addresses(index: int) -> bytearray:
     return encoded(ADDRESS, GET, DUMP, index=index)
 
 
-def new_address(index: int, interface: IPInterface, nodad: bool, deprecated: bool = False) -> bytearray:
-    """A new address; `nodad` makes an IPv6 one usable at once, `deprecated` only for who asks for it."""
+def deprecated_address(index: int, interface: IPInterface, nodad: bool) -> bytearray:
+    """A new address that serves only who asks for it; `nodad` makes an IPv6 one usable at once."""
     wanted = _address(index, interface, _IFA_F_NODAD if nodad else None)
-    wanted["attributes"] += [("IFA_CACHEINFO", _DEPRECATED)] if deprecated else []
+    wanted["attributes"] += [("IFA_CACHEINFO", _DEPRECATED)]
     return encoded(ADDRESS, NEW, CREATE | EXCLUSIVE, **wanted)
 
 

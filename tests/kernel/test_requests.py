@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from cni.kernel import codec, requests
+from cni.kernel import codec, packing, requests
 from cni.kernel.view import KernelRoute, Vxlan
 
 PEER = {"ifname": "eth0", "address": "0a:58:0a:00:00:02", "mtu": 1400, "net_ns_fd": 9}
 
 
-def read(data: bytearray) -> tuple[int, int, Any]:
+def read(data: bytes | bytearray) -> tuple[int, int, Any]:
     kind = int.from_bytes(data[4:6], "little")
     message = codec.decoded(kind & ~3, bytes(data))
     return kind, int.from_bytes(data[6:8], "little"), message
@@ -24,7 +24,7 @@ def attributes(message: Any) -> dict[str, Any]:
 
 
 def test_a_veth_is_born_up_on_its_bridge_with_its_peer_elsewhere():
-    kind, how, message = read(requests.veth("veth1", "0e:00:00:00:00:01", 1400, 7, PEER))
+    kind, how, message = read(packing.veth("veth1", "0e:00:00:00:00:01", 1400, 7, PEER))
     assert (kind, how) == (16, 0x605)
     assert (message["flags"], message["change"]) == (1, 1)
     found = attributes(message)
@@ -34,7 +34,7 @@ def test_a_veth_is_born_up_on_its_bridge_with_its_peer_elsewhere():
 
 
 def test_a_veth_without_a_bridge_names_no_master():
-    assert "MASTER" not in attributes(read(requests.veth("veth1", "0e:00:00:00:00:01", 1400, 0, PEER))[2])
+    assert "MASTER" not in attributes(read(packing.veth("veth1", "0e:00:00:00:00:01", 1400, 0, PEER))[2])
 
 
 @pytest.mark.parametrize(("local", "name"), [("192.0.2.1", "LOCAL"), ("fd00::1", "LOCAL6")])
@@ -53,7 +53,7 @@ def test_what_is_not_said_is_left_to_the_kernel():
 
 @pytest.mark.parametrize(("text", "nodad", "family"), [("10.0.0.2/16", False, 2), ("fd00::2/64", True, 10)])
 def test_an_address(text: str, nodad: bool, family: int):
-    kind, how, message = read(requests.new_address(3, ip_interface(text), nodad))
+    kind, how, message = read(packing.new_address(3, ip_interface(text), nodad))
     assert (kind, how, message["family"], message["index"]) == (20, 0x605, family, 3)
     found = attributes(message)
     assert f"{found['LOCAL']}/{message['prefixlen']}" == f"{found['ADDRESS']}/{message['prefixlen']}" == text
