@@ -113,7 +113,10 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing; one writer at a time, readers never wait. A signal waits until it is over."""
+        """All or nothing; one writer at a time, readers never wait. A signal waits until it is over; one inside is part of it."""
+        if self._db.in_transaction:
+            yield
+            return
         with uninterrupted(), _busy(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:

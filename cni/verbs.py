@@ -65,10 +65,11 @@ def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
         host = survey(node, config, call)
         record = Record(node.attachment, plugin.name, call.netns, call.pod, conf)
         try:
-            lease = config.ipam.reserve(node.store, record)
-            plan = plugin.plan(config, node.attachment, lease, host)
-            record = record.having(resources=tuple(map(encode, plan.resources)))
-            node.write(record)
+            with config.ipam.recording(node.store):
+                lease = config.ipam.reserve(node.store, record)
+                plan = plugin.plan(config, node.attachment, lease, host)
+                record = record.having(resources=tuple(map(encode, plan.resources)))
+                node.write(record)
             engine.apply(plan.resources, node.world)
             result = engine.observed(plan.result, node.world)
             node.write(record.having(complete=True, result=result.render()))

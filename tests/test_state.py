@@ -268,3 +268,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match=rf"^the state folder {tmp_path}/file/state cannot be made: "):
         Store.open(tmp_path / "file" / "state")
+
+
+def test_a_transaction_inside_another_is_part_of_it(store: Store, record: Record):
+    def inner_ends_outer_fails() -> None:
+        with store.transaction():
+            with store.transaction():
+                store.put(record)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        inner_ends_outer_fails()
+    assert store.records() == []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,11 +37,12 @@ from cni.state import Record, Store
 
 
 class Source(Protocol):
-    """`reserve` writes the record before anything else and gives the addresses; `release` tells who
-    gave them, before the record is forgotten; `differences` names lost ones; `refuse_when_exhausted`
+    """`reserve` writes the record before anything else and gives the addresses, `recording` is what an ADD does that and
+    keeps its plan in; `release` tells who gave them, before the record is forgotten; `differences` names lost ones; `refuse_when_exhausted`
     serves STATUS; `sweep` serves GC; `preview` shows what an ADD on an empty node would get.
     """
 
+    def recording(self, store: Store) -> AbstractContextManager[None]: ...
     def reserve(self, store: Store, record: Record) -> Result: ...
     def release(self) -> None: ...
     def preview(self) -> Result: ...
@@ -52,6 +54,10 @@ class Source(Protocol):
 @dataclass(frozen=True)
 class Nothing:
     """A layer 2 attachment."""
+
+    def recording(self, store: Store) -> AbstractContextManager[None]:
+        """One transaction: the record is written when all of it is known."""
+        return store.transaction()
 
     def reserve(self, store: Store, record: Record) -> Result:
         """Write the record; there are no addresses."""
@@ -117,6 +123,10 @@ class Delegate(Nothing):
 
     conf: Config
     call: Call
+
+    def recording(self, store: Store) -> AbstractContextManager[None]:
+        """No transaction waits for a foreign plugin; the record without a plan is there before it is asked."""
+        return nullcontext()
 
     def reserve(self, store: Store, record: Record) -> Result:
         """Write the record, so that a DEL reaches the delegate whatever happens; then ask it.
