@@ -79,9 +79,13 @@ class VethPair(Resource):
     isolated: bool
 
     def ensure(self, world: World) -> None:
-        self.remove(world)  # only a lost record can leave one: its name is ours alone
-        bridge = required(world.host.known(self.bridge), self.bridge) if self.bridge else None
-        self._create(world, bridge.index if bridge else 0)
+        bridge = required(world.host.known(self.bridge), self.bridge).index if self.bridge else 0
+        try:
+            self._create(world, bridge)
+        except KernelRefused as error:
+            if error.errno != errno.EEXIST:
+                raise
+            self._create_instead(world, bridge)
         world.created(self)
         if self.hairpin or self.isolated:
             link = required(world.host.link(self.host), self.host)
@@ -120,10 +124,15 @@ class VethPair(Resource):
     def _create(self, world: World, bridge: int) -> None:
         assert world.netns is not None
         peer = {"ifname": self.pod, "address": self.pod_mac, "mtu": self.mtu, "net_ns_fd": world.netns.fd}
+        world.host.create_veth(self.host, self.host_mac, self.mtu, bridge, peer)
+
+    def _create_instead(self, world: World, bridge: int) -> None:
+        """Only a lost record can leave the host's end, whose name is ours alone; the pod's may be anybody's."""
+        self.remove(world)
         try:
-            world.host.create_veth(self.host, self.host_mac, self.mtu, bridge, peer)
+            self._create(world, bridge)
         except KernelRefused as error:
-            if error.errno == errno.EEXIST and world.pod.link(self.pod):
+            if error.errno == errno.EEXIST and world.netns and world.pod.link(self.pod):
                 raise Conflict(f"{self.pod} exists already in {world.netns.path}; it is left as it is") from None
             raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +64,8 @@ class FakeRtnl:
 
     def create_veth(self, name: str, mac: str, mtu: int, bridge: int, peer: dict[str, Any]) -> None:
         self._ask(f"create_veth {name} {mac} {mtu} {bridge} {peer['ifname']} {peer['address']} {peer['mtu']}")
+        if name in self.all:
+            raise KernelRefused(name, errno.EEXIST)
         self.add(name, "veth", mac=mac, mtu=mtu, bridge=bridge)
 
     def create_vxlan(self, name: str, mtu: int, vxlan: Vxlan) -> None:
