@@ -194,17 +194,17 @@ def _interface(raw: Json) -> Interface:
 
 
 def _rendered(item: Interface, version: str) -> Json:
-    raw = _without_empty(asdict(item))
+    raw = _without_empty(vars(item))
     return raw if at_least(version, "1.1.0") else _without(raw, "mtu")
 
 
 def _ip(item: IPConfig, version: str) -> Json:
     raw: Json = {} if at_least(version, "1.0.0") else {"version": str(item.family)}
-    return raw | _without_empty(asdict(item))
+    return raw | _without_empty(vars(item))
 
 
 def _route(item: Route, version: str) -> Json:
-    raw = _without_empty(asdict(item))
+    raw = _without_empty(vars(item))
     return raw if at_least(version, "1.1.0") else {key: raw[key] for key in ("dst", "gw") if key in raw}
 
 

@@ -95,7 +95,7 @@ def test_a_program_that_does_not_end_is_tried_again_later():
     ],
 )
 def test_a_setting_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, path: str):
-    monkeypatch.setattr(sysctl, "_ROOT", tmp_path)
+    monkeypatch.setattr(sysctl, "_ROOT", str(tmp_path))
     assert sysctl.read(key) is None
     (tmp_path / path).parent.mkdir(parents=True)
     (tmp_path / path).write_text("0\n")
