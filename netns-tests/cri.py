@@ -17,6 +17,7 @@ from typing import Any, Self
 import grpc
 from lab import BIN_DIR, REFERENCE_DIR, ROOT, Host, Namespace, eventually, sh
 
+CRICTL = ROOT / ".cache/bin/crictl"
 BUSYBOX = ROOT / ".cache/busybox/bin/busybox"
 IMAGE = "docker.io/agent-cni/pause:1"
 #: Debian's containerd knows the specification up to 1.0.0, and newer ones take the newest they know.
@@ -126,6 +127,10 @@ class Containerd:
     def remove(self, sandbox: str) -> None:
         """Remove a sandbox; one that is gone is removed."""
         self._runtime.RemovePodSandbox(PROTOS.PodSandboxRequest(pod_sandbox_id=sandbox))
+
+    def crictl(self, *words: object) -> str:
+        """What an operator's crictl prints."""
+        return sh(CRICTL, "--runtime-endpoint", f"unix://{self.folder}/sock", *words).stdout.strip()
 
     def sandboxes(self) -> dict[str, str]:
         """The sandboxes there are, stopped ones too: id and pod name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,22 @@ def test_a_pods_life(lab: Lab, tmp_path: Path, chain: list[dict[str, Any]]):
 def shown(host: Host) -> list[list[str]]:
     """The addresses of each attachment `agent-cni show` knows."""
     return [item["addresses"] for item in host.state()["attachments"]]
+
+
+def test_an_operators_crictl_sees_what_kubelet_sees(lab: Lab, tmp_path: Path):
+    site = lab.site()
+    spec = {"metadata": {"name": "web", "uid": "u1", "namespace": "shop"}, "log_directory": str(tmp_path / "pods")}
+    with Containerd(site.host, tmp_path, BRIDGE) as containerd:
+        file = tmp_path / "pod.json"
+        file.write_text(json.dumps(spec | {"linux": {"cgroup_parent": f"/{containerd.cgroup}"}}))
+        pod = containerd.crictl("runp", file)
+        network = json.loads(containerd.crictl("inspectp", pod))["status"]["network"]
+        assert [[network["ip"], network["additionalIps"][0]["ip"]]] == [
+            [text.split("/")[0] for text in item] for item in shown(site.host)
+        ]
+        containerd.crictl("stopp", pod)
+        containerd.crictl("rmp", pod)
+        assert shown(site.host) == []
 
 
 def test_a_host_port_leads_to_the_pod(lab: Lab, tmp_path: Path):
