@@ -117,8 +117,11 @@ def _introduce(name: str) -> None:
     """Tell a person who starts a plugin by hand what it is."""
     import sys
 
-    if sys.stderr:
-        sys.stderr.write(f"{name} is a CNI plugin (versions {', '.join(SUPPORTED)}); see agent-cni --help\n")
+    try:
+        if sys.stderr:
+            sys.stderr.write(f"{name} is a CNI plugin (versions {', '.join(SUPPORTED)}); see agent-cni --help\n")
+    except OSError:
+        return  # nobody reads it; the answer on stdout matters
 
 
 def _failed(stdout: _Stdout, error: CniError) -> int:
