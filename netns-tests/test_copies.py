@@ -110,9 +110,47 @@ def test_a_refused_transaction_makes_nothing():
     with netns.fresh():
         sh("iptables-nft", "-t", "nat", "-A", "OUTPUT", "-j", "RETURN")
         there = nfnetlink.copied(4, [(("nat", "OUTPUT"), 0)])
+    with netns.fresh():
         with pytest.raises(KernelRefused, match="File exists"):
-            nfnetlink.make(there)
-        assert rules().count("-A OUTPUT -j RETURN") == 1
+            nfnetlink.make({4: [*there, *there]})
+        assert rules() == []
+
+
+@pytest.mark.parametrize("count", [150, 1000])
+def test_rules_of_any_number_are_one_transaction(count: int):
+    ports = tuple(range(1000, 1000 + count))
+    wanted = texts(exclude_outbound_ports=ports, exclude_inbound_ports=ports)
+    with netns.fresh():
+        assert copies.made(NFT, wanted)
+        assert sum("--dport" in line for line in rules()) == 4 * count
+        for family, text in wanted.items():
+            assert copies.unmade(NFT, family, text)
+        assert sh("nft", "list", "ruleset").stdout == ""
+
+
+def test_rules_of_an_earlier_wish_in_another_table_are_left_to_iptables():
+    nat, mangle = "*nat\n:ACNI_X - [0:0]\nCOMMIT\n", "*mangle\n:ACNI_X - [0:0]\nCOMMIT\n"
+    with netns.fresh():
+        assert copies.made(NFT, {4: nat})
+        assert not copies.made(NFT, {4: mangle})
+        assert "*mangle" not in rules()
+
+
+def test_rules_that_iptables_refuses_now_can_be_taken_away():
+    with netns.fresh():
+        assert not copies.unmade(NFT, 4, "*nat\n-A OUTPUT -m nosuch -j RETURN\nCOMMIT\n")
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    ["set ip nat mine { type ipv4_addr; }", "counter ip nat mine", "map ip nat mine { type ipv4_addr : verdict; }"],
+)
+def test_a_table_somebody_put_a_set_or_object_into_is_left(foreign: str):
+    with netns.fresh():
+        assert copies.made(NFT, texts())
+        sh("nft", "add", *foreign.split(" ", 1))
+        assert not copies.unmade(NFT, 4, texts()[4])
+        assert "mine" in sh("nft", "list", "ruleset").stdout
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -15,6 +15,7 @@ RTNETLINK, NETFILTER = socket.NETLINK_ROUTE, 12
 REQUEST, ACK, REPLACE, EXCLUSIVE, CREATE, APPEND, DUMP = 0x01, 0x04, 0x100, 0x200, 0x400, 0x800, 0x300
 
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12
+_SO_SNDBUFFORCE = 32
 _HEADER = struct.Struct("=IHHII")
 _FLAGS = 6
 _ERROR, _DONE = 2, 3
@@ -49,7 +50,7 @@ class Channel:
         for the first it refused, and DumpInterrupted.
         """
         asked = range(self._sequence + 1, self._sequence + len(requests) + 1)
-        self._socket.sendall(b"".join(map(self._numbered, requests)))
+        self._send(b"".join(map(self._numbered, requests)))
         waiting = {number for number, request in zip(asked, requests, strict=True) if request[_FLAGS] & ACK}
         answers, refused, torn = [], [], False
         while waiting:
@@ -66,6 +67,15 @@ class Channel:
         if torn:
             raise DumpInterrupted
         return answers
+
+    def _send(self, data: bytes) -> None:
+        """Send in one piece: a transaction is one packet, however many rules it has (socket(7))."""
+        try:
+            if len(data) > _BUFFER:
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(data))
+            self._socket.sendall(data)
+        except OSError as error:
+            raise KernelRefused(f"{len(data)} bytes to the kernel: {error.strerror}", error.errno or 0) from None
 
     def _numbered(self, request: bytes | bytearray) -> bytes:
         self._sequence += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
-from cni.errors import KernelRefused
+from cni.errors import CniError, KernelRefused
 from cni.kernel import netfilter, netns, nfnetlink
 from cni.kernel.channel import DumpInterrupted
 
@@ -21,25 +21,27 @@ _PROTOCOLS = {"tcp": 6, "udp": 17, "ipv6-icmp": 58}
 def made(backend: str, texts: dict[int, str]) -> bool:
     """Make what iptables-save prints by family (4 or 6) in the namespace this thread is in; whether that was done.
 
-    It is not where copies are not worthwhile, where one of the tables is there already, and where the kernel refuses.
+    It is not where copies are not worthwhile, where a family has a table already (also one that is not wanted any more),
+    and where the kernel refuses.
     Raises ToolFailed where iptables refuses the rules themselves.
     """
     if not _can_be(backend):
         return False
     try:
-        nfnetlink.make([request for family, text in texts.items() for request in _copy(family, text)])
-    except (KernelRefused, ValueError):
+        return nfnetlink.make({family: _copy(family, text) for family, text in texts.items()})
+    except (KernelRefused, DumpInterrupted, ValueError):
         return False
-    return True
 
 
 def unmade(backend: str, family: int, text: str) -> bool:
-    """Take such rules away again, tables and all; whether that was done. It is not where there is anything else."""
+    """Take such rules away again, tables and all; whether that was done. It is not where there is anything else, and
+    where there is nothing to compare with: rules that iptables refuses now can be taken away all the same.
+    """
     if not _can_be(backend):
         return False
     try:
         return nfnetlink.unmake(family, _copy(family, text))
-    except (KernelRefused, DumpInterrupted, ValueError):
+    except (CniError, DumpInterrupted, ValueError):
         return False
 
 

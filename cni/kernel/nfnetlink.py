@@ -6,7 +6,7 @@ So what iptables-nft made is copied without iptables. Numbers and shapes: linux/
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cni.kernel.channel import ACK, APPEND, CREATE, DUMP, EXCLUSIVE, NETFILTER, REQUEST, Channel
 
@@ -20,7 +20,10 @@ _NF_TABLES = 10
 _BEGIN, _END = 16, 17
 _FAMILY = {4: 2, 6: 10}
 
+_FLAGS = 6
 _TABLE, _DELETE_TABLE, _CHAIN, _RULE, _GENERATION = 0, 2, 3, 6, 15
+#: Sets, objects and flowtables: iptables makes none.
+_NEVER_OURS = (9, 18, 22)
 _GET = 1  # added to what is made
 _MADE = {_TABLE: CREATE | EXCLUSIVE, _CHAIN: CREATE | EXCLUSIVE, _RULE: CREATE | APPEND}
 #: Attributes that say what a thing is; the others are handles, counters, and places among others.
@@ -52,12 +55,17 @@ def copied(family: int, protocols: Iterable[tuple[Place, int]]) -> Copy:
     return copy
 
 
-def make(copy: Iterable[bytes]) -> None:
-    """Make what was copied in the namespace this thread is in. Raises KernelRefused, and then nothing was made.
+def make(copies: Mapping[int, Copy]) -> bool:
+    """Make what was copied, by family, in the namespace this thread is in; not where a family has any table already.
 
-    It is refused where one of the tables is there already.
+    Raises KernelRefused or DumpInterrupted, and then nothing was made.
     """
-    _opened().ask(_bracket(_BEGIN), *copy, _bracket(_END))
+    channel = _opened()
+    generation = _generation(channel)
+    if any(channel.ask(_request(_TABLE + _GET, DUMP, family)) for family in copies):
+        return False
+    _change(channel, generation, [request for copy in copies.values() for request in copy])
+    return True
 
 
 def unmake(family: int, copy: Copy) -> bool:
@@ -66,12 +74,13 @@ def unmake(family: int, copy: Copy) -> bool:
     Raises KernelRefused or DumpInterrupted where somebody changes rules at the same moment; then nothing was taken away.
     """
     channel = _opened()
-    generation = dict(_attributes(channel.ask(_request(_GENERATION + _GET, 0, family))[0]))[_GENERATION_ID]
+    generation = _generation(channel)
+    if any(channel.ask(_request(kind + _GET, DUMP, family)) for kind in _NEVER_OURS):
+        return False
     if [_content(message) for message in _there(channel, family)] != [_content(request) for request in copy]:
         return False
     names = [dict(_attributes(request))[_TABLE_NAME] for request in copy if _kind(request) == _TABLE]
-    deletions = (_request(_DELETE_TABLE, 0, family, _attribute(_TABLE_NAME, name)) for name in names)
-    channel.ask(_bracket(_BEGIN, _attribute(_BATCH_GENERATION, generation)), *deletions, _bracket(_END))
+    _change(channel, generation, [_request(_DELETE_TABLE, 0, family, _attribute(_TABLE_NAME, name)) for name in names])
     return True
 
 
@@ -84,6 +93,27 @@ def let_go() -> None:
 def _opened() -> Channel:
     _used.append(Channel(NETFILTER))
     return _used[-1]
+
+
+def _generation(channel: Channel) -> bytes:
+    """What changes with every change of rules in a namespace."""
+    return dict(_attributes(channel.ask(_request(_GENERATION + _GET, 0, 4))[0]))[_GENERATION_ID]
+
+
+def _change(channel: Channel, generation: bytes, requests: list[bytes]) -> None:
+    """One transaction, refused where the rules are of another generation by now.
+
+    Only its last request asks to be acknowledged: the kernel tells of errors in any case, and some 250 acknowledgements
+    would not fit the socket. Raises KernelRefused.
+    """
+    if requests:
+        silent = [_unacknowledged(request) for request in requests[:-1]]
+        begin = _bracket(_BEGIN, _attribute(_BATCH_GENERATION, generation))
+        channel.ask(begin, *silent, requests[-1], _bracket(_END))
+
+
+def _unacknowledged(request: bytes) -> bytes:
+    return request[:_FLAGS] + bytes([request[_FLAGS] & ~ACK]) + request[_FLAGS + 1 :]
 
 
 def _there(channel: Channel, family: int) -> Iterator[bytes]:
