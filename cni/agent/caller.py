@@ -14,11 +14,9 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
-from pathlib import Path
 
 from cni.agent.request import MOST_BYTES, MOST_FDS, Refused, Request, read
-from cni.kernel.process import ENDING
+from cni.kernel.process import ENDING, capabilities
 
 _TAKEN, _EXIT = b"A", b"X"
 _HANDSHAKE_SECONDS = 2.0
@@ -82,15 +80,5 @@ class Caller:
         pid, uid, _ = _CREDENTIALS.unpack(raw)
         if uid != os.geteuid():
             raise Refused(f"user {uid} may not ask")
-        if lacking := _own_capabilities() & ~_capabilities(pid):
+        if lacking := capabilities(os.getpid()) & ~capabilities(pid):
             raise Refused(f"process {pid} lacks capabilities {lacking:#x}")
-
-
-@cache
-def _own_capabilities() -> int:
-    return _capabilities(os.getpid())
-
-
-def _capabilities(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("\nCapEff:")[2].split(maxsplit=1)[0], 16)

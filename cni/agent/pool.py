@@ -12,12 +12,12 @@ import select
 import signal
 import socket
 import sys
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni.agent.worker import BUSY, DISMISSED, OUTDATED, SPENT, Worker
+from cni.agent.board import Board, Seat
+from cni.agent.worker import DISMISSED, OUTDATED, SPENT, Worker
 
 #: How many wait for calls, and how many there may be; beyond that callers queue, or run cold. Twice the processors keeps
 #: them busy while calls wait for the kernel; more only makes calls slower, at 8 MiB each.
@@ -30,12 +30,11 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 @dataclass
 class _Member:
-    """A worker as the pool sees it; `since` when it is what it is, `busy` or not."""
+    """A worker as the pool sees it."""
 
     pid: int
     line: socket.socket
-    since: float
-    busy: bool = False
+    seat: Seat
 
     def dismiss(self) -> None:
         """Let the worker end: now, or after the call it serves."""
@@ -56,6 +55,7 @@ class Pool:
         self._most = most
         self._deadline = deadline
         self._members: dict[int, _Member] = {}
+        self._board = Board(most)
         self._poll = select.poll()
         self._awake, self._wake = socket.socketpair()
         self._stopping = False
@@ -86,27 +86,25 @@ class Pool:
         self._listen()
         self._fill()
         idle = self._idle()
-        if len(idle) > SPARE and time.monotonic() - idle[-1].since > _IDLE_SECONDS:
+        if len(idle) > SPARE and idle[-1].seat.seconds > _IDLE_SECONDS:
             idle[-1].dismiss()
 
     def _listen(self) -> None:
-        """Hear what workers say; kill one that does not come to its end."""
+        """Hear of workers that ended, and that none is left to spare; kill one that does not come to its end."""
         for fd, _ in self._poll.poll(_TICK_MS):
             if fd == self._awake.fileno():
                 self._awake.recv(64)
             else:
                 self._hear(self._members[fd])
         for member in self._members.values():
-            if member.busy and time.monotonic() - member.since > self._deadline + GRACE:
+            if member.seat.busy and member.seat.seconds > self._deadline + GRACE:
                 os.kill(member.pid, signal.SIGKILL)
 
     def _hear(self, member: _Member) -> None:
         said = b""
         with suppress(ConnectionError):
             said = member.line.recv(64)
-        if said:
-            member.busy, member.since = said[-1:] == BUSY, time.monotonic()
-        else:
+        if not said:
             self._bury(member)
 
     def _fill(self) -> None:
@@ -115,27 +113,27 @@ class Pool:
             self._fork()
 
     def _idle(self) -> list[_Member]:
-        return [member for member in self._members.values() if not member.busy]
+        return [member for member in self._members.values() if not member.seat.busy]
 
     def _fork(self) -> None:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        seat = self._board.seated()
         pid = os.fork()
         if pid == 0:
-            self._become_worker(
-                its, [ours, self._awake, self._wake, *(member.line for member in self._members.values())]
-            )
+            others = [ours, self._awake, self._wake, *(member.line for member in self._members.values())]
+            self._become_worker(its, seat, others)
         its.close()
-        self._members[ours.fileno()] = _Member(pid, ours, time.monotonic())
+        self._members[ours.fileno()] = _Member(pid, ours, seat)
         self._poll.register(ours, select.POLLIN)
 
-    def _become_worker(self, line: socket.socket, others: list[socket.socket]) -> None:
+    def _become_worker(self, line: socket.socket, seat: Seat, others: list[socket.socket]) -> None:
         code = os.EX_SOFTWARE
         try:
             signal.set_wakeup_fd(-1)
             os.setpgid(0, 0)  # a terminal's Ctrl-C is for the pool: calls end as their callers wish
             for other in others:
                 other.close()
-            code = Worker(self._listener, line, self._is_current, self._deadline).run()
+            code = Worker(self._listener, line, seat, self._is_current, self._deadline).run()
         finally:
             os._exit(code)
 
@@ -143,6 +141,7 @@ class Pool:
         self._poll.unregister(member.line)
         del self._members[member.line.fileno()]
         member.line.close()
+        member.seat.leave()
         _, status = os.waitpid(member.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         self._outdated |= code == OUTDATED

@@ -78,6 +78,6 @@ def _environ(entries: list[str]) -> dict[str, str]:
 
 def _is_same(one: str, other: str) -> bool:
     try:
-        return Path(one).samefile(other)
+        return one == other or Path(one).samefile(other)
     except (OSError, ValueError):
         return False

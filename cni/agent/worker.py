@@ -17,22 +17,25 @@ from cni.main import main
 if TYPE_CHECKING:
     import socket
 
-#: What a worker tells the pool.
-BUSY, IDLE = b"b", b"i"
+    from cni.agent.board import Seat
 
 #: Why a worker ends: the pool let it go; a call was ended from outside; the installation is another one now.
 DISMISSED, SPENT, OUTDATED = 0, 1, 3
+_WAKE = b"w"
 
 
 class Worker:
-    """Serves what arrives on `listener` and tells the pool by `line`, until that closes.
+    """Serves what arrives on `listener` until `line`, to the pool, closes; says by its `seat` whether it is busy.
 
     `current` says whether the installation is still the one that was imported; `seconds` are a call's deadline.
     """
 
-    def __init__(self, listener: socket.socket, line: socket.socket, current: Callable[[], bool], seconds: int) -> None:
+    def __init__(
+        self, listener: socket.socket, line: socket.socket, seat: Seat, current: Callable[[], bool], seconds: int
+    ) -> None:
         self._listener = listener
         self._line = line
+        self._seat = seat
         self._current = current
         self._seconds = seconds
 
@@ -51,7 +54,9 @@ class Worker:
 
     def _served(self, connection: socket.socket) -> int:
         """Serve one connection; why this process must end, or 0."""
-        self._line.send(BUSY)
+        self._seat.work()
+        if self._seat.is_last:
+            self._line.send(_WAKE)
         with connection:
             if not self._current():
                 return OUTDATED
@@ -59,7 +64,7 @@ class Worker:
         nftables.let_go()
         nfnetlink.let_go()
         gc.collect()
-        self._line.send(IDLE)
+        self._seat.rest()
         return 0 if fit else SPENT
 
     def _converse(self, caller: Caller) -> bool:

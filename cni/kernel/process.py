@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import struct
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 from cni.errors import ToolFailed, TryAgainLater
 
 T = TypeVar("T")
 
 _PR_SET_PDEATHSIG = 1
+_CAPABILITY_VERSION_3 = 0x20080522
 
 #: Where system programs are, whatever PATH a runtime has.
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -70,11 +73,20 @@ def end_with(parent: int) -> None:
 
     A DEL that follows a killed call finds nobody who still works for that one.
     """
-    import ctypes
-
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def capabilities(pid: int) -> int:
+    """The effective capabilities of a process (capget(2)), a bit each. ProcessLookupError where there is none we can see."""
+    import ctypes
+
+    header, data = struct.pack("=Ii", _CAPABILITY_VERSION_3, pid), ctypes.create_string_buffer(24)
+    if pid <= 0 or _libc().capget(header, data):
+        raise ProcessLookupError(f"no process {pid} is to be seen from here")
+    low, high = struct.unpack("=I8xI8x", data)
+    return int(high << 32 | low)
 
 
 @contextmanager
@@ -86,3 +98,10 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@cache
+def _libc() -> Any:
+    import ctypes  # of no use to most calls
+
+    return ctypes.CDLL(None)

@@ -86,8 +86,7 @@ def test_a_stranger_is_refused(
     ends: tuple[socket.socket, Caller], monkeypatch: pytest.MonkeyPatch, uid: int, caps: int, said: str
 ):
     launcher, served = ends
-    monkeypatch.setattr(caller, "_own_capabilities", lambda: 1)
-    monkeypatch.setattr(caller, "_capabilities", lambda pid: caps)
+    monkeypatch.setattr(caller, "capabilities", lambda pid: 1 if pid == os.getpid() else caps)
     monkeypatch.setattr(caller, "_CREDENTIALS", FakeCredentials(uid))
     ask(launcher)
     with pytest.raises(Refused, match=said):
@@ -101,7 +100,7 @@ class FakeCredentials:
         self.uid = uid
 
     def unpack(self, raw: bytes) -> tuple[int, int, int]:
-        return os.getpid(), self.uid, 0
+        return os.getppid(), self.uid, 0
 
 
 @pytest.mark.parametrize("end", ["goes", "asks to stop", "has no time left"])
