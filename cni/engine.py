@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from cni.errors import CniError, Incomplete
-from cni.kernel.process import uninterrupted
+from cni.kernel.signals import end_if_asked, uninterrupted
 from cni.protocol.result import Interface, Result
 from cni.resources import Resource, World
 
@@ -17,9 +17,10 @@ def apply(resources: Iterable[Resource], world: World) -> None:
 
     What was created stands in `world.undo`; the caller decides whether it stays.
     """
-    for _, group in groupby(resources, lambda item: item.transaction or id(item)):
-        step = list(group)
-        with uninterrupted():
+    with uninterrupted():
+        for _, group in groupby(resources, lambda item: item.transaction or id(item)):
+            step = list(group)
+            end_if_asked()
             if step[0].transaction:
                 step[0].ensure_together(step, world)
             else:
@@ -48,12 +49,13 @@ def observed(result: Result, world: World) -> Result:
 
 def _all_of(resources: Sequence[Resource], world: World) -> None:
     failed = []
-    for resource in resources:
-        try:
-            with uninterrupted():
+    with uninterrupted():
+        for resource in resources:
+            end_if_asked()
+            try:
                 resource.remove(world)
-        except CniError as error:
-            failed.append(error.msg)
+            except CniError as error:
+                failed.append(error.msg)
     if failed:
         raise Incomplete("; ".join(failed))
 

@@ -73,9 +73,10 @@ class _Stdout:
 def _serve(name: str, call: Call, stdout: _Stdout) -> None:
     import json
 
+    from cni.kernel import signals
     from cni.protocol import config
 
-    _heed_signals()
+    signals.heed()
     stdout.refuse_closed()
     conf = config.parse(_stdin())
     version = conf.get("cniVersion") or SUPPORTED[0]
@@ -89,6 +90,7 @@ def _tell_story(name: str, call: Call, conf: "dict[str, Any]", deliver: "Deliver
     import time
 
     from cni import log
+    from cni.kernel import signals
     from cni.plugin import load
     from cni.verbs import VERBS
 
@@ -97,7 +99,7 @@ def _tell_story(name: str, call: Call, conf: "dict[str, Any]", deliver: "Deliver
     try:
         VERBS[call.command](load(name), call, conf, deliver)
     except BaseException as error:
-        _ignore_signals()
+        signals.ignore()
         log.event(name, call.command, error, seconds=round(time.monotonic() - began, 4), **facts)
         raise
     if call.command != "STATUS":
@@ -106,11 +108,11 @@ def _tell_story(name: str, call: Call, conf: "dict[str, Any]", deliver: "Deliver
 
 def _deliver(stdout: _Stdout, text: str) -> None:
     """Print the result; from then on no signal can undo what the runtime has been told."""
-    from cni.kernel.process import uninterrupted
+    from cni.kernel import signals
 
-    with uninterrupted():
+    with signals.uninterrupted():
         stdout.write(text + "\n")
-        _ignore_signals()
+        signals.ignore()
 
 
 def _introduce(name: str) -> None:
@@ -154,20 +156,3 @@ def _stdin() -> bytes:
     except OSError as error:
         raise IoFailure(f"stdin: {error.strerror}") from None
     return b"".join(chunks)
-
-
-def _heed_signals() -> None:
-    """SIGTERM and SIGHUP end a call as SIGINT does: by an exception, so that everything is undone."""
-    import signal
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-
-
-def _ignore_signals() -> None:
-    import signal
-
-    from cni.kernel.process import ENDING
-
-    for number in ENDING:
-        signal.signal(number, signal.SIG_IGN)

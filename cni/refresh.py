@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cni.kernel.process import uninterrupted
+from cni.kernel.signals import uninterrupted
 from cni.node import Node, opened
 from cni.nouns import Plugin, PluginConfig
 from cni.policy.pod import isolating

@@ -19,7 +19,7 @@ from typing import Any
 
 from cni.errors import TryAgainLater, Unavailable
 from cni.kernel.files import PATIENCE, LockFile, private_folder
-from cni.kernel.process import uninterrupted
+from cni.kernel.signals import uninterrupted
 from cni.naming import Attachment, IPAddress
 
 #: The connection this process used last, by the file's device and inode: a warm one keeps it and its prepared statements.

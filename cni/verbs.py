@@ -24,7 +24,7 @@ from cni.ipam.config import TYPE as OWN_IPAM
 from cni.ipam.source import Delegate, Nothing, Source
 from cni.kernel import netfilter
 from cni.kernel.netns import link_exists
-from cni.kernel.process import uninterrupted
+from cni.kernel.signals import uninterrupted
 from cni.naming import Attachment
 from cni.node import Node, folder_of, opened
 from cni.nouns import Plugin, PluginConfig

@@ -54,7 +54,7 @@ DOORS = {
         "cni/agent/listener.py",
         "cni/agent/pool.py",
     },
-    "signal": {"cni/kernel/process.py", "cni/main.py", "cni/agent/caller.py", "cni/agent/pool.py"},
+    "signal": {"cni/kernel/process.py", "cni/kernel/signals.py", "cni/agent/caller.py", "cni/agent/pool.py"},
     "yaml": {"cni/policy/folder.py"},
     "iptc": {"cni/kernel/legacy.py"},
     "asyncio": set(),

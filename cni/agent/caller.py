@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from cni.agent.request import MOST_BYTES, MOST_FDS, Refused, Request, read
-from cni.kernel.process import ENDING, capabilities
+from cni.kernel import signals
+from cni.kernel.process import capabilities
 
 _TAKEN, _EXIT = b"A", b"X"
 _HANDSHAKE_SECONDS = 2.0
@@ -49,30 +50,23 @@ class Caller:
     def minded(self, seconds: int) -> Iterator[None]:
         """End the call (KeyboardInterrupt) when the caller goes or asks to stop, and after `seconds`."""
         fd = self._connection.fileno()
-        for number in ENDING:
-            signal.signal(number, signal.default_int_handler)
-        signal.signal(signal.SIGIO, self._heard)
+        signals.heed(self.has_ended)
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
         try:
             fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC)
             signal.alarm(seconds)
-            self._heard()
+            if self.has_ended():
+                raise KeyboardInterrupt
             yield
         finally:
-            for number in ENDING:
-                signal.signal(number, signal.SIG_IGN)
+            signals.ignore()
             self._late = not signal.alarm(0)
             fcntl.fcntl(fd, fcntl.F_SETFL, flags)
 
     def has_ended(self) -> bool:
         """Whether the caller is gone or asked to stop, or its time is over."""
         return self._late or bool(select.select([self._connection], [], [], 0)[0])
-
-    def _heard(self, *_: object) -> None:
-        """SIGIO says only that something happened: it may be the GO we have read, told late."""
-        if self.has_ended():
-            raise KeyboardInterrupt
 
     def _refuse_stranger(self) -> None:
         """Only who could do all this without us: our user, with every capability we have (capabilities(7))."""

@@ -35,7 +35,7 @@ class Rtnl:
 
     def link(self, name: str) -> Link | None:
         """A link by name, or None."""
-        link = self._one_link(requests.link(name), name)
+        link = self._one_link(packing.link(name), name)
         if link:
             self._known[name] = link
         return link
@@ -46,7 +46,7 @@ class Rtnl:
 
     def link_at(self, index: int) -> Link | None:
         """A link by index, or None."""
-        return self._one_link(requests.link(index=index), str(index))
+        return self._one_link(packing.link(index=index), str(index))
 
     def links(self) -> list[Link]:
         """Every link of the namespace."""
@@ -237,7 +237,7 @@ class Rtnl:
         with _asking("look up a namespace's number"):
             return int(decoded(NSID, self._channel.ask(requests.nsid(fd))[0]).get_attr("NETNSA_NSID"))
 
-    def _one_link(self, question: bytearray, which: str) -> Link | None:
+    def _one_link(self, question: bytes, which: str) -> Link | None:
         try:
             return link_of(self._channel.ask(question)[0])
         except KernelRefused as error:

@@ -12,15 +12,22 @@ from cni.kernel.channel import ACK, CREATE, EXCLUSIVE, REQUEST
 from cni.kernel.messages import FAMILY
 from cni.kernel.view import IPInterface
 
-_NEWLINK, _NEWADDR = 16, 20
+_NEWLINK, _GETLINK, _NEWADDR = 16, 18, 20
 _HEADER, _ATTRIBUTE, _NUMBER = struct.Struct("=IHHII"), struct.Struct("=HH"), struct.Struct("=I")
 _IFINFO, _IFADDR = struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
 _IFF_UP, _IFA_F_NODAD = 0x1, 0x02
 _LINKINFO, _INFO_KIND, _INFO_DATA, _VETH_PEER = 18, 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _TEXTS = {"ifname": 3, "ifalias": 20}
-_NUMBERS = {"mtu": 4, "master": 10, "net_ns_fd": 28}
+_NUMBERS = {"mtu": 4, "master": 10, "net_ns_fd": 28, "ext_mask": 29}
 _MACS = {"address": 1}
+_WITHOUT_STATISTICS = {"ext_mask": 8}
+
+
+def link(name: str = "", index: int = 0) -> bytes:
+    """One link asked for, by name or index, without its statistics."""
+    said = _settings(({"ifname": name} if name else {}) | _WITHOUT_STATISTICS)
+    return _request(_GETLINK, 0, _ifinfo(index, up=False), said)
 
 
 def veth(name: str, mac: str, mtu: int, bridge: int, peer: dict[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""Other programs and signals: the only place that starts a process."""
+"""Other programs and processes: the only place that starts one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import shutil
 import signal
 import struct
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -21,8 +20,6 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 #: Where system programs are, whatever PATH a runtime has.
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: The signals that end a call, those of the node agent among them.
-ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGIO}
 
 
 def find(program: str) -> str | None:
@@ -87,17 +84,6 @@ def capabilities(pid: int) -> int:
         raise ProcessLookupError(f"no process {pid} is to be seen from here")
     low, high = struct.unpack("=I8xI8x", data)
     return int(high << 32 | low)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold back the signals that end a call, so that a step is done or not begun."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # raises for one that came just before
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @cache

@@ -29,12 +29,6 @@ _WITHOUT_STATISTICS = ("IFLA_EXT_MASK", 8)
 
 
 @lru_cache(maxsize=64)
-def link(name: str = "", index: int = 0) -> bytearray:
-    """One link, by name or index."""
-    return encoded(LINK, GET, 0, [("IFLA_IFNAME", name or None), _WITHOUT_STATISTICS], index=index)
-
-
-@lru_cache(maxsize=64)
 def links() -> bytearray:
     """Every link."""
     return encoded(LINK, GET, DUMP, [_WITHOUT_STATISTICS])

@@ -17,7 +17,7 @@ from cni.agent import caller
 from cni.agent.caller import Caller
 from cni.agent.request import PROTOCOL, Refused
 from cni.kernel.netns import OWN
-from cni.kernel.process import ENDING
+from cni.kernel.signals import ENDING
 
 
 @pytest.fixture

@@ -22,6 +22,12 @@ def spelled(settings: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(f"IFLA_{name.upper()}", value) for name, value in settings.items()]
 
 
+@given(st.one_of(st.just(""), NAMES), st.one_of(st.just(0), NUMBERS))
+def test_a_question_for_a_link(name: str, index: int):
+    wanted = [("IFLA_IFNAME", name or None), ("IFLA_EXT_MASK", 8)]
+    assert packing.link(name, index) == bytes(codec.encoded(codec.LINK, codec.GET, 0, wanted, index=index))
+
+
 @given(NAMES, MACS, NUMBERS, st.one_of(st.just(0), NUMBERS), NAMES, MACS, NUMBERS)
 def test_a_veth(name: str, mac: str, mtu: int, bridge: int, inside: str, its_mac: str, fd: int):
     peer = {"ifname": inside, "address": its_mac, "mtu": mtu, "net_ns_fd": fd}

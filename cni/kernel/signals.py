@@ -1,0 +1,66 @@
+"""The signals that end a call: when they are heeded, and how a step is kept whole."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+#: The node agent's among them: SIGALRM for a call's deadline, SIGIO for a caller that went away.
+ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGIO}
+
+#: Whether SIGIO means an end, while signals are heeded: it may tell late of what is known.
+_heeded: Callable[[], bool] | None = None
+_held = 0
+
+
+def heed(meant: Callable[[], bool] | None = None) -> None:
+    """From now on these signals raise KeyboardInterrupt, so that everything is undone; SIGIO only where it is `meant`.
+
+    Who heeds them already keeps what was meant.
+    """
+    global _heeded  # noqa: PLW0603 - a process has one disposition for each signal
+    _heeded = meant or _heeded or _always
+    if signal.getsignal(signal.SIGALRM) is not _end:
+        for number in ENDING:
+            signal.signal(number, _end)
+
+
+def ignore() -> None:
+    """From now on they do nothing."""
+    global _heeded  # noqa: PLW0603 - as above
+    _heeded = None
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back the signals that end a call, so that a step is done or not begun. One inside another is part of it."""
+    global _held  # noqa: PLW0603 - only a process's main thread is interrupted
+    before = None if _held else signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # raises for one that came just before
+        _held += 1
+        try:
+            yield
+        finally:
+            _held -= 1
+    finally:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_if_asked() -> None:
+    """Between two steps of one `uninterrupted`: let a signal that waits end the call, unless all are a step of another."""
+    if _held == 1 and signal.sigpending():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+
+
+def _always() -> bool:
+    return True
+
+
+def _end(number: int, _: object) -> None:
+    if _heeded and (number != signal.SIGIO or _heeded()):
+        raise KeyboardInterrupt

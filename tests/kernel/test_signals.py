@@ -1,0 +1,97 @@
+"""Signals that end a call, and the steps they do not cut in two."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from cni.kernel import signals
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in signals.ENDING}
+    yield
+    signals.ignore()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def come(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", sorted(signals.ENDING))
+def test_a_signal_is_heeded_until_it_is_ignored(number: signal.Signals):
+    signals.heed()
+    with pytest.raises(KeyboardInterrupt):
+        come(number)
+    signals.ignore()
+    come(number)
+
+
+def test_a_wake_up_ends_what_it_is_meant_for():
+    meant = False
+    signals.heed(lambda: meant)
+    signals.heed()
+    come(signal.SIGIO)
+    meant = True
+    with pytest.raises(KeyboardInterrupt):
+        come(signal.SIGIO)
+
+
+def step_in_step(done: list[str]) -> None:
+    with signals.uninterrupted():
+        come(signal.SIGTERM)
+        with signals.uninterrupted():
+            signals.end_if_asked()
+            done.append("inner")
+        done.append("outer")
+
+
+def two_steps(done: list[str]) -> None:
+    with signals.uninterrupted():
+        signals.end_if_asked()
+        come(signal.SIGHUP)
+        done.append("first")
+        signals.end_if_asked()
+        done.append("second")
+
+
+def test_a_signal_waits_for_the_end_of_a_step():
+    signals.heed()
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        step_in_step(done)
+    assert done == ["inner", "outer"]
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_signal_ends_a_call_between_two_steps():
+    signals.heed()
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        two_steps(done)
+    assert done == ["first"]
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_wake_up_without_a_meaning_ends_nothing_between_two_steps():
+    signals.heed(lambda: False)
+    with signals.uninterrupted():
+        come(signal.SIGIO)
+        signals.end_if_asked()
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_signals_that_a_caller_held_back_stay_so():
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        with signals.uninterrupted():
+            pass
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == {signal.SIGHUP}
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
