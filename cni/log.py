@@ -15,6 +15,8 @@ from typing import Any
 
 FOLDER = Path("/var/log/agent-cni")
 
+_APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+
 
 def event(plugin: str, verb: str, error: BaseException | None = None, **facts: Any) -> None:
     """Write what a call did: `facts` such as container, network, seconds; never raises."""
@@ -31,14 +33,21 @@ def event(plugin: str, verb: str, error: BaseException | None = None, **facts: A
 def _append(plugin: str, line: dict[str, Any]) -> None:
     """One write per line: O_APPEND keeps lines of parallel calls whole."""
     try:
-        FOLDER.mkdir(parents=True, exist_ok=True, mode=0o750)
-        fd = os.open(FOLDER / f"{plugin}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        fd = _opened(f"{FOLDER}/{plugin}.log")
         try:
             os.write(fd, json.dumps(line).encode() + b"\n")
         finally:
             os.close(fd)
     except OSError:
         return
+
+
+def _opened(file: str) -> int:
+    try:
+        return os.open(file, _APPENDING, 0o640)
+    except FileNotFoundError:
+        FOLDER.mkdir(parents=True, exist_ok=True, mode=0o750)
+        return os.open(file, _APPENDING, 0o640)
 
 
 def _write_stderr(line: dict[str, Any]) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 _MAC = re.compile(r"(?i)[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}")
 
@@ -45,6 +47,12 @@ class Attachment(NamedTuple):
     def pod_mac(self) -> str:
         """The pod's MAC where no address exists to derive one from."""
         return _mac("0a", self.digest[20:])
+
+
+@lru_cache(maxsize=256)
+def interface_of(text: str) -> IPInterface:
+    """An address with its prefix; an ADD asks for the same few a dozen times. ValueError for anything else."""
+    return ipaddress.ip_interface(text)
 
 
 def mac_of_address(address: IPAddress) -> str:

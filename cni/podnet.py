@@ -5,10 +5,11 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from cni.errors import CniError, InvalidConfig, InvalidEnvironment
 from cni.kernel.view import EVERYWHERE, MAIN_TABLE, SCOPE_LINK, SCOPE_UNIVERSE
-from cni.naming import Attachment, is_mac, mac_of_address
+from cni.naming import Attachment, interface_of, is_mac, mac_of_address
 from cni.protocol.call import Call
 from cni.protocol.config import Config, folded
 from cni.protocol.result import DNS, Interface, IPConfig, Result, Route
@@ -44,7 +45,7 @@ def with_gateways(lease: Result, named: tuple[str, ...] = ()) -> Result:
 
 
 def _first_of_subnet(ip: IPConfig) -> str:
-    own = ipaddress.ip_interface(ip.address)
+    own = interface_of(ip.address)
     first = own.network[1] if own.network.num_addresses > 1 else own.ip
     if first == own.ip:
         raise InvalidConfig(f"no gateway is given for {own}, and the first address of its subnet is the pod's own")
@@ -72,10 +73,10 @@ class PodNet:
     lease: Result
     dad: bool
 
-    @property
+    @cached_property
     def mac(self) -> str:
         """The MAC asked for, else the address's own, else the attachment's."""
-        addresses = [ipaddress.ip_interface(ip.address).ip for ip in self.lease.ips]
+        addresses = [interface_of(ip.address).ip for ip in self.lease.ips]
         first = min(addresses, key=lambda address: address.version, default=None)
         return self.asked_mac or (mac_of_address(first) if first else self.attachment.pod_mac)
 
@@ -124,4 +125,4 @@ class PodNet:
 
     def _covers(self, gateway: str) -> bool:
         address = ipaddress.ip_address(gateway)
-        return any(address in ipaddress.ip_interface(ip.address).network for ip in self.lease.ips)
+        return any(address in interface_of(ip.address).network for ip in self.lease.ips)

@@ -85,8 +85,9 @@ class Store:
         """Open the state file of a folder, making both where they are missing."""
         path = _writable(folder) / FILE
         store = cls(path, patience)
-        with store.lock.exclusive("0", str(path), patience), _busy(path):
-            store._prepare()
+        if not store._layout():
+            with store.lock.exclusive("0", str(path), patience), _busy(path):
+                store._prepare()
         return store
 
     @classmethod

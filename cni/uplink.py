@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cni.errors import InvalidConfig
@@ -21,8 +22,7 @@ def find(host: Rtnl, query: UplinkQuery) -> Uplink | None:
     link = _named(host, query) or _towards(host, query) or _default(host)
     if link is None:
         return None
-    held = (item.interface for item in host.addresses(link))
-    return Uplink(link.name, link.mtu, link.mac, tuple(str(item) for item in held if not item.is_link_local))
+    return Uplink(link.name, link.mtu, link.mac, partial(_addresses, host, link))
 
 
 def _named(host: Rtnl, query: UplinkQuery) -> Link | None:
@@ -52,3 +52,8 @@ def _towards(host: Rtnl, query: UplinkQuery) -> Link | None:
 def _default(host: Rtnl) -> Link | None:
     index = host.default_way()
     return host.link_at(index) if index else None
+
+
+def _addresses(host: Rtnl, link: Link) -> tuple[str, ...]:
+    held = (item.interface for item in host.addresses(link))
+    return tuple(str(item) for item in held if not item.is_link_local)

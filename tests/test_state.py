@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cni.errors import CniError, TryAgainLater, Unavailable
+from cni.kernel.files import LockFile
 from cni.naming import Attachment
 from cni.state import Record, Store
 
@@ -208,9 +209,11 @@ def test_readers_never_wait_for_a_writer(folder: Path, store: Store, record: Rec
     reader.close()
 
 
-def test_the_making_of_the_file_is_waited_for_only_so_long(folder: Path, store: Store):
-    with store.lock.exclusive("0", "the state"), pytest.raises(TryAgainLater, match=r"state\.db"):
-        Store.open(folder, patience=0)
+def test_the_making_of_the_file_is_waited_for_only_so_long(tmp_path: Path):
+    making = LockFile(tmp_path / "lock")
+    with making.exclusive("0", "the state"), pytest.raises(TryAgainLater, match=r"state\.db"):
+        Store.open(tmp_path, patience=0)
+    making.close()
 
 
 @pytest.mark.parametrize("opening", [Store.open, Store.reading], ids=["opening", "reading"])

@@ -37,9 +37,9 @@ from cni.state import Record, Store
 
 
 class Source(Protocol):
-    """`reserve` writes the record before anything else and gives the addresses, `recording` is what an ADD does that and
-    keeps its plan in; `release` tells who gave them, before the record is forgotten; `differences` names lost ones; `refuse_when_exhausted`
-    serves STATUS; `sweep` serves GC; `preview` shows what an ADD on an empty node would get.
+    """Within `recording` an ADD gets its addresses from `reserve`, and writes its record with its plan; `release` tells who
+    gave them, before the record is forgotten; `differences` names lost ones; `refuse_when_exhausted` serves STATUS;
+    `sweep` serves GC; `preview` shows what an ADD on an empty node would get.
     """
 
     def recording(self, store: Store) -> AbstractContextManager[None]: ...
@@ -60,9 +60,7 @@ class Nothing:
         return store.transaction()
 
     def reserve(self, store: Store, record: Record) -> Result:
-        """Write the record; there are no addresses."""
-        with store.transaction():
-            store.put(record)
+        """There are no addresses."""
         return Result()
 
     def release(self) -> None:
@@ -94,11 +92,9 @@ class Own(Nothing):
         return self.config.first_addresses()
 
     def reserve(self, store: Store, record: Record) -> Result:
-        """Write record and leases in one transaction. Raises AddressTaken or RangeExhausted."""
-        with store.transaction():
-            store.put(record)
-            who = (record.attachment, record.plugin, record.pod)
-            return Allocator(self.config, store, *who).allocate()
+        """Write the leases, within `recording`. Raises AddressTaken or RangeExhausted."""
+        who = (record.attachment, record.plugin, record.pod)
+        return Allocator(self.config, store, *who).allocate()
 
     def differences(self, store: Store, record: Record, given: Result) -> Iterator[str]:
         """Name each address whose lease is gone."""
@@ -134,7 +130,8 @@ class Delegate(Nothing):
         Raises ToolFailed before anything is written when there is no such plugin.
         """
         self._executable()
-        super().reserve(store, record)
+        with store.transaction():
+            store.put(record)
         answer = self._result(self._run("ADD"))
         if not answer.ips:
             raise DecodingFailure(f"IPAM plugin {self.type!r} answered without an address")

@@ -56,10 +56,12 @@ class Channel:
         while waiting:
             for message in self._received():
                 _, kind, flags, sequence, _ = _HEADER.unpack_from(message)
+                if sequence not in asked:
+                    continue  # to somebody who did not wait for it
                 torn |= bool(flags & _DUMP_INTR)
                 if kind not in (_ERROR, _DONE):
                     answers.append(message)
-                elif sequence in asked:
+                else:
                     waiting = waiting - {sequence} if sequence in waiting else set()
                     refused += [error] if (error := _error_in(message, kind, flags)) else []
         if refused:

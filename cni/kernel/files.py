@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -64,8 +66,14 @@ class LockFile:
 
 def private_folder(path: Path) -> Path:
     """Make a folder only root may enter (0700), with its parents."""
-    path.mkdir(parents=True, exist_ok=True, mode=0o755)
-    if path.stat().st_mode & 0o077:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        path.mkdir(parents=True, exist_ok=True, mode=0o755)
+        mode = path.stat().st_mode
+    if not stat.S_ISDIR(mode):
+        raise NotADirectoryError(errno.ENOTDIR, "Not a directory", str(path))
+    if mode & 0o077:
         path.chmod(0o700)
     return path
 

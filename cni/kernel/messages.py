@@ -7,13 +7,14 @@ import struct
 import sys
 from typing import Any
 
-from cni.kernel.view import HeldAddress, KernelRoute, Link, Vxlan
+from cni.kernel.view import MAIN_TABLE, HeldAddress, KernelRoute, Link, Vxlan
 
 FAMILY = {4: 2, 6: 10}
 
 #: struct nlmsghdr in bytes, struct nlattr, and what is read of struct ifinfomsg and ifaddrmsg.
 _HEADER, _ATTRIBUTE, _NUMBER = 16, struct.Struct("=HH"), 0x3FFF
-_LINK, _ADDRESS = struct.Struct("=4xiI4x"), struct.Struct("=xBBx4x")
+_LINK, _ADDRESS, _ROUTE = struct.Struct("=4xiI4x"), struct.Struct("=xBBx4x"), struct.Struct("=xBxxB7x")
+_RTA_OIF, _RTA_TABLE = 4, 15
 _MAC, _IFNAME, _MTU, _PARENT, _MASTER, _OPERSTATE, _LINKINFO, _ALIAS, _PARENT_NETNS = 1, 3, 4, 5, 10, 16, 18, 20, 37
 _KIND, _DATA, _PORT_DATA = 1, 2, 5
 _MODE, _NEIGH_SUPPRESS, _ISOLATED, _MACVLAN_MODE = 4, 32, 33, 1
@@ -30,11 +31,11 @@ _RTN_LOCAL = 2
 
 def attributes(data: bytes, start: int = 0) -> dict[int, bytes]:
     """The attributes of a message or of an attribute, by number (linux/netlink.h)."""
-    found, at = {}, start
-    while at + _ATTRIBUTE.size <= len(data):
-        length, number = _ATTRIBUTE.unpack_from(data, at)
-        found[number & _NUMBER] = data[at + _ATTRIBUTE.size : at + length]
-        at += max(_ATTRIBUTE.size, (length + 3) & ~3)
+    found, at, last, head = {}, start, len(data) - _ATTRIBUTE.size, _ATTRIBUTE.unpack_from
+    while at <= last:
+        length, number = head(data, at)
+        found[number & _NUMBER] = data[at + 4 : at + length]
+        at += (length + 3) & ~3 or _ATTRIBUTE.size
     return found
 
 
@@ -80,6 +81,14 @@ def address_of(message: bytes) -> HeldAddress:
     return HeldAddress(
         ipaddress.ip_interface((address, prefix)), bool(flags & _IFA_F_TENTATIVE), bool(flags & _IFA_F_DADFAILED)
     )
+
+
+def default_way_of(message: bytes) -> int:
+    """The index of the link of an RTM_NEWROUTE message, if it is the main table's default route; or 0."""
+    prefix, table = _ROUTE.unpack_from(message, _HEADER)
+    said = attributes(message, _HEADER + _ROUTE.size)
+    is_default = prefix == 0 and (_number(said.get(_RTA_TABLE, b"")) or table) == MAIN_TABLE
+    return _number(said.get(_RTA_OIF, b"")) if is_default else 0
 
 
 def _vxlan(data: dict[int, bytes]) -> Vxlan:

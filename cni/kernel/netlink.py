@@ -11,9 +11,9 @@ from cni.errors import KernelRefused
 from cni.kernel import packing, requests
 from cni.kernel.channel import Channel, DumpInterrupted
 from cni.kernel.codec import NEIGHBOUR, NSID, ROUTE, RULE, decoded, is_default_route
-from cni.kernel.messages import address_of, link_of, route_of
-from cni.kernel.view import MAIN_TABLE, HeldAddress, IPInterface, KernelRoute, Link, Under, Vxlan
-from cni.naming import IPAddress
+from cni.kernel.messages import address_of, default_way_of, link_of, route_of
+from cni.kernel.view import MAIN_TABLE, HeldAddress, KernelRoute, Link, Under, Vxlan
+from cni.naming import IPAddress, IPInterface
 
 _NUD_PERMANENT, _ALL_ZERO = 0x80, "00:00:00:00:00:00"
 _NO_NSID = (-1, 0xFFFFFFFF)
@@ -26,6 +26,16 @@ class Rtnl:
     def __init__(self) -> None:
         self._channel = Channel()
         self._known: dict[str, Link] = {}
+
+    @classmethod
+    def kept(cls) -> Rtnl:
+        """The one that was given back in this process, or a new one."""
+        return _kept.pop() if _kept else cls()
+
+    def give_back(self) -> None:
+        """Keep the socket for the process's next call; what was known of links is not."""
+        self._known.clear()
+        _kept.append(self)
 
     def close(self) -> None:
         """Close the socket."""
@@ -175,6 +185,15 @@ class Rtnl:
         return self._default_way(4) or self._default_way(6)
 
     def _default_way(self, family: int) -> int:
+        """What a lookup says; where it is no default route, or none in use, every route: a full node has one for each pod."""
+        try:
+            (answer,) = self._channel.ask(requests.usual_way(family))
+            found = default_way_of(answer)
+        except KernelRefused:
+            found = 0
+        return found or self._best_default(family)
+
+    def _best_default(self, family: int) -> int:
         routes = self._dump(ROUTE, requests.routes, family, "RTA_TABLE", MAIN_TABLE, taken=is_default_route)
         ways = [(route.get("priority") or 0, route.get("oif")) for route in routes if route.get("oif")]
         return min(ways, default=(0, 0))[1]
@@ -258,6 +277,9 @@ class Rtnl:
             except DumpInterrupted:
                 continue
         raise KernelRefused(f"rtnetlink dump interrupted {_DUMP_TRIES} times", errno.EINTR)
+
+
+_kept: list[Rtnl] = []
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 from cni.kernel.channel import ACK, CREATE, EXCLUSIVE, REQUEST
 from cni.kernel.messages import FAMILY
-from cni.kernel.view import IPInterface
+from cni.naming import IPInterface
 
 _NEWLINK, _GETLINK, _NEWADDR = 16, 18, 20
 _HEADER, _ATTRIBUTE, _NUMBER = struct.Struct("=IHHII"), struct.Struct("=HH"), struct.Struct("=I")

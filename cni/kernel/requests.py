@@ -12,11 +12,13 @@ from typing import Any
 from cni.kernel.channel import APPEND, CREATE, DUMP, EXCLUSIVE, REPLACE
 from cni.kernel.codec import ADDRESS, DELETE, GET, LINK, NEIGHBOUR, NEW, NSID, ROUTE, RULE, Attributes, encoded, nested
 from cni.kernel.messages import FAMILY
-from cni.kernel.view import MAIN_TABLE, IPInterface, KernelRoute, Vxlan
+from cni.kernel.view import MAIN_TABLE, KernelRoute, Vxlan
+from cni.naming import IPInterface
 
 _AF_BRIDGE = 7
 _IFF_UP, _IFF_PROMISC, _IFA_F_NODAD = 0x1, 0x100, 0x02
 _RTNH_F_ONLINK, _RTN_UNICAST, _RTN_LOCAL, _RTPROT_BOOT = 4, 1, 2, 3
+_RTM_F_LOOKUP_TABLE, _RTM_F_FIB_MATCH = 0x1000, 0x2000
 _SCOPE_NOWHERE = 255  # in a deletion: whatever the scope
 _TABLE_IN_ATTRIBUTE = 252  # RT_TABLE_COMPAT: the header's field has eight bits
 _RULE_PRIORITY, _FR_ACT_TO_TBL = 32000, 1
@@ -153,6 +155,13 @@ def route_deletion(index: int, dst: str, table: int) -> bytearray:
 def way(dst: str) -> bytearray:
     """The route packets to an address (as a network of its own) take."""
     return encoded(ROUTE, GET, **_route(dst, 0, []))
+
+
+@lru_cache(maxsize=2)
+def usual_way(family: int) -> bytearray:
+    """The route itself, and its table, that packets to an address nobody has would take (RFC 5737, RFC 3849)."""
+    nobody = _route({4: "192.0.2.1/32", 6: "2001:db8::1/128"}[family], 0, [])
+    return encoded(ROUTE, GET, **nobody, flags=_RTM_F_LOOKUP_TABLE | _RTM_F_FIB_MATCH)
 
 
 def _route(dst: str, table: int, attributes: Attributes) -> dict[str, Any]:

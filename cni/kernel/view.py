@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
-IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+from cni.naming import IPInterface
 
 #: The main routing table and the scopes of rtnetlink(7).
 MAIN_TABLE, SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 254, 0, 253, 254

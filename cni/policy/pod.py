@@ -50,7 +50,7 @@ def _in_pod(
     policy: Policy, attachment: Attachment, addresses: tuple[str, ...], attached: Result, host: Host
 ) -> Isolation:
     """The same chains where there is no host side. The node's addresses get in by a rule like any other."""
-    node = [text.split("/")[0] for text in (host.uplink.addresses if host.uplink else ())]
+    node = [text.split("/")[0] for text in (host.uplink.addresses() if host.uplink else ())]
     if policy.host_access and policy.ingress is not None and node:
         policy = replace(policy, ingress=(*policy.ingress, Allowance(hosts(node))))
     pod = host.pod or str(attachment)

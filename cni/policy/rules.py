@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
-from cni.naming import link_local
+from cni.naming import interface_of, link_local
 from cni.policy.model import Allowance, Policy, Port, hosts
 from cni.protocol.result import Result
 
@@ -23,7 +23,7 @@ _RESOLVING = (Port("udp", 53, 53), Port("tcp", 53, 53))
 
 def addresses_of(attached: Result, mac: str) -> tuple[str, ...]:
     """Every address a pod may use: its own, and in IPv6 the link-local one of its MAC."""
-    own = [str(ipaddress.ip_interface(ip.address).ip) for ip in attached.ips]
+    own = [str(interface_of(ip.address).ip) for ip in attached.ips]
     six = any(ip.family == 6 for ip in attached.ips)
     return tuple(dict.fromkeys([*own, *([str(link_local(mac))] if six else [])]))
 

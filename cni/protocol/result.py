@@ -37,7 +37,7 @@ class IPConfig:
     @property
     def family(self) -> int:
         """4 or 6."""
-        return ipaddress.ip_interface(self.address).version
+        return 6 if ":" in self.address else 4
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Route:
     @property
     def family(self) -> int:
         """4 or 6."""
-        return ipaddress.ip_network(self.dst).version
+        return 6 if ":" in self.dst else 4
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Route:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from cni.errors import Conflict, KernelRefused
 from cni.kernel import sysctl
-from cni.kernel.view import IPInterface, KernelRoute, Link
+from cni.kernel.view import KernelRoute, Link
+from cni.naming import IPInterface, interface_of
 from cni.resources.base import Resource
 from cni.resources.links import required
 from cni.resources.world import World
@@ -34,7 +35,7 @@ class GatewayAddress(Resource):
 
     def ensure(self, world: World) -> None:
         link = required(world.host.known(self.link), self.link)
-        wanted = ipaddress.ip_interface(self.address)
+        wanted = interface_of(self.address)
         held = [item.interface for item in world.host.addresses(link)]
         if wanted in held:
             return
@@ -49,7 +50,7 @@ class GatewayAddress(Resource):
     def remove(self, world: World) -> None:
         link = world.host.link(self.link)
         if link:
-            world.host.delete_address(link, ipaddress.ip_interface(self.address))
+            world.host.delete_address(link, interface_of(self.address))
 
     def describe(self) -> str:
         return f"gateway {self.address} on {self.link}{', replacing others' * self.force}"
@@ -71,7 +72,7 @@ class PodAddress(Resource):
 
     def ensure(self, world: World) -> None:
         link = required(world.pod.known(self.link), self.link)
-        interface = ipaddress.ip_interface(self.address)
+        interface = interface_of(self.address)
         world.pod.add_address(link, interface, nodad=interface.version == 6 and not self.dad)
 
     def differences(self, world: World) -> Iterator[str]:
@@ -180,4 +181,4 @@ def _rivals(held: IPInterface, wanted: IPInterface) -> bool:
 def _holds(rtnl: Rtnl, name: str, address: str) -> bool:
     link = rtnl.link(name)
     held = rtnl.addresses(link) if link else []
-    return ipaddress.ip_interface(address) in (item.interface for item in held)
+    return interface_of(address) in (item.interface for item in held)

@@ -6,13 +6,13 @@ and they go with the last one. `netns` says which pod.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from cni.kernel import copies, netfilter, process
 from cni.kernel.view import EVERYWHERE, SCOPE_HOST, KernelRoute, Link
+from cni.naming import interface_of
 from cni.resources import chains
 from cni.resources.base import Resource
 from cni.resources.links import required
@@ -50,7 +50,7 @@ class ProxyAddress(Resource):
     def ensure(self, world: World) -> None:
         link = required(world.pod.known(self.link), self.link)
         if not self._there(world, link):
-            address = ipaddress.ip_interface(self.address)
+            address = interface_of(self.address)
             world.make(self, lambda: world.pod.add_address(link, address, nodad=True, deprecated=True))
 
     def differences(self, world: World) -> Iterator[str]:
@@ -61,13 +61,13 @@ class ProxyAddress(Resource):
     def remove(self, world: World) -> None:
         link = world.pod.link(self.link) if world.netns else None
         if link and self._there(world, link):
-            world.pod.delete_address(link, ipaddress.ip_interface(self.address))
+            world.pod.delete_address(link, interface_of(self.address))
 
     def describe(self) -> str:
         return f"{self.address} on {self.link} in the pod, for the proxy"
 
     def _there(self, world: World, link: Link) -> bool:
-        return ipaddress.ip_interface(self.address) in (item.interface for item in world.pod.addresses(link))
+        return interface_of(self.address) in (item.interface for item in world.pod.addresses(link))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cni.naming import Attachment
 from cni.protocol.result import Result
@@ -20,12 +20,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Uplink:
-    """The link an attachment's traffic leaves by; `mtu` in bytes, `addresses` with their prefixes."""
+    """The link an attachment's traffic leaves by; `mtu` in bytes. `addresses` says which it has now, with their prefixes."""
 
     name: str
     mtu: int
     mac: str = ""
-    addresses: tuple[str, ...] = ()
+    addresses: Callable[[], tuple[str, ...]] = field(default=tuple, compare=False)
 
 
 @dataclass(frozen=True)

@@ -38,14 +38,22 @@ class World:
 
     @cached_property
     def host(self) -> Rtnl:
-        """Rtnetlink in the host's namespace."""
-        return self._door()
+        """Rtnetlink in the host's namespace, by a socket the process keeps."""
+        from cni.kernel.netlink import Rtnl  # pyroute2 takes 200 ms to import
+
+        rtnl = Rtnl.kept()
+        self._doors.callback(rtnl.give_back)
+        return rtnl
 
     @cached_property
     def pod(self) -> Rtnl:
         """Rtnetlink in the pod's namespace."""
+        from cni.kernel.netlink import Rtnl
+
         with self.in_pod():
-            return self._door()
+            rtnl = Rtnl()
+        self._doors.callback(rtnl.close)
+        return rtnl
 
     @contextmanager
     def in_pod(self) -> Iterator[None]:
@@ -91,10 +99,3 @@ class World:
     def _take_back(self, resource: Resource) -> None:
         if not resource.shared or self._lock.alone():
             resource.remove(self)
-
-    def _door(self) -> Rtnl:
-        from cni.kernel.netlink import Rtnl  # pyroute2 takes 200 ms to import
-
-        rtnl = Rtnl()
-        self._doors.callback(rtnl.close)
-        return rtnl

@@ -12,8 +12,7 @@ from pytest_subprocess import FakeProcess
 
 from cni.errors import AddressTaken, CniError, DecodingFailure, Delegated, ToolFailed, Unavailable
 from cni.ipam.config import IpamConfig
-from cni.ipam.source import Delegate, Nothing, Own
-from cni.naming import Attachment
+from cni.ipam.source import Delegate, Nothing, Own, Source
 from cni.protocol.call import Call
 from cni.protocol.result import IPConfig, Result
 from cni.state import Record, Store
@@ -221,15 +220,23 @@ def own(*asked: str) -> Own:
     return Own(IpamConfig.read(conf, Call("ADD")))
 
 
-def test_our_ipam_writes_record_and_lease_together(store: Store, record: Record):
-    assert [ip.address for ip in own().reserve(store, record).ips] == ["10.0.0.2/30"]
+def test_our_ipam_writes_leases_with_the_record(store: Store, record: Record):
+    with own().recording(store):
+        assert [ip.address for ip in own().reserve(store, record).ips] == ["10.0.0.2/30"]
+        store.put(record)
     assert store.records() == [record]
     assert [str(address) for address in store.leases(record.attachment, record.plugin)] == ["10.0.0.2"]
 
 
+def recorded(source: Source, store: Store, record: Record) -> None:
+    with source.recording(store):
+        store.put(record)
+        source.reserve(store, record)
+
+
 def test_our_ipam_writes_neither_when_it_cannot_lease(store: Store, record: Record):
     with pytest.raises(AddressTaken):
-        own("10.0.0.1").reserve(store, record)
+        recorded(own("10.0.0.1"), store, record)
     assert store.records() == []
     assert store.all_leases() == []
 
@@ -249,6 +256,6 @@ def test_our_ipam_foresees_exhaustion_as_50(store: Store, record: Record):
         own().refuse_when_exhausted(store, "pods")
 
 
-def test_layer_2_attachments_have_a_record_and_no_address(store: Store, record: Record):
+def test_layer_2_attachments_have_no_address(store: Store, record: Record):
     assert Nothing().reserve(store, record) == Nothing().preview() == Result()
-    assert store.record(Attachment("pods", "c1", "eth0"), record.plugin) == record
+    assert store.all_leases() == []

@@ -179,7 +179,7 @@ def test_a_routed_link_has_no_bridge_and_a_guard_can_be_declined():
 
 
 def test_without_a_host_side_everything_is_in_the_pod():
-    host = Host("/run/netns/p", Uplink("eth1", 1500, addresses=("192.0.2.11/24",)))
+    host = Host("/run/netns/p", Uplink("eth1", 1500, addresses=lambda: ("192.0.2.11/24",)))
     made = isolating(Policy(ingress=()), POD, DUAL, host, None)
     assert (made.first, kinds(*made.then)) == ((), [PolicyTable, PodPolicy])
     policy = made.then[1]

@@ -13,7 +13,8 @@ import pytest
 
 from cni.errors import KernelRefused
 from cni.kernel.files import LockFile
-from cni.kernel.view import HeldAddress, IPInterface, KernelRoute, Link, Vxlan
+from cni.kernel.view import HeldAddress, KernelRoute, Link, Vxlan
+from cni.naming import IPInterface
 from cni.resources import World
 
 
