@@ -42,7 +42,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 DOORS = {
     "pyroute2": {"cni/kernel/codec.py"},
     "subprocess": {"cni/kernel/process.py"},
-    "fcntl": {"cni/kernel/files.py", "cni/agent/caller.py"},
+    "fcntl": {"cni/kernel/files.py", "cni/kernel/channel.py", "cni/agent/caller.py"},
     "ctypes": {"cni/kernel/files.py", "cni/kernel/netns.py", "cni/kernel/nftables.py", "cni/kernel/process.py"},
     "jsonschema": {"cni/protocol/config.py", "cni/protocol/formats.py"},
     "referencing": {"cni/protocol/config.py"},

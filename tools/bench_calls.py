@@ -173,6 +173,8 @@ def calls() -> dict[str, dict[str, list[float]]]:
     sh("ip", "link", "add", "wire0", "type", "veth", "peer", "name", "wire1")
     for link in ("wire0", "wire1"):
         sh("ip", "link", "set", link, "up")
+    sh("ip", "address", "add", "198.18.0.1/24", "dev", "wire0")
+    sh("ip", "route", "add", "default", "via", "198.18.0.2")  # as every node has one
     found = cases(restore_texts())
     for name, ways in found.items():
         for verb, taken in in_turn(ways, ROUNDS, attached).items():

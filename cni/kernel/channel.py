@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import struct
@@ -16,7 +17,8 @@ REQUEST, ACK, REPLACE, EXCLUSIVE, CREATE, APPEND, DUMP = 0x01, 0x04, 0x100, 0x20
 
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12
 _SO_SNDBUFFORCE = 32
-_HEADER = struct.Struct("=IHHII")
+_SIOCGIFINDEX = 0x8933
+_HEADER, _IFREQ = struct.Struct("=IHHII"), struct.Struct("=16si20x")
 _FLAGS = 6
 _ERROR, _DONE = 2, 3
 _DUMP_INTR, _ACK_TLVS = 0x10, 0x200
@@ -69,6 +71,25 @@ class Channel:
         if torn:
             raise DumpInterrupted
         return answers
+
+    def question(self, request: bytes | bytearray) -> bytes:
+        """Send a request that has one answer, and return it; the answer is its acknowledgement. Raises KernelRefused."""
+        self._send(self._numbered(request[:_FLAGS] + bytes([request[_FLAGS] & ~ACK]) + request[_FLAGS + 1 :]))
+        while True:
+            for message in self._received():
+                _, kind, flags, sequence, _ = _HEADER.unpack_from(message)
+                if sequence == self._sequence:
+                    if error := _error_in(message, kind, flags) if kind == _ERROR else None:
+                        raise error
+                    return message
+
+    def link_index(self, name: str) -> int:
+        """A link's index, or 0 (netdevice(7), SIOCGIFINDEX)."""
+        try:
+            answer = fcntl.ioctl(self._socket, _SIOCGIFINDEX, _IFREQ.pack(name.encode(), 0))
+        except OSError:
+            return 0
+        return int(_IFREQ.unpack(answer)[1])
 
     def _send(self, data: bytes) -> None:
         """Send in one piece: a transaction is one packet, however many rules it has (socket(7))."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from cni.errors import KernelRefused
@@ -12,7 +12,7 @@ from cni.kernel import packing, requests
 from cni.kernel.channel import Channel, DumpInterrupted
 from cni.kernel.codec import NEIGHBOUR, NSID, ROUTE, RULE, decoded, is_default_route
 from cni.kernel.messages import address_of, default_way_of, link_of, route_of
-from cni.kernel.view import MAIN_TABLE, HeldAddress, KernelRoute, Link, Under, Vxlan
+from cni.kernel.view import MAIN_TABLE, HeldAddress, KernelRoute, Link, Named, Under, Vxlan
 from cni.naming import IPAddress, IPInterface
 
 _NUD_PERMANENT, _ALL_ZERO = 0x80, "00:00:00:00:00:00"
@@ -53,6 +53,12 @@ class Rtnl:
     def known(self, name: str) -> Link | None:
         """A link as it was seen last: for its index and whatever nobody changes meanwhile."""
         return self._known.get(name) or self.link(name)
+
+    def named(self, name: str) -> Link | Named | None:
+        """A link to ask something for, or None: its index costs a tenth of all there is to say of it."""
+        if name not in self._known and (index := self._channel.link_index(name)):
+            return Named(index, name)
+        return self._known.get(name)
 
     def link_at(self, index: int) -> Link | None:
         """A link by index, or None."""
@@ -101,7 +107,7 @@ class Rtnl:
         with _asking(f"create macvlan {name}"):
             self._channel.ask(requests.macvlan(name, mtu, placed, settings))
 
-    def set_link(self, link: Link, *, up: bool = False, **settings: Any) -> None:
+    def set_link(self, link: Link | Named, *, up: bool = False, **settings: Any) -> None:
         """Set a link up, and change its mtu, master or address."""
         with _asking(f"set {_spelled(settings | ({'state': 'up'} if up else {}))} on {link.name}"):
             self._channel.ask(packing.link_change(link.index, up, settings))
@@ -124,11 +130,13 @@ class Rtnl:
 
     # --- addresses
 
-    def addresses(self, link: Link) -> list[HeldAddress]:
+    def addresses(self, link: Link | Named) -> list[HeldAddress]:
         """The addresses of a link."""
         return [address_of(answer) for answer in self._answers(requests.addresses, link.index)]
 
-    def add_address(self, link: Link, interface: IPInterface, nodad: bool = False, deprecated: bool = False) -> None:
+    def add_address(
+        self, link: Link | Named, interface: IPInterface, nodad: bool = False, deprecated: bool = False
+    ) -> None:
         """Add an address; `nodad` makes an IPv6 address usable at once, `deprecated` only for who asks for it."""
         with _asking(f"add {interface} to {link.name}"):
             spelled = requests.deprecated_address if deprecated else packing.new_address
@@ -141,18 +149,18 @@ class Rtnl:
 
     # --- routes
 
-    def routes(self, link: Link, family: int) -> list[KernelRoute]:
+    def routes(self, link: Link | Named, family: int) -> list[KernelRoute]:
         """Every route of a family (4 or 6) through a link, whatever its table."""
         dump = self._dump(ROUTE, requests.routes, family, "RTA_OIF", link.index)
         return [route_of(message, family) for message in dump if message.get("oif") == link.index]
 
-    def add_route(self, link: Link, route: KernelRoute, onlink: bool) -> None:
+    def add_route(self, link: Link | Named, route: KernelRoute, onlink: bool) -> None:
         """Add a route; `onlink` takes a gateway no address of the link covers."""
         via = f" via {route.gateway}" if route.gateway else ""
         with _asking(f"add route {route.dst}{via} dev {link.name}"):
             self._channel.ask(requests.new_route(link.index, route, onlink))
 
-    def delete_route(self, link: Link, dst: str, table: int = MAIN_TABLE) -> None:
+    def delete_route(self, link: Link | Named, dst: str, table: int = MAIN_TABLE) -> None:
         """Remove a route through a link; one that is gone already is removed."""
         with _asking(f"remove route {dst} dev {link.name} table {table}", tolerate=errno.ESRCH):
             self._channel.ask(requests.route_deletion(link.index, dst, table))
@@ -174,24 +182,21 @@ class Rtnl:
 
     def way_to(self, address: IPAddress) -> int:
         """The index of the link packets to an address leave by, or 0."""
-        try:
-            answers = self._channel.ask(requests.way(f"{address}/{address.max_prefixlen}"))
-        except KernelRefused:
-            return 0
-        return int(decoded(ROUTE, answers[0]).get("oif") or 0)
+        with suppress(KernelRefused):
+            answer = self._channel.question(requests.way(f"{address}/{address.max_prefixlen}"))
+            return int(decoded(ROUTE, answer).get("oif") or 0)
+        return 0
 
     def default_way(self) -> int:
         """The index of the link with the best default route of the main table, IPv4's before IPv6's; or 0."""
         return self._default_way(4) or self._default_way(6)
 
     def _default_way(self, family: int) -> int:
-        """What a lookup says; where it is no default route, or none in use, every route: a full node has one for each pod."""
-        try:
-            (answer,) = self._channel.ask(requests.usual_way(family))
-            found = default_way_of(answer)
-        except KernelRefused:
-            found = 0
-        return found or self._best_default(family)
+        """What a lookup says, else what all routes do: a full node has one for each pod."""
+        with suppress(KernelRefused):
+            if found := default_way_of(self._channel.question(requests.usual_way(family))):
+                return found
+        return self._best_default(family)
 
     def _best_default(self, family: int) -> int:
         routes = self._dump(ROUTE, requests.routes, family, "RTA_TABLE", MAIN_TABLE, taken=is_default_route)
@@ -219,11 +224,8 @@ class Rtnl:
     def flood_targets(self, link: Link) -> set[str]:
         """The VTEPs that get what has no known destination (the all-zero FDB entries)."""
         entries = self._dump(NEIGHBOUR, requests.neighbours, link.index, True)
-        return {
-            str(entry.get("dst"))
-            for entry in entries
-            if entry["ifindex"] == link.index and entry.get("lladdr") == _ALL_ZERO and entry.get("dst")
-        }
+        ours = [entry for entry in entries if entry["ifindex"] == link.index and entry.get("lladdr") == _ALL_ZERO]
+        return {str(entry.get("dst")) for entry in ours if entry.get("dst")}
 
     def add_flood_target(self, link: Link, vtep: str) -> None:
         """Send broadcast, unknown unicast and multicast to one more VTEP."""
@@ -254,11 +256,11 @@ class Rtnl:
 
     def _known_nsid(self, fd: int) -> int:
         with _asking("look up a namespace's number"):
-            return int(decoded(NSID, self._channel.ask(requests.nsid(fd))[0]).get_attr("NETNSA_NSID"))
+            return int(decoded(NSID, self._channel.question(requests.nsid(fd))).get_attr("NETNSA_NSID"))
 
     def _one_link(self, question: bytes, which: str) -> Link | None:
         try:
-            return link_of(self._channel.ask(question)[0])
+            return link_of(self._channel.question(question))
         except KernelRefused as error:
             if error.errno in (errno.ENODEV, errno.EINVAL):
                 return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ def heed(meant: Callable[[], bool] | None = None) -> None:
     if signal.getsignal(signal.SIGALRM) is not _end:
         for number in ENDING:
             signal.signal(number, _end)
+        atexit.register(_ignore_for_good)
 
 
 def ignore() -> None:
@@ -55,6 +57,12 @@ def end_if_asked() -> None:
     if _held == 1 and signal.sigpending():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+
+
+def _ignore_for_good() -> None:
+    """Python gives signals their default meaning before it ends: one that comes then would change a told exit code."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _always() -> bool:

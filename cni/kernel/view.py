@@ -14,6 +14,14 @@ EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 @dataclass(frozen=True)
+class Named:
+    """A link, for requests: what nobody changes of it."""
+
+    index: int
+    name: str
+
+
+@dataclass(frozen=True)
 class Vxlan:
     """A VXLAN device's own settings; `local` is empty where the kernel chooses."""
 

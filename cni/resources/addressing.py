@@ -71,7 +71,7 @@ class PodAddress(Resource):
     dad: bool
 
     def ensure(self, world: World) -> None:
-        link = required(world.pod.known(self.link), self.link)
+        link = required(world.pod.named(self.link), self.link)
         interface = interface_of(self.address)
         world.pod.add_address(link, interface, nodad=interface.version == 6 and not self.dad)
 
@@ -98,7 +98,7 @@ class PodRoute(Resource):
     onlink: bool
 
     def ensure(self, world: World) -> None:
-        link = required(world.pod.known(self.link), self.link)
+        link = required(world.pod.named(self.link), self.link)
         try:
             world.pod.add_route(link, self._wanted(), self.onlink)
         except KernelRefused as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from cni.kernel import copies, netfilter, process
-from cni.kernel.view import EVERYWHERE, SCOPE_HOST, KernelRoute, Link
+from cni.kernel.view import EVERYWHERE, SCOPE_HOST, KernelRoute, Link, Named
 from cni.naming import interface_of
 from cni.resources import chains
 from cni.resources.base import Resource
@@ -48,7 +48,7 @@ class ProxyAddress(Resource):
     address: str
 
     def ensure(self, world: World) -> None:
-        link = required(world.pod.known(self.link), self.link)
+        link = required(world.pod.named(self.link), self.link)
         if not self._there(world, link):
             address = interface_of(self.address)
             world.make(self, lambda: world.pod.add_address(link, address, nodad=True, deprecated=True))
@@ -66,7 +66,7 @@ class ProxyAddress(Resource):
     def describe(self) -> str:
         return f"{self.address} on {self.link} in the pod, for the proxy"
 
-    def _there(self, world: World, link: Link) -> bool:
+    def _there(self, world: World, link: Link | Named) -> bool:
         return interface_of(self.address) in (item.interface for item in world.pod.addresses(link))
 
 
@@ -82,7 +82,7 @@ class WayBack(Resource):
     retires = True
 
     def ensure(self, world: World) -> None:
-        lo = required(world.pod.known("lo"), "lo")
+        lo = required(world.pod.named("lo"), "lo")
         if not self._route_there(world):
             world.make(self, lambda: world.pod.add_route(lo, self._route(), onlink=False))
         if not self._rule_there(world):
@@ -99,7 +99,7 @@ class WayBack(Resource):
         if world.netns and self._rule_there(world):
             world.pod.delete_mark_rule(self.family, self.mark, self.table)
         if world.netns and self._route_there(world):
-            world.pod.delete_route(required(world.pod.known("lo"), "lo"), EVERYWHERE[self.family], self.table)
+            world.pod.delete_route(required(world.pod.named("lo"), "lo"), EVERYWHERE[self.family], self.table)
 
     def describe(self) -> str:
         return f"IPv{self.family} packets with mark {self.mark:#x} stay in the pod (table {self.table})"
@@ -108,7 +108,7 @@ class WayBack(Resource):
         return (self.mark, self.table) in world.pod.mark_rules(self.family)
 
     def _route_there(self, world: World) -> bool:
-        routes = world.pod.routes(required(world.pod.known("lo"), "lo"), self.family)
+        routes = world.pod.routes(required(world.pod.named("lo"), "lo"), self.family)
         return any((item.dst, item.table, item.local) == self._place() for item in routes)
 
     def _place(self) -> tuple[str, int, bool]:

@@ -6,12 +6,15 @@ import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from cni.errors import Conflict, KernelRefused
-from cni.kernel.view import Link
+from cni.kernel.view import Link, Named
 from cni.protocol.result import Result
 from cni.resources.base import Resource
 from cni.resources.world import World
+
+L = TypeVar("L", bound=Link | Named)
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ class PodLink(Resource):
     mtu: int
 
     def ensure(self, world: World) -> None:
-        world.pod.set_link(required(world.pod.known(self.name), self.name), up=True)
+        world.pod.set_link(required(world.pod.named(self.name), self.name), up=True)
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.pod.link(self.name)
@@ -170,7 +173,7 @@ class PodLink(Resource):
         return f"{self.name} up in the pod"
 
 
-def required(link: Link | None, name: str) -> Link:
+def required(link: L | None, name: str) -> L:
     """A link that must be there. Raises KernelRefused when it vanished meanwhile."""
     if link is None:
         raise KernelRefused(f"{name} vanished while it was being set up", errno.ENODEV)

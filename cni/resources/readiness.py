@@ -65,7 +65,7 @@ class Announcement(Resource):
             sysctl.write(f"net.ipv4.conf.{name}.arp_notify", "1")
             if sysctl.read(f"net.ipv6.conf.{name}.ndisc_notify") is not None:
                 sysctl.write(f"net.ipv6.conf.{name}.ndisc_notify", "1")
-        world.pod.set_link(required(world.pod.known(self.link), self.link), address=self.mac)
+        world.pod.set_link(required(world.pod.named(self.link), self.link), address=self.mac)
 
     def describe(self) -> str:
         return f"announce {', '.join(self.addresses)} at {self.mac}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -95,3 +97,21 @@ def test_signals_that_a_caller_held_back_stay_so():
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == {signal.SIGHUP}
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+
+LATE = """
+import os
+from cni.kernel import signals
+
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid()):
+        kill(pid, 15)
+
+signals.heed()
+signals.ignore()
+late = Late()
+"""
+
+
+def test_a_signal_that_comes_while_python_ends_changes_no_exit_code():
+    assert subprocess.run([sys.executable, "-c", LATE], check=False).returncode == 0

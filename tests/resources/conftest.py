@@ -45,7 +45,7 @@ class FakeRtnl:
     def link(self, name: str) -> Link | None:
         return self.all.get(name)
 
-    known = link
+    known = named = link
 
     def links(self) -> list[Link]:
         return list(self.all.values())
