@@ -24,6 +24,8 @@ from cni.protocol.versions import SINCE, SUPPORTED, at_least
 
 Config = dict[str, Any]
 
+_MOST_DIGITS = 1000
+
 _PACKAGE = Path(__file__).parent.parent
 _RUNTIME = _PACKAGE / "protocol" / "runtime.schema.json"
 
@@ -34,9 +36,11 @@ PLUGINS = next(folder for folder in (_PACKAGE / "plugins", _PACKAGE.parent / "pl
 def parse(text: bytes, where: str = "stdin") -> Config:
     """Decode a configuration. Raises DecodingFailure naming `where` unless it is one JSON object."""
     try:
-        conf = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        conf = json.loads(_decoded(text), parse_constant=_refuse_constant, parse_int=_integer)
+    except ValueError as error:
         raise DecodingFailure(f"{where}: the network configuration is not JSON: {error}") from None
+    except RecursionError:
+        raise DecodingFailure(f"{where}: the network configuration is nested too deeply") from None
     if not isinstance(conf, dict):
         raise DecodingFailure(f"{where}: the network configuration is {_kind(conf)}, not an object")
     return conf
@@ -69,11 +73,26 @@ def validate(conf: Config, plugin: str) -> None:
     Raises UnsupportedField (2) where keys are unknown and nothing else is wrong, else
     InvalidConfig (7). Each line of the message begins with a JSON path.
     """
-    faults = _faults(json.dumps(conf), plugin)
-    if not faults:
+    found = faults(conf, plugin)
+    if not found:
         return
-    unsupported = all(error is UnsupportedField for error, _ in faults)
-    raise (UnsupportedField if unsupported else InvalidConfig)("; ".join(text for _, text in faults))
+    unsupported = all(error is UnsupportedField for error, _ in found)
+    raise (UnsupportedField if unsupported else InvalidConfig)("; ".join(text for _, text in found))
+
+
+def faults(conf: Config, plugin: str) -> tuple[tuple[type[CniError], str], ...]:
+    """All that `plugin`'s schema says against a configuration, each with the class of its error."""
+    return _faults(json.dumps(conf), plugin)
+
+
+def without_unknown(conf: Config, plugin: str) -> Config:
+    """A copy of a configuration without the keys nobody knows."""
+    known: Config = json.loads(json.dumps(conf))
+    for error in list(validator(plugin).iter_errors(known)):
+        if error.validator == "additionalProperties":
+            for key in _unknown(error):
+                del error.instance[key]
+    return known
 
 
 def schema_of(plugin: str) -> dict[str, Any]:
@@ -125,18 +144,41 @@ def _told(error: Any) -> Iterator[tuple[type[CniError], str]]:
     """One schema error as (class, line); an unknown key becomes a line of its own."""
     path, schema = error.json_path, error.schema
     if error.validator == "additionalProperties":
-        for key in (key for key in error.instance if key not in schema["properties"]):
-            if not key.startswith("cni.dev/"):
-                yield (
-                    UnsupportedField,
-                    f"{path}.{key}: unknown key, value {_short(error.instance[key])}{_hint(key, schema)}",
-                )
+        for key in _unknown(error):
+            said = f"unknown key, value {_short(error.instance[key])}{_hint(key, schema)}"
+            yield UnsupportedField, f"{path}.{key}: {said}"
     elif isinstance(schema, dict) and "unsupported" in schema:
         yield UnsupportedField, f"{path}: {_short(error.instance)} is not supported: {schema['unsupported']}"
     elif error.validator == "format":
         yield InvalidConfig, f"{path}: {error.cause or f'{_short(error.instance)} is no {error.validator_value}'}"
+    elif error.validator == "anyOf":
+        yield from _told_of_any(error)
     else:
         yield InvalidConfig, f"{path}: {error.message}"
+
+
+def _told_of_any(error: Any) -> Iterator[tuple[type[CniError], str]]:
+    """Of several forms a value may have, what is wrong with it in the one that it begins to have; else all of them."""
+    begun = [item for item in error.context if item.validator not in ("type", "const", "enum") or len(item.path) > 0]
+    if begun:
+        yield from _told(begun[0])
+    else:
+        forms = " or ".join(dict.fromkeys(map(_form, error.context)))
+        yield InvalidConfig, f"{error.json_path}: {_short(error.instance)} is not {forms}"
+
+
+def _form(error: Any) -> str:
+    if error.validator == "type":
+        return f"of type {error.validator_value!r}"
+    return (
+        "one of " + ", ".join(map(_short, error.validator_value))
+        if error.validator == "enum"
+        else _short(error.validator_value)
+    )
+
+
+def _unknown(error: Any) -> list[str]:
+    return [key for key in error.instance if key not in error.schema["properties"] and not key.startswith("cni.dev/")]
 
 
 def _hint(key: str, schema: Mapping[str, Any]) -> str:
@@ -153,6 +195,22 @@ def _short(value: Any) -> str:
 
 def _kind(value: Any) -> str:
     return {list: "an array", str: "a string", type(None): "null", bool: "a boolean"}.get(type(value), "a number")
+
+
+def _decoded(text: bytes) -> str:
+    """As Go's encoding/json reads it: UTF-8 alone. Raises ValueError."""
+    if text.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError("it begins with a byte order mark; runtimes read UTF-8 without one")
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is no UTF-8") from None
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def _refuse_constant(name: str) -> None:

@@ -30,7 +30,7 @@ from cni.protocol.versions import SUPPORTED
     ],
 )
 def test_what_is_no_json_is_refused(text: bytes):
-    with pytest.raises(DecodingFailure, match=r"^stdin: the network configuration is not JSON: "):
+    with pytest.raises(DecodingFailure, match=r"^stdin: the network configuration is (not JSON: |nested too deeply)"):
         parse(text)
 
 
@@ -44,7 +44,18 @@ def test_what_is_no_object_is_refused_by_its_kind(text: bytes, kind: str):
 
 
 def test_an_object_is_decoded():
-    assert parse(b'\xef\xbb\xbf{"name": "n\\u00e9"}') == {"name": "né"}
+    assert parse(b'{"name": "n\\u00e9"}') == parse('{"name": "né"}'.encode()) == {"name": "né"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_what_go_does_not_read_is_refused(encoding: str):
+    with pytest.raises(DecodingFailure, match=r"^stdin: the network configuration is not JSON: "):
+        parse('{"name": "né"}'.encode(encoding))
+
+
+def test_a_number_without_end_is_refused_in_our_words():
+    with pytest.raises(DecodingFailure, match=r": a number of 5000 digits$"):
+        parse(b"[" + b"9" * 5000 + b"]")
 
 
 @pytest.mark.parametrize("version", SUPPORTED)
