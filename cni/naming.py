@@ -49,7 +49,7 @@ class Attachment(NamedTuple):
         return _mac("0a", self.digest[20:])
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def interface_of(text: str) -> IPInterface:
     """An address with its prefix; an ADD asks for the same few a dozen times. ValueError for anything else."""
     return ipaddress.ip_interface(text)

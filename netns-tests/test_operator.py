@@ -15,9 +15,19 @@ CONF = {
 }  # fmt: skip
 
 
+def node(folder: Path) -> None:
+    """Plugins and a configuration as a runtime has them."""
+    (folder / "bin").mkdir()
+    for file in (*BIN_DIR.iterdir(), Path("/usr/lib/cni/loopback")):
+        (folder / "bin" / file.name).symlink_to(file)
+    (folder / "10-net.conf").write_text(json.dumps(CONF))
+
+
 def found(host: Host, folder: Path) -> list[dict[str, str]]:
     """What the doctor finds; it must say the same to people and programs."""
-    words = [AGENT_CNI, "doctor", "--bin-dir", BIN_DIR, "--conf-dir", folder, "--socket", folder / "none"]
+    if not (folder / "bin").exists():
+        node(folder)
+    words = [AGENT_CNI, "doctor", "--bin-dir", folder / "bin", "--conf-dir", folder, "--socket", folder / "none"]
     said = host.run(*words, "--json", check=False)
     items = [item for items in json.loads(said.stdout).values() for item in items]
     told = host.run(*words, check=False)

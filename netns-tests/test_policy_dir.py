@@ -49,6 +49,8 @@ def test_a_pod_follows_the_folder(lab: Lab, host: Host, tmp_path: Path):
         (tmp_path / "policy.json").write_text("a: [")
         refused = host.run(AGENT_CNI, "refresh", check=False)
         assert (refused.returncode, str(tmp_path / "policy.json") in refused.stderr) == (1, True)
+        found = json.loads(host.run(AGENT_CNI, "doctor", "--json", check=False).stdout)["attachments"]
+        assert [item["mend"] for item in found] == ["put the folder or file right, then agent-cni refresh"]
         assert actors["stranger"].reaches(address_of(result, 4), 80) == "it", "the last good policy stays"
         (tmp_path / "policy.json").unlink()
         host.run(AGENT_CNI, "refresh")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from cni.command.output import print_json
+
 SHELLS = ("bash", "zsh", "tcsh")
 
 
@@ -15,5 +17,6 @@ def completion(options: argparse.Namespace) -> int:
         for action in command._actions:  # noqa: SLF001 - they are told of files one by one
             if action.type not in {None, int}:
                 setattr(action, "complete", shtab.FILE)  # noqa: B010 - shtab's name for it, and not argparse's
-    print(shtab.complete(options.parser, options.shell))
+    script = shtab.complete(options.parser, options.shell)
+    print_json({"shell": options.shell, "script": script}) if options.json else print(script)
     return 0

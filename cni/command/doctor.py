@@ -7,11 +7,12 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from cni import plugin, verbs
 from cni.agent.listener import is_listened_on
-from cni.command.files import judgement, plugins_of
-from cni.command.node import is_alive
+from cni.command.conflist import judgement, plugins_of
+from cni.command.node import is_alive, reading
 from cni.command.output import print_json
 from cni.errors import CniError, Drift
 from cni.installation.item import MARK
@@ -19,7 +20,10 @@ from cni.kernel import netfilter, process
 from cni.kernel.netlink import Rtnl
 from cni.naming import is_host_end
 from cni.protocol.call import Call
-from cni.state import Record, Store, refuse_unwritable
+from cni.state import Record, refuse_unwritable
+
+#: What files libcni reads (libcni, ConfFiles).
+_READ = (".conf", ".conflist", ".json")
 
 
 @dataclass(frozen=True)
@@ -68,18 +72,35 @@ def _executables(options: argparse.Namespace) -> Iterator[Finding]:
             )
         elif not os.access(file, os.X_OK):
             yield Finding(f"{file} cannot be executed", f"chmod 755 {file}")
+    if not (options.bin_dir / "loopback").exists():
+        what = f"{options.bin_dir} has no loopback, which containerd and CRI-O call for every pod"
+        yield Finding(
+            what, f"apt-get install containernetworking-plugins, and copy /usr/lib/cni/loopback to {options.bin_dir}"
+        )
 
 
 def _configurations(options: argparse.Namespace) -> Iterator[Finding]:
-    """The files a runtime reads that name a plugin of ours."""
-    for file in sorted(options.conf_dir.glob("*.conf*")) if options.conf_dir.is_dir() else ():
+    """The files a runtime reads, and whether the plugins they name are there."""
+    files = [file for suffix in _READ for file in options.conf_dir.glob(f"*{suffix}")]
+    if not files:
+        what = (
+            f"{options.conf_dir} has no network configuration: a runtime that reads it says that the node is not ready"
+        )
+        yield Finding(what, "agent-cni install --conf NAME")
+    for file in sorted(files):
         try:
-            judged = [(where, judgement(conf)) for where, conf in plugins_of(file)]
+            yield from _faults_of(file, options.bin_dir)
         except (CniError, OSError) as error:
-            yield Finding(f"{file}: {getattr(error, 'msg', error)}", f"agent-cni validate {file}")
-            continue
-        for where, judgment in judged:
-            yield from (Finding(f"{file}: {where}: {fault}", f"edit {file}") for fault in judgment["faults"])
+            yield Finding(f"{file}: {getattr(error, 'msg', '') or getattr(error, 'strerror', '')}", f"edit {file}")
+
+
+def _faults_of(file: Path, bin_dir: Path) -> Iterator[Finding]:
+    for where, conf in plugins_of(file):
+        judged = judgement(conf)
+        yield from (Finding(f"{file}: {where}: {fault}", f"edit {file}") for fault in judged["faults"])
+        for name in filter(None, (conf.get("type"), judged["ipam"])) if not judged["faults"] else ():
+            if name not in plugin.names() and not (bin_dir / name).exists():
+                yield Finding(f"{file}: {where}: {bin_dir} has no plugin {name}", f"put {name} into {bin_dir}")
 
 
 def _agent(options: argparse.Namespace) -> Iterator[Finding]:
@@ -92,11 +113,17 @@ def _agent(options: argparse.Namespace) -> Iterator[Finding]:
 def _state(options: argparse.Namespace) -> Iterator[Finding]:
     try:
         refuse_unwritable(options.data_dir)
-        store = Store.reading(options.data_dir)
+        store = reading(options.data_dir)
         recorded = {(record.attachment, record.plugin) for record in store.records()} if store else set()
         leases = store.all_leases() if store else []
     except CniError as error:
-        yield Finding(error.msg, f"rm {options.data_dir}/state.db*, then restart this node's pods")
+        there = options.data_dir.is_dir()
+        mend = (
+            f"rm {options.data_dir}/state.db*, then restart this node's pods"
+            if there
+            else "name a dataDir of this node"
+        )
+        yield Finding(error.msg, mend)
         return
     for address, attachment, holder in leases:
         if (attachment, holder) not in recorded:
@@ -112,9 +139,13 @@ def _attachments(options: argparse.Namespace) -> Iterator[Finding]:
         elif not record.complete:
             yield Finding(f"{record.attachment}: its ADD or DEL never ended", "delete the pod, then agent-cni gc")
         else:
-            yield from (
-                Finding(line, "delete the pod: what comes in its place is attached anew") for line in _drift(record)
-            )
+            yield from (Finding(line, _mend(line)) for line in _drift(record))
+
+
+def _mend(line: str) -> str:
+    if "policyDir: " in line:
+        return "put the folder or file right, then agent-cni refresh"
+    return "delete the pod: what comes in its place is attached anew"
 
 
 def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
@@ -129,7 +160,7 @@ def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
 
 def _records(options: argparse.Namespace) -> list[Record]:
     try:
-        store = Store.reading(options.data_dir)
+        store = reading(options.data_dir)
         return store.records() if store else []
     except CniError:
         return []  # the state's own check says why

@@ -9,24 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cni import plugin
+from cni.command.conflist import judgement, planned, plugins_of
 from cni.command.output import print_json
-from cni.errors import CniError, InvalidConfig
-from cni.kernel import netfilter
-from cni.naming import Attachment
+from cni.ipam.config import TYPE as OWN_IPAM
 from cni.protocol import config
-from cni.protocol.call import Call
 from cni.protocol.config import Config
 from cni.protocol.result import Result
-from cni.protocol.versions import SUPPORTED
-from cni.resources import Host, HostPort, Plan, Resource, Uplink
+from cni.resources import Resource
+from cni.sidecar.annotations import CAPABILITY
 
-_SAMPLE = Call("ADD", "CONTAINER", "NETNS", "eth0")
-#: What somebody else's plugin may have made before one of ours in a chain.
-_MADE = {
-    "interfaces": [{"name": "HOSTEND"}, {"name": "eth0", "mac": "0a:58:0a:00:00:02", "sandbox": "NETNS"}],
-    "ips": [{"address": "10.0.0.2/24", "interface": 1}],
-}
+_ANY_ADDRESS = "10.0.0.2/24"
 
 
 def validate(options: argparse.Namespace) -> int:
@@ -38,28 +30,23 @@ def validate(options: argparse.Namespace) -> int:
         for fault in item["faults"]:
             print(f"{options.file}: {item['where']}: {fault}", file=sys.stderr)
         if not item["faults"]:
-            said = "ok" if item["ours"] else "not a plugin of this suite; not judged"
-            print(f"{options.file}: {item['where']}: {item['type']}: {said}")
+            print(f"{options.file}: {item['where']}: {item['type']}: {_verdict(item)}")
     return 1 if any(item["faults"] for item in judged) else 0
 
 
-def judgement(conf: Config) -> dict[str, Any]:
-    """Whether a configuration is of one of our plugins, and its faults."""
-    try:
-        config.refuse_wrong_header(conf, "ADD")
-        return {"ours": _planned(conf) is not None, "faults": []}
-    except CniError as error:
-        return {"ours": True, "faults": error.msg.split("; ")}
+def _verdict(item: dict[str, Any]) -> str:
+    """What was judged, and what was not."""
+    delegate = item["ipam"]
+    if item["ours"]:
+        return "ok" + (f"; its ipam, {delegate}, is not judged" if delegate not in ("", OWN_IPAM) else "")
+    return "not a plugin of this suite; " + (
+        "its ipam is ok, the rest not judged" if delegate == OWN_IPAM else "not judged"
+    )
 
 
 def explain(options: argparse.Namespace) -> int:
     """Print the plan of an ADD on an empty node. The kernel is neither changed nor asked."""
-    before: dict[str, Any] = {}
-    explained = []
-    for where, conf in plugins_of(options.file):
-        plan = _planned(conf | before)
-        before = {"prevResult": plan.result.render() if plan and plan.result != Result() else _MADE}
-        explained.append({"where": where, "type": conf["type"], "ours": plan is not None, **_explained(plan, conf)})
+    explained = list(_explained(options.file))
     if options.json:
         print_json({"file": str(options.file), "plugins": explained})
     for item in () if options.json else explained:
@@ -67,13 +54,45 @@ def explain(options: argparse.Namespace) -> int:
     return 0
 
 
-def _explained(plan: Plan | None, conf: Config) -> dict[str, Any]:
-    if plan is None:
-        return {}
-    return {
-        "resources": list(map(_described, plan.resources)),
-        "result": plan.result.render(config.version_of(conf)),
-    }
+def _explained(file: Path) -> Iterator[dict[str, Any]]:
+    """Each plugin of a file in turn, given what those before it made."""
+    before: dict[str, Any] = {}
+    for where, conf in plugins_of(file):
+        annotations = _annotations(conf)
+        plan = planned(_annotated(conf, annotations) | before)
+        said = {"where": where, "type": conf["type"], "ours": plan is not None}
+        if plan is None:
+            assumed = {} if before else _assumed(conf)
+            before = before or {"prevResult": assumed}
+            yield said | {"assumed": assumed}
+            continue
+        result = plan.result.render(config.version_of(conf))
+        yield said | {"resources": list(map(_described, plan.resources)), "result": result, "assumed": annotations}
+        before = {"prevResult": plan.result.render()} if plan.result != Result() else before
+
+
+def _assumed(conf: Config) -> dict[str, Any]:
+    """What somebody else's plugin may make: a veth with the first address of our IPAM, where it asks that, or with any."""
+    ipam = conf.get("ipam")
+    ours = isinstance(ipam, dict) and ipam.get("type") == OWN_IPAM
+    lease = planned(conf | {"type": OWN_IPAM}) if ours else None
+    ips = lease.result.render()["ips"] if lease else [{"address": _ANY_ADDRESS}]
+    links = [{"name": "HOSTEND"}, {"name": "eth0", "mac": "0a:58:0a:00:00:02", "sandbox": "NETNS"}]
+    return {"interfaces": links, "ips": [ip | {"interface": 1} for ip in ips]}
+
+
+def _annotations(conf: Config) -> dict[str, str]:
+    """What makes a pod one that interception is for."""
+    conditions = (
+        section["when"] for section in (conf, conf.get("sidecar")) if isinstance(section, dict) and "when" in section
+    )
+    return {item["annotation"]: "true" for item in conditions if isinstance(item, dict) and "annotation" in item}
+
+
+def _annotated(conf: Config, annotations: dict[str, str]) -> Config:
+    return (
+        conf | {"runtimeConfig": (conf.get("runtimeConfig") or {}) | {CAPABILITY: annotations}} if annotations else conf
+    )
 
 
 def _described(resource: Resource) -> dict[str, Any]:
@@ -82,49 +101,20 @@ def _described(resource: Resource) -> dict[str, Any]:
 
 def _print_plan(item: dict[str, Any]) -> None:
     print(f"{item['type']} ({item['where']})" + ("" if item["ours"] else ": not a plugin of this suite"))
-    for resource in item.get("resources", ()):
+    if not item["ours"] and item["assumed"]:
+        addresses = ", ".join(ip["address"] for ip in item["assumed"]["ips"])
+        print(f"  assumed: it makes eth0 in the pod with {addresses}, and a host end")
+    if not item["ours"]:
+        return
+    for name, value in item["assumed"].items():
+        print(f"  assumed: the pod is annotated {name}: {value}")
+    for resource in item["resources"]:
         print(f"  {'shared ' if resource['shared'] else '       '}{resource['says']}")
         for line in resource["details"]:
             print(f"           {line}")
-    if item["ours"]:
-        print(f"  result {json.dumps(item['result'], indent=2)}".replace("\n", "\n  "))
+    print(f"  result {_result(item)}".replace("\n", "\n  "))
 
 
-def plugins_of(file: Path) -> Iterator[tuple[str, Config]]:
-    """Each plugin's configuration as libcni would send it, and where it stands in the file."""
-    conf = config.parse(file.read_bytes(), "$")
-    if "plugins" not in conf:
-        yield "$", conf
-        return
-    plugins = conf["plugins"]
-    if not isinstance(plugins, list) or not plugins or not all(isinstance(item, dict) for item in plugins):
-        raise InvalidConfig("$.plugins: not a list of objects, or empty")
-    header = {"cniVersion": _newest_version(conf), "name": conf.get("name")}
-    for number, item in enumerate(conf["plugins"]):
-        yield f"$.plugins[{number}]", item | header
-
-
-def _newest_version(conf: Config) -> str:
-    """The highest we know, as libcni chooses, of cniVersion and cniVersions."""
-    listed = conf.get("cniVersions") or []
-    if not isinstance(listed, list):
-        raise InvalidConfig("$.cniVersions: not a list")
-    versions = [item for item in (conf.get("cniVersion"), *listed) if item]
-    known = [item for item in SUPPORTED if item in versions]
-    return known[-1] if known else str(conf.get("cniVersion") or "")
-
-
-def _planned(conf: Config) -> Plan | None:
-    name = conf.get("type")
-    if name not in plugin.names():
-        return None
-    config.refuse_wrong_header(conf, "ADD")
-    config.validate(conf, name)
-    nouns = plugin.load(name)
-    read = nouns.Config.read(conf, _SAMPLE)
-    uplink = Uplink(read.uplink.dev or "UPLINK", 1500) if read.uplink else None
-    rules = (read.rules or netfilter.NFTABLES) if read.rules is not None else ""
-    pod_rules = (read.sidecar.backend or netfilter.IPTABLES_NFT) if read.sidecar else ""
-    port = HostPort(read.ports[-1]) if read.ports else None
-    host = Host(_SAMPLE.netns, uplink, rules, pod_rules, (4, 6), port=port)
-    return nouns.plan(read, Attachment(conf["name"], _SAMPLE.container, _SAMPLE.ifname), read.ipam.preview(), host)
+def _result(item: dict[str, Any]) -> str:
+    own = any(item["result"].get(key) for key in ("interfaces", "ips", "ip4", "ip6"))
+    return json.dumps(item["result"], indent=2) if own else "of the plugin before it, as it is"

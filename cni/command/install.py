@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from cni.agent.listener import PATH, is_listened_on
-from cni.command.files import judgement, plugins_of
+from cni.command.conflist import judgement, plugins_of
 from cni.command.output import print_json
-from cni.errors import Conflict, InvalidConfig
+from cni.errors import Conflict, InvalidConfig, Unavailable
 from cni.installation import suite, tree
 from cni.installation.item import Item
 from cni.installation.place import Place
@@ -41,19 +41,21 @@ def uninstall(options: argparse.Namespace) -> int:
     place = _place(options)
     if not options.force:
         _refuse_in_use(place)
-    conflists = list(suite.conflists(place))
     link = suite.command(place)
-    items = [*conflists, *suite.executables(place), *suite.units(place), *([link] if link.is_right else [])]
-    removed = [str(item.path) for item in items if item.take()]
+    items = [*suite.conflists(place), *suite.executables(place), *suite.units(place)]
+    removed = [str(item.path) for item in [*items, *([link] if link.is_right else [])] if item.take()]
     removed += [str(path) for path in _remains(place) if tree.remove(path)]
     _told(options, "removed", removed)
-    _tell_left(conflists)
+    _tell_left(items)
     return 0
 
 
 def _place(options: argparse.Namespace) -> Place:
     given = {name: value for name, value in vars(options).items() if name in Place.__match_args__}
-    return Place(**given)
+    place = Place(**given)
+    if place.root.exists() and not place.root.is_dir():
+        raise Unavailable(f"{place.root} is no folder")
+    return place
 
 
 def _refuse_invalid(conf: Path) -> None:
@@ -82,10 +84,10 @@ def _remains(place: Place) -> list[Path]:
     return [*kept, target] if tree.is_ours(target) else kept
 
 
-def _tell_left(conflists: list[Item]) -> None:
-    for item in conflists:
+def _tell_left(items: list[Item]) -> None:
+    for item in items:
         if item.is_foreign:
-            print(f"agent-cni: {item.path} was changed and is left", file=sys.stderr)
+            print(f"agent-cni: {item.path} was changed, or is somebody else's, and is left", file=sys.stderr)
 
 
 def _told(options: argparse.Namespace, done: str, paths: list[str]) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
-import sys
 from collections.abc import Iterator
 from typing import Any
 
-from cni.command.node import is_alive
+from cni.command.node import is_alive, reading
 from cni.command.output import print_json, print_table
-from cni.errors import CniError, InvalidConfig
+from cni.errors import CniError, Conflict
 from cni.ipam.config import TYPE, IpamConfig
 from cni.ipam.ranges import Range
 from cni.naming import Attachment, IPAddress
@@ -23,13 +21,16 @@ _HELD = ("network", "address", "container", "ifname", "plugin", "state")
 
 def ipam(options: argparse.Namespace) -> int:
     """Print how full each range is, or who holds an ADDRESS; with --release give it back."""
-    address = _address(options.address) if options.address else None
-    store = Store.reading(options.data_dir)
-    if address is None:
-        rows = list(_usage(store)) if store else []
+    if options.release and options.address is None:
+        options.refuse("--release: which ADDRESS?")
+    if options.force and not options.release:
+        options.refuse("--force belongs to --release")
+    store = reading(options.data_dir)
+    if options.address is None:
+        rows = [row for row in _usage(store) if options.network in ("", row["network"])] if store else []
         print_json(rows) if options.json else print_table("no attachment has addresses of ours", _USAGE, rows)
         return 0
-    held = list(_held(store, address, options.network)) if store else []
+    held = list(_held(store, options.address, options.network)) if store else []
     if options.release:
         return _release(options, held)
     print_json(held) if options.json else print_table(f"nobody holds {options.address}", _HELD, held)
@@ -84,22 +85,13 @@ def _release(options: argparse.Namespace, held: list[dict[str, Any]]) -> int:
     if len(held) != 1:
         networks = ", ".join(item["network"] for item in held)
         said = f"several networks hold it ({networks}): name one with --network" if held else "nobody holds it"
-        print(f"agent-cni: {options.address}: {said}", file=sys.stderr)
-        return 1
+        raise Conflict(f"{options.address}: {said}")
     (lease,) = held
     if lease["state"] == "attached" and not options.force:
         owner = Attachment(lease["network"], lease["container"], lease["ifname"])
-        print(f"agent-cni: {options.address}: {owner} uses it; --force gives it back all the same", file=sys.stderr)
-        return 1
+        raise Conflict(f"{options.address}: {owner} uses it; --force gives it back all the same")
     store = Store.open(options.data_dir)
     with store.transaction():
-        store.release(lease["network"], _address(options.address))
+        store.release(lease["network"], options.address)
     print_json(lease) if options.json else print(f"{lease['address']} is free in network {lease['network']}")
     return 0
-
-
-def _address(text: str) -> IPAddress:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        raise InvalidConfig(f"{text!r} is no IP address") from None

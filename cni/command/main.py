@@ -6,10 +6,12 @@ Exit codes: 0 fine; 1 the answer is no (an invalid file, something found, missin
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,38 +25,60 @@ from cni.command.files import explain, validate
 from cni.command.install import install, uninstall
 from cni.command.ipam import ipam
 from cni.command.node import gc, refresh
+from cni.command.output import print_json
 from cni.command.show import show
 from cni.command.trace import trace
 from cni.errors import CniError
 from cni.installation.place import Place
+from cni.naming import IPAddress, interface_of
 from cni.state import DEFAULT_FOLDER
 
 Run = Callable[[argparse.Namespace], int]
 
+_CANNOT_BE_WRITTEN = (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.EFBIG)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; anything wrong is one clear line on stderr."""
-    options = _parser().parse_args(argv)
+    """Run one subcommand; anything wrong is one clear line on stderr, and with --json an object on stdout."""
+    with _whole_output():
+        options = _parser().parse_args(argv)
+        try:
+            return int(options.run(options))
+        except CniError as error:
+            where = f"{options.file}: " if "file" in options else ""
+            cause = f" ({error.details.splitlines()[0]})" if error.details else ""
+            _complain(options, f"{where}{error.msg}{cause}", error)
+        except OSError as error:
+            if error.errno in _CANNOT_BE_WRITTEN and error.filename is None:
+                raise
+            _complain(options, f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror), error)
+        except Exception as error:
+            _complain(options, f"a bug, please report it: {type(error).__name__}: {error}", error)
+        return 1
+
+
+@contextmanager
+def _whole_output() -> Iterator[None]:
+    """Say what nobody would get to read; Python would say so when it ends, in its own words, or not at all."""
     try:
-        return int(options.run(options))
-    except CniError as error:
-        where = f"{options.file}: " if "file" in options else ""
-        cause = f" ({error.details.splitlines()[0]})" if error.details else ""
-        _complain(options, f"{where}{error.msg}{cause}", error)
-    except BrokenPipeError:
-        sys.stderr.close()
-    except OSError as error:
-        _complain(options, f"{error.filename}: {error.strerror}" if error.filename else str(error), error)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        _complain(options, f"a bug, please report it: {type(error).__name__}: {error}", error)
-    return 1
+        sys.exit(130)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # who read it has enough
+            print(f"agent-cni: stdout: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _complain(options: argparse.Namespace, line: str, error: Exception) -> None:
     """One line; with --verbose all that is known of it, and where in the program it was."""
     print(f"agent-cni: {line}", file=sys.stderr)
+    if getattr(options, "json", False):
+        print_json({"error": line})
     if not options.verbose:
         return
     notes = getattr(error, "__notes__", [])
@@ -74,24 +98,32 @@ def serve(options: argparse.Namespace) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Say that help cannot be written, which argparse overlooks."""
+        (file or sys.stderr).write(message or "")
+
+
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser("agent-cni", description="Look after the agent-cni plugins of this node.")
+    made = _Parser("agent-cni", description="Look after the agent-cni plugins of this node.")
     made.add_argument("--version", action="version", version=f"agent-cni {__version__}")
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     for function in (validate, explain):
-        _answering(commands, function).add_argument("file", type=Path, help="a .conf, .json or .conflist file")
+        _answering(commands, function).add_argument("file", type=_file, help="a .conf, .json or .conflist file")
     for function in (show, gc, refresh):
         _of_state(_answering(commands, function))
-    commands.choices["show"].add_argument("--graph", type=Path, metavar="SVG", help="draw the node into a file")
+    commands.choices["show"].add_argument(
+        "--graph", type=Path, metavar="SVG", help="draw the node into a file, or - for stdout"
+    )
     commands.choices["gc"].add_argument("--cni-path", default="/opt/cni/bin", help="where IPAM delegates are")
     _ipam_options(_answering(commands, ipam))
-    _answering(commands, trace).add_argument("container", help="a container's id, or its beginning")
+    _answering(commands, trace).add_argument("container", type=_some, help="a container's id, or its beginning")
     _doctor_options(_answering(commands, doctor))
     _agent_options(_command(commands, serve))
     for function in (install, uninstall):
         _place_options(_answering(commands, function))
     _install_options(commands.choices["install"])
-    command = _command(commands, completion)
+    command = _answering(commands, completion)
     command.add_argument("shell", choices=SHELLS)
     command.set_defaults(parser=made, commands=commands.choices)
     return made
@@ -103,7 +135,7 @@ def _of_state(command: argparse.ArgumentParser) -> None:
 
 def _ipam_options(command: argparse.ArgumentParser) -> None:
     _of_state(command)
-    command.add_argument("address", nargs="?", help="say who holds it")
+    command.add_argument("address", nargs="?", type=_address, help="say who holds it")
     command.add_argument("--network", default="", help="only of this network")
     command.add_argument("--release", action="store_true", help="give the address back")
     command.add_argument("--force", action="store_true", help="even if a pod uses it")
@@ -142,6 +174,24 @@ def _install_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--python", type=_absolute, default=Place.python, help="the node's, default %(default)s")
 
 
+def _some(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def _file(text: str) -> Path:
+    return Path(_some(text))
+
+
+def _address(text: str) -> IPAddress:
+    """An address, with or without its prefix: `show` prints both."""
+    try:
+        return interface_of(text).ip
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no IP address") from None
+
+
 def _absolute(text: str) -> Path:
     path = Path(os.path.normpath(text))
     if not path.is_absolute():
@@ -162,7 +212,7 @@ def _command(commands: Any, function: Run) -> argparse.ArgumentParser:
         function.__name__, help=summary, description=function.__doc__
     )
     command.add_argument("-v", "--verbose", action="store_true", help="say all there is to an error")
-    command.set_defaults(run=function)
+    command.set_defaults(run=function, refuse=command.error)
     return command
 
 

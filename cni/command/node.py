@@ -10,17 +10,17 @@ from typing import Any
 
 from cni import plugin
 from cni.command.output import print_json
-from cni.errors import CniError
+from cni.errors import CniError, Unavailable
 from cni.protocol.call import Call
 from cni.refresh import is_fed
 from cni.refresh import refresh as refreshed
-from cni.state import Record, Store
+from cni.state import DEFAULT_FOLDER, Record, Store
 from cni.verbs import sweep
 
 
 def gc(options: argparse.Namespace) -> int:
     """Remove every attachment whose network namespace is gone."""
-    store = Store.reading(options.data_dir)
+    store = reading(options.data_dir)
     stale = [record for record in store.records() if not is_alive(record)] if store else []
     call = Call("DEL", path=tuple(options.cni_path.split(":")), environ=os.environ)
     failed = list(filter(None, (_collected(record, call) for record in stale)))
@@ -31,7 +31,7 @@ def gc(options: argparse.Namespace) -> int:
 
 def refresh(options: argparse.Namespace) -> int:
     """Hold every attachment with a policyDir to what the folder says now."""
-    store = Store.reading(options.data_dir)
+    store = reading(options.data_dir)
     fed = [record for record in store.records() if is_fed(record) and is_alive(record)] if store else []
     changed, failed = 0, []
     for record in fed:
@@ -42,6 +42,15 @@ def refresh(options: argparse.Namespace) -> int:
     said = f"changed {changed} of {len(fed)} attachments with a policyDir"
     _told(options, {"changed": changed, "attachments": len(fed), "failed": failed}, said)
     return 1 if failed else 0
+
+
+def reading(folder: Path) -> Store | None:
+    """A node's state, or None where it has none yet. Raises Unavailable for a folder somebody named that is none."""
+    if folder.exists() and not folder.is_dir():
+        raise Unavailable(f"{folder} is no folder")
+    if folder != DEFAULT_FOLDER and not folder.exists():
+        raise Unavailable(f"there is no folder {folder}")
+    return Store.reading(folder)
 
 
 def is_alive(record: Record) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from cni.command.graph import drawn, known, networks
-from cni.command.node import is_alive
+from cni.command.node import is_alive, reading
 from cni.command.output import print_json, print_table
 from cni.naming import Attachment
 from cni.resources import (
@@ -23,7 +23,7 @@ from cni.resources import (
     VethPair,
     VxlanLink,
 )
-from cni.state import Record, Store
+from cni.state import Record
 
 R = TypeVar("R", bound=Resource)
 Rows = list[dict[str, Any]]
@@ -40,10 +40,11 @@ _COLUMNS = {
 
 def show(options: argparse.Namespace) -> int:
     """Print attachments, leases, bridges, VTEPs and rules, or draw them."""
-    store = Store.reading(options.data_dir)
+    store = reading(options.data_dir)
     records = store.records() if store else []
     if options.graph:
-        options.graph.write_text(drawn(networks(records), os.uname().nodename))
+        svg = drawn(networks(records), os.uname().nodename)
+        print(svg) if str(options.graph) == "-" else options.graph.write_text(svg)
         return 0
     shown = {area: table(records) for area, table in _TABLES.items()}
     shown["leases"] = [_lease(*row) for row in store.all_leases()] if store else []

@@ -22,7 +22,9 @@ def trace(options: argparse.Namespace) -> int:
     if options.json:
         print_json(lines)
     elif lines:
-        print_table("", _COLUMNS, [{column: line.get(column, "") for column in _COLUMNS} for line in lines])
+        several = len({line["container"] for line in lines}) > 1
+        columns = (_COLUMNS[0], "container", *_COLUMNS[1:]) if several else _COLUMNS
+        print_table("", columns, [{column: line.get(column, "") for column in columns} for line in lines])
     else:
         print(f"agent-cni: no line in {log.FOLDER} is of container {options.container}", file=sys.stderr)
     return 0 if lines else 1

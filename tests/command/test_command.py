@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,89 @@ def test_a_wrong_file_is_one_line_and_no_traceback(agent: Any, write: Any, verb:
     assert len(said.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"type": ""}, '$.type: "" is no name of a plugin'),
+        ({"type": 5}, "$.type: 5 is no name of a plugin"),
+        (
+            {"type": "bridge-vxlann"},
+            "$.type: 'bridge-vxlann' is no plugin of this suite (did you mean 'bridge-vxlan'?)",
+        ),
+        ({"plugins": [PLUGIN, {"mtu": 5}]}, "$.plugins[1]: $.type: missing"),
+        ({"pluginss": [PLUGIN]}, "$.pluginss: unknown key (did you mean 'plugins'?)"),
+        ({"plugins": [PLUGIN], "disableChek": True}, "$.disableChek: unknown key (did you mean 'disableCheck'?)"),
+        ({}, "$: neither the type of a plugin nor a list of plugins"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["validate", "explain"])
+def test_a_file_that_names_no_plugin_is_wrong(agent: Any, write: Any, verb: str, content: Any, said: str):
+    answer = agent(verb, write({"cniVersion": "1.0.0", "name": "pods"} | content))
+    assert answer.status == 1
+    assert answer.err.rstrip().endswith(said.rpartition("]: ")[2])
+
+
+def test_a_foreign_plugins_address_giver_is_judged_if_it_is_ours(agent: Any, write: Any):
+    bridge = {"type": "bridge", "ipam": {"type": "agent-ipam", "subnet": "10.1.0.0/99"}}
+    said = agent("validate", write(CONFLIST | {"plugins": [bridge]}))
+    assert (said.status, "$.ipam.subnet" in said.err) == (1, True)
+    bridge["ipam"]["subnet"] = "10.1.0.0/24"
+    said = agent("validate", write(CONFLIST | {"plugins": [bridge, PLUGIN | {"ipam": {"type": "host-local"}}]}))
+    assert [line.split(": ", 2)[2] for line in said.out.splitlines()] == [
+        "bridge: not a plugin of this suite; its ipam is ok, the rest not judged",
+        "bridge-vxlan: ok; its ipam, host-local, is not judged",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["bridge", "bridge-vxlan"])
+def test_a_misspelt_address_giver_is_a_fault(agent: Any, write: Any, kind: str):
+    section = {"type": "agent-ipm", "subnet": "10.1.0.0/24"}
+    said = agent("validate", write(CONFLIST | {"plugins": [{"type": kind, "ipam": section}]}))
+    assert (said.status, said.err.strip().rpartition(": ")[2]) == (1, "'agent-ipm' (did you mean 'agent-ipam'?)")
+
+
+def test_an_unknown_key_hides_no_contradiction(agent: Any, write: Any):
+    wrong = PLUGIN | {
+        "isGatewy": True,
+        "hairpinMode": True,
+        "promiscMode": True,
+        "ipam": {"subnet": "10.1.0.0/24", "x": 1},
+    }
+    said = agent("validate", write(CONFLIST | {"plugins": [wrong]}))
+    assert len(said.err.splitlines()) == 3
+    assert "promiscMode" in said.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"policy": {"ingress": ["10.0.0.0/40"]}}, "'10.0.0.0/40'"),
+        ({"policy": {"ingress": [5]}}, "$.policy.ingress[0]: 5 is not of type 'string' or of type 'object'"),
+        ({"sidecar": {"when": "never"}}, '$.sidecar.when: "never" is not "always" or of type \'object\''),
+        ({"sidecar": {"when": {"annotaton": "x"}}}, "annotat"),
+        ({"sidecar": {"includeInboundPorts": ["x"]}}, "$.sidecar.includeInboundPorts[0]: 'x' is not of type 'integer'"),
+    ],
+)
+def test_of_several_forms_the_one_that_was_meant_is_judged(agent: Any, write: Any, keys: Any, said: str):
+    err = agent("validate", write(CONFLIST | {"plugins": [PLUGIN | keys]})).err
+    assert said in err
+    assert "given schemas" not in err
+
+
+def test_explaining_a_chain_says_what_it_assumes(agent: Any, write: Any):
+    bridge = {"type": "bridge", "ipam": {"type": "agent-ipam", "subnet": "10.9.0.0/24"}}
+    redirect = {"type": "sidecar-redirect", "port": 15001, "when": {"annotation": "mesh/inject"}}
+    file = write(CONFLIST | {"plugins": [bridge, redirect, {"type": "portmap"}]})
+    said = agent("explain", file).out
+    assert said.endswith("portmap ($.plugins[2]): not a plugin of this suite\n")
+    assert "  assumed: it makes eth0 in the pod with 10.9.0.2/24, and a host end\n" in said
+    assert "  assumed: the pod is annotated mesh/inject: true\n" in said
+    assert "REDIRECT --to-ports 15001" in said
+    foreign, ours, _ = json.loads(agent("explain", "--json", file).out)["plugins"]
+    assert foreign["assumed"]["ips"][0]["address"] == "10.9.0.2/24"
+    assert ours["assumed"] == {"mesh/inject": "true"}
+
+
 @pytest.mark.parametrize("verb", ["validate", "explain"])
 @pytest.mark.parametrize("name", ["absent", "."], ids=["absent", "a folder"])
 def test_a_file_that_cannot_be_read_is_one_line(agent: Any, tmp_path: Path, verb: str, name: str):
@@ -91,7 +176,13 @@ def test_the_highest_version_both_know_is_chosen_as_libcni_does(agent: Any, writ
 
 def test_explaining_foreign_plugins_says_so(agent: Any, write: Any):
     said = agent("explain", write(CONFLIST | {"plugins": [{"type": "portmap"}]}))
-    assert (said.status, said.out) == (0, "portmap ($.plugins[0]): not a plugin of this suite\n")
+    assert (said.status, said.out.splitlines()) == (
+        0,
+        [
+            "portmap ($.plugins[0]): not a plugin of this suite",
+            "  assumed: it makes eth0 in the pod with 10.0.0.2/24, and a host end",
+        ],
+    )
 
 
 def test_explaining_asks_the_kernel_nothing(agent: Any, write: Any, monkeypatch: pytest.MonkeyPatch):
@@ -101,12 +192,64 @@ def test_explaining_asks_the_kernel_nothing(agent: Any, write: Any, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "argv", [[], ["nonsense"], ["validate"], ["show", "--colour"]], ids=["nothing", "nonsense", "no file", "no option"]
+    "argv",
+    [
+        [],
+        ["nonsense"],
+        ["validate"],
+        ["validate", ""],
+        ["show", "--colour"],
+        ["trace", ""],
+        ["ipam", "banana"],
+        ["ipam", "10.1.0.300"],
+        ["ipam", "--release"],
+        ["ipam", "--force"],
+        ["ipam", "10.1.0.2", "--force"],
+        ["uninstall", "--root", "here"],
+    ],
+    ids=" ".join,
 )
 def test_wrong_usage_is_exit_code_2(agent: Any, argv: list[str]):
     said = agent(*argv)
     assert said.status == 2
     assert said.err.startswith("usage: agent-cni")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["validate", "/nowhere"], ["explain", "/nowhere"], ["ipam", "10.1.0.2", "--release"], ["show"]),
+        ["install", "--conf", "nonsense"],
+        ["uninstall", "--root", "/proc/version"],
+    ],
+    ids=" ".join,
+)
+def test_a_failure_is_json_too_where_that_was_asked(agent: Any, folder: Path, tmp_path: Path, words: list[str]):
+    data = ["--data-dir", tmp_path / "no"] if words[0] in ("ipam", "show") else []
+    place = ["--prefix", tmp_path / "opt", "--bin-dir", tmp_path / "bin"] if words[0] == "install" else []
+    said = agent(*words, *data, *place, "--json")
+    assert said.status == 1
+    assert said.err == f"agent-cni: {json.loads(said.out)['error']}\n"
+
+
+@pytest.mark.parametrize("words", ["--help", "completion bash", "validate {}"])
+def test_what_cannot_be_written_is_one_line(write: Any, words: str):
+    argv = words.format(write(CONFLIST)).split()
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cni.command.main", *argv],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "agent-cni: stdout: No space left on device\n")
+
+
+def test_who_has_read_enough_hears_nothing_more(write: Any):
+    command = f"{sys.executable} -m cni.command.main completion bash | head -c 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("#", "")
 
 
 def test_verbose_says_all_there_is(agent: Any, write: Any):
@@ -133,9 +276,19 @@ def test_help_names_every_command(agent: Any):
 
 
 def test_nothing_to_show(agent: Any, folder: Path):
+    folder.mkdir()
     said = agent("show", "--data-dir", folder)
     assert (said.status, said.out) == (0, "no attachments\nno leases\nno bridges\nno VTEPs\nno rules\n")
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("words", [["show"], ["gc"], ["refresh"], ["ipam"], ["ipam", "10.1.0.2"]], ids=" ".join)
+def test_a_data_dir_that_is_none_is_said(agent: Any, folder: Path, words: list[str]):
+    said = agent(*words, "--data-dir", folder)
+    assert (said.status, said.out, said.err) == (1, "", f"agent-cni: there is no folder {folder}\n")
     assert not folder.exists()
+    folder.write_text("")
+    assert agent(*words, "--data-dir", folder).err == f"agent-cni: {folder} is no folder\n"
 
 
 def test_attachments_and_leases_are_shown_as_tables(agent: Any, folder: Path, attach: Callable[..., Record]):
@@ -203,8 +356,9 @@ def test_gc_removes_what_has_no_namespace_any_more(agent: Any, folder: Path, att
 
 
 def test_refresh_without_state_makes_none(agent: Any, folder: Path):
+    folder.mkdir()
     assert agent("refresh", "--data-dir", folder).out == "changed 0 of 0 attachments with a policyDir\n"
-    assert not folder.exists()
+    assert not list(folder.iterdir())
 
 
 def test_refresh_leaves_attachments_that_no_folder_feeds(agent: Any, folder: Path, attach: Callable[..., Record]):
@@ -214,8 +368,9 @@ def test_refresh_leaves_attachments_that_no_folder_feeds(agent: Any, folder: Pat
 
 
 def test_gc_without_state_makes_none(agent: Any, folder: Path):
+    folder.mkdir()
     assert agent("gc", "--data-dir", folder).out == "removed 0 of 0 stale attachments\n"
-    assert not folder.exists()
+    assert not list(folder.iterdir())
 
 
 def test_gc_does_not_count_what_another_call_holds(

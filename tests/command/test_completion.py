@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from typing import Any
 
@@ -24,6 +25,11 @@ def test_bash_offers_what_fits(agent: Any, words: list[str], offered: set[str]):
     argv = ["bash", "--norc", "-c", ASK, "bash", "agent-cni", *words]
     done = subprocess.run(argv, input=said.out, capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == offered
+
+
+def test_as_json(agent: Any):
+    said = json.loads(agent("completion", "bash", "--json").out)
+    assert (said["shell"], said["script"]) == ("bash", agent("completion", "bash").out.rstrip("\n"))
 
 
 def test_another_shell_is_wrong_usage(agent: Any):

@@ -14,7 +14,7 @@ import pytest
 
 from cni import plugin
 from cni.command import doctor
-from cni.errors import Drift, Unavailable
+from cni.errors import Drift, InvalidConfig, Unavailable
 from cni.kernel.view import Link
 from cni.naming import Attachment
 from cni.state import Record, Store
@@ -27,7 +27,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A healthy node: executables of ours, one good conflist, no agent, no links."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "net.d").mkdir()
-    for name in plugin.names():
+    for name in (*plugin.names(), "loopback", "portmap", "host-local"):
         (tmp_path / "bin" / name).write_text("#!/opt/python\n# installed by agent-cni\n")
         (tmp_path / "bin" / name).chmod(0o755)
     good = {"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge-vxlan"}, {"type": "portmap"}]}
@@ -46,6 +46,7 @@ def links(monkeypatch: pytest.MonkeyPatch, *there: Link) -> None:
 @pytest.fixture
 def look(agent: Any, place: Path, folder: Path) -> Look:
     """Ask the doctor; what it found by area, without areas that are fine."""
+    folder.mkdir(mode=0o700)
 
     def looked() -> dict[str, list[dict[str, str]]]:
         options = (
@@ -98,9 +99,51 @@ def test_configurations_that_would_be_refused(look: Look, place: Path):
     (place / "net.d/30-typo.conf").write_text(
         json.dumps({"cniVersion": "1.0.0", "name": "x", "type": "macvlan", "mastr": "eth0"})
     )
-    cut, typo = look()["configurations"]
+    (place / "net.d/40-none.conflist").symlink_to("nowhere")
+    cut, typo, none = look()["configurations"]
     assert "20-cut.conflist" in cut["what"]
+    assert cut["mend"] == f"edit {place}/net.d/20-cut.conflist"
     assert "did you mean 'master'" in typo["what"]
+    assert none["what"] == f"{place}/net.d/40-none.conflist: No such file or directory"
+
+
+def test_plugins_that_a_configuration_names_and_nobody_installed(look: Look, place: Path):
+    (place / "bin/portmap").unlink()
+    (place / "bin/host-local").unlink()
+    lent = {"type": "macvlan", "master": "eth0", "ipam": {"type": "host-local"}}
+    (place / "net.d/20-lent.json").write_text(json.dumps({"cniVersion": "1.0.0", "name": "x"} | lent))
+    (place / "net.d/30-typo.json").write_text(json.dumps({"cniVersion": "1.0.0", "name": "x", "type": "macvlann"}))
+    portmap, local, typo = look()["configurations"]
+    assert portmap["mend"] == f"put portmap into {place}/bin"
+    assert local["mend"] == f"put host-local into {place}/bin"
+    assert "did you mean 'macvlan'" in typo["what"]
+
+
+def test_a_runtime_without_loopback_or_configurations(look: Look, place: Path):
+    (place / "bin/loopback").unlink()
+    (place / "net.d/10-pods.conflist").unlink()
+    found = look()
+    assert "loopback" in found["executables"][0]["what"]
+    assert found["configurations"][0]["mend"] == "agent-cni install --conf NAME"
+    (place / "net.d").rmdir()
+    assert look()["configurations"] == found["configurations"]
+
+
+def test_a_folder_of_policies_is_mended_there(
+    look: Look, attach: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+):
+    def wrong(*_: Any) -> None:
+        raise InvalidConfig("policyDir: /etc/policies/a.yaml: not a Kubernetes object")
+
+    monkeypatch.setattr(doctor.verbs, "check", wrong)
+    attach("c1", "10.1.0.2")
+    (found,) = look()["attachments"]
+    assert found["mend"] == "put the folder or file right, then agent-cni refresh"
+
+
+def test_a_data_dir_that_is_none(agent: Any, place: Path):
+    said = agent("doctor", "--data-dir", place / "nowhere")
+    assert (said.status, f"there is no folder {place}/nowhere\n    mend: name a dataDir" in said.out) == (1, True)
 
 
 def test_a_socket_nobody_listens_on(look: Look, place: Path):
@@ -111,7 +154,6 @@ def test_a_socket_nobody_listens_on(look: Look, place: Path):
 
 
 def test_a_damaged_state(look: Look, folder: Path):
-    folder.mkdir(mode=0o700)
     (folder / "state.db").write_bytes(b"nonsense" * 1000)
     assert set(look()) == {"state"}
 

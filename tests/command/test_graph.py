@@ -74,7 +74,11 @@ def test_what_another_release_recorded_is_left_out():
 
 
 def test_the_picture_of_an_empty_node(agent: Any, folder: Path, tmp_path: Path):
+    folder.mkdir()
     assert agent("show", "--graph", tmp_path / "node.svg", "--data-dir", folder).status == 0
+    assert (
+        agent("show", "--graph", "-", "--data-dir", folder).out.rstrip() == (tmp_path / "node.svg").read_text().rstrip()
+    )
     assert ET.parse(tmp_path / "node.svg").getroot().tag.endswith("svg")
     said = agent("show", "--graph", tmp_path / "no/where.svg", "--data-dir", folder)
     assert (said.status, len(said.err.splitlines())) == (1, 1)

@@ -101,8 +101,20 @@ def test_two_networks_with_one_address_are_told_apart(agent: Any, folder: Path, 
     assert leases(folder) == ["10.1.0.2"]
 
 
-@pytest.mark.parametrize("words", [["10.1.0.300"], ["10.1.0.2", "--release"]], ids=["no address", "no state"])
-def test_what_cannot_be_answered_is_one_line(agent: Any, folder: Path, words: list[str]):
-    said = agent("ipam", *words, "--data-dir", folder)
-    assert (said.status, said.out, len(said.err.splitlines())) == (1, "", 1)
-    assert not folder.exists()
+def test_what_nobody_holds_cannot_be_given_back(agent: Any, folder: Path):
+    folder.mkdir()
+    said = agent("ipam", "10.1.0.2", "--release", "--data-dir", folder)
+    assert (said.status, said.out, said.err) == (1, "", "agent-cni: 10.1.0.2: nobody holds it\n")
+    assert not list(folder.iterdir())
+
+
+def test_usage_of_one_network(agent: Any, folder: Path, leased: Callable[..., Record]):
+    leased("c1", "10.1.0.2")
+    ask = ("ipam", "--json", "--data-dir", folder, "--network")
+    assert len(json.loads(agent(*ask, "pods").out)) == 1
+    assert json.loads(agent(*ask, "other").out) == []
+
+
+def test_an_address_is_taken_as_show_prints_it(agent: Any, folder: Path, leased: Callable[..., Record]):
+    leased("c1", "10.1.0.2")
+    assert agent("ipam", "10.1.0.2/24", "--data-dir", folder).status == 0

@@ -51,6 +51,15 @@ def test_one_containers_lines_in_order_from_every_plugin(agent: Any):
 
 
 @pytest.mark.usefixtures("logged")
+def test_several_containers_are_told_apart(agent: Any, log_folder: Path):
+    with (log_folder / "bridge-vxlan.log").open("a") as file:
+        file.write('\n{"time": "2026-01-01T00:00:05.000Z", "plugin": "bridge-vxlan", "container": "abd9"}\n')
+    head, first, *_ = (line.split() for line in agent("trace", "ab").out.splitlines())
+    assert head[:2] == ["time", "container"]
+    assert first[1] == "abc1"
+
+
+@pytest.mark.usefixtures("logged")
 def test_the_lines_as_they_are(agent: Any):
     lines = json.loads(agent("trace", "abc1", "--json").out)
     assert [line["time"][17:19] for line in lines] == ["01", "02", "03"]

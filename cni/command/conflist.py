@@ -1,0 +1,135 @@
+"""A configuration file as libcni reads it: its plugins, and every fault of each."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cni import plugin
+from cni.errors import CniError, InvalidConfig
+from cni.ipam.config import TYPE as OWN_IPAM
+from cni.kernel import netfilter
+from cni.naming import Attachment
+from cni.protocol import config
+from cni.protocol.call import Call, is_name
+from cni.protocol.config import Config
+from cni.protocol.versions import SUPPORTED
+from cni.resources import Host, HostPort, Plan, Uplink
+
+_SAMPLE = Call("ADD", "CONTAINER", "NETNS", "eth0")
+#: The keys of a list; libcni overlooks every other.
+_LIST_KEYS = ("cniVersion", "cniVersions", "name", "plugins", "disableCheck", "disableGC", "loadOnlyInlinedPlugins")
+_RESEMBLES = 0.85
+
+
+def plugins_of(file: Path) -> Iterator[tuple[str, Config]]:
+    """Each plugin's configuration as libcni would send it, and where it stands in the file. Raises CniError, OSError."""
+    conf = config.parse(file.read_bytes(), "$")
+    if "plugins" not in conf and "type" in conf:
+        yield "$", conf
+        return
+    _refuse_misspelt(conf)
+    plugins = conf.get("plugins")
+    if plugins is None:
+        raise InvalidConfig("$: neither the type of a plugin nor a list of plugins")
+    if not isinstance(plugins, list) or not plugins or not all(isinstance(item, dict) for item in plugins):
+        raise InvalidConfig("$.plugins: not a list of objects, or empty")
+    header = {"cniVersion": _newest_version(conf), "name": conf.get("name")}
+    for number, item in enumerate(plugins):
+        yield f"$.plugins[{number}]", item | header
+
+
+def judgement(conf: Config) -> dict[str, Any]:
+    """Whether a configuration is of one of our plugins, who gives its addresses, and its faults."""
+    section = conf.get("ipam")
+    delegate = str(section.get("type") or "") if isinstance(section, dict) else ""
+    return {"ours": conf.get("type") in plugin.names(), "ipam": delegate, "faults": list(_faults(conf, delegate))}
+
+
+def planned(conf: Config) -> Plan | None:
+    """The plan of an ADD on an empty node, or None for a plugin of somebody else. Raises CniError."""
+    if fault := _type_fault(conf):
+        raise InvalidConfig(fault)
+    name = conf["type"]
+    if name not in plugin.names():
+        return None
+    config.refuse_wrong_header(conf, "ADD")
+    config.validate(conf, name)
+    return _plan(conf, name)
+
+
+def _plan(conf: Config, name: str) -> Plan:
+    nouns = plugin.load(name)
+    read = nouns.Config.read(conf, _SAMPLE)
+    uplink = Uplink(read.uplink.dev or "UPLINK", 1500) if read.uplink else None
+    rules = (read.rules or netfilter.NFTABLES) if read.rules is not None else ""
+    pod_rules = (read.sidecar.backend or netfilter.IPTABLES_NFT) if read.sidecar else ""
+    port = HostPort(read.ports[-1]) if read.ports else None
+    host = Host(_SAMPLE.netns, uplink, rules, pod_rules, (4, 6), port=port)
+    return nouns.plan(read, Attachment(conf["name"], _SAMPLE.container, _SAMPLE.ifname), read.ipam.preview(), host)
+
+
+def _faults(conf: Config, delegate: str) -> Iterator[str]:
+    if fault := _type_fault(conf):
+        yield fault
+    try:
+        config.refuse_wrong_header(conf, "ADD")
+    except CniError as error:
+        yield error.msg
+        return
+    if close := _resembled(delegate, [OWN_IPAM]):
+        yield f"$.ipam.type: {delegate!r} (did you mean {close!r}?)"
+    if conf.get("type") in plugin.names():
+        yield from _faults_by(str(conf["type"]), conf)
+    elif delegate == OWN_IPAM:
+        yield from _faults_by(OWN_IPAM, conf)
+
+
+def _faults_by(name: str, conf: Config) -> Iterator[str]:
+    """What a plugin says of a configuration: of each key, then, where only unknown keys are wrong, of them together."""
+    found = config.faults(conf, name)
+    yield from (text for _, text in found)
+    known = config.without_unknown(conf, name) if found else conf
+    if found and config.faults(known, name):
+        return
+    try:
+        _plan(known, name)
+    except CniError as error:
+        yield error.msg
+
+
+def _type_fault(conf: Config) -> str:
+    name = conf.get("type")
+    if name is None:
+        return "$.type: missing"
+    if not isinstance(name, str) or not is_name(name):
+        return f"$.type: {json.dumps(name)} is no name of a plugin"
+    close = _resembled(name, plugin.names())
+    return f"$.type: {name!r} is no plugin of this suite (did you mean {close!r}?)" if close else ""
+
+
+def _refuse_misspelt(conf: Config) -> None:
+    for key in conf:
+        close = _resembled(key, (known for known in _LIST_KEYS if known not in conf))
+        if key not in _LIST_KEYS and close:
+            raise InvalidConfig(f"$.{key}: unknown key (did you mean {close!r}?)")
+
+
+def _resembled(text: str, known: Iterable[str]) -> str:
+    """The known word that another one resembles without being it, or nothing."""
+    words = list(known)
+    close = [] if text in words else difflib.get_close_matches(text, words, 1, _RESEMBLES)
+    return close[0] if close else ""
+
+
+def _newest_version(conf: Config) -> str:
+    """The highest we know, as libcni chooses, of cniVersion and cniVersions."""
+    listed = conf.get("cniVersions") or []
+    if not isinstance(listed, list):
+        raise InvalidConfig("$.cniVersions: not a list")
+    versions = [item for item in (conf.get("cniVersion"), *listed) if item]
+    known = [item for item in SUPPORTED if item in versions]
+    return known[-1] if known else str(conf.get("cniVersion") or "")
