@@ -15,6 +15,9 @@ from typing import NamedTuple
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
+#: The alias of links on the host that stay after the pods they were made for (ip-link(8)).
+OWNER = "agent-cni"
+
 _MAC = re.compile(r"(?i)[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}")
 
 

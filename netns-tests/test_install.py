@@ -251,6 +251,22 @@ def test_the_suite_stays_while_pods_need_it(host: Host, pod: Pod, tmp_path: Path
     assert list(host.folder.iterdir()) == []
 
 
+def test_bridges_and_vxlan_devices_go_with_the_suite_where_nothing_else_is_on_them(
+    host: Host, pod: Pod, tmp_path: Path
+):
+    overlay = CONF | {"vxlan": {"id": 7, "remotes": ["192.0.2.9"]}}
+    lent = CONF | {"name": "lent", "bridge": "br1", "ipam": {"subnet": "10.2.0.0/24"}}
+    for conf in (overlay, lent):
+        host.add(conf, pod)
+        host.delete_pod(conf, pod)
+    for command in ("link add br2 type bridge", "link add tap1 type veth peer name tap2", "link set tap1 master br1"):
+        host.run("ip", *command.split())
+    install(tmp_path)
+    said = uninstall(host, tmp_path, "--force").stdout
+    assert {"removed link br0", "removed link vxlan7"} < set(said.splitlines())
+    assert {link["ifname"] for link in host.ip("link", "show")} == {"lo", "br1", "br2", "tap1", "tap2"}
+
+
 @pytest.mark.parametrize(
     ("option", "said"),
     [

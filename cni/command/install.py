@@ -13,7 +13,9 @@ from cni.errors import Conflict, InvalidConfig, Unavailable
 from cni.installation import suite, tree
 from cni.installation.item import Item
 from cni.installation.place import Place
+from cni.kernel.netlink import Rtnl
 from cni.log import FOLDER
+from cni.naming import OWNER
 from cni.state import DEFAULT_FOLDER, Store
 
 
@@ -37,7 +39,10 @@ def install(options: argparse.Namespace) -> int:
 
 
 def uninstall(options: argparse.Namespace) -> int:
-    """Take away everything an installation made, state and logs included. A conflist somebody changed stays."""
+    """Take away everything an installation and its plugins made, state, logs and idle bridges included.
+
+    A conflist somebody changed stays, and kernel settings do (ip_forward), on which others rely too.
+    """
     place = _place(options)
     if not options.force:
         _refuse_in_use(place)
@@ -45,6 +50,7 @@ def uninstall(options: argparse.Namespace) -> int:
     items = [*suite.conflists(place), *suite.executables(place), *suite.units(place)]
     removed = [str(item.path) for item in [*items, *([link] if link.is_right else [])] if item.take()]
     removed += [str(path) for path in _remains(place) if tree.remove(path)]
+    removed += _idle_links() if place.root == Place.root else []
     _told(options, "removed", removed)
     _tell_left(items)
     return 0
@@ -82,6 +88,18 @@ def _remains(place: Place) -> list[Path]:
     target = place.now(place.prefix)
     kept = [place.now(DEFAULT_FOLDER), place.now(FOLDER), suite.wanted_by(place)]
     return [*kept, target] if tree.is_ours(target) else kept
+
+
+def _idle_links() -> list[str]:
+    """Delete what stays of ours on the host when pods go: bridges, and VXLAN devices on them, that nothing else is on."""
+    rtnl = Rtnl()
+    links = rtnl.links()
+    busy = {link.bridge for link in links if link.alias != OWNER}
+    idle = [link for link in links if link.alias == OWNER and (link.bridge or link.index) not in busy]
+    for link in idle:
+        rtnl.delete_link(link)
+    rtnl.close()
+    return [f"link {link.name}" for link in idle]
 
 
 def _tell_left(items: list[Item]) -> None:

@@ -1,7 +1,4 @@
-"""agent-cni, the operator's command.
-
-Exit codes: 0 fine; 1 the answer is no (an invalid file, something found, missing or not removed); 2 wrong usage.
-"""
+"""agent-cni, the operator's command."""
 
 from __future__ import annotations
 
@@ -35,6 +32,9 @@ from cni.state import DEFAULT_FOLDER
 
 Run = Callable[[argparse.Namespace], int]
 
+_EXIT_CODES = (
+    "Exit codes: 0 fine; 1 no (a file is invalid, something was found, is missing or could not be done); 2 wrong usage."
+)
 _CANNOT_BE_WRITTEN = (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.EFBIG)
 
 
@@ -105,7 +105,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = _Parser("agent-cni", description="Look after the agent-cni plugins of this node.")
+    made = _Parser("agent-cni", description="Look after the agent-cni plugins of this node.", epilog=_EXIT_CODES)
     made.add_argument("--version", action="version", version=f"agent-cni {__version__}")
     commands = made.add_subparsers(required=True, metavar="COMMAND")
     for function in (validate, explain):

@@ -29,6 +29,7 @@ R = TypeVar("R", bound=Resource)
 Rows = list[dict[str, Any]]
 
 _KIND = {Masquerade: "masquerade", PodPolicy: "policy", AntiSpoof: "guard", PodRules: "interception"}
+_NOTHING = {"bridges": "no bridges in use", "vteps": "no VTEPs in use"}
 _COLUMNS = {
     "attachments": ("network", "container", "ifname", "plugin", "state", "addresses", "pod"),
     "leases": ("network", "address", "container", "ifname"),
@@ -52,7 +53,7 @@ def show(options: argparse.Namespace) -> int:
         print_json(shown)
         return 0
     for area, columns in _COLUMNS.items():
-        print_table(f"no {area.replace('vteps', 'VTEPs')}", columns, shown[area])
+        print_table(_NOTHING.get(area, f"no {area}"), columns, shown[area])
     return 0
 
 

@@ -13,7 +13,7 @@ from cni.kernel.channel import Channel, DumpInterrupted
 from cni.kernel.codec import NEIGHBOUR, NSID, ROUTE, RULE, decoded, is_default_route
 from cni.kernel.messages import address_of, default_way_of, link_of, route_of
 from cni.kernel.view import MAIN_TABLE, HeldAddress, KernelRoute, Link, Named, Under, Vxlan
-from cni.naming import IPAddress, IPInterface
+from cni.naming import OWNER, IPAddress, IPInterface
 
 _NUD_PERMANENT, _ALL_ZERO = 0x80, "00:00:00:00:00:00"
 _NO_NSID = (-1, 0xFFFFFFFF)
@@ -76,7 +76,7 @@ class Rtnl:
         """
         with _asking(f"create bridge {name}"):
             self._channel.ask(requests.bridge(name, mac, mtu ^ 1))
-        self.set_link(self._made(name), mtu=mtu, up=True)
+        self.set_link(self._made(name), mtu=mtu, ifalias=OWNER, up=True)
 
     def filter_bridge(self, link: Link) -> None:
         """Let what a bridge forwards between its ports meet packet rules, whatever the global setting."""
@@ -95,6 +95,7 @@ class Rtnl:
         """Create a VXLAN device that learns where remote MACs are; it starts down."""
         with _asking(f"create {name} (VNI {vxlan.vni}, UDP port {vxlan.port})"):
             self._channel.ask(requests.vxlan(name, mtu, vxlan))
+        self.set_link(self._made(name), ifalias=OWNER)
 
     def create_macvlan(self, name: str, mac: str, mtu: int, under: Under, settings: dict[str, Any]) -> None:
         """Create a macvlan here, under its final name, on a link that may be in another namespace.

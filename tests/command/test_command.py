@@ -278,7 +278,7 @@ def test_help_names_every_command(agent: Any):
 def test_nothing_to_show(agent: Any, folder: Path):
     folder.mkdir()
     said = agent("show", "--data-dir", folder)
-    assert (said.status, said.out) == (0, "no attachments\nno leases\nno bridges\nno VTEPs\nno rules\n")
+    assert (said.status, said.out) == (0, "no attachments\nno leases\nno bridges in use\nno VTEPs in use\nno rules\n")
     assert not list(folder.iterdir())
 
 
@@ -308,8 +308,8 @@ def test_attachments_and_leases_are_shown_as_tables(agent: Any, folder: Path, at
         ["pods", "10.1.0.3", "c2", "eth0"],
         ["pods", "10.1.0.4", "c3", "eth0"],
         [],
-        ["no", "bridges"],
-        ["no", "VTEPs"],
+        ["no", "bridges", "in", "use"],
+        ["no", "VTEPs", "in", "use"],
         ["no", "rules"],
     ]
 
