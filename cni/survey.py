@@ -47,7 +47,7 @@ def _port(world: World, names: tuple[str, ...]) -> HostPort | None:
     for link in filter(None, map(world.host.link, names)):
         if link.kind == "veth":
             bridge = world.host.link_at(link.bridge) if link.bridge else None
-            return HostPort(link.name, bridge.name if bridge else "")
+            return HostPort(link.name, bridge.name if bridge else "", lent=True)
     return None
 
 

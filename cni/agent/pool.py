@@ -26,6 +26,7 @@ SPARE, MOST = 2, min(16, max(4, 2 * len(os.sched_getaffinity(0))))
 DEADLINE, GRACE = 120, 60
 _IDLE_SECONDS, _TICK_MS = 30, 1000
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
+_PACKAGE = Path(__file__).parent.parent / "__init__.py"
 
 
 @dataclass
@@ -161,5 +162,5 @@ class Pool:
 
 def _installation() -> tuple[int, int]:
     """What changes when this package is installed again."""
-    status = (Path(__file__).parent.parent / "__init__.py").stat()
+    status = _PACKAGE.stat()
     return status.st_ino, status.st_mtime_ns

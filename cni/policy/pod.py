@@ -42,7 +42,7 @@ def isolating(
         return _in_pod(policy, attachment, addresses, attached, host)
     rules = chain_rules(policy, addresses, attached.dns.nameservers, pod)
     on_bridge = (BridgeFilter(port.bridge),) if port.bridge else ()
-    guard = (GuardTable(), AntiSpoof(port.name, mac, addresses)) if policy.anti_spoof else ()
+    guard = (GuardTable(), AntiSpoof(port.name, mac, addresses, port.lent)) if policy.anti_spoof else ()
     return Isolation((PolicyTable(), PodPolicy(addresses, rules, not policy.host_access, pod)), (*on_bridge, *guard))
 
 

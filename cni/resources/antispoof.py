@@ -39,11 +39,16 @@ class GuardTable(NftRules):
 
 @dataclass(frozen=True)
 class AntiSpoof(NftRules):
-    """Only the pod's own MAC and addresses come out of its veth, in ARP and neighbour discovery too."""
+    """Only the pod's own MAC and addresses come out of its veth, in ARP and neighbour discovery too.
+
+    It goes after the veth: in between, a pod that still runs could send as anybody. A `lent` veth is another
+    plugin's and stays.
+    """
 
     link: str
     mac: str
     addresses: tuple[str, ...]
+    lent: bool = False
 
     def script(self) -> str:
         hook = f'type filter hook ingress device "{self.link}" priority -500; policy drop;'
@@ -63,6 +68,9 @@ class AntiSpoof(NftRules):
         )
 
     def remove(self, world: World) -> None:
+        link = None if self.lent else world.host.link(self.link)
+        if link and link.kind == "veth":
+            world.host.delete_link(link)
         chain = f"chain {TABLE} {self.link}"
         netfilter.nft(f"add table {TABLE}\nadd {chain}\nflush {chain}\ndelete {chain}\n")
 

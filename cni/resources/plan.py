@@ -30,10 +30,11 @@ class Uplink:
 
 @dataclass(frozen=True)
 class HostPort:
-    """The host end of a pod's link, and the bridge it is on, if any."""
+    """The host end of a pod's link, and the bridge it is on, if any; `lent` by a plugin before this one."""
 
     name: str
     bridge: str = ""
+    lent: bool = False
 
 
 @dataclass(frozen=True)

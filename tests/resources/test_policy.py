@@ -53,6 +53,17 @@ def test_what_is_made_and_taken_away(
     golden(f"policy-{name}.nft", "# ensure\n{}# remove\n{}".format(*scripts))
 
 
+@pytest.mark.parametrize(("lent", "order"), [(False, ["link", "guard"]), (True, ["guard"])])
+def test_a_guard_goes_after_what_it_guards(monkeypatch: pytest.MonkeyPatch, world: World, lent: bool, order: list[str]):
+    gone: list[str] = []
+    link = type("Veth", (), {"kind": "veth"})
+    there = {"link": lambda self, name: link, "delete_link": lambda self, link: gone.append("link")}
+    world.__dict__["host"] = type("OneLink", (), there)()
+    monkeypatch.setattr(netfilter, "nft", lambda script: gone.append("guard"))
+    AntiSpoof("veth0", MAC, ADDRESSES, lent).remove(world)
+    assert gone == order
+
+
 @pytest.mark.parametrize("resource", [PolicyTable("/run/netns/p"), PodPolicy((), (), False, "", "/run/netns/p")])
 def test_what_was_in_a_pod_that_is_gone_is_gone(world: World, scripts: list[str], resource: PolicyTable | PodPolicy):
     resource.remove(world)
