@@ -5,7 +5,8 @@
  *
  * The agent begins only after our GO, and we run the script only if we never sent GO: no call is worked on twice.
  * Our descriptors go with GO, so an agent that hangs holds nobody's pipe open.
- * The other side is cni/agent/caller.py. It needs Linux and nothing else, and allocates no memory.
+ * The other side is cni/agent/caller.py. It needs Linux and nothing else, and allocates no memory. Of libc it calls what
+ * bare.c has too.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -13,7 +14,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
@@ -71,6 +71,37 @@ static int add_text(struct request *request, const char *text)
     return 1;
 }
 
+/* Append a number in decimal, without a NUL, and a character after it; 0 where they do not fit. */
+static int add_number(struct request *request, uintmax_t number, char after)
+{
+    char digits[24];
+    size_t first = sizeof digits;
+    digits[--first] = after;
+    do
+        digits[--first] = (char)('0' + number % 10);
+    while (number /= 10);
+    if (sizeof digits - first > sizeof request->text - request->length)
+        return 0;
+    memcpy(request->text + request->length, digits + first, sizeof digits - first);
+    request->length += sizeof digits - first;
+    return 1;
+}
+
+static void say(const char *text)
+{
+    if (write(2, text, strlen(text)) < 0)
+        return; /* there is nobody else to tell */
+}
+
+/* One line: which file cannot be used, and why. */
+static void complain(const char *file)
+{
+    int error = errno;
+    say("agent-cni-launcher: ");
+    say(file);
+    say(error == ENOENT ? ": No such file or directory\n" : error == EACCES ? ": Permission denied\n" : ": cannot be used\n");
+}
+
 static void add_fd(struct go *go, char name, int fd)
 {
     if (fd < 0)
@@ -111,13 +142,11 @@ static int prefix_of(char *path, size_t size)
 static int fill(struct request *request, const char *prefix, const char *script)
 {
     struct stat own;
-    char namespace[64];
     if (stat("/proc/self/ns/net", &own))
         return 0;
-    snprintf(namespace, sizeof namespace, "%ju:%ju", (uintmax_t)own.st_dev, (uintmax_t)own.st_ino);
     request->length = 0;
     int fits = add_text(request, PROTOCOL) && add_text(request, VERSION) && add_text(request, prefix) &&
-               add_text(request, namespace) && add_text(request, script);
+               add_number(request, own.st_dev, ':') && add_number(request, own.st_ino, 0) && add_text(request, script);
     for (char **item = environ; fits && *item; item++)
         fits = add_text(request, *item);
     return fits;
@@ -170,7 +199,7 @@ static int connected(void)
         path = SOCKET;
     if (!*path || strlen(path) >= sizeof address.sun_path)
         return -1;
-    strcpy(address.sun_path, path);
+    memcpy(address.sun_path, path, strlen(path) + 1);
     int agent = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (agent >= 0 && connect(agent, (struct sockaddr *)&address, sizeof address) == 0 && is_trusted(agent))
         return agent;
@@ -260,27 +289,31 @@ static int version_said(void)
 
 int main(int argc, char **argv)
 {
-    static char prefix[4096], python[4096 + 16];
-    char *own[64] = {python, "-I"};
+    static const char interpreter[] = "/bin/python3";
+    static char prefix[4096], python[sizeof prefix + sizeof interpreter], isolated[] = "-I";
+    char *own[64];
     int streams = 0;
     for (int fd = 0; fd < 3; fd++)
         streams |= fcntl(fd, F_GETFD) < 0 ? 0 : 1 << fd;
     if (argc < 2 || argc > 60) {
-        fprintf(stderr, "agent-cni-launcher: runs the plugins of agent-cni; it is named in their first line\n");
+        say("agent-cni-launcher: runs the plugins of agent-cni; it is named in their first line\n");
         return 2;
     }
     if (streams & 1 << 1 && version_said())
         return 0;
     if (!prefix_of(prefix, sizeof prefix)) {
-        fprintf(stderr, "agent-cni-launcher: /proc/self/exe: %s\n", strerror(errno));
+        complain("/proc/self/exe");
         return 127;
     }
     int code = handed_over(streams, prefix, argv[1]);
     if (code >= 0)
         return code;
-    snprintf(python, sizeof python, "%s/bin/python3", prefix);
+    memcpy(python, prefix, strlen(prefix));
+    memcpy(python + strlen(prefix), interpreter, sizeof interpreter);
+    own[0] = python;
+    own[1] = isolated;
     memcpy(own + 2, argv + 1, (size_t)argc * sizeof *argv);
     execv(python, own);
-    fprintf(stderr, "agent-cni-launcher: %s: %s\n", python, strerror(errno));
+    complain(python);
     return 127;
 }

@@ -23,6 +23,14 @@ from cni.protocol.versions import ANSWER
 ROOT = Path(__file__).parent.parent.parent
 SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fPIE", "-pie")
 COLD = "cold\n"
+OVER = """
+#include <stdint.h>
+#include <unistd.h>
+extern uintptr_t __stack_chk_guard;
+static __attribute__((noinline)) void fill(volatile char *place, int size) { for (int at = 0; at < size; at++) place[at] = 'x'; }
+static __attribute__((noinline)) void over(int size) { char place[16]; fill(place, size); }
+int main(int argc, char **argv) { (void)argv; over(argc > 1 ? 64 : 16); return write(1, &__stack_chk_guard, 8) != 8; }
+"""
 
 
 @dataclass
@@ -328,6 +336,23 @@ def test_it_needs_nothing_and_is_hardened(launcher: Launcher):
     assert "GNU_RELRO" in shown
     assert "GNU_STACK" in shown
     assert "RWE" not in shown
+    if os.uname().machine == "x86_64":
+        there = subprocess.run(["readelf", "-Wr", launcher.program], capture_output=True, text=True, check=True).stdout
+        assert "no relocations" in there
+
+
+def test_a_stack_that_was_written_over_ends_it(launcher: Launcher, tmp_path: Path):
+    """The canary of bare.c: another one for each process, and a trap where it is not as it was."""
+    if b"libasan" in launcher.program.read_bytes() or os.uname().machine != "x86_64":
+        return
+    source = tmp_path / "over.c"
+    source.write_text(OVER)
+    bare = ["-nostdlib", "-static-pie", "-fPIE", "-fstack-protector-strong", "-mstack-protector-guard=global"]
+    subprocess.run(["cc", *bare, "-o", tmp_path / "over", source, ROOT / "launcher/bare.c"], check=True)
+    canaries = {subprocess.run([tmp_path / "over"], capture_output=True, check=True).stdout for _ in range(3)}
+    assert len(canaries) == 3
+    assert {canary[0] for canary in canaries} == {0}
+    assert subprocess.run([tmp_path / "over", "over"], check=False).returncode in (-signal.SIGILL, -signal.SIGTRAP)
 
 
 def test_without_a_script_it_says_what_it_is(launcher: Launcher):
