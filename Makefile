@@ -42,6 +42,7 @@ bench: .venv/ready     ## our plugins against the reference's, paired in one run
 	@tools/isolated .venv/bin/python3 tools/bench.py $(PARTS)
 
 install:         ## PREFIX, BIN_DIR, CONF_DIR, DESTDIR, CONF=10-bridge-vxlan.conflist, SYSTEMD=1, FORCE=1
+	@$(if $(DESTDIR),mkdir -p $(DESTDIR))
 	@tools/install $(PLACE) --link $(if $(CONF),--conf $(CONF)) $(if $(SYSTEMD),--systemd)
 
 uninstall:       ## take everything away again

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from cni import engine
-from cni.errors import InvalidNetns
+from cni.errors import InvalidNetns, Unavailable
 from cni.ipam.config import TYPE as OWN_IPAM
 from cni.kernel.files import PATIENCE
 from cni.kernel.netns import Netns, is_own
@@ -75,6 +76,13 @@ def folder_of(conf: Config) -> Path:
     ipam = conf.get("ipam")
     section = ipam if isinstance(ipam, dict) and ipam.get("type", OWN_IPAM) == OWN_IPAM else {}
     return Path(conf.get("dataDir") or section.get("dataDir") or DEFAULT_FOLDER)
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Raise Unavailable where no state could be written; asks only, makes nothing."""
+    existing = next(item for item in (folder, *folder.parents) if item.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise Unavailable(f"the state folder {folder} cannot be written")
 
 
 def _refuse_own_netns(call: Call) -> None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,20 +84,21 @@ class Store:
         """Open the state file of a folder, making both where they are missing."""
         path = _writable(folder) / FILE
         store = cls(path, patience)
-        if not store._layout():
-            with store.lock.exclusive("0", str(path), patience), _busy(path):
-                store._prepare()
+        with store._closed_if_it_fails():
+            if not store._layout():
+                with store.lock.exclusive("0", str(path), patience), _busy(path):
+                    store._prepare()
         return store
 
     @classmethod
     def reading(cls, folder: Path) -> Store | None:
         """Open without locks and without making anything; None where there is no state yet."""
-        path = folder / FILE
-        if not path.exists():
+        if not (folder / FILE).exists():
             return None
-        store = cls(path, patience=1)
-        if store._layout():
-            return store
+        store = cls(folder / FILE, patience=1)
+        with store._closed_if_it_fails():
+            if store._layout():
+                return store
         store.close()
         return None
 
@@ -111,6 +111,14 @@ class Store:
             _kept[self._place] = self._db
         else:
             self._db.close()
+
+    @contextmanager
+    def _closed_if_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -247,13 +255,6 @@ class Store:
         self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
 
 
-def refuse_unwritable(folder: Path) -> None:
-    """Raise Unavailable where no state could be written; asks only, makes nothing."""
-    existing = next(item for item in (folder, *folder.parents) if item.exists())
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise Unavailable(f"the state folder {folder} cannot be written")
-
-
 def _read(row: tuple[Any, ...]) -> Record:
     config, resources, result = (json.loads(text) for text in row[6:9])
     network, container, ifname, plugin, netns, pod = row[:6]
@@ -269,11 +270,10 @@ def _writable(folder: Path) -> Path:
 
 
 def _place(path: Path) -> tuple[int, int] | None:
-    try:
+    with suppress(OSError):
         status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        return status.st_dev, status.st_ino
+    return None
 
 
 def _connected(path: Path, place: tuple[int, int] | None, patience: float) -> sqlite3.Connection:

@@ -7,6 +7,7 @@ what a verb does for every plugin, change it here. Source: CNI specification 1.1
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 from cni import engine
@@ -26,14 +27,14 @@ from cni.kernel import netfilter
 from cni.kernel.netns import link_exists
 from cni.kernel.signals import uninterrupted
 from cni.naming import Attachment
-from cni.node import Node, folder_of, opened
+from cni.node import Node, folder_of, opened, refuse_unwritable
 from cni.nouns import Plugin, PluginConfig
 from cni.protocol.call import Call
 from cni.protocol.config import Config, validate, version_of
 from cni.protocol.result import Result
 from cni.resources import Host, Plan, Uplink, decode, encode
 from cni.sidecar.pod import refuse_impossible
-from cni.state import Record, Store, refuse_unwritable
+from cni.state import Record, Store
 from cni.survey import survey
 
 Deliver = Callable[[dict[str, Any]], None]
@@ -113,8 +114,7 @@ def gc(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
     if listed is None:
         return
     valid = _listed(listed)
-    store = Store.reading(folder_of(conf))
-    records = store.records(conf["name"], plugin.name) if store else []
+    records = _recorded(conf, plugin.name)
     stale = [record for record in records if record.attachment[1:] not in valid]
     failed = [line for record in stale for line in _swept(plugin, record, call)]
     _releaser(conf, call).sweep()
@@ -217,6 +217,14 @@ def _releaser(conf: Config, call: Call) -> Source:
     ipam = conf.get("ipam")
     foreign = isinstance(ipam, dict) and ipam and ipam.get("type", OWN_IPAM) != OWN_IPAM
     return Delegate(conf, call) if foreign else Nothing()
+
+
+def _recorded(conf: Config, plugin: str) -> list[Record]:
+    store = Store.reading(folder_of(conf))
+    if store is None:
+        return []
+    with closing(store):
+        return store.records(conf["name"], plugin)
 
 
 def _swept(plugin: Plugin, record: Record, call: Call) -> Iterator[str]:

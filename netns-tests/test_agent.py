@@ -350,3 +350,12 @@ def test_an_agent_takes_the_socket_systemd_passes(node: Host, pod: Pod, conf: di
     process.terminate()
     process.communicate(timeout=10)
     assert (node.folder / "agent.sock").exists(), "it is systemd's to remove"
+
+
+def test_calls_leave_no_descriptors_in_a_worker(agent: Agent, pod: Pod, conf: dict):
+    assert call(agent, "ADD", conf, pod).returncode == 0
+    valid = {"cni.dev/valid-attachments": [{"containerID": pod.container, "ifname": "eth0"}]}
+    for _ in range(40):
+        assert call(agent, "GC", conf | valid, pod).returncode == 0
+    assert call(agent, "DEL", conf, pod).returncode == 0
+    assert max(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in agent.processes()) < 30

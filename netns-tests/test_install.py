@@ -259,12 +259,34 @@ def test_bridges_and_vxlan_devices_go_with_the_suite_where_nothing_else_is_on_th
     for conf in (overlay, lent):
         host.add(conf, pod)
         host.delete_pod(conf, pod)
-    for command in ("link add br2 type bridge", "link add tap1 type veth peer name tap2", "link set tap1 master br1"):
+    under = CONF | {"name": "under", "bridge": "br3", "ipam": {"subnet": "10.3.0.0/24"}}
+    host.add(under, pod)
+    host.delete_pod(under, pod)
+    for command in (
+        "link add br2 type bridge",
+        "link add tap1 type veth peer name tap2",
+        "link set tap1 master br1",
+        "link add link br3 name upper type macvlan",
+    ):
         host.run("ip", *command.split())
     install(tmp_path)
     said = uninstall(host, tmp_path, "--force").stdout
     assert {"removed link br0", "removed link vxlan7"} < set(said.splitlines())
-    assert {link["ifname"] for link in host.ip("link", "show")} == {"lo", "br1", "br2", "tap1", "tap2"}
+    assert {link["ifname"] for link in host.ip("link", "show")} == {"lo", "br1", "br2", "br3", "tap1", "tap2", "upper"}
+
+
+def test_a_configuration_of_ones_own_stays_and_is_named(host: Host, tmp_path: Path):
+    file = tmp_path / "10-own.conflist"
+    file.write_text(
+        json.dumps({"cniVersion": "1.0.0", "name": "own", "plugins": [{"type": "macvlan", "master": "eth0"}]})
+    )
+    install(tmp_path / "node", "--conf", file)
+    there = tmp_path / "node/etc/net.d/10-own.conflist"
+    assert (
+        f"{there} is your own and still names plugins of this suite"
+        in uninstall(host, tmp_path / "node", "--force").stderr
+    )
+    assert there.exists()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cni import __version__
-from cni.command.files import judgement, plugins_of
+from cni.command.conflist import judged
 from cni.command.main import _parser
 
 ROOT = Path(__file__).parent.parent
@@ -43,8 +43,7 @@ def test_the_manifest_is_one_of_each_kubernetes(version: str):
 def test_its_conflist_is_valid(tmp_path: Path):
     for name, text in CONFIG["data"].items():
         (tmp_path / name).write_text(text)
-        judged = [judgement(conf) for _, conf in plugins_of(tmp_path / name)]
-        assert [(item["ours"], item["faults"]) for item in judged] == [(True, []), (False, [])]
+        assert [(item["ours"], item["faults"]) for item in judged(tmp_path / name)] == [(True, []), (False, [])]
         assert json.loads(text)["cniVersion"] == "1.0.0", "containerd 1.6 knows no newer one"
 
 

@@ -209,6 +209,16 @@ def test_readers_never_wait_for_a_writer(folder: Path, store: Store, record: Rec
     reader.close()
 
 
+@pytest.mark.parametrize("opening", [Store.open, Store.reading], ids=["opening", "reading"])
+def test_a_file_that_cannot_be_opened_costs_no_descriptor(folder: Path, store: Store, opening: Any):
+    store._db.execute("PRAGMA user_version = 99")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        with pytest.raises(Unavailable):
+            opening(folder)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 4  # the one that is kept: file, WAL, its index
+
+
 def test_the_making_of_the_file_is_waited_for_only_so_long(tmp_path: Path):
     making = LockFile(tmp_path / "lock")
     with making.exclusive("0", "the state"), pytest.raises(TryAgainLater, match=r"state\.db"):

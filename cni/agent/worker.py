@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cni.agent.caller import Caller
 from cni.agent.request import Refused, Request
-from cni.kernel import netns, nfnetlink, nftables
+from cni.kernel import netns, nfnetlink, nftables, signals
 from cni.main import main
 
 if TYPE_CHECKING:
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
     from cni.agent.board import Seat
 
-#: Why a worker ends: the pool let it go; a call was ended from outside; the installation is another one now.
+#: Why a worker ends: the pool let it go; a call left it other than it was; the installation is another one now.
 DISMISSED, SPENT, OUTDATED = 0, 1, 3
+#: What a worker keeps open is some twenty; where calls leave more behind, another takes its place.
+_MOST_DESCRIPTORS = 64
 _WAKE = b"w"
 
 
@@ -42,6 +44,8 @@ class Worker:
     def run(self) -> int:
         """Serve; returns why it ends. What a call leaves is collected after its answer."""
         gc.disable()
+        signals.heed()
+        signals.ignore()  # none of them ends this process, its first call's neither
         with select.epoll() as waiting:
             waiting.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
             waiting.register(self._line, select.EPOLLIN)
@@ -65,7 +69,7 @@ class Worker:
         nfnetlink.let_go()
         gc.collect()
         self._seat.rest()
-        return 0 if fit else SPENT
+        return 0 if fit and _next_descriptor() < _MOST_DESCRIPTORS else SPENT
 
     def _converse(self, caller: Caller) -> bool:
         """Whether this process is as before: a call that was ended from outside may have left something half done."""
@@ -84,6 +88,12 @@ class Worker:
         except KeyboardInterrupt:
             return 1, False
         return code, not caller.has_ended()
+
+
+def _next_descriptor() -> int:
+    found = os.dup(0)
+    os.close(found)
+    return found
 
 
 @contextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from cni import plugin
-from cni.errors import CniError, InvalidConfig
+from cni.errors import CniError, InvalidConfig, UnsupportedField
 from cni.ipam.config import TYPE as OWN_IPAM
 from cni.kernel import netfilter
 from cni.naming import Attachment
@@ -23,23 +24,45 @@ _SAMPLE = Call("ADD", "CONTAINER", "NETNS", "eth0")
 #: The keys of a list; libcni overlooks every other.
 _LIST_KEYS = ("cniVersion", "cniVersions", "name", "plugins", "disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 _RESEMBLES = 0.85
+_MADE = {"interfaces": [{"name": "eth0", "sandbox": "NETNS"}], "ips": [{"address": "10.0.0.2/24", "interface": 0}]}
+
+
+def configurations(folder: Path) -> list[Path]:
+    """What libcni reads of a folder, in its order (libcni, ConfFiles)."""
+    return sorted(file for suffix in (".conf", ".conflist", ".json") for file in folder.glob(f"*{suffix}"))
 
 
 def plugins_of(file: Path) -> Iterator[tuple[str, Config]]:
-    """Each plugin's configuration as libcni would send it, and where it stands in the file. Raises CniError, OSError."""
-    conf = config.parse(file.read_bytes(), "$")
-    if "plugins" not in conf and "type" in conf:
+    """Each plugin's configuration as libcni would send it, and where it stands in the file; ``-`` is standard input.
+
+    Raises CniError for what is wrong with all of them, and OSError.
+    """
+    conf = config.parse(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes(), "$")
+    if "plugins" not in conf and "type" in conf and file.suffix != ".conflist":
         yield "$", conf
         return
     _refuse_misspelt(conf)
+    if "plugins" in conf and file.suffix in (".conf", ".json"):
+        raise InvalidConfig(f"$.plugins: runtimes read a {file.suffix} as one plugin; a list is a .conflist")
     plugins = conf.get("plugins")
     if plugins is None:
-        raise InvalidConfig("$: neither the type of a plugin nor a list of plugins")
+        only = "a .conflist needs" if file.suffix == ".conflist" else "neither the type of a plugin nor"
+        raise InvalidConfig(f"$: {only} a list of plugins")
     if not isinstance(plugins, list) or not plugins or not all(isinstance(item, dict) for item in plugins):
         raise InvalidConfig("$.plugins: not a list of objects, or empty")
     header = {"cniVersion": _newest_version(conf), "name": conf.get("name")}
+    config.refuse_wrong_header(header, "ADD")
     for number, item in enumerate(plugins):
         yield f"$.plugins[{number}]", item | header
+
+
+def judged(file: Path) -> Iterator[dict[str, Any]]:
+    """Of each plugin of a file where it stands, its type, and a judgement of it. Raises as `plugins_of`."""
+    for number, (where, conf) in enumerate(plugins_of(file)):
+        found = judgement(conf)
+        if found["ours"] and not found["faults"]:
+            found["faults"] = list(_misplaced(conf, first=number == 0))
+        yield {"where": where, "type": conf.get("type"), **found}
 
 
 def judgement(conf: Config) -> dict[str, Any]:
@@ -47,6 +70,16 @@ def judgement(conf: Config) -> dict[str, Any]:
     section = conf.get("ipam")
     delegate = str(section.get("type") or "") if isinstance(section, dict) else ""
     return {"ours": conf.get("type") in plugin.names(), "ipam": delegate, "faults": list(_faults(conf, delegate))}
+
+
+def _misplaced(conf: Config, *, first: bool) -> Iterator[str]:
+    """One plugin makes the pod's interface, and it is the first."""
+    made: Config = {} if first else {"prevResult": _MADE}
+    chained = plugin.load(conf["type"]).Config.read(conf | made, _SAMPLE).chained
+    if first and chained:
+        yield f"$.type: {conf['type']} follows a plugin that makes an interface, and there is none before it"
+    if not first and not chained:
+        yield f"$.type: {conf['type']} makes an interface, which the first plugin of a list does"
 
 
 def planned(conf: Config) -> Plan | None:
@@ -92,9 +125,11 @@ def _faults_by(name: str, conf: Config) -> Iterator[str]:
     """What a plugin says of a configuration: of each key, then, where only unknown keys are wrong, of them together."""
     found = config.faults(conf, name)
     yield from (text for _, text in found)
-    known = config.without_unknown(conf, name) if found else conf
-    if found and config.faults(known, name):
+    if any(kind is not UnsupportedField for kind, _ in found):
         return
+    known = config.without_unknown(conf, name) if found else conf
+    if config.faults(known, name):
+        return  # a value this release does not support
     try:
         _plan(known, name)
     except CniError as error:

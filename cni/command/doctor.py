@@ -7,11 +7,12 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 
 from cni import plugin, verbs
 from cni.agent.listener import is_listened_on
-from cni.command.conflist import judgement, plugins_of
+from cni.command.conflist import configurations, judged
 from cni.command.node import is_alive, reading
 from cni.command.output import print_json
 from cni.errors import CniError, Drift
@@ -19,11 +20,9 @@ from cni.installation.item import MARK
 from cni.kernel import netfilter, process
 from cni.kernel.netlink import Rtnl
 from cni.naming import is_host_end
+from cni.node import refuse_unwritable
 from cni.protocol.call import Call
-from cni.state import Record, refuse_unwritable
-
-#: What files libcni reads (libcni, ConfFiles).
-_READ = (".conf", ".conflist", ".json")
+from cni.state import Record
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,13 @@ class Finding:
 
 def doctor(options: argparse.Namespace) -> int:
     """Look for what is missing, wrong or left over on this node, and say what mends it."""
-    found = {check.__name__.strip("_"): list(check(options)) for check in CHECKS}
+    found = {check.__name__.strip("_"): list(dict.fromkeys(check(options))) for check in CHECKS}
     if options.json:
         print_json({area: [asdict(item) for item in items] for area, items in found.items()})
     for area, items in () if options.json else found.items():
         print(f"{area}: {'ok' if not items else ''}".rstrip())
-        for item in items:
-            print(f"  {item.what}\n    mend: {item.mend}")
+        for mend, group in groupby(items, lambda item: item.mend):
+            print("\n".join(f"  {item.what}" for item in group), f"    mend: {mend}", sep="\n")
     return 1 if any(found.values()) else 0
 
 
@@ -81,13 +80,13 @@ def _executables(options: argparse.Namespace) -> Iterator[Finding]:
 
 def _configurations(options: argparse.Namespace) -> Iterator[Finding]:
     """The files a runtime reads, and whether the plugins they name are there."""
-    files = [file for suffix in _READ for file in options.conf_dir.glob(f"*{suffix}")]
+    files = configurations(options.conf_dir)
     if not files:
         what = (
             f"{options.conf_dir} has no network configuration: a runtime that reads it says that the node is not ready"
         )
         yield Finding(what, "agent-cni install --conf NAME")
-    for file in sorted(files):
+    for file in files:
         try:
             yield from _faults_of(file, options.bin_dir)
         except (CniError, OSError) as error:
@@ -95,12 +94,12 @@ def _configurations(options: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _faults_of(file: Path, bin_dir: Path) -> Iterator[Finding]:
-    for where, conf in plugins_of(file):
-        judged = judgement(conf)
-        yield from (Finding(f"{file}: {where}: {fault}", f"edit {file}") for fault in judged["faults"])
-        for name in filter(None, (conf.get("type"), judged["ipam"])) if not judged["faults"] else ():
+    for item in judged(file):
+        where = f"{file}: {item['where']}"
+        yield from (Finding(f"{where}: {fault}", f"edit {file}") for fault in item["faults"])
+        for name in filter(None, (item["type"], item["ipam"])) if not item["faults"] else ():
             if name not in plugin.names() and not (bin_dir / name).exists():
-                yield Finding(f"{file}: {where}: {bin_dir} has no plugin {name}", f"put {name} into {bin_dir}")
+                yield Finding(f"{where}: {bin_dir} has no plugin {name}", f"put {name} into {bin_dir}")
 
 
 def _agent(options: argparse.Namespace) -> Iterator[Finding]:
@@ -149,12 +148,17 @@ def _mend(line: str) -> str:
 
 
 def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
-    """Host ends of veths by our naming that no attachment has."""
+    """Host ends of veths by our naming that no attachment has; without a state nobody can say that."""
+    try:
+        reading(options.data_dir)
+    except CniError:
+        return
     known = {name for record in _records(options) for item in record.resources for name in map(str, item.values())}
     rtnl = Rtnl()
     for link in rtnl.links():
         if link.kind == "veth" and is_host_end(link.name, link.mac) and link.name not in known:
-            yield Finding(f"{link.name} is the host end of a pod nobody knows", f"ip link delete {link.name}")
+            what = f"{link.name} is the host end of a pod nobody knows: one that still runs is to be deleted first"
+            yield Finding(what, f"ip link delete {link.name}")
     rtnl.close()
 
 

@@ -6,11 +6,13 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from cni.command.conflist import judgement, planned, plugins_of
+from cni.command.conflist import judged, planned, plugins_of
 from cni.command.output import print_json
+from cni.errors import CniError
 from cni.ipam.config import TYPE as OWN_IPAM
 from cni.protocol import config
 from cni.protocol.config import Config
@@ -18,20 +20,20 @@ from cni.protocol.result import Result
 from cni.resources import Resource
 from cni.sidecar.annotations import CAPABILITY
 
-_ANY_ADDRESS = "10.0.0.2/24"
+_ANY_ADDRESS, _LIKE_OURS = "10.0.0.2/24", (OWN_IPAM, "host-local")
 
 
 def validate(options: argparse.Namespace) -> int:
     """Judge a configuration or list; every error with its JSON path."""
-    judged = [{"where": where, "type": conf.get("type"), **judgement(conf)} for where, conf in plugins_of(options.file)]
+    found = list(judged(options.file))
     if options.json:
-        print_json({"file": str(options.file), "plugins": judged})
-    for item in () if options.json else judged:
+        print_json({"file": str(options.file), "plugins": found})
+    for item in () if options.json else found:
         for fault in item["faults"]:
             print(f"{options.file}: {item['where']}: {fault}", file=sys.stderr)
         if not item["faults"]:
             print(f"{options.file}: {item['where']}: {item['type']}: {_verdict(item)}")
-    return 1 if any(item["faults"] for item in judged) else 0
+    return 1 if any(item["faults"] for item in found) else 0
 
 
 def _verdict(item: dict[str, Any]) -> str:
@@ -59,7 +61,8 @@ def _explained(file: Path) -> Iterator[dict[str, Any]]:
     before: dict[str, Any] = {}
     for where, conf in plugins_of(file):
         annotations = _annotations(conf)
-        plan = planned(_annotated(conf, annotations) | before)
+        with _at(where):
+            plan = planned(_annotated(conf, annotations) | before)
         said = {"where": where, "type": conf["type"], "ours": plan is not None}
         if plan is None:
             assumed = {} if before else _assumed(conf)
@@ -71,14 +74,32 @@ def _explained(file: Path) -> Iterator[dict[str, Any]]:
         before = {"prevResult": plan.result.render()} if plan.result != Result() else before
 
 
+@contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Say in which plugin of a list something is wrong."""
+    try:
+        yield
+    except CniError as error:
+        error.msg = f"{where}: {error.msg}" if where != "$" else error.msg
+        raise
+
+
 def _assumed(conf: Config) -> dict[str, Any]:
-    """What somebody else's plugin may make: a veth with the first address of our IPAM, where it asks that, or with any."""
-    ipam = conf.get("ipam")
-    ours = isinstance(ipam, dict) and ipam.get("type") == OWN_IPAM
-    lease = planned(conf | {"type": OWN_IPAM}) if ours else None
-    ips = lease.result.render()["ips"] if lease else [{"address": _ANY_ADDRESS}]
+    """What somebody else's plugin may make: a veth with the first address of its ranges, or with any."""
+    ips = _first_addresses(conf) or [{"address": _ANY_ADDRESS}]
     links = [{"name": "HOSTEND"}, {"name": "eth0", "mac": "0a:58:0a:00:00:02", "sandbox": "NETNS"}]
     return {"interfaces": links, "ips": [ip | {"interface": 1} for ip in ips]}
+
+
+def _first_addresses(conf: Config) -> list[dict[str, Any]]:
+    """What our IPAM or host-local, which has the same keys, would give; nothing where that cannot be known."""
+    ipam = conf.get("ipam")
+    if not isinstance(ipam, dict) or ipam.get("type") not in _LIKE_OURS:
+        return []
+    with suppress(CniError) if ipam["type"] != OWN_IPAM else nullcontext():
+        lease = planned(conf | {"type": OWN_IPAM, "ipam": ipam | {"type": OWN_IPAM}})
+        return list(lease.result.render()["ips"]) if lease else []
+    return []
 
 
 def _annotations(conf: Config) -> dict[str, str]:
@@ -86,13 +107,15 @@ def _annotations(conf: Config) -> dict[str, str]:
     conditions = (
         section["when"] for section in (conf, conf.get("sidecar")) if isinstance(section, dict) and "when" in section
     )
-    return {item["annotation"]: "true" for item in conditions if isinstance(item, dict) and "annotation" in item}
+    names = (item.get("annotation") for item in conditions if isinstance(item, dict))
+    return {name: "true" for name in names if isinstance(name, str)}
 
 
 def _annotated(conf: Config, annotations: dict[str, str]) -> Config:
-    return (
-        conf | {"runtimeConfig": (conf.get("runtimeConfig") or {}) | {CAPABILITY: annotations}} if annotations else conf
-    )
+    runtime = conf.get("runtimeConfig") or {}
+    if not annotations or not isinstance(runtime, dict):
+        return conf
+    return conf | {"runtimeConfig": runtime | {CAPABILITY: annotations}}
 
 
 def _described(resource: Resource) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from cni.agent.listener import PATH, is_listened_on
-from cni.command.conflist import judgement, plugins_of
+from cni.command.conflist import configurations, judged
 from cni.command.output import print_json
-from cni.errors import Conflict, InvalidConfig, Unavailable
+from cni.errors import CniError, Conflict, InvalidConfig, Unavailable
 from cni.installation import suite, tree
 from cni.installation.item import Item
 from cni.installation.place import Place
@@ -52,20 +53,23 @@ def uninstall(options: argparse.Namespace) -> int:
     removed += [str(path) for path in _remains(place) if tree.remove(path)]
     removed += _idle_links() if place.root == Place.root else []
     _told(options, "removed", removed)
-    _tell_left(items)
+    _tell_left(items, place)
     return 0
 
 
 def _place(options: argparse.Namespace) -> Place:
     given = {name: value for name, value in vars(options).items() if name in Place.__match_args__}
     place = Place(**given)
-    if place.root.exists() and not place.root.is_dir():
+    if not place.root.is_dir():
         raise Unavailable(f"{place.root} is no folder")
     return place
 
 
 def _refuse_invalid(conf: Path) -> None:
-    faults = [f"{where}: {fault}" for where, plugin in plugins_of(conf) for fault in judgement(plugin)["faults"]]
+    try:
+        faults = [f"{item['where']}: {fault}" for item in judged(conf) for fault in item["faults"]]
+    except CniError as error:
+        faults = [error.msg]
     if faults:
         raise InvalidConfig(f"{conf}: {'; '.join(faults)}")
 
@@ -94,18 +98,24 @@ def _idle_links() -> list[str]:
     """Delete what stays of ours on the host when pods go: bridges, and VXLAN devices on them, that nothing else is on."""
     rtnl = Rtnl()
     links = rtnl.links()
-    busy = {link.bridge for link in links if link.alias != OWNER}
-    idle = [link for link in links if link.alias == OWNER and (link.bridge or link.index) not in busy]
+    others = [link for link in links if link.alias != OWNER]
+    busy = {link.bridge for link in others} | {link.parent for link in others if not link.parent_elsewhere}
+    idle = [link for link in links if link.alias == OWNER and not {link.index, link.bridge or link.index} & busy]
     for link in idle:
         rtnl.delete_link(link)
     rtnl.close()
     return [f"link {link.name}" for link in idle]
 
 
-def _tell_left(items: list[Item]) -> None:
-    for item in items:
-        if item.is_foreign:
-            print(f"agent-cni: {item.path} was changed, or is somebody else's, and is left", file=sys.stderr)
+def _tell_left(items: list[Item], place: Place) -> None:
+    """Say which files are somebody's own, and stay: also configurations that name our plugins."""
+    left = {str(item.path): "was changed, or is somebody else's" for item in items if item.is_foreign}
+    for file in configurations(place.now(place.conf_dir)):
+        with suppress(CniError, OSError):
+            if any(item["ours"] for item in judged(file)):
+                left.setdefault(str(file), "is your own and still names plugins of this suite")
+    for path, why in left.items():
+        print(f"agent-cni: {path} {why}, and is left", file=sys.stderr)
 
 
 def _told(options: argparse.Namespace, done: str, paths: list[str]) -> None:

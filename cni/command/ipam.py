@@ -8,7 +8,7 @@ from typing import Any
 
 from cni.command.node import is_alive, reading
 from cni.command.output import print_json, print_table
-from cni.errors import CniError, Conflict
+from cni.errors import CniError, Conflict, InvalidConfig
 from cni.ipam.config import TYPE, IpamConfig
 from cni.ipam.ranges import Range
 from cni.naming import Attachment, IPAddress
@@ -26,6 +26,10 @@ def ipam(options: argparse.Namespace) -> int:
     if options.force and not options.release:
         options.refuse("--force belongs to --release")
     store = reading(options.data_dir)
+    if options.network and options.network not in (known := sorted(_networks(store))):
+        raise InvalidConfig(
+            f"nothing is attached to a network {options.network!r}; there are: {', '.join(known) or 'none'}"
+        )
     if options.address is None:
         rows = [row for row in _usage(store) if options.network in ("", row["network"])] if store else []
         print_json(rows) if options.json else print_table("no attachment has addresses of ours", _USAGE, rows)
@@ -33,8 +37,29 @@ def ipam(options: argparse.Namespace) -> int:
     held = list(_held(store, options.address, options.network)) if store else []
     if options.release:
         return _release(options, held)
-    print_json(held) if options.json else print_table(f"nobody holds {options.address}", _HELD, held)
+    nobody = f"nobody holds {options.address}{_never_given(store, options.address)}"
+    print_json(held) if options.json else print_table(nobody, _HELD, held)
     return 0 if held else 1
+
+
+def _networks(store: Store | None) -> set[str]:
+    """The networks that have attachments or leases."""
+    if store is None:
+        return set()
+    return {record.attachment.network for record in store.records()} | {
+        held.network for _, held, _ in store.all_leases()
+    }
+
+
+def _never_given(store: Store | None, address: IPAddress) -> str:
+    """In which network an address is never given, and why, or nothing."""
+    for record in store.records() if store else ():
+        for ours in _ours(record):
+            spans = ours.reserved_in(address.version, address, address)
+            if any(low <= int(address) <= high for low, high in spans):
+                why = "a gateway" if address in ours.gateways else "reserved"
+                return f": it is {why} in network {record.attachment.network}"
+    return ""
 
 
 def _usage(store: Store) -> Iterator[dict[str, Any]]:
@@ -87,11 +112,15 @@ def _release(options: argparse.Namespace, held: list[dict[str, Any]]) -> int:
         said = f"several networks hold it ({networks}): name one with --network" if held else "nobody holds it"
         raise Conflict(f"{options.address}: {said}")
     (lease,) = held
+    owner = Attachment(lease["network"], lease["container"], lease["ifname"])
     if lease["state"] == "attached" and not options.force:
-        owner = Attachment(lease["network"], lease["container"], lease["ifname"])
         raise Conflict(f"{options.address}: {owner} uses it; --force gives it back all the same")
     store = Store.open(options.data_dir)
     with store.transaction():
+        if store.holder(lease["network"], options.address) != owner:
+            raise Conflict(f"{options.address}: somebody else holds it by now")
         store.release(lease["network"], options.address)
-    print_json(lease) if options.json else print(f"{lease['address']} is free in network {lease['network']}")
+    store.close()
+    still = f", while {owner} uses it" if lease["state"] == "attached" else ""
+    print_json(lease) if options.json else print(f"{lease['address']} is free in network {lease['network']}{still}")
     return 0

@@ -35,6 +35,7 @@ Run = Callable[[argparse.Namespace], int]
 _EXIT_CODES = (
     "Exit codes: 0 fine; 1 no (a file is invalid, something was found, is missing or could not be done); 2 wrong usage."
 )
+_MOST = 10_000
 _CANNOT_BE_WRITTEN = (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.EFBIG)
 
 
@@ -60,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 @contextmanager
 def _whole_output() -> Iterator[None]:
     """Say what nobody would get to read; Python would say so when it ends, in its own words, or not at all."""
+    if sys.stdout is None:
+        sys.exit("agent-cni: stdout is closed")
     try:
         try:
             yield
@@ -76,6 +79,7 @@ def _whole_output() -> Iterator[None]:
 
 def _complain(options: argparse.Namespace, line: str, error: Exception) -> None:
     """One line; with --verbose all that is known of it, and where in the program it was."""
+    line += " (are you root?)" if isinstance(error, PermissionError) and os.geteuid() else ""
     print(f"agent-cni: {line}", file=sys.stderr)
     if getattr(options, "json", False):
         print_json({"error": line})
@@ -113,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     for function in (show, gc, refresh):
         _of_state(_answering(commands, function))
     commands.choices["show"].add_argument(
-        "--graph", type=Path, metavar="SVG", help="draw the node into a file, or - for stdout"
+        "--graph", type=_file, metavar="SVG", help="draw the node into a file, or - for stdout"
     )
     commands.choices["gc"].add_argument("--cni-path", default="/opt/cni/bin", help="where IPAM delegates are")
     _ipam_options(_answering(commands, ipam))
@@ -130,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _of_state(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data-dir", type=Path, default=DEFAULT_FOLDER, help="default %(default)s")
+    command.add_argument("--data-dir", type=_file, default=DEFAULT_FOLDER, help="default %(default)s")
 
 
 def _ipam_options(command: argparse.ArgumentParser) -> None:
@@ -149,9 +153,11 @@ def _doctor_options(command: argparse.ArgumentParser) -> None:
 
 
 def _agent_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--socket", type=Path, default=PATH, help="default %(default)s")
-    command.add_argument("--workers", type=int, default=MOST, help="most processes at work, default %(default)s")
-    command.add_argument("--deadline", type=int, default=DEADLINE, help="seconds a call may take, default %(default)s")
+    command.add_argument("--socket", type=_absolute, default=PATH, help="default %(default)s")
+    command.add_argument("--workers", type=_count, default=MOST, help="most processes at work, default %(default)s")
+    command.add_argument(
+        "--deadline", type=_count, default=DEADLINE, help="seconds a call may take, default %(default)s"
+    )
 
 
 def _place_options(command: argparse.ArgumentParser) -> None:
@@ -178,6 +184,12 @@ def _some(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("it is empty")
     return text
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < _MOST):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {_MOST - 1}")
+    return int(text)
 
 
 def _file(text: str) -> Path:

@@ -45,7 +45,12 @@ def show(options: argparse.Namespace) -> int:
     records = store.records() if store else []
     if options.graph:
         svg = drawn(networks(records), os.uname().nodename)
-        print(svg) if str(options.graph) == "-" else options.graph.write_text(svg)
+        if str(options.graph) != "-":
+            options.graph.write_text(svg)
+        elif options.json:
+            print_json({"svg": svg})
+        else:
+            print(svg)
         return 0
     shown = {area: table(records) for area, table in _TABLES.items()}
     shown["leases"] = [_lease(*row) for row in store.all_leases()] if store else []

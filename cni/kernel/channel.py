@@ -39,6 +39,8 @@ class Channel:
         for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
         self._sequence = 0
+        #: Whether all that was asked is answered.
+        self.at_rest = True
 
     def close(self) -> None:
         """Close the socket."""
@@ -51,6 +53,7 @@ class Channel:
         acknowledgement, which are a transaction's ends, and with them all. Raises KernelRefused with its own words
         for the first it refused, and DumpInterrupted.
         """
+        self.at_rest = False
         asked = range(self._sequence + 1, self._sequence + len(requests) + 1)
         self._send(b"".join(map(self._numbered, requests)))
         waiting = {number for number, request in zip(asked, requests, strict=True) if request[_FLAGS] & ACK}
@@ -66,6 +69,7 @@ class Channel:
                 else:
                     waiting = waiting - {sequence} if sequence in waiting else set()
                     refused += [error] if (error := _error_in(message, kind, flags)) else []
+        self.at_rest = True
         if refused:
             raise refused[0]
         if torn:
@@ -74,11 +78,13 @@ class Channel:
 
     def question(self, request: bytes | bytearray) -> bytes:
         """Send a request that has one answer, and return it; the answer is its acknowledgement. Raises KernelRefused."""
+        self.at_rest = False
         self._send(self._numbered(request[:_FLAGS] + bytes([request[_FLAGS] & ~ACK]) + request[_FLAGS + 1 :]))
         while True:
             for message in self._received():
                 _, kind, flags, sequence, _ = _HEADER.unpack_from(message)
                 if sequence == self._sequence:
+                    self.at_rest = True
                     if error := _error_in(message, kind, flags) if kind == _ERROR else None:
                         raise error
                     return message
@@ -105,7 +111,10 @@ class Channel:
         return bytes(request[:8]) + struct.pack("=I", self._sequence) + request[12:]
 
     def _received(self) -> Iterator[bytes]:
-        data = self._socket.recv(_BUFFER)
+        try:
+            data = self._socket.recv(_BUFFER)
+        except OSError as error:
+            raise KernelRefused(f"netlink: {error.strerror}", error.errno or 0) from None
         at = 0
         while at < len(data):
             length = _HEADER.unpack_from(data, at)[0]

@@ -33,9 +33,9 @@ class Rtnl:
         return _kept.pop() if _kept else cls()
 
     def give_back(self) -> None:
-        """Keep the socket for the process's next call; what was known of links is not."""
+        """Keep the socket for the process's next call, unless somebody left it in the middle of an answer."""
         self._known.clear()
-        _kept.append(self)
+        _kept.append(self) if self._channel.at_rest else self.close()
 
     def close(self) -> None:
         """Close the socket."""

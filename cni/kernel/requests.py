@@ -161,7 +161,8 @@ def way(dst: str) -> bytearray:
 def usual_way(family: int) -> bytearray:
     """The route itself, and its table, that packets to an address nobody has would take (RFC 5737, RFC 3849)."""
     nobody = _route({4: "192.0.2.1/32", 6: "2001:db8::1/128"}[family], 0, [])
-    return encoded(ROUTE, GET, **nobody, flags=_RTM_F_LOOKUP_TABLE | _RTM_F_FIB_MATCH)
+    table = _RTM_F_LOOKUP_TABLE if family == 4 else 0  # IPv6 says the table without being asked to
+    return encoded(ROUTE, GET, **nobody, flags=_RTM_F_FIB_MATCH | table)
 
 
 def _route(dst: str, table: int, attributes: Attributes) -> dict[str, Any]:

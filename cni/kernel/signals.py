@@ -12,11 +12,14 @@ ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.S
 
 #: Whether SIGIO means an end, while signals are heeded: it may tell late of what is known.
 _heeded: Callable[[], bool] | None = None
+#: How many `uninterrupted` are around us, and what was held back before the outermost.
 _held = 0
+_before: set[int | signal.Signals] = set()
 
 
 def heed(meant: Callable[[], bool] | None = None) -> None:
-    """From now on these signals raise KeyboardInterrupt, so that everything is undone; SIGIO only where it is `meant`.
+    """From now on the first of these signals raises KeyboardInterrupt, so that everything is undone; SIGIO only where it is
+    `meant`. The others are ignored then: nothing ends the undoing.
 
     Who heeds them already keeps what was meant.
     """
@@ -37,10 +40,12 @@ def ignore() -> None:
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold back the signals that end a call, so that a step is done or not begun. One inside another is part of it."""
-    global _held  # noqa: PLW0603 - only a process's main thread is interrupted
-    before = None if _held else signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    global _held, _before  # noqa: PLW0603 - only a process's main thread is interrupted
+    outermost = not _held
+    if outermost:
+        _before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        if before is not None:
+        if outermost:
             signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # raises for one that came just before
         _held += 1
         try:
@@ -48,14 +53,14 @@ def uninterrupted() -> Iterator[None]:
         finally:
             _held -= 1
     finally:
-        if before is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if outermost:
+            signal.pthread_sigmask(signal.SIG_SETMASK, _before)
 
 
 def end_if_asked() -> None:
     """Between two steps of one `uninterrupted`: let a signal that waits end the call, unless all are a step of another."""
     if _held == 1 and signal.sigpending():
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        signal.pthread_sigmask(signal.SIG_SETMASK, _before)
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
 
 
@@ -71,4 +76,5 @@ def _always() -> bool:
 
 def _end(number: int, _: object) -> None:
     if _heeded and (number != signal.SIGIO or _heeded()):
+        ignore()
         raise KeyboardInterrupt

@@ -13,7 +13,7 @@ plugin's schema lists its own keys only and every other key is refused. Three an
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from cni.protocol.versions import SINCE, SUPPORTED, at_least
 Config = dict[str, Any]
 
 _MOST_DIGITS = 1000
+#: NUL, and halves of what JSON spells in two: no bytes are theirs.
+_ODD = {"\0", *map(chr, range(0xD800, 0xE000))}
 
 _PACKAGE = Path(__file__).parent.parent
 _RUNTIME = _PACKAGE / "protocol" / "runtime.schema.json"
@@ -122,8 +124,23 @@ def _load(name: str) -> dict[str, Any]:
 @lru_cache(maxsize=64)
 def _faults(conf: str, plugin: str) -> tuple[tuple[type[CniError], str], ...]:
     """What is wrong with a configuration; a network's own comes again with every pod."""
+    if odd := [path for path, text in _texts(json.loads(conf), "$") if not _ODD.isdisjoint(text)]:
+        return tuple((InvalidConfig, f"{path}: has a character no name or file may have") for path in odd)
     errors = sorted(validator(plugin).iter_errors(json.loads(conf)), key=lambda error: error.json_path)
     return tuple(fault for error in errors for fault in _told(error))
+
+
+def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Every text of a configuration and its path."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield path, key
+            yield from _texts(item, f"{path}.{key}")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _texts(item, f"{path}[{number}]")
 
 
 @cache
@@ -151,6 +168,12 @@ def _told(error: Any) -> Iterator[tuple[type[CniError], str]]:
         yield UnsupportedField, f"{path}: {_short(error.instance)} is not supported: {schema['unsupported']}"
     elif error.validator == "format":
         yield InvalidConfig, f"{path}: {error.cause or f'{_short(error.instance)} is no {error.validator_value}'}"
+    elif error.validator == "enum":
+        known = ", ".join(_short(item) for item in error.validator_value if item != "")
+        yield (
+            InvalidConfig,
+            f"{path}: {_short(error.instance)} is none of {known}{_meant(error.instance, error.validator_value)}",
+        )
     elif error.validator == "anyOf":
         yield from _told_of_any(error)
     else:
@@ -161,7 +184,8 @@ def _told_of_any(error: Any) -> Iterator[tuple[type[CniError], str]]:
     """Of several forms a value may have, what is wrong with it in the one that it begins to have; else all of them."""
     begun = [item for item in error.context if item.validator not in ("type", "const", "enum") or len(item.path) > 0]
     if begun:
-        yield from _told(begun[0])
+        form = begun[0].schema_path[0]
+        yield from (fault for item in begun if item.schema_path[0] == form for fault in _told(item))
     else:
         forms = " or ".join(dict.fromkeys(map(_form, error.context)))
         yield InvalidConfig, f"{error.json_path}: {_short(error.instance)} is not {forms}"
@@ -182,10 +206,30 @@ def _unknown(error: Any) -> list[str]:
 
 
 def _hint(key: str, schema: Mapping[str, Any]) -> str:
+    return _meant(key, schema["properties"]) or next(
+        (
+            f" (did you mean '{name}.{key}'?)"
+            for name, part in schema["properties"].items()
+            if key in _parts(part, schema)
+        ),
+        "",
+    )
+
+
+def _meant(value: Any, known: Iterable[Any]) -> str:
     import difflib
 
-    close = difflib.get_close_matches(key, schema["properties"], 1)
+    close = difflib.get_close_matches(str(value), [item for item in known if isinstance(item, str)], 1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _parts(section: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterable[str]:
+    """The keys of a section, also where it stands elsewhere in its schema or in another plugin's."""
+    file, _, path = str(section.get("$ref", "")).partition("#/")
+    found = _load(file) if file else schema if path else section
+    for step in filter(None, path.split("/")):
+        found = found.get(step, {})
+    return dict(found.get("properties", {}))
 
 
 def _short(value: Any) -> str:
@@ -201,6 +245,8 @@ def _decoded(text: bytes) -> str:
     """As Go's encoding/json reads it: UTF-8 alone. Raises ValueError."""
     if text.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
         raise ValueError("it begins with a byte order mark; runtimes read UTF-8 without one")
+    if not text.strip():
+        raise ValueError("it is empty")
     try:
         return text.decode()
     except UnicodeDecodeError as error:

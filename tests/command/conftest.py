@@ -36,7 +36,8 @@ def agent(capsys: pytest.CaptureFixture[str]) -> Agent:
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
     def written(content: Any) -> Path:
-        file = tmp_path / "it.conflist"
+        single = isinstance(content, dict) and "type" in content
+        file = tmp_path / ("it.conf" if single else "it.conflist")
         file.write_text(content if isinstance(content, str) else json.dumps(content))
         return file
 

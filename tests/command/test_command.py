@@ -37,10 +37,11 @@ def test_a_single_configuration_is_judged_too(agent: Any, write: Any):
 
 def test_every_fault_of_every_plugin_is_a_line(agent: Any, write: Any):
     wrong = {"type": "bridge-vxlan", "mtu": "big", "isGatewy": True}
-    file = write(CONFLIST | {"plugins": [wrong, PLUGIN, PLUGIN | {"mtu": 5}]})
+    redirect = {"type": "sidecar-redirect", "port": 15001}
+    file = write(CONFLIST | {"plugins": [wrong, redirect, PLUGIN | {"mtu": 5}]})
     said = agent("validate", file)
     assert said.status == 1
-    assert said.out == f"{file}: $.plugins[1]: bridge-vxlan: ok\n"
+    assert said.out == f"{file}: $.plugins[1]: sidecar-redirect: ok\n"
     assert [line.split(": ")[1:3] for line in said.err.splitlines()] == [
         ["$.plugins[0]", "$.isGatewy"],
         ["$.plugins[0]", "$.mtu"],
@@ -89,7 +90,12 @@ def test_a_wrong_file_is_one_line_and_no_traceback(agent: Any, write: Any, verb:
         ({"plugins": [PLUGIN, {"mtu": 5}]}, "$.plugins[1]: $.type: missing"),
         ({"pluginss": [PLUGIN]}, "$.pluginss: unknown key (did you mean 'plugins'?)"),
         ({"plugins": [PLUGIN], "disableChek": True}, "$.disableChek: unknown key (did you mean 'disableCheck'?)"),
-        ({}, "$: neither the type of a plugin nor a list of plugins"),
+        ({}, "$: a .conflist needs a list of plugins"),
+        (
+            {"type": "macvlan", "plugins": [PLUGIN]},
+            "$.plugins: runtimes read a .conf as one plugin; a list is a .conflist",
+        ),
+        ({"plugins": [PLUGIN], "name": "a/b"}, "$.name: 'a/b' must be letters, digits, '_', '.', '-'"),
     ],
 )
 @pytest.mark.parametrize("verb", ["validate", "explain"])
@@ -104,11 +110,10 @@ def test_a_foreign_plugins_address_giver_is_judged_if_it_is_ours(agent: Any, wri
     said = agent("validate", write(CONFLIST | {"plugins": [bridge]}))
     assert (said.status, "$.ipam.subnet" in said.err) == (1, True)
     bridge["ipam"]["subnet"] = "10.1.0.0/24"
-    said = agent("validate", write(CONFLIST | {"plugins": [bridge, PLUGIN | {"ipam": {"type": "host-local"}}]}))
-    assert [line.split(": ", 2)[2] for line in said.out.splitlines()] == [
-        "bridge: not a plugin of this suite; its ipam is ok, the rest not judged",
-        "bridge-vxlan: ok; its ipam, host-local, is not judged",
-    ]
+    said = agent("validate", write(CONFLIST | {"plugins": [bridge]}))
+    assert said.out.endswith(": bridge: not a plugin of this suite; its ipam is ok, the rest not judged\n")
+    said = agent("validate", write(CONFLIST | {"plugins": [PLUGIN | {"ipam": {"type": "host-local"}}]}))
+    assert said.out.endswith(": bridge-vxlan: ok; its ipam, host-local, is not judged\n")
 
 
 @pytest.mark.parametrize("kind", ["bridge", "bridge-vxlan"])
@@ -116,6 +121,76 @@ def test_a_misspelt_address_giver_is_a_fault(agent: Any, write: Any, kind: str):
     section = {"type": "agent-ipm", "subnet": "10.1.0.0/24"}
     said = agent("validate", write(CONFLIST | {"plugins": [{"type": kind, "ipam": section}]}))
     assert (said.status, said.err.strip().rpartition(": ")[2]) == (1, "'agent-ipm' (did you mean 'agent-ipam'?)")
+
+
+@pytest.mark.parametrize(
+    ("plugins", "said"),
+    [
+        (
+            [{"type": "sidecar-redirect", "port": 15001}, PLUGIN],
+            "sidecar-redirect follows a plugin that makes an interface",
+        ),
+        ([PLUGIN, PLUGIN], "bridge-vxlan makes an interface, which the first plugin of a list does"),
+        ([{"type": "bridge"}, {"type": "macvlan", "master": "eth0"}], "macvlan makes an interface"),
+    ],
+)
+def test_plugins_in_an_impossible_order_are_a_fault(agent: Any, write: Any, plugins: Any, said: str):
+    answer = agent("validate", write(CONFLIST | {"plugins": plugins}))
+    assert (answer.status, said in answer.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "plugins",
+    [
+        [
+            PLUGIN,
+            {"type": "sidecar-redirect", "port": 15001},
+            {"type": "custom-plugin", "policy": {"defaultDeny": True}},
+        ],
+        [{"type": "custom-plugin", "ipam": {"subnet": "10.1.0.0/24"}}, {"type": "portmap"}],
+    ],
+)
+def test_plugins_in_a_possible_order_are_fine(agent: Any, write: Any, plugins: Any):
+    assert agent("validate", write(CONFLIST | {"plugins": plugins})).status == 0
+
+
+def test_a_key_of_a_section_is_found_there(agent: Any, write: Any):
+    err = agent(
+        "validate", write(CONFLIST | {"plugins": [PLUGIN | {"defaultDeny": True, "id": 7, "proxyUIDs": [1]}]})
+    ).err
+    assert all(f"did you mean '{name}'" in err for name in ("policy.defaultDeny", "vxlan.id", "sidecar.proxyUIDs"))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"sidecar": {"when": {"annotation": ["a"]}}},
+        {"sidecar": {"when": {"annotation": "a"}}, "runtimeConfig": "x"},
+        {"bridge": "\ud800"},
+        {"dataDir": "/tmp/a\0"},
+        {"dataDir": "/tmp/\udfff"},
+        {"dns": {"nameservers": ["\0"]}},
+        {"\ud800": 1},
+    ],
+    ids=json.dumps,
+)
+@pytest.mark.parametrize("verb", ["validate", "explain"])
+def test_odd_values_are_faults_and_no_bugs(agent: Any, write: Any, verb: str, keys: Any):
+    said = agent(verb, write(CONFLIST | {"plugins": [PLUGIN | keys]}))
+    assert (said.status, "a bug" in said.err) == (1, False)
+    assert "$.plugins[0]" in said.err
+
+
+def test_standard_input_is_a_file_too(write: Any):
+    argv = [sys.executable, "-m", "cni.command.main", "validate", "-"]
+    done = subprocess.run(argv, input=json.dumps(CONFLIST), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "-: $.plugins[0]: bridge-vxlan: ok\n")
+
+
+def test_a_closed_stdout_is_one_line(write: Any):
+    script = f'exec "{sys.executable}" -m cni.command.main validate "{write(CONFLIST)}" >&-'
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "agent-cni: stdout is closed\n")
 
 
 def test_an_unknown_key_hides_no_contradiction(agent: Any, write: Any):
@@ -144,6 +219,20 @@ def test_of_several_forms_the_one_that_was_meant_is_judged(agent: Any, write: An
     err = agent("validate", write(CONFLIST | {"plugins": [PLUGIN | keys]})).err
     assert said in err
     assert "given schemas" not in err
+
+
+def test_explaining_says_in_which_plugin_something_is_wrong(agent: Any, write: Any):
+    said = agent("explain", write(CONFLIST | {"plugins": [{"type": "bridge"}, {"type": "sidecar-redirect", "prt": 1}]}))
+    assert ": $.plugins[1]: $.prt: unknown key" in said.err
+
+
+def test_explaining_takes_host_locals_ranges_for_what_they_are(agent: Any, write: Any):
+    def assumed(ipam: Any) -> str:
+        return agent("explain", write(CONFLIST | {"plugins": [{"type": "bridge", "ipam": ipam}]})).out.splitlines()[1]
+
+    assert "with 10.9.0.2/24," in assumed({"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}]]})
+    assert "with 10.0.0.2/24," in assumed({"type": "host-local", "subnet": "nonsense"})
+    assert "with 10.0.0.2/24," in assumed({"type": "dhcp"})
 
 
 def test_explaining_a_chain_says_what_it_assumes(agent: Any, write: Any):
@@ -206,6 +295,11 @@ def test_explaining_asks_the_kernel_nothing(agent: Any, write: Any, monkeypatch:
         ["ipam", "--force"],
         ["ipam", "10.1.0.2", "--force"],
         ["uninstall", "--root", "here"],
+        ["serve", "--workers", "0"],
+        ["serve", "--deadline", "-1"],
+        ["serve", "--workers", "100000"],
+        ["serve", "--socket", "here"],
+        ["show", "--data-dir", ""],
     ],
     ids=" ".join,
 )
@@ -221,6 +315,7 @@ def test_wrong_usage_is_exit_code_2(agent: Any, argv: list[str]):
         *(["validate", "/nowhere"], ["explain", "/nowhere"], ["ipam", "10.1.0.2", "--release"], ["show"]),
         ["install", "--conf", "nonsense"],
         ["uninstall", "--root", "/proc/version"],
+        ["install", "--root", "/nowhere/at/all"],
     ],
     ids=" ".join,
 )
@@ -262,7 +357,7 @@ def test_verbose_says_all_there_is(agent: Any, write: Any):
 
 
 def test_a_bug_is_one_line_and_where_it_was_only_if_asked(agent: Any, write: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("cni.command.files.plugins_of", lambda file: 1 / 0)
+    monkeypatch.setattr("cni.command.files.judged", lambda file: 1 / 0)
     assert (
         agent("validate", write("")).err == "agent-cni: a bug, please report it: ZeroDivisionError: division by zero\n"
     )

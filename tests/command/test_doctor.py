@@ -158,6 +158,21 @@ def test_a_damaged_state(look: Look, folder: Path):
     assert set(look()) == {"state"}
 
 
+def test_without_a_state_nothing_is_a_leftover(look: Look, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    (folder / "state.db").write_bytes(b"nonsense" * 1000)
+    pod = Attachment("pods", "c1", "eth0")
+    links(monkeypatch, _veth(pod.host_interface, pod.host_mac))
+    assert set(look()) == {"state"}
+
+
+def test_what_is_mended_together_is_said_together(agent: Any, look: Look, place: Path, folder: Path):
+    for name in ("macvlan", "agent-ipam"):
+        (place / "bin" / name).unlink()
+    assert len(look()["executables"]) == 2
+    said = agent("doctor", "--data-dir", folder, "--bin-dir", place / "bin", "--conf-dir", place / "net.d")
+    assert said.out.count("mend: agent-cni install") == 1
+
+
 def test_an_address_of_nobody(look: Look, folder: Path):
     store = Store.open(folder)
     with store.transaction():

@@ -66,6 +66,8 @@ def test_who_holds_an_address(agent: Any, folder: Path, leased: Callable[..., Re
     assert (held["container"], held["state"]) == ("c1", "attached")
     said = agent("ipam", "10.1.0.7", "--data-dir", folder)
     assert (said.status, said.out) == (1, "nobody holds 10.1.0.7\n")
+    assert agent("ipam", "10.1.0.9", "--data-dir", folder).out.endswith(": it is reserved in network pods\n")
+    assert agent("ipam", "10.1.0.1", "--data-dir", folder).out.endswith(": it is a gateway in network pods\n")
 
 
 def test_what_a_pod_uses_is_given_back_only_by_force(agent: Any, folder: Path, leased: Callable[..., Record]):
@@ -73,7 +75,11 @@ def test_what_a_pod_uses_is_given_back_only_by_force(agent: Any, folder: Path, l
     said = agent("ipam", "10.1.0.2", "--release", "--data-dir", folder)
     assert (said.status, "pods/c1/eth0 uses it" in said.err, leases(folder)) == (1, True, ["10.1.0.2"])
     said = agent("ipam", "10.1.0.2", "--release", "--force", "--data-dir", folder)
-    assert (said.status, said.out, leases(folder)) == (0, "10.1.0.2 is free in network pods\n", [])
+    assert (said.status, said.out, leases(folder)) == (
+        0,
+        "10.1.0.2 is free in network pods, while pods/c1/eth0 uses it\n",
+        [],
+    )
 
 
 @pytest.mark.parametrize("alive", [False, None], ids=["a pod that is gone", "nobody"])
@@ -87,6 +93,15 @@ def test_what_nobody_uses_is_given_back(agent: Any, folder: Path, leased: Callab
         store.close()
     assert agent("ipam", "10.1.0.2", "--release", "--data-dir", folder).status == 0
     assert leases(folder) == []
+
+
+def test_an_address_that_changes_hands_meanwhile_is_not_given_back(
+    agent: Any, folder: Path, leased: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+):
+    leased("c1", "10.1.0.2", alive=False)
+    monkeypatch.setattr(Store, "holder", lambda *_: Attachment("pods", "c2", "eth0"))
+    said = agent("ipam", "10.1.0.2", "--release", "--data-dir", folder)
+    assert (said.status, "somebody else holds it by now" in said.err, leases(folder)) == (1, True, ["10.1.0.2"])
 
 
 def test_two_networks_with_one_address_are_told_apart(agent: Any, folder: Path, leased: Callable[..., Record]):
@@ -112,7 +127,8 @@ def test_usage_of_one_network(agent: Any, folder: Path, leased: Callable[..., Re
     leased("c1", "10.1.0.2")
     ask = ("ipam", "--json", "--data-dir", folder, "--network")
     assert len(json.loads(agent(*ask, "pods").out)) == 1
-    assert json.loads(agent(*ask, "other").out) == []
+    said = agent(*ask, "other")
+    assert (said.status, "there are: pods" in json.loads(said.out)["error"]) == (1, True)
 
 
 def test_an_address_is_taken_as_show_prints_it(agent: Any, folder: Path, leased: Callable[..., Record]):

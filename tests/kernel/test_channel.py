@@ -71,6 +71,33 @@ def test_several_requests_go_out_together_and_all_are_waited_for(kernel: FakeSoc
     assert kernel.answers == []
 
 
+def test_a_question_is_answered_by_its_answer_or_an_error(kernel: FakeSocket):
+    made = Channel()
+    kernel.answers = [message(NEWLINK, 9, b"late"), message(NEWLINK, 1, b"one."), acknowledged(2, 19, "no such")]
+    assert made.question(request())[16:] == b"one."
+    assert kernel.sent == [message(18, 1)]
+    with pytest.raises(KernelRefused, match="no such"):
+        made.question(request())
+
+
+def test_a_socket_left_in_the_middle_of_an_answer_is_not_at_rest(kernel: FakeSocket):
+    made = Channel()
+    kernel.answers = [message(NEWLINK, 1, b"one.")]
+    with pytest.raises(IndexError):
+        made.ask(request())
+    assert not made.at_rest
+
+
+def test_what_the_socket_refuses_is_the_kernels_refusal(kernel: FakeSocket, monkeypatch: pytest.MonkeyPatch):
+    def overrun(size: int) -> bytes:
+        raise OSError(105, "No buffer space available")
+
+    made = Channel()
+    monkeypatch.setattr(kernel, "recv", overrun)
+    with pytest.raises(KernelRefused, match="No buffer space"):
+        made.ask(request())
+
+
 def test_the_ends_of_a_transaction_are_not_waited_for(kernel: FakeSocket):
     kernel.answers = [acknowledged(2)]
     assert Channel().ask(end(), request(), end()) == []

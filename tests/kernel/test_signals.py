@@ -89,6 +89,41 @@ def test_a_wake_up_without_a_meaning_ends_nothing_between_two_steps():
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
+def test_nothing_ends_the_undoing_of_what_was_ended():
+    signals.heed()
+    with pytest.raises(KeyboardInterrupt):
+        burst()
+    come(signal.SIGTERM)
+    signals.heed()
+    with pytest.raises(KeyboardInterrupt):
+        come(signal.SIGTERM)
+
+
+def burst() -> None:
+    """Three at once; what is done when the first is heard must come to its end."""
+    done: list[str] = []
+    try:
+        with signals.uninterrupted():
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                come(number)
+    finally:
+        with signals.uninterrupted():
+            done.append("undone")
+        assert done == ["undone"]
+
+
+def test_a_step_does_not_let_through_what_a_caller_held_back():
+    signals.heed()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    done: list[str] = []
+    try:
+        two_steps(done)
+        assert done == ["first", "second"]
+    finally:
+        signals.ignore()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+
 def test_signals_that_a_caller_held_back_stay_so():
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
