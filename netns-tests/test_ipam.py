@@ -122,7 +122,7 @@ def test_dns_comes_from_resolv_conf(host: Host, tmp_path: Path):
 @pytest.mark.parametrize(
     ("section", "path"),
     [
-        ({"subnet": "10.1.0.0/31"}, "$.ipam.ranges[0][0].subnet"),
+        ({"subnet": "10.1.0.0/31"}, "$.ipam.subnet"),
         ({"subnet": "10.1.0.0/24", "rangeStart": "10.2.0.1"}, "rangeStart"),
         ({"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.8"}, "rangeStart 10.1.0.9 is after"),
         ({"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "10.1.0.0/25"}]]}, "$.ipam.ranges[1]: "),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cni.errors import InvalidConfig, InvalidEnvironment
-from cni.ipam.ranges import Range, RangeSet, first_gap, read_sets
+from cni.ipam.ranges import Range, RangeSet, RawSet, first_gap, read_sets
 from cni.naming import IPAddress
 from cni.protocol.call import Call
 from cni.protocol.config import Config, folded
@@ -37,7 +37,7 @@ class IpamConfig:
     def read(cls, conf: Config, call: Call) -> IpamConfig:
         """Read a validated configuration. Raises InvalidConfig, or InvalidEnvironment for CNI_ARGS."""
         raw = conf["ipam"]
-        sets = read_sets(_all_ranges(raw, conf), "$.ipam.ranges")
+        sets = read_sets(list(_all_ranges(raw, conf)))
         if not sets:
             raise InvalidConfig("$.ipam: no subnet, no ranges, and none in runtimeConfig.ipRanges")
         _refuse_two_of_a_family(sets, conf)
@@ -110,11 +110,14 @@ def _gateways(texts: list[str], families: set[int]) -> dict[int, IPAddress]:
     return found
 
 
-def _all_ranges(raw: Mapping[str, Any], conf: Config) -> list[list[Mapping[str, Any]]]:
-    """The runtime's ranges first, then the single old-style one, then the list, as host-local does."""
-    single = [[{key: raw[key] for key in _RANGE_KEYS if key in raw}]] if raw.get("subnet") else []
-    from_runtime = folded(conf.get("runtimeConfig"), "ipRanges") or []
-    return [*from_runtime, *single, *(raw.get("ranges") or [])]
+def _all_ranges(raw: Mapping[str, Any], conf: Config) -> Iterator[tuple[RawSet, str]]:
+    """The runtime's ranges first, then the single old-style one, then the list, as host-local does; each with its path."""
+    for number, item in enumerate(folded(conf.get("runtimeConfig"), "ipRanges") or ()):
+        yield item, f"$.runtimeConfig.ipRanges[{number}]"
+    if raw.get("subnet"):
+        yield {key: raw[key] for key in _RANGE_KEYS if key in raw}, "$.ipam"
+    for number, item in enumerate(raw.get("ranges") or ()):
+        yield item, f"$.ipam.ranges[{number}]"
 
 
 def _refuse_two_of_a_family(sets: tuple[RangeSet, ...], conf: Config) -> None:

@@ -12,6 +12,8 @@ from cni.naming import IPAddress
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 Span = tuple[IPAddress, IPAddress]
+#: A range set as configurations have it: ranges, or the old form, one range and nothing around it.
+RawSet = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,13 @@ class RangeSet:
     ranges: tuple[Range, ...]
 
     @classmethod
-    def read(cls, raw: Sequence[Mapping[str, Any]], where: str) -> RangeSet:
+    def read(cls, raw: RawSet, where: str) -> RangeSet:
         """Read a range set. Raises InvalidConfig for mixed families and overlaps."""
-        ranges = tuple(Range.read(item, f"{where}[{number}]") for number, item in enumerate(raw))
+        parts = list(_placed(raw, where))
+        ranges = tuple(Range.read(item, path) for item, path in parts)
         if len({item.subnet.version for item in ranges}) != 1:
             raise InvalidConfig(f"{where}: a range set has ranges of exactly one family")
-        _refuse_overlap([(item, f"{where}[{number}]") for number, item in enumerate(ranges)])
+        _refuse_overlap([(item, path) for item, (_, path) in zip(ranges, parts, strict=True)])
         return cls(ranges)
 
     def __str__(self) -> str:
@@ -89,11 +92,19 @@ class RangeSet:
         yield spans[at][0], given
 
 
-def read_sets(raw: Sequence[Sequence[Mapping[str, Any]]], where: str) -> tuple[RangeSet, ...]:
-    """Read every range set. Raises InvalidConfig where two of them overlap."""
-    sets = tuple(RangeSet.read(item, f"{where}[{number}]") for number, item in enumerate(raw))
-    _refuse_overlap([(part, f"{where}[{number}]") for number, item in enumerate(sets) for part in item.ranges])
+def read_sets(raw: Sequence[tuple[RawSet, str]]) -> tuple[RangeSet, ...]:
+    """Read every range set, each with its JSON path. Raises InvalidConfig where two of them overlap."""
+    sets = tuple(RangeSet.read(item, where) for item, where in raw)
+    _refuse_overlap([(part, where) for item, (_, where) in zip(sets, raw, strict=True) for part in item.ranges])
     return sets
+
+
+def _placed(raw: RawSet, where: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Each range of a set and its JSON path."""
+    if isinstance(raw, Mapping):
+        yield raw, where
+    else:
+        yield from ((item, f"{where}[{number}]") for number, item in enumerate(raw))
 
 
 def first_gap(span: Span, taken: Iterable[tuple[int, int]]) -> IPAddress | None:

@@ -62,6 +62,25 @@ def test_wrong_ranges_of_the_runtime_are_refused_with_their_path(ranges: Any):
         read({}, runtimeConfig={"ipRanges": ranges})
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"ipam": {"subnet": "10.1.0.0/31"}}, "$.ipam.subnet: "),
+        ({"ipam": {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.8"}}, "$.ipam: rangeStart"),
+        ({"ipam": {"ranges": [[{"subnet": "10.1.0.0/31"}]]}}, "$.ipam.ranges[0][0].subnet: "),
+        (
+            {"ipam": {}, "runtimeConfig": {"ipRanges": [[{"subnet": "10.1.0.0/31"}]]}},
+            "$.runtimeConfig.ipRanges[0][0].subnet: ",
+        ),
+        ({"ipam": {"subnet": "10.1.0.0/24", "ranges": [[{"subnet": "10.1.0.0/25"}]]}}, "$.ipam.ranges[0]: "),
+    ],
+)
+def test_paths_are_those_of_the_file(keys: dict[str, Any], said: str):
+    with pytest.raises(InvalidConfig) as raised:
+        IpamConfig.read({"cniVersion": "1.0.0"} | keys, Call("ADD"))
+    assert raised.value.msg.startswith(said)
+
+
 def test_ranges_that_overlap_the_runtimes_are_refused():
     with pytest.raises(InvalidConfig, match="overlaps"):
         read(RANGE, runtimeConfig={"ipRanges": [[RANGE]]})

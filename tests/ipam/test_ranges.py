@@ -131,12 +131,12 @@ def test_a_wrong_range_is_refused_with_its_path(raw: dict[str, Any], said: str):
 )
 def test_wrong_range_sets_are_refused_with_their_path(sets: list[list[dict[str, Any]]], said: str):
     with pytest.raises(InvalidConfig, match=f"^{said}"):
-        read_sets(sets, "$.s")
+        read_sets([(item, f"$.s[{number}]") for number, item in enumerate(sets)])
 
 
 def test_parts_of_one_subnet_do_not_overlap():
     parts = [{"subnet": "10.0.0.0/24", "rangeEnd": "10.0.0.9"}, {"subnet": "10.0.0.0/24", "rangeStart": "10.0.0.10"}]
-    (whole,) = read_sets([parts], "$")
+    (whole,) = read_sets([(parts, "$")])
     assert str(whole) == "10.0.0.1-10.0.0.9, 10.0.0.10-10.0.0.254"
     assert address("10.0.0.10") in whole
     assert address("10.0.0.255") not in whole
