@@ -14,6 +14,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 
 from cni.agent.request import MOST_BYTES, MOST_FDS, Refused, Request, read
 from cni.kernel import signals
@@ -74,5 +75,10 @@ class Caller:
         pid, uid, _ = _CREDENTIALS.unpack(raw)
         if uid != os.geteuid():
             raise Refused(f"user {uid} may not ask")
-        if lacking := capabilities(os.getpid()) & ~capabilities(pid):
+        if lacking := _own_capabilities() & ~capabilities(pid):
             raise Refused(f"process {pid} lacks capabilities {lacking:#x}")
+
+
+@cache
+def _own_capabilities() -> int:
+    return capabilities(os.getpid())

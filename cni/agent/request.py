@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cni import __version__
-from cni.kernel.netns import OWN
+from cni.kernel.netns import home
 
 PROTOCOL = "agent-cni/1"
 MOST_BYTES, MOST_FDS = 192 << 10, 5
@@ -60,8 +60,7 @@ def read(packet: bytes) -> Request:
         raise Refused(f"the request is {protocol} of release {version}")
     if not _is_same(prefix, sys.prefix):
         raise Refused(f"the request is from the installation in {prefix}")
-    own = Path(OWN).stat()
-    if namespace != f"{own.st_dev}:{own.st_ino}":
+    if namespace != "{}:{}".format(*home()):
         raise Refused("the caller is in another network namespace")
     return Request(script, _environ(entries))
 

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from cni.errors import InvalidNetns, KernelRefused
@@ -63,15 +64,15 @@ def fresh() -> Iterator[None]:
 @contextmanager
 def _away(leave: Callable[[], None]) -> Iterator[None]:
     """Leave the namespace this thread is in, and come back to it."""
-    home = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+    here = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
         leave()
         try:
             yield
         finally:
-            _setns(home)
+            _setns(here)
     finally:
-        os.close(home)
+        os.close(here)
 
 
 def _is_network_namespace(fd: int) -> bool:
@@ -80,13 +81,20 @@ def _is_network_namespace(fd: int) -> bool:
     return kind == _CLONE_NEWNET
 
 
+@cache
+def home() -> tuple[int, int]:
+    """Device and inode of the namespace this process lives in: what it is in between two `entered`."""
+    own = Path(OWN).stat()
+    return own.st_dev, own.st_ino
+
+
 def is_own(path: str) -> bool:
-    """Whether a path leads to the namespace this thread is in; one that leads nowhere does not."""
+    """Whether a path leads to the namespace this process lives in; one that leads nowhere does not."""
     try:
-        mine, its = Path(OWN).stat(), Path(path).stat()
+        its = Path(path).stat()
     except OSError:
         return False
-    return (mine.st_dev, mine.st_ino) == (its.st_dev, its.st_ino)
+    return (its.st_dev, its.st_ino) == home()
 
 
 def link_exists(name: str) -> bool:

@@ -86,7 +86,8 @@ def test_a_stranger_is_refused(
     ends: tuple[socket.socket, Caller], monkeypatch: pytest.MonkeyPatch, uid: int, caps: int, said: str
 ):
     launcher, served = ends
-    monkeypatch.setattr(caller, "capabilities", lambda pid: 1 if pid == os.getpid() else caps)
+    monkeypatch.setattr(caller, "_own_capabilities", lambda: 1)
+    monkeypatch.setattr(caller, "capabilities", lambda pid: caps)
     monkeypatch.setattr(caller, "_CREDENTIALS", FakeCredentials(uid))
     ask(launcher)
     with pytest.raises(Refused, match=said):
