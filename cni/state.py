@@ -266,7 +266,7 @@ def _writable(folder: Path) -> Path:
     try:
         return private_folder(folder)
     except OSError as error:
-        raise Unavailable(f"the state folder {folder} cannot be made: {error.strerror}") from None
+        raise Unavailable(f"the state folder {folder} cannot be used: {error.strerror}") from None
 
 
 def _place(path: Path) -> tuple[int, int] | None:

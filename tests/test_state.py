@@ -279,7 +279,7 @@ def test_reading_a_file_another_call_is_just_making_finds_no_state(folder: Path)
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(Unavailable, match=rf"^the state folder {tmp_path}/file/state cannot be made: "):
+    with pytest.raises(Unavailable, match=rf"^the state folder {tmp_path}/file/state cannot be used: "):
         Store.open(tmp_path / "file" / "state")
 
 

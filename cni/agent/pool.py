@@ -19,9 +19,9 @@ from pathlib import Path
 from cni.agent.board import Board, Seat
 from cni.agent.worker import DISMISSED, OUTDATED, SPENT, Worker
 
-#: How many wait for calls, and how many there may be; beyond that callers queue, or run cold. Twice the processors keeps
-#: them busy while calls wait for the kernel; more only makes calls slower, at 8 MiB each.
-SPARE, MOST = 2, min(16, max(4, 2 * len(os.sched_getaffinity(0))))
+#: How many wait for calls, and how many there may be; beyond that callers queue, or run cold. Half more than processors
+#: keeps them busy while calls wait for the kernel; more attach no pod sooner, at 8 MiB each.
+SPARE, MOST = 2, min(16, max(3, 3 * len(os.sched_getaffinity(0)) // 2))
 #: Seconds a call may take before it is ended, and then before it is killed; runtimes give up after 120.
 DEADLINE, GRACE = 120, 60
 _IDLE_SECONDS, _TICK_MS = 30, 1000

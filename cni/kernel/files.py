@@ -18,6 +18,7 @@ from cni.errors import TryAgainLater
 PATIENCE = 30.0
 
 _STEP = 0.005
+_OURS = ("state.db", "lock", "agent.sock")
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -65,7 +66,11 @@ class LockFile:
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder only root may enter (0700), with its parents."""
+    """Make a folder only root may enter (0700), with its parents.
+
+    One that is there is closed to others only if nothing else is in it. Raises PermissionError where others may write
+    into one that holds more: what they put there would be taken for ours.
+    """
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -73,8 +78,10 @@ def private_folder(path: Path) -> Path:
         mode = path.stat().st_mode
     if not stat.S_ISDIR(mode):
         raise NotADirectoryError(errno.ENOTDIR, "Not a directory", str(path))
-    if mode & 0o077:
+    if mode & 0o077 and all(item.name.startswith(_OURS) for item in path.iterdir()):
         path.chmod(0o700)
+    elif mode & 0o022:
+        raise PermissionError(errno.EACCES, "others may write into it", str(path))
     return path
 
 

@@ -138,3 +138,24 @@ def test_a_private_folder_is_made_with_its_parents(tmp_path: Path):
     made = private_folder(tmp_path / "a" / "b")
     assert made.stat().st_mode & 0o777 == 0o700
     assert private_folder(made) == made
+
+
+def test_a_folder_of_ours_alone_is_closed(tmp_path: Path):
+    (tmp_path / "state.db-wal").touch()
+    tmp_path.chmod(0o755)
+    assert private_folder(tmp_path).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_with_anything_else_keeps_its_mode(tmp_path: Path):
+    (tmp_path / "bin").mkdir()
+    tmp_path.chmod(0o755)
+    assert private_folder(tmp_path).stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775])
+def test_a_folder_others_write_into_is_refused(tmp_path: Path, mode: int):
+    (tmp_path / "theirs").touch()
+    tmp_path.chmod(mode)
+    with pytest.raises(PermissionError, match="others may write into it"):
+        private_folder(tmp_path)
+    assert tmp_path.stat().st_mode & 0o7777 == mode
