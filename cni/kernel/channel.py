@@ -6,7 +6,7 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cni.errors import KernelRefused
 
@@ -53,11 +53,28 @@ class Channel:
         acknowledgement, which are a transaction's ends, and with them all. Raises KernelRefused with its own words
         for the first it refused, and DumpInterrupted.
         """
+        answers, refused, torn = self._exchanged(requests)
+        if refused:
+            raise next(iter(refused.values()))
+        if torn:
+            raise DumpInterrupted
+        return answers
+
+    def refusals(self, requests: Sequence[bytes | bytearray]) -> list[KernelRefused | None]:
+        """Send requests for changes; of each what the kernel says against it."""
+        first = self._sequence + 1
+        _, refused, _ = self._exchanged(requests)
+        return [refused.get(first + number) for number in range(len(requests))]
+
+    def _exchanged(self, requests: Sequence[bytes | bytearray]) -> tuple[list[bytes], dict[int, KernelRefused], bool]:
+        """What requests are answered, the refusals by number, and whether a dump was interrupted."""
         self.at_rest = False
         asked = range(self._sequence + 1, self._sequence + len(requests) + 1)
         self._send(b"".join(map(self._numbered, requests)))
         waiting = {number for number, request in zip(asked, requests, strict=True) if request[_FLAGS] & ACK}
-        answers, refused, torn = [], [], False
+        answers: list[bytes] = []
+        refused: dict[int, KernelRefused] = {}
+        torn = False
         while waiting:
             for message in self._received():
                 _, kind, flags, sequence, _ = _HEADER.unpack_from(message)
@@ -68,13 +85,9 @@ class Channel:
                     answers.append(message)
                 else:
                     waiting = waiting - {sequence} if sequence in waiting else set()
-                    refused += [error] if (error := _error_in(message, kind, flags)) else []
+                    refused |= {sequence: error} if (error := _error_in(message, kind, flags)) else {}
         self.at_rest = True
-        if refused:
-            raise refused[0]
-        if torn:
-            raise DumpInterrupted
-        return answers
+        return answers, refused, torn
 
     def question(self, request: bytes | bytearray) -> bytes:
         """Send a request that has one answer, and return it; the answer is its acknowledgement. Raises KernelRefused."""

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from cni.errors import KernelRefused
 from cni.kernel import packing, requests
-from cni.kernel.channel import Channel, DumpInterrupted
 from cni.kernel.codec import NEIGHBOUR, NSID, ROUTE, RULE, decoded, is_default_route
+from cni.kernel.conversation import Conversation
 from cni.kernel.messages import address_of, default_way_of, link_of, route_of
 from cni.kernel.view import MAIN_TABLE, HeldAddress, KernelRoute, Link, Named, Under, Vxlan
 from cni.naming import OWNER, IPAddress, IPInterface
 
 _NUD_PERMANENT, _ALL_ZERO = 0x80, "00:00:00:00:00:00"
 _NO_NSID = (-1, 0xFFFFFFFF)
-_DUMP_TRIES = 5
 
 
-class Rtnl:
+class Rtnl(Conversation):
     """Questions and requests to one namespace: the one this thread is in when it is opened."""
 
     def __init__(self) -> None:
-        self._channel = Channel()
+        super().__init__()
         self._known: dict[str, Link] = {}
 
     @classmethod
@@ -36,10 +34,6 @@ class Rtnl:
         """Keep the socket for the process's next call, unless somebody left it in the middle of an answer."""
         self._known.clear()
         _kept.append(self) if self._channel.at_rest else self.close()
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._channel.close()
 
     # --- links
 
@@ -74,27 +68,23 @@ class Rtnl:
         The kernel keeps an MTU only when it was changed by hand (br_change_mtu in net/bridge); one merely
         created with follows the smallest port's. So it is created with another one first.
         """
-        with _asking(f"create bridge {name}"):
-            self._channel.ask(requests.bridge(name, mac, mtu ^ 1))
+        self._change(requests.bridge(name, mac, mtu ^ 1), f"create bridge {name}")
         self.set_link(self._made(name), mtu=mtu, ifalias=OWNER, up=True)
 
     def filter_bridge(self, link: Link) -> None:
         """Let what a bridge forwards between its ports meet packet rules, whatever the global setting."""
-        with _asking(f"set nf_call_iptables on {link.name}"):
-            self._channel.ask(requests.bridge_filter(link.index))
+        self._change(requests.bridge_filter(link.index), f"set nf_call_iptables on {link.name}")
 
     def create_veth(self, name: str, mac: str, mtu: int, bridge: int, peer: dict[str, Any]) -> None:
         """Create a veth pair in one step: this end up, and a port of a bridge unless that index is 0.
 
         `peer` has ifname, address, mtu and net_ns_fd of the other end, which is down.
         """
-        with _asking(f"create veth {name} with {peer['ifname']} in the pod"):
-            self._channel.ask(packing.veth(name, mac, mtu, bridge, peer))
+        self._change(packing.veth(name, mac, mtu, bridge, peer), f"create veth {name} with {peer['ifname']} in the pod")
 
     def create_vxlan(self, name: str, mtu: int, vxlan: Vxlan) -> None:
         """Create a VXLAN device that learns where remote MACs are; it starts down."""
-        with _asking(f"create {name} (VNI {vxlan.vni}, UDP port {vxlan.port})"):
-            self._channel.ask(requests.vxlan(name, mtu, vxlan))
+        self._change(requests.vxlan(name, mtu, vxlan), f"create {name} (VNI {vxlan.vni}, UDP port {vxlan.port})")
         self.set_link(self._made(name), ifalias=OWNER)
 
     def create_macvlan(self, name: str, mac: str, mtu: int, under: Under, settings: dict[str, Any]) -> None:
@@ -105,29 +95,27 @@ class Rtnl:
         """
         nsid = None if under.netns_fd is None else self._nsid(under.netns_fd)
         placed = {"link": under.index, "link_netnsid": nsid, "address": mac or None}
-        with _asking(f"create macvlan {name}"):
-            self._channel.ask(requests.macvlan(name, mtu, placed, settings))
+        self._change(requests.macvlan(name, mtu, placed, settings), f"create macvlan {name}")
 
     def set_link(self, link: Link | Named, *, up: bool = False, **settings: Any) -> None:
         """Set a link up, and change its mtu, master or address."""
-        with _asking(f"set {_spelled(settings | ({'state': 'up'} if up else {}))} on {link.name}"):
-            self._channel.ask(packing.link_change(link.index, up, settings))
+        self._change(
+            packing.link_change(link.index, up, settings),
+            f"set {_spelled(settings | ({'state': 'up'} if up else {}))} on {link.name}",
+        )
 
     def set_promiscuous(self, link: Link) -> None:
         """Make a link promiscuous."""
-        with _asking(f"set promiscuous mode on {link.name}"):
-            self._channel.ask(requests.promiscuous(link.index))
+        self._change(requests.promiscuous(link.index), f"set promiscuous mode on {link.name}")
 
     def set_port(self, link: Link, **settings: int) -> None:
         """Change a bridge port: mode (hairpin), isolated, neigh_suppress."""
-        with _asking(f"set {_spelled(settings)} on bridge port {link.name}"):
-            self._channel.ask(requests.port_change(link.index, settings))
+        self._change(requests.port_change(link.index, settings), f"set {_spelled(settings)} on bridge port {link.name}")
 
     def delete_link(self, link: Link) -> None:
         """Delete a link; one that is gone already is deleted."""
         self._known.pop(link.name, None)
-        with _asking(f"delete {link.name}", tolerate=errno.ENODEV):
-            self._channel.ask(requests.link_deletion(link.index))
+        self._change(requests.link_deletion(link.index), f"delete {link.name}", errno.ENODEV)
 
     # --- addresses
 
@@ -139,14 +127,16 @@ class Rtnl:
         self, link: Link | Named, interface: IPInterface, nodad: bool = False, deprecated: bool = False
     ) -> None:
         """Add an address; `nodad` makes an IPv6 address usable at once, `deprecated` only for who asks for it."""
-        with _asking(f"add {interface} to {link.name}"):
-            spelled = requests.deprecated_address if deprecated else packing.new_address
-            self._channel.ask(spelled(link.index, interface, nodad))
+        spelled = requests.deprecated_address if deprecated else packing.new_address
+        self._change(spelled(link.index, interface, nodad), f"add {interface} to {link.name}")
 
     def delete_address(self, link: Link, interface: IPInterface) -> None:
         """Remove an address; one that is gone already is removed."""
-        with _asking(f"remove {interface} from {link.name}", tolerate=errno.EADDRNOTAVAIL):
-            self._channel.ask(requests.address_deletion(link.index, interface))
+        self._change(
+            requests.address_deletion(link.index, interface),
+            f"remove {interface} from {link.name}",
+            errno.EADDRNOTAVAIL,
+        )
 
     # --- routes
 
@@ -158,13 +148,15 @@ class Rtnl:
     def add_route(self, link: Link | Named, route: KernelRoute, onlink: bool) -> None:
         """Add a route; `onlink` takes a gateway no address of the link covers."""
         via = f" via {route.gateway}" if route.gateway else ""
-        with _asking(f"add route {route.dst}{via} dev {link.name}"):
-            self._channel.ask(requests.new_route(link.index, route, onlink))
+        self._change(requests.new_route(link.index, route, onlink), f"add route {route.dst}{via} dev {link.name}")
 
     def delete_route(self, link: Link | Named, dst: str, table: int = MAIN_TABLE) -> None:
         """Remove a route through a link; one that is gone already is removed."""
-        with _asking(f"remove route {dst} dev {link.name} table {table}", tolerate=errno.ESRCH):
-            self._channel.ask(requests.route_deletion(link.index, dst, table))
+        self._change(
+            requests.route_deletion(link.index, dst, table),
+            f"remove route {dst} dev {link.name} table {table}",
+            errno.ESRCH,
+        )
 
     def mark_rules(self, family: int) -> set[tuple[int, int]]:
         """The policy rules of a family (4 or 6) that look a mark up: mark and table."""
@@ -173,13 +165,13 @@ class Rtnl:
 
     def add_mark_rule(self, family: int, mark: int, table: int) -> None:
         """Look packets with a mark up in a table. The kernel adds a second one like it without a word."""
-        with _asking(f"add rule fwmark {mark} lookup {table}"):
-            self._channel.ask(requests.new_mark_rule(family, mark, table))
+        self._change(requests.new_mark_rule(family, mark, table), f"add rule fwmark {mark} lookup {table}")
 
     def delete_mark_rule(self, family: int, mark: int, table: int) -> None:
         """Remove such a rule; one that is gone already is removed."""
-        with _asking(f"remove rule fwmark {mark} lookup {table}", tolerate=errno.ENOENT):
-            self._channel.ask(requests.mark_rule_deletion(family, mark, table))
+        self._change(
+            requests.mark_rule_deletion(family, mark, table), f"remove rule fwmark {mark} lookup {table}", errno.ENOENT
+        )
 
     def way_to(self, address: IPAddress) -> int:
         """The index of the link packets to an address leave by, or 0."""
@@ -208,13 +200,15 @@ class Rtnl:
 
     def add_neighbour(self, link: Link, address: str, mac: str) -> None:
         """Make a neighbour known for good, replacing what was learned."""
-        with _asking(f"add neighbour {address} {mac} dev {link.name}"):
-            self._channel.ask(requests.new_neighbour(link.index, address, mac))
+        self._change(requests.new_neighbour(link.index, address, mac), f"add neighbour {address} {mac} dev {link.name}")
 
     def delete_neighbour(self, link: Link, address: str) -> None:
         """Forget a neighbour; one that is gone already is forgotten."""
-        with _asking(f"remove neighbour {address} dev {link.name}", tolerate=errno.ENOENT):
-            self._channel.ask(requests.neighbour_deletion(link.index, address))
+        self._change(
+            requests.neighbour_deletion(link.index, address),
+            f"remove neighbour {address} dev {link.name}",
+            errno.ENOENT,
+        )
 
     def neighbours(self, link: Link) -> dict[str, str]:
         """The permanent neighbours of a link: MACs by address."""
@@ -230,15 +224,15 @@ class Rtnl:
 
     def add_flood_target(self, link: Link, vtep: str) -> None:
         """Send broadcast, unknown unicast and multicast to one more VTEP."""
-        with _asking(f"add VTEP {vtep} to {link.name}", tolerate=errno.EEXIST):
-            self._channel.ask(requests.new_flood_target(link.index, vtep))
+        self._change(requests.new_flood_target(link.index, vtep), f"add VTEP {vtep} to {link.name}", errno.EEXIST)
 
     def delete_flood_target(self, link: Link, vtep: str) -> None:
         """Stop sending to a VTEP."""
-        with _asking(f"remove VTEP {vtep} from {link.name}", tolerate=errno.ENOENT):
-            self._channel.ask(requests.flood_target_deletion(link.index, vtep))
+        self._change(
+            requests.flood_target_deletion(link.index, vtep), f"remove VTEP {vtep} from {link.name}", errno.ENOENT
+        )
 
-    # --- how the kernel is asked
+    # --- what others here ask with
 
     def _made(self, name: str) -> Link:
         link = self.link(name)
@@ -250,14 +244,13 @@ class Rtnl:
         """The number this namespace knows another by; rtnetlink gives it one at the first use."""
         known = self._known_nsid(fd)
         if known in _NO_NSID:
-            with _asking("number a namespace", tolerate=errno.EEXIST):
-                self._channel.ask(requests.new_nsid(fd))
+            self._change(requests.new_nsid(fd), "number a namespace", errno.EEXIST)
             known = self._known_nsid(fd)
         return known
 
     def _known_nsid(self, fd: int) -> int:
-        with _asking("look up a namespace's number"):
-            return int(decoded(NSID, self._channel.question(requests.nsid(fd))).get_attr("NETNSA_NSID"))
+        answer = self._question(requests.nsid(fd), "look up a namespace's number")
+        return int(decoded(NSID, answer).get_attr("NETNSA_NSID"))
 
     def _one_link(self, question: bytes, which: str) -> Link | None:
         try:
@@ -267,31 +260,8 @@ class Rtnl:
                 return None
             raise KernelRefused(f"look up link {which}: {error.msg}", error.errno) from None
 
-    def _dump(self, subject: int, ask: Any, *of: Any, taken: Callable[[bytes], bool] = bool) -> list[Any]:
-        """What a dump has that is `taken`, as pyroute2 reads it."""
-        return [decoded(subject, answer) for answer in self._answers(ask, *of) if taken(answer)]
-
-    def _answers(self, ask: Any, *of: Any) -> list[bytes]:
-        """What a dump has; one that a concurrent change interrupted is asked for again."""
-        for _ in range(_DUMP_TRIES):
-            try:
-                with _asking("rtnetlink dump"):
-                    return self._channel.ask(ask(*of))
-            except DumpInterrupted:
-                continue
-        raise KernelRefused(f"rtnetlink dump interrupted {_DUMP_TRIES} times", errno.EINTR)
-
 
 _kept: list[Rtnl] = []
-
-
-@contextmanager
-def _asking(what: str, tolerate: int | None = None) -> Iterator[None]:
-    try:
-        yield
-    except KernelRefused as error:
-        if error.errno != tolerate:
-            raise KernelRefused(f"{what}: {error.msg}", error.errno) from None
 
 
 def _spelled(settings: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from cni.kernel import sysctl
 from cni.kernel.view import KernelRoute, Link
 from cni.naming import IPInterface, interface_of
 from cni.resources.base import Resource
-from cni.resources.links import required
+from cni.resources.links import PodChange, required
 from cni.resources.world import World
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class GatewayAddress(Resource):
 
 
 @dataclass(frozen=True)
-class PodAddress(Resource):
+class PodAddress(PodChange):
     """An address on the pod's link. Without `dad` an IPv6 address is usable at once."""
 
     link: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -140,8 +140,21 @@ class VethPair(Resource):
             raise
 
 
+class PodChange(Resource):
+    """What the pod's rtnetlink is asked for together with its neighbours in a plan, in one system call."""
+
+    @property
+    def transaction(self) -> object:
+        return PodChange
+
+    def ensure_together(self, step: Sequence[Resource], world: World) -> None:
+        with world.pod.together():
+            for item in step:
+                item.ensure(world)
+
+
 @dataclass(frozen=True)
-class PodLink(Resource):
+class PodLink(PodChange):
     """The pod's end, set up. Later plugins of a chain may change its MAC and MTU and report it."""
 
     name: str

@@ -10,6 +10,7 @@ import pytest
 from cni.errors import KernelRefused
 from cni.kernel import channel
 from cni.kernel.channel import Channel, DumpInterrupted
+from cni.kernel.conversation import Conversation
 
 NEWLINK, ERROR, DONE = 16, 2, 3
 CAPPED, WITH_TEXT, INTERRUPTED, ACKNOWLEDGE = 0x100, 0x200, 0x10, 0x04
@@ -144,3 +145,39 @@ def test_the_first_refusal_counts_and_nothing_stays_unread(kernel: FakeSocket):
 def test_an_answer_to_an_earlier_request_is_not_taken_for_ours(kernel: FakeSocket):
     kernel.answers = [acknowledged(7, 19), acknowledged(1)]
     assert Channel().ask(request()) == []
+
+
+def test_each_refused_change_is_told_apart(kernel: FakeSocket):
+    kernel.answers = [acknowledged(1), acknowledged(2, 17, "there") + acknowledged(3)]
+    first, second, third = Channel().refusals([request(), request(), request()])
+    assert (first, third) == (None, None)
+    assert second is not None
+    assert (second.msg, second.errno) == ("there", 17)
+    assert len(kernel.sent) == 1
+
+
+def asked_together(made: Conversation, *whats: str, error: Exception | None = None) -> None:
+    with made.together():
+        for what in whats:
+            made._change(request(), what, 17 if what == "tolerant" else None)
+        if error:
+            raise error
+
+
+def test_changes_made_together_go_out_in_one_system_call(kernel: FakeSocket):
+    made = Conversation()
+    kernel.answers = [acknowledged(1, 17) + acknowledged(2, 19, "gone") + acknowledged(3, 1)]
+    with pytest.raises(KernelRefused, match=r"^second: gone$"):
+        asked_together(made, "tolerant", "second", "third")
+    assert len(kernel.sent) == 1
+    kernel.answers = [acknowledged(4)]
+    made._change(request(), "alone")
+    assert len(kernel.sent) == 2
+
+
+def test_what_was_to_be_asked_together_is_not_asked_after_a_failure(kernel: FakeSocket):
+    made = Conversation()
+    with pytest.raises(KeyError):
+        asked_together(made, "first", error=KeyError())
+    assert kernel.sent == []
+    assert made._wanted == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,6 +47,7 @@ class FakeRtnl:
         return self.all.get(name)
 
     known = named = link
+    together = nullcontext
 
     def links(self) -> list[Link]:
         return list(self.all.values())
