@@ -132,7 +132,7 @@ def _state(options: argparse.Namespace) -> Iterator[Finding]:
 
 def _attachments(options: argparse.Namespace) -> Iterator[Finding]:
     """Every attachment, by the CHECK its plugin would be asked for."""
-    for record in _records(options):
+    for record in _records(options) or ():
         if not is_alive(record):
             yield Finding(f"{record.attachment}: its pod is gone, what it had is not", "agent-cni gc")
         elif not record.complete:
@@ -149,11 +149,10 @@ def _mend(line: str) -> str:
 
 def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
     """Host ends of veths by our naming that no attachment has; without a state nobody can say that."""
-    try:
-        reading(options.data_dir)
-    except CniError:
+    records = _records(options)
+    if records is None:
         return
-    known = {name for record in _records(options) for item in record.resources for name in map(str, item.values())}
+    known = {name for record in records for item in record.resources for name in map(str, item.values())}
     rtnl = Rtnl()
     for link in rtnl.links():
         if link.kind == "veth" and is_host_end(link.name, link.mac) and link.name not in known:
@@ -162,12 +161,13 @@ def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
     rtnl.close()
 
 
-def _records(options: argparse.Namespace) -> list[Record]:
+def _records(options: argparse.Namespace) -> list[Record] | None:
+    """What the state says, or None where it cannot be read; its own check says why."""
     try:
         store = reading(options.data_dir)
         return store.records() if store else []
     except CniError:
-        return []  # the state's own check says why
+        return None
 
 
 def _drift(record: Record) -> list[str]:

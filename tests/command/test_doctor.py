@@ -158,8 +158,15 @@ def test_a_damaged_state(look: Look, folder: Path):
     assert set(look()) == {"state"}
 
 
-def test_without_a_state_nothing_is_a_leftover(look: Look, folder: Path, monkeypatch: pytest.MonkeyPatch):
-    (folder / "state.db").write_bytes(b"nonsense" * 1000)
+@pytest.mark.parametrize("intact", [0, 4096], ids=["all of it", "behind the first page"])
+def test_without_a_state_nothing_is_a_leftover(
+    look: Look, folder: Path, attach: Callable[..., Record], monkeypatch: pytest.MonkeyPatch, intact: int
+):
+    attach("c2", "10.1.0.9")
+    for name in ("state.db-wal", "state.db-shm"):
+        (folder / name).unlink(missing_ok=True)
+    content = (folder / "state.db").read_bytes()
+    (folder / "state.db").write_bytes(content[:intact] + b"\xa5" * (len(content) - intact))
     pod = Attachment("pods", "c1", "eth0")
     links(monkeypatch, _veth(pod.host_interface, pod.host_mac))
     assert set(look()) == {"state"}
