@@ -44,8 +44,7 @@ class Worker:
     def run(self) -> int:
         """Serve; returns why it ends. What a call leaves is collected after its answer."""
         gc.disable()
-        signals.heed()
-        signals.ignore()  # none of them ends this process, its first call's neither
+        signals.ignore()
         with select.epoll() as waiting:
             waiting.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
             waiting.register(self._line, select.EPOLLIN)

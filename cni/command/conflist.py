@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,12 @@ from cni.resources import Host, HostPort, Plan, Uplink
 _SAMPLE = Call("ADD", "CONTAINER", "NETNS", "eth0")
 #: The keys of a list; libcni overlooks every other.
 _LIST_KEYS = ("cniVersion", "cniVersions", "name", "plugins", "disableCheck", "disableGC", "loadOnlyInlinedPlugins")
-_RESEMBLES = 0.85
-_MADE = {"interfaces": [{"name": "eth0", "sandbox": "NETNS"}], "ips": [{"address": "10.0.0.2/24", "interface": 0}]}
+_LIKENESS = 0.85
+#: What somebody else's plugin may have made before one of ours in a chain.
+MADE: Config = {
+    "interfaces": [{"name": "HOSTEND"}, {"name": "eth0", "mac": "0a:58:0a:00:00:02", "sandbox": "NETNS"}],
+    "ips": [{"address": "10.0.0.2/24", "interface": 1}],
+}
 
 
 def configurations(folder: Path) -> list[Path]:
@@ -74,7 +77,7 @@ def judgement(conf: Config) -> dict[str, Any]:
 
 def _misplaced(conf: Config, *, first: bool) -> Iterator[str]:
     """One plugin makes the pod's interface, and it is the first."""
-    made: Config = {} if first else {"prevResult": _MADE}
+    made: Config = {} if first else {"prevResult": MADE}
     chained = plugin.load(conf["type"]).Config.read(conf | made, _SAMPLE).chained
     if first and chained:
         yield f"$.type: {conf['type']} follows a plugin that makes an interface, and there is none before it"
@@ -113,8 +116,8 @@ def _faults(conf: Config, delegate: str) -> Iterator[str]:
     except CniError as error:
         yield error.msg
         return
-    if close := _resembled(delegate, [OWN_IPAM]):
-        yield f"$.ipam.type: {delegate!r} (did you mean {close!r}?)"
+    if hint := _hint(delegate, [OWN_IPAM]):
+        yield f"$.ipam.type: {delegate!r}{hint}"
     if conf.get("type") in plugin.names():
         yield from _faults_by(str(conf["type"]), conf)
     elif delegate == OWN_IPAM:
@@ -142,22 +145,20 @@ def _type_fault(conf: Config) -> str:
         return "$.type: missing"
     if not isinstance(name, str) or not is_name(name):
         return f"$.type: {json.dumps(name)} is no name of a plugin"
-    close = _resembled(name, plugin.names())
-    return f"$.type: {name!r} is no plugin of this suite (did you mean {close!r}?)" if close else ""
+    hint = _hint(name, plugin.names())
+    return f"$.type: {name!r} is no plugin of this suite{hint}" if hint else ""
 
 
 def _refuse_misspelt(conf: Config) -> None:
     for key in conf:
-        close = _resembled(key, (known for known in _LIST_KEYS if known not in conf))
-        if key not in _LIST_KEYS and close:
-            raise InvalidConfig(f"$.{key}: unknown key (did you mean {close!r}?)")
+        hint = _hint(key, [known for known in _LIST_KEYS if known not in conf])
+        if key not in _LIST_KEYS and hint:
+            raise InvalidConfig(f"$.{key}: unknown key{hint}")
 
 
-def _resembled(text: str, known: Iterable[str]) -> str:
-    """The known word that another one resembles without being it, or nothing."""
-    words = list(known)
-    close = [] if text in words else difflib.get_close_matches(text, words, 1, _RESEMBLES)
-    return close[0] if close else ""
+def _hint(text: str, known: Sequence[str]) -> str:
+    """The known word that another one resembles without being it, as a question, or nothing."""
+    return "" if text in known else config.meant(text, known, _LIKENESS)
 
 
 def _newest_version(conf: Config) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from cni.command.conflist import judged, planned, plugins_of
+from cni.command.conflist import MADE, judged, planned, plugins_of
 from cni.command.output import print_json
 from cni.errors import CniError
 from cni.ipam.config import TYPE as OWN_IPAM
@@ -20,7 +20,7 @@ from cni.protocol.result import Result
 from cni.resources import Resource
 from cni.sidecar.annotations import CAPABILITY
 
-_ANY_ADDRESS, _LIKE_OURS = "10.0.0.2/24", (OWN_IPAM, "host-local")
+_LIKE_OURS = (OWN_IPAM, "host-local")
 
 
 def validate(options: argparse.Namespace) -> int:
@@ -86,9 +86,8 @@ def _at(where: str) -> Iterator[None]:
 
 def _assumed(conf: Config) -> dict[str, Any]:
     """What somebody else's plugin may make: a veth with the first address of its ranges, or with any."""
-    ips = _first_addresses(conf) or [{"address": _ANY_ADDRESS}]
-    links = [{"name": "HOSTEND"}, {"name": "eth0", "mac": "0a:58:0a:00:00:02", "sandbox": "NETNS"}]
-    return {"interfaces": links, "ips": [ip | {"interface": 1} for ip in ips]}
+    ips = _first_addresses(conf)
+    return MADE | ({"ips": [ip | {"interface": 1} for ip in ips]} if ips else {})
 
 
 def _first_addresses(conf: Config) -> list[dict[str, Any]]:

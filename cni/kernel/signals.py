@@ -25,16 +25,14 @@ def heed(meant: Callable[[], bool] | None = None) -> None:
     """
     global _heeded  # noqa: PLW0603 - a process has one disposition for each signal
     _heeded = meant or _heeded or _always
-    if signal.getsignal(signal.SIGALRM) is not _end:
-        for number in ENDING:
-            signal.signal(number, _end)
-        atexit.register(_ignore_for_good)
+    _take_over()
 
 
 def ignore() -> None:
     """From now on they do nothing."""
     global _heeded  # noqa: PLW0603 - as above
     _heeded = None
+    _take_over()
 
 
 @contextmanager
@@ -62,6 +60,14 @@ def end_if_asked() -> None:
     if _held == 1 and signal.sigpending():
         signal.pthread_sigmask(signal.SIG_SETMASK, _before)
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+
+
+def _take_over() -> None:
+    """Have one handler for all, whatever is heeded."""
+    if signal.getsignal(signal.SIGALRM) is not _end:
+        for number in ENDING:
+            signal.signal(number, _end)
+        atexit.register(_ignore_for_good)
 
 
 def _ignore_for_good() -> None:

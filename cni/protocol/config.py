@@ -172,7 +172,7 @@ def _told(error: Any) -> Iterator[tuple[type[CniError], str]]:
         known = ", ".join(_short(item) for item in error.validator_value if item != "")
         yield (
             InvalidConfig,
-            f"{path}: {_short(error.instance)} is none of {known}{_meant(error.instance, error.validator_value)}",
+            f"{path}: {_short(error.instance)} is none of {known}{meant(error.instance, error.validator_value)}",
         )
     elif error.validator == "anyOf":
         yield from _told_of_any(error)
@@ -206,7 +206,7 @@ def _unknown(error: Any) -> list[str]:
 
 
 def _hint(key: str, schema: Mapping[str, Any]) -> str:
-    return _meant(key, schema["properties"]) or next(
+    return meant(key, schema["properties"]) or next(
         (
             f" (did you mean '{name}.{key}'?)"
             for name, part in schema["properties"].items()
@@ -216,10 +216,11 @@ def _hint(key: str, schema: Mapping[str, Any]) -> str:
     )
 
 
-def _meant(value: Any, known: Iterable[Any]) -> str:
+def meant(value: Any, known: Iterable[Any], likeness: float = 0.6) -> str:
+    """The known text that is most like a value, as a question, or nothing; `likeness` is difflib's ratio, from 0 to 1."""
     import difflib
 
-    close = difflib.get_close_matches(str(value), [item for item in known if isinstance(item, str)], 1)
+    close = difflib.get_close_matches(str(value), [item for item in known if isinstance(item, str)], 1, likeness)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
