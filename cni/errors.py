@@ -27,6 +27,8 @@ Each class owns its CNI error code and says who must act::
     │   └── Interrupted         108   a signal ended the call; what it did is undone
     └── Internal                999   a bug: the traceback is in the log
 
+    Stranded                    100   no CniError, so that nothing catches it on its way out: see there
+
 Source: CNI specification 1.1.0, section 5 "Error", and libcni's `types.Error`.
 """
 
@@ -167,6 +169,20 @@ class Internal(CniError):
     """Something unforeseen; the traceback is in the log and on stderr."""
 
     code = 999
+
+
+class Stranded(BaseException):
+    """This thread is in a pod's namespace and cannot come home (setns(2) refused).
+
+    Whatever would undo, go on or tidy up would do so in there: nothing may catch this but what ends the process.
+    """
+
+    code = KernelRefused.code
+    details = ""
+
+    def __init__(self, msg: str) -> None:
+        super().__init__(msg)
+        self.msg = msg
 
 
 class Delegated(CniError):

@@ -6,7 +6,7 @@ imported when the call is known to need it. This is the only place that catches 
 
 import os
 
-from cni.errors import CniError, Internal, Interrupted, IoFailure
+from cni.errors import CniError, Internal, Interrupted, IoFailure, Stranded
 from cni.protocol.call import Call
 from cni.protocol.versions import ANSWER, LATEST, SUPPORTED
 
@@ -32,7 +32,7 @@ def main(executable: str, environ: "Mapping[str, str]" = os.environ) -> int:
             answered.write(ANSWER)
         else:
             _serve(name, call, answered)
-    except CniError as error:
+    except (CniError, Stranded) as error:
         return _failed(answered, error)
     except BaseException as error:
         return _failed(answered, _foreseen(error))
@@ -126,7 +126,7 @@ def _introduce(name: str) -> None:
         return  # nobody reads it; the answer on stdout matters
 
 
-def _failed(stdout: _Stdout, error: CniError) -> int:
+def _failed(stdout: _Stdout, error: CniError | Stranded) -> int:
     import json
 
     document = {"cniVersion": stdout.version, "code": error.code, "msg": error.msg}

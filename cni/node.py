@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from cni import engine
 from cni.errors import InvalidNetns, Unavailable
 from cni.ipam.config import TYPE as OWN_IPAM
 from cni.kernel.files import PATIENCE
-from cni.kernel.netns import Netns, is_own
+from cni.kernel.netns import Netns, home_identity, is_own
 from cni.naming import Attachment
 from cni.protocol.call import Call
 from cni.protocol.config import Config
-from cni.resources import World, decode, encode
+from cni.resources import Resource, World, decoded, encode, key_of, uses_of
 from cni.state import DEFAULT_FOLDER, Record, Store
 
 
@@ -30,22 +30,42 @@ class Node:
     plugin: str
     record: Record | None
 
-    def write(self, record: Record) -> None:
-        """Keep a changed record."""
+    def new_record(self, call: Call, conf: Config) -> Record:
+        """What an ADD begins with: who, and in which namespace of which node."""
+        netns_id = self.world.netns.identity if self.world.netns else ""
+        return Record(self.attachment, self.plugin, call.netns, call.pod, conf, netns_id=netns_id, home=home_identity())
+
+    def write(self, record: Record, planned: Sequence[Resource] | None = None) -> Record:
+        """Keep a changed record; with `planned`, what its attachment is to have now and who may ask about it."""
+        if planned is not None:
+            record = record.having(resources=tuple(map(encode, planned)))
         with self.store.transaction():
             self.store.put(record)
+            if planned is not None:
+                self.store.put_uses(record, uses_of(planned, record.lasting))
         self.record = record
+        return record
 
-    def forget(self) -> None:
-        """Forget the record last, and retire what only it used: nobody can begin to use it meanwhile,
+    def planned(self) -> tuple[Resource, ...]:
+        """What the record holds."""
+        return decoded(self.record.resources) if self.record else ()
+
+    def forget(self, record: Record | None) -> None:
+        """Forget the attachment last, and retire what of `record` only it used: nobody can begin to use it meanwhile,
         because an ADD writes its record before it changes the kernel.
         """
-        resources = [decode(raw) for raw in (self.record.resources if self.record else ())]
         with self.store.transaction():
             self.store.forget(self.attachment, self.plugin)
-            unused = [item for item in resources if item.retires and not self.store.mentions(encode(item))]
-            engine.retire(unused, self.world)
+            if record:
+                self.retire(decoded(record.resources), record)
         self.record = None
+
+    def retire(self, resources: Sequence[Resource], record: Record) -> None:
+        """Remove what nobody on this node has any more of what a record shared."""
+        shared = [item for item in resources if item.retires]
+        keys = [key_of(item, record.lasting) for item in shared]
+        unused = [item for item, key in zip(shared, keys, strict=True) if not self.store.is_used_on_node(key)]
+        engine.retire(unused, self.world)
 
 
 @contextmanager
@@ -55,7 +75,8 @@ def opened(
     """The node with the call's attachment locked.
 
     With `enters_pod` the pod's namespace must be there: InvalidNetns before anything is made. Without,
-    it is opened if it is there; a runtime that does not name it (any more) means the recorded one.
+    it is opened if it is there; a runtime that does not name it (any more) means the recorded one. Another namespace
+    than the recorded one is not the pod's, whatever its path: it is as good as gone.
     """
     attachment = Attachment(conf["name"], call.container, call.ifname)
     _refuse_own_netns(call)
@@ -64,11 +85,16 @@ def opened(
         store = held.enter_context(closing(Store.open(folder_of(conf), patience)))
         held.enter_context(store.lock.exclusive(attachment.digest, str(attachment), patience))
         record = store.record(attachment, plugin)
-        if netns is None:
-            netns = Netns.if_there(call.netns or (record.netns if record else ""))
-            held.enter_context(closing(netns) if netns else nullcontext())
-        world = held.enter_context(closing(World(netns, store.lock)))
+        if netns is None and (netns := Netns.if_there(call.netns or (record.netns if record else ""))):
+            held.enter_context(closing(netns))
+        pods = netns if enters_pod or record is None or is_of(record, netns) else None
+        world = held.enter_context(closing(World(pods, store.lock)))
         yield Node(store, world, attachment, plugin, record)
+
+
+def is_of(record: Record, netns: Netns | None) -> bool:
+    """Whether a namespace may be the one a record is about: it is not where both say who they are, and differ."""
+    return netns is None or not record.netns_id or record.netns_id == netns.identity
 
 
 def folder_of(conf: Config) -> Path:

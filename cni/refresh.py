@@ -14,7 +14,7 @@ from cni.nouns import Plugin, PluginConfig
 from cni.policy.pod import isolating
 from cni.protocol.call import Call
 from cni.protocol.result import Result
-from cni.resources import HostPort, PodPolicy, Resource, decode, encode
+from cni.resources import HostPort, PodPolicy, Resource
 from cni.state import Record
 from cni.survey import survey
 
@@ -38,7 +38,7 @@ def refresh(plugin: Plugin, record: Record, call: Call) -> bool:
     with opened(plugin.name, now, record.config, patience=1) as node:
         if node.record is None:
             return False
-        there = tuple(map(decode, node.record.resources))
+        there = node.planned()
         wanted = tuple(_as_of_today(item, node, config, now) for item in there)
         if wanted != there:
             _replace(node, there, wanted)
@@ -59,7 +59,7 @@ def _as_of_today(resource: Resource, node: Node, config: PluginConfig, call: Cal
 def _replace(node: Node, there: tuple[Resource, ...], wanted: tuple[Resource, ...]) -> None:
     """The record is of the new rules first: a DEL that comes between finds their chains, whose names are equal."""
     assert node.record
-    node.write(node.record.having(resources=tuple(map(encode, wanted))))
+    node.write(node.record, wanted)
     for old, new in zip(there, wanted, strict=True):
         if new != old:
             with uninterrupted():

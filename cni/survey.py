@@ -11,7 +11,7 @@ from cni.naming import Attachment
 from cni.node import Node
 from cni.nouns import PluginConfig
 from cni.protocol.call import Call
-from cni.resources import Host, HostPort, Resource, World, decode
+from cni.resources import Host, HostPort, Resource, World, decoded
 
 
 def survey(node: Node, config: PluginConfig, call: Call) -> Host:
@@ -52,6 +52,8 @@ def _port(world: World, names: tuple[str, ...]) -> HostPort | None:
 
 
 def _others(node: Node, *values: str) -> Iterator[tuple[Attachment, Resource]]:
-    for record in node.store.mentioning(values):
+    own = node.world.netns
+    asked = (own.identity or value if own and value == own.path else value for value in values)
+    for record in node.store.users_on_node(asked):
         if (record.attachment, record.plugin) != (node.attachment, node.plugin):
-            yield from ((record.attachment, decode(raw)) for raw in record.resources)
+            yield from ((record.attachment, item) for item in decoded(record.resources))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from cni import engine
@@ -18,6 +19,7 @@ from cni.errors import (
     Drift,
     Incomplete,
     InvalidConfig,
+    Stranded,
     TryAgainLater,
     Unavailable,
 )
@@ -27,12 +29,12 @@ from cni.kernel import netfilter
 from cni.kernel.netns import link_exists
 from cni.kernel.signals import uninterrupted
 from cni.naming import Attachment
-from cni.node import Node, folder_of, opened, refuse_unwritable
+from cni.node import Node, folder_of, is_of, opened, refuse_unwritable
 from cni.nouns import Plugin, PluginConfig
 from cni.protocol.call import Call
 from cni.protocol.config import Config, validate, version_of
 from cni.protocol.result import Result
-from cni.resources import Host, Plan, Uplink, decode, encode
+from cni.resources import Host, Plan, Uplink, World, decoded, encode
 from cni.sidecar.pod import refuse_impossible
 from cni.state import Record, Store
 from cni.survey import survey
@@ -42,11 +44,11 @@ Deliver = Callable[[dict[str, Any]], None]
 _ANY_MTU = 65535
 
 
-def sweep(plugin: Plugin, record: Record, call: Call) -> None:
-    """Detach what a record says. Raises TryAgainLater while another call is at it."""
+def sweep(record: Record, call: Call) -> None:
+    """Detach what a record says, also one of a plugin this release lacks. Raises TryAgainLater while another call is at it."""
     _, container, ifname = record.attachment
     stale = call.having(container=container, ifname=ifname, netns=record.netns)
-    with opened(plugin.name, stale, record.config, patience=1) as node:
+    with opened(record.plugin, stale, record.config, patience=1) as node:
         if node.record:
             _detach(node, node.record, _releaser(record.config, stale))
 
@@ -58,24 +60,28 @@ def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
         raise InvalidConfig(f"$.prevResult: missing; {plugin.name} is chained after a plugin that makes an interface")
     previous = Result.read(conf.get("prevResult") or {}) if config.enters_pod else Result()
     with opened(plugin.name, call, conf, config.enters_pod) as node:
-        if config.chained and node.record and node.record.complete:
+        node.store.lock.share_node()
+        same = node.record is None or is_of(node.record, node.world.netns)
+        if config.chained and node.record and node.record.complete and same:
             _repeat(node, plugin.plan(config, node.attachment, Result(), survey(node, config, call)))
             deliver(conf["prevResult"])
             return
-        _make_way(node, call)
+        if node.record:
+            _make_way(node, node.record, call, same)
         host = survey(node, config, call)
-        record = Record(node.attachment, plugin.name, call.netns, call.pod, conf)
+        record = node.new_record(call, conf)
         try:
             with config.ipam.recording(node.store):
                 lease = config.ipam.reserve(node.store, record)
                 plan = plugin.plan(config, node.attachment, lease, host)
-                record = record.having(resources=tuple(map(encode, plan.resources)))
-                node.write(record)
+                record = node.write(record, plan.resources)
             engine.apply(plan.resources, node.world)
             result = engine.observed(plan.result, node.world)
             node.write(record.having(complete=True, result=result.render()))
             passed_on = conf["prevResult"] if config.chained and result == Result() else None
             deliver(passed_on or result.after(previous).render(version_of(conf)))
+        except Stranded:
+            raise
         except BaseException as error:
             _roll_back(node, config.ipam, error)
             raise
@@ -90,8 +96,10 @@ def check(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
     with opened(plugin.name, call, conf, config.enters_pod) as node:
         if not (node.record and node.record.complete):
             raise Drift(f"{node.attachment}: no completed attachment is recorded in {node.store.path}")
+        if not is_of(node.record, node.world.netns):
+            raise Drift(f"{node.attachment}: CNI_NETNS is another namespace than the one that was attached")
         given = Result.read(node.record.result or {})
-        found = engine.differences(map(decode, node.record.resources), node.world, reported)
+        found = engine.differences(node.planned(), node.world, reported)
         found += config.ipam.differences(node.store, node.record, given)
         found += [f"prevResult lacks {ip.address}" for ip in given.ips if not _reports(reported, ip.address)]
     if found:
@@ -116,7 +124,7 @@ def gc(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
     valid = _listed(listed)
     records = _recorded(conf, plugin.name)
     stale = [record for record in records if record.attachment[1:] not in valid]
-    failed = [line for record in stale for line in _swept(plugin, record, call)]
+    failed = [line for record in stale for line in _swept(record, call)]
     _releaser(conf, call).sweep()
     if failed:
         raise Incomplete("; ".join(failed))
@@ -159,13 +167,13 @@ def _configured(plugin: Plugin, call: Call, conf: Config) -> PluginConfig:
     return plugin.Config.read(conf, call)
 
 
-def _make_way(node: Node, call: Call) -> None:
-    """Refuse a second ADD; take over one that never completed by taking it back first."""
-    node.store.lock.share_node()
-    if node.record and node.record.complete:
+def _make_way(node: Node, record: Record, call: Call, same: bool) -> None:
+    """Refuse a second ADD; take back first what never completed, or what was in another namespace, which is gone."""
+    if record.complete and same:
         raise AlreadyAttached(f"{node.attachment} is attached already; DEL comes before a second ADD")
-    if node.record:
-        _detach(node, node.record, _releaser(node.record.config, call))
+    begun = node if same else replace(node, world=World(None, node.store.lock))
+    _detach(begun, record, _releaser(record.config, call))
+    node.record = None
 
 
 def _repeat(node: Node, plan: Plan) -> None:
@@ -174,13 +182,13 @@ def _repeat(node: Node, plan: Plan) -> None:
     Meanwhile the record holds both, so that a DEL finds everything whatever happens.
     """
     assert node.record
-    before = tuple(map(decode, node.record.resources))
     places = {resource.place for resource in plan.resources}
-    stale = tuple(resource for resource in before if resource.place not in places)
-    node.write(node.record.having(resources=tuple(map(encode, (*stale, *plan.resources)))))
+    stale = tuple(resource for resource in node.planned() if resource.place not in places)
+    node.write(node.record, (*stale, *plan.resources))
     engine.apply(plan.resources, node.world)
-    node.write(node.record.having(resources=tuple(map(encode, plan.resources))))
-    engine.retire([item for item in stale if not node.store.mentions(encode(item))], node.world)
+    record = node.write(node.record, plan.resources)
+    engine.remove(stale, node.world)
+    node.retire(stale, record)
 
 
 def _roll_back(node: Node, source: Source, error: BaseException) -> None:
@@ -190,16 +198,16 @@ def _roll_back(node: Node, source: Source, error: BaseException) -> None:
             node.world.undo.close()
             if node.store.record(node.attachment, node.plugin):
                 source.release()
-            node.forget()
+            node.forget(node.record)
     except CniError as second:
         error.add_note(f"and undoing it failed: {second.msg}")
 
 
 def _detach(node: Node, record: Record | None, source: Source) -> None:
     if record:
-        engine.remove([decode(raw) for raw in record.resources], node.world)
+        engine.remove(decoded(record.resources), node.world)
     source.release()
-    node.forget()
+    node.forget(record)
 
 
 def _imagined(plugin: Plugin, attachment: Attachment, call: Call, conf: Config) -> Record | None:
@@ -227,9 +235,9 @@ def _recorded(conf: Config, plugin: str) -> list[Record]:
         return store.records(conf["name"], plugin)
 
 
-def _swept(plugin: Plugin, record: Record, call: Call) -> Iterator[str]:
+def _swept(record: Record, call: Call) -> Iterator[str]:
     try:
-        sweep(plugin, record, call)
+        sweep(record, call)
     except TryAgainLater:
         return  # an ADD or DEL of its own is running; the next GC sees what is left
     except CniError as error:

@@ -11,7 +11,7 @@ from hypothesis import settings
 from cni import log
 from cni.kernel import process
 from cni.naming import Attachment
-from cni.state import Record, Store
+from cni.state import Record, Store, uses
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden"
@@ -24,6 +24,13 @@ settings.load_profile("suite")
 def no_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """The node's own log is left alone."""
     monkeypatch.setattr(log, "FOLDER", Path("/dev/null/log"))
+
+
+@pytest.fixture(autouse=True)
+def no_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The node's own state is left alone; other folders are registered here instead."""
+    monkeypatch.setattr(uses, "DEFAULT_FOLDER", tmp_path / "node")
+    return tmp_path / "node"
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ LAYERS = (
     {"state"},
     {"resources"},
     {"engine", "podnet", "ipam", "overlay", "policy", "sidecar", "uplink"},
-    {"node", "nouns"},
+    {"node", "nouns", "liveness"},
     {"survey"},
     {"verbs", "refresh"},
     {"plugin"},
@@ -46,7 +46,7 @@ DOORS = {
     "ctypes": {"cni/kernel/files.py", "cni/kernel/netns.py", "cni/kernel/nftables.py", "cni/kernel/process.py"},
     "jsonschema": {"cni/protocol/config.py", "cni/protocol/formats.py"},
     "referencing": {"cni/protocol/config.py"},
-    "sqlite3": {"cni/state.py"},
+    "sqlite3": {"cni/state/file.py", "cni/state/layout.py"},
     "socket": {
         "cni/kernel/channel.py",
         "cni/kernel/netns.py",
@@ -73,6 +73,7 @@ TOLD_ONCE = {
     "details",
     "place",
     "accepting",
+    "mentions",
 }
 VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 

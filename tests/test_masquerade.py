@@ -9,7 +9,7 @@ import pytest
 from pytest_subprocess import FakeProcess
 
 from cni.errors import ToolFailed
-from cni.kernel import nftables
+from cni.kernel import nfnetlink, nftables
 from cni.kernel.files import LockFile
 from cni.resources import Masquerade, MasqueradeRules, World
 from cni.resources.masquerade import iptables_rules, nft_chain, nft_rules
@@ -79,9 +79,14 @@ def test_the_shared_rules_are_one_nft_transaction(nft: Callable[..., None], give
     assert given == [nft_rules(4)]
 
 
-def test_retiring_takes_the_table_away_even_if_it_is_gone(nft: Callable[..., None], given: list[str], world: World):
+def test_the_table_goes_only_when_no_pod_is_in_its_sets(
+    nft: Callable[..., None], given: list[str], world: World, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(nfnetlink, "delete_idle", lambda *said: asked.append(said))
     RULES.remove(world)
-    assert given == ["add table ip agent_cni\ndelete table ip agent_cni\n"]
+    assert asked == [("ip", "agent_cni", ("postrouting",), ("pods", "near"))]
+    assert given == []
 
 
 @pytest.mark.parametrize(
@@ -111,11 +116,11 @@ def test_a_pod_is_two_set_elements(
     assert given[0].splitlines() == lines
 
 
-def test_a_created_pod_is_taken_back_in_one_transaction_that_cannot_miss(
+def test_a_pod_is_taken_back_in_one_transaction_that_cannot_miss(
     nft: Callable[..., None], given: list[str], world: World
 ):
     POD.ensure(world)
-    world.undo.close()
+    POD.remove(world)
     assert given[1].splitlines() == [
         *given[0].splitlines(),
         "delete element ip agent_cni near { 10.1.0.5 . 10.1.0.0/24 }",
@@ -204,12 +209,55 @@ def test_the_shared_iptables_rules_are_left_where_they_are(
 
 
 def test_retiring_unhooks_the_chain_before_it_deletes_it(program: Callable[..., None], given: list[str], world: World):
-    program(*SAVE, stdout=saved(*HEAD))
+    for _ in range(2):
+        program(*SAVE, stdout=saved(*HEAD))
     program(*RESTORE)
     MasqueradeRules("iptables-legacy", 4).remove(world)
-    assert given == [
-        saved("*nat", "-D POSTROUTING -j ACNI-MASQUERADE", "-F ACNI-MASQUERADE", "-X ACNI-MASQUERADE"),
-    ]
+    assert given == [saved("*nat", "-D POSTROUTING -j ACNI-MASQUERADE", "-X ACNI-MASQUERADE")]
+
+
+def test_the_chain_stays_while_anybodys_pod_is_in_it(program: Callable[..., None], given: list[str], world: World):
+    for _ in range(2):
+        program(*SAVE, stdout=saved(*HEAD, *LINES))
+    MasqueradeRules("iptables-legacy", 4).remove(world)
+    assert given == []
+
+
+def test_a_chain_that_is_filled_at_the_last_moment_stays(program: Callable[..., None], given: list[str], world: World):
+    for _ in range(2):
+        program(*SAVE, stdout=saved(*HEAD))
+    program(*RESTORE, stderr="iptables: Too many links.", code=1)
+    program(*SAVE, stdout=saved(*HEAD, *LINES))
+    MasqueradeRules("iptables-legacy", 4).remove(world)
+    assert len(given) == 1
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_pod_of_which_only_the_owner_is_known_is_found_by_its_comment(
+    nft: Callable[..., None], given: list[str], world: World, family: int
+):
+    own, subnet = ("10.1.0.5", "10.1.0.0/24") if family == 4 else ("fd00::5", "fd00::/64")
+    nft(LISTED if family == 4 else LISTED.replace("10.1.0.", "fd00::"))
+    nft(f"elements = {{ {own[:-1]}4 . {subnet},\n{own} . {subnet} }}")
+    Masquerade("nftables", family, "", "", OWNER).remove(world)
+    table = "ip" if family == 4 else "ip6"
+    assert f"delete element {table} agent_cni near {{ {own} . {subnet} }}" in given[2]
+    assert f"delete element {table} agent_cni pods {{ {own} }}" in given[2]
+    assert len(given) == 3
+
+
+def test_of_an_owner_who_has_nothing_nothing_is_removed(nft: Callable[..., None], given: list[str], world: World):
+    nft(LISTED)
+    nft("elements = { 10.1.0.4 . 10.1.0.0/24 }")
+    Masquerade("nftables", 4, "", "", "pods/c9/eth0").remove(world)
+    assert len(given) == 2
+
+
+def test_in_iptables_an_owner_is_found_by_the_comment_too(program: Callable[..., None], given: list[str], world: World):
+    program(*SAVE, stdout=saved(*HEAD, *LINES))
+    program(*RESTORE)
+    Masquerade("iptables-legacy", 4, "", "", OWNER).remove(world)
+    assert given == [saved("*nat", *(line.replace('"', "").replace("-A ", "-D ", 1) for line in LINES))]
 
 
 def test_a_pod_is_two_iptables_rules_in_one_transaction(program: Callable[..., None], given: list[str], world: World):

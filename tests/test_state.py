@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import shutil
 import signal
 import sqlite3
@@ -14,6 +15,7 @@ import pytest
 from cni.errors import CniError, TryAgainLater, Unavailable
 from cni.kernel.files import LockFile
 from cni.naming import Attachment
+from cni.resources import decoded, uses_of
 from cni.state import Record, Store
 
 ADDRESS = ipaddress.ip_address("10.0.0.2")
@@ -173,17 +175,102 @@ def _interrupted(store: Store, record: Record) -> None:
         store.put(record)
 
 
-def test_records_are_found_by_what_their_plans_mention(store: Store, record: Record):
-    store.put(record.having(resources=({"kind": "PodPolicy", "addresses": ["10.0.0.2", "fd00::2"]},)))
-    assert [found.attachment for found in store.mentioning(["fd00::2", "nobody"])] == [record.attachment]
-    assert store.mentioning(["10.0.0"]) == store.mentioning(["10.0.0.20"]) == []
+def test_who_has_something_is_found_by_it(store: Store, record: Record):
+    store.put(record)
+    store.put_uses(record, ["10.0.0.2", "MasqueradeRules nftables 4", "gateway 10.0.0.1/8 br0", "10.0.0.2"])
+    assert store.users(["10.0.0.2", "nobody"]) == store.users_on_node(["10.0.0.2"]) == [record]
+    assert store.users(["10.0.0"]) == store.users(["10.0.0.20"]) == store.users([]) == []
+    assert store.is_used("MasqueradeRules nftables 4")
+    assert not store.is_used("MasqueradeRules nftables 6")
+    assert store.used_like("gateway ") == [("gateway 10.0.0.1/8 br0", record.attachment)]
 
 
-def test_a_resource_is_mentioned_by_the_records_that_hold_it(store: Store, record: Record):
-    rules = {"kind": "MasqueradeRules", "backend": "nftables", "family": 4}
-    store.put(record.having(resources=({"kind": "Bridge"}, rules)))
-    assert store.mentions(rules)
-    assert not store.mentions(rules | {"family": 6})
+def test_what_is_used_is_replaced_whole_and_forgotten_with_the_record(store: Store, record: Record):
+    store.put(record)
+    store.put_uses(record, ["a", "b"])
+    store.put_uses(record, ["b", "c"])
+    assert [place for place in "abc" if store.is_used(place)] == ["b", "c"]
+    store.forget(record.attachment, record.plugin)
+    assert not store.is_used("b")
+    assert store.users(["b"]) == []
+
+
+def test_a_node_is_all_its_folders(tmp_path: Path, no_node: Path, record: Record):
+    folders = [no_node, tmp_path / "one", tmp_path / "two"]
+    for number, folder in enumerate(folders):
+        with closing(Store.open(folder)) as store, store.transaction():
+            other = record.having(attachment=Attachment("pods", f"c{number}", "eth0"))
+            store.put(other)
+            store.put_uses(other, [f"place {number}", "common"])
+    for folder in folders:
+        with closing(Store.open(folder)) as store:
+            assert all(store.is_used_on_node(f"place {number}") for number in range(3))
+            assert not store.is_used_on_node("place 3")
+            assert {found.attachment.container for found in store.users_on_node(["common"])} == {"c0", "c1", "c2"}
+            assert [place for place, _ in store.used_like_on_node("place ")].sort() is None
+            assert len(store.used_like_on_node("place ")) == 3
+
+
+def test_a_folder_that_is_gone_is_no_part_of_the_node_any_more(tmp_path: Path, no_node: Path):
+    Store.open(tmp_path / "one").close()
+    shutil.rmtree(tmp_path / "one")
+    with closing(Store.open(no_node)) as store:
+        assert not store.is_used_on_node("anything")
+    assert list((no_node / "folders").iterdir()) == []
+
+
+def test_what_a_folder_that_cannot_be_read_uses_is_used(tmp_path: Path, no_node: Path, record: Record):
+    Store.open(tmp_path / "one").close()
+    with closing(Store.open(no_node)) as store:
+        assert not store.is_used_on_node("place")
+    for file in ("state.db-wal", "state.db-shm"):
+        (tmp_path / "one" / file).unlink(missing_ok=True)
+    (tmp_path / "one" / "state.db").write_bytes(GARBAGE)
+    with closing(Store.open(no_node)) as store:
+        assert store.is_used_on_node("place")
+        assert store.users_on_node(["place"]) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "text"), [("config", "{"), ("config", "[]"), ("resources", "null"), ("resources", "[1]"), ("result", "")]
+)
+def test_a_column_that_is_no_json_of_ours_is_told_and_the_rest_is_read(
+    written: Path, record: Record, column: str, text: str
+):
+    db = sqlite3.connect(written / "state.db")
+    db.execute(f"UPDATE attachment SET {column} = ?", (text,))
+    db.commit()
+    db.close()
+    with closing(Store.open(written)) as store:
+        (found,) = store.records()
+    assert found.unreadable == (column,)
+    assert found.attachment == record.attachment
+    assert found.config["name"] == "pods"
+
+
+LAYOUT_1 = Path(__file__).parent / "fixtures" / "state-layout-1.sql"
+
+
+@pytest.mark.parametrize("opening", [Store.open, Store.reading], ids=["opening", "reading"])
+def test_a_file_of_layout_1_is_read_and_brought_up_in_place(folder: Path, opening: Callable[[Path], Any]):
+    folder.mkdir()
+    db = sqlite3.connect(folder / "state.db")
+    db.executescript(LAYOUT_1.read_text())
+    before = db.execute(
+        "SELECT network, container, ifname, plugin, resources FROM attachment ORDER BY 1, 2, 3"
+    ).fetchall()
+    leases = db.execute("SELECT count(*) FROM lease").fetchone()[0]
+    db.close()
+    for _ in range(2):
+        with closing(opening(folder)) as store:
+            records = store.records()
+            assert [(*item.attachment, item.plugin, json.dumps(item.resources)) for item in records] == before
+            assert len(store.all_leases()) == leases
+            for record in records:
+                wanted = set(uses_of(decoded(record.resources), record.lasting))
+                assert wanted
+                assert {place for place in wanted if not store.is_used(place)} == set()
+                assert all(record in store.users([place]) for place in wanted)
 
 
 def test_another_writer_is_waited_for_only_so_long(folder: Path, store: Store, record: Record):
@@ -229,7 +316,7 @@ def test_the_making_of_the_file_is_waited_for_only_so_long(tmp_path: Path):
 @pytest.mark.parametrize("opening", [Store.open, Store.reading], ids=["opening", "reading"])
 def test_another_layout_is_refused_by_its_number(written: Path, opening: Callable[[Path], Any]):
     relabel(written, 99)
-    with pytest.raises(Unavailable, match=r"state\.db was written by another release \(layout 99, ours \d+\)"):
+    with pytest.raises(Unavailable, match=r"state\.db was written by another release \(layout 99, ours is up to \d+\)"):
         opening(written)
 
 
@@ -251,10 +338,22 @@ def test_a_file_that_is_no_database_is_called_damaged(folder: Path, opening: Cal
         lambda store: list(store.leased("pods", ADDRESS, ADDRESS)),
         lambda store: store.last_given("pods", "x"),
         lambda store: store.sticky("pods", "x"),
-        lambda store: store.mentions({}),
-        lambda store: store.mentioning(["x"]),
+        lambda store: store.is_used("x"),
+        lambda store: store.users(["x"]),
+        lambda store: store.used_like("x"),
     ],
-    ids=["records", "all_leases", "leases", "holder", "leased", "last_given", "sticky", "mentions", "mentioning"],
+    ids=[
+        "records",
+        "all_leases",
+        "leases",
+        "holder",
+        "leased",
+        "last_given",
+        "sticky",
+        "is_used",
+        "users",
+        "used_like",
+    ],
 )
 def test_every_question_to_a_damaged_file_ends_in_a_clear_error(written: Path, ask: Callable[[Store], Any]):
     damage(written)

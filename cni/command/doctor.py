@@ -13,12 +13,13 @@ from pathlib import Path
 from cni import plugin, verbs
 from cni.agent.listener import is_listened_on
 from cni.command.conflist import configurations, judged
-from cni.command.node import is_alive, reading
+from cni.command.node import reading, unseen_from_here
 from cni.command.output import print_json
 from cni.errors import CniError, Drift
 from cni.installation.item import MARK
 from cni.kernel import netfilter, process
 from cni.kernel.netlink import Rtnl
+from cni.liveness import Liveness, Witness
 from cni.naming import is_host_end
 from cni.node import refuse_unwritable
 from cni.protocol.call import Call
@@ -132,8 +133,12 @@ def _state(options: argparse.Namespace) -> Iterator[Finding]:
 
 def _attachments(options: argparse.Namespace) -> Iterator[Finding]:
     """Every attachment, by the CHECK its plugin would be asked for."""
+    witness = Witness()
     for record in _records(options) or ():
-        if not is_alive(record):
+        fate = witness.of(record)
+        if fate is Liveness.UNSEEN:
+            yield Finding(f"{record.attachment}: {unseen_from_here(record)}", "run agent-cni doctor there")
+        elif fate is Liveness.GONE:
             yield Finding(f"{record.attachment}: its pod is gone, what it had is not", "agent-cni gc")
         elif not record.complete:
             yield Finding(f"{record.attachment}: its ADD or DEL never ended", "delete the pod, then agent-cni gc")

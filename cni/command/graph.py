@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -18,7 +17,7 @@ from cni.resources import (
     Resource,
     VethPair,
     VxlanLink,
-    decode,
+    decoded,
 )
 from cni.state import Record
 
@@ -60,7 +59,7 @@ def networks(records: Iterable[Record]) -> list[Network]:
     A plugin that is chained adds to a pod that another one attached.
     """
     found: dict[str, Network] = {}
-    read = [(record, list(known(record))) for record in records]
+    read = [(record, list(decoded(record.resources))) for record in records]
     for record, resources in read:
         for title in filter(None, map(_title, resources)):
             network = found.setdefault(title, Network(title))
@@ -88,13 +87,6 @@ def drawn(found: Sequence[Network], host: str) -> str:
     style = 'font-family="DejaVu Sans, Verdana, sans-serif"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" {style}>'
     return "\n".join([head, f"<title>{escape(host)}</title>", *parts, "</svg>", ""])
-
-
-def known(record: Record) -> Iterator[Resource]:
-    """What this release knows of a record another one may have written."""
-    for raw in record.resources:
-        with suppress(KeyError, TypeError):
-            yield decode(raw)
 
 
 def _title(resource: Resource) -> str:

@@ -6,16 +6,19 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from cni.command.node import is_alive, reading
+from cni.command.node import reading
 from cni.command.output import print_json, print_table
 from cni.errors import CniError, Conflict, InvalidConfig
 from cni.ipam.config import TYPE, IpamConfig
 from cni.ipam.ranges import Range
+from cni.liveness import STATES, Liveness, Witness
 from cni.naming import Attachment, IPAddress
 from cni.protocol.call import Call
 from cni.state import Record, Store
 
 _USAGE = ("network", "range", "size", "leased", "free")
+#: States of a pod that may be using its addresses.
+_IN_USE = (STATES[Liveness.ALIVE], STATES[Liveness.UNSEEN])
 _HELD = ("network", "address", "container", "ifname", "plugin", "state")
 
 
@@ -102,7 +105,7 @@ def _held(store: Store, address: IPAddress, network: str) -> Iterator[dict[str, 
 def _state(record: Record | None) -> str:
     if record is None:
         return "nobody's"
-    return "attached" if is_alive(record) else "stale"
+    return STATES[Witness().of(record)]
 
 
 def _release(options: argparse.Namespace, held: list[dict[str, Any]]) -> int:
@@ -113,7 +116,7 @@ def _release(options: argparse.Namespace, held: list[dict[str, Any]]) -> int:
         raise Conflict(f"{options.address}: {said}")
     (lease,) = held
     owner = Attachment(lease["network"], lease["container"], lease["ifname"])
-    if lease["state"] == "attached" and not options.force:
+    if lease["state"] in _IN_USE and not options.force:
         raise Conflict(f"{options.address}: {owner} uses it; --force gives it back all the same")
     store = Store.open(options.data_dir)
     with store.transaction():
@@ -121,6 +124,6 @@ def _release(options: argparse.Namespace, held: list[dict[str, Any]]) -> int:
             raise Conflict(f"{options.address}: somebody else holds it by now")
         store.release(lease["network"], options.address)
     store.close()
-    still = f", while {owner} uses it" if lease["state"] == "attached" else ""
+    still = f", while {owner} uses it" if lease["state"] in _IN_USE else ""
     print_json(lease) if options.json else print(f"{lease['address']} is free in network {lease['network']}{still}")
     return 0

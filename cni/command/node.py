@@ -11,6 +11,7 @@ from typing import Any
 from cni import plugin
 from cni.command.output import print_json
 from cni.errors import CniError, Unavailable
+from cni.liveness import Liveness, Witness
 from cni.protocol.call import Call
 from cni.refresh import is_fed
 from cni.refresh import refresh as refreshed
@@ -19,12 +20,15 @@ from cni.verbs import sweep
 
 
 def gc(options: argparse.Namespace) -> int:
-    """Remove every attachment whose network namespace is gone."""
-    store = reading(options.data_dir)
-    stale = [record for record in store.records() if not is_alive(record)] if store else []
+    """Remove every attachment whose network namespace is proven to be gone."""
+    store, witness = reading(options.data_dir), Witness()
+    judged = [(record, witness.of(record)) for record in (store.records() if store else ())]
+    stale = [record for record, fate in judged if fate is Liveness.GONE]
+    unseen = [f"{record.attachment}: {unseen_from_here(record)}" for record, fate in judged if fate is Liveness.UNSEEN]
     call = Call("DEL", path=tuple(options.cni_path.split(":")), environ=os.environ)
     failed = list(filter(None, (_collected(record, call) for record in stale)))
     removed = len(stale) - len(failed)
+    failed += unseen
     _told(options, {"removed": removed, "failed": failed}, f"removed {removed} of {len(stale)} stale attachments")
     return 1 if failed else 0
 
@@ -32,7 +36,7 @@ def gc(options: argparse.Namespace) -> int:
 def refresh(options: argparse.Namespace) -> int:
     """Hold every attachment with a policyDir to what the folder says now."""
     store = reading(options.data_dir)
-    fed = [record for record in store.records() if is_fed(record) and is_alive(record)] if store else []
+    fed = [record for record in store.records() if is_fed(record) and Witness().is_alive(record)] if store else []
     changed, failed = 0, []
     for record in fed:
         try:
@@ -53,9 +57,10 @@ def reading(folder: Path) -> Store | None:
     return Store.reading(folder)
 
 
-def is_alive(record: Record) -> bool:
-    """Whether the pod's namespace is there."""
-    return Path(record.netns).exists()
+def unseen_from_here(record: Record) -> str:
+    """Why nobody can say from here whether a pod is alive, and where one can."""
+    where = f"whether {record.netns} is gone cannot be seen from here"
+    return f"{where}; ask in the host's own mount, process and network namespaces. It is left as it is"
 
 
 def _told(options: argparse.Namespace, data: dict[str, Any], said: str) -> None:
@@ -69,10 +74,8 @@ def _told(options: argparse.Namespace, data: dict[str, Any], said: str) -> None:
 
 def _collected(record: Record, call: Call) -> str:
     """Remove one attachment; the line of what failed, or nothing."""
-    if record.plugin not in plugin.names():
-        return f"{record.attachment}: this release has no plugin {record.plugin}"
     try:
-        sweep(plugin.load(record.plugin), record, call)
+        sweep(record, call)
     except CniError as error:
         return f"{record.attachment}: {error.msg}"
     return ""

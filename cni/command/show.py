@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from cni.command.graph import drawn, known, networks
-from cni.command.node import is_alive, reading
+from cni.command.graph import drawn, networks
+from cni.command.node import reading
 from cni.command.output import print_json, print_table
+from cni.liveness import STATES, Witness
 from cni.naming import Attachment
 from cni.resources import (
     AntiSpoof,
@@ -22,6 +23,7 @@ from cni.resources import (
     Resource,
     VethPair,
     VxlanLink,
+    decoded,
 )
 from cni.state import Record
 
@@ -63,11 +65,12 @@ def show(options: argparse.Namespace) -> int:
 
 
 def _attachments(records: list[Record]) -> Rows:
+    witness = Witness()
     return [
         {
             **record.attachment._asdict(),
             "plugin": record.plugin,
-            "state": ("attached" if is_alive(record) else "stale") if record.complete else "incomplete",
+            "state": STATES[witness.of(record)] if record.complete else "incomplete",
             "addresses": [ip["address"] for ip in (record.result or {}).get("ips", [])],
             "pod": record.pod,
             "netns": record.netns,
@@ -112,14 +115,14 @@ def _rules(records: list[Record]) -> Rows:
     return [
         {**record.attachment._asdict(), "kind": _KIND[type(resource)], "rule": resource.describe()}
         for record in records
-        for resource in known(record)
+        for resource in decoded(record.resources)
         if type(resource) in _KIND
     ]
 
 
 def _held(records: list[Record]) -> list[Resource]:
     """What the records hold, what several hold once."""
-    return list(dict.fromkeys(resource for record in records for resource in known(record)))
+    return list(dict.fromkeys(resource for record in records for resource in decoded(record.resources)))
 
 
 def _of(kind: type[R], resources: list[Resource]) -> Iterator[R]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 from cni.errors import ToolFailed, TryAgainLater, Unavailable
-from cni.kernel import nftables, process
+from cni.kernel import nfnetlink, nftables, process
 
 NFTABLES, IPTABLES_NFT, IPTABLES_LEGACY = "nftables", "iptables-nft", "iptables-legacy"
 
@@ -58,6 +59,15 @@ def nft(script: str) -> None:
     answer = nftables.run(script)
     if not answer.done:
         raise ToolFailed(f"nft refused a transaction: {_reason(answer.complaint, 1)}")
+
+
+def delete_idle(table: str, chains: Iterable[str] = (), sets: Iterable[str] = ()) -> None:
+    """Delete a table, ``inet name``, unless somebody has a chain in it that is none of these, or an element in these sets.
+
+    Raises TryAgainLater where rules change all the time, KernelRefused where the kernel refuses.
+    """
+    family, name = table.split(" ")
+    nfnetlink.delete_idle(family, name, chains, sets)
 
 
 def nft_list(what: str) -> str:

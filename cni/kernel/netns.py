@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from contextlib import contextmanager, suppress
+from functools import cache, cached_property
 from pathlib import Path
 
-from cni.errors import InvalidNetns, KernelRefused
+from cni.errors import InvalidNetns, KernelRefused, Stranded
 
 #: The namespace of the thread that opens it.
 OWN = "/proc/thread-self/ns/net"
@@ -19,6 +20,8 @@ handed_over: dict[str, int] = {}
 
 _CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703
+_SO_NETNS_COOKIE = 71
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Netns:
@@ -43,9 +46,23 @@ class Netns:
         except InvalidNetns:
             return None
 
+    @classmethod
+    def is_at(cls, path: Path) -> bool:
+        """Whether a path leads to a network namespace."""
+        netns = cls.if_there(str(path))
+        if netns:
+            netns.close()
+        return netns is not None
+
     def close(self) -> None:
         """Close the handle."""
         os.close(self.fd)
+
+    @cached_property
+    def identity(self) -> str:
+        """Which namespace it is, for good: an inode number, unlike this, is given again once its namespace is gone."""
+        with self.entered():
+            return _identity()
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -63,16 +80,24 @@ def fresh() -> Iterator[None]:
 
 @contextmanager
 def _away(leave: Callable[[], None]) -> Iterator[None]:
-    """Leave the namespace this thread is in, and come back to it."""
+    """Leave the namespace this thread is in, and come back to it. Raises Stranded where that is refused."""
     here = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
         leave()
         try:
             yield
         finally:
-            _setns(here)
+            _come_home(here)
     finally:
         os.close(here)
+
+
+def _come_home(here: int) -> None:
+    try:
+        _setns(here)
+    except KernelRefused as error:
+        said = "nothing more was done, the next DEL removes what is there"
+        raise Stranded(f"the way back from a pod's namespace is barred ({error.msg}): {said}") from None
 
 
 def _is_network_namespace(fd: int) -> bool:
@@ -86,6 +111,40 @@ def home() -> tuple[int, int]:
     """Device and inode of the namespace this process lives in: what it is in between two `entered`."""
     own = Path(OWN).stat()
     return own.st_dev, own.st_ino
+
+
+@cache
+def home_identity() -> str:
+    """The identity of the namespace this process lives in."""
+    return _identity()
+
+
+def is_at_home() -> bool:
+    """Whether this thread is in the namespace its process lives in."""
+    own = Path(OWN).stat()
+    return (own.st_dev, own.st_ino) == home()
+
+
+def everywhere() -> Iterator[str]:
+    """The identity of every namespace that a process we can see lives in, or has mounted."""
+    seen = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        for path in (process / "ns/net", *_mounted(process)):
+            with suppress(OSError):
+                status = path.stat()
+                if (status.st_dev, status.st_ino) not in seen and (netns := Netns.if_there(str(path))):
+                    seen.add((status.st_dev, status.st_ino))
+                    yield netns.identity
+                    netns.close()
+
+
+def _mounted(process: Path) -> Iterator[Path]:
+    """Where a process has namespaces mounted (proc_pid_mountinfo(5)): field 4 is ``net:[inode]``, field 5 the place."""
+    with suppress(OSError):
+        for line in (process / "mountinfo").read_text(errors="replace").splitlines():
+            fields = line.split(" ")
+            if fields[3].startswith("net:["):
+                yield process / "root" / fields[4].lstrip("/")
 
 
 def is_own(path: str) -> bool:
@@ -106,6 +165,21 @@ def link_exists(name: str) -> bool:
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def _identity() -> str:
+    """The boot and the cookie (socket(7), SO_NETNS_COOKIE) of the namespace this thread is in; nothing before Linux 5.14."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
+        try:
+            cookie = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        except OSError:
+            return ""
+    return f"{_boot()}:{int.from_bytes(cookie, sys.byteorder)}"
+
+
+@cache
+def _boot() -> str:
+    return _BOOT.read_text().strip()
 
 
 def _setns(fd: int) -> None:

@@ -1,14 +1,17 @@
 """nf_tables as the kernel keeps it: read in one namespace, made again or taken away in another, all or nothing.
 
-So what iptables-nft made is copied without iptables. Numbers and shapes: linux/netfilter/nfnetlink.h and nf_tables.h.
+So what iptables-nft made is copied without iptables, and a table that several attachments share is deleted by the
+kernel's own word that nothing of anybody is left in it. Numbers and shapes: linux/netfilter/nfnetlink.h and nf_tables.h.
 """
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from cni.kernel.channel import ACK, APPEND, CREATE, DUMP, EXCLUSIVE, NETFILTER, REQUEST, Channel
+from cni.errors import KernelRefused, TryAgainLater
+from cni.kernel.channel import ACK, APPEND, CREATE, DUMP, EXCLUSIVE, NETFILTER, REQUEST, Channel, DumpInterrupted
 
 #: A rule's table and chain.
 Place = tuple[str, str]
@@ -18,7 +21,10 @@ Copy = Sequence[bytes]
 _HEADER = struct.Struct("=IHHIIBB2s")  # nlmsghdr, nfgenmsg
 _NF_TABLES = 10
 _BEGIN, _END = 16, 17
-_FAMILY = {4: 2, 6: 10}
+_FAMILY: dict[int | str, int] = {4: 2, 6: 10, "ip": 2, "ip6": 10, "inet": 1, "netdev": 5}
+_ELEMENTS = 12
+_ELEMENT_LIST = 3
+_TRIES = 100
 
 _FLAGS = 6
 _TABLE, _DELETE_TABLE, _CHAIN, _RULE, _GENERATION = 0, 2, 3, 6, 15
@@ -82,6 +88,54 @@ def unmake(family: int, copy: Copy) -> bool:
     names = [dict(_attributes(request))[_TABLE_NAME] for request in copy if _kind(request) == _TABLE]
     _change(channel, generation, [_request(_DELETE_TABLE, 0, family, _attribute(_TABLE_NAME, name)) for name in names])
     return True
+
+
+def delete_idle(family: str, table: str, chains: Iterable[str] = (), sets: Iterable[str] = ()) -> bool:
+    """Delete a table that has no chain but these and no element in these sets; whether it is gone.
+
+    Looking and deleting are one: the transaction is refused where anybody changed rules meanwhile, and begins again.
+    Raises TryAgainLater where they change faster than one can look.
+    """
+    channel, own, counted = _opened(), set(chains), tuple(sets)
+    for _ in range(_TRIES):
+        try:
+            generation = _generation(channel)
+            if not _asked(channel, _TABLE, 0, family, _attribute(_TABLE_NAME, _spelled(table))):
+                return True
+            if _chains(channel, family, table) - own or any(
+                _elements(channel, family, table, name) for name in counted
+            ):
+                return False
+            _change(channel, generation, [_request(_DELETE_TABLE, 0, family, _attribute(_TABLE_NAME, _spelled(table)))])
+        except DumpInterrupted:
+            continue
+        except KernelRefused as error:
+            if error.errno not in (errno.ERESTART, errno.EBUSY, errno.ENOENT):
+                raise
+        else:
+            return True
+    raise TryAgainLater(f"rules change faster than it can be seen whether table {family} {table} is in use")
+
+
+def _chains(channel: Channel, family: str, table: str) -> set[str]:
+    found = (dict(_attributes(message)) for message in _asked(channel, _CHAIN, DUMP, family, b""))
+    return {_text(item[3]) for item in found if _text(item[1]) == table}
+
+
+def _elements(channel: Channel, family: str, table: str, name: str) -> list[bytes]:
+    body = _attribute(1, _spelled(table)) + _attribute(2, _spelled(name))
+    messages = _asked(channel, _ELEMENTS, DUMP, family, body)
+    return [item for message in messages for item in [dict(_attributes(message)).get(_ELEMENT_LIST)] if item]
+
+
+def _asked(channel: Channel, kind: int, how: int, family: str, body: bytes) -> list[bytes]:
+    """What there is; nothing where the table or set is not."""
+    try:
+        return list(channel.ask(_request(kind + _GET, how, family, body)))
+    except KernelRefused as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return []
 
 
 def let_go() -> None:
@@ -156,7 +210,7 @@ def _is_counter(expression: bytes) -> bool:
     return _text(dict(_attributes(expression, 0))[_EXPRESSION_NAME]) == "counter"
 
 
-def _request(kind: int, how: int, family: int, body: bytes = b"") -> bytes:
+def _request(kind: int, how: int, family: int | str, body: bytes = b"") -> bytes:
     return _message(_NF_TABLES << 8 | kind, ACK | how, _FAMILY[family], 0, body)
 
 
@@ -183,6 +237,10 @@ def _attributes(message: bytes, at: int = _HEADER.size) -> Iterator[tuple[int, b
 
 def _attribute(name: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), name) + value + bytes(-len(value) % 4)
+
+
+def _spelled(text: str) -> bytes:
+    return text.encode() + b"\0"
 
 
 def _text(value: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, PodRoute, PodSysctl
 from cni.resources.antispoof import AntiSpoof, BridgeFilter, GuardTable
-from cni.resources.base import Resource, decode, encode
+from cni.resources.base import Resource, decoded, encode, key_of, uses_of
 from cni.resources.interception import PodLoopback, PodRules, ProxyAddress, WayBack
 from cni.resources.links import Bridge, PodLink, VethPair
 from cni.resources.macvlan import HostNeighbour, HostRoute, HostShim, Macvlan, PodNeighbour
@@ -50,6 +50,8 @@ __all__ = [
     "VxlanLink",
     "WayBack",
     "World",
-    "decode",
+    "decoded",
     "encode",
+    "key_of",
+    "uses_of",
 ]

@@ -19,6 +19,9 @@ from cni.resources.world import World
 if TYPE_CHECKING:
     from cni.kernel.netlink import Rtnl
 
+#: What the place of every gateway begins with.
+GATEWAY = "gateway "
+
 
 @dataclass(frozen=True)
 class GatewayAddress(Resource):
@@ -55,6 +58,12 @@ class GatewayAddress(Resource):
     def describe(self) -> str:
         return f"gateway {self.address} on {self.link}{', replacing others' * self.force}"
 
+    @property
+    def mentions(self) -> tuple[str, ...]:
+        """A gateway of one pod alone, the whole of its subnet, is nobody else's business."""
+        alone = interface_of(self.address).network.num_addresses == 1
+        return () if alone else (gateway_place(self.link, self.address),)
+
     def _replace(self, world: World, link: Link, other: IPInterface) -> None:
         if not self.force:
             raise Conflict(f"{self.link} has {other}, so not {self.address} (forceAddress would replace it)")
@@ -81,6 +90,10 @@ class PodAddress(PodChange):
 
     def describe(self) -> str:
         return f"{self.address} on {self.link} in the pod"
+
+    @property
+    def mentions(self) -> tuple[str, ...]:
+        return (self.address.split("/")[0],)
 
 
 @dataclass(frozen=True)
@@ -170,6 +183,11 @@ class PodSysctl(Resource):
 
     def describe(self) -> str:
         return f"sysctl {self.key}={self.value} in the pod"
+
+
+def gateway_place(link: str, address: str) -> str:
+    """How a gateway is asked for: its address with its prefix, then its link."""
+    return f"{GATEWAY}{address} {link}"
 
 
 def _rivals(held: IPInterface, wanted: IPInterface) -> bool:

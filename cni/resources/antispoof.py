@@ -26,12 +26,13 @@ class GuardTable(NftRules):
 
     shared = True
     retires = True
+    identity = ()
 
     def script(self) -> str:
         return f"add table {TABLE}\n"
 
     def remove(self, world: World) -> None:
-        netfilter.nft(f"add table {TABLE}\ndelete table {TABLE}\n")
+        netfilter.delete_idle(TABLE)
 
     def describe(self) -> str:
         return f"spoofing guards' table {TABLE}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from cni.protocol.result import Result
@@ -21,11 +22,12 @@ class Resource:
 
     A `shared` resource serves several attachments: DEL leaves it alone, and a failed ADD takes back
     what it created only while no other call runs. One that also `retires` goes with the last
-    attachment that uses it.
+    attachment that uses it; `identity` names the fields by which two of a kind are the same thing, where not all tell them apart.
     """
 
     shared: ClassVar[bool] = False
     retires: ClassVar[bool] = False
+    identity: ClassVar[tuple[str, ...] | None] = None
 
     def __init_subclass__(cls) -> None:
         _KINDS[cls.__name__] = cls
@@ -51,6 +53,11 @@ class Resource:
         return self
 
     @property
+    def mentions(self) -> tuple[str, ...]:
+        """What other attachments may ask about: an address, a namespace, a link that it has or lives on."""
+        return ()
+
+    @property
     def transaction(self) -> object:
         """What it changes in one step together with its neighbours in a plan; None for what is a step of its own."""
         return None
@@ -68,12 +75,50 @@ class Resource:
         return self
 
 
+@dataclass(frozen=True)
+class Unknown(Resource):
+    """What a record of another release holds and this one cannot read: it is told, and cannot be taken away."""
+
+    what: str
+
+    def differences(self, world: World) -> Iterator[str]:
+        yield f"{self.what}, which another release recorded, is not known to this one"
+
+    def describe(self) -> str:
+        return f"{self.what}, of another release"
+
+
 def encode(resource: Resource) -> dict[str, Any]:
-    """A resource as a JSON object that `decode` reads back."""
+    """A resource as a JSON object that `decoded` reads back."""
     return {"kind": type(resource).__name__, **vars(resource)}
 
 
-def decode(raw: dict[str, Any]) -> Resource:
-    """The resource an object of `encode` stands for. KeyError for a kind this version lacks."""
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items() if key != "kind"}
-    return _KINDS[raw["kind"]](**fields)
+def _decode(raw: Mapping[str, Any]) -> Iterator[Resource]:
+    """The resource an object of `encode` stands for, and Unknown for what this release has no name for."""
+    kind = _KINDS.get(str(raw.get("kind")))
+    names = {field.name for field in fields(kind)} if kind else set()  # type: ignore[arg-type]
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items() if key in names}
+    try:
+        yield kind(**given) if kind else Unknown(f"a resource of kind {raw.get('kind')}")
+    except TypeError:
+        yield Unknown(f"a {raw['kind']} without {', '.join(sorted(names - given.keys()))}")
+    yield from (Unknown(f"{key} of a {raw['kind']}") for key in raw if kind and key not in names | {"kind"})
+
+
+def decoded(raws: Iterable[Mapping[str, Any]]) -> tuple[Resource, ...]:
+    """The resources a record holds."""
+    return tuple(item for raw in raws for item in _decode(raw))
+
+
+def key_of(resource: Resource, lasting: Callable[[object], str]) -> str:
+    """What a shared resource is, for a table of who uses what: its kind and `identity`."""
+    names = vars(resource) if resource.identity is None else resource.identity
+    return " ".join([type(resource).__name__, *(lasting(getattr(resource, name)) for name in names)])
+
+
+def uses_of(resources: Iterable[Resource], lasting: Callable[[object], str]) -> Iterator[str]:
+    """Everything others may have too or ask about; `lasting` spells a value by what stays true of it."""
+    for resource in resources:
+        if resource.retires:
+            yield key_of(resource, lasting)
+        yield from map(lasting, resource.mentions)

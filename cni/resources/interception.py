@@ -80,6 +80,7 @@ class WayBack(Resource):
     table: int
     shared = True
     retires = True
+    identity = ("netns", "family")
 
     def ensure(self, world: World) -> None:
         lo = required(world.pod.named("lo"), "lo")
@@ -131,6 +132,7 @@ class PodRules(Resource):
     text: str
     shared = True
     retires = True
+    identity = ("netns", "backend", "family")
 
     @property
     def transaction(self) -> object:
@@ -170,6 +172,10 @@ class PodRules(Resource):
     @property
     def place(self) -> object:
         return PodRules, self.netns, self.backend, self.family
+
+    @property
+    def mentions(self) -> tuple[str, ...]:
+        return (self.netns,)
 
     def details(self) -> Iterator[str]:
         yield from self.text.splitlines()

@@ -47,6 +47,10 @@ class Macvlan(Resource):
         world.created(self)
         world.pod.set_link(required(world.pod.link(self.name), self.name), ifalias=self.owner)
 
+    @property
+    def mentions(self) -> tuple[str, ...]:
+        return (self.master,)
+
     def differences(self, world: World) -> Iterator[str]:
         master, link = self._master(world), world.pod.link(self.name)
         if master is None:
@@ -107,6 +111,7 @@ class HostShim(Resource):
     master: str
     shared = True
     retires = True
+    identity = ("name",)
 
     def ensure(self, world: World) -> None:
         link = world.host.link(self.name) or self._created(world)
@@ -124,8 +129,9 @@ class HostShim(Resource):
             yield f"host access link {self.name} is down"
 
     def remove(self, world: World) -> None:
+        """A route through it is some pod's, whoever keeps the record."""
         link = world.host.link(self.name)
-        if link and self._is(world, link):
+        if link and self._is(world, link) and not any(self._leads(world, link)):
             world.host.delete_link(link)
 
     def describe(self) -> str:
@@ -134,6 +140,11 @@ class HostShim(Resource):
     def _is(self, world: World, link: Link) -> bool:
         master = world.host.link(self.master)
         return link.kind == "macvlan" and link.mac == self.mac and master is not None and link.parent == master.index
+
+    def _leads(self, world: World, link: Link) -> Iterator[KernelRoute]:
+        """The routes to pods through it; the kernel's own are multicast and link-local ones."""
+        for family in (4, 6):
+            yield from (item for item in world.host.routes(link, family) if item.dst.endswith(("/32", "/128")))
 
     def _created(self, world: World) -> Link:
         master = required(world.host.link(self.master), self.master)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cni.errors import ToolFailed
 from cni.kernel import netfilter
@@ -48,6 +48,7 @@ class MasqueradeRules(_Masquerading):
     family: int
     shared = True
     retires = True
+    identity = ("backend", "family")
 
     def script(self) -> str:
         return nft_rules(self.family)
@@ -63,16 +64,27 @@ class MasqueradeRules(_Masquerading):
 
     def remove(self, world: World) -> None:
         if self.backend == netfilter.NFTABLES:
-            table = f"table {_NFT_FAMILY[self.family]} {TABLE}"
-            netfilter.nft(f"add {table}\ndelete {table}\n")
+            netfilter.delete_idle(f"{_NFT_FAMILY[self.family]} {TABLE}", ("postrouting",), ("pods", "near"))
             return
         with world.turn(CHAIN):
             present = set(self._rules()) & set(iptables_rules())
-            if present:
-                netfilter.restore(self.backend, self.family, _retiring(present))
+            if present and not self._serves():
+                self._retire(present)
 
     def describe(self) -> str:
         return f"masquerading for IPv{self.family} in {self.backend}"
+
+    def _serves(self) -> bool:
+        """Whether some pod's rules are in the chain, whoever keeps its record."""
+        return any(line.startswith(f"-A {CHAIN} ") for line in self._rules())
+
+    def _retire(self, present: set[str]) -> None:
+        """Delete the chain unemptied: the kernel refuses where somebody filled it meanwhile."""
+        try:
+            netfilter.restore(self.backend, self.family, _retiring(present))
+        except ToolFailed:
+            if not self._serves():
+                raise
 
     def _missing(self) -> list[str]:
         if self.backend == netfilter.NFTABLES:
@@ -89,7 +101,8 @@ class MasqueradeRules(_Masquerading):
 class Masquerade(_Masquerading):
     """One pod address whose traffic leaves its subnet under the host's address.
 
-    `owner` is the attachment, for people who read the rules.
+    `owner` is the attachment, for people who read the rules, and for a removal that knows nothing else: `address` is empty
+    then. A pod and its successor may have one address at the same time.
     """
 
     backend: str
@@ -97,6 +110,9 @@ class Masquerade(_Masquerading):
     address: str
     subnet: str
     owner: str
+    shared = True
+    retires = True
+    identity = ("backend", "family", "address")
 
     def script(self) -> str:
         return self._elements("add")
@@ -118,11 +134,13 @@ class Masquerade(_Masquerading):
 
     def remove(self, world: World) -> None:
         if self.backend == netfilter.NFTABLES:
-            self._remove_elements()
+            if self.address:
+                self._remove_elements()
+            for known in self._of_owner() if not self.address else ():
+                known.remove(world)
             return
         with world.turn(CHAIN):
-            saved = self._rules()
-            present = [line for line in self._lines() if line in saved]
+            present = [line for line in self._rules() if self._is_mine(line)]
             if present:
                 deletions = [line.replace("-A ", "-D ", 1) for line in present]
                 netfilter.restore(self.backend, self.family, _restorable(deletions))
@@ -146,6 +164,18 @@ class Masquerade(_Masquerading):
         except ToolFailed:
             if netfilter.nft_list(f"table {_NFT_FAMILY[self.family]} {TABLE}"):
                 raise
+
+    def _of_owner(self) -> Iterator[Masquerade]:
+        """What the owner has in the sets: comments tell whose an address is, and `near` its subnet."""
+        family = _NFT_FAMILY[self.family]
+        pods = netfilter.nft_list(f"set {family} {TABLE} pods")
+        near = re.findall(r"([0-9a-f.:]+) \. ([0-9a-f.:/]+)", netfilter.nft_list(f"set {family} {TABLE} near"))
+        for address in re.findall(rf'([0-9a-f.:]+) comment "{re.escape(self._label())}"', pods):
+            for subnet in (subnet for own, subnet in near if own == address):
+                yield replace(self, address=address, subnet=subnet)
+
+    def _is_mine(self, line: str) -> bool:
+        return line in self._lines() if self.address else f" --comment {self._label()} " in line
 
     def _holds(self, listed: str) -> bool:
         return self.address in listed.replace(",", " ").split()
@@ -196,7 +226,7 @@ def _restorable(lines: list[str]) -> str:
 
 def _retiring(present: set[str]) -> str:
     unhook = [line.replace("-A ", "-D ", 1) for line in present if line.startswith("-A")]
-    chain = [f"-F {CHAIN}", f"-X {CHAIN}"] if any(line.startswith(":") for line in present) else []
+    chain = [f"-X {CHAIN}"] if any(line.startswith(":") for line in present) else []
     return _restorable([*unhook, *chain])
 
 

@@ -59,6 +59,7 @@ class PolicyTable(NftRules):
     netns: str = ""
     shared = True
     retires = True
+    identity = ("netns",)
 
     def script(self) -> str:
         return skeleton(self.netns)
@@ -74,7 +75,7 @@ class PolicyTable(NftRules):
         if self.netns and world.netns is None:
             return
         with self.place_of_rules(world):
-            netfilter.nft(f"add table {TABLE}\ndelete table {TABLE}\n")
+            netfilter.delete_idle(TABLE, chains=_IN_POD if self.netns else _ON_HOST)
 
     def describe(self) -> str:
         return f"policy table {TABLE}{' in the pod' * bool(self.netns)}"
@@ -125,6 +126,10 @@ class PodPolicy(NftRules):
     @property
     def place(self) -> object:
         return PodPolicy, self.netns, self.addresses
+
+    @property
+    def mentions(self) -> tuple[str, ...]:
+        return self.addresses
 
     def details(self) -> Iterator[str]:
         yield from self.rules

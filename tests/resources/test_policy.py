@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from cni.errors import ToolFailed
-from cni.kernel import netfilter, nftables
+from cni.kernel import netfilter, nfnetlink, nftables
 from cni.kernel.files import LockFile
 from cni.resources import AntiSpoof, GuardTable, PodPolicy, PolicyTable, World
 from cni.resources.policy import skeleton
@@ -70,12 +70,21 @@ def test_what_was_in_a_pod_that_is_gone_is_gone(world: World, scripts: list[str]
     assert scripts == []
 
 
-@pytest.mark.parametrize("resource", [PolicyTable(), GuardTable()])
-def test_a_table_that_is_gone_can_be_removed(world: World, scripts: list[str], resource: PolicyTable | GuardTable):
+@pytest.mark.parametrize(
+    ("resource", "own"),
+    [(PolicyTable(), {"forward", "input", "output"}), (GuardTable(), set())],
+    ids=["policy", "guard"],
+)
+def test_a_table_goes_only_when_nobody_has_a_chain_in_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, resource: PolicyTable | GuardTable, own: set[str]
+):
+    asked: list[tuple[str, str, set[str], set[str]]] = []
+    monkeypatch.setattr(
+        nfnetlink, "delete_idle", lambda *said: asked.append((said[0], said[1], set(said[2]), set(said[3])))
+    )
     resource.remove(world)
-    added, deleted = scripts[0].splitlines()
-    assert (added.split()[0], deleted.split()[0]) == ("add", "delete")
-    assert added.split()[1:] == deleted.split()[1:]
+    table = "agent_cni_policy" if own else "agent_cni"
+    assert asked == [("inet" if own else "netdev", table, own, set())]
 
 
 def test_a_rehearsal_that_fails_says_why(monkeypatch: pytest.MonkeyPatch):

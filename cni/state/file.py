@@ -1,0 +1,125 @@
+"""The state file, open: one connection, one transaction at a time, the locks beside it.
+
+The file lives in /run by default and dies with the boot, as the pods do. A call writes the record and
+the lease in one transaction before the first kernel change and forgets them last, so whatever a call
+that was killed has left can be found without its netns, its result or today's configuration.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from cni.errors import TryAgainLater, Unavailable
+from cni.kernel.files import LockFile
+from cni.kernel.signals import uninterrupted
+from cni.state import layout
+
+#: The connection this process used last, by the file's device and inode: a warm one keeps it and its prepared statements.
+_kept: dict[tuple[int, int], sqlite3.Connection] = {}
+
+
+class StateFile:
+    """A file of this layout. Every wait is bounded and ends in TryAgainLater."""
+
+    def __init__(self, path: Path, patience: float) -> None:
+        self.path = path
+        self._place = _place(path)
+        self._db = _connected(path, self._place, patience)
+        self.lock = LockFile(path.parent / "lock")
+
+    def close(self) -> None:
+        """Give up every lock, and keep the file for who opens it next in this process."""
+        self.lock.close()
+        while _kept:
+            _kept.popitem()[1].close()
+        if self._place and not self._db.in_transaction:
+            _kept[self._place] = self._db
+        else:
+            self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing; one writer at a time, readers never wait. A signal waits until it is over; one inside is part of it."""
+        if self._db.in_transaction:
+            yield
+            return
+        with uninterrupted(), busy(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    @contextmanager
+    def closed_if_it_fails(self) -> Iterator[None]:
+        """Close it when what follows does not work out."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def layout(self) -> int:
+        """The file's layout, 0 for a new one. Raises Unavailable for a later release's."""
+        version = int(self._rows("PRAGMA user_version")[0][0])
+        if not 0 <= version <= layout.VERSION:
+            raise Unavailable(
+                f"{self.path} was written by another release (layout {version}, ours is up to {layout.VERSION})"
+            )
+        return version
+
+    def prepare(self) -> None:
+        """Lay out a new file, or bring one of an earlier release up to this one; the caller holds the node's byte."""
+        version = self.layout()
+        if version == layout.VERSION:
+            return
+        if version:
+            with self.transaction():
+                if self.layout() != layout.VERSION:
+                    layout.upgrade(self._db)
+            return
+        self.path.chmod(0o600)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        text = f"{layout.SCHEMA} {layout.USES} PRAGMA user_version = {layout.VERSION};"
+        self._db.executescript(f"BEGIN; {text} COMMIT;")
+
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with busy(self.path):
+            return self._db.execute(query, values).fetchall()
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    return None
+
+
+def _connected(path: Path, place: tuple[int, int] | None, patience: float) -> sqlite3.Connection:
+    """A connection of nobody else's. A file that was replaced has another place, whatever its path."""
+    with busy(path):
+        db = _kept.pop(place, None) if place else None
+        if db is None:
+            db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            db.executescript("PRAGMA synchronous = FULL; PRAGMA cache_size = -256;")  # KiB
+        db.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+        return db
+
+
+@contextmanager
+def busy(path: Path) -> Iterator[None]:
+    """Say what SQLite says of a file in our own terms."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise TryAgainLater(f"the state in {path} cannot be used now: {error}") from None
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.IntegrityError):
+            raise
+        raise Unavailable(f"the state in {path} is damaged: {error}") from None

@@ -1,0 +1,118 @@
+"""How the state file is laid out, and how one of an earlier release becomes one of this."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from functools import partial
+from typing import Any
+
+from cni.kernel.netns import Netns
+
+#: The layout this release reads and writes, kept as SQLite's `user_version`.
+VERSION = 2
+
+SCHEMA = """
+CREATE TABLE attachment (
+    network TEXT, container TEXT, ifname TEXT, plugin TEXT,  -- who: an attachment, by one plugin of its chain
+    netns TEXT NOT NULL,                      -- the path the runtime gave
+    pod TEXT NOT NULL,                        -- Kubernetes' namespace/name, or nothing
+    complete INTEGER NOT NULL,                -- whether its ADD was answered
+    config TEXT NOT NULL,                     -- JSON: what the ADD ran with
+    resources TEXT NOT NULL,                  -- JSON: its plan
+    result TEXT NOT NULL,                     -- JSON: what it answered, or null
+    created TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    netns_id TEXT NOT NULL DEFAULT '',        -- which namespace that path meant (Netns.identity); nothing where it is not known
+    home TEXT NOT NULL DEFAULT '',            -- the node's own namespace then, likewise
+    PRIMARY KEY (network, container, ifname, plugin)
+) WITHOUT ROWID;
+CREATE TABLE lease (
+    network TEXT, family INTEGER, address BLOB,  -- packed, so that they sort
+    container TEXT NOT NULL, ifname TEXT NOT NULL, plugin TEXT NOT NULL,
+    PRIMARY KEY (network, family, address)
+) WITHOUT ROWID;
+CREATE INDEX lease_holder ON lease (network, container, ifname, plugin);
+CREATE TABLE last_given (network TEXT, range_set TEXT, address TEXT, PRIMARY KEY (network, range_set)) WITHOUT ROWID;
+CREATE TABLE sticky (
+    network TEXT, pod TEXT, range_set TEXT, family INTEGER, address BLOB,
+    PRIMARY KEY (network, pod, range_set)
+) WITHOUT ROWID;
+"""
+
+USES = """
+CREATE TABLE uses (
+    place TEXT,                               -- a shared resource (Resource.key), an address, a namespace, a link
+    network TEXT, container TEXT, ifname TEXT, plugin TEXT,  -- who has it
+    PRIMARY KEY (place, network, container, ifname, plugin)
+) WITHOUT ROWID;
+CREATE INDEX user ON uses (network, container, ifname, plugin);
+"""
+
+_TO_2 = """
+ALTER TABLE attachment ADD COLUMN netns_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE attachment ADD COLUMN home TEXT NOT NULL DEFAULT '';
+"""
+
+#: What layout 1 found by searching its JSON: the resources that go with their last user, by what tells them apart,
+#: and the fields that others asked for.
+_SHARED_IN_1: dict[str, tuple[str, ...]] = {
+    "GuardTable": (),
+    "PolicyTable": ("netns",),
+    "MasqueradeRules": ("backend", "family"),
+    "Masquerade": ("backend", "family", "address"),
+    "WayBack": ("netns", "family"),
+    "PodRules": ("netns", "backend", "family"),
+    "HostShim": ("name",),
+    "BridgeFilter": ("bridge",),
+}
+_ASKED_IN_1 = {"PodPolicy": "addresses", "PodAddress": "address", "PodRules": "netns", "Macvlan": "master"}
+
+
+def upgrade(db: sqlite3.Connection) -> None:
+    """Bring a file of layout 1 to this one, in a transaction of the caller's.
+
+    What a recorded path means now is taken for what it meant then: that release never looked.
+    """
+    for statement in filter(str.strip, f"{_TO_2}{USES}".split(";")):
+        db.execute(statement)
+    known: dict[str, str] = {}
+    rows = db.execute("SELECT network, container, ifname, plugin, netns, resources FROM attachment").fetchall()
+    for *key, path, resources in rows:
+        if path not in known:
+            known[path] = _identity(path)
+        where = "(network, container, ifname, plugin) = (?,?,?,?)"
+        db.execute(f"UPDATE attachment SET netns_id = ? WHERE {where}", (known[path], *key))
+        lasting = partial(_lasting, path, known[path])
+        for place in dict.fromkeys(_places_in_1(resources, lasting)):
+            db.execute("INSERT OR IGNORE INTO uses VALUES (?,?,?,?,?)", (place, *key))
+    db.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _identity(path: str) -> str:
+    netns = Netns.if_there(path)
+    if netns is None:
+        return ""
+    with closing(netns):
+        return netns.identity
+
+
+def _lasting(path: str, identity: str, value: object) -> str:
+    return identity if identity and value == path else str(value)
+
+
+def _places_in_1(resources: str, lasting: Callable[[object], str]) -> Iterator[str]:
+    """What the resources of a record share, as `key_of` and `mentions` spell it today."""
+    items: list[Any] = []
+    with suppress(ValueError):
+        items = json.loads(resources)
+    for item in items:
+        kind = item.get("kind", "") if isinstance(item, dict) else ""
+        if kind in _SHARED_IN_1:
+            yield " ".join([kind, *(lasting(item.get(name, "")) for name in _SHARED_IN_1[kind])])
+        if kind == "GatewayAddress" and not item["address"].endswith(("/32", "/128")):
+            yield f"gateway {item['address']} {item['link']}"
+        asked = item.get(_ASKED_IN_1[kind], "") if kind in _ASKED_IN_1 else []
+        for value in asked if isinstance(asked, list) else [asked]:
+            yield lasting(value.split("/")[0] if kind == "PodAddress" else value)

@@ -1,0 +1,100 @@
+"""One row per attachment and plugin: what an ADD planned and answered."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cni.naming import Attachment
+from cni.state.file import StateFile
+
+_COLUMNS = "network, container, ifname, plugin, netns, pod, complete, config, resources, result, netns_id, home"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One attachment by one plugin. `config` is what the ADD ran with, `resources` what its plan
+    held, `result` what it answered; `complete` once it has. `netns_id` says which namespace the path
+    `netns` meant, `home` which the node's own was, both as `Netns.identity` does; `unreadable` names the columns that are no
+    JSON of ours: they are empty here.
+    """
+
+    attachment: Attachment
+    plugin: str
+    netns: str
+    pod: str
+    config: dict[str, Any]
+    resources: tuple[dict[str, Any], ...] = ()
+    result: dict[str, Any] | None = None
+    complete: bool = False
+    netns_id: str = ""
+    home: str = ""
+    unreadable: tuple[str, ...] = ()
+
+    def having(self, **changes: Any) -> Record:
+        """This record with some fields changed."""
+        return replace(self, **changes)
+
+    def lasting(self, value: object) -> str:
+        """A value by what stays true of it: a path may be one of several to a namespace, and lead to another one later."""
+        return self.netns_id if self.netns_id and value == self.netns else str(value)
+
+
+class Records(StateFile):
+    """What is asked of and done to them."""
+
+    def put(self, record: Record) -> None:
+        """Write a record, new or changed."""
+        values = (
+            *record.attachment, record.plugin, record.netns, record.pod, record.complete, json.dumps(record.config),
+            json.dumps(record.resources), json.dumps(record.result), record.netns_id, record.home,
+        )  # fmt: skip
+        self._db.execute(f"REPLACE INTO attachment ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", values)
+
+    def forget(self, attachment: Attachment, plugin: str) -> None:
+        """Delete a record, give back its leases and what it used; absent ones are forgotten already."""
+        key = (*attachment, plugin)
+        for table in ("attachment", "lease", "uses"):
+            self._db.execute(f"DELETE FROM {table} WHERE (network, container, ifname, plugin) = (?,?,?,?)", key)
+
+    def record(self, attachment: Attachment, plugin: str) -> Record | None:
+        """One record, or None."""
+        found = self._records("(network, container, ifname, plugin) = (?,?,?,?)", *attachment, plugin)
+        return found[0] if found else None
+
+    def records(self, network: str = "", plugin: str = "") -> list[Record]:
+        """The records of a network and plugin; empty means any."""
+        given = {"network": network, "plugin": plugin}
+        where = " AND ".join(f"{column} = ?" for column, value in given.items() if value)
+        return self._records(where or "TRUE", *filter(None, given.values()))
+
+    def _records(self, where: str, *values: object) -> list[Record]:
+        query = f"SELECT {_COLUMNS} FROM attachment WHERE {where} ORDER BY network, container, ifname"
+        return [_read(row) for row in self._rows(query, *values)]
+
+
+def _read(row: tuple[Any, ...]) -> Record:
+    network, container, ifname, plugin, netns, pod, complete, *texts, netns_id, home = row
+    config, resources, result = (_parsed(text) for text in texts)
+    listed = isinstance(resources, list) and all(isinstance(item, dict) for item in resources)
+    sound = {
+        "config": isinstance(config, dict),
+        "resources": listed,
+        "result": result is None or isinstance(result, dict),
+    }
+    return Record(
+        Attachment(network, container, ifname), plugin, netns, pod,
+        config if sound["config"] else {"name": network, "type": plugin},
+        tuple(resources) if listed else (),
+        result if sound["result"] else None,
+        bool(complete), netns_id, home, tuple(name for name, is_so in sound.items() if not is_so),
+    )  # fmt: skip
+
+
+def _parsed(text: str) -> Any:
+    """What JSON says; a text for what is none, which no column may be."""
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return str(text)

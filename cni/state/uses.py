@@ -1,0 +1,74 @@
+"""Who has what several may have: shared resources, addresses, namespaces and links, asked for by index.
+
+A node is one, however many folders its networks keep their state in: what is used is asked in all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from cni.naming import Attachment
+from cni.state.records import Record, Records
+
+#: Where state is that no configuration puts elsewhere; beside it stand links to every other folder in use on this node.
+DEFAULT_FOLDER = Path("/run/agent-cni")
+
+
+class Uses(Records):
+    """What is asked of and done to the uses of one folder."""
+
+    def put_uses(self, record: Record, places: Iterable[str]) -> None:
+        """Say what a record's attachment has, instead of what it had."""
+        key = (*record.attachment, record.plugin)
+        self._db.execute("DELETE FROM uses WHERE (network, container, ifname, plugin) = (?,?,?,?)", key)
+        rows = [(place, *key) for place in dict.fromkeys(places)]
+        self._db.executemany("INSERT INTO uses VALUES (?,?,?,?,?)", rows)
+
+    def is_used(self, place: str) -> bool:
+        """Whether anybody in this folder has it."""
+        return bool(self._rows("SELECT 1 FROM uses WHERE place = ? LIMIT 1", place))
+
+    def users(self, places: Iterable[str]) -> list[Record]:
+        """The records of this folder that have one of several."""
+        wanted = list(dict.fromkeys(places))
+        marks = ",".join("?" * len(wanted))
+        found = f"SELECT network, container, ifname, plugin FROM uses WHERE place IN ({marks})"
+        return self._records(f"(network, container, ifname, plugin) IN ({found})", *wanted)
+
+    def used_like(self, beginning: str) -> list[tuple[str, Attachment]]:
+        """Each place that begins so, once, with one who has it."""
+        query = (
+            "SELECT place, network, container, ifname FROM uses WHERE place >= ? AND place < ? || char(1114111)"
+            " GROUP BY place"
+        )
+        return [(place, Attachment(*key)) for place, *key in self._rows(query, beginning, beginning)]
+
+
+def registered(folder: Path) -> None:
+    """Have a folder found by calls that keep their state elsewhere."""
+    if folder.absolute() == DEFAULT_FOLDER:
+        return
+    link = DEFAULT_FOLDER / "folders" / hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:32]
+    if not link.is_symlink():
+        link.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(FileExistsError):
+            link.symlink_to(folder.absolute())
+
+
+def other_folders(folder: Path) -> Iterator[Path]:
+    """The folders of this node that are not `folder`; one that is gone is forgotten."""
+    links = DEFAULT_FOLDER / "folders"
+    if not links.is_dir():
+        return
+    own = folder.absolute()
+    for link in links.iterdir():
+        target = link.readlink()
+        if not target.exists():
+            link.unlink(missing_ok=True)
+        elif not target.samefile(own):
+            yield target
+    if own != DEFAULT_FOLDER and not DEFAULT_FOLDER.samefile(own):
+        yield DEFAULT_FOLDER
