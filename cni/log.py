@@ -30,6 +30,13 @@ def event(plugin: str, verb: str, error: BaseException | None = None, **facts: A
     _append(plugin, line)
 
 
+def warning(plugin: str, msg: str) -> None:
+    """Say what a call left undone though it ended well; never raises."""
+    line = {"time": _now(), "plugin": plugin, "warning": msg}
+    _write_stderr(line)
+    _append(plugin, line)
+
+
 def _append(plugin: str, line: dict[str, Any]) -> None:
     """One write per line: O_APPEND keeps lines of parallel calls whole."""
     try:

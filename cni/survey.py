@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from cni import uplink
+from cni.errors import CniError
 from cni.kernel import netfilter, sysctl
 from cni.naming import Attachment
 from cni.node import Node
 from cni.nouns import PluginConfig
 from cni.protocol.call import Call
-from cni.resources import Host, HostPort, Resource, World, decoded
+from cni.resources import Host, HostPort, Resource, Uplink, World, decoded
+from cni.resources.addressing import GATEWAY, gateway_place
+
+_ANY_MTU = 65535
 
 
 def survey(node: Node, config: PluginConfig, call: Call) -> Host:
@@ -27,7 +31,29 @@ def survey(node: Node, config: PluginConfig, call: Call) -> Host:
         pod_families=_pod_families(world) if captured else (),
         others=partial(_others, node),
         port=_port(world, config.ports),
+        gateways=partial(_gateways, node),
     )
+
+
+def surveyed_without_record(node: Node, config: PluginConfig, call: Call) -> Host:
+    """What a plan may know when it is to tell what a lost attachment is called: nothing here fails or is guessed."""
+    there = node.world.netns is not None and config.sidecar is not None
+    return Host(
+        netns=call.netns,
+        uplink=Uplink("", _ANY_MTU),
+        rules=_unless_missing(netfilter.choose, config.rules) if config.rules is not None else "",
+        pod_rules=_unless_missing(_pod_rules, node.world, config.sidecar.backend) if there and config.sidecar else "",
+        pod_families=(4, 6),
+        port=_port(node.world, config.ports),
+        lost=True,
+    )
+
+
+def _unless_missing(choose: Callable[..., str], *how: object) -> str:
+    try:
+        return choose(*how)
+    except CniError:
+        return ""
 
 
 def _pod_rules(world: World, wanted: str) -> str:
@@ -49,6 +75,14 @@ def _port(world: World, names: tuple[str, ...]) -> HostPort | None:
             bridge = world.host.link_at(link.bridge) if link.bridge else None
             return HostPort(link.name, bridge.name if bridge else "", lent=True)
     return None
+
+
+def _gateways(node: Node, link: str, address: str) -> Iterator[tuple[str, str, Attachment]]:
+    """The gateways of this node's networks, asked for by who brings one that is new here."""
+    if not node.store.is_used_on_node(gateway_place(link, address)):
+        for place, owner in node.store.used_like_on_node(GATEWAY):
+            held, other = place.removeprefix(GATEWAY).split(" ")
+            yield held, other, owner
 
 
 def _others(node: Node, *values: str) -> Iterator[tuple[Attachment, Resource]]:

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from cni import engine
+from cni import engine, log
 from cni.errors import (
     AlreadyAttached,
     CniError,
@@ -28,20 +28,18 @@ from cni.ipam.source import Delegate, Nothing, Source
 from cni.kernel import netfilter
 from cni.kernel.netns import link_exists
 from cni.kernel.signals import uninterrupted
-from cni.naming import Attachment
 from cni.node import Node, folder_of, is_of, opened, refuse_unwritable
 from cni.nouns import Plugin, PluginConfig
 from cni.protocol.call import Call
 from cni.protocol.config import Config, validate, version_of
 from cni.protocol.result import Result
-from cni.resources import Host, Plan, Uplink, World, decoded, encode
+from cni.resources import Plan, World, decoded, encode
+from cni.resources.base import Unknown
 from cni.sidecar.pod import refuse_impossible
 from cni.state import Record, Store
-from cni.survey import survey
+from cni.survey import survey, surveyed_without_record
 
 Deliver = Callable[[dict[str, Any]], None]
-
-_ANY_MTU = 65535
 
 
 def sweep(record: Record, call: Call) -> None:
@@ -109,8 +107,11 @@ def check(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
 def delete(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
     """Detach: everything this attachment's ADD made, whether it completed or not."""
     with opened(plugin.name, call, conf) as node:
-        recorded = node.record or _imagined(plugin, node.attachment, call, conf)
-        _detach(node, recorded, _releaser(recorded.config if recorded else conf, call))
+        recorded = node.record
+        if recorded is None or recorded.unreadable:
+            imagined = _imagined(plugin, node, call, conf)
+            recorded = imagined.having(resources=(*imagined.resources, *recorded.resources)) if recorded else imagined
+        _detach(node, recorded, _releaser(conf if "config" in recorded.unreadable else recorded.config, call))
 
 
 def gc(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
@@ -203,21 +204,34 @@ def _roll_back(node: Node, source: Source, error: BaseException) -> None:
         error.add_note(f"and undoing it failed: {second.msg}")
 
 
-def _detach(node: Node, record: Record | None, source: Source) -> None:
-    if record:
-        engine.remove(decoded(record.resources), node.world)
+def _detach(node: Node, record: Record, source: Source) -> None:
+    """Take away what a record holds, and the record. What another release wrote into it is told, because it may be left."""
+    planned = decoded(record.resources)
+    engine.remove(planned, node.world)
     source.release()
     node.forget(record)
+    unknown = [item.what for item in planned if isinstance(item, Unknown)] + [
+        f"its {name}" for name in record.unreadable
+    ]
+    if unknown:
+        log.warning(record.plugin, f"{node.attachment}: what its record says of {', '.join(unknown)} is left as it is")
 
 
-def _imagined(plugin: Plugin, attachment: Attachment, call: Call, conf: Config) -> Record | None:
+def _imagined(plugin: Plugin, node: Node, call: Call, conf: Config) -> Record:
     """What an ADD would have made under names that are computed, where no record says more."""
+    record = node.new_record(call, conf)
     try:
-        config = plugin.Config.read(conf, call.having(args=""))
-        plan = plugin.plan(config, attachment, Result(), Host(uplink=Uplink("", _ANY_MTU)))
+        config = plugin.Config.read(_without_folder(conf), call.having(args=""))
+        plan = plugin.plan(config, node.attachment, Result(), surveyed_without_record(node, config, call))
     except (CniError, KeyError, TypeError, ValueError, AttributeError):
-        return None
-    return Record(attachment, plugin.name, call.netns, "", conf, tuple(map(encode, plan.resources)))
+        return record
+    return record.having(resources=tuple(map(encode, plan.resources)))
+
+
+def _without_folder(conf: Config) -> Config:
+    """A configuration whose policies need not be read: no name depends on them."""
+    section = conf.get("policy")
+    return conf | {"policy": {**section, "policyDir": ""}} if isinstance(section, dict) else conf
 
 
 def _releaser(conf: Config, call: Call) -> Source:

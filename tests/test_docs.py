@@ -19,8 +19,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 
 
-def _keys() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("keys", ROOT / "tools/keys.py")
+def _tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"tools/{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -28,7 +28,11 @@ def _keys() -> ModuleType:
     return module
 
 
-KEYS = _keys()
+KEYS, TRIED = _tool("keys"), _tool("tried")
+
+
+def test_what_was_tried_is_what_the_tests_try():
+    assert TRIED.PAGE.read_text() == TRIED.page(), "tools/tried.py writes the page anew"
 
 
 @pytest.mark.parametrize("name", KEYS.names())

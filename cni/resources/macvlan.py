@@ -142,9 +142,10 @@ class HostShim(Resource):
         return link.kind == "macvlan" and link.mac == self.mac and master is not None and link.parent == master.index
 
     def _leads(self, world: World, link: Link) -> Iterator[KernelRoute]:
-        """The routes to pods through it; the kernel's own are multicast and link-local ones."""
+        """The routes to pods through it; those of its own addresses are in another table."""
         for family in (4, 6):
-            yield from (item for item in world.host.routes(link, family) if item.dst.endswith(("/32", "/128")))
+            routes = (item for item in world.host.routes(link, family) if item.table == MAIN_TABLE)
+            yield from (item for item in routes if item.dst.endswith(("/32", "/128")))
 
     def _created(self, world: World) -> Link:
         master = required(world.host.link(self.master), self.master)

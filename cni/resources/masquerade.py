@@ -175,18 +175,22 @@ class Masquerade(_Masquerading):
                 yield replace(self, address=address, subnet=subnet)
 
     def _is_mine(self, line: str) -> bool:
-        return line in self._lines() if self.address else f" --comment {self._label()} " in line
+        """Whether a rule is for the address, also one that an earlier owner left, or for the owner where that is all we know."""
+        return line.startswith(self._source()) if self.address else f" --comment {self._label()} " in line
 
     def _holds(self, listed: str) -> bool:
         return self.address in listed.replace(",", " ").split()
 
     def _lines(self) -> list[str]:
-        source = f"-A {CHAIN} -s {self.address}/{32 if self.family == 4 else 128}"
+        source = self._source()
         comment = f"-m comment --comment {self._label()}"
         return [
-            f"{source} -d {self.subnet} {comment} -j RETURN",
-            f"{source} ! -d {_MULTICAST[self.family]} {comment} -j MASQUERADE",
+            f"{source}-d {self.subnet} {comment} -j RETURN",
+            f"{source}! -d {_MULTICAST[self.family]} {comment} -j MASQUERADE",
         ]
+
+    def _source(self) -> str:
+        return f"-A {CHAIN} -s {self.address}/{32 if self.family == 4 else 128} "
 
     def _rules(self) -> list[str]:
         return _saved(self.backend, self.family)

@@ -54,6 +54,10 @@ def _nobody(*values: str) -> Iterable[tuple[Attachment, Resource]]:
     return ()
 
 
+def _no_gateways(link: str, address: str) -> Iterable[tuple[str, str, Attachment]]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Host:
     """What a plan may know of the node, read before planning so that planning stays pure.
@@ -61,7 +65,9 @@ class Host:
     `netns` is the pod's namespace path, `pod` its Kubernetes name or nothing, `rules` and `pod_rules` the rule backends in use on the host and in
     the pod (see kernel/netfilter), `pod_families` the IP versions (4, 6) the pod speaks. `others` says what other
     attachments on this node have that mention one of some values (an address, a namespace's path, a link's name).
-    `port` is the host end that plugins before this one in a chain have made.
+    `port` is the host end that plugins before this one in a chain have made. `gateways` says which gateway (with prefix, link and
+    an attachment) the node's networks have, where one on a link is new. `lost` means that there is no record
+    and no lease: the plan tells what a removal can find by name.
     """
 
     netns: str = ""
@@ -72,6 +78,8 @@ class Host:
     others: Callable[..., Iterable[tuple[Attachment, Resource]]] = _nobody
     pod: str = ""
     port: HostPort | None = None
+    gateways: Callable[[str, str], Iterable[tuple[str, str, Attachment]]] = _no_gateways
+    lost: bool = False
 
     @property
     def mtu(self) -> int:

@@ -1,0 +1,254 @@
+"""What serves several attachments goes with the last of them on the node, whatever folder, file or record says so."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from interception import address_of
+from lab import AGENT_CNI, Host, Lab, Pod
+from traffic import Actor
+
+RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
+OTHER = [[{"subnet": "10.2.0.0/24"}], [{"subnet": "fd00:2::/64"}]]
+CONFS = {
+    "bridged": {"type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True, "ipMasq": True},
+    "routed": {"type": "custom-plugin", "ipMasq": True},
+}
+TABLES = ("inet agent_cni_policy", "netdev agent_cni", "ip agent_cni", "ip6 agent_cni")
+
+
+@dataclass
+class Pair:
+    """A pod that only its friend may talk to, and somebody who may not."""
+
+    host: Host
+    conf: dict[str, Any]
+    web: Pod
+    others: tuple[Pod, Pod]
+    result: dict[str, Any]
+    friend: Actor
+    stranger: Actor
+    server: Actor
+
+    def holds(self) -> bool:
+        """Whether the policy does: the friend's probe is the control of the stranger's."""
+        for family in (4, 6):
+            target = address_of(self.result, family)
+            assert self.friend.reaches(target, 80) == "it"
+            if self.stranger.reaches(target, 80) != "TimeoutError":
+                return False
+        return True
+
+    def others_go(self) -> None:
+        """Delete the pods without a policy: those that are routed have guards too."""
+        for pod in self.others:
+            conf = {key: value for key, value in self.conf.items() if key != "policy"}
+            self.host.delete_pod(conf, pod)
+
+    def checks(self) -> None:
+        self.host.check(self.conf, self.web, self.result).ok()
+
+
+def conf_of(kind: str, backend: str, **keys: Any) -> dict[str, Any]:
+    head = {"cniVersion": "1.1.0", "name": "net", "ipam": {"ranges": RANGES}, "ipMasqBackend": backend}
+    return copy.deepcopy(head | CONFS[kind]) | keys
+
+
+@pytest.fixture(params=[("bridged", "nftables"), ("routed", "iptables")], ids=["bridged", "routed"])
+def kind(request: pytest.FixtureRequest) -> tuple[str, str]:
+    return request.param
+
+
+@pytest.fixture
+def pair(lab: Lab, host: Host, kind: tuple[str, str]) -> Iterator[Pair]:
+    web, friend, stranger = lab.pod(), lab.pod(), lab.pod()
+    seen = host.add(conf_of(*kind), friend)
+    host.add(conf_of(*kind), stranger)
+    allowed = [f"{address_of(seen, 4)}/32", f"{address_of(seen, 6)}/128"]
+    conf = conf_of(*kind, policy={"ingress": allowed})
+    result = host.add(conf, web)
+    with ExitStack() as held:
+        actors = [held.enter_context(Actor(pod)) for pod in (friend, stranger, web)]
+        actors[2].listen("it", 80)
+        made = Pair(host, conf, web, (friend, stranger), result, *actors)
+        assert made.holds()
+        yield made
+
+
+def far_of(kind: tuple[str, str], folder: str) -> dict[str, Any]:
+    """A policed network beside the first, whose state is elsewhere."""
+    bridge = {"bridge": "br1"} if kind[0] == "bridged" else {}
+    return conf_of(*kind, name="far", dataDir=folder, policy={"ingress": []}, ipam={"ranges": OTHER}, **bridge)
+
+
+def tables(host: Host) -> list[str]:
+    listed = host.run("nft", "list", "tables").stdout
+    return [name for name in TABLES if f"table {name}\n" in listed]
+
+
+def chained(conf: dict[str, Any]) -> dict[str, Any]:
+    return {"cniVersion": "1.1.0", "name": conf["name"], "type": "custom-plugin", "policy": {"ingress": []}}
+
+
+@pytest.mark.tried(
+    "a second network with a `dataDir` of its own loses its only pod",
+    "the policies, guards and masquerading of everybody else",
+)
+def test_a_second_folder_takes_nothing_from_the_first(lab: Lab, host: Host, pair: Pair, kind: tuple[str, str]):
+    elsewhere = f"/run/elsewhere-{host.name}"
+    far = far_of(kind, elsewhere)
+    for _ in range(2):
+        pod = lab.pod()
+        host.add(far, pod)
+        assert pair.holds()
+        host.delete_pod(far, pod)
+        assert pair.holds()
+        pair.checks()
+    pair.others_go()
+    host.delete_pod(pair.conf, pair.web)
+    assert "inet agent_cni_policy" not in tables(host)
+    assert "netdev agent_cni" not in tables(host)
+
+
+@pytest.mark.tried(
+    "the last user of a table is in another folder than the first", "it goes with the last, wherever that is"
+)
+def test_the_last_user_may_be_in_any_folder(lab: Lab, host: Host, pair: Pair, kind: tuple[str, str]):
+    elsewhere = f"/run/elsewhere-{host.name}"
+    far = far_of(kind, elsewhere)
+    pod = lab.pod()
+    result = host.add(far, pod)
+    pair.others_go()
+    host.delete_pod(pair.conf, pair.web)
+    host.check(far, pod, result).ok()
+    host.delete_pod(far, pod)
+    assert "inet agent_cni_policy" not in tables(host)
+
+
+@pytest.mark.tried(
+    "`state.db` is lost, then a policed pod comes and goes",
+    "every other policy: the kernel says that its table is in use",
+)
+def test_a_lost_state_opens_nobody(lab: Lab, host: Host, pair: Pair, kind: tuple[str, str]):
+    for file in host.folder.glob("state.db*"):
+        file.unlink()
+    late = lab.pod()
+    conf = conf_of(
+        *kind,
+        name="late",
+        policy={"ingress": []},
+        ipam={"ranges": [[{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.77"}]]},
+    )
+    host.add(conf, late)
+    assert pair.holds()
+    host.delete_pod(conf, late)
+    assert pair.holds()
+    assert "inet agent_cni_policy" in tables(host)
+
+
+@pytest.mark.tried("a pod in two networks of two folders leaves one", "its interception, until it leaves the other")
+def test_a_pod_in_two_networks_of_two_folders_is_intercepted_until_the_last(lab: Lab, host: Host):
+    pod = lab.pod()
+    confs = [
+        conf_of("bridged", "nftables", sidecar={}),
+        conf_of(
+            "bridged",
+            "nftables",
+            name="far",
+            bridge="br1",
+            sidecar={},
+            dataDir=f"/run/elsewhere-{host.name}",
+            isDefaultGateway=False,
+            ipam={"ranges": OTHER},
+        ),
+    ]
+    results = [host.add(conf, pod, ifname=f"eth{number}") for number, conf in enumerate(confs)]
+    host.delete_pod(confs[0], pod, ifname="eth0")
+    assert "ACNI_REDIRECT" in pod.run("iptables-nft-save").stdout
+    host.check(confs[1], pod, results[1], ifname="eth1").ok()
+    host.delete_pod(confs[1], pod, ifname="eth1")
+    assert "ACNI" not in pod.run("iptables-nft-save").stdout
+
+
+@pytest.mark.tried("an old pod goes after its successor came with the same address", "the successor's masquerading")
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_a_successor_with_its_address_keeps_its_masquerading(lab: Lab, backend: str):
+    site = lab.site()
+    host, old, new = site.host, lab.pod(), lab.pod()
+    fixed = {"ipam": {"type": "static", "addresses": [{"address": "10.1.0.9/24", "gateway": "10.1.0.1"}]}}
+    conf = conf_of("bridged", backend, cniVersion="1.0.0", **fixed)
+    host.add(conf, old)
+    result = host.add(conf, new)
+    host.delete_pod(conf, old)
+    old.delete()
+    assert new.pings("192.0.2.12"), "the outsider knows no way to 10.1.0.0/24: only what is masqueraded comes back"
+    host.check(conf, new, result).ok()
+    host.delete_pod(conf, new)
+    assert not [name for name in tables(host) if name.startswith("ip")]
+    assert "ACNI" not in host.run("iptables-nft-save", "-t", "nat").stdout
+
+
+@pytest.mark.tried(
+    "a second bridge brings a gateway whose subnet overlaps another network's",
+    "it is refused (101), naming that network, and nothing is left",
+)
+def test_gateways_of_two_bridges_do_not_overlap(lab: Lab, host: Host):
+    first, second = lab.pod(), lab.pod()
+    conf = conf_of("bridged", "nftables")
+    host.add(conf, first)
+    wide = conf_of("bridged", "nftables", name="wide", bridge="br1", ipam={"subnet": "10.1.0.0/16"})
+    said = host.cni("ADD", wide, second).failed(101)
+    assert "net" in said
+    assert "10.1.0.1/24 on br0" in said
+    assert host.link("br1") is None
+    assert host.state()["leases"] != []
+    apart = wide | {"ipam": {"subnet": "10.2.0.0/16"}}
+    host.add(apart, second)
+    same = conf_of("bridged", "nftables", name="same")
+    third = lab.pod()
+    host.add(same | {"ipam": {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.100"}}, third)
+
+
+@pytest.mark.tried(
+    "a record has a resource and a field this release does not know",
+    "DEL removes what is known, names the rest, and ends",
+)
+def test_what_another_release_recorded_is_removed_as_far_as_it_is_known(lab: Lab, host: Host, pair: Pair):
+    script = (
+        "import json, sqlite3; db = sqlite3.connect('/run/agent-cni/state.db')\n"
+        f"(text,) = db.execute(\"SELECT resources FROM attachment WHERE container = '{pair.web.container}'\").fetchone()\n"
+        "items = json.loads(text) + [{'kind': 'Wormhole', 'to': 'mars'}]\n"
+        "items[0]['colour'] = 'red'\n"
+        f"db.execute(\"UPDATE attachment SET resources = ? WHERE container = '{pair.web.container}'\", (json.dumps(items),))\n"
+        "db.commit()"
+    )
+    host.run("python3", "-c", script)
+    assert "Wormhole" in host.check(pair.conf, pair.web, pair.result).failed(104)
+    pair.others_go()
+    answer = host.cni("DEL", pair.conf, pair.web)
+    answer.ok()
+    assert "Wormhole" in answer.stderr
+    assert "colour" in answer.stderr
+    assert pair.web.container not in str(host.state())
+    assert "inet agent_cni_policy" not in tables(host)
+
+
+@pytest.mark.tried("a record's plan, configuration or result is no JSON", "DEL ends and leaves nothing")
+@pytest.mark.parametrize("column", ["resources", "config", "result"])
+def test_a_record_that_is_no_json_ends_with_its_del(host: Host, pair: Pair, column: str):
+    script = (
+        "import sqlite3; db = sqlite3.connect('/run/agent-cni/state.db')\n"
+        f"db.execute(\"UPDATE attachment SET {column} = '{{' WHERE container = '{pair.web.container}'\"); db.commit()"
+    )
+    host.run("python3", "-c", script)
+    pair.others_go()
+    host.cni("DEL", pair.conf, pair.web).ok()
+    assert pair.web.container not in str(host.state())
+    assert "netdev agent_cni" not in tables(host)
+    assert "inet agent_cni_policy" not in tables(host)
+    assert host.run(AGENT_CNI, "doctor", check=False).returncode in (0, 1)
