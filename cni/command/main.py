@@ -25,7 +25,7 @@ from cni.command.node import gc, refresh
 from cni.command.output import print_json
 from cni.command.show import show
 from cni.command.trace import trace
-from cni.errors import CniError
+from cni.errors import CniError, Stranded
 from cni.installation.place import Place
 from cni.naming import IPAddress, interface_of
 from cni.state import DEFAULT_FOLDER
@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             where = f"{options.file}: " if "file" in options else ""
             cause = f" ({error.details.splitlines()[0]})" if error.details else ""
             _complain(options, f"{where}{error.msg}{cause}", error)
+        except Stranded as error:
+            _complain(options, error.msg, error)
         except OSError as error:
             if error.errno in _CANNOT_BE_WRITTEN and error.filename is None:
                 raise
@@ -77,7 +79,7 @@ def _whole_output() -> Iterator[None]:
         sys.exit(1)
 
 
-def _complain(options: argparse.Namespace, line: str, error: Exception) -> None:
+def _complain(options: argparse.Namespace, line: str, error: Exception | Stranded) -> None:
     """One line; with --verbose all that is known of it, and where in the program it was."""
     line += " (are you root?)" if isinstance(error, PermissionError) and os.geteuid() else ""
     print(f"agent-cni: {line}", file=sys.stderr)
@@ -90,7 +92,7 @@ def _complain(options: argparse.Namespace, line: str, error: Exception) -> None:
         print(f"  {more}", file=sys.stderr)
 
 
-def _way(error: Exception) -> list[str]:
+def _way(error: Exception | Stranded) -> list[str]:
     steps = traceback.extract_tb(error.__traceback__)
     kind = f"{type(error).__name__}, code {error.code}" if isinstance(error, CniError) else type(error).__name__
     return [kind, *(f"{step.filename}:{step.lineno} in {step.name}" for step in steps)]
