@@ -252,3 +252,18 @@ def test_a_record_that_is_no_json_ends_with_its_del(host: Host, pair: Pair, colu
     assert "netdev agent_cni" not in tables(host)
     assert "inet agent_cni_policy" not in tables(host)
     assert host.run(AGENT_CNI, "doctor", check=False).returncode in (0, 1)
+
+
+@pytest.mark.tried(
+    "a pod whose network keeps its state elsewhere dies; `show`, `doctor`, `gc` without a folder",
+    "they look into every folder of the node",
+)
+def test_commands_look_into_every_folder(lab: Lab, host: Host):
+    pod = lab.pod()
+    conf = conf_of("bridged", "nftables", dataDir=f"/run/elsewhere-{host.name}", policy={"ingress": []})
+    host.add(conf, pod)
+    assert pod.container in host.run(AGENT_CNI, "show").stdout
+    pod.delete()
+    assert f"{pod.container}/eth0: its pod is gone" in host.run(AGENT_CNI, "doctor", check=False).stdout
+    assert host.run(AGENT_CNI, "gc").stdout == "removed 1 of 1 stale attachments\n"
+    assert tables(host) == []

@@ -13,7 +13,7 @@ from pathlib import Path
 from cni import plugin, verbs
 from cni.agent.listener import is_listened_on
 from cni.command.conflist import configurations, judged
-from cni.command.node import reading, unseen_from_here
+from cni.command.node import reading, records_of, unseen_from_here
 from cni.command.output import print_json
 from cni.errors import CniError, Drift
 from cni.installation.item import MARK
@@ -169,8 +169,7 @@ def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
 def _records(options: argparse.Namespace) -> list[Record] | None:
     """What the state says, or None where it cannot be read; its own check says why."""
     try:
-        store = reading(options.data_dir)
-        return store.records() if store else []
+        return records_of(options.data_dir)
     except CniError:
         return None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cni.agent.listener import PATH, is_listened_on
 from cni.command.conflist import configurations, judged
+from cni.command.node import records_of
 from cni.command.output import print_json
 from cni.errors import CniError, Conflict, InvalidConfig, Unavailable
 from cni.installation import suite, tree
@@ -17,7 +18,7 @@ from cni.installation.place import Place
 from cni.kernel.netlink import Rtnl
 from cni.log import FOLDER
 from cni.naming import OWNER
-from cni.state import DEFAULT_FOLDER, Store
+from cni.state import DEFAULT_FOLDER
 
 
 def install(options: argparse.Namespace) -> int:
@@ -76,8 +77,7 @@ def _refuse_invalid(conf: Path) -> None:
 
 def _refuse_in_use(place: Place) -> None:
     """Raise Conflict where pods would be left without the plugins that must detach them."""
-    store = Store.reading(place.now(DEFAULT_FOLDER))
-    attached = len(store.records()) if store else 0
+    attached = len(records_of(place.now(DEFAULT_FOLDER)))
     if attached:
         raise Conflict(
             f"pods are attached here ({attached}), and only the plugins can detach them: drain the node, or --force"

@@ -16,13 +16,14 @@ from cni.protocol.call import Call
 from cni.refresh import is_fed
 from cni.refresh import refresh as refreshed
 from cni.state import DEFAULT_FOLDER, Record, Store
+from cni.state.uses import other_folders
 from cni.verbs import sweep
 
 
 def gc(options: argparse.Namespace) -> int:
     """Remove every attachment whose network namespace is proven to be gone."""
-    store, witness = reading(options.data_dir), Witness()
-    judged = [(record, witness.of(record)) for record in (store.records() if store else ())]
+    witness = Witness()
+    judged = [(record, witness.of(record)) for record in records_of(options.data_dir)]
     stale = [record for record, fate in judged if fate is Liveness.GONE]
     unseen = [f"{record.attachment}: {unseen_from_here(record)}" for record, fate in judged if fate is Liveness.UNSEEN]
     call = Call("DEL", path=tuple(options.cni_path.split(":")), environ=os.environ)
@@ -55,6 +56,16 @@ def reading(folder: Path) -> Store | None:
     if folder != DEFAULT_FOLDER and not folder.exists():
         raise Unavailable(f"there is no folder {folder}")
     return Store.reading(folder)
+
+
+def records_of(folder: Path) -> list[Record]:
+    """The records of a folder that was named, or of all on this node. Raises what `reading` does."""
+    store = reading(folder)
+    found = store.records() if store else []
+    for other in other_folders(folder) if folder == DEFAULT_FOLDER else ():
+        store = Store.reading(other)
+        found += store.records() if store else []
+    return found
 
 
 def unseen_from_here(record: Record) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from cni.command.graph import drawn, networks
-from cni.command.node import reading
+from cni.command.node import reading, records_of
 from cni.command.output import print_json, print_table
 from cni.liveness import STATES, Witness
 from cni.naming import Attachment
@@ -43,8 +43,7 @@ _COLUMNS = {
 
 def show(options: argparse.Namespace) -> int:
     """Print attachments, leases, bridges, VTEPs and rules, or draw them."""
-    store = reading(options.data_dir)
-    records = store.records() if store else []
+    store, records = reading(options.data_dir), records_of(options.data_dir)
     if options.graph:
         svg = drawn(networks(records), os.uname().nodename)
         if str(options.graph) != "-":
