@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cni.kernel.netlink import Rtnl
-from cni.kernel.netns import Netns, everywhere, home_identity
+from cni.kernel.netns import Netns, everywhere, home_identity, whereabouts
 from cni.resources import AntiSpoof, VethPair, decoded
 from cni.state import Record
 
@@ -36,7 +36,7 @@ class Witness:
             return Liveness.GONE
         if self._is_there(record):
             return Liveness.ALIVE
-        if record.home and record.home != home_identity():
+        if record.home and record.home.split(" ")[0] != home_identity():
             return Liveness.UNSEEN
         return Liveness.GONE if self._would_be_seen(record) else Liveness.UNSEEN
 
@@ -56,13 +56,16 @@ class Witness:
     def _would_be_seen(self, record: Record) -> bool:
         """Whether a namespace that was not found would have been.
 
-        An empty file where a namespace was mounted is how its folder looks to who does not share the mounts.
+        An empty file where a namespace was mounted is how its folder looks to who does not share the mounts; an empty folder
+        proves something only to who sees the same processes as the ADD did, and so what they have mounted.
         """
         if record.home and _host_ends(record):
             return True
-        path = Path(record.netns)
-        folder = path.parent.is_dir() or path.is_relative_to("/proc")
-        return folder and (not path.exists() or Netns.is_at(path))
+        path, akin = Path(record.netns), record.home in ("", whereabouts())
+        if path.is_relative_to("/proc"):
+            return akin
+        seen = path.parent.is_dir() and (akin or any(map(Netns.is_at, path.parent.iterdir())))
+        return seen and (not path.exists() or Netns.is_at(path))
 
     @cached_property
     def _veths(self) -> set[str]:

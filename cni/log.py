@@ -30,9 +30,9 @@ def event(plugin: str, verb: str, error: BaseException | None = None, **facts: A
     _append(plugin, line)
 
 
-def warning(plugin: str, msg: str) -> None:
+def warning(plugin: str, msg: str, **facts: Any) -> None:
     """Say what a call left undone though it ended well; never raises."""
-    line = {"time": _now(), "plugin": plugin, "warning": msg}
+    line = {"time": _now(), "plugin": plugin, **facts, "warning": msg}
     _write_stderr(line)
     _append(plugin, line)
 

@@ -12,7 +12,7 @@ from cni import engine
 from cni.errors import InvalidNetns, Unavailable
 from cni.ipam.config import TYPE as OWN_IPAM
 from cni.kernel.files import PATIENCE
-from cni.kernel.netns import Netns, home_identity, is_own
+from cni.kernel.netns import Netns, is_own, whereabouts
 from cni.naming import Attachment
 from cni.protocol.call import Call
 from cni.protocol.config import Config
@@ -33,7 +33,7 @@ class Node:
     def new_record(self, call: Call, conf: Config) -> Record:
         """What an ADD begins with: who, and in which namespace of which node."""
         netns_id = self.world.netns.identity if self.world.netns else ""
-        return Record(self.attachment, self.plugin, call.netns, call.pod, conf, netns_id=netns_id, home=home_identity())
+        return Record(self.attachment, self.plugin, call.netns, call.pod, conf, netns_id=netns_id, home=whereabouts())
 
     def write(self, record: Record, planned: Sequence[Resource] | None = None) -> Record:
         """Keep a changed record; with `planned`, what its attachment is to have now and who may ask about it."""

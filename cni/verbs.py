@@ -214,7 +214,8 @@ def _detach(node: Node, record: Record, source: Source) -> None:
         f"its {name}" for name in record.unreadable
     ]
     if unknown:
-        log.warning(record.plugin, f"{node.attachment}: what its record says of {', '.join(unknown)} is left as it is")
+        told = f"{node.attachment}: what its record says of {', '.join(unknown)} is left as it is"
+        log.warning(record.plugin, told, **node.attachment._asdict(), pod=record.pod)
 
 
 def _imagined(plugin: Plugin, node: Node, call: Call, conf: Config) -> Record:

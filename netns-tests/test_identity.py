@@ -111,19 +111,26 @@ def hidden(host: Host, *argv: object) -> Any:
     return host.run("unshare", "--mount", "sh", "-c", script, "sh", *argv, check=False)
 
 
+CONTAINED = 'mount -t tmpfs none /run/netns && exec "$@"'
+
+
+def contained(host: Host, *argv: object) -> Any:
+    """Run a command in a process namespace of its own, with its own /run/netns, on the host's network."""
+    own = ("--mount", "--pid", "--fork", "--mount-proc")
+    return host.run("unshare", *own, "sh", "-c", CONTAINED, "sh", *argv, check=False)
+
+
 def elsewhere(host: Host, *argv: object) -> Any:
-    """Run a command in a network and a process namespace of its own, with its own /run/netns."""
-    script = 'mount -t tmpfs none /run/netns && exec "$@"'
-    return host.run(
-        "unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "sh", "-c", script, "sh", *argv, check=False
-    )
+    """The same on a network of its own."""
+    own = ("--mount", "--net", "--pid", "--fork", "--mount-proc")
+    return host.run("unshare", *own, "sh", "-c", CONTAINED, "sh", *argv, check=False)
 
 
 @pytest.mark.tried(
     "`agent-cni gc` and `doctor` from a debug container: no /run/netns, other namespaces",
     "nothing is touched; what cannot be seen is refused and told",
 )
-@pytest.mark.parametrize("look", [hidden, elsewhere], ids=["hidden", "elsewhere"])
+@pytest.mark.parametrize("look", [hidden, contained, elsewhere])
 @pytest.mark.parametrize("kind", ["bridged", "macvlan"])
 def test_gc_touches_nothing_it_cannot_see(lab: Lab, site: Site, macvlan: dict[str, Any], kind: str, look: Any):
     host, pod = site.host, lab.pod()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from interception import address_of
-from lab import AGENT_CNI, Host, Lab, Pod
+from lab import AGENT_CNI, Host, Lab, Pod, Site
 from traffic import Actor
 
 RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
@@ -191,6 +191,23 @@ def test_a_successor_with_its_address_keeps_its_masquerading(lab: Lab, backend: 
     host.delete_pod(conf, new)
     assert not [name for name in tables(host) if name.startswith("ip")]
     assert "ACNI" not in host.run("iptables-nft-save", "-t", "nat").stdout
+
+
+@pytest.mark.tried(
+    "two macvlan networks with host access keep their state in two folders; one pod goes", "the host's way to the other"
+)
+def test_host_access_stays_while_any_folder_has_a_pod(lab: Lab, site: Site, net: dict[str, Any]):
+    host, first, second = site.host, lab.pod(), lab.pod()
+    one = net | {"hostAccess": True}
+    span = net["ipam"] | {"rangeStart": "192.0.2.150"}
+    other = one | {"name": "far", "dataDir": f"/run/elsewhere-{host.name}", "ipam": span}
+    host.add(one, first)
+    result = host.add(other, second)
+    host.delete_pod(one, first)
+    assert host.pings(address_of(result, 4))
+    host.check(other, second, result).ok()
+    host.delete_pod(other, second)
+    assert host.link("mv-eth0") is None
 
 
 @pytest.mark.tried(

@@ -119,6 +119,12 @@ def home_identity() -> str:
     return _identity()
 
 
+@cache
+def whereabouts() -> str:
+    """From where this process looks: the identity of its network namespace and the inode of its process namespace."""
+    return f"{home_identity()} {Path('/proc/self/ns/pid').stat().st_ino}"
+
+
 def is_at_home() -> bool:
     """Whether this thread is in the namespace its process lives in."""
     own = Path(OWN).stat()

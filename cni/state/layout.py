@@ -25,7 +25,7 @@ CREATE TABLE attachment (
     result TEXT NOT NULL,                     -- JSON: what it answered, or null
     created TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
     netns_id TEXT NOT NULL DEFAULT '',        -- which namespace that path meant (Netns.identity); nothing where it is not known
-    home TEXT NOT NULL DEFAULT '',            -- the node's own namespace then, likewise
+    home TEXT NOT NULL DEFAULT '',            -- from where that was seen (whereabouts), likewise
     PRIMARY KEY (network, container, ifname, plugin)
 ) WITHOUT ROWID;
 CREATE TABLE lease (

@@ -16,7 +16,7 @@ _COLUMNS = "network, container, ifname, plugin, netns, pod, complete, config, re
 class Record:
     """One attachment by one plugin. `config` is what the ADD ran with, `resources` what its plan
     held, `result` what it answered; `complete` once it has. `netns_id` says which namespace the path
-    `netns` meant, `home` which the node's own was, both as `Netns.identity` does; `unreadable` names the columns that are no
+    `netns` meant (`Netns.identity`), `home` from where that was seen (`whereabouts`); `unreadable` names the columns that are no
     JSON of ours: they are empty here.
     """
 
