@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from interception import address_of
-from lab import AGENT_CNI, ROOT, Host, Lab, Pod, Site, environment, sh
+from lab import AGENT_CNI, ROOT, Host, Lab, Pod, environment, sh
 from traffic import Actor
 
 RELEASE = Path(__file__).parent / "releases" / "layout-1.tar.xz"
@@ -69,21 +69,19 @@ def nothing_is_left(host: Host) -> None:
 
 
 @pytest.mark.tried("pods made by the release before, state file and all", "CHECK is green, DEL leaves nothing")
-def test_a_pod_of_the_release_before_is_checked_and_deleted(lab: Lab, site: Site, release: Path, conf: dict[str, Any]):
-    host, pod = site.host, lab.pod()
+def test_a_pod_of_the_release_before_is_checked_and_deleted(lab: Lab, release: Path, conf: dict[str, Any]):
+    host, pod = lab.site().host, lab.pod()
     result = old_add(release, host, conf, pod)
     assert layout(host) == 1
     host.check(conf, pod, result).ok()
     assert layout(host) == 2
     host.delete_pod(conf, pod)
     nothing_is_left(host)
-    for link in ("br0", "vxlan100"):
-        host.run("ip", "link", "delete", link, check=False)
 
 
 @pytest.mark.tried("such pods beside new ones, deleted in both orders", "each, until its own DEL")
-def test_its_pods_and_ours_live_beside_each_other(lab: Lab, site: Site, release: Path, conf: dict[str, Any]):
-    host, old, new = site.host, lab.pod(), lab.pod()
+def test_its_pods_and_ours_live_beside_each_other(lab: Lab, release: Path, conf: dict[str, Any]):
+    host, old, new = lab.site().host, lab.pod(), lab.pod()
     result = old_add(release, host, conf, old)
     ours = host.add(conf, new)
     host.check(conf, old, result).ok()
@@ -95,8 +93,6 @@ def test_its_pods_and_ours_live_beside_each_other(lab: Lab, site: Site, release:
     host.check(conf, new, again).ok()
     host.delete_pod(conf, new)
     nothing_is_left(host)
-    for link in ("br0", "vxlan100"):
-        host.run("ip", "link", "delete", link, check=False)
 
 
 @pytest.mark.tried("a pod of this release comes and goes beside policed ones of that", "their policies")
@@ -125,8 +121,8 @@ def test_its_policies_hold_before_and_after_one_of_ours(lab: Lab, host: Host, re
 
 
 @pytest.mark.tried("such a pod dies unseen", "`agent-cni gc` removes it and leaves the others")
-def test_what_is_left_of_its_dead_pods_is_collected(lab: Lab, site: Site, release: Path, conf: dict[str, Any]):
-    host, dead, alive = site.host, lab.pod(), lab.pod()
+def test_what_is_left_of_its_dead_pods_is_collected(lab: Lab, release: Path, conf: dict[str, Any]):
+    host, dead, alive = lab.site().host, lab.pod(), lab.pod()
     old_add(release, host, conf, dead)
     result = old_add(release, host, conf, alive)
     dead.delete()
@@ -134,5 +130,3 @@ def test_what_is_left_of_its_dead_pods_is_collected(lab: Lab, site: Site, releas
     host.check(conf, alive, result).ok()
     host.delete_pod(conf, alive)
     nothing_is_left(host)
-    for link in ("br0", "vxlan100"):
-        host.run("ip", "link", "delete", link, check=False)

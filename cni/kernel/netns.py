@@ -67,7 +67,7 @@ class Netns:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Be in this namespace: sockets and /proc/sys/net files opened meanwhile belong to it."""
-        with _away(lambda: _setns(self.fd)):
+        with _away(lambda: _setns(self.fd, self.path)):
             yield
 
 
@@ -94,7 +94,7 @@ def _away(leave: Callable[[], None]) -> Iterator[None]:
 
 def _come_home(here: int) -> None:
     try:
-        _setns(here)
+        _setns(here, "where this process lives")
     except KernelRefused as error:
         said = "nothing more was done, the next DEL removes what is there"
         raise Stranded(f"the way back from a pod's namespace is barred ({error.msg}): {said}") from None
@@ -188,8 +188,8 @@ def _boot() -> str:
     return _BOOT.read_text().strip()
 
 
-def _setns(fd: int) -> None:
-    _checked("setns", _LIBC.setns(fd, _CLONE_NEWNET))
+def _setns(fd: int, where: str) -> None:
+    _checked(f"setns to {where}", _LIBC.setns(fd, _CLONE_NEWNET))
 
 
 def _checked(call: str, answer: int) -> None:
