@@ -45,14 +45,17 @@ class Rtnl(Conversation):
         return link
 
     def known(self, name: str) -> Link | None:
-        """A link as it was seen last: for its index and whatever nobody changes meanwhile."""
-        return self._known.get(name) or self.link(name)
+        """A link as it was seen last, if it is the same one still: for whatever nobody changes meanwhile."""
+        seen = self._known.get(name)
+        return seen if seen and seen.index == self._channel.link_index(name) else self.link(name)
 
-    def named(self, name: str) -> Link | Named | None:
-        """A link to ask something for, or None: its index costs a tenth of all there is to say of it."""
-        if name not in self._known and (index := self._channel.link_index(name)):
-            return Named(index, name)
-        return self._known.get(name)
+    def named(self, name: str) -> Named | None:
+        """A link to ask something for, or None: its index costs a tenth of all there is to say of it.
+
+        It is asked for each time, because a link goes with its other end, or with a call of somebody else's.
+        """
+        index = self._channel.link_index(name)
+        return Named(index, name) if index else None
 
     def link_at(self, index: int) -> Link | None:
         """A link by index, or None."""

@@ -1,0 +1,77 @@
+"""An ADD that takes over one that was killed at the last moment: everything of the first was there."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import pytest
+from interception import APP_UID, IN, OUT
+from lab import Host, Lab, Pod
+from traffic import PROXY, Actor
+
+CAPTURED = {"inboundPort": IN, "captureDNS": True}
+SIX = {"subnet": "fd00:2::/64", "rangeStart": "fd00:2::100", "rangeEnd": "fd00:2::199"}
+FOUR = {"subnet": "192.0.2.0/24", "rangeStart": "192.0.2.100", "rangeEnd": "192.0.2.199", "gateway": "192.0.2.1"}
+DUAL = {"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}
+HEADER = {"cniVersion": "1.1.0", "name": "net"}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "bridge-vxlan": {"bridge": "br0", "isDefaultGateway": True, "ipMasq": True, "ipam": DUAL},
+    "hairpin": {"type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True, "hairpinMode": True, "ipam": DUAL},
+    "overlay": {"type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True, "ipam": DUAL,
+                "vxlan": {"id": 42, "remotes": ["192.0.2.12"]}},
+    "custom-plugin": {"ipam": DUAL},
+    "macvlan": {"master": "eth0", "hostAccess": True, "isDefaultGateway": True, "ipam": {"ranges": [[FOUR], [SIX]]}},
+}  # fmt: skip
+EXTRAS = {
+    "plain": {},
+    "captured": {"sidecar": CAPTURED},
+    "transparent": {"sidecar": CAPTURED | {"mode": "tproxy", "denyUncaptured": True}},
+    "policed": {"sidecar": CAPTURED, "policy": {}},
+}
+
+
+def killed(host: Host) -> None:
+    """What a call leaves that is killed after its last change, before it says so."""
+    with sqlite3.connect(host.folder / "state.db") as db:
+        assert db.execute("UPDATE attachment SET complete = 0, result = 'null'").rowcount
+    db.close()
+
+
+def reached(host: Host, pod: Pod, address: str) -> tuple[str, str]:
+    """Who answers the application, and who the proxy, when they call a server on the host."""
+    with Actor(host) as server, Actor(pod, PROXY) as proxy, Actor(pod, APP_UID) as app:
+        server.listen("host", 80)
+        proxy.listen("outbound", OUT)
+        return app.reaches(address, 80), proxy.reaches(address, 80)
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_it_takes_over_a_killed_one_and_works(lab: Lab, network: str, extra: str):
+    site = lab.site()
+    host, pod = site.host, lab.pod()
+    conf = HEADER | {"type": network} | NETWORKS[network] | EXTRAS[extra]
+    first = host.add(conf, pod)
+    killed(host)
+    again = host.add(conf, pod)
+    assert [item["name"] for item in again["interfaces"]] == [item["name"] for item in first["interfaces"]]
+    host.check(conf, pod, again).ok()
+    expected = "outbound" if EXTRAS[extra] else "host"
+    assert reached(host, pod, "192.0.2.11") == (expected, "host")
+    host.delete_pod(conf, pod)
+    assert pod.link("eth0") is None
+    assert host.state() == {"attachments": [], "leases": []}
+
+
+def test_a_chained_one_takes_over_where_the_link_was_made_anew(host: Host, pod: Pod):
+    first = HEADER | {"type": "bridge-vxlan", **NETWORKS["bridge-vxlan"]}
+    chained = HEADER | {"type": "sidecar-redirect", **CAPTURED}
+    host.add(chained | {"prevResult": host.add(first, pod)}, pod)
+    killed(host)
+    result = host.add(first, pod)
+    host.add(chained | {"prevResult": result}, pod)
+    assert reached(host, pod, "10.1.0.1") == ("outbound", "host")
+    host.delete_pod(chained | {"prevResult": result}, pod)
+    host.delete_pod(first, pod)
+    assert host.state() == {"attachments": [], "leases": []}
