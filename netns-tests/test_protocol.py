@@ -160,6 +160,19 @@ def test_what_is_no_network_namespace_is_code_8(host: Host, conf: dict, path: st
     assert host.snapshot() == before
 
 
+@pytest.mark.parametrize("kind", ["p", "folder", "/dev/zero"])
+def test_what_cannot_be_a_namespace_is_code_8_at_once_and_nothing_to_a_del(host: Host, conf: dict, kind: str):
+    path = host.folder / "netns"
+    sh(*(("mkdir", path) if kind == "folder" else ("mkfifo", path) if kind == "p" else ("ln", "-s", kind, path)))
+    before = host.snapshot()
+    given = {"container": "c", "CNI_NETNS": str(path)}
+    for verb in ("ADD", "CHECK"):
+        own = {"prevResult": {"cniVersion": "1.1.0"}} if verb == "CHECK" else {}
+        assert "is not a network namespace" in host.cni(verb, conf | own, **given).failed(8)
+    host.cni("DEL", conf, **given).ok()
+    assert host.snapshot() == before
+
+
 CHANGES = {
     "again, with an empty netns": {},
     "with a key that is no longer valid": {"nonsense": 1},

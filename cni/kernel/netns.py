@@ -6,6 +6,7 @@ import ctypes
 import os
 import socket
 import sys
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property
@@ -31,9 +32,10 @@ class Netns:
         """Open a namespace by path. Raises InvalidNetns where there is none."""
         self.path = path
         try:
-            self.fd = os.dup(handed_over[path]) if path in handed_over else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise InvalidNetns(f"CNI_NETNS: {path!r} cannot be opened: {error.strerror}") from None
+            self.fd = os.dup(handed_over[path]) if path in handed_over else _opened(path)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "no path has such characters"
+            raise InvalidNetns(f"CNI_NETNS: {path!r} cannot be opened: {why}") from None
         if not _is_network_namespace(self.fd):
             os.close(self.fd)
             raise InvalidNetns(f"CNI_NETNS: {path!r} is not a network namespace")
@@ -100,6 +102,13 @@ def _come_home(here: int) -> None:
         raise Stranded(f"the way back from a pod's namespace is barred ({error.msg}): {said}") from None
 
 
+def _opened(path: str) -> int:
+    """A namespace looks like a file. Nothing else is opened: a pipe would have us wait, a device would do something."""
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise InvalidNetns(f"CNI_NETNS: {path!r} is not a network namespace")
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+
+
 def _is_network_namespace(fd: int) -> bool:
     """Ask with NS_GET_NSTYPE (ioctl_ns(2)), which fails on everything that is no namespace."""
     kind: int = _LIBC.ioctl(fd, _NS_GET_NSTYPE)
@@ -157,7 +166,7 @@ def is_own(path: str) -> bool:
     """Whether a path leads to the namespace this process lives in; one that leads nowhere does not."""
     try:
         its = Path(path).stat()
-    except OSError:
+    except (OSError, ValueError):
         return False
     return (its.st_dev, its.st_ino) == home()
 
