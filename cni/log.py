@@ -1,12 +1,15 @@
 """The log: one JSON object a line, to /var/log/agent-cni where that can be written.
 
-stderr belongs to the runtime's log, so only failures go there too; stdout is the protocol's.
+stderr belongs to the runtime's log, so only failures go there too; stdout is the protocol's. What somebody else put in
+the log's place is never written to, and the call goes on.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import sys
 import time
 import traceback
@@ -15,7 +18,12 @@ from typing import Any
 
 FOLDER = Path("/var/log/agent-cni")
 
-_APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+#: What only who put something else in the log's place brings about.
+_STRANGE = (errno.EPERM, errno.ELOOP, errno.ENXIO, errno.EISDIR)
+
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+#: A pipe nobody reads is not waited for, and a link not followed.
+_APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
 
 
 def event(plugin: str, verb: str, error: BaseException | None = None, **facts: Any) -> None:
@@ -40,21 +48,42 @@ def warning(plugin: str, msg: str, **facts: Any) -> None:
 def _append(plugin: str, line: dict[str, Any]) -> None:
     """One write per line: O_APPEND keeps lines of parallel calls whole."""
     try:
-        fd = _opened(f"{FOLDER}/{plugin}.log")
+        fd = _opened(f"{plugin}.log")
         try:
             os.write(fd, json.dumps(line).encode() + b"\n")
         finally:
             os.close(fd)
-    except OSError:
-        return
+    except OSError as error:
+        if error.errno in _STRANGE:
+            why = f"{FOLDER} is not written to: {error.strerror} ({error.filename})"
+            _write_stderr({"time": line["time"], "plugin": plugin, "warning": why})
 
 
 def _opened(file: str) -> int:
     try:
-        return os.open(file, _APPENDING, 0o640)
+        folder = os.open(FOLDER, _FOLDER)
     except FileNotFoundError:
         FOLDER.mkdir(parents=True, exist_ok=True, mode=0o750)
-        return os.open(file, _APPENDING, 0o640)
+        folder = os.open(FOLDER, _FOLDER)
+    try:
+        _refuse_strangers(os.lstat(FOLDER), os.fstat(folder))
+        fd = os.open(file, _APPENDING, 0o640, dir_fd=folder)
+    finally:
+        os.close(folder)
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+        return fd
+    os.close(fd)
+    raise OSError(errno.EPERM, "no file, or one that has another name elsewhere", file)
+
+
+def _refuse_strangers(named: os.stat_result, opened: os.stat_result) -> None:
+    """`named` is what has the folder's name: the folder that was opened, or root's link to it."""
+    for status in (named, opened):
+        if status.st_uid not in (0, os.geteuid()):
+            raise OSError(errno.EPERM, f"it belongs to user {status.st_uid}", str(FOLDER))
+    if opened.st_mode & stat.S_IWOTH or not (stat.S_ISLNK(named.st_mode) or os.path.samestat(named, opened)):
+        raise OSError(errno.EPERM, "others may write into it", str(FOLDER))
 
 
 def _write_stderr(line: dict[str, Any]) -> None:

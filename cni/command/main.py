@@ -81,7 +81,8 @@ def _whole_output() -> Iterator[None]:
 
 def _complain(options: argparse.Namespace, line: str, error: Exception | Stranded) -> None:
     """One line; with --verbose all that is known of it, and where in the program it was."""
-    line += " (are you root?)" if isinstance(error, PermissionError) and os.geteuid() else ""
+    refused = isinstance(error, PermissionError) or isinstance(error.__cause__, PermissionError)
+    line += " (are you root?)" if refused and os.geteuid() else ""
     print(f"agent-cni: {line}", file=sys.stderr)
     if getattr(options, "json", False):
         print_json({"error": line})

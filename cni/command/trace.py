@@ -31,7 +31,7 @@ def trace(options: argparse.Namespace) -> int:
 
 
 def _lines(container: str) -> Iterator[dict[str, Any]]:
-    for file in sorted(log.FOLDER.glob("*.log")):
+    for file in filter(Path.is_file, sorted(log.FOLDER.glob("*.log"))):  # a pipe would not end
         yield from (line for line in _read(file) if str(line.get("container", "")).startswith(container))
 
 

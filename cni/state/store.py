@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cni.errors import CniError, Unavailable
-from cni.kernel.files import PATIENCE, private_folder
+from cni.kernel.files import PATIENCE, private_folder, refuse_strangers
 from cni.naming import Attachment
 from cni.state import uses
 from cni.state.file import busy
@@ -40,6 +40,7 @@ class Store(Uses, Leases):
         """
         if not (folder / FILE).exists():
             return None
+        refuse_strangers(folder)
         store = cls(folder / FILE, patience=1)
         with store.closed_if_it_fails():
             if store.layout():

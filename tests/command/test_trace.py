@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +70,13 @@ def test_the_lines_as_they_are(agent: Any):
 def test_a_container_nobody_knows_is_one_line(agent: Any, log_folder: Path):
     said = agent("trace", "abc")
     assert (said.status, said.out, said.err) == (1, "", f"agent-cni: no line in {log_folder} is of container abc\n")
+
+
+@pytest.mark.usefixtures("logged")
+def test_a_pipe_among_the_logs_is_not_waited_for(agent: Any, log_folder: Path):
+    os.mkfifo(log_folder / "custom-plugin.log")
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits"))
+    signal.alarm(5)
+    assert len(json.loads(agent("trace", "abc1", "--json").out)) == 3
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
