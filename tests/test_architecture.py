@@ -171,6 +171,16 @@ def test_calls_go_through_their_door(words: set[str], door: set[str]):
     assert users == door
 
 
+def test_only_one_place_prints():
+    calls = {
+        name_of(file)
+        for file in FILES
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.Name) and node.id == "print"
+    }
+    assert calls == {"cni/command/output.py"}
+
+
 def test_importing_the_package_does_nothing():
     script = "import sys; before = set(sys.modules); import cni; print(*(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from cni.command.output import print_json
+from cni.command.output import print_json, print_text
 
 SHELLS = ("bash", "zsh", "tcsh")
 
@@ -18,5 +18,5 @@ def completion(options: argparse.Namespace) -> int:
             if action.type not in {None, int}:
                 setattr(action, "complete", shtab.FILE)  # noqa: B010 - shtab's name for it, and not argparse's
     script = shtab.complete(options.parser, options.shell)
-    print_json({"shell": options.shell, "script": script}) if options.json else print(script)
+    print_json({"shell": options.shell, "script": script}) if options.json else print_text(script)
     return 0

@@ -14,7 +14,7 @@ from cni import plugin, verbs
 from cni.agent.listener import is_listened_on
 from cni.command.conflist import configurations, judged
 from cni.command.node import reading, records_of, unseen_from_here
-from cni.command.output import print_json
+from cni.command.output import print_json, say
 from cni.errors import CniError, Drift
 from cni.installation.item import MARK
 from cni.kernel import netfilter, process
@@ -40,9 +40,9 @@ def doctor(options: argparse.Namespace) -> int:
     if options.json:
         print_json({area: [asdict(item) for item in items] for area, items in found.items()})
     for area, items in () if options.json else found.items():
-        print(f"{area}: {'ok' if not items else ''}".rstrip())
+        say(f"{area}: {'ok' if not items else ''}".rstrip())
         for mend, group in groupby(items, lambda item: item.mend):
-            print("\n".join(f"  {item.what}" for item in group), f"    mend: {mend}", sep="\n")
+            say(*(f"  {item.what}" for item in group), f"    mend: {mend}")
     return 1 if any(found.values()) else 0
 
 

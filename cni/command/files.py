@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from cni.command.conflist import MADE, judged, planned, plugins_of
-from cni.command.output import print_json
+from cni.command.output import complain, print_json, say
 from cni.errors import CniError
 from cni.ipam.config import TYPE as OWN_IPAM
 from cni.protocol import config
@@ -30,9 +29,9 @@ def validate(options: argparse.Namespace) -> int:
         print_json({"file": str(options.file), "plugins": found})
     for item in () if options.json else found:
         for fault in item["faults"]:
-            print(f"{options.file}: {item['where']}: {fault}", file=sys.stderr)
+            complain(f"{options.file}: {item['where']}: {fault}")
         if not item["faults"]:
-            print(f"{options.file}: {item['where']}: {item['type']}: {_verdict(item)}")
+            say(f"{options.file}: {item['where']}: {item['type']}: {_verdict(item)}")
     return 1 if any(item["faults"] for item in found) else 0
 
 
@@ -122,19 +121,19 @@ def _described(resource: Resource) -> dict[str, Any]:
 
 
 def _print_plan(item: dict[str, Any]) -> None:
-    print(f"{item['type']} ({item['where']})" + ("" if item["ours"] else ": not a plugin of this suite"))
+    say(f"{item['type']} ({item['where']})" + ("" if item["ours"] else ": not a plugin of this suite"))
     if not item["ours"] and item["assumed"]:
         addresses = ", ".join(ip["address"] for ip in item["assumed"]["ips"])
-        print(f"  assumed: it makes eth0 in the pod with {addresses}, and a host end")
+        say(f"  assumed: it makes eth0 in the pod with {addresses}, and a host end")
     if not item["ours"]:
         return
     for name, value in item["assumed"].items():
-        print(f"  assumed: the pod is annotated {name}: {value}")
+        say(f"  assumed: the pod is annotated {name}: {value}")
     for resource in item["resources"]:
-        print(f"  {'shared ' if resource['shared'] else '       '}{resource['says']}")
+        say(f"  {'shared ' if resource['shared'] else '       '}{resource['says']}")
         for line in resource["details"]:
-            print(f"           {line}")
-    print(f"  result {_result(item)}".replace("\n", "\n  "))
+            say(f"           {line}")
+    say(*f"  result {_result(item)}".replace("\n", "\n  ").split("\n"))
 
 
 def _result(item: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
+from cni.command.output import shown
 from cni.resources import (
     Bridge,
     FloodList,
@@ -177,4 +178,4 @@ def _box(x: int, y: int, width: int, height: int, kind: str) -> str:
 
 
 def _text(x: int, y: int, text: str, style: str = "plain") -> str:
-    return f'<text x="{x}" y="{y}" {_STYLE[style]}>{escape(text)}</text>'
+    return f'<text x="{x}" y="{y}" {_STYLE[style]}>{escape(shown(text))}</text>'

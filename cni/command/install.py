@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 from cni.agent.listener import PATH, is_listened_on
 from cni.command.conflist import configurations, judged
 from cni.command.node import records_of
-from cni.command.output import print_json
+from cni.command.output import complain, print_json, say
 from cni.errors import CniError, Conflict, InvalidConfig, Unavailable
 from cni.installation import suite, tree
 from cni.installation.item import Item
@@ -35,7 +34,7 @@ def install(options: argparse.Namespace) -> int:
     changed = [str(place.now(place.prefix))] if tree.copy(place) else []
     changed += [str(item.path) for item in items if item.put()]
     if not tree.has_launcher():
-        print("agent-cni: without a launcher, for there was no C compiler: every call starts Python", file=sys.stderr)
+        complain("agent-cni: without a launcher, for there was no C compiler: every call starts Python")
     _told(options, "installed", changed)
     return 0
 
@@ -115,11 +114,11 @@ def _tell_left(items: list[Item], place: Place) -> None:
             if any(item["ours"] for item in judged(file)):
                 left.setdefault(str(file), "is your own and still names plugins of this suite")
     for path, why in left.items():
-        print(f"agent-cni: {path} {why}, and is left", file=sys.stderr)
+        complain(f"agent-cni: {path} {why}, and is left")
 
 
 def _told(options: argparse.Namespace, done: str, paths: list[str]) -> None:
     if options.json:
         print_json({done: paths})
         return
-    print("\n".join(f"{done} {path}" for path in paths) or f"nothing to be {done}")
+    say(*[f"{done} {path}" for path in paths] or [f"nothing to be {done}"])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cni.command.node import reading
-from cni.command.output import print_json, print_table
+from cni.command.output import print_json, print_table, say
 from cni.errors import CniError, Conflict, InvalidConfig
 from cni.ipam.config import TYPE, IpamConfig
 from cni.ipam.ranges import Range
@@ -125,5 +125,5 @@ def _release(options: argparse.Namespace, held: list[dict[str, Any]]) -> int:
         store.release(lease["network"], options.address)
     store.close()
     still = f", while {owner} uses it" if lease["state"] in _IN_USE else ""
-    print_json(lease) if options.json else print(f"{lease['address']} is free in network {lease['network']}{still}")
+    print_json(lease) if options.json else say(f"{lease['address']} is free in network {lease['network']}{still}")
     return 0

@@ -22,7 +22,7 @@ from cni.command.files import explain, validate
 from cni.command.install import install, uninstall
 from cni.command.ipam import ipam
 from cni.command.node import gc, refresh
-from cni.command.output import print_json
+from cni.command.output import complain, print_json
 from cni.command.show import show
 from cni.command.trace import trace
 from cni.errors import CniError, Stranded
@@ -75,7 +75,7 @@ def _whole_output() -> Iterator[None]:
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):  # who read it has enough
-            print(f"agent-cni: stdout: {error.strerror}", file=sys.stderr)
+            complain(f"agent-cni: stdout: {error.strerror}")
         sys.exit(1)
 
 
@@ -83,14 +83,13 @@ def _complain(options: argparse.Namespace, line: str, error: Exception | Strande
     """One line; with --verbose all that is known of it, and where in the program it was."""
     refused = isinstance(error, PermissionError) or isinstance(error.__cause__, PermissionError)
     line += " (are you root?)" if refused and os.geteuid() else ""
-    print(f"agent-cni: {line}", file=sys.stderr)
+    complain(f"agent-cni: {line}")
     if getattr(options, "json", False):
         print_json({"error": line})
     if not options.verbose:
         return
     notes = getattr(error, "__notes__", [])
-    for more in (*getattr(error, "details", "").splitlines(), *notes, *_way(error)):
-        print(f"  {more}", file=sys.stderr)
+    complain(*(f"  {more}" for more in (*getattr(error, "details", "").splitlines(), *notes, *_way(error))))
 
 
 def _way(error: Exception | Stranded) -> list[str]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from cni import plugin
-from cni.command.output import print_json
+from cni.command.output import complain, print_json, say
 from cni.errors import CniError, Unavailable
 from cni.liveness import Liveness, Witness
 from cni.protocol.call import Call
@@ -79,8 +78,8 @@ def _told(options: argparse.Namespace, data: dict[str, Any], said: str) -> None:
         print_json(data)
         return
     for line in data["failed"]:
-        print(f"agent-cni: {line}", file=sys.stderr)
-    print(said)
+        complain(f"agent-cni: {line}")
+    say(said)
 
 
 def _collected(record: Record, call: Call) -> str:

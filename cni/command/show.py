@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from cni.command.graph import drawn, networks
 from cni.command.node import reading, records_of
-from cni.command.output import print_json, print_table
+from cni.command.output import print_json, print_table, print_text
 from cni.liveness import STATES, Witness
 from cni.naming import Attachment
 from cni.resources import (
@@ -51,7 +51,7 @@ def show(options: argparse.Namespace) -> int:
         elif options.json:
             print_json({"svg": svg})
         else:
-            print(svg)
+            print_text(svg)
         return 0
     shown = {area: table(records) for area, table in _TABLES.items()}
     shown["leases"] = [_lease(*row) for row in store.all_leases()] if store else []

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cni import log
-from cni.command.output import print_json, print_table
+from cni.command.output import complain, print_json, print_table
 
 _COLUMNS = ("time", "plugin", "verb", "network", "ifname", "seconds", "error")
 
@@ -26,7 +25,7 @@ def trace(options: argparse.Namespace) -> int:
         columns = (_COLUMNS[0], "container", *_COLUMNS[1:]) if several else _COLUMNS
         print_table("", columns, [{column: line.get(column, "") for column in columns} for line in lines])
     else:
-        print(f"agent-cni: no line in {log.FOLDER} is of container {options.container}", file=sys.stderr)
+        complain(f"agent-cni: no line in {log.FOLDER} is of container {options.container}")
     return 0 if lines else 1
 
 
@@ -39,6 +38,10 @@ def _read(file: Path) -> Iterator[dict[str, Any]]:
     """Its JSON objects; a line that was cut off says nothing."""
     for text in file.read_text(errors="replace").splitlines():
         with suppress(ValueError):
-            line = json.loads(text)
+            line = json.loads(text, parse_constant=_refuse_constant)
             if isinstance(line, dict):
                 yield line
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
-import sys
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property

@@ -29,6 +29,7 @@ _WORD = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678
 _NAME = _WORD | frozenset("_.-")
 
 IFNAME_BYTES = 15
+_BREAKING = frozenset("\"'`\\;#{}")
 
 
 class Call:
@@ -66,8 +67,10 @@ class Call:
         _refuse_missing(environ, command)
         if "CNI_CONTAINERID" in needed:
             _refuse_bad_container(environ["CNI_CONTAINERID"])
-        if "CNI_IFNAME" in needed:
-            refuse_bad_ifname(environ["CNI_IFNAME"], "CNI_IFNAME")
+        if command == "ADD":
+            _refuse_other_bytes(environ)
+        if "CNI_IFNAME" in needed:  # what an earlier release let in is taken away yet
+            (refuse_unruly_ifname if command == "ADD" else refuse_bad_ifname)(environ["CNI_IFNAME"], "CNI_IFNAME")
         return cls(
             command,
             environ.get("CNI_CONTAINERID", ""),
@@ -121,6 +124,16 @@ def refuse_bad_ifname(name: str, where: str, error: type[CniError] = InvalidEnvi
         raise error(f"{where}: {name!r} has a character no interface name may have")
 
 
+def refuse_unruly_ifname(name: str, where: str, error: type[CniError] = InvalidEnvironment) -> None:
+    """Raise `error` unless packet rules can name an interface so, and mean it alone.
+
+    The kernel takes more: but a quote ends a word of iptables and nft, and ``+`` or ``*`` at the end stands for any ending.
+    """
+    refuse_bad_ifname(name, where, error)
+    if not _BREAKING.isdisjoint(name) or name[0] in "!-" or name[-1] in "+*":
+        raise error(f"{where}: {name!r} would mean something else in a packet rule")
+
+
 def _command(environ: "Mapping[str, str]") -> str:
     command = environ.get("CNI_COMMAND", "")
     if not command:
@@ -134,6 +147,13 @@ def _refuse_missing(environ: "Mapping[str, str]", command: str) -> None:
     missing = [name for name in _NEEDED[command] if not environ.get(name)]
     if missing:
         raise InvalidEnvironment(f"{command} needs {', '.join(missing)} in the environment")
+
+
+def _refuse_other_bytes(environ: "Mapping[str, str]") -> None:
+    """What is kept of a call is text; Python keeps other bytes as halves of characters."""
+    for name in ("CNI_ARGS", "CNI_NETNS"):
+        if any("\ud800" <= char <= "\udfff" for char in environ.get(name, "")):
+            raise InvalidEnvironment(f"{name}: {environ[name]!r} has bytes that are no UTF-8")
 
 
 def _refuse_bad_container(container: str) -> None:

@@ -8,7 +8,7 @@ from jsonschema import FormatChecker
 
 from cni.errors import InvalidConfig
 from cni.naming import is_mac
-from cni.protocol.call import is_name, refuse_bad_ifname
+from cni.protocol.call import is_name, refuse_unruly_ifname
 
 CHECKER = FormatChecker(formats=())
 
@@ -47,5 +47,5 @@ def _name(value: object) -> bool:
 @CHECKER.checks("ifname", raises=InvalidConfig)
 def _ifname(value: object) -> bool:
     if isinstance(value, str) and value:
-        refuse_bad_ifname(value, "interface", InvalidConfig)
+        refuse_unruly_ifname(value, "interface", InvalidConfig)
     return True

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cni.errors import InvalidConfig
-from cni.protocol.call import refuse_bad_ifname
+from cni.protocol.call import refuse_unruly_ifname
 
 CAPABILITY = "io.kubernetes.cri.pod-annotations"
 
@@ -60,7 +60,7 @@ def _cidrs_or_all(text: str) -> list[str]:
 def _interfaces(text: str) -> list[str]:
     names = _words(text)
     for name in names:
-        refuse_bad_ifname(name, "interface", InvalidConfig)
+        refuse_unruly_ifname(name, "interface", InvalidConfig)
     return names
 
 

@@ -188,3 +188,32 @@ def test_having_changes_only_what_is_named():
     call = Call.read(environ())
     changed = call.having(container="c2")
     assert (changed.container, changed.ifname, changed.path, call.container) == ("c2", "eth0", call.path, "c1")
+
+
+UNRULY = ['a"b', '"', "a'b", "a`b", "a\\b", "a;b", "a#b", "a{b", "a}b", "eth+", "+", "eth*", "*", "!eth0", "!", "-eth0"]
+RULY = ["eth0", "a+b", "a*b", "a!b", "a-b", "br-1.100", "veth@x", "eth0,", "é", "a=b", "_", "a?", "$x", "(a)", "~"]
+
+
+@pytest.mark.parametrize("name", UNRULY)
+def test_a_name_that_rules_would_read_otherwise_is_refused_at_an_add_only(name: str):
+    with pytest.raises(InvalidEnvironment, match=r"^CNI_IFNAME: .* would mean something else in a packet rule$"):
+        Call.read(environ(CNI_IFNAME=name))
+    for verb in ("CHECK", "DEL"):
+        assert Call.read(environ(CNI_COMMAND=verb, CNI_IFNAME=name)).ifname == name
+
+
+@pytest.mark.parametrize("name", RULY)
+def test_a_name_that_rules_can_carry_is_taken(name: str):
+    assert Call.read(environ(CNI_IFNAME=name)).ifname == name
+
+
+@pytest.mark.parametrize("variable", ["CNI_ARGS", "CNI_NETNS", "CNI_IFNAME", "CNI_CONTAINERID"])
+def test_bytes_that_are_no_utf_8_are_refused_by_name(variable: str):
+    given = environ(**{variable: "K8S_POD_NAME=a\udcffb"})
+    with pytest.raises(InvalidEnvironment, match=f"^{variable}: "):
+        Call.read(given)
+
+
+def test_a_del_takes_what_an_add_does_not():
+    call = Call.read(environ("DEL", CNI_ARGS="K8S_POD_NAME=\udcff", CNI_NETNS="/run/\udcff"))
+    assert call.netns == "/run/\udcff"

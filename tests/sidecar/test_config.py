@@ -211,3 +211,32 @@ def test_a_misspelt_key_is_named_wherever_it_stands():
 def test_a_wrong_value_is_refused(keys: dict[str, Any]):
     with pytest.raises((InvalidConfig, UnsupportedField), match=next(iter(keys))):
         validate(conf(**keys), "sidecar-redirect")
+
+
+@pytest.mark.parametrize("name", ['a"b', "eth+", "+", "eth*", "!eth0", "a/b", "a:b", "a b", "a\\b"])
+@pytest.mark.parametrize(
+    ("key", "annotation"),
+    [("excludeInterfaces", "excludeInterfaces"), ("virtInterfaces", "kubevirtInterfaces")],
+    ids=["excluded", "virtual"],
+)
+def test_an_interface_that_rules_would_read_otherwise_is_refused(key: str, annotation: str, name: str):
+    with pytest.raises(InvalidConfig, match=f"traffic.sidecar.istio.io/{annotation}"):
+        interception(annotations={f"traffic.sidecar.istio.io/{annotation}": f"net1,{name}"})
+    with pytest.raises(InvalidConfig, match=rf"^\$\.{key}\[1\]: "):
+        validate(conf(**{key: ["net1", name]}), "sidecar-redirect")
+    for plugin in ("bridge-vxlan", "macvlan", "custom-plugin"):
+        with pytest.raises(InvalidConfig, match=rf"^\$\.sidecar\.{key}\[0\]: "):
+            validate(conf(type=plugin, sidecar={key: [name]}), plugin)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "keys"),
+    [
+        ("bridge-vxlan", {"bridge": "br+"}),
+        ("bridge-vxlan", {"vxlan": {"id": 1, "dev": "eth+"}}),
+        ("macvlan", {"master": 'e"0'}),
+    ],
+)
+def test_links_of_the_host_are_named_so_that_rules_can_name_them(plugin: str, keys: dict[str, Any]):
+    with pytest.raises(InvalidConfig, match="would mean something else in a packet rule"):
+        validate(conf(type=plugin, **keys), plugin)
