@@ -190,6 +190,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "PodPolicy": {"addresses": ("10.0.0.2",), "rules": ("in-10.0.0.2 drop",), "closed": True, "pod": "default/web"},
     "PolicyTable": {"netns": "/run/netns/p"},
     "ProxyAddress": {"link": "eth0", "address": "::6/128"},
+    "SourceLabels": {"netns": "/run/netns/p", "address": "::6/128"},
     "PodLoopback": {},
     "PodRules": {"netns": "/run/netns/p", "backend": "iptables-nft", "family": 4, "text": "*nat\nCOMMIT\n"},
     "WayBack": {"netns": "/run/netns/p", "family": 6, "mark": 1337, "table": 133},

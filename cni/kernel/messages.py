@@ -14,6 +14,7 @@ FAMILY = {4: 2, 6: 10}
 #: struct nlmsghdr in bytes, struct nlattr, and what is read of struct ifinfomsg and ifaddrmsg.
 _HEADER, _ATTRIBUTE, _NUMBER = 16, struct.Struct("=HH"), 0x3FFF
 _LINK, _ADDRESS, _ROUTE = struct.Struct("=4xiI4x"), struct.Struct("=xBBx4x"), struct.Struct("=xBxxB7x")
+_LABEL = struct.Struct("=xxBx8x")
 _RTA_OIF, _RTA_TABLE = 4, 15
 _MAC, _IFNAME, _MTU, _PARENT, _MASTER, _OPERSTATE, _LINKINFO, _ALIAS, _PARENT_NETNS = 1, 3, 4, 5, 10, 16, 18, 20, 37
 _KIND, _DATA, _PORT_DATA = 1, 2, 5
@@ -21,6 +22,7 @@ _MODE, _NEIGH_SUPPRESS, _ISOLATED, _MACVLAN_MODE = 4, 32, 33, 1
 _VXLAN_ID, _VXLAN_LINK, _VXLAN_LOCAL, _VXLAN_PORT, _VXLAN_LOCAL6 = 1, 3, 4, 15, 17
 _BRIDGE_FILTERS = (36, 37)  # IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES
 _IFA_ADDRESS, _LOCAL, _FLAGS = 1, 2, 8
+_IFAL_ADDRESS, _IFAL_LABEL = 1, 2
 _STATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP")  # RFC 2863
 _MACVLAN_MODES = {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16: "source"}
 
@@ -69,6 +71,13 @@ def link_of(message: bytes) -> Link:
         macvlan_mode=_MACVLAN_MODES.get(_number(data.get(_MACVLAN_MODE, b"")), "") if kind == "macvlan" else "",
         filtered=kind == "bridge" and all(any(data.get(number, b"")) for number in _BRIDGE_FILTERS),
     )
+
+
+def label_of(message: bytes) -> tuple[str, int]:
+    """A prefix and its label of an RTM_NEWADDRLABEL message."""
+    (length,) = _LABEL.unpack_from(message, _HEADER)
+    said = attributes(message, _HEADER + _LABEL.size)
+    return str(ipaddress.IPv6Network((said[_IFAL_ADDRESS], length))), _number(said[_IFAL_LABEL])
 
 
 def address_of(message: bytes) -> HeldAddress:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 from contextlib import suppress
+from ipaddress import IPv6Network
 from typing import Any
 
 from cni.errors import KernelRefused
 from cni.kernel import packing, requests
 from cni.kernel.codec import NEIGHBOUR, NSID, ROUTE, RULE, decoded, is_default_route
 from cni.kernel.conversation import Conversation
-from cni.kernel.messages import address_of, default_way_of, link_of, route_of
+from cni.kernel.messages import address_of, default_way_of, label_of, link_of, route_of
 from cni.kernel.view import MAIN_TABLE, HeldAddress, KernelRoute, Link, Named, Under, Vxlan
 from cni.naming import OWNER, IPAddress, IPInterface
 
@@ -140,6 +141,18 @@ class Rtnl(Conversation):
             f"remove {interface} from {link.name}",
             errno.EADDRNOTAVAIL,
         )
+
+    def labels(self) -> dict[str, int]:
+        """The label of each IPv6 prefix, by which the kernel chooses source addresses (RFC 6724, rule 6)."""
+        return dict(map(label_of, self._answers(packing.labels)))
+
+    def add_label(self, prefix: IPv6Network, label: int) -> None:
+        """Label a prefix that has no label of its own."""
+        self._change(packing.new_label(prefix, label), f"label {prefix} {label}", errno.EEXIST)
+
+    def delete_label(self, prefix: IPv6Network, label: int) -> None:
+        """Take a prefix's label away; one that is gone already is taken away."""
+        self._change(packing.label_deletion(prefix, label), f"remove label {label} of {prefix}", errno.ESRCH)
 
     # --- routes
 

@@ -1,23 +1,26 @@
 """The requests every ADD makes, packed here: pyroute2 takes ten times as long for one, and a test compares the bytes.
 
-Sources: netlink(7), rtnetlink(7), linux/if_link.h, linux/if_addr.h, linux/veth.h.
+Sources: netlink(7), rtnetlink(7), linux/if_link.h, linux/if_addr.h, linux/veth.h, linux/if_addrlabel.h.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from typing import Any
 
-from cni.kernel.channel import ACK, CREATE, EXCLUSIVE, REQUEST
+from cni.kernel.channel import ACK, CREATE, DUMP, EXCLUSIVE, REQUEST
 from cni.kernel.messages import FAMILY
 from cni.naming import IPInterface
 
 _NEWLINK, _GETLINK, _NEWADDR = 16, 18, 20
+_NEWADDRLABEL, _DELADDRLABEL, _GETADDRLABEL = 72, 73, 74
 _HEADER, _ATTRIBUTE, _NUMBER = struct.Struct("=IHHII"), struct.Struct("=HH"), struct.Struct("=I")
-_IFINFO, _IFADDR = struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
+_IFINFO, _IFADDR, _IFADDRLBL = struct.Struct("=BxHiII"), struct.Struct("=BBBBI"), struct.Struct("=BxBxII")
 _IFF_UP, _IFA_F_NODAD = 0x1, 0x02
 _LINKINFO, _INFO_KIND, _INFO_DATA, _VETH_PEER = 18, 1, 2, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_IFAL_ADDRESS, _IFAL_LABEL = 1, 2
 _TEXTS = {"ifname": 3, "ifalias": 20}
 _NUMBERS = {"mtu": 4, "master": 10, "net_ns_fd": 28, "ext_mask": 29}
 _MACS = {"address": 1}
@@ -50,6 +53,26 @@ def new_address(index: int, interface: IPInterface, nodad: bool) -> bytes:
     said += _attribute(_IFA_FLAGS, _NUMBER.pack(_IFA_F_NODAD)) if nodad else b""
     place = _IFADDR.pack(FAMILY[interface.version], interface.network.prefixlen, 0, 0, index)
     return _request(_NEWADDR, CREATE | EXCLUSIVE, place, said)
+
+
+def labels() -> bytes:
+    """Every IPv6 address label (linux/if_addrlabel.h, RFC 6724 section 2.1)."""
+    return _request(_GETADDRLABEL, DUMP, _IFADDRLBL.pack(FAMILY[6], 0, 0, 0), b"")
+
+
+def new_label(prefix: ipaddress.IPv6Network, label: int) -> bytes:
+    """A label for addresses of a prefix that has none of its own."""
+    return _label(_NEWADDRLABEL, CREATE | EXCLUSIVE, prefix, label)
+
+
+def label_deletion(prefix: ipaddress.IPv6Network, label: int) -> bytes:
+    """A prefix's label gone."""
+    return _label(_DELADDRLABEL, 0, prefix, label)
+
+
+def _label(kind: int, how: int, prefix: ipaddress.IPv6Network, label: int) -> bytes:
+    said = _attribute(_IFAL_ADDRESS, prefix.network_address.packed) + _attribute(_IFAL_LABEL, _NUMBER.pack(label))
+    return _request(kind, how, _IFADDRLBL.pack(FAMILY[6], prefix.prefixlen, 0, 0), said)
 
 
 def _request(kind: int, how: int, place: bytes, attributes: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, PodRoute, PodSysctl
 from cni.resources.antispoof import AntiSpoof, BridgeFilter, GuardTable
 from cni.resources.base import Resource, decoded, encode, key_of, uses_of
-from cni.resources.interception import PodLoopback, PodRules, ProxyAddress, WayBack
+from cni.resources.interception import PodLoopback, PodRules, ProxyAddress, SourceLabels, WayBack
 from cni.resources.links import Bridge, PodLink, VethPair
 from cni.resources.macvlan import HostNeighbour, HostRoute, HostShim, Macvlan, PodNeighbour
 from cni.resources.masquerade import Masquerade, MasqueradeRules
@@ -44,6 +44,7 @@ __all__ = [
     "ProxyAddress",
     "Resource",
     "Settled",
+    "SourceLabels",
     "Uplink",
     "UplinkQuery",
     "VethPair",

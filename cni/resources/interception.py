@@ -6,17 +6,23 @@ and they go with the last one. `netns` says which pod.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from cni.kernel import copies, netfilter, process
+from cni.errors import KernelRefused
+from cni.kernel import copies, netfilter, process, sysctl
 from cni.kernel.view import EVERYWHERE, SCOPE_HOST, KernelRoute, Link, Named
 from cni.naming import interface_of
 from cni.resources import chains
 from cni.resources.base import Resource
 from cni.resources.links import required
 from cni.resources.world import World
+
+#: The prefixes the kernel labels otherwise than ::/0, but loopback's and those of mapped addresses; and our labels.
+_LABELLED = ("::/96", "2001::/32", "2001:10::/28", "3ffe::/16", "2002::/16", "fec0::/10", "fc00::/7")
+_OWN_LABEL, _EVERYBODYS_LABEL = 1337, 1
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class ProxyAddress(Resource):
     """An IPv6 address of the proxy's alone, from which it reaches the application without being captured again.
 
     On the pod's link, because the `loopback` plugin, which containerd runs at the same time, refuses a loopback that has
-    any other address. Nobody else takes a deprecated one for a source (RFC 6724, rule 3).
+    any other address. A link that speaks no IPv6 needs none. SourceLabels keep everybody else from it.
     """
 
     link: str
@@ -50,12 +56,15 @@ class ProxyAddress(Resource):
     def ensure(self, world: World) -> None:
         link = required(world.pod.named(self.link), self.link)
         if not self._there(world, link):
-            address = interface_of(self.address)
-            world.make(self, lambda: world.pod.add_address(link, address, nodad=True, deprecated=True))
+            try:
+                self._add(world, link)
+            except KernelRefused:
+                if self._needed(world):
+                    raise
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.pod.link(self.link)
-        if link is None or not self._there(world, link):
+        if link is None or not (self._there(world, link) or not self._needed(world)):
             yield f"address {self.address} is missing on {self.link} in the pod"
 
     def remove(self, world: World) -> None:
@@ -66,8 +75,59 @@ class ProxyAddress(Resource):
     def describe(self) -> str:
         return f"{self.address} on {self.link} in the pod, for the proxy"
 
+    def _add(self, world: World, link: Link | Named) -> None:
+        address = interface_of(self.address)
+        world.make(self, lambda: world.pod.add_address(link, address, nodad=True, deprecated=True))
+
+    def _needed(self, world: World) -> bool:
+        return _speaks_ipv6(world, self.link)
+
     def _there(self, world: World, link: Link | Named) -> bool:
         return interface_of(self.address) in (item.interface for item in world.pod.addresses(link))
+
+
+@dataclass(frozen=True)
+class SourceLabels(Resource):
+    """The pod's source addresses are chosen as if the one of ProxyAddress were not there (RFC 6724).
+
+    Linux prefers what is in ::/96, deprecated or not, and against a unique local address it has the longer prefix in
+    common with every global destination. What decides before that is the label: here all addresses share the one of ::/0,
+    but that one. Halves of the prefixes the kernel labels (net/ipv6/addrlabel.c) win over the whole and leave it in place;
+    among the pod's other addresses the longest prefix decides as their labels did.
+    """
+
+    netns: str
+    address: str
+    shared = True
+    retires = True
+
+    def ensure(self, world: World) -> None:
+        if missing := self._missing(world):
+            world.created(self)
+            with world.pod.together():
+                for prefix, label in missing:
+                    world.pod.add_label(prefix, label)
+
+    def differences(self, world: World) -> Iterator[str]:
+        for prefix, label in self._missing(world):
+            yield f"ip addrlabel prefix {prefix} label {label} is missing in the pod"
+
+    def remove(self, world: World) -> None:
+        if world.netns:
+            with world.pod.together():
+                for prefix, label in self._labels():
+                    world.pod.delete_label(prefix, label)
+
+    def describe(self) -> str:
+        return f"{self.address} is nobody's source address by choice (ip addrlabel)"
+
+    def _missing(self, world: World) -> list[tuple[ipaddress.IPv6Network, int]]:
+        there = world.pod.labels()
+        return [(prefix, label) for prefix, label in self._labels() if there.get(str(prefix)) != label]
+
+    def _labels(self) -> list[tuple[ipaddress.IPv6Network, int]]:
+        halves = [half for prefix in _LABELLED for half in ipaddress.IPv6Network(prefix).subnets()]
+        return [(ipaddress.IPv6Network(self.address), _OWN_LABEL), *((half, _EVERYBODYS_LABEL) for half in halves)]
 
 
 @dataclass(frozen=True)
@@ -84,7 +144,7 @@ class WayBack(Resource):
 
     def ensure(self, world: World) -> None:
         lo = required(world.pod.named("lo"), "lo")
-        if not self._route_there(world):
+        if not self._route_there(world) and self._possible(world):
             world.make(self, lambda: world.pod.add_route(lo, self._route(), onlink=False))
         if not self._rule_there(world):
             world.created(self)
@@ -93,7 +153,7 @@ class WayBack(Resource):
     def differences(self, world: World) -> Iterator[str]:
         if not self._rule_there(world):
             yield f"ip -{self.family} rule fwmark {self.mark:#x} lookup {self.table} is missing in the pod"
-        if not self._route_there(world):
+        if not self._route_there(world) and self._possible(world):
             yield f"ip -{self.family} route local default dev lo table {self.table} is missing in the pod"
 
     def remove(self, world: World) -> None:
@@ -104,6 +164,9 @@ class WayBack(Resource):
 
     def describe(self) -> str:
         return f"IPv{self.family} packets with mark {self.mark:#x} stay in the pod (table {self.table})"
+
+    def _possible(self, world: World) -> bool:
+        return self.family == 4 or _speaks_ipv6(world, "lo")
 
     def _rule_there(self, world: World) -> bool:
         return (self.mark, self.table) in world.pod.mark_rules(self.family)
@@ -179,6 +242,12 @@ class PodRules(Resource):
 
     def details(self) -> Iterator[str]:
         yield from self.text.splitlines()
+
+
+def _speaks_ipv6(world: World, link: str) -> bool:
+    """Whether a link of the pod has IPv6 now; one whose MTU is below 1280 has no such settings."""
+    with world.in_pod():
+        return sysctl.read(f"net.ipv6.conf.{link.replace('.', '%')}.disable_ipv6") == "0"
 
 
 def _ensure_each(rules: Sequence[PodRules], world: World) -> None:

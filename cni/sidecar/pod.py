@@ -9,7 +9,7 @@ from functools import lru_cache
 from cni.errors import Conflict
 from cni.kernel import netfilter, sysctl
 from cni.protocol.result import Result
-from cni.resources import Host, PodLoopback, PodRules, ProxyAddress, Resource, WayBack
+from cni.resources import Host, PodLoopback, PodRules, ProxyAddress, Resource, SourceLabels, WayBack
 from cni.sidecar.model import Interception
 from cni.sidecar.rule import MARK, ROUTE_TABLE, spelled
 from cni.sidecar.rules import PASSTHROUGH, tables
@@ -19,7 +19,7 @@ def intercepting(wanted: Interception | None, link: str, attached: Result, host:
     """What interception needs in a pod whose addresses and resolvers `attached` says: it must be there
     before its `link` is up.
 
-    Every family the pod has is captured, by its addresses or because its kernel speaks it. Raises Conflict
+    Every family the pod has is captured, by its addresses or because the kernel speaks it. Raises Conflict
     where another attachment of the pod has other rules.
     """
     if wanted is None or not wanted.wanted:
@@ -45,6 +45,7 @@ def _resources(wanted: Interception, link: str, families: list[int], host: Host)
     yield PodLoopback()
     if 6 in families:
         yield ProxyAddress(link, PASSTHROUGH[6])
+        yield SourceLabels(host.netns, PASSTHROUGH[6])
     for family in families if wanted.transparent else ():
         yield WayBack(host.netns, family, int(MARK, 16), ROUTE_TABLE)
     for family in families:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni.kernel import codec, packing
+from cni.kernel import codec, messages, packing
 from cni.kernel.channel import CREATE, EXCLUSIVE
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789.-_é", min_size=1, max_size=7)
@@ -58,3 +58,10 @@ def test_an_address(index: int, address: Any, prefix: int, nodad: bool):
     place = {"family": {4: 2, 6: 10}[address.version], "index": index, "prefixlen": prefix}
     theirs = codec.encoded(codec.ADDRESS, codec.NEW, CREATE | EXCLUSIVE, own, **place)
     assert packing.new_address(index, ip_interface((address, prefix)), nodad) == bytes(theirs)
+
+
+@given(st.ip_addresses(v=6), st.integers(0, 128), NUMBERS)
+def test_an_address_label_is_read_as_it_is_said(address: Any, length: int, label: int):
+    prefix = ip_network(f"{address}/{length}", strict=False)
+    for request in (packing.new_label(prefix, label), packing.label_deletion(prefix, label)):
+        assert messages.label_of(request) == (str(prefix), label)

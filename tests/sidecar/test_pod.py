@@ -11,7 +11,7 @@ from cni.errors import Conflict, Unavailable
 from cni.kernel import process
 from cni.naming import Attachment
 from cni.protocol.result import DNS, IPConfig, Result
-from cni.resources import Host, PodLoopback, PodRules, ProxyAddress, WayBack
+from cni.resources import Host, PodLoopback, PodRules, ProxyAddress, SourceLabels, WayBack
 from cni.sidecar.model import Interception
 from cni.sidecar.pod import intercepting, refuse_impossible
 
@@ -50,6 +50,7 @@ def test_nothing_is_made_where_nothing_is_wanted():
 def test_loopback_comes_first_and_ipv6_gets_the_passthrough_address():
     made = intercepting(Interception(), "eth0", Result(ips=(SIX,)), HOST)
     assert made[:2] == (PodLoopback(), ProxyAddress("eth0", "::6/128"))
+    assert made[2] == SourceLabels("/run/netns/p", "::6/128")
 
 
 def test_a_transparent_proxy_gets_its_way_back_before_the_rules():
