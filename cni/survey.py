@@ -28,7 +28,7 @@ def survey(node: Node, config: PluginConfig, call: Call) -> Host:
         uplink=uplink.find(world.pod if query.in_pod else world.host, query) if query else None,
         rules=netfilter.choose(config.rules) if config.rules is not None else "",
         pod_rules=_pod_rules(world, captured.backend) if captured else "",
-        pod_families=_pod_families(world) if captured else (),
+        pod_families=_pod_families() if captured else (),
         others=partial(_others, node),
         port=_port(world, config.ports),
         gateways=partial(_gateways, node),
@@ -62,10 +62,11 @@ def _pod_rules(world: World, wanted: str) -> str:
         return netfilter.choose_in_pod(wanted, node_is_legacy)
 
 
-def _pod_families(world: World) -> tuple[int, ...]:
-    """The IP versions the pod speaks: IPv6 has link-local addresses before anybody gives it others."""
-    with world.in_pod():
-        return (4, 6) if sysctl.read("net.ipv6.conf.default.disable_ipv6") == "0" else (4,)
+def _pod_families() -> tuple[int, ...]:
+    """The IP versions the pod may speak: where the kernel has IPv6 anybody may switch it on later, for one interface too,
+    and it has link-local addresses before anybody gives it others.
+    """
+    return (4, 6) if sysctl.read("net.ipv6.conf.all.disable_ipv6") is not None else (4,)
 
 
 def _port(world: World, names: tuple[str, ...]) -> HostPort | None:

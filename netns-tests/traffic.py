@@ -44,9 +44,9 @@ class Actor:
         for host in hosts or ("0.0.0.0", "::"):
             assert self._do("listen", name=name, host=host, port=port, **how) == "listening"
 
-    def connect(self, host: str, port: int, **how: Any) -> dict[str, Any]:
-        """Connect: what the server saw, or {"error": …}."""
-        return self._do("connect", to=[host, port], **how)
+    def connect(self, host: str, port: int, scope: int = 0, **how: Any) -> dict[str, Any]:
+        """Connect: what the server saw, or {"error": …}; `scope` is the index of a link-local address's link."""
+        return self._do("connect", to=[host, port, *([0, scope] if scope else [])], **how)
 
     def reaches(self, host: str, port: int, **how: Any) -> str:
         """Who answers a connection, or the error's name."""
