@@ -146,6 +146,37 @@ def test_only_the_pods_resolvers_are_captured_where_they_are_known(lab: Lab, bac
             assert scene.app.ask(scene.far_address(family), 53)["who"] == "outside"
 
 
+@pytest.mark.parametrize("said", ["runtimeConfig", "dns"])
+def test_resolvers_of_one_family(lab: Lab, backend: str, said: str):
+    """A cluster's DNS has IPv4 addresses only: there is nothing to capture in IPv6, and all else is as ever."""
+    scene = staged(lab, {"backend": backend})
+    for number, servers in enumerate((["10.1.0.2"], ["fd00:1::2"])):
+        named = (
+            {"runtimeConfig": {"dns": {"servers": servers}}}
+            if said == "runtimeConfig"
+            else {"dns": {"nameservers": servers}}
+        )
+        conf = network({"backend": backend, "captureDNS": True, "denyUncaptured": bool(number)}) | named
+        scene.host.cni("STATUS", conf).ok()
+        pod = lab.pod()
+        scene.pod, scene.conf, scene.result = pod, conf, scene.host.add(conf, pod)
+        scene.host.check(conf, pod, scene.result).ok()
+        with scene.held:
+            scene.actors()
+            scene.proxy.listen("dns", 15053, "127.0.0.1", "::1", udp=True)
+            for family in FAMILIES:
+                captured = (":" in servers[0]) == (family == 6)
+                assert scene.far_address(family) in ("10.1.0.2", "fd00:1::2")
+                if captured or not number:
+                    who = "dns" if captured else "outside"
+                    assert scene.app.ask(scene.far_address(family), 53)["who"] == who
+                else:
+                    assert scene.app.ask(scene.far_address(family), 53)["error"] in ("TimeoutError", "PermissionError")
+                assert scene.proxy.ask(scene.far_address(family), 53)["who"] == "outside"
+                assert scene.app.reaches(scene.far_address(family), 80) == "outbound"
+        scene.host.delete_pod(conf, pod)
+
+
 def test_what_comes_from_a_virtual_interface_is_outbound(stage: Stage):
     scene = stage(virtInterfaces=["vm0"], excludeOutboundPorts=[22])
     machine = scene.host.__class__(f"vm-{scene.pod.name}")

@@ -35,7 +35,8 @@ def read(section: Config, conf: Config, call: Call, where: str = "$") -> Interce
     told = folded(runtime, CAPABILITY) or {}
     given = _PROFILES[section.get("profile") or "plain"] | section | overrides(told)
     _refuse_contradictions(given, where)
-    return _interception(given, _is_for(given, call, told), folded(folded(runtime, "dns"), "servers") or ())
+    resolvers = folded(folded(runtime, "dns"), "servers") or folded(conf.get("dns"), "nameservers")
+    return _interception(given, _is_for(given, call, told), resolvers or ())
 
 
 def _interception(given: Config, wanted: bool, resolvers: Sequence[str]) -> Interception:

@@ -29,20 +29,25 @@ _UNTOUCHED_ZONE, _CAPTURED_ZONE = 1, 2
 def tables(wanted: Interception, family: int) -> tuple[Table, ...]:
     """Every rule of one family (4 or 6); a table without rules is left out."""
     rules = {
-        "raw": _reached(_raw(wanted, family)),
-        "mangle": _reached(_mangle(wanted, family)),
-        "filter": _reached(guard(wanted, family)),
-        "nat": _reached(_nat(wanted, family)),
+        "raw": _joined(_raw(wanted, family)),
+        "mangle": _joined(_mangle(wanted, family)),
+        "filter": _joined(guard(wanted, family)),
+        "nat": _joined(_nat(wanted, family)),
     }
     return tuple(Table(name, rules[name]) for name in TABLES if rules[name])
 
 
-def _reached(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    """The rules without chains nobody jumps to."""
+def _joined(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """The rules without chains nobody jumps to, and without jumps to chains that have no rules."""
     every = tuple(rules)
+    ours = {rule.chain for rule in every}
     targets = {rule.action.name for rule in every}
-    kept = tuple(rule for rule in every if not rule.chain.startswith("ACNI_") or rule.chain in targets)
-    return kept if kept == every else _reached(kept)
+    kept = tuple(rule for rule in every if _joins(rule.chain, targets) and _joins(rule.action.name, ours))
+    return kept if kept == every else _joined(kept)
+
+
+def _joins(name: str, others: set[str]) -> bool:
+    return name in others or not name.startswith("ACNI_")
 
 
 def _nat(wanted: Interception, family: int) -> Iterator[Rule]:
@@ -157,14 +162,15 @@ def _raw(wanted: Interception, family: int) -> Iterator[Rule]:
     """Two conntrack zones: the application's queries to the proxy, and the proxy's to the resolvers.
 
     In one zone a query of the proxy from a port the application used shortly before would be taken
-    for the application's, and be sent to the proxy again.
+    for the application's, and be sent to the proxy again. Other servers are in neither: nothing to them is captured.
     """
     if not (wanted.capture_dns and wanted.captures_outbound):
         return
     query, answer = (_UDP, Match("port", 53)), (_UDP, Match("source-port", 53))
     yield to("ACNI_DNS_OUT", "OUTPUT")
     for owner in wanted.proxies:
-        yield to("zone", "ACNI_DNS_OUT", *query, owner, value=_UNTOUCHED_ZONE)
+        for resolver in wanted.resolvers_of(family):
+            yield to("zone", "ACNI_DNS_OUT", *resolver, *query, owner, value=_UNTOUCHED_ZONE)
         own_answer = Match("source-port", wanted.dns_port)
         yield to("zone", "ACNI_DNS_OUT", _UDP, own_answer, owner, value=_CAPTURED_ZONE)
     for resolver in wanted.resolvers_of(family):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -40,11 +41,12 @@ ids = st.lists(st.integers(0, 9999), max_size=3, unique=True).map(tuple)
 anything = st.builds(
     Interception,
     inbound_port=st.sampled_from((15001, 15006)),
+    tunnel_port=st.sampled_from((0, 15008)),
     proxy_uids=ids,
     proxy_gids=ids,
     include_inbound_ports=st.none() | ports,
     exclude_inbound_ports=ports,
-    include_outbound_cidrs=st.sampled_from((None, (), ("10.0.0.0/8", "fd00::/8"))),
+    include_outbound_cidrs=st.sampled_from((None, (), ("10.0.0.0/8",), ("fd00::/8",), ("10.0.0.0/8", "fd00::/8"))),
     exclude_outbound_cidrs=st.sampled_from(((), ("10.1.0.0/16", "fd00:1::/32"))),
     include_outbound_ports=ports,
     exclude_outbound_ports=ports,
@@ -56,7 +58,7 @@ anything = st.builds(
     transparent=st.booleans(),
     drop_invalid=st.booleans(),
     deny_uncaptured=st.booleans(),
-    resolvers=st.sampled_from(((), ("10.96.0.10",))),
+    resolvers=st.sampled_from(((), ("10.96.0.10",), ("fd00:96::10",), ("10.96.0.10", "10.96.0.11", "fd00:96::10"))),
 )
 families = st.sampled_from((4, 6))
 
@@ -86,6 +88,14 @@ def test_every_chain_that_is_jumped_to_exists_and_every_chain_is_reached(wanted:
         ours = {rule.chain for rule in table.rules if rule.chain.startswith("ACNI_")}
         targets = {rule.action.name for rule in table.rules if rule.action.name.startswith("ACNI_")}
         assert targets == ours
+
+
+@given(anything, families)
+def test_every_jump_in_the_text_has_its_chain_and_every_chain_is_jumped_to(wanted: Interception, family: int):
+    for table in spelled(tables(wanted, family), family).split("COMMIT\n"):
+        made = set(re.findall(r"^:(ACNI_\w+) ", table, re.M))
+        filled = set(re.findall(r"^-A (ACNI_\w+) ", table, re.M))
+        assert made == filled == set(re.findall(r" -j (ACNI_\w+)", table))
 
 
 @given(anything, families)
