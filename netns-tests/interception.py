@@ -48,7 +48,8 @@ class Scene:
             self.outside.listen("outside", port)
         self.outside.listen("outside", 53, udp=True)
         self.outside.listen("outside", 53)
-        self.outside.listen("outside", 123, udp=True)
+        for port in (123, 124):
+            self.outside.listen("outside", port, udp=True)
 
     def actor(self, where: Pod, uid: int = 0, gid: int | None = None) -> Actor:
         return self.held.enter_context(Actor(where, uid, gid))

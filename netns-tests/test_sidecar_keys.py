@@ -229,6 +229,21 @@ def test_what_is_not_captured_is_dropped(stage: Stage):
         assert not scene.far.pings(own)
 
 
+@pytest.mark.parametrize("mode", ["redirect", "tproxy"])
+def test_an_excluded_port_is_excluded_for_tcp_and_udp(stage: Stage, mode: str):
+    scene = stage(denyUncaptured=True, excludeOutboundPorts=[123, 22], excludeInboundPorts=[9999, 22], mode=mode)
+    for port in (9998, 9999):
+        scene.app.listen("app", port, udp=True)
+    for family in FAMILIES:
+        far, own = scene.far_address(family), scene.address(family)
+        assert scene.app.ask(far, 123)["who"] == "outside"
+        assert scene.app.reaches(far, 22) == "outside"
+        assert scene.outside.ask(own, 9999)["who"] == "app"
+        assert scene.outside.reaches(own, 22) == "app"
+        assert scene.outside.ask(own, 9998) == TIMED_OUT
+        assert scene.app.ask(far, 124)["error"] in ("TimeoutError", "PermissionError")
+
+
 def test_the_guard_holds_without_the_redirect(stage: Stage, backend: str):
     scene = stage(denyUncaptured=True)
     program = backend.replace("-", "-", 1)

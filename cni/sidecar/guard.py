@@ -63,6 +63,8 @@ def _in(wanted: Interception, family: int) -> Iterator[Rule]:
             yield to(RETURN, chain, Match("in", name), _REDIRECTED)
     for port in wanted.open_inbound_ports:
         yield to(RETURN, chain, _TCP, Match("port", port))
+    for port in wanted.exclude_inbound_ports:
+        yield to(RETURN, chain, _UDP, Match("port", port))
     yield to(DROP, chain)
 
 
@@ -76,7 +78,8 @@ def _forward(wanted: Interception, family: int) -> Iterator[Rule]:
 
 def _excluded(wanted: Interception, chain: str, family: int) -> Iterator[Rule]:
     for port in wanted.exclude_outbound_ports:
-        yield to(RETURN, chain, _TCP, Match("port", port))
+        for protocol in (_TCP, _UDP):
+            yield to(RETURN, chain, protocol, Match("port", port))
     for cidr in wanted.excluded_cidrs(family):
         yield to(RETURN, chain, Match("destination", cidr))
 

@@ -93,8 +93,8 @@ def test_every_chain_that_is_jumped_to_exists_and_every_chain_is_reached(wanted:
 @given(anything, families)
 def test_every_jump_in_the_text_has_its_chain_and_every_chain_is_jumped_to(wanted: Interception, family: int):
     for table in spelled(tables(wanted, family), family).split("COMMIT\n"):
-        made = set(re.findall(r"^:(ACNI_\w+) ", table, re.M))
-        filled = set(re.findall(r"^-A (ACNI_\w+) ", table, re.M))
+        made = set(re.findall(r"^:(ACNI_\w+) ", table, re.MULTILINE))
+        filled = set(re.findall(r"^-A (ACNI_\w+) ", table, re.MULTILINE))
         assert made == filled == set(re.findall(r" -j (ACNI_\w+)", table))
 
 
