@@ -50,7 +50,8 @@ def _ports_or_all(text: str) -> list[int] | str:
 
 
 def _cidrs(text: str) -> list[str]:
-    return [str(ipaddress.ip_network(word)) for word in _words(text)]
+    """Host bits are dropped, as iptables does for Istio."""
+    return [str(ipaddress.ip_network(word, strict=False)) for word in _words(text)]
 
 
 def _cidrs_or_all(text: str) -> list[str]:
@@ -78,6 +79,7 @@ _KNOWN: dict[str, tuple[str, Callable[[str], Any]]] = {
     f"{_PREFIX}includeInboundPorts": ("includeInboundPorts", _ports_or_all),
     f"{_PREFIX}excludeInboundPorts": ("excludeInboundPorts", _ports),
     f"{_PREFIX}kubevirtInterfaces": ("virtInterfaces", _interfaces),
+    "istio.io/reroute-virtual-interfaces": ("virtInterfaces", _interfaces),  # the newer name, which wins
     f"{_PREFIX}excludeInterfaces": ("excludeInterfaces", _interfaces),
     "sidecar.istio.io/interceptionMode": ("mode", _mode),
 }

@@ -135,6 +135,21 @@ def test_an_annotation_overrides_its_key(name: str, text: str, field: str, value
     assert getattr(interception(section, {f"{PREFIX}{name}": text}), field) == value
 
 
+@pytest.mark.parametrize("field", ["include_outbound_cidrs", "exclude_outbound_cidrs"])
+def test_host_bits_of_an_annotations_range_are_dropped(field: str):
+    """As Istio does; in a configuration they are refused."""
+    name = {"include_outbound_cidrs": "includeOutboundIPRanges", "exclude_outbound_cidrs": "excludeOutboundIPRanges"}
+    told = {f"{PREFIX}{name[field]}": "10.96.0.1/12,fd00:96::1/108, 192.0.2.7"}
+    assert getattr(interception({}, told), field) == ("10.96.0.0/12", "fd00:96::/108", "192.0.2.7/32")
+
+
+@pytest.mark.parametrize("older", [{}, {f"{PREFIX}kubevirtInterfaces": "net9"}])
+def test_the_newer_name_of_virtual_interfaces_wins(older: dict[str, str]):
+    newer = {"istio.io/reroute-virtual-interfaces": "tap0, k6t-eth0"}
+    for told in (older | newer, newer | older):
+        assert interception({"virtInterfaces": ["vm0"]}, told).virt_interfaces == ("tap0", "k6t-eth0")
+
+
 def test_the_mode_is_an_annotation_too():
     assert interception({}, {"sidecar.istio.io/interceptionMode": "TPROXY"}).transparent
     assert not interception({"mode": "tproxy"}, {"sidecar.istio.io/interceptionMode": "REDIRECT"}).transparent
@@ -143,7 +158,8 @@ def test_the_mode_is_an_annotation_too():
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        (f"{PREFIX}includeOutboundIPRanges", "10.0.0.1/8"),
+        (f"{PREFIX}includeOutboundIPRanges", "10.0.0.1/33"),
+        ("istio.io/reroute-virtual-interfaces", "sixteen-bytes-xx"),
         (f"{PREFIX}excludeOutboundIPRanges", "*"),
         (f"{PREFIX}excludeOutboundIPRanges", "::/0"),
         (f"{PREFIX}excludeOutboundPorts", "http"),
