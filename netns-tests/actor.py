@@ -11,6 +11,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from typing import Any
 
 SO_ORIGINAL_DST = 80
@@ -104,8 +105,12 @@ def serve(name: str, conn: socket.socket, peer: tuple[Any, ...]) -> None:
         lines.write(json.dumps(seen).encode() + b"\n")
         lines.flush()
         for line in lines:
+            time.sleep(float(line.split()[1]) if line.startswith(b"late ") else 0)
+            HEARD.append([peer[0], line.decode(errors="replace").strip()])
             lines.write(line)
             lines.flush()
+            if line == b"half\n":
+                conn.shutdown(socket.SHUT_WR)
 
 
 def connect(
@@ -140,6 +145,22 @@ def echo(kept: str, text: str = "still there") -> Any:
         return {"error": type(error).__name__}
 
 
+def say(kept: str, text: str, last: bool = False) -> str:
+    """Send over a kept connection, without waiting for an answer; `last` closes its own direction."""
+    KEPT[kept].sendall(f"{text}\n".encode())
+    if last:
+        KEPT[kept].shutdown(socket.SHUT_WR)
+    return "said"
+
+
+def hear(kept: str) -> Any:
+    """What comes over a kept connection."""
+    try:
+        return KEPT[kept].recv(4096).decode().strip()
+    except OSError as error:
+        return {"error": type(error).__name__}
+
+
 def ask(to: list[Any], source: list[Any] | None = None) -> Any:
     """One UDP question: the answer and whom it came from."""
     with sock(to[0], socket.SOCK_DGRAM, transparent=False) as client:
@@ -157,9 +178,9 @@ def ask(to: list[Any], source: list[Any] | None = None) -> Any:
 def main() -> None:
     for line in sys.stdin:
         order = json.loads(line)
-        verb = {function.__name__: function for function in (listen, connect, echo, ask, collect, heard, send)}[
-            order.pop("do")
-        ]
+        verb = {
+            function.__name__: function for function in (listen, connect, echo, say, hear, ask, collect, heard, send)
+        }[order.pop("do")]
         try:
             said = verb(**order)
         except OSError as error:

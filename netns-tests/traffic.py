@@ -57,6 +57,14 @@ class Actor:
         """What comes back over a connection kept under a name."""
         return self._do("echo", kept=kept, text=text)
 
+    def say(self, kept: str, text: str, last: bool = False) -> None:
+        """Send over a kept connection; a server answers "late 2" after two seconds. `last` closes this direction."""
+        assert self._do("say", kept=kept, text=text, last=last) == "said"
+
+    def hear(self, kept: str) -> Any:
+        """What comes over a kept connection."""
+        return self._do("hear", kept=kept)
+
     def ask(self, host: str, port: int, **how: Any) -> dict[str, Any]:
         """One UDP question."""
         return self._do("ask", to=[host, port], **how)

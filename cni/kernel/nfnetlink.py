@@ -86,7 +86,7 @@ def unmake(family: int, copy: Copy) -> bool:
     if [_content(message) for message in _there(channel, family)] != [_content(request) for request in copy]:
         return False
     names = [dict(_attributes(request))[_TABLE_NAME] for request in copy if _kind(request) == _TABLE]
-    _change(channel, generation, [_request(_DELETE_TABLE, 0, family, _attribute(_TABLE_NAME, name)) for name in names])
+    _change(channel, generation, [_request(_DELETE_TABLE, 0, family, attribute(_TABLE_NAME, name)) for name in names])
     return True
 
 
@@ -100,13 +100,13 @@ def delete_idle(family: str, table: str, chains: Iterable[str] = (), sets: Itera
     for _ in range(_TRIES):
         try:
             generation = _generation(channel)
-            if not _asked(channel, _TABLE, 0, family, _attribute(_TABLE_NAME, _spelled(table))):
+            if not _asked(channel, _TABLE, 0, family, attribute(_TABLE_NAME, _spelled(table))):
                 return True
             if _chains(channel, family, table) - own or any(
                 _elements(channel, family, table, name) for name in counted
             ):
                 return False
-            _change(channel, generation, [_request(_DELETE_TABLE, 0, family, _attribute(_TABLE_NAME, _spelled(table)))])
+            _change(channel, generation, [_request(_DELETE_TABLE, 0, family, attribute(_TABLE_NAME, _spelled(table)))])
         except DumpInterrupted:
             continue
         except KernelRefused as error:
@@ -118,12 +118,12 @@ def delete_idle(family: str, table: str, chains: Iterable[str] = (), sets: Itera
 
 
 def _chains(channel: Channel, family: str, table: str) -> set[str]:
-    found = (dict(_attributes(message)) for message in _asked(channel, _CHAIN, DUMP, family, b""))
+    found = (dict(_attributes(answer)) for answer in _asked(channel, _CHAIN, DUMP, family, b""))
     return {_text(item[3]) for item in found if _text(item[1]) == table}
 
 
 def _elements(channel: Channel, family: str, table: str, name: str) -> list[bytes]:
-    body = _attribute(1, _spelled(table)) + _attribute(2, _spelled(name))
+    body = attribute(1, _spelled(table)) + attribute(2, _spelled(name))
     messages = _asked(channel, _ELEMENTS, DUMP, family, body)
     return [item for message in messages for item in [dict(_attributes(message)).get(_ELEMENT_LIST)] if item]
 
@@ -162,7 +162,7 @@ def _change(channel: Channel, generation: bytes, requests: list[bytes]) -> None:
     """
     if requests:
         silent = [_unacknowledged(request) for request in requests[:-1]]
-        begin = _bracket(_BEGIN, _attribute(_BATCH_GENERATION, generation))
+        begin = _bracket(_BEGIN, attribute(_BATCH_GENERATION, generation))
         channel.ask(begin, *silent, requests[-1], _bracket(_END))
 
 
@@ -178,7 +178,7 @@ def _there(channel: Channel, family: int) -> Iterator[bytes]:
 
 def _again(family: int, message: bytes, left: dict[Place, list[int]]) -> bytes:
     kind, attributes = _kind(message), dict(_attributes(message))
-    body = b"".join(_attribute(name, value) for name, value in attributes.items() if name in _NAMING[kind])
+    body = b"".join(attribute(name, value) for name, value in attributes.items() if name in _NAMING[kind])
     if kind == _RULE:
         place = _text(attributes[_RULE_TABLE]), _text(attributes[_RULE_CHAIN])
         if not left.get(place):
@@ -189,8 +189,8 @@ def _again(family: int, message: bytes, left: dict[Place, list[int]]) -> bytes:
 
 def _compatibility(protocol: int) -> bytes:
     """What a rule for one protocol tells the kernel's xtables extensions, which refuse to serve others."""
-    numbers = (_attribute(name, struct.pack(">I", value)) for name, value in ((1, protocol), (2, 0)))
-    return _attribute(_RULE_COMPAT | _NESTED, b"".join(numbers)) if protocol else b""
+    numbers = (attribute(name, struct.pack(">I", value)) for name, value in ((1, protocol), (2, 0)))
+    return attribute(_RULE_COMPAT | _NESTED, b"".join(numbers)) if protocol else b""
 
 
 def _content(message: bytes) -> tuple[int, list[tuple[int, object]]]:
@@ -211,15 +211,16 @@ def _is_counter(expression: bytes) -> bool:
 
 
 def _request(kind: int, how: int, family: int | str, body: bytes = b"") -> bytes:
-    return _message(_NF_TABLES << 8 | kind, ACK | how, _FAMILY[family], 0, body)
+    return message(_NF_TABLES << 8 | kind, ACK | how, _FAMILY[family], 0, body)
 
 
 def _bracket(kind: int, body: bytes = b"") -> bytes:
     """What begins or ends a transaction; the kernel does not acknowledge it."""
-    return _message(kind, 0, 0, _NF_TABLES, body)
+    return message(kind, 0, 0, _NF_TABLES, body)
 
 
-def _message(kind: int, how: int, family: int, resource: int, body: bytes) -> bytes:
+def message(kind: int, how: int, family: int, resource: int, body: bytes) -> bytes:
+    """A request to a subsystem (the upper byte of `kind`), without a number; `family` is the kernel's."""
     length = _HEADER.size + len(body)
     return _HEADER.pack(length, kind, REQUEST | how, 0, 0, family, 0, struct.pack(">H", resource)) + body
 
@@ -235,7 +236,8 @@ def _attributes(message: bytes, at: int = _HEADER.size) -> Iterator[tuple[int, b
         at += (length + 3) & ~3
 
 
-def _attribute(name: int, value: bytes) -> bytes:
+def attribute(name: int, value: bytes) -> bytes:
+    """An attribute, padded (linux/netlink.h)."""
     return struct.pack("=HH", 4 + len(value), name) + value + bytes(-len(value) % 4)
 
 

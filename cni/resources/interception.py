@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from cni.errors import KernelRefused
-from cni.kernel import copies, netfilter, process, sysctl
+from cni.kernel import connections, copies, netfilter, process, sysctl
 from cni.kernel.view import EVERYWHERE, SCOPE_HOST, KernelRoute, Link, Named
 from cni.naming import interface_of
 from cni.resources import chains
@@ -186,13 +186,14 @@ class WayBack(Resource):
 class PodRules(Resource):
     """Our packet rules of one family (4 or 6) in the pod; `text` is what iptables-save prints of them.
 
-    Both families are changed at the same time.
+    Both families are changed at the same time. With `sparing`, connections from before the rules go on.
     """
 
     netns: str
     backend: str
     family: int
     text: str
+    sparing: bool = False
     shared = True
     retires = True
     identity = ("netns", "backend", "family")
@@ -207,6 +208,7 @@ class PodRules(Resource):
     def ensure_together(self, step: Sequence[Resource], world: World) -> None:
         rules = [item for item in step if isinstance(item, PodRules)]
         with world.turn(f"rules of {self.netns}"), world.in_pod():
+            _spare_earlier([item for item in rules if item.sparing])
             if copies.made(self.backend, {item.family: item.text for item in rules}):
                 for item in rules:
                     world.created(item)
@@ -250,6 +252,16 @@ def _speaks_ipv6(world: World, link: str) -> bool:
         return sysctl.read(f"net.ipv6.conf.{link.replace('.', '%')}.disable_ipv6") == "0"
 
 
+def _spare_earlier(rules: Sequence[PodRules]) -> None:
+    """Let connections be that are there before the first rules: in the midst they look like captured ones forgotten."""
+    if rules and connections.possible() and not any(_there(item) for item in rules):
+        connections.remember()
+
+
+def _there(rules: PodRules) -> dict[str, chains.Chains]:
+    return chains.ours(netfilter.saved(rules.backend, rules.family))
+
+
 def _ensure_each(rules: Sequence[PodRules], world: World) -> None:
     changes = [_change(item, item.text) for item in rules]
     for item, change in zip(rules, changes, strict=True):
@@ -259,8 +271,7 @@ def _ensure_each(rules: Sequence[PodRules], world: World) -> None:
 
 
 def _change(rules: PodRules, wanted: str) -> str:
-    there = chains.ours(netfilter.saved(rules.backend, rules.family))
-    return chains.change(there, chains.ours(wanted.splitlines()))
+    return chains.change(_there(rules), chains.ours(wanted.splitlines()))
 
 
 def _apply(rules: PodRules, change: str) -> None:

@@ -50,7 +50,7 @@ def _resources(wanted: Interception, link: str, families: list[int], host: Host)
         yield WayBack(host.netns, family, int(MARK, 16), ROUTE_TABLE)
     for family in families:
         if text := _text(wanted, family):
-            yield PodRules(host.netns, host.pod_rules, family, text)
+            yield PodRules(host.netns, host.pod_rules, family, text, sparing=not wanted.deny_uncaptured)
 
 
 @lru_cache(maxsize=64)

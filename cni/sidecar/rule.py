@@ -63,6 +63,7 @@ _FIELDS = {
     "flags": ("PROTOCOL", "--tcp-flags"),
     "ports": ("multiport", "--dports"),
     "icmp6": ("icmp6", "--icmpv6-type"),
+    "socket": ("socket", ""),
     "state": ("conntrack", "--ctstate"),
     "mark": ("mark", "--mark"),
     "connmark": ("connmark", "--mark"),
@@ -115,4 +116,4 @@ def _words(matches: Sequence[Match]) -> Iterator[str]:
         if extension not in ("", loaded):
             yield f"-m {extension}"
             loaded = extension
-        yield f"{'! ' if match.but else ''}{option} {match.value}"
+        yield from [f"{'! ' if match.but else ''}{option} {match.value}".strip()] if option or match.value else []

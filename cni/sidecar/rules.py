@@ -5,6 +5,11 @@ to the application through the passthrough address; what the proxy sends to the 
 is inbound (for every uid and gid before any of them returns); the proxy's own traffic; groups; DNS;
 loopback; excludes; includes. Inbound (table nat, or mangle with TPROXY): excludes, then includes.
 
+Table nat sees a connection's first packet, and a later one where conntrack has forgotten it (half closed for a minute,
+idle for days). Then a captured connection must be redirected again, and any other must not: what comes in is another's
+where a socket has just its addresses and ports, because a captured one's has the proxy's port; what goes out is another's
+if it comes from a port that is not captured inbound.
+
 Sources: istio-iptables' chains and their reported gaps; the kernel's tproxy.rst for the policy route.
 """
 
@@ -21,7 +26,10 @@ PASSTHROUGH = {4: "127.0.0.6/32", 6: "::6/128"}
 LOCAL = {4: "127.0.0.1/32", 6: "::1/128"}
 
 _TCP, _UDP = Match("protocol", "tcp"), Match("protocol", "udp")
-_MIDST = Match("flags", "FIN,SYN,RST,ACK SYN", but=True)  # a connection that began before these rules
+#: A connection conntrack has forgotten, or never knew.
+_MIDST = Match("flags", "FIN,SYN,RST,ACK SYN", but=True)
+#: A socket with these addresses and ports; one that listens on any address does not count.
+_HAS_SOCKET, _HAS_PROXYS_SOCKET = Match("socket", ""), Match("socket", "--transparent")
 _FROM_LO, _TO_LO = Match("in", "lo"), Match("out", "lo")
 _UNTOUCHED_ZONE, _CAPTURED_ZONE = 1, 2
 
@@ -55,7 +63,7 @@ def _nat(wanted: Interception, family: int) -> Iterator[Rule]:
     virtual = list(_virtual(wanted)) if wanted.captures_outbound else []
     if virtual or inbound:
         yield to("ACNI_INBOUND", "PREROUTING")
-        yield to(RETURN, "ACNI_INBOUND", _TCP, _MIDST)
+        yield to(RETURN, "ACNI_INBOUND", _TCP, _MIDST, _HAS_SOCKET)
         yield from (*virtual, *inbound)
     if wanted.captures_outbound:
         yield to("ACNI_OUTPUT", "OUTPUT")
@@ -89,7 +97,8 @@ def _virtual(wanted: Interception) -> Iterator[Rule]:
 
 def _who(wanted: Interception, family: int) -> Iterator[Rule]:
     """Whose traffic is captured."""
-    yield to(RETURN, "ACNI_OUTPUT", _TCP, _MIDST)
+    for port in wanted.exclude_inbound_ports:
+        yield to(RETURN, "ACNI_OUTPUT", _TCP, Match("source-port", port), _MIDST)
     for name in wanted.exclude_interfaces:
         yield to(RETURN, "ACNI_OUTPUT", Match("out", name))
     yield to(RETURN, "ACNI_OUTPUT", Match("source", PASSTHROUGH[family]), _TO_LO)
@@ -138,8 +147,10 @@ def _mangle(wanted: Interception, family: int) -> Iterator[Rule]:
         yield to("ACNI_INBOUND", "PREROUTING")
         yield from _transparent(wanted, family)
         yield from inbound
-        yield to(RETURN, "ACNI_TPROXY", _TCP, _MIDST)
         yield to(RETURN, "ACNI_TPROXY", Match("state", "RELATED,ESTABLISHED"))
+        if wanted.deny_uncaptured:  # which knows by the mark what the proxy has
+            yield to("mark", "ACNI_TPROXY", _TCP, _MIDST, _HAS_PROXYS_SOCKET, value=MARK)
+        yield to(RETURN, "ACNI_TPROXY", _TCP, _MIDST)
         onto = (wanted.inbound_port, MARK)
         yield to("tproxy", "ACNI_TPROXY", Match("destination", LOCAL[family], but=True), _TCP, value=onto)
         yield to("ACNI_MARK", "OUTPUT")

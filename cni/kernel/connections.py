@@ -1,0 +1,89 @@
+"""A namespace's TCP connections, told to conntrack as they are: so they are not new to rules that come after them.
+
+Sources: proc_net_tcp.rst, linux/netfilter/nfnetlink_conntrack.h.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from cni.kernel.channel import ACK, CREATE, EXCLUSIVE, NETFILTER, Channel
+from cni.kernel.messages import FAMILY
+from cni.kernel.nfnetlink import attribute, message
+from cni.naming import IPAddress
+
+_OWN = Path("/proc/thread-self/net")
+#: States of include/net/tcp_states.h in which both ends know of a connection.
+_ALIVE = frozenset({1, 3, 4, 5, 8, 9, 11})
+_TCP, _NEW = 6, 1 << 8  # IPPROTO_TCP; NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW
+_ORIGINAL, _REPLY, _PROTOCOL_INFO, _TIMEOUT = 1, 2, 4, 7
+_IP, _PROTO = 1, 2
+_SOURCE, _DESTINATION = {4: 1, 6: 3}, {4: 2, 6: 4}
+_ESTABLISHED, _LIBERAL, _DAYS = 3, 0x08, 432000  # the kernel's own timeout of such a connection, in seconds
+_AT_ONCE = 100  # acknowledgements that fit a socket
+
+
+class Connection(NamedTuple):
+    """One of this namespace's sockets, and whom it speaks with: addresses and ports."""
+
+    local: tuple[IPAddress, int]
+    remote: tuple[IPAddress, int]
+
+
+def possible() -> bool:
+    """Whether the namespace this thread is in has any TCP socket: no look at each of the host's."""
+    counts = (_OWN / name for name in ("sockstat", "sockstat6"))
+    lines = [line for file in counts if file.exists() for line in file.read_text().splitlines()]
+    return any(line.startswith("TCP") and line.split()[2] != "0" for line in lines)
+
+
+def remember() -> None:
+    """Have conntrack know each connection of the namespace this thread is in.
+
+    It lets those be that it knows, and none is known where the kernel cannot be told (no ctnetlink): they are new, then.
+    """
+    told = [_told(connection) for connection in here()]
+    with closing(Channel(NETFILTER)) as channel:
+        for at in range(0, len(told), _AT_ONCE):
+            channel.refusals(told[at : at + _AT_ONCE])
+
+
+def here() -> Iterator[Connection]:
+    """The connections with others of the namespace this thread is in."""
+    for name in ("tcp", "tcp6"):
+        file = _OWN / name
+        for line in file.read_text().splitlines()[1:] if file.exists() else ():
+            _, local, remote, state, *_ = line.split()
+            connection = Connection(_end(local), _end(remote))
+            if int(state, 16) in _ALIVE and not connection.remote[0].is_loopback:
+                yield connection
+
+
+def _end(text: str) -> tuple[IPAddress, int]:
+    """An address and port from the kernel's hexadecimal words; an IPv4 address in an IPv6 socket is one of IPv4."""
+    words, _, port = text.partition(":")
+    raw = b"".join(struct.pack("=I", int(words[at : at + 8], 16)) for at in range(0, len(words), 8))
+    address = ipaddress.ip_address(raw)
+    return getattr(address, "ipv4_mapped", None) or address, int(port, 16)
+
+
+def _told(connection: Connection) -> bytes:
+    liberal = bytes([_LIBERAL, _LIBERAL])  # its sequence numbers are not known
+    tcp = attribute(1, bytes([_ESTABLISHED])) + attribute(4, liberal) + attribute(5, liberal)
+    body = attribute(_ORIGINAL, _tuple(connection.local, connection.remote))
+    body += attribute(_REPLY, _tuple(connection.remote, connection.local))
+    body += attribute(_TIMEOUT, struct.pack(">I", _DAYS)) + attribute(_PROTOCOL_INFO, attribute(1, tcp))
+    return message(_NEW, ACK | CREATE | EXCLUSIVE, FAMILY[connection.local[0].version], 0, body)
+
+
+def _tuple(source: tuple[IPAddress, int], destination: tuple[IPAddress, int]) -> bytes:
+    (sender, sport), (receiver, dport) = source, destination
+    version = sender.version
+    ip = attribute(_SOURCE[version], sender.packed) + attribute(_DESTINATION[version], receiver.packed)
+    ports = attribute(2, struct.pack(">H", sport)) + attribute(3, struct.pack(">H", dport))
+    return attribute(_IP, ip) + attribute(_PROTO, attribute(1, bytes([_TCP])) + ports)
