@@ -41,6 +41,12 @@ class Attachment(NamedTuple):
         """The host end of its veth: 15 bytes, the kernel's limit (IFNAMSIZ - 1)."""
         return f"veth{self.digest[:11]}"
 
+    def token(self, kind: int) -> str:
+        """What its policy's chains are called after. Several plugins of one chain may isolate it, and each takes away
+        what it made: `kind` (0, 1, 2) tells them apart.
+        """
+        return self.digest[11 * kind : 11 * (kind + 1)]
+
     @property
     def host_mac(self) -> str:
         """A locally administered unicast MAC for the host end."""

@@ -83,7 +83,7 @@ class PodNet:
     def resources(self, first: Iterable[Resource] = ()) -> Iterator[Resource]:
         """Settings, addresses and what must be there `first` before the link goes up, routes after it."""
         link = self.attachment.ifname
-        if any(ip.family == 6 for ip in self.lease.ips):
+        if self.lease.ips:
             yield from self._ipv6_settings()
         for ip in self.lease.ips:
             yield PodAddress(link, ip.address, self.dad)
@@ -107,7 +107,12 @@ class PodNet:
         return Result((*before, own, *after), ips, self.lease.routes, dns or self.lease.dns)
 
     def _ipv6_settings(self) -> Iterator[Resource]:
+        """Addresses are the IPAM's: a router's advertisements add none, and no route, whatever the pod's own default."""
         conf = f"net.ipv6.conf.{self.attachment.ifname.replace('.', '%')}"
+        yield PodSysctl(f"{conf}.accept_ra", "0")
+        yield PodSysctl(f"{conf}.autoconf", "0")
+        if all(ip.family == 4 for ip in self.lease.ips):
+            return
         yield PodSysctl("net.ipv6.conf.lo.disable_ipv6", "0")
         yield PodSysctl(f"{conf}.disable_ipv6", "0")
         yield PodSysctl(f"{conf}.keep_addr_on_down", "1")

@@ -6,15 +6,14 @@ after it changed the folder.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from cni import engine
 from cni.kernel.signals import uninterrupted
 from cni.node import Node, opened
 from cni.nouns import Plugin, PluginConfig
-from cni.policy.pod import isolating
+from cni.policy.pod import as_of_today
 from cni.protocol.call import Call
 from cni.protocol.result import Result
-from cni.resources import HostPort, PodPolicy, Resource
+from cni.resources import Resource
 from cni.state import Record
 from cni.survey import survey
 
@@ -39,28 +38,25 @@ def refresh(plugin: Plugin, record: Record, call: Call) -> bool:
         if node.record is None:
             return False
         there = node.planned()
-        wanted = tuple(_as_of_today(item, node, config, now) for item in there)
+        wanted = _as_of_today(there, node, config, now)
         if wanted != there:
             _replace(node, there, wanted)
         return wanted != there
 
 
-def _as_of_today(resource: Resource, node: Node, config: PluginConfig, call: Call) -> Resource:
-    if not isinstance(resource, PodPolicy) or node.record is None:
-        return resource
+def _as_of_today(there: tuple[Resource, ...], node: Node, config: PluginConfig, call: Call) -> tuple[Resource, ...]:
+    assert node.record
     attached = Result.read(node.record.result or {})
     attached = attached if attached.interfaces else Result.read(node.record.config.get("prevResult") or {})
-    port = None if resource.netns else HostPort("")
-    isolation = isolating(config.policy, node.attachment, attached, survey(node, config, call), port)
-    today = next(item for item in (*isolation.first, *isolation.then) if isinstance(item, PodPolicy))
-    return replace(resource, rules=today.rules, closed=today.closed)
+    return as_of_today(there, config.policy, node.attachment, attached, survey(node, config, call))
 
 
 def _replace(node: Node, there: tuple[Resource, ...], wanted: tuple[Resource, ...]) -> None:
-    """The record is of the new rules first: a DEL that comes between finds their chains, whose names are equal."""
+    """The record is of both meanwhile: a DEL that comes between finds the chains of both."""
     assert node.record
+    gone = tuple(item for item in there if item not in wanted and item.place not in {new.place for new in wanted})
+    node.write(node.record, (*wanted, *gone))
+    engine.apply([item for item in wanted if item not in there], node.world)
+    with uninterrupted():
+        engine.remove(gone, node.world)
     node.write(node.record, wanted)
-    for old, new in zip(there, wanted, strict=True):
-        if new != old:
-            with uninterrupted():
-                new.ensure(node.world)

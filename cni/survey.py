@@ -32,6 +32,7 @@ def survey(node: Node, config: PluginConfig, call: Call) -> Host:
         others=partial(_others, node),
         port=_port(world, config.ports),
         gateways=partial(_gateways, node),
+        chained=config.chained,
     )
 
 

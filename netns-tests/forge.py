@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lab import Pod
 
-ARP, IPV4, IPV6 = 0x0806, 0x0800, 0x86DD
+ARP, IPV4, IPV6, VLAN, SERVICE_VLAN = 0x0806, 0x0800, 0x86DD, 0x8100, 0x88A8
 EVERYBODY = "ff:ff:ff:ff:ff:ff"
 
 
@@ -58,6 +58,34 @@ def advertisement(source: str, target: str, claimed: str, mac: str) -> bytes:
     checksum = _checksum(addresses + struct.pack("!II", len(body), 58) + body)
     body = body[:2] + struct.pack("!H", checksum) + body[4:]
     return struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + addresses + body
+
+
+def tagged(*kinds: int, payload: bytes) -> bytes:
+    """A packet behind priority tags (VID 0); `kinds` are the tags' EtherTypes but the first, then the packet's."""
+    return b"".join(struct.pack("!HH", 0, kind) for kind in kinds) + payload
+
+
+def icmpv6(source: str, target: str, kind: int, hops: int, body: bytes) -> bytes:
+    """An ICMPv6 message with whatever behind its first 4 bytes; MLD's router alert is left out (RFC 3810, 5)."""
+    body = struct.pack("!BBH", kind, 0, 0) + body
+    addresses = ipaddress.ip_address(source).packed + ipaddress.ip_address(target).packed
+    body = body[:2] + struct.pack("!H", _checksum(addresses + struct.pack("!II", len(body), 58) + body)) + body[4:]
+    return struct.pack("!IHBB", 6 << 28, len(body), 58, hops) + addresses + body
+
+
+def igmp_query(source: str) -> bytes:
+    """An IGMPv2 general query (RFC 2236)."""
+    body = struct.pack("!BBHI", 0x11, 100, 0xEE9B, 0)
+    head = (
+        struct.pack("!BBHHHBBH", 0x45, 0, 28, 1, 0, 1, 2, 0) + socket.inet_aton(source) + socket.inet_aton("224.0.0.1")
+    )
+    return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + body
+
+
+def router_advertisement(source: str, prefix: str) -> bytes:
+    """A router advertisement to everybody with a prefix to make addresses of (RFC 4861, 4.2 and 4.6.2)."""
+    information = struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 86400, 14400, 0) + ipaddress.ip_address(prefix).packed
+    return icmpv6(source, "ff02::1", 134, 255, struct.pack("!BBHII", 64, 0, 1800, 0, 0) + information)
 
 
 def _mac(text: str) -> bytes:

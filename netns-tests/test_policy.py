@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,11 @@ class Member:
 
     def address(self, family: int) -> str:
         return address_of(self.result, family)
+
+    @property
+    def port(self) -> str:
+        """The host end of its veth."""
+        return next(item["name"] for item in self.result["interfaces"] if item["name"].startswith("veth"))
 
 
 @dataclass
@@ -340,12 +346,18 @@ def test_a_service_address_leads_to_the_pod_that_is_asked_for(town: Town):
 # --- what CHECK notices, and what is left
 
 
-def nft(*words: str) -> Callable[[Host], object]:
-    return lambda host: host.run("nft", *words)
+def nft(*words: str) -> Callable[[Host, Member], object]:
+    return lambda host, web: host.run("nft", *(word.replace("CHAIN", chain_of(host, web)) for word in words))
+
+
+def chain_of(host: Host, member: Member) -> str:
+    """The chain that what is for a pod is led to."""
+    listed = host.run("nft", "get", "element", *TABLE, "in4", f"{{ {member.address(4)} }}", check=False).stdout
+    return listed.partition("jump ")[2].split(maxsplit=1)[0] if listed else ""
 
 
 TABLE = ("inet", "agent_cni_policy")
-DRIFTS: dict[str, tuple[Callable[[Host], object], str]] = {
+DRIFTS: dict[str, tuple[Callable[[Host, Member], object], str]] = {
     "the table gone": (nft("delete", "table", *TABLE), "policy chain forward is missing"),
     "everything gone": (nft("flush", "ruleset"), "policy chain forward is missing"),
     "the base chain empty": (
@@ -353,12 +365,12 @@ DRIFTS: dict[str, tuple[Callable[[Host], object], str]] = {
         "policy chain forward: ip daddr vmap @in4 is missing",
     ),
     "the pod's chain empty": (
-        nft("flush", "chain", *TABLE, "in-10.1.0.2"),
-        "policy chain in-10.1.0.2: drop is missing",
+        nft("flush", "chain", *TABLE, "CHAIN"),
+        "policy chain CHAIN: drop is missing",
     ),
     "a rule more": (
-        nft("insert", "rule", *TABLE, "in-10.1.0.2", "return"),
-        "policy chain in-10.1.0.2: return is foreign",
+        nft("insert", "rule", *TABLE, "CHAIN", "return"),
+        "policy chain CHAIN: return is foreign",
     ),
     "the pod not in the map": (
         nft("delete", "element", *TABLE, "in4", "{ 10.1.0.2 }"),
@@ -373,8 +385,9 @@ def test_check_names_what_is_not_as_it_was(town: Town, drift: str):
     break_it, words = DRIFTS[drift]
     web = town.member({"ingress": ["10.0.0.0/8"], "egressDrop": True, "log": True})
     town.host.check(web.conf, web.pod, web.result).ok()
-    break_it(town.host)
-    assert words in town.host.check(web.conf, web.pod, web.result).failed(104)
+    chain = chain_of(town.host, web)
+    break_it(town.host, web)
+    assert words.replace("CHAIN", chain) in town.host.check(web.conf, web.pod, web.result).failed(104)
     town.host.delete_pod(web.conf, web.pod)
 
 
@@ -423,7 +436,7 @@ def test_rules_are_there_before_the_pods_end_is_up(town: Town):
         link = pod.link("eth0")
         if link and "UP" in link["flags"]:
             rules = town.host.run("nft", "list", "ruleset").stdout
-            seen.append(("in-10.1.0" in rules, "netdev" in rules))
+            seen.append(("chain in-" in rules, "netdev" in rules))
             break
     process.wait()
     assert all(all(both) for both in seen)
@@ -434,8 +447,10 @@ def test_twenty_parallel_calls_leave_each_pod_its_own_rules(town: Town):
     conf, pods = town.conf({"defaultDeny": True}), [town.lab.pod() for _ in range(20)]
     with ThreadPoolExecutor(20) as pool:
         results = list(pool.map(lambda pod: town.host.add(conf, pod), pods))
-    table = town.host.run("nft", "list", "table", *TABLE).stdout
-    assert all(f"chain in-{address_of(result, 4)} {{" in table for result in results)
+    maps = town.host.run("nft", "list", "map", *TABLE, "in4").stdout
+    led = dict(re.findall(r"(\S+) : jump ([^\s,]+)", maps))
+    assert set(led) == {address_of(result, 4) for result in results}
+    assert len(set(led.values())) == len(pods)
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(lambda pod: town.host.delete_pod(conf, pod), pods))
     assert "agent_cni" not in town.host.run("nft", "list", "ruleset").stdout

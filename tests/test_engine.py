@@ -207,6 +207,16 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "scope": 0,
         "onlink": False,
     },
+    "Gate": {
+        "link": "veth0",
+        "hook": "ingress",
+        "token": "0123456789a",
+        "lines": ("ether type arp accept",),
+        "pod": "eth0",
+        "mac": "0a:58:0a:00:00:02",
+    },
+    "PortOpening": {"link": "veth0", "on_bridge": True, "lent": True},
+    "LostPort": {"host": "veth0"},
     "PodSysctl": {"key": "net.ipv6.conf.eth0.disable_ipv6", "value": "0"},
     "Settled": {"link": "eth0"},
     "VethPair": {

@@ -18,7 +18,7 @@ _LABEL = struct.Struct("=xxBx8x")
 _RTA_OIF, _RTA_TABLE = 4, 15
 _MAC, _IFNAME, _MTU, _PARENT, _MASTER, _OPERSTATE, _LINKINFO, _ALIAS, _PARENT_NETNS = 1, 3, 4, 5, 10, 16, 18, 20, 37
 _KIND, _DATA, _PORT_DATA = 1, 2, 5
-_MODE, _NEIGH_SUPPRESS, _ISOLATED, _MACVLAN_MODE = 4, 32, 33, 1
+_MODE, _MULTICAST_ROUTER, _NEIGH_SUPPRESS, _ISOLATED, _MACVLAN_MODE = 4, 25, 32, 33, 1
 _VXLAN_ID, _VXLAN_LINK, _VXLAN_LOCAL, _VXLAN_PORT, _VXLAN_LOCAL6 = 1, 3, 4, 15, 17
 _BRIDGE_FILTERS = (36, 37)  # IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES
 _IFA_ADDRESS, _LOCAL, _FLAGS = 1, 2, 8
@@ -70,6 +70,7 @@ def link_of(message: bytes) -> Link:
         alias=_text(said.get(_ALIAS, b"")),
         macvlan_mode=_MACVLAN_MODES.get(_number(data.get(_MACVLAN_MODE, b"")), "") if kind == "macvlan" else "",
         filtered=kind == "bridge" and all(any(data.get(number, b"")) for number in _BRIDGE_FILTERS),
+        multicast_router=_number(port.get(_MULTICAST_ROUTER, b"")),
     )
 
 

@@ -25,6 +25,7 @@ _NFT_FAMILY = {4: "ip", 6: "ip6"}
 _LOCK_WAIT = "5"
 _BUSY = 75  # EX_TEMPFAIL, see legacy.py
 _BUSY_TRIES = 5
+_QUESTION_TRIES = 100
 _REHEARSAL = 10.0  # seconds
 
 
@@ -70,6 +71,14 @@ def delete_idle(table: str, chains: Iterable[str] = (), sets: Iterable[str] = ()
     nfnetlink.delete_idle(family, name, chains, sets)
 
 
+def nft_if_there(script: str) -> bool:
+    """Apply a script about what may be gone: False, and nothing done, where something it names is not there."""
+    answer = nftables.run(script)
+    if not answer.done and "No such file" not in answer.complaint:
+        raise ToolFailed(f"nft refused a transaction: {_reason(answer.complaint, 1)}")
+    return answer.done
+
+
 def nft_list(what: str) -> str:
     """The text of ``nft list WHAT``, without counters, or nothing where that does not exist."""
     return _nft_asked(f"list {what}")
@@ -77,7 +86,12 @@ def nft_list(what: str) -> str:
 
 def nft_element(container: str, key: str) -> str:
     """The text of ``nft get element`` of a set or map, or nothing where it has none."""
-    return _nft_asked(f"get element {container} {{ {key} }}")
+    return nft_elements([(container, key)])
+
+
+def nft_elements(places: Iterable[tuple[str, str]]) -> str:
+    """The same of several, each a set or map and a key; nothing where one of them is missing."""
+    return _nft_asked("\n".join(f"get element {container} {{ {key} }}" for container, key in places))
 
 
 def nft_rehearsed(script: str, what: str) -> str:
@@ -92,7 +106,10 @@ def nft_rehearsed(script: str, what: str) -> str:
 
 
 def _nft_asked(question: str) -> str:
-    answer = nftables.run(question)
+    for _ in range(_QUESTION_TRIES):
+        answer = nftables.run(question)
+        if "Interrupted system call" not in answer.complaint:  # rules changed while they were read
+            break
     if not answer.done and "No such file" not in answer.complaint:
         raise ToolFailed(f"nft {question}: {_reason(answer.complaint, 1)}")
     return answer.output if answer.done else ""

@@ -66,6 +66,11 @@ class Rtnl(Conversation):
         """Every link of the namespace."""
         return [link_of(answer) for answer in self._answers(requests.links)]
 
+    def vxlan_ports(self) -> set[int]:
+        """The UDP port of every VXLAN device, whoever made it."""
+        links = (link_of(answer) for answer in self._answers(requests.links_of, "vxlan"))
+        return {link.vxlan.port for link in links if link.vxlan}
+
     def create_bridge(self, name: str, mac: str, mtu: int) -> None:
         """Create a bridge that keeps its MAC and MTU, and set it up.
 
@@ -75,9 +80,9 @@ class Rtnl(Conversation):
         self._change(requests.bridge(name, mac, mtu ^ 1), f"create bridge {name}")
         self.set_link(self._made(name), mtu=mtu, ifalias=OWNER, up=True)
 
-    def filter_bridge(self, link: Link) -> None:
-        """Let what a bridge forwards between its ports meet packet rules, whatever the global setting."""
-        self._change(requests.bridge_filter(link.index), f"set nf_call_iptables on {link.name}")
+    def filter_bridge(self, link: Link, on: bool = True) -> None:
+        """Let what a bridge forwards between its ports meet packet rules, or not, whatever the global setting."""
+        self._change(requests.bridge_filter(link.index, on), f"set nf_call_iptables on {link.name}")
 
     def create_veth(self, name: str, mac: str, mtu: int, bridge: int, peer: dict[str, Any]) -> None:
         """Create a veth pair in one step: this end up, and a port of a bridge unless that index is 0.
@@ -85,6 +90,11 @@ class Rtnl(Conversation):
         `peer` has ifname, address, mtu and net_ns_fd of the other end, which is down.
         """
         self._change(packing.veth(name, mac, mtu, bridge, peer), f"create veth {name} with {peer['ifname']} in the pod")
+
+    def create_closed_veth(self, name: str, mac: str, mtu: int, bridge: int, peer: dict[str, Any]) -> None:
+        """The same with this end down: nothing passes yet, whatever is done in the pod."""
+        request = packing.closed_veth(name, mac, mtu, bridge, peer)
+        self._change(request, f"create veth {name} with {peer['ifname']} in the pod")
 
     def create_vxlan(self, name: str, mtu: int, vxlan: Vxlan) -> None:
         """Create a VXLAN device that learns where remote MACs are; it starts down."""
@@ -112,9 +122,10 @@ class Rtnl(Conversation):
         """Make a link promiscuous."""
         self._change(requests.promiscuous(link.index), f"set promiscuous mode on {link.name}")
 
-    def set_port(self, link: Link, **settings: int) -> None:
-        """Change a bridge port: mode (hairpin), isolated, neigh_suppress."""
-        self._change(requests.port_change(link.index, settings), f"set {_spelled(settings)} on bridge port {link.name}")
+    def set_port(self, link: Link | Named, *, up: bool = False, **settings: int) -> None:
+        """Change a bridge port: mode (hairpin), isolated, neigh_suppress, multicast_router; and set it up."""
+        request = requests.port_change(link.index, settings, up)
+        self._change(request, f"set {_spelled(settings)} on bridge port {link.name}")
 
     def delete_link(self, link: Link) -> None:
         """Delete a link; one that is gone already is deleted."""

@@ -35,10 +35,22 @@ def link(name: str = "", index: int = 0) -> bytes:
 
 def veth(name: str, mac: str, mtu: int, bridge: int, peer: dict[str, Any]) -> bytes:
     """A new pair: its own end up and, unless `bridge` is 0, a port; the other as `peer` says, down."""
+    return _veth(_own(name, mac, mtu, bridge), peer, up=True)
+
+
+def closed_veth(name: str, mac: str, mtu: int, bridge: int, peer: dict[str, Any]) -> bytes:
+    """The same with its own end down."""
+    return _veth(_own(name, mac, mtu, bridge), peer, up=False)
+
+
+def _own(name: str, mac: str, mtu: int, bridge: int) -> dict[str, Any]:
+    return {"ifname": name, "mtu": mtu, "address": mac} | ({"master": bridge} if bridge else {})
+
+
+def _veth(own: dict[str, Any], peer: dict[str, Any], up: bool) -> bytes:
     other = _attribute(_VETH_PEER, _ifinfo(0, up=False) + _settings(peer))
     info = _attribute(_INFO_KIND, _text("veth")) + _attribute(_INFO_DATA, other)
-    own = {"ifname": name, "mtu": mtu, "address": mac} | ({"master": bridge} if bridge else {})
-    return _request(_NEWLINK, CREATE | EXCLUSIVE, _ifinfo(0, up=True), _settings(own) + _attribute(_LINKINFO, info))
+    return _request(_NEWLINK, CREATE | EXCLUSIVE, _ifinfo(0, up), _settings(own) + _attribute(_LINKINFO, info))
 
 
 def link_change(index: int, up: bool, settings: dict[str, Any]) -> bytes:

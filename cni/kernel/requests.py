@@ -36,14 +36,20 @@ def links() -> bytearray:
     return encoded(LINK, GET, DUMP, [_WITHOUT_STATISTICS])
 
 
+@lru_cache(maxsize=4)
+def links_of(kind: str) -> bytearray:
+    """Every link of a kind; the kernel leaves out the others."""
+    return encoded(LINK, GET, DUMP, [_WITHOUT_STATISTICS, ("IFLA_LINKINFO", nested([("IFLA_INFO_KIND", kind)]))])
+
+
 def bridge(name: str, mac: str, mtu: int) -> bytearray:
     """A new bridge."""
     return _new_link("bridge", name, mtu, more=[("IFLA_ADDRESS", mac)])
 
 
-def bridge_filter(index: int) -> bytearray:
-    """Packet rules for what a bridge forwards between its ports."""
-    info = _info("bridge", [("IFLA_BR_NF_CALL_IPTABLES", 1), ("IFLA_BR_NF_CALL_IP6TABLES", 1)])
+def bridge_filter(index: int, on: bool) -> bytearray:
+    """Packet rules for what a bridge forwards between its ports, or none."""
+    info = _info("bridge", [("IFLA_BR_NF_CALL_IPTABLES", int(on)), ("IFLA_BR_NF_CALL_IP6TABLES", int(on))])
     return encoded(LINK, NEW, 0, [info], index=index)
 
 
@@ -67,11 +73,12 @@ def promiscuous(index: int) -> bytearray:
     return encoded(LINK, NEW, index=index, flags=_IFF_PROMISC, change=_IFF_PROMISC)
 
 
-def port_change(index: int, settings: dict[str, int]) -> bytearray:
-    """A bridge port's mode, isolated or neigh_suppress changed."""
+def port_change(index: int, settings: dict[str, int], up: bool = False) -> bytearray:
+    """A bridge port's mode, isolated, neigh_suppress or multicast_router changed, and the port set up."""
     port = nested(_named("IFLA_BRPORT", settings))
     info = nested([("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", port)])
-    return encoded(LINK, NEW, 0, [("IFLA_LINKINFO", info)], index=index)
+    state = {"flags": _IFF_UP, "change": _IFF_UP} if up else {}
+    return encoded(LINK, NEW, 0, [("IFLA_LINKINFO", info)], index=index, **state)
 
 
 def link_deletion(index: int) -> bytearray:

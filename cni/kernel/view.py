@@ -44,7 +44,7 @@ class Link:
     """A network device as the kernel shows it now.
 
     `bridge` is the index of the bridge it is a port of, `parent` that of the link under it (`parent_elsewhere`:
-    in another namespace), 0 for none.
+    in another namespace), 0 for none. `multicast_router` is 1 for a port that may become one by what it sends (ip-link(8)).
     """
 
     index: int
@@ -65,6 +65,7 @@ class Link:
     alias: str = ""
     macvlan_mode: str = ""
     filtered: bool = False
+    multicast_router: int = 0
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,11 @@ class Policy:
     host_access: bool = True
     log: bool = False
 
+    def closes(self, direction: str) -> bool:
+        """Whether a direction lets through less than everything."""
+        rules: tuple[Allowance, ...] | None = getattr(self, direction)
+        return rules is not None and Allowance() not in rules
+
     def allows(self, direction: str, peer: str, protocol: str, port: int = 0) -> bool:
         """Whether a new connection may be: `direction` is ingress or egress, `peer` the other's address."""
         rules: tuple[Allowance, ...] | None = getattr(self, direction)

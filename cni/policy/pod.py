@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from cni.errors import Conflict, InvalidConfig
-from cni.naming import Attachment
+from cni.naming import Attachment, interface_of
+from cni.policy.gates import entering, leaving
 from cni.policy.model import Allowance, Policy, hosts
 from cni.policy.rules import addresses_of, chain_rules
 from cni.protocol.result import Result
-from cni.resources import AntiSpoof, BridgeFilter, GuardTable, Host, HostPort, PodPolicy, PolicyTable, Resource
+from cni.resources import (
+    BridgeFilter,
+    Gate,
+    GuardTable,
+    Host,
+    HostPort,
+    LostPort,
+    NftRules,
+    PodPolicy,
+    PolicyTable,
+    PortOpening,
+    Resource,
+    VethPair,
+)
+
+#: Which plugin's chains: one that makes the interface (custom-plugin's is routed), or comes after that.
+_OWN, _ROUTED, _CHAINED = range(3)
+
+#: What comes and goes with what a policy says.
+_FED = (PodPolicy, Gate)
 
 
 @dataclass(frozen=True)
@@ -20,8 +41,24 @@ class Isolation:
     then: tuple[Resource, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Held:
+    """A pod to be held: its interface's result, MAC and addresses, and what its chains are called after."""
+
+    attachment: Attachment
+    attached: Result
+    mac: str
+    addresses: tuple[str, ...]
+    token: str
+    pod: str
+
+
 def isolating(
-    policy: Policy | None, attachment: Attachment, attached: Result, host: Host, port: HostPort | None
+    policy: Policy | None,
+    attachment: Attachment,
+    attached: Result,
+    host: Host,
+    port: HostPort | None,
 ) -> Isolation:
     """Hold a pod to its policy: on the host where the pod has a `port` there, else in its own namespace.
 
@@ -30,6 +67,9 @@ def isolating(
     """
     if policy is None:
         return Isolation()
+    token = attachment.token(_CHAINED if host.chained else _ROUTED if port and not port.bridge else _OWN)
+    if host.lost:
+        return _traces(attachment, token, host.netns, port)
     mac = next((item.mac for item in attached.interfaces if item.name == attachment.ifname), "")
     if not mac:
         raise InvalidConfig(f"$.prevResult.interfaces: does not say which MAC {attachment.ifname} has")
@@ -37,26 +77,73 @@ def isolating(
     if not addresses:
         raise InvalidConfig("$.policy: needs a pod with addresses; there is no ipam")
     _refuse_shared_addresses(addresses, host)
-    pod = host.pod or str(attachment)
-    if port is None:
-        return _in_pod(policy, attachment, addresses, attached, host)
-    rules = chain_rules(policy, addresses, attached.dns.nameservers, pod)
-    on_bridge = (BridgeFilter(port.bridge),) if port.bridge else ()
-    guard = (GuardTable(), AntiSpoof(port.name, mac, addresses, port.lent)) if policy.anti_spoof else ()
-    return Isolation((PolicyTable(), PodPolicy(addresses, rules, not policy.host_access, pod)), (*on_bridge, *guard))
+    held = _Held(attachment, attached, mac, addresses, token, host.pod or str(attachment))
+    return _in_pod(policy, held, host) if port is None else _on_host(policy, held, port)
 
 
-def _in_pod(
-    policy: Policy, attachment: Attachment, addresses: tuple[str, ...], attached: Result, host: Host
-) -> Isolation:
+def as_of_today(
+    there: tuple[Resource, ...],
+    policy: Policy | None,
+    attachment: Attachment,
+    attached: Result,
+    host: Host,
+) -> tuple[Resource, ...]:
+    """What an attachment that has `there` is to have under a policy of today: its rules are others, everything else
+    is as it was. What is not among it any more is to be removed.
+    """
+    made = (HostPort(item.host, item.bridge) for item in there if isinstance(item, VethPair))
+    isolation = isolating(policy, attachment, attached, host, next(made, host.port))
+    rules = {item.place: item for item in (*isolation.first, *isolation.then) if isinstance(item, NftRules)}
+    kept = [rules.pop(item.place, item) for item in there if item.place in rules or not isinstance(item, _FED)]
+    return (*kept, *rules.values())
+
+
+def _on_host(policy: Policy, held: _Held, port: HostPort) -> Isolation:
+    families = sorted({6 if ":" in text else 4 for text in held.addresses})
+    rules = chain_rules(policy, held.token, families, held.attached.dns.nameservers, held.pod)
+    chains = PodPolicy(held.addresses, rules, not policy.host_access, held.pod, token=held.token)
+    gates = tuple(_gates(policy, held, port))
+    return Isolation(
+        (PolicyTable(edition=2), chains),
+        (
+            *((BridgeFilter(port.bridge),) if port.bridge else ()),
+            *((GuardTable(edition=2), *gates) if gates else ()),
+            PortOpening(port.name, bool(port.bridge), port.lent),
+        ),
+    )
+
+
+def _gates(policy: Policy, held: _Held, port: HostPort) -> Iterator[Gate]:
+    """Where a direction is closed, nothing passes that its chains could not judge."""
+    if policy.anti_spoof or policy.closes("egress"):
+        mac = held.mac if policy.anti_spoof else ""
+        yield Gate(port.name, "ingress", held.token, leaving(held.addresses, mac), held.attachment.ifname, mac)
+    if policy.ingress is not None and policy.closes("ingress"):
+        networks = [interface_of(ip.address) for ip in held.attached.ips]
+        lines = entering(held.addresses, networks, policy.ingress)
+        yield Gate(port.name, "egress", held.token, lines, held.attachment.ifname)
+
+
+def _in_pod(policy: Policy, held: _Held, host: Host) -> Isolation:
     """The same chains where there is no host side. The node's addresses get in by a rule like any other."""
     node = [text.split("/")[0] for text in (host.uplink.addresses() if host.uplink else ())]
     if policy.host_access and policy.ingress is not None and node:
         policy = replace(policy, ingress=(*policy.ingress, Allowance(hosts(node))))
-    pod = host.pod or str(attachment)
-    rules = chain_rules(policy, addresses, attached.dns.nameservers, pod)
-    link = attachment.ifname if policy.anti_spoof else ""
-    return Isolation((), (PolicyTable(host.netns), PodPolicy(addresses, rules, False, pod, host.netns, link)))
+    rules = chain_rules(policy, held.token, (4, 6), held.attached.dns.nameservers, held.pod)
+    name = held.attachment.ifname
+    guarded = name if policy.anti_spoof else ""
+    chains = PodPolicy(held.addresses, rules, False, held.pod, host.netns, guarded, held.token, name)
+    return Isolation((), (PolicyTable(host.netns, edition=2), chains))
+
+
+def _traces(attachment: Attachment, token: str, netns: str, port: HostPort | None) -> Isolation:
+    """What may be there of an attachment of which nothing is known but its identity."""
+    on_host = (PolicyTable(edition=2), PodPolicy((), (), False, "", token=token))
+    gates = (GuardTable(edition=2), *(Gate("", hook, token, ()) for hook in ("ingress", "egress")))
+    opening = (PortOpening(port.name, True) if port.bridge else LostPort(port.name),) if port else ()
+    name = attachment.ifname
+    inside = PolicyTable(netns, edition=2), PodPolicy((), (), False, "", netns, name, token, name)
+    return Isolation(on_host, (*gates, *opening, *(inside if netns and port is None else ())))
 
 
 def _refuse_shared_addresses(addresses: tuple[str, ...], host: Host) -> None:

@@ -1,4 +1,4 @@
-"""A policy as nft rules, pure: one chain per address and direction, found by a verdict map.
+"""A policy as nft rules, pure: one chain per pod and direction, found by verdict maps.
 
 A chain returns what it lets through and drops the rest, so that both ends of a connection within the node
 are asked. Every packet is asked, also of connections that are old: a packet of the reply direction is held
@@ -28,32 +28,33 @@ def addresses_of(attached: Result, mac: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*own, *([str(link_local(mac))] if six else [])]))
 
 
-def chain_rules(policy: Policy, addresses: Iterable[str], resolvers: Iterable[str], pod: str) -> tuple[str, ...]:
-    """The rules of a pod, each behind its chain's name, as ``nft add rule inet TABLE`` takes them."""
-    known = tuple(resolvers)
+def chain_rules(
+    policy: Policy, token: str, families: Iterable[int], resolvers: Iterable[str], pod: str
+) -> tuple[str, ...]:
+    """The rules of a pod, each behind its chain's name, ``in-TOKEN`` or ``out-TOKEN``, as ``nft add rule inet TABLE``
+    takes them; `families` are the IP versions (4, 6) that may be let through.
+    """
+    spoken, known = tuple(families), tuple(resolvers)
     return tuple(
-        f"{chain_name(direction, address)} {line}"
-        for address in addresses
+        f"{direction}-{token} {line}"
         for direction in ("in", "out")
-        for line in _chain(policy, direction, ipaddress.ip_address(address).version, known, pod)
+        for line in dict.fromkeys(_chain(policy, direction, spoken, known, pod))
     )
 
 
-def chain_name(direction: str, address: str) -> str:
-    """The chain of an address: ``in-10.1.0.5``, ``out-fd00--5``."""
-    return f"{direction}-{address.replace(':', '-')}"
-
-
-def _chain(policy: Policy, direction: str, family: int, resolvers: tuple[str, ...], pod: str) -> Iterator[str]:
+def _chain(
+    policy: Policy, direction: str, families: tuple[int, ...], resolvers: tuple[str, ...], pod: str
+) -> Iterator[str]:
     allowed = {"in": policy.ingress, "out": _with_dns(policy, resolvers)}
     own, other = allowed[direction], allowed["out" if direction == "in" else "in"]
     if own is None:
         yield "return"
         return
-    if policy.established:
-        for line in _allowing(other, _SIDE[direction], "sport", family):
-            yield f"ct direction reply {line}"
-    yield from _allowing(own, _SIDE[direction], "dport", family)
+    for family in families if policy.established else ():
+        for line in passing(other, _SIDE[direction], "sport", family):
+            yield f"ct direction reply {line} return".replace("  ", " ")
+    for family in families:
+        yield from (f"{line} return".lstrip() for line in passing(own, _SIDE[direction], "dport", family))
     if policy.log:
         yield f'limit rate 10/second burst 20 packets log prefix "{_label(pod, direction)}"'
     yield "drop"
@@ -66,16 +67,16 @@ def _with_dns(policy: Policy, resolvers: tuple[str, ...]) -> tuple[Allowance, ..
     return (*policy.egress, Allowance(hosts(resolvers) if resolvers else None, _RESOLVING))
 
 
-def _allowing(allowed: tuple[Allowance, ...] | None, side: str, port_of: str, family: int) -> Iterator[str]:
-    """What passes towards or from the peers; a direction without rules is open."""
+def passing(allowed: tuple[Allowance, ...] | None, side: str, port_of: str, family: int) -> Iterator[str]:
+    """What matches all that passes towards or from the peers; a direction without rules is open."""
     for allowance in (Allowance(),) if allowed is None else allowed:
         ranges = allowance.ranges(family)
         if allowance.peers is None or ranges:
             near = (
-                f"{_IP[family]} {side} {{ {', '.join(_spelled(span, family) for span in ranges)} }} " if ranges else ""
+                f"{_IP[family]} {side} {{ {', '.join(_spelled(span, family) for span in ranges)} }}" if ranges else ""
             )
             ports = [_port(port, port_of, family) for port in allowance.ports or ()]
-            yield from (f"{near}{port} return" for port in ports) if ports else (f"{near}return",)
+            yield from (f"{near} {port}".lstrip() for port in ports) if ports else (near,)
 
 
 def _port(port: Port, port_of: str, family: int) -> str:

@@ -1,12 +1,15 @@
 """What can exist. A new kind of resource is a new frozen dataclass here; every verb then knows it."""
 
 from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, PodRoute, PodSysctl
-from cni.resources.antispoof import AntiSpoof, BridgeFilter, GuardTable
+from cni.resources.antispoof import AntiSpoof, GuardTable
 from cni.resources.base import Resource, decoded, encode, key_of, uses_of
+from cni.resources.bridge_filter import BridgeFilter
+from cni.resources.gate import Gate, PortOpening
 from cni.resources.interception import PodLoopback, PodRules, ProxyAddress, SourceLabels, WayBack
-from cni.resources.links import Bridge, PodLink, VethPair
+from cni.resources.links import Bridge, LostPort, PodLink, VethPair
 from cni.resources.macvlan import HostNeighbour, HostRoute, HostShim, Macvlan, PodNeighbour
 from cni.resources.masquerade import Masquerade, MasqueradeRules
+from cni.resources.nft import NftRules
 from cni.resources.plan import Host, HostPort, Plan, Uplink, UplinkQuery
 from cni.resources.policy import PodPolicy, PolicyTable
 from cni.resources.readiness import Announcement, Forwarding, Settled
@@ -20,6 +23,7 @@ __all__ = [
     "BridgeFilter",
     "FloodList",
     "Forwarding",
+    "Gate",
     "GatewayAddress",
     "GuardTable",
     "Host",
@@ -28,9 +32,11 @@ __all__ = [
     "HostRoute",
     "HostShim",
     "HostSysctl",
+    "LostPort",
     "Macvlan",
     "Masquerade",
     "MasqueradeRules",
+    "NftRules",
     "Plan",
     "PodAddress",
     "PodLink",
@@ -41,6 +47,7 @@ __all__ = [
     "PodRules",
     "PodSysctl",
     "PolicyTable",
+    "PortOpening",
     "ProxyAddress",
     "Resource",
     "Settled",

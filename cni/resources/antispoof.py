@@ -1,7 +1,6 @@
-"""What makes a pod's address worth trusting: its own end of the bargain is watched on the host.
+"""The table of what hangs on the host ends of pods' veths, and the guards an earlier release hung there.
 
-The guard hangs on the host end of the pod's veth, out of its reach, and below everything else (nft's netdev
-family, hook ingress); a bridge shows what it forwards to the rules by a switch of its own.
+A guard hangs out of the pod's reach and below everything else (nft's netdev family, hook ingress).
 """
 
 from __future__ import annotations
@@ -11,25 +10,45 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cni.kernel import netfilter
-from cni.resources.base import Resource
 from cni.resources.chains import line_differences, listed_chains
-from cni.resources.links import required
 from cni.resources.nft import NftRules
 from cni.resources.world import World
 
 TABLE = "netdev agent_cni"
 
 
+#: UDP ports of VXLAN devices of this node, as a set.
+_VTEPS, _IANA_VXLAN = "vteps", 4789
+
+
 @dataclass(frozen=True)
 class GuardTable(NftRules):
-    """The table of all guards; it goes with the last of them."""
+    """The table of all guards, and which UDP ports are VTEPs'; it goes with the last of them.
 
+    `edition` 1 is the release's that had no such set.
+    """
+
+    edition: int = 1
     shared = True
     retires = True
     identity = ()
 
     def script(self) -> str:
-        return f"add table {TABLE}\n"
+        made = f"add table {TABLE}\nadd set {TABLE} {_VTEPS} {{ type inet_service; }}\n"
+        return made + _known_vtep(_IANA_VXLAN)
+
+    def script_for(self, world: World) -> str:
+        """With the ports of the VXLAN devices that are there, whoever made them."""
+        return self.script() + "".join(map(_known_vtep, sorted(world.host.vxlan_ports() - {_IANA_VXLAN})))
+
+    def differences(self, world: World) -> Iterator[str]:
+        for port in sorted(world.host.vxlan_ports()) if self.edition > 1 else ():
+            if not netfilter.nft_element(f"{TABLE} {_VTEPS}", str(port)):
+                yield f"spoofing guards do not know that UDP port {port} is a VTEP's"
+
+    @property
+    def place(self) -> object:
+        return GuardTable
 
     def remove(self, world: World) -> None:
         netfilter.delete_idle(TABLE)
@@ -42,7 +61,7 @@ class GuardTable(NftRules):
 class AntiSpoof(NftRules):
     """Only the pod's own MAC and addresses come out of its veth, in ARP and neighbour discovery too.
 
-    It goes after the veth: in between, a pod that still runs could send as anybody. A `lent` veth is another
+    Attachments of an earlier release have it; those of this one have `Gate`s. It goes after the veth: in between, a pod that still runs could send as anybody. A `lent` veth is another
     plugin's and stays.
     """
 
@@ -72,8 +91,7 @@ class AntiSpoof(NftRules):
         link = None if self.lent else world.host.link(self.link)
         if link and link.kind == "veth":
             world.host.delete_link(link)
-        chain = f"chain {TABLE} {self.link}"
-        netfilter.nft(f"add table {TABLE}\nadd {chain}\nflush {chain}\ndelete {chain}\n")
+        netfilter.nft_if_there(f"delete chain {TABLE} {self.link}\n")
 
     def describe(self) -> str:
         return f"only {self.mac} with {', '.join(self.addresses)} comes out of {self.link}"
@@ -94,25 +112,14 @@ class AntiSpoof(NftRules):
         return [f"add rule {TABLE} {self.link} {line}" for line in lines]
 
 
-@dataclass(frozen=True)
-class BridgeFilter(Resource):
-    """What a bridge forwards between its ports meets the rules too, by the bridge's own switch."""
+def guard_vtep(port: int) -> None:
+    """Tell the guards that stand that a UDP port is a VTEP's."""
+    if port != _IANA_VXLAN:
+        netfilter.nft_if_there(_known_vtep(port))
 
-    bridge: str
-    shared = True
 
-    def ensure(self, world: World) -> None:
-        link = required(world.host.known(self.bridge), self.bridge)
-        if not link.filtered:
-            world.host.filter_bridge(link)
-
-    def differences(self, world: World) -> Iterator[str]:
-        link = world.host.link(self.bridge)
-        if link and not link.filtered:
-            yield f"bridge {self.bridge} does not show its traffic to the rules (nf_call_iptables)"
-
-    def describe(self) -> str:
-        return f"bridge {self.bridge} shows its traffic to the rules"
+def _known_vtep(port: int) -> str:
+    return f"add element {TABLE} {_VTEPS} {{ {port} }}\n"
 
 
 def _six(own: list[str]) -> list[str]:

@@ -69,7 +69,7 @@ class Bridge(Resource):
 class VethPair(Resource):
     """A veth whose pod end is born in the pod's namespace under its final name, MAC and MTU.
 
-    `bridge` empty leaves the host end alone: a routed pair.
+    `bridge` empty leaves the host end alone: a routed pair. One that `waits` is down until a later resource opens it.
     """
 
     host: str
@@ -80,6 +80,7 @@ class VethPair(Resource):
     bridge: str
     hairpin: bool
     isolated: bool
+    waits: bool = False
 
     def ensure(self, world: World) -> None:
         bridge = required(world.host.known(self.bridge), self.bridge).index if self.bridge else 0
@@ -127,7 +128,8 @@ class VethPair(Resource):
     def _create(self, world: World, bridge: int) -> None:
         assert world.netns is not None
         peer = {"ifname": self.pod, "address": self.pod_mac, "mtu": self.mtu, "net_ns_fd": world.netns.fd}
-        world.host.create_veth(self.host, self.host_mac, self.mtu, bridge, peer)
+        create = world.host.create_closed_veth if self.waits else world.host.create_veth
+        create(self.host, self.host_mac, self.mtu, bridge, peer)
 
     def _create_instead(self, world: World, bridge: int) -> None:
         """Only a lost record can leave the host's end, whose name is ours alone; the pod's may be anybody's."""
@@ -138,6 +140,21 @@ class VethPair(Resource):
             if error.errno == errno.EEXIST and world.netns and world.pod.link(self.pod):
                 raise Conflict(f"{self.pod} exists already in {world.netns.path}; it is left as it is") from None
             raise
+
+
+@dataclass(frozen=True)
+class LostPort(Resource):
+    """The host end of a routed pair, as far as its name tells: a bridge's port under it is another plugin's of the chain."""
+
+    host: str
+
+    def remove(self, world: World) -> None:
+        link = world.host.link(self.host)
+        if link and link.kind == "veth" and not link.bridge:
+            world.host.delete_link(link)
+
+    def describe(self) -> str:
+        return f"whatever is left of {self.host}"
 
 
 class PodChange(Resource):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from cni.errors import ToolFailed
 from cni.kernel import netfilter
 from cni.resources.base import Resource
 from cni.resources.world import World
@@ -22,6 +23,14 @@ class NftRules(Resource):
         """What makes it so, in nft's language, each line ended."""
         raise NotImplementedError
 
+    def script_for(self, world: World) -> str:
+        """The script with what only the kernel knows."""
+        return self.script()
+
+    def in_the_way(self, world: World) -> str:
+        """What takes away what keeps the script from being applied: entries of somebody who is gone."""
+        return ""
+
     @property
     def transaction(self) -> object:
         return NftRules, self.netns
@@ -35,7 +44,13 @@ class NftRules(Resource):
             if not item.shared:
                 world.created(item)
         with self.place_of_rules(world):
-            netfilter.nft("".join(item.script() for item in rules))
+            script = "".join(item.script_for(world) for item in rules)
+            try:
+                netfilter.nft(script)
+            except ToolFailed as error:
+                if "File exists" not in error.msg:  # what a map says of an element whose key has another one
+                    raise
+                netfilter.nft("".join(item.in_the_way(world) for item in rules) + script)
 
     def place_of_rules(self, world: World) -> AbstractContextManager[None]:
         """Be where the rules are."""

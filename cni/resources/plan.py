@@ -67,7 +67,7 @@ class Host:
     attachments on this node have that mention one of some values (an address, a namespace's path, a link's name).
     `port` is the host end that plugins before this one in a chain have made. `gateways` says which gateway (with prefix, link and
     an attachment) the node's networks have, where one on a link is new. `lost` means that there is no record
-    and no lease: the plan tells what a removal can find by name.
+    and no lease: the plan tells what a removal can find by name. `chained` says that the pod's interface is of those plugins.
     """
 
     netns: str = ""
@@ -80,6 +80,7 @@ class Host:
     port: HostPort | None = None
     gateways: Callable[[str, str], Iterable[tuple[str, str, Attachment]]] = _no_gateways
     lost: bool = False
+    chained: bool = False
 
     @property
     def mtu(self) -> int:

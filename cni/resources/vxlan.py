@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from cni.errors import Conflict, KernelRefused
 from cni.kernel.view import Link, Vxlan
+from cni.resources.antispoof import guard_vtep
 from cni.resources.base import Resource
 from cni.resources.links import required
 from cni.resources.world import World
@@ -86,6 +87,7 @@ class VxlanLink(Resource):
         dev = required(world.host.link(self.dev), self.dev).index if self.dev else 0
         wanted = Vxlan(self.vni, self.port, self.local, dev)
         world.make(self, lambda: world.host.create_vxlan(self.name, self.mtu, wanted))
+        guard_vtep(self.port)
         return world.host.link(self.name) or self._explain_holder(world)
 
     def _explain_holder(self, world: World) -> Link:

@@ -15,12 +15,23 @@ from cni.errors import Conflict, InvalidConfig, UnsupportedField
 from cni.naming import Attachment
 from cni.policy.config import read, section_of
 from cni.policy.model import Allowance, Policy, Port, hosts, merged, without
-from cni.policy.pod import isolating
+from cni.policy.pod import as_of_today, isolating
 from cni.policy.rules import addresses_of, chain_rules
 from cni.protocol.call import Call
 from cni.protocol.config import validate
 from cni.protocol.result import Interface, IPConfig, Result
-from cni.resources import AntiSpoof, BridgeFilter, GuardTable, Host, HostPort, PodPolicy, PolicyTable, Uplink
+from cni.resources import (
+    BridgeFilter,
+    Gate,
+    GuardTable,
+    Host,
+    HostPort,
+    PodPolicy,
+    PolicyTable,
+    PortOpening,
+    Uplink,
+    VethPair,
+)
 
 MAC = "0a:58:0a:01:00:05"
 ADDRESSES = ("10.1.0.5", "fd00:1::5")
@@ -70,8 +81,39 @@ def test_what_is_excepted_is_out_and_nothing_else(span: tuple[int, int], holes: 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_rules_as_nft_takes_them(name: str, golden: Callable[..., None]):
-    lines = chain_rules(read(CASES[name], "$.policy"), ADDRESSES, ("10.96.0.10",), "shop/web-0")
+    lines = chain_rules(read(CASES[name], "$.policy"), "TOKEN", (4, 6), ("10.96.0.10",), "shop/web-0")
     golden(f"policy-{name}.txt", "".join(f"{line}\n" for line in lines))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_gates_as_nft_takes_them(name: str, golden: Callable[..., None]):
+    policy = read(CASES[name], "$.policy")
+    made = isolating(policy, POD, DUAL, Host(), HostPort("veth0", "br0"))
+    gates = [item for item in made.then if isinstance(item, Gate)]
+    golden(f"gates-{name}.txt", "".join(f"{gate.hook}: {line}\n" for gate in gates for line in gate.lines))
+
+
+@pytest.mark.parametrize(
+    ("section", "hooks"),
+    [
+        ({}, ["ingress"]),
+        ({"antiSpoof": False}, []),
+        ({"egressDrop": True, "antiSpoof": False}, ["ingress"]),
+        ({"ingress": [], "antiSpoof": False}, ["egress"]),
+        ({"defaultDeny": True}, ["ingress", "egress"]),
+        ({"ingress": [{}], "egress": [{}], "antiSpoof": False}, []),
+    ],
+    ids=str,
+)
+def test_a_gate_stands_where_something_is_closed_or_forged(section: dict[str, Any], hooks: list[str]):
+    then = isolating(read(section, "$.policy"), POD, DUAL, Host(), HostPort("veth0")).then
+    assert [item.hook for item in then if isinstance(item, Gate)] == hooks
+    assert kinds(*then)[-1] is PortOpening
+
+
+def test_no_mac_is_asked_for_where_spoofing_is_allowed():
+    gates = isolating(Policy(egress=(), anti_spoof=False), POD, DUAL, Host(), HostPort("v")).then
+    assert not any(MAC in line for item in gates if isinstance(item, Gate) for line in item.lines)
 
 
 @pytest.mark.parametrize(
@@ -171,11 +213,44 @@ def kinds(*resources: object) -> list[type]:
 def test_the_rules_come_before_the_link_and_its_guard_after_it():
     made = isolating(Policy(ingress=()), POD, DUAL, Host(), HostPort("veth0", "br0"))
     assert kinds(*made.first) == [PolicyTable, PodPolicy]
-    assert kinds(*made.then) == [BridgeFilter, GuardTable, AntiSpoof]
+    assert kinds(*made.then) == [BridgeFilter, GuardTable, Gate, Gate, PortOpening]
 
 
 def test_a_routed_link_has_no_bridge_and_a_guard_can_be_declined():
-    assert kinds(*isolating(Policy(anti_spoof=False), POD, DUAL, Host(), HostPort("veth0")).then) == []
+    assert kinds(*isolating(Policy(anti_spoof=False), POD, DUAL, Host(), HostPort("veth0")).then) == [PortOpening]
+
+
+@pytest.mark.parametrize("port", [HostPort("veth0", "br0"), HostPort("veth0"), None], ids=str)
+def test_of_an_attachment_nobody_remembers_everything_has_a_name(port: HostPort | None):
+    made = isolating(Policy(ingress=()), POD, Result(), Host("/run/netns/p", lost=True), port)
+    there = isolating(Policy(ingress=()), POD, DUAL, Host("/run/netns/p"), port)
+    places = {item.place for item in (*made.first, *made.then)}
+    assert {item.place for item in (*there.first, *there.then) if isinstance(item, PodPolicy | Gate)} <= places
+
+
+def test_each_plugin_of_a_chain_has_chains_of_its_own():
+    tokens = set()
+    for host, port in (
+        (Host(), HostPort("v", "br0")),
+        (Host(), HostPort("v")),
+        (Host(chained=True), HostPort("v", "br0")),
+    ):
+        policy = isolating(Policy(ingress=()), POD, DUAL, host, port).first[1]
+        assert isinstance(policy, PodPolicy)
+        tokens.add(policy.token)
+    assert len(tokens) == 3
+
+
+def test_a_policy_of_today_changes_rules_and_nothing_else():
+    host, port = Host(), HostPort("veth0", "br0")
+    veth = VethPair("veth0", "", "eth0", MAC, 1500, "br0", False, False)
+    before = isolating(Policy(ingress=()), POD, DUAL, host, port)
+    there = (*before.first, veth, *before.then)
+    opened = as_of_today(there, Policy(egress=()), POD, DUAL, host)
+    assert [item.hook for item in opened if isinstance(item, Gate)] == ["ingress"]
+    assert len([item for item in opened if isinstance(item, PodPolicy)]) == 1
+    assert as_of_today(opened, Policy(ingress=()), POD, DUAL, host)[-1] == there[-2], "the gate is back"
+    assert as_of_today(there, Policy(ingress=()), POD, DUAL, host) == there
 
 
 def test_without_a_host_side_everything_is_in_the_pod():
@@ -185,7 +260,8 @@ def test_without_a_host_side_everything_is_in_the_pod():
     policy = made.then[1]
     assert isinstance(policy, PodPolicy)
     assert (policy.netns, policy.link) == ("/run/netns/p", "eth0")
-    assert "in-10.1.0.5 ip saddr { 192.0.2.11 } return" in policy.rules
+    assert f"in-{policy.token} ip saddr {{ 192.0.2.11 }} return" in policy.rules
+    assert policy.through == "eth0"
 
 
 def test_an_ipv6_pod_is_known_by_its_link_local_address_too():
@@ -206,5 +282,5 @@ def test_the_chains_of_a_pod_lead_nowhere_else():
     ).first[1]
     assert isinstance(policy, PodPolicy)
     chains = {line.split()[0] for line in policy.rules}
-    assert chains == {f"{way}-{address.replace(':', '-')}" for way in ("in", "out") for address in policy.addresses}
+    assert chains == {f"{way}-{POD.token(1)}" for way in ("in", "out")}
     assert all(ipaddress.ip_address(address) for address in policy.addresses)

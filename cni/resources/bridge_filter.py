@@ -1,0 +1,66 @@
+"""A bridge's own switch that shows what it forwards between its ports to the packet rules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cni.kernel import netfilter
+from cni.kernel.view import Link
+from cni.resources.antispoof import TABLE as GUARDS
+from cni.resources.base import Resource
+from cni.resources.links import required
+from cni.resources.policy import SWITCHED
+from cni.resources.policy import TABLE as POLICIES
+from cni.resources.world import World
+
+_DEVICE = re.compile(r'device "([^"]+)"')
+#: A chain of an earlier release is called after an address, so it does not say on which port the pod is.
+_OF_AN_ADDRESS = re.compile(r"chain (?:in|out)-[0-9a-f]*[.-]")
+
+
+@dataclass(frozen=True)
+class BridgeFilter(Resource):
+    """What a bridge forwards between its ports meets the rules too; with the last isolated port it is as it was.
+
+    Who switched it on stands beside the policies: where it was not us, it stays on.
+    """
+
+    bridge: str
+    shared = True
+    retires = True
+
+    def ensure(self, world: World) -> None:
+        link = required(world.host.known(self.bridge), self.bridge)
+        if not link.filtered:
+            world.host.filter_bridge(link)
+            netfilter.nft_if_there(f"add {self._mark}")
+
+    def differences(self, world: World) -> Iterator[str]:
+        link = world.host.link(self.bridge)
+        if link and not link.filtered:
+            yield f"bridge {self.bridge} does not show its traffic to the rules (nf_call_iptables)"
+
+    def remove(self, world: World) -> None:
+        ours = netfilter.nft_element(f"{POLICIES} {SWITCHED}", f'"{self.bridge}"')
+        link = world.host.link(self.bridge)
+        if ours and not (link and self._serves(world, link)):
+            if link:
+                world.host.filter_bridge(link, on=False)
+            netfilter.nft_if_there(f"delete {self._mark}")
+
+    def describe(self) -> str:
+        return f"bridge {self.bridge} shows its traffic to the rules"
+
+    @property
+    def _mark(self) -> str:
+        return f'element {POLICIES} {SWITCHED} {{ "{self.bridge}" }}\n'
+
+    def _serves(self, world: World, bridge: Link) -> bool:
+        """Whether somebody isolated is, or may be, on the bridge, whoever keeps the record."""
+        names = _DEVICE.findall(netfilter.nft_list("chains netdev") if netfilter.nft_list(f"table {GUARDS}") else "")
+        ports = filter(None, map(world.host.link, dict.fromkeys(names)))
+        return any(port.bridge == bridge.index for port in ports) or bool(
+            _OF_AN_ADDRESS.search(netfilter.nft_list(f"table {POLICIES}"))
+        )
