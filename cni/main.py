@@ -83,7 +83,7 @@ def _serve(name: str, call: Call, stdout: _Stdout) -> None:
     if version in SUPPORTED:
         stdout.version = version
     config.refuse_wrong_header(conf, call.command)
-    _tell_story(name, call, conf, lambda result: _deliver(stdout, json.dumps(result)))
+    _tell_story(name, call, conf, lambda result: _deliver(stdout, json.dumps(result, allow_nan=False)))
 
 
 def _tell_story(name: str, call: Call, conf: "dict[str, Any]", deliver: "Deliver") -> None:
@@ -133,7 +133,7 @@ def _failed(stdout: _Stdout, error: CniError | Stranded) -> int:
     if error.details:
         document["details"] = error.details
     if not stdout.broken:
-        stdout.write(json.dumps(document) + "\n")
+        stdout.write(json.dumps(document, allow_nan=False) + "\n")
     return 1
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from cni.errors import InvalidConfig, InvalidEnvironment
 from cni.ipam.ranges import Range, RangeSet, RawSet, first_gap, read_sets
 from cni.naming import IPAddress
+from cni.protocol import addresses
 from cni.protocol.call import Call
 from cni.protocol.config import Config, folded
 from cni.protocol.result import DNS, IPConfig, Result, Route
@@ -139,7 +140,7 @@ def _requested(conf: Config, call: Call) -> Iterator[IPAddress]:
 
 def _address(text: object, error: type[InvalidConfig | InvalidEnvironment], where: str) -> IPAddress:
     try:
-        return ipaddress.ip_interface(str(text)).ip
+        return addresses.interface(text).ip
     except ValueError:
         raise error(f"{where}: {text!r} is no IP address") from None
 
@@ -157,9 +158,9 @@ def _spans(items: Sequence[str]) -> Iterator[Span]:
 def _span(text: str) -> tuple[IPAddress, IPAddress]:
     first, dash, last = (part.strip() for part in text.partition("-"))
     if not dash:
-        network = ipaddress.ip_network(first)
+        network = addresses.network(first)
         return network[0], network[-1]
-    low, high = ipaddress.ip_address(first), ipaddress.ip_address(last)
+    low, high = addresses.address(first), addresses.address(last)
     if low.version != high.version or int(low) > int(high):
         raise ValueError(f"{text!r} does not go from a lower to a higher address of one family")
     return low, high
@@ -168,13 +169,27 @@ def _span(text: str) -> tuple[IPAddress, IPAddress]:
 def _resolv_conf(path: str) -> DNS:
     """Read resolv.conf(5)."""
     try:
-        lines = Path(path).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = _regular(path).read_text().splitlines()
+    except (OSError, ValueError) as error:
         raise InvalidConfig(f"$.ipam.resolvConf: {path}: {getattr(error, 'strerror', None) or error}") from None
     words = [line.split() for line in lines if line.strip() and line.lstrip()[0] not in "#;"]
     return DNS(
-        tuple(word for first, *rest in words if first == "nameserver" for word in rest[:1]),
+        tuple(_nameserver(word, path) for first, *rest in words if first == "nameserver" for word in rest[:1]),
         next((rest[0] for first, *rest in words if first == "domain" and rest), ""),
         tuple(word for first, *rest in words if first == "search" for word in rest),
         tuple(word for first, *rest in words if first == "options" for word in rest),
     )
+
+
+def _regular(path: str) -> Path:
+    """A path that leads to a file: a pipe would be waited for, a device read for ever."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise ValueError("it is no file")
+    return Path(path)
+
+
+def _nameserver(word: str, path: str) -> str:
+    try:
+        return addresses.nameserver(word)
+    except ValueError as error:
+        raise InvalidConfig(f"$.ipam.resolvConf: {path}: nameserver {error}") from None

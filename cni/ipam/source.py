@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,7 +31,7 @@ from cni.ipam.config import TYPE, IpamConfig
 from cni.kernel import process
 from cni.naming import Attachment
 from cni.protocol.call import Call, is_name
-from cni.protocol.config import Config, listed
+from cni.protocol.config import Config, decoded, listed
 from cni.protocol.result import Result
 from cni.state import Record, Store
 
@@ -186,8 +186,9 @@ class Delegate(Nothing):
     def _executable(self) -> str:
         for folder in self.call.path if is_name(self.type) else ():
             candidate = Path(folder, self.type)
-            if candidate.is_file() and os.access(candidate, os.X_OK):
-                return str(candidate)
+            with suppress(OSError):  # a name of no file, or a folder nobody may look into
+                if candidate.is_file() and os.access(candidate, os.X_OK):
+                    return str(candidate)
         raise ToolFailed(f"IPAM plugin {self.type!r} is not in CNI_PATH ({':'.join(self.call.path)})")
 
     def _environ(self, command: str) -> dict[str, str]:
@@ -228,7 +229,7 @@ def _answer(plugin: str, code: int, stdout: str, stderr: str) -> dict[str, Any]:
 
 def _decoded(plugin: str, stdout: str) -> dict[str, Any]:
     try:
-        raw = json.loads(stdout) if stdout.strip() else {}
+        raw = decoded(stdout.encode()) if stdout.strip() else {}
     except ValueError:
         raise DecodingFailure(f"IPAM plugin {plugin!r} answered no JSON: {stdout[:200]!r}") from None
     if not isinstance(raw, dict):

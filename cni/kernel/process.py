@@ -43,7 +43,8 @@ def run(
             input=stdin,
             env=dict(environ) if environ is not None else {"PATH": SYSTEM_PATH, "LC_ALL": "C"},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",
             timeout=seconds,
             check=False,
         )

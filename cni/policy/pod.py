@@ -100,7 +100,7 @@ def as_of_today(
 
 def _on_host(policy: Policy, held: _Held, port: HostPort) -> Isolation:
     families = sorted({6 if ":" in text else 4 for text in held.addresses})
-    rules = chain_rules(policy, held.token, families, held.attached.dns.nameservers, held.pod)
+    rules = chain_rules(policy, held.token, families, held.attached.dns.resolvers, held.pod)
     chains = PodPolicy(held.addresses, rules, not policy.host_access, held.pod, token=held.token)
     gates = tuple(_gates(policy, held, port))
     return Isolation(
@@ -129,7 +129,7 @@ def _in_pod(policy: Policy, held: _Held, host: Host) -> Isolation:
     node = [text.split("/")[0] for text in (host.uplink.addresses() if host.uplink else ())]
     if policy.host_access and policy.ingress is not None and node:
         policy = replace(policy, ingress=(*policy.ingress, Allowance(hosts(node))))
-    rules = chain_rules(policy, held.token, (4, 6), held.attached.dns.nameservers, held.pod)
+    rules = chain_rules(policy, held.token, (4, 6), held.attached.dns.resolvers, held.pod)
     name = held.attachment.ifname
     guarded = name if policy.anti_spoof else ""
     chains = PodPolicy(held.addresses, rules, False, held.pod, host.netns, guarded, held.token, name)

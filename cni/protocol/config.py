@@ -13,6 +13,7 @@ plugin's schema lists its own keys only and every other key is refused. Three an
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
@@ -24,7 +25,9 @@ from cni.protocol.versions import SINCE, SUPPORTED, at_least
 
 Config = dict[str, Any]
 
-_MOST_DIGITS = 1000
+#: Go reads numbers into float64, which ends at 1.8e308; nothing real is nested more than 20 levels.
+_MOST_DIGITS, _MOST_LEVELS = 308, 100
+_TOO_DEEP = f"it is nested more than {_MOST_LEVELS} levels deep"
 #: NUL, and halves of what JSON spells in two: no bytes are theirs.
 _ODD = {"\0", *map(chr, range(0xD800, 0xE000))}
 
@@ -38,14 +41,26 @@ PLUGINS = next(folder for folder in (_PACKAGE / "plugins", _PACKAGE.parent / "pl
 def parse(text: bytes, where: str = "stdin") -> Config:
     """Decode a configuration. Raises DecodingFailure naming `where` unless it is one JSON object."""
     try:
-        conf = json.loads(_decoded(text), parse_constant=_refuse_constant, parse_int=_integer)
+        conf = decoded(text)
     except ValueError as error:
         raise DecodingFailure(f"{where}: the network configuration is not JSON: {error}") from None
-    except RecursionError:
-        raise DecodingFailure(f"{where}: the network configuration is nested too deeply") from None
     if not isinstance(conf, dict):
         raise DecodingFailure(f"{where}: the network configuration is {_kind(conf)}, not an object")
     return conf
+
+
+def decoded(text: bytes) -> Any:
+    """What a JSON text says, as strictly as Go's encoding/json reads it. Raises ValueError.
+
+    Nesting is bounded far below what Python's stack takes, because what is read is walked and written again.
+    """
+    try:
+        value = json.loads(_decoded(text), parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    if text.count(b"[") + text.count(b"{") > _MOST_LEVELS:
+        _refuse_depth(value, _MOST_LEVELS)
+    return value
 
 
 def version_of(conf: Config) -> str:
@@ -67,6 +82,12 @@ def refuse_wrong_header(conf: Config, command: str) -> None:
         raise InvalidConfig("$.name: the network's name is missing")
     if not isinstance(name, str) or not is_name(name):
         raise InvalidConfig(f"$.name: {name!r} must be letters, digits, '_', '.', '-'")
+    ipam = conf.get("ipam")
+    ours = ipam if isinstance(ipam, dict) and ipam.get("type", "agent-ipam") == "agent-ipam" else {}
+    for path, section in (("$", conf), ("$.ipam", ours)):
+        folder = section.get("dataDir") or "/"  # every verb looks there, also those that judge nothing else
+        if not (isinstance(folder, str) and folder.startswith("/") and _ODD.isdisjoint(folder)):
+            raise InvalidConfig(f"{path}.dataDir: {_short(folder)} is no absolute path")
 
 
 def validate(conf: Config, plugin: str) -> None:
@@ -258,6 +279,20 @@ def _integer(digits: str) -> int:
     if len(digits) > _MOST_DIGITS:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{_short(text)} is too large a number")
+    return number
+
+
+def _refuse_depth(value: Any, left: int) -> None:
+    if not left:
+        raise ValueError(_TOO_DEEP)
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _refuse_depth(item, left - 1)
 
 
 def _refuse_constant(name: str) -> None:

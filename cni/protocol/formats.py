@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 from jsonschema import FormatChecker
 
 from cni.errors import InvalidConfig
 from cni.naming import is_mac
+from cni.protocol import addresses
 from cni.protocol.call import is_name, refuse_unruly_ifname
 
 CHECKER = FormatChecker(formats=())
@@ -15,19 +14,24 @@ CHECKER = FormatChecker(formats=())
 
 @CHECKER.checks("cidr", raises=ValueError)
 def _cidr(value: object) -> bool:
-    return not isinstance(value, str) or bool(ipaddress.ip_network(value)) or True
+    return not isinstance(value, str) or bool(addresses.network(value)) or True
 
 
 @CHECKER.checks("interface", raises=ValueError)
 def _interface(value: object) -> bool:
     if isinstance(value, str) and "/" not in value:
         raise ValueError(f"{value!r} has no prefix length, such as 192.168.10.10/24")
-    return not isinstance(value, str) or bool(ipaddress.ip_interface(value))
+    return not isinstance(value, str) or bool(addresses.interface(value))
 
 
 @CHECKER.checks("address", raises=ValueError)
 def _address(value: object) -> bool:
-    return not isinstance(value, str) or bool(ipaddress.ip_address(value)) or True
+    return not isinstance(value, str) or bool(addresses.address(value)) or True
+
+
+@CHECKER.checks("nameserver", raises=ValueError)
+def _nameserver(value: object) -> bool:
+    return not isinstance(value, str) or bool(addresses.nameserver(value))
 
 
 @CHECKER.checks("mac", raises=ValueError)

@@ -5,15 +5,17 @@ Source: CNI specification 1.1.0, section 5 "Result Types", and the 0.2.0 and 0.4
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cni.errors import DecodingFailure
+from cni.protocol import addresses
 from cni.protocol.versions import LATEST, at_least
 
 Json = dict[str, Any]
+
+_MOST = (1 << 32) - 1
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,11 @@ class Route:
     def read(cls, raw: Mapping[str, Any]) -> Route:
         """Read a route of a configuration or result; numbers may have passed through float64."""
         return cls(
-            str(ipaddress.ip_interface(raw["dst"]).network),
+            str(addresses.interface(raw["dst"]).network),
             _gateway(raw.get("gw")),
-            mtu=int(raw.get("mtu") or 0),
-            advmss=int(raw.get("advmss") or 0),
-            priority=int(raw.get("priority") or 0),
+            mtu=_number(raw.get("mtu")),
+            advmss=_number(raw.get("advmss")),
+            priority=_number(raw.get("priority")),
             table=_optional(raw.get("table")),
             scope=_optional(raw.get("scope")),
         )
@@ -84,7 +86,15 @@ class DNS:
     def read(cls, raw: Mapping[str, Any] | None) -> DNS:
         """Read the ``dns`` object of a configuration or result."""
         lists = {key: _texts((raw or {}).get(key)) for key in ("nameservers", "search", "options")}
-        return cls(domain=(raw or {}).get("domain", ""), **lists)
+        return cls(domain=_text((raw or {}).get("domain")), **lists)
+
+    @property
+    def resolvers(self) -> tuple[str, ...]:
+        """The nameservers' addresses, for packet rules, which know no zones. Raises DecodingFailure where one is none."""
+        try:
+            return tuple(addresses.nameserver(item).partition("%")[0] for item in self.nameservers)
+        except ValueError as error:
+            raise DecodingFailure(f"a CNI result is malformed: dns.nameservers: {error}") from None
 
     def __bool__(self) -> bool:
         return self != DNS()
@@ -176,21 +186,40 @@ class Result:
 def _interface_text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no address")
-    return str(ipaddress.ip_interface(value))
+    return str(addresses.interface(value))
 
 
 def _gateway(value: Any) -> str:
-    return str(ipaddress.ip_address(value)) if value else ""
+    return "" if value in (None, "") else str(addresses.address(value))
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
+    if not isinstance(value, list | tuple | None):
         raise TypeError(f"{value!r} is no list")
-    return tuple(value or ())
+    return tuple(map(_text, value or ()))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str | None):
+        raise TypeError(f"{value!r} is no text")
+    return value or ""
+
+
+def _number(value: Any) -> int:
+    """A number of the kernel's 32 bits; it may have passed through float64."""
+    if value is None:
+        return 0
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not (0 <= value <= _MOST and value == int(value))
+    ):
+        raise ValueError(f"{value!r} is no number from 0 to {_MOST}")
+    return int(value)
 
 
 def _interface(raw: Json) -> Interface:
-    return Interface(raw["name"], raw.get("mac") or "", int(raw.get("mtu") or 0), raw.get("sandbox") or "")
+    return Interface(_text(raw["name"]), _text(raw.get("mac")), _number(raw.get("mtu")), _text(raw.get("sandbox")))
 
 
 def _rendered(item: Interface, version: str) -> Json:
@@ -224,4 +253,4 @@ def _put(raw: Json, key: str, items: list[Json]) -> None:
 
 
 def _optional(value: Any) -> int | None:
-    return None if value is None else int(value)
+    return None if value is None else _number(value)

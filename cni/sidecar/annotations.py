@@ -6,11 +6,11 @@ taken for "capture everything" or for nothing it would surprise the pod.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from cni.errors import InvalidConfig
+from cni.protocol import addresses
 from cni.protocol.call import refuse_unruly_ifname
 
 CAPABILITY = "io.kubernetes.cri.pod-annotations"
@@ -51,7 +51,7 @@ def _ports_or_all(text: str) -> list[int] | str:
 
 def _cidrs(text: str) -> list[str]:
     """Host bits are dropped, as iptables does for Istio."""
-    return [str(ipaddress.ip_network(word, strict=False)) for word in _words(text)]
+    return [str(addresses.interface(word).network) for word in _words(text)]
 
 
 def _cidrs_or_all(text: str) -> list[str]:

@@ -95,8 +95,8 @@ class Interception:
         """The pod's DNS servers of one family; the empty match is any server, where none is named."""
         if not self.resolvers:
             return ((),)
-        named = (server.partition("%")[0] for server in self.resolvers)  # fe80::1%eth0
-        return tuple((Match("destination", cidr),) for cidr in _of_family(named, family))
+        plain = [text.partition("%")[0] for text in self.resolvers]  # a packet has no zone
+        return tuple((Match("destination", cidr),) for cidr in _of_family(plain, family))
 
 
 def _groups(gids: Iterable[int]) -> tuple[Match, ...]:

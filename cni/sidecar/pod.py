@@ -24,7 +24,7 @@ def intercepting(wanted: Interception | None, link: str, attached: Result, host:
     """
     if wanted is None or not wanted.wanted:
         return ()
-    known = replace(wanted, resolvers=wanted.resolvers or attached.dns.nameservers)
+    known = replace(wanted, resolvers=wanted.resolvers or attached.dns.resolvers)
     families = sorted({4, *host.pod_families, *(ip.family for ip in attached.ips)})
     resources = tuple(_resources(known, link, families, host))
     _refuse_other_rules(resources, host)

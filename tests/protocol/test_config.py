@@ -122,3 +122,20 @@ def test_schemas_are_schemas_and_hold_the_runtimes_keys(plugin: str):
 def test_every_key_of_a_schema_is_described():
     properties = schema_of("bridge-vxlan")["properties"]
     assert [key for key, schema in properties.items() if not {"description", "unsupported"} & set(schema)] == []
+
+
+@pytest.mark.parametrize("text", ["1e400", "-1e400", "9" * 309, '{"a": [1e309]}'])
+def test_a_number_that_go_cannot_hold_is_refused(text: str):
+    with pytest.raises(DecodingFailure, match=r"a number"):
+        parse(f'{{"name": "a", "mtu": {text}}}'.encode())
+
+
+@pytest.mark.parametrize("depth", [100, 990, 100_000])
+@pytest.mark.parametrize(("left", "right"), [("[", "]"), ('{"a":', "}")])
+def test_deep_nesting_is_refused_before_anything_walks_it(depth: int, left: str, right: str):
+    with pytest.raises(DecodingFailure, match="nested more than 100 levels deep"):
+        parse(f'{{"args": {left * depth}1{right * depth}}}'.encode())
+
+
+def test_nesting_that_somebody_may_want_is_taken():
+    assert parse(f'{{"args": {"[" * 90}{"]" * 90}, "more": [{"[]," * 200} 1]}}'.encode())
