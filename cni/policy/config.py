@@ -6,34 +6,57 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cni import log
 from cni.errors import InvalidConfig
 from cni.policy.folder import load
+from cni.policy.kubernetes import Cluster
 from cni.policy.model import Allowance, Policy
 from cni.policy.peers import ports_of, spans_of
 from cni.protocol.call import Call
 from cni.protocol.config import Config
 
+#: Verbs that go by what is recorded.
+_HOLDING_NOBODY = ("CHECK", "DEL", "GC")
+
 
 def section_of(conf: Config, call: Call) -> Policy | None:
     """The policy a validated configuration asks for, or None.
 
-    With a `policyDir`, what its NetworkPolicies allow the call's pod adds to it. Raises InvalidConfig naming
-    the entry that is impossible.
+    With a `policyDir`, what its NetworkPolicies allow the call's pod adds to it; calls that hold nobody to anything
+    do not read it. Raises InvalidConfig naming the entry that is impossible, the file that cannot be read, or a
+    `policyDir` for a pod without a name.
     """
     section = conf.get("policy")
     if section is None:
         return None
     policy = read(section, "$.policy")
-    return _with_folder(policy, Path(section["policyDir"]), call.pod) if section.get("policyDir") else policy
+    if not section.get("policyDir") or call.command in _HOLDING_NOBODY:
+        return policy
+    cluster = load(Path(section["policyDir"]))
+    return policy if call.command == "STATUS" else _with_folder(policy, cluster, call, conf)
 
 
-def _with_folder(policy: Policy, folder: Path, pod: str) -> Policy:
+def faults_of(conf: Config) -> list[str]:
+    """What is wrong with the folder a configuration names: why it cannot be read, or what in its policies; nothing without one."""
+    folder = (conf.get("policy") or {}).get("policyDir")
+    try:
+        return load(Path(folder)).faults() if folder else []
+    except InvalidConfig as error:
+        return [error.msg]
+
+
+def _with_folder(policy: Policy, cluster: Cluster, call: Call, conf: Config) -> Policy:
     """Policies add up: a direction anybody speaks of is shut but for what anybody allows."""
-    cluster = load(folder)
+    if not call.pod:
+        folder = conf["policy"]["policyDir"]
+        wanted = "CNI_ARGS has no K8S_POD_NAMESPACE and K8S_POD_NAME"
+        raise InvalidConfig(f"$.policy.policyDir: {wanted}: nothing in {folder} could hold this pod")
+    if call.command == "ADD" and (faults := cluster.faults(call.pod.partition("/")[0])):
+        log.event(conf.get("type") or "policy", call.command, pod=call.pod, faults=faults)
     return replace(
         policy,
-        ingress=_sum(policy.ingress, cluster.allowances("ingress", pod)),
-        egress=_sum(policy.egress, cluster.allowances("egress", pod)),
+        ingress=_sum(policy.ingress, cluster.allowances("ingress", call.pod)),
+        egress=_sum(policy.egress, cluster.allowances("egress", call.pod)),
     )
 
 

@@ -1,122 +1,130 @@
-"""NetworkPolicy objects as a policy for one pod (Kubernetes API reference, networking.k8s.io/v1).
+"""NetworkPolicies as a policy for one pod (Kubernetes API reference, networking.k8s.io/v1).
 
 Policies add up. A pod that a policy of a direction selects is shut in that direction but for what any of them
-allows. Objects are plain mappings as their YAML has them; pods and namespaces are known from the same folder.
+allows. Where it is not known whether one selects it, it is shut likewise, and nothing of that policy is allowed.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from itertools import groupby
 
-from cni.errors import InvalidConfig
-from cni.policy.model import Allowance, Peers, hosts
-from cni.policy.peers import ports_of, spans_of
-
-Object = Mapping[str, Any]
+from cni.policy.labels import Labels, Selector
+from cni.policy.model import Allowance, Peers, Port, hosts
+from cni.policy.objects import NamedPort, Namespace, NetworkPolicy, Pod, PodPeer, Rule
+from cni.policy.peers import together
 
 #: Every namespace has its name as a label (Kubernetes, "Automatic labelling").
 _NAME_LABEL = "kubernetes.io/metadata.name"
-_DONE = ("Succeeded", "Failed")
+_UNKNOWN = Labels({}, complete=False)
+_EVERYBODY = PodPeer(namespaces=Selector())
 
 
 @dataclass(frozen=True)
 class Cluster:
     """What a folder says: NetworkPolicy, Pod and Namespace objects."""
 
-    policies: tuple[Object, ...] = ()
-    pods: tuple[Object, ...] = ()
-    namespaces: tuple[Object, ...] = ()
+    policies: tuple[NetworkPolicy, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    namespaces: tuple[Namespace, ...] = ()
+
+    def faults(self, namespace: str = "") -> list[str]:
+        """What is wrong with the policies of a namespace, or with all: where, which, the path in it, and what."""
+        return [
+            f"{policy.where}: NetworkPolicy {policy.namespace}/{policy.name}: {line}"
+            for policy in self.policies
+            for line in policy.faults
+            if namespace in ("", policy.namespace)
+        ]
 
     def allowances(self, direction: str, pod: str) -> tuple[Allowance, ...] | None:
         """What is let through to (``ingress``) or from (``egress``) ``namespace/name``; None where no policy
-        selects it. Raises InvalidConfig naming the policy for what cannot be resolved.
+        can select it. A pod without an object may have any labels.
         """
         namespace, _, name = pod.partition("/")
-        labels = next((_labels(item) for item in self.pods if _place(item) == (namespace, name)), {})
-        selecting = [item for item in self.policies if self._selects(item, direction, namespace, labels)]
-        if not selecting:
+        own = next((item for item in self.pods if (item.namespace, item.name) == (namespace, name)), None)
+        rules: list[tuple[bool | None, tuple[Rule, ...]]] = [
+            (policy.selector.selects(own.labels if own else _UNKNOWN), found)
+            for policy in self.policies
+            if policy.namespace == namespace and (found := getattr(policy, direction)) is not None
+        ]
+        if all(selects is False for selects, _ in rules):
             return None
-        return tuple(found for policy in selecting for found in self._rules(policy, direction))
+        chosen = [rule for selects, found in rules if selects for rule in found]
+        ports = own.ports if own else ()
+        allowing = self._into(chosen, namespace, ports) if direction == "ingress" else self._out_of(chosen, namespace)
+        return tuple(dict.fromkeys(allowing))
 
-    def _selects(self, policy: Object, direction: str, namespace: str, labels: Object) -> bool:
-        spec = policy.get("spec") or {}
-        here = _place(policy)[0] == namespace and matches(spec.get("podSelector"), labels)
-        types = spec.get("policyTypes") or ["Ingress", *(["Egress"] if spec.get("egress") else [])]
-        return here and direction.capitalize() in types
+    def _into(self, rules: list[Rule], namespace: str, own: tuple[tuple[NamedPort, int], ...]) -> Iterator[Allowance]:
+        """A port's name means what it means in the pod itself."""
+        for rule in rules:
+            peers, ports = self._peers(rule, namespace), rule.ports
+            if ports is not None:
+                named = tuple(Port(port.protocol, number, number) for port, number in own if port in ports)
+                ports = (*_numbered(rule), *named)
+            if peers != () and ports != ():
+                yield Allowance(peers, ports)
 
-    def _rules(self, policy: Object, direction: str) -> Iterator[Allowance]:
-        namespace, name = _place(policy)
-        side = "from" if direction == "ingress" else "to"
-        for at, rule in enumerate((policy.get("spec") or {}).get(direction) or ()):
-            where = f"NetworkPolicy {namespace}/{name}: spec.{direction}[{at}]"
-            try:
-                yield self._allowance(rule, side, namespace, where)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise InvalidConfig(f"{where}: {error!r}") from None
+    def _out_of(self, rules: list[Rule], namespace: str) -> Iterator[Allowance]:
+        """A port's name means in each peer what it means there."""
+        for rule in rules:
+            peers, ports = self._peers(rule, namespace), None if rule.ports is None else _numbered(rule)
+            if peers != () and ports != ():
+                yield Allowance(peers, ports)
+            wanted = [port for port in rule.ports or () if isinstance(port, NamedPort)]
+            there = [
+                ((port.protocol, number), pod.addresses)
+                for pod in (self._pods_of(rule, namespace) if wanted else ())
+                for port, number in pod.ports
+                if port in wanted and pod.addresses
+            ]
+            for (protocol, number), group in groupby(sorted(there), lambda item: item[0]):
+                found = hosts(address for _, addresses in group for address in addresses)
+                yield Allowance(found, (Port(protocol, number, number),))
 
-    def _allowance(self, rule: Object, side: str, namespace: str, where: str) -> Allowance:
-        listed = rule.get(side) or ()
-        peers = tuple(found for peer in listed for found in self._peers(peer, namespace, where)) if listed else None
-        return Allowance(peers, ports_of(rule.get("ports") or (), where))
+    def _peers(self, rule: Rule, namespace: str) -> tuple[Peers, ...] | None:
+        if rule.peers is None:
+            return None
+        found = [self._selected(peer, namespace)[1] if isinstance(peer, PodPeer) else peer for peer in rule.peers]
+        return together(peers for some in found for peers in some)
 
-    def _peers(self, peer: Object, namespace: str, where: str) -> tuple[Peers, ...]:
-        if "ipBlock" in peer:
-            return spans_of([peer["ipBlock"]], where)
-        if not {"podSelector", "namespaceSelector"} & peer.keys():
-            raise InvalidConfig(f"{where}: a peer has ipBlock, podSelector or namespaceSelector")
-        return hosts(address for pod in self.pods if self._is(pod, peer, namespace) for address in _addresses(pod))
+    def _pods_of(self, rule: Rule, namespace: str) -> Iterator[Pod]:
+        """The pods among a rule's peers; where it has all, all."""
+        for peer in (_EVERYBODY,) if rule.peers is None else rule.peers:
+            if isinstance(peer, PodPeer):
+                yield from self._selected(peer, namespace)[0]
 
-    def _is(self, pod: Object, peer: Object, namespace: str) -> bool:
-        home = _place(pod)[0]
+    def _selected(self, peer: PodPeer, namespace: str) -> tuple[tuple[Pod, ...], tuple[Peers, ...]]:
+        """The pods a peer is known to select for a policy of a namespace, and their addresses."""
+        key = (peer, namespace if peer.namespaces is None else "")
+        if key not in self._known:
+            pods = tuple(pod for pod in self.pods if self._is(pod, peer, namespace))
+            self._known[key] = pods, hosts(address for pod in pods for address in pod.addresses)
+        return self._known[key]
+
+    def _is(self, pod: Pod, peer: PodPeer, namespace: str) -> bool:
         near = (
-            matches(peer["namespaceSelector"], self._namespace(home))
-            if "namespaceSelector" in peer
-            else home == namespace
+            pod.namespace == namespace
+            if peer.namespaces is None
+            else peer.namespaces.selects(self._labels_of(pod.namespace))
         )
-        return near and matches(peer.get("podSelector"), _labels(pod))
+        return bool(near and peer.pods.selects(pod.labels))
 
-    def _namespace(self, name: str) -> Object:
-        found = next(
-            (_labels(item) for item in self.namespaces if (item.get("metadata") or {}).get("name") == name), {}
-        )
-        return {_NAME_LABEL: name} | dict(found)
+    def _labels_of(self, namespace: str) -> Labels:
+        """Of a namespace without an object its name is known."""
+        labels = self._spaces.get(namespace, _UNKNOWN)
+        return Labels({**labels.known, _NAME_LABEL: namespace}, labels.complete)
 
+    @cached_property
+    def _spaces(self) -> dict[str, Labels]:
+        return {item.name: item.labels for item in self.namespaces}
 
-def matches(selector: Object | None, labels: Object) -> bool:
-    """Whether a label selector selects; an empty one selects everything. Raises ValueError for an operator it lacks."""
-    wanted = selector or {}
-    equal = all(labels.get(key) == value for key, value in (wanted.get("matchLabels") or {}).items())
-    return equal and all(_holds(item, labels) for item in wanted.get("matchExpressions") or ())
-
-
-def _holds(expression: Object, labels: Object) -> bool:
-    key, values = expression["key"], expression.get("values") or ()
-    tests = {
-        "In": labels.get(key) in values and key in labels,
-        "NotIn": labels.get(key) not in values or key not in labels,
-        "Exists": key in labels,
-        "DoesNotExist": key not in labels,
-    }
-    if expression["operator"] not in tests:
-        raise ValueError(f"operator {expression['operator']!r} is none of {', '.join(tests)}")
-    return tests[expression["operator"]]
+    @cached_property
+    def _known(self) -> dict[tuple[PodPeer, str], tuple[tuple[Pod, ...], tuple[Peers, ...]]]:
+        return {}
 
 
-def _place(item: Object) -> tuple[str, str]:
-    metadata = item.get("metadata") or {}
-    return metadata.get("namespace") or "default", metadata.get("name") or ""
-
-
-def _labels(item: Object) -> Object:
-    return (item.get("metadata") or {}).get("labels") or {}
-
-
-def _addresses(pod: Object) -> Iterator[str]:
-    """A running pod's own addresses; one in the host's network has none of its own."""
-    spec, status = pod.get("spec") or {}, pod.get("status") or {}
-    if not spec.get("hostNetwork") and status.get("phase") not in _DONE:
-        listed = [item["ip"] for item in status.get("podIPs") or ()] or [status.get("podIP")]
-        yield from (str(ipaddress.ip_address(text)) for text in listed if text)
+def _numbered(rule: Rule) -> tuple[Port, ...]:
+    return tuple(port for port in rule.ports or () if isinstance(port, Port))

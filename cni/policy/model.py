@@ -8,14 +8,23 @@ from dataclasses import dataclass
 
 from cni.naming import IPAddress
 
+PROTOCOLS = ("tcp", "udp", "sctp", "icmp")
+
 
 @dataclass(frozen=True)
 class Port:
-    """A protocol (tcp, udp, sctp, icmp) and its destination ports; `first` 0 is every port."""
+    """A protocol (tcp, udp, sctp, icmp) and its destination ports; `first` 0 is every port.
+
+    ValueError for any other: rules are spelled from what stands here.
+    """
 
     protocol: str
     first: int = 0
     last: int = 0
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS or not 0 <= self.first <= self.last <= 65535:
+            raise ValueError(f"no port: {self.protocol!r} {self.first!r}-{self.last!r}")
 
 
 @dataclass(frozen=True)

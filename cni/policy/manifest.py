@@ -1,0 +1,143 @@
+"""Documents taken apart into the objects a policy is made of, in whatever list they come.
+
+An object of another group's kind, of a kind that only looks like ours, or of none is refused by name: to leave it
+out could let through what it forbids. Other kinds are nothing to us.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from cni.errors import InvalidConfig
+from cni.policy.fields import listed, name, numbered, path_of, shown, text
+from cni.policy.kubernetes import Cluster
+from cni.policy.labels import Labels
+from cni.policy.objects import NamedPort, Namespace, NetworkPolicy, Pod
+from cni.policy.spec import network_policy
+from cni.protocol.config import meant
+
+_OURS = {"NetworkPolicy": "networking.k8s.io/v1", "Pod": "v1", "Namespace": "v1"}
+_ANSWERS = ("Status", "Table", "PartialObjectMetadata", "WatchEvent")
+_DONE = ("Succeeded", "Failed")
+_LIKENESS = 0.8
+
+_Object = NetworkPolicy | Pod | Namespace
+
+
+def cluster_of(documents: Iterable[tuple[str, Any]]) -> Cluster:
+    """What documents say, each given with where it stands. Raises InvalidConfig beginning with that."""
+    known: dict[tuple[str, ...], tuple[str, _Object]] = {}
+    for number, (where, kind, raw) in enumerate(item for one in documents for item in _apart(*one)):
+        space, own = _place(raw, where)
+        found = _READERS[kind](raw, where, space, own)
+        there, other = known.setdefault((kind, space, own or str(number)), (where, found))
+        if other != found:
+            raise InvalidConfig(
+                f"{where}: {kind} {space}/{own} is another one than in {there.removeprefix('policyDir: ')}"
+            )
+    objects = [item for _, item in known.values()]
+    return Cluster(
+        tuple(item for item in objects if isinstance(item, NetworkPolicy)),
+        tuple(item for item in objects if isinstance(item, Pod)),
+        tuple(item for item in objects if isinstance(item, Namespace)),
+    )
+
+
+def _apart(where: str, raw: Any, within: tuple[str, str] | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """The objects of ours in a document: where, of which kind, and what. What a list says of all its items they may leave out."""
+    if not isinstance(raw, dict):
+        raise InvalidConfig(f"{where}: not a Kubernetes object")
+    given, meant_by_list = (raw.get("kind"), raw.get("apiVersion")), within or ("", "")
+    kind, version = (text(one or other, where) for one, other in zip(given, meant_by_list, strict=True))
+    if kind.endswith("List") and within is None:
+        if "items" not in raw:
+            raise InvalidConfig(f"{where}: a {shown(kind)} without items")
+        of = ("", "") if kind == "List" else (kind.removesuffix("List"), version)
+        for at, item in numbered(listed(raw["items"], f"{where}: items"), "items"):
+            yield from _apart(f"{where}: {at}", item, of)
+    elif _is_ours(kind, version, where):
+        yield where, kind, raw
+    elif "items" in raw:
+        raise InvalidConfig(f"{where}: a {shown(kind)} has no items here")
+
+
+def _is_ours(kind: str, version: str, where: str) -> bool:
+    if kind in _OURS:
+        if version not in ("", _OURS[kind]):
+            raise InvalidConfig(f"{where}: a {kind} of {shown(version)} is not understood, only of {_OURS[kind]}")
+        return True
+    if not kind or kind in _ANSWERS:
+        raise InvalidConfig(f"{where}: {f'a {kind}' if kind else 'what has no kind'} is no object of a cluster")
+    if kind.lower().endswith("networkpolicy"):
+        raise InvalidConfig(f"{where}: a {shown(kind)} is not understood, only Kubernetes' own NetworkPolicy")
+    alike = meant(kind, _OURS, _LIKENESS)
+    if alike or any(name.startswith(kind) or name.lower() == kind.lower() for name in (*_OURS, "List")):
+        raise InvalidConfig(f"{where}: the kind {shown(kind)} is not known{alike}")
+    return False
+
+
+def _place(raw: dict[str, Any], where: str) -> tuple[str, str]:
+    """Its namespace and name."""
+    metadata = _object(raw.get("metadata"), f"{where}: metadata")
+    space, own = (name(metadata.get(key), f"{where}: metadata.{key}") for key in ("namespace", "name"))
+    return space or "default", own
+
+
+def _namespace(raw: dict[str, Any], where: str, _: str, own: str) -> Namespace:
+    return Namespace(own, _labels(raw, where))
+
+
+def _pod(raw: dict[str, Any], where: str, space: str, own: str) -> Pod:
+    """One that has ended, or is in its node's network, has no address of its own."""
+    spec, status = (_object(raw.get(key), f"{where}: {key}") for key in ("spec", "status"))
+    gone = spec.get("hostNetwork") or status.get("phase") in _DONE
+    ips = [
+        (at, _object(item, at).get("ip"))
+        for at, item in numbered(listed(status.get("podIPs"), f"{where}: status.podIPs"), f"{where}: status.podIPs")
+    ]
+    found = [(at, text) for at, text in ips or [(f"{where}: status.podIP", status.get("podIP"))] if text]
+    addresses = () if gone else tuple(_address(text, at) for at, text in found)
+    return Pod(space, own, _labels(raw, where), addresses, tuple(_ports(spec)))
+
+
+def _ports(spec: dict[str, Any]) -> Iterator[tuple[NamedPort, int]]:
+    """The named ports of its containers, and of those that are started before them and stay."""
+    started = [item for item in _objects(spec.get("initContainers")) if item.get("restartPolicy") == "Always"]
+    for container in (*_objects(spec.get("containers")), *started):
+        for port in _objects(container.get("ports")):
+            number, called = port.get("containerPort"), port.get("name")
+            if isinstance(called, str) and type(number) is int and 0 < number < 1 << 16:
+                yield NamedPort(str(port.get("protocol") or "TCP").lower(), called), number
+
+
+def _labels(raw: dict[str, Any], where: str) -> Labels:
+    at = f"{where}: metadata.labels"
+    labels = _object((raw.get("metadata") or {}).get("labels"), at)
+    return Labels({str(key): text(value, path_of(at, key)) for key, value in labels.items()})
+
+
+def _address(raw: Any, where: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text(raw, where)))
+    except ValueError:
+        raise InvalidConfig(f"{where}: {shown(raw)} is no address") from None
+
+
+def _object(raw: Any, where: str) -> dict[str, Any]:
+    """An object whose fields are free; absent is empty."""
+    if raw is not None and not isinstance(raw, dict):
+        raise InvalidConfig(f"{where}: {shown(raw)} is no object")
+    return raw or {}
+
+
+def _objects(raw: Any) -> list[dict[str, Any]]:
+    return [item for item in raw if isinstance(item, dict)] if isinstance(raw, list) else []
+
+
+_READERS: dict[str, Callable[[dict[str, Any], str, str, str], _Object]] = {
+    "NetworkPolicy": network_policy,
+    "Pod": _pod,
+    "Namespace": _namespace,
+}

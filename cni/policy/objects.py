@@ -1,0 +1,68 @@
+"""The Kubernetes objects a policy is made of, as values: what was read of them and judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cni.policy.labels import Labels, Selector
+from cni.policy.model import Peers, Port
+
+
+@dataclass(frozen=True)
+class PodPeer:
+    """Pods that `pods` selects, in the namespaces that `namespaces` selects; None is the policy's own."""
+
+    pods: Selector = Selector()
+    namespaces: Selector | None = None
+
+
+@dataclass(frozen=True)
+class NamedPort:
+    """A port by the name it has in a pod; `protocol` as in the model."""
+
+    protocol: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Peers and ports that are let through; None is all, an empty tuple none."""
+
+    peers: tuple[tuple[Peers, ...] | PodPeer, ...] | None = None
+    ports: tuple[Port | NamedPort, ...] | None = None
+
+
+@dataclass(frozen=True)
+class NetworkPolicy:
+    """Rules by direction, for pods of one namespace; None leaves a direction alone.
+
+    What cannot be read lets nothing through and is named in `faults`; a selector that cannot be read may
+    select any pod, and directions that cannot be read may be both. `where` it stands is for people.
+    """
+
+    namespace: str
+    name: str
+    selector: Selector
+    ingress: tuple[Rule, ...] | None = None
+    egress: tuple[Rule, ...] | None = None
+    faults: tuple[str, ...] = ()
+    where: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod with the addresses that are its own, and its containers' named ports with their numbers."""
+
+    namespace: str
+    name: str
+    labels: Labels
+    addresses: tuple[str, ...] = ()
+    ports: tuple[tuple[NamedPort, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A namespace; it has its own name as a label."""
+
+    name: str
+    labels: Labels
