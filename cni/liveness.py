@@ -40,10 +40,6 @@ class Witness:
             return Liveness.UNSEEN
         return Liveness.GONE if self._would_be_seen(record) else Liveness.UNSEEN
 
-    def is_alive(self, record: Record) -> bool:
-        """Whether its pod is proven to be there."""
-        return self.of(record) is Liveness.ALIVE
-
     def _is_there(self, record: Record) -> bool:
         """Whether its namespace is found, under its path or anywhere, or the host's end of its veth."""
         netns = Netns.if_there(record.netns)

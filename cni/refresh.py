@@ -1,21 +1,44 @@
-"""Holding attachments that are there to what their policies say now.
+"""Holding attachments that are there to what their policies say now, and to the rules they were made with.
 
-`agent-cni refresh` runs it for every attachment whose policy has a `policyDir`; an outside manager calls that
-after it changed the folder.
+`agent-cni refresh` runs it for every attachment that has rules on this node. An outside manager calls that after it
+changed a `policyDir`, an operator after somebody flushed the ruleset: what the kernel lacks is made again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
 from cni import engine
-from cni.kernel.signals import uninterrupted
+from cni.errors import CniError
 from cni.node import Node, opened
-from cni.nouns import Plugin, PluginConfig
+from cni.nouns import Plugin
 from cni.policy.pod import as_of_today
 from cni.protocol.call import Call
 from cni.protocol.result import Result
-from cni.resources import Resource
+from cni.resources import BridgeFilter, NftRules, Resource, decoded
 from cni.state import Record
 from cni.survey import survey
+
+_ANOTHER = "its policy is not what its policyDir says now"
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """An attachment's rules: `wanted` today in place of what is recorded, `lines` what refreshing them mends,
+    `refused` why they cannot be those of today.
+    """
+
+    node: Node
+    wanted: tuple[Resource, ...] = ()
+    lines: tuple[str, ...] = ()
+    refused: str = ""
+
+
+def is_held(record: Record) -> bool:
+    """Whether an attachment has rules on this node."""
+    return record.complete and any(_rules_of(decoded(record.resources)))
 
 
 def is_fed(record: Record) -> bool:
@@ -23,40 +46,70 @@ def is_fed(record: Record) -> bool:
     return record.complete and bool((record.config.get("policy") or {}).get("policyDir"))
 
 
-def refresh(plugin: Plugin, record: Record, call: Call) -> bool:
-    """Replace an attachment's policy by today's, in one transaction; whether it was another one.
+def refresh(plugin: Plugin, record: Record, call: Call) -> tuple[bool, str]:
+    """Make an attachment's rules those of today, each resource in one transaction.
 
-    Raises what an ADD with that policy would, and TryAgainLater while another call is at the attachment; the
-    policy stays as it was then.
+    Says whether something was mended, and why today's policy cannot be had: then it stays as it was, but is made
+    again where it is missing. Raises TryAgainLater while another call is at the attachment.
     """
+    with _standing(plugin, record, call) as found:
+        if found.lines:
+            found.node.store.lock.share_node()
+            _replace(found.node, found.wanted)
+        return bool(found.lines), found.refused
+
+
+def behind(plugin: Plugin, record: Record, call: Call) -> tuple[tuple[str, ...], str]:
+    """What `refresh` would mend, one line each, and why today's policy cannot be had. Changes nothing."""
+    with _standing(plugin, record, call) as found:
+        return found.lines, found.refused
+
+
+@contextmanager
+def _standing(plugin: Plugin, record: Record, call: Call) -> Iterator[_Standing]:
     _, container, ifname = record.attachment
     namespace, _, name = record.pod.partition("/")
     args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}" if name else ""
     now = call.having(container=container, ifname=ifname, netns=record.netns, args=args)
-    config = plugin.Config.read(record.config, now)
     with opened(plugin.name, now, record.config, patience=1) as node:
-        if node.record is None:
-            return False
-        there = node.planned()
-        wanted = _as_of_today(there, node, config, now)
-        if wanted != there:
-            _replace(node, there, wanted)
-        return wanted != there
+        if node.record is None or not is_held(node.record):
+            yield _Standing(node)
+            return
+        there, refused = node.planned(), ""
+        wanted = there
+        try:
+            wanted = _as_of_today(plugin, node, node.record, now) if is_fed(node.record) else there
+        except CniError as error:
+            refused = error.msg
+        lines = [_ANOTHER] if wanted != there else []
+        lines += engine.differences(_rules_of(there), node.world, Result())
+        yield _Standing(node, wanted, tuple(lines), refused)
 
 
-def _as_of_today(there: tuple[Resource, ...], node: Node, config: PluginConfig, call: Call) -> tuple[Resource, ...]:
-    assert node.record
-    attached = Result.read(node.record.result or {})
-    attached = attached if attached.interfaces else Result.read(node.record.config.get("prevResult") or {})
-    return as_of_today(there, config.policy, node.attachment, attached, survey(node, config, call))
+def _as_of_today(plugin: Plugin, node: Node, record: Record, call: Call) -> tuple[Resource, ...]:
+    config = plugin.Config.read(record.config, call)
+    host = survey(node, config, call)
+    return as_of_today(node.planned(), config.policy, node.attachment, _attached(record), host)
 
 
-def _replace(node: Node, there: tuple[Resource, ...], wanted: tuple[Resource, ...]) -> None:
+def _attached(record: Record) -> Result:
+    """The pod's interface and its own addresses, whoever made it."""
+    own = Result.read(record.result or {})
+    found = own if own.interfaces else Result.read(record.config.get("prevResult") or {})
+    ends = [at for at, item in enumerate(found.interfaces) if item.sandbox and item.name == record.attachment.ifname]
+    return replace(found, ips=tuple(ip for ip in found.ips if ip.interface in (None, *ends)))
+
+
+def _replace(node: Node, wanted: tuple[Resource, ...]) -> None:
     """The record is of both meanwhile: a DEL that comes between finds the chains of both."""
     assert node.record
-    gone = tuple(item for item in there if item not in wanted and item.place not in {new.place for new in wanted})
+    places = {item.place for item in wanted}
+    gone = tuple(item for item in node.planned() if item not in wanted and item.place not in places)
     node.write(node.record, (*wanted, *gone))
-    engine.apply([item for item in wanted if item not in there], node.world)
-    with uninterrupted():
-        engine.remove(gone, node.world)
-    node.write(node.record, wanted)
+    engine.apply(list(_rules_of(wanted)), node.world)
+    engine.remove(gone, node.world)
+    node.retire(gone, node.write(node.record, wanted))
+
+
+def _rules_of(resources: Iterable[Resource]) -> Iterator[Resource]:
+    return (item for item in resources if isinstance(item, NftRules | BridgeFilter))

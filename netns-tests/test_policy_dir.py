@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
+from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from interception import address_of
-from lab import AGENT_CNI, Host, Lab, Pod
-from test_policy import RANGES, serving
+from lab import AGENT_CNI, ROOT, Host, Lab, Pod, Site
+from test_policy import BRIDGED, FAMILIES, KINDS, RANGES, ROUTED, serving
 from traffic import TIMED_OUT, Actor
 
 
@@ -65,3 +69,370 @@ def test_a_folder_that_cannot_be_read_attaches_nobody(host: Host, pod: Pod):
     conf = {"cniVersion": "1.1.0", "name": "net", "type": "custom-plugin", "policy": {"policyDir": "/nowhere"}}
     assert "/nowhere is no folder" in host.cni("ADD", conf, pod).failed(7)
     host.delete_pod(conf, pod)
+
+
+# --- a folder in every state, and pods of every kind
+
+NAMED = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME="
+REFRESH = "agent-cni refresh"
+MENDED_THERE = "put the folder or file right, then agent-cni refresh"
+
+
+def network_policy(name: str, **spec: Any) -> dict[str, Any]:
+    metadata = {"namespace": "shop", "name": name}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
+
+
+WEB = {"matchLabels": {"app": "web"}}
+DENY = network_policy("deny", podSelector={})
+FRIEND = {"from": [{"podSelector": {"matchLabels": {"app": "friend"}}}]}
+FROM_FRIEND = network_policy("friend", podSelector=WEB, ingress=[FRIEND])
+
+
+@dataclass
+class Shop:
+    """A node whose pods a folder feeds; `friend` and `stranger` have no policy of their own."""
+
+    lab: Lab
+    host: Host
+    kind: dict[str, Any]
+    folder: Path
+    held: ExitStack
+    pods: dict[str, Pod] = field(default_factory=dict)
+    confs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    actors: dict[str, Actor] = field(default_factory=dict)
+    known: list[dict[str, Any]] = field(default_factory=list)
+
+    def conf(self, policy: dict[str, Any] | None) -> dict[str, Any]:
+        section = {} if policy is None else {"policy": policy}
+        return self.kind | {"ipam": {"ranges": RANGES}} | section
+
+    def open(self, name: str, policy: dict[str, Any] | None = None) -> None:
+        """Attach a pod, by default one without a policy, and let it serve."""
+        self.pods[name], self.confs[name] = self.lab.pod(), self.conf(policy)
+        self.results[name] = self.host.add(self.confs[name], self.pods[name], CNI_ARGS=NAMED + name)
+        self.actors[name] = serving(self.held.enter_context(Actor(self.pods[name])))
+
+    def fed(self, name: str, **section: Any) -> None:
+        """Attach a pod that the folder feeds."""
+        self.open(name, {"policyDir": str(self.folder), **section})
+
+    def know(self, name: str, **spec: Any) -> None:
+        """Put a pod's object, as it is now, into the folder."""
+        mine = kube_pod(name, self.results[name], app=name) if name in self.results else self.unplaced(name)
+        self.known = [item for item in self.known if item["metadata"]["name"] != name] + [mine | {"spec": spec}]
+        self.put("pods.json", {"kind": "PodList", "apiVersion": "v1", "items": self.known})
+
+    def unplaced(self, name: str) -> dict[str, Any]:
+        return {"kind": "Pod", "metadata": {"namespace": "shop", "name": name, "labels": {"app": name}}}
+
+    def put(self, name: str, content: Any) -> Path:
+        (self.folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+        return self.folder / name
+
+    def refresh(self) -> tuple[int, str, str]:
+        done = self.host.run(AGENT_CNI, "refresh", check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    def doctor(self) -> list[dict[str, str]]:
+        """What it says of attachments."""
+        found = json.loads(self.host.run(AGENT_CNI, "doctor", "--json", check=False).stdout)
+        return list(found["attachments"])
+
+    def gets_in(self, name: str, to: str = "web", port: int = 80) -> bool:
+        """Whether a pod reaches another's port, in both families alike."""
+        seen = [self.actors[name].connect(address_of(self.results[to], family), port) for family in FAMILIES]
+        assert all(item == TIMED_OUT or item.get("who") == "it" for item in seen), seen
+        assert len({item == TIMED_OUT for item in seen}) == 1, seen
+        return seen[0] != TIMED_OUT
+
+
+@pytest.fixture(params=KINDS)
+def shop(request: pytest.FixtureRequest, lab: Lab, host: Host, tmp_path: Path) -> Iterator[Shop]:
+    with ExitStack() as held:
+        made = Shop(lab, host, KINDS[request.param], tmp_path, held)
+        for name in ("friend", "stranger"):
+            made.open(name)
+            made.know(name)
+        made.know("web")
+        made.put("deny.json", DENY)
+        made.put("friend.json", FROM_FRIEND)
+        yield made
+        for name, pod in made.pods.items():
+            host.delete_pod(made.confs[name], pod)
+        assert host.run("nft", "list", "ruleset").stdout == ""
+
+
+def holds(shop: Shop) -> bool:
+    """Whether the friend gets in, and the stranger does not, whose own way is open."""
+    return shop.gets_in("friend") and not shop.gets_in("stranger") and shop.gets_in("stranger", "friend")
+
+
+UNREADABLE = {
+    "emptied": "",
+    "cut": json.dumps(FROM_FRIEND)[:-7],
+    "Status": json.dumps({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "Unauthorized"}),
+    "Calico's": json.dumps(FROM_FRIEND | {"apiVersion": "crd.projectcalico.org/v1"}),
+    "no object": "- 1",
+}
+
+
+@pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_file_that_says_nothing_that_can_be_opens_nobody(shop: Shop, content: str):
+    shop.fed("web")
+    assert holds(shop)
+    (shop.folder / "deny.json").unlink()
+    wrong = shop.put("friend.json", content)
+    code, _, said = shop.refresh()
+    assert (code, said.count(str(wrong))) == (1, 1)
+    assert holds(shop)
+    assert [(str(wrong) in item["what"], item["mend"]) for item in shop.doctor()] == [(True, MENDED_THERE)]
+    late = shop.lab.pod()
+    assert str(wrong) in shop.host.cni("ADD", shop.confs["web"], late, CNI_ARGS=NAMED + "late").failed(7)
+    wrong.unlink()
+    assert shop.refresh()[0] == 0
+    assert shop.gets_in("stranger"), "a file that is deleted says that its policies are gone"
+
+
+def test_lists_as_the_api_prints_them_hold(shop: Shop):
+    for name in ("deny.json", "friend.json"):
+        (shop.folder / name).unlink()
+    bare = [{key: item[key] for key in ("metadata", "spec")} for item in (DENY, FROM_FRIEND)]
+    shop.put("all.json", {"kind": "NetworkPolicyList", "apiVersion": "networking.k8s.io/v1", "items": bare})
+    shop.fed("web")
+    assert holds(shop)
+
+
+BROKEN = {
+    "form": {"ingress": [{"form": []}]},
+    "port": {"ingress": [{"ports": [{"port": 70000}]}]},
+    "protocol": {"ingress": [{"ports": [{"protocol": "tcp return\nadd table inet owned\n#"}]}]},
+    "excepts": {"ingress": [{"from": [{"ipBlock": {"cidr": "0.0.0.0/0", "excepts": []}}]}]},
+    "matchLabel": {"ingress": [{"from": [{"podSelector": {"matchLabel": {"app": "friend"}}}]}]},
+    "types": {"policyTypes": ["ingress"], "ingress": []},
+    "selector": {"podSelector": {"matchLabel": {"app": "web"}}, "ingress": [{}]},
+}
+
+
+@pytest.mark.parametrize("spec", BROKEN.values(), ids=BROKEN)
+def test_what_is_broken_in_one_part_shuts_and_lets_the_rest_through(shop: Shop, spec: dict[str, Any]):
+    """Beside nobody else, at an ADD and at a refresh; it is said until it is mended."""
+    (shop.folder / "deny.json").unlink()
+    shop.put("broken.json", network_policy("broken", **({"podSelector": WEB} | spec)))
+    shop.fed("web")
+    assert holds(shop)
+    assert shop.gets_in("web", "stranger"), "the other direction is nobody's business"
+    for _ in range(2):
+        code, said, complaint = shop.refresh()
+        assert (code, "changed 0 of 1" in said, "NetworkPolicy shop/broken: spec." in complaint) == (1, True, True)
+    (found,) = shop.doctor()
+    assert "NetworkPolicy shop/broken: spec." in found["what"]
+    assert found["mend"] == MENDED_THERE
+    (shop.folder / "friend.json").unlink()
+    assert shop.refresh()[0] == 1
+    assert not shop.gets_in("friend"), "nothing of the broken one is allowed"
+    shop.put("broken.json", network_policy("broken", podSelector=WEB, ingress=[{}]))
+    assert shop.refresh()[0] == 0
+    assert shop.gets_in("stranger")
+    assert "owned" not in shop.host.run("nft", "list", "tables").stdout
+
+
+def test_an_open_pod_is_shut_by_what_comes_broken(shop: Shop):
+    for name in ("deny.json", "friend.json"):
+        (shop.folder / name).unlink()
+    shop.fed("web")
+    assert shop.gets_in("stranger")
+    shop.put("deny.json", DENY)
+    shop.put("broken.json", network_policy("broken", podSelector=WEB, ingress=[FRIEND, {"ports": [{"port": 70000}]}]))
+    code, said, _ = shop.refresh()
+    assert (code, "changed 1 of 1" in said) == (1, True)
+    assert holds(shop)
+
+
+def test_named_ports_and_host_bits_are_resolved(shop: Shop):
+    ports = [
+        {"ports": [{"name": "http", "containerPort": 81}, {"name": "alt", "containerPort": 80, "protocol": "UDP"}]}
+    ]
+    shop.know("web", containers=ports)
+    shop.know("friend", containers=[{"ports": [{"name": "http", "containerPort": 9090}]}])
+    shop.know("stranger", containers=[{"ports": [{"name": "http", "containerPort": 80}]}])
+    named = {"ports": [{"port": "http"}, {"port": "alt"}, {"port": "nobodys"}]}
+    to = [{"podSelector": {}}, {"ipBlock": {"cidr": "192.0.2.77/24"}}]
+    spec = {
+        "podSelector": WEB,
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [named],
+        "egress": [named | {"to": to}],
+    }
+    shop.put("friend.json", network_policy("named", **spec))
+    shop.fed("web")
+    assert [shop.gets_in("stranger", port=port) for port in (80, 81, 9090)] == [False, True, False]
+    assert [shop.gets_in("web", "friend", port) for port in (80, 81, 9090)] == [False, False, True]
+    assert [shop.gets_in("web", "stranger", port) for port in (80, 81, 9090)] == [True, False, False]
+    code, said, complaint = shop.refresh()
+    assert (code, "changed 0 of 1" in said, complaint) == (0, True, "")
+
+
+def test_a_pod_that_is_not_known_yet_is_shut_until_it_is(shop: Shop):
+    (shop.folder / "deny.json").unlink()
+    shop.known = [item for item in shop.known if item["metadata"]["name"] != "web"]
+    shop.know("friend")
+    shop.fed("web")
+    assert not shop.gets_in("friend")
+    assert not shop.gets_in("stranger")
+    assert shop.gets_in("web", "stranger"), "no policy of its namespace shuts what leaves"
+    shop.know("web")
+    assert "changed 1 of 1" in shop.refresh()[1]
+    assert holds(shop)
+    shop.known[-1]["metadata"]["labels"] = {"app": "other"}
+    shop.put("pods.json", {"kind": "PodList", "apiVersion": "v1", "items": shop.known})
+    assert shop.refresh()[0] == 0
+    assert shop.gets_in("stranger")
+
+
+def test_a_pod_without_a_name_is_not_attached(shop: Shop):
+    conf = shop.conf({"policyDir": str(shop.folder)})
+    for args in ("", "K8S_POD_NAME=web", "K8S_POD_NAMESPACE=shop"):
+        said = shop.host.cni("ADD", conf, shop.lab.pod(), CNI_ARGS=args).failed(7)
+        assert "$.policy.policyDir: CNI_ARGS has no K8S_POD_NAMESPACE and K8S_POD_NAME" in said
+        assert str(shop.folder) in said
+
+
+def test_after_a_flush_a_refresh_makes_everything_again(shop: Shop):
+    """Also of pods that no folder feeds; a folder that cannot be read meanwhile leaves the last that could."""
+    shop.fed("web", log=True)
+    shop.open(
+        "alone",
+        {"ingress": [f"{address_of(shop.results['friend'], 4)}/32", f"{address_of(shop.results['friend'], 6)}/128"]},
+    )
+    before = shop.host.run("nft", "-s", "list", "ruleset").stdout
+    for wrong in (None, shop.folder / "wrong.yaml"):
+        shop.host.run("nft", "flush", "ruleset")
+        assert shop.gets_in("stranger"), "nothing is left"
+        assert shop.gets_in("stranger", "alone")
+        found = shop.doctor()
+        assert {item["mend"] for item in found} == {REFRESH}
+        assert any(shop.pods["alone"].container in item["what"] for item in found)
+        if wrong:
+            wrong.write_text("a: [")
+        code, said, complaint = shop.refresh()
+        others = 1 if shop.kind == BRIDGED else 3
+        assert said.startswith(f"changed 1 of 1 attachments with a policyDir, {others} of {others} with other rules")
+        assert (code, "wrong.yaml" in complaint) == ((1, True) if wrong else (0, False))
+        assert shop.host.run("nft", "-s", "list", "ruleset").stdout == before
+        assert holds(shop)
+        assert not shop.gets_in("stranger", "alone")
+        assert shop.gets_in("friend", "alone")
+        assert {item["mend"] for item in shop.doctor()} == ({MENDED_THERE} if wrong else set())
+    for name in ("web", "alone"):
+        shop.host.check(shop.confs[name], shop.pods[name], shop.results[name], CNI_ARGS=NAMED + name).ok()
+
+
+POLICY, GUARD = "inet agent_cni_policy", "netdev agent_cni"
+MISSING = {
+    "table": lambda chain, address: [f"delete table {POLICY}"],
+    "guards": lambda chain, address: [f"delete table {GUARD}"],
+    "chain's rules": lambda chain, address: [f"flush chain {POLICY} {chain}"],
+    "map element": lambda chain, address: [f"delete element {POLICY} in4 {{ {address} }}"],
+    "base chain's rules": lambda chain, address: [f"flush chain {POLICY} forward"],
+    "a rule too many": lambda chain, address: [f"insert rule {POLICY} {chain} accept"],
+}
+
+
+@pytest.mark.parametrize("missing", MISSING)
+def test_whatever_is_missing_in_the_kernel_is_made_again(shop: Shop, missing: str):
+    shop.fed("web")
+    before = shop.host.run("nft", "-s", "list", "ruleset").stdout
+    address = address_of(shop.results["web"], 4)
+    for line in MISSING[missing](f"in-{address}", address):
+        shop.host.run("nft", line)
+    assert REFRESH in {item["mend"] for item in shop.doctor()}
+    told = json.loads(shop.host.run(AGENT_CNI, "refresh", "--json").stdout)
+    assert (told["changed"] > 0, told["failed"]) == (True, [])
+    assert sorted(shop.host.run("nft", "-s", "list", "ruleset").stdout.splitlines()) == sorted(before.splitlines())
+    assert holds(shop)
+    assert "changed 0 of 1" in shop.refresh()[1]
+    assert shop.doctor() == []
+
+
+KILLED = """
+import os, sys
+from cni import engine
+from cni.command.main import main
+engine.apply = lambda *_: os.kill(os.getpid(), 9)
+main(["refresh"])
+"""
+
+
+def test_a_refresh_that_was_killed_is_finished_by_the_next(shop: Shop):
+    shop.fed("web")
+    from_stranger = {"from": [{"podSelector": {"matchLabels": {"app": "stranger"}}}]}
+    shop.put("friend.json", network_policy("friend", podSelector=WEB, ingress=[from_stranger]))
+    (found,) = shop.doctor()
+    assert (found["mend"], "not what its policyDir says now" in found["what"]) == (REFRESH, True)
+    killed = shop.host.run(ROOT / ".venv/bin/python3", "-I", "-c", KILLED, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert holds(shop), "what was enforced is"
+    assert {item["mend"] for item in shop.doctor()} == {REFRESH}
+    assert "changed 1 of 1" in shop.refresh()[1]
+    assert shop.gets_in("stranger")
+    assert not shop.gets_in("friend")
+    assert shop.doctor() == []
+
+
+def test_without_its_state_the_doctor_names_what_is_left(shop: Shop):
+    shop.fed("web")
+    kept = {file: file.read_bytes() for file in shop.host.folder.glob("state.db*")}
+    for file in kept:
+        file.unlink()
+    assert shop.refresh() == (0, "changed 0 of 0 attachments with a policyDir\n", "")
+    found = json.loads(shop.host.run(AGENT_CNI, "doctor", "--json", check=False).stdout)
+    assert (len(found["leftovers"]), found["attachments"]) == (3, [])
+    assert holds(shop), "nobody takes away what nobody knows"
+    for file, content in kept.items():
+        file.write_bytes(content)
+
+
+def test_a_chained_plugin_is_made_again_too(lab: Lab, host: Host, tmp_path: Path):
+    """Only the addresses of the interface it was chained to are its own."""
+    bridged, pod, peer = BRIDGED | {"ipam": {"ranges": RANGES}}, lab.pod(), lab.pod()
+    before, other = host.add(bridged, pod), host.add(bridged, peer)
+    chained = ROUTED | {"policy": {"policyDir": str(tmp_path)}, "prevResult": before}
+    (tmp_path / "deny.json").write_text(json.dumps(DENY))
+    host.add(chained, pod, CNI_ARGS=NAMED + "web")
+    with Actor(pod) as web, Actor(peer) as stranger:
+        serving(web), serving(stranger)
+        for again in (False, True):
+            if again:
+                host.run("nft", "flush", "ruleset")
+                assert stranger.reaches(address_of(before, 4), 80) == "it"
+                assert "changed 1 of 1" in host.run(AGENT_CNI, "refresh").stdout
+            for family in FAMILIES:
+                assert stranger.connect(address_of(before, family), 80) == TIMED_OUT
+                assert web.reaches(address_of(other, family), 80) == "it"
+    host.check(chained, pod, before, CNI_ARGS=NAMED + "web").ok()
+    host.delete_pod(chained, pod)
+    for one in (pod, peer):
+        host.delete_pod(bridged, one)
+    assert host.run("nft", "list", "ruleset").stdout == ""
+
+
+def test_in_a_pod_without_a_host_side_too(site: Site, lab: Lab, dual: dict[str, Any], tmp_path: Path):
+    web, peer, conf = lab.pod(), lab.pod(), dual | {"policy": {"policyDir": str(tmp_path)}}
+    (tmp_path / "deny.json").write_text(json.dumps(DENY))
+    result, other = site.host.add(conf, web, CNI_ARGS=NAMED + "web"), site.host.add(dual, peer)
+    with Actor(web) as server, Actor(peer) as stranger:
+        serving(server), serving(stranger)
+        for again in (False, True):
+            if again:
+                web.run("nft", "flush", "ruleset")
+                assert stranger.reaches(address_of(result, 4), 80) == "it"
+                found = json.loads(site.host.run(AGENT_CNI, "doctor", "--json", check=False).stdout)["attachments"]
+                assert {item["mend"] for item in found} == {REFRESH}
+                assert "changed 1 of 1" in site.host.run(AGENT_CNI, "refresh").stdout
+            for family in FAMILIES:
+                assert stranger.connect(address_of(result, family), 80) == TIMED_OUT
+                assert server.reaches(address_of(other, family), 80) == "it"
+    site.host.delete_pod(conf, web)
+    site.host.delete_pod(dual, peer)

@@ -19,7 +19,7 @@ from cni.protocol.config import Config
 from cni.protocol.versions import SUPPORTED
 from cni.resources import Host, HostPort, Plan, Uplink
 
-_SAMPLE = Call("ADD", "CONTAINER", "NETNS", "eth0")
+_SAMPLE = Call("ADD", "CONTAINER", "NETNS", "eth0", "K8S_POD_NAMESPACE=NAMESPACE;K8S_POD_NAME=POD")
 #: The keys of a list; libcni overlooks every other.
 _LIST_KEYS = ("cniVersion", "cniVersions", "name", "plugins", "disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 _LIKENESS = 0.85

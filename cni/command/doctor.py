@@ -22,7 +22,10 @@ from cni.kernel.netlink import Rtnl
 from cni.liveness import Liveness, Witness
 from cni.naming import is_host_end
 from cni.node import refuse_unwritable
+from cni.policy.config import faults_of
+from cni.policy.folder import reading_once
 from cni.protocol.call import Call
+from cni.refresh import behind
 from cni.state import Record
 
 
@@ -132,24 +135,40 @@ def _state(options: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _attachments(options: argparse.Namespace) -> Iterator[Finding]:
-    """Every attachment, by the CHECK its plugin would be asked for."""
+    """Every attachment, by the CHECK its plugin would be asked for and by what a refresh would mend."""
     witness = Witness()
-    for record in _records(options) or ():
-        fate = witness.of(record)
-        if fate is Liveness.UNSEEN:
-            yield Finding(f"{record.attachment}: {unseen_from_here(record)}", "run agent-cni doctor there")
-        elif fate is Liveness.GONE:
-            yield Finding(f"{record.attachment}: its pod is gone, what it had is not", "agent-cni gc")
-        elif not record.complete:
-            yield Finding(f"{record.attachment}: its ADD or DEL never ended", "delete the pod, then agent-cni gc")
-        else:
-            yield from (Finding(line, _mend(line)) for line in _drift(record))
+    with reading_once():
+        for record in _records(options) or ():
+            fate = witness.of(record)
+            if fate is Liveness.UNSEEN:
+                yield Finding(f"{record.attachment}: {unseen_from_here(record)}", "run agent-cni doctor there")
+            elif fate is Liveness.GONE:
+                yield Finding(f"{record.attachment}: its pod is gone, what it had is not", "agent-cni gc")
+            elif not record.complete:
+                yield Finding(f"{record.attachment}: its ADD or DEL never ended", "delete the pod, then agent-cni gc")
+            else:
+                yield from _of_policy(record)
 
 
-def _mend(line: str) -> str:
-    if "policyDir: " in line:
-        return "put the folder or file right, then agent-cni refresh"
-    return "delete the pod: what comes in its place is attached anew"
+def _of_policy(record: Record) -> Iterator[Finding]:
+    """What is wrong with an attachment; first what nobody has to delete a pod for."""
+    faults, (lines, refused) = faults_of(record.config), _behind(record)
+    yield from (Finding(line, "put the folder or file right, then agent-cni refresh") for line in faults)
+    head = f"{record.attachment}: "
+    yield from (Finding(head + line, "agent-cni refresh") for line in lines)
+    told = {head + part for line in lines for part in line.split("; ")}
+    others = [line for line in _drift(record) if line not in told]
+    if refused and refused not in faults:
+        others.insert(0, head + refused)
+    yield from (Finding(line, "delete the pod: what comes in its place is attached anew") for line in others)
+
+
+def _behind(record: Record) -> tuple[tuple[str, ...], str]:
+    """What a refresh would mend, and what it would say; what keeps us from asking keeps CHECK too, and is said there."""
+    try:
+        return behind(plugin.load(record.plugin), record, Call("REFRESH"))
+    except (CniError, KeyError, TypeError, FileNotFoundError):
+        return (), ""
 
 
 def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:

@@ -11,8 +11,10 @@ from cni import plugin
 from cni.command.output import complain, print_json, say
 from cni.errors import CniError, Unavailable
 from cni.liveness import Liveness, Witness
+from cni.policy.config import faults_of
+from cni.policy.folder import reading_once
 from cni.protocol.call import Call
-from cni.refresh import is_fed
+from cni.refresh import is_fed, is_held
 from cni.refresh import refresh as refreshed
 from cni.state import DEFAULT_FOLDER, Record, Store
 from cni.state.uses import other_folders
@@ -34,17 +36,19 @@ def gc(options: argparse.Namespace) -> int:
 
 
 def refresh(options: argparse.Namespace) -> int:
-    """Hold every attachment with a policyDir to what the folder says now."""
-    store = reading(options.data_dir)
-    fed = [record for record in store.records() if is_fed(record) and Witness().is_alive(record)] if store else []
-    changed, failed = 0, []
-    for record in fed:
-        try:
-            changed += refreshed(plugin.load(record.plugin), record, Call("ADD"))
-        except CniError as error:
-            failed.append(f"{record.attachment}: {error.msg}")
-    said = f"changed {changed} of {len(fed)} attachments with a policyDir"
-    _told(options, {"changed": changed, "attachments": len(fed), "failed": failed}, said)
+    """Hold every attachment to its policyDir as it is now, and make again what of its rules is gone."""
+    witness = Witness()
+    records = (record for record in records_of(options.data_dir) if is_held(record))
+    held = [record for record in records if witness.of(record) is not Liveness.GONE]
+    with reading_once():
+        faults = [line for record in held for line in faults_of(record.config)]
+        answers = [(record, *_refreshed(record)) for record in held]
+    refused = [f"{record.attachment}: {line}" for record, _, line in answers if line and line not in faults]
+    failed = list(dict.fromkeys([*faults, *refused]))
+    fed, others = ([changed for record, changed, _ in answers if is_fed(record) is kind] for kind in (True, False))
+    said = f"changed {sum(fed)} of {len(fed)} attachments with a policyDir"
+    said += f", {sum(others)} of {len(others)} with other rules" if others else ""
+    _told(options, {"changed": sum(fed) + sum(others), "attachments": len(held), "failed": failed}, said)
     return 1 if failed else 0
 
 
@@ -89,3 +93,13 @@ def _collected(record: Record, call: Call) -> str:
     except CniError as error:
         return f"{record.attachment}: {error.msg}"
     return ""
+
+
+def _refreshed(record: Record) -> tuple[bool, str]:
+    """Whether something of an attachment changed, and the line of what failed, or nothing."""
+    if record.plugin not in plugin.names():
+        return False, f"this release has no plugin {record.plugin}"
+    try:
+        return refreshed(plugin.load(record.plugin), record, Call("REFRESH"))
+    except CniError as error:
+        return False, error.msg

@@ -48,11 +48,11 @@ def write(tmp_path: Path) -> Write:
 def attach(folder: Path, tmp_path: Path) -> Callable[..., Record]:
     """Record an attachment; `alive` means that its namespace exists, and any will do."""
 
-    def attached(container: str, address: str, *, alive: bool = True, complete: bool = True) -> Record:
+    def attached(container: str, address: str, *, alive: bool = True, complete: bool = True, **keys: Any) -> Record:
         netns = tmp_path / f"netns-{container}"
         if alive:
             netns.symlink_to("/proc/self/ns/net")
-        conf = {"name": "pods", "dataDir": str(folder)}
+        conf = {"name": "pods", "dataDir": str(folder)} | keys
         result = {"ips": [{"address": f"{address}/24"}]} if complete else None
         who = Attachment("pods", container, "eth0")
         record = Record(who, "bridge-vxlan", str(netns), "default/web", conf, (), result, complete)

@@ -14,7 +14,7 @@ import pytest
 
 from cni import plugin
 from cni.command import doctor
-from cni.errors import Drift, InvalidConfig, Unavailable
+from cni.errors import Drift, Unavailable
 from cni.kernel.view import Link
 from cni.naming import Attachment
 from cni.state import Record, Store
@@ -130,14 +130,16 @@ def test_a_runtime_without_loopback_or_configurations(look: Look, place: Path):
 
 
 def test_a_folder_of_policies_is_mended_there(
-    look: Look, attach: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+    look: Look, attach: Callable[..., Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def wrong(*_: Any) -> None:
-        raise InvalidConfig("policyDir: /etc/policies/a.yaml: not a Kubernetes object")
-
-    monkeypatch.setattr(doctor.verbs, "check", wrong)
-    attach("c1", "10.1.0.2")
+    monkeypatch.setattr(doctor.verbs, "check", lambda *_: None)
+    wrong = tmp_path / "policies/a.yaml"
+    for container, address in (("c1", "10.1.0.2"), ("c2", "10.1.0.3")):
+        attach(container, address, policy={"policyDir": str(wrong.parent)})
+    wrong.parent.mkdir()
+    wrong.write_text("- 1")
     (found,) = look()["attachments"]
+    assert found["what"] == f"policyDir: {wrong}: not a Kubernetes object"
     assert found["mend"] == "put the folder or file right, then agent-cni refresh"
 
 
