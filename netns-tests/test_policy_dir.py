@@ -190,6 +190,8 @@ def test_a_file_that_says_nothing_that_can_be_opens_nobody(shop: Shop, content: 
     assert [(str(wrong) in item["what"], item["mend"]) for item in shop.doctor()] == [(True, MENDED_THERE)]
     late = shop.lab.pod()
     assert str(wrong) in shop.host.cni("ADD", shop.confs["web"], late, CNI_ARGS=NAMED + "late").failed(7)
+    shop.host.delete_pod(shop.confs["web"], late)
+    shop.host.check(shop.confs["web"], shop.pods["web"], shop.results["web"], CNI_ARGS=NAMED + "web").ok()
     wrong.unlink()
     assert shop.refresh()[0] == 0
     assert shop.gets_in("stranger"), "a file that is deleted says that its policies are gone"
@@ -333,6 +335,7 @@ POLICY, GUARD = "inet agent_cni_policy", "netdev agent_cni"
 MISSING = {
     "table": lambda chain, address: [f"delete table {POLICY}"],
     "guards": lambda chain, address: [f"delete table {GUARD}"],
+    "guards' rules": lambda chain, address: [f"flush table {GUARD}"],
     "chain's rules": lambda chain, address: [f"flush chain {POLICY} {chain}"],
     "map element": lambda chain, address: [f"delete element {POLICY} in4 {{ {address} }}"],
     "base chain's rules": lambda chain, address: [f"flush chain {POLICY} forward"],
@@ -354,6 +357,17 @@ def test_whatever_is_missing_in_the_kernel_is_made_again(shop: Shop, missing: st
     assert holds(shop)
     assert "changed 0 of 1" in shop.refresh()[1]
     assert shop.doctor() == []
+
+
+def test_a_bridge_that_hides_its_traffic_shows_it_again(shop: Shop):
+    if shop.kind != BRIDGED:
+        pytest.skip("there is no bridge")
+    shop.fed("web")
+    shop.host.run("ip", "link", "set", "br0", "type", "bridge", "nf_call_iptables", 0, "nf_call_ip6tables", 0)
+    assert shop.gets_in("stranger")
+    assert [item["mend"] for item in shop.doctor()] == [REFRESH]
+    assert "changed 1 of 1" in shop.refresh()[1]
+    assert holds(shop)
 
 
 KILLED = """

@@ -103,3 +103,5 @@ def _refreshed(record: Record) -> tuple[bool, str]:
         return refreshed(plugin.load(record.plugin), record, Call("REFRESH"))
     except CniError as error:
         return False, error.msg
+    except (KeyError, TypeError):
+        return False, "another release recorded what this one does not know"

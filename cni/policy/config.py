@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cni import log
 from cni.errors import InvalidConfig
-from cni.policy.folder import load
-from cni.policy.kubernetes import Cluster
 from cni.policy.model import Allowance, Policy
 from cni.policy.peers import ports_of, spans_of
 from cni.protocol.call import Call
 from cni.protocol.config import Config
+
+if TYPE_CHECKING:
+    from cni.policy.kubernetes import Cluster
 
 #: Verbs that go by what is recorded.
 _HOLDING_NOBODY = ("CHECK", "DEL", "GC")
@@ -32,7 +33,7 @@ def section_of(conf: Config, call: Call) -> Policy | None:
     policy = read(section, "$.policy")
     if not section.get("policyDir") or call.command in _HOLDING_NOBODY:
         return policy
-    cluster = load(Path(section["policyDir"]))
+    cluster = _read(section["policyDir"])
     return policy if call.command == "STATUS" else _with_folder(policy, cluster, call, conf)
 
 
@@ -40,9 +41,15 @@ def faults_of(conf: Config) -> list[str]:
     """What is wrong with the folder a configuration names: why it cannot be read, or what in its policies; nothing without one."""
     folder = (conf.get("policy") or {}).get("policyDir")
     try:
-        return load(Path(folder)).faults() if folder else []
+        return _read(folder).faults() if folder else []
     except InvalidConfig as error:
         return [error.msg]
+
+
+def _read(folder: str) -> Cluster:
+    from cni.policy.folder import load  # only a configuration with a policyDir pays for it
+
+    return load(Path(folder))
 
 
 def _with_folder(policy: Policy, cluster: Cluster, call: Call, conf: Config) -> Policy:
