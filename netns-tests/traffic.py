@@ -16,14 +16,15 @@ REFUSED, TIMED_OUT = {"error": "ConnectionRefusedError"}, {"error": "TimeoutErro
 
 
 class Actor:
-    """A program in a namespace, under one user and group. Use it with `with`, or close it."""
+    """A program in a namespace, under one user and group, which may be of a user namespace. Use it with `with`, or close it."""
 
-    def __init__(self, where: Namespace, uid: int = 0, gid: int | None = None) -> None:
+    def __init__(self, where: Namespace, uid: int = 0, gid: int | None = None, users: str = "") -> None:
         gid = uid if gid is None else gid
         capable = ["--inh-caps", "+net_admin,+net_bind_service", "--ambient-caps", "+net_admin,+net_bind_service"]
         ids = ["setpriv", "--reuid", str(uid), "--regid", str(gid), "--clear-groups", *capable]
-        program = [sys.executable, "-I", str(Path(__file__).with_name("actor.py"))]
-        command = ["nsenter", f"--net={where.path}", *ids, *program]
+        python = "/usr/bin/python3" if users else sys.executable  # others may not read what is in /root
+        program = [python, "-I", str(Path(__file__).with_name("actor.py"))]
+        command = ["nsenter", f"--net={where.path}", *([f"--user={users}"] if users else []), *ids, *program]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> Self:

@@ -22,11 +22,15 @@ def made(backend: str, texts: dict[int, str]) -> bool:
     """Make what iptables-save prints by family (4 or 6) in the namespace this thread is in; whether that was done.
 
     It is not where copies are not worthwhile, where a family has a table already (also one that is not wanted any more),
-    and where the kernel refuses.
+    where the namespace is another user namespace's, whose members alone may write rules about owners, and where the kernel
+    refuses.
     Raises ToolFailed where iptables refuses the rules themselves.
     """
     if not _can_be(backend):
         return False
+    with netns.foreign_users() as users:
+        if users is not None:
+            return False
     try:
         return nfnetlink.make({family: _copy(family, text) for family, text in texts.items()})
     except (KernelRefused, DumpInterrupted, ValueError):

@@ -1,4 +1,6 @@
-"""The legacy tables through python-iptables, in a process of their own: ``python -m cni.kernel.legacy 4 PARENT``.
+"""The legacy tables through python-iptables, in a process of their own: ``python -m cni.kernel.legacy 4 PARENT [USERS]``.
+
+USERS is the descriptor of a user namespace to be in while it changes them.
 
 `iptc.Table` is one object per table name and process, bound to the namespace in which it was opened, and
 libxtables serves one family per process. So each namespace and family gets its own process, which reads
@@ -23,6 +25,8 @@ from itertools import takewhile
 from typing import Any, cast
 
 import iptc
+
+from cni.kernel.netns import join_users
 
 TEMPORARY = 75
 
@@ -93,4 +97,7 @@ def _rule(family: int, words: list[str]) -> Any:
 
 
 if __name__ == "__main__":
+    if sys.argv[3:]:
+        join_users(int(sys.argv[3]))
+        end_with(int(sys.argv[2]))  # other credentials forget it (prctl(2))
     sys.exit(main(int(sys.argv[1]), sys.stdin))

@@ -11,11 +11,11 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from cni.errors import ToolFailed, TryAgainLater, Unavailable
-from cni.kernel import nfnetlink, nftables, process
+from cni.kernel import netns, nfnetlink, nftables, process
 
 NFTABLES, IPTABLES_NFT, IPTABLES_LEGACY = "nftables", "iptables-nft", "iptables-legacy"
 
@@ -27,6 +27,7 @@ _BUSY = 75  # EX_TEMPFAIL, see legacy.py
 _BUSY_TRIES = 5
 _QUESTION_TRIES = 100
 _REHEARSAL = 10.0  # seconds
+_FOREIGN_USERS = "hostUsers: false: the pod's user namespace must map 0 and every id of the rules"
 
 
 def choose(wanted: str = "") -> str:
@@ -115,11 +116,12 @@ def _nft_asked(question: str) -> str:
     return answer.output if answer.done else ""
 
 
-def restore(backend: str, family: int, text: str) -> None:
-    """Apply iptables-save text to one family (4 or 6), keeping every other rule."""
+def restore(backend: str, family: int, text: str, users: int | None = None) -> None:
+    """Apply iptables-save text to one family (4 or 6), keeping every other rule; as root of a user namespace, if given."""
     program = _tool(backend, family, "restore")
     waiting = ["-w", _LOCK_WAIT] if backend == IPTABLES_LEGACY else []
-    done = process.run([program, "--noflush", *waiting], text)
+    as_root = [process.find("nsenter") or "nsenter", f"--user=/proc/self/fd/{users}"] if users is not None else []
+    done = process.run([*as_root, program, "--noflush", *waiting], text, keep=() if users is None else (users,))
     if done.returncode:
         raise ToolFailed(f"{program} refused a transaction: {_reason(done.stderr)}")
 
@@ -127,14 +129,24 @@ def restore(backend: str, family: int, text: str) -> None:
 def restore_in_pod(backend: str, family: int, text: str) -> None:
     """Apply iptables-save text to one family of a pod's namespace, keeping every other rule.
 
-    Legacy tables change through python-iptables, because iptables-legacy waits for a lock that the whole
-    host shares. Raises TryAgainLater when somebody else keeps changing them.
+    Who writes rules that look at owners must be in the user namespace the pod's belongs to (xt_owner.c, owner_check).
+    Raises TryAgainLater when somebody else keeps changing legacy tables.
     """
-    if backend != IPTABLES_LEGACY:
-        restore(backend, family, text)
-        return
+    with netns.foreign_users() as users:
+        try:
+            (_restore_legacy if backend == IPTABLES_LEGACY else partial(restore, backend))(family, text, users)
+        except ToolFailed as error:
+            if users is None:
+                raise
+            raise ToolFailed(f"{error.msg} ({_FOREIGN_USERS})") from None
+
+
+def _restore_legacy(family: int, text: str, users: int | None) -> None:
+    """Through python-iptables, because iptables-legacy waits for a lock that the whole host shares."""
+    into = [] if users is None else [users]
+    command = [sys.executable, "-I", "-m", "cni.kernel.legacy", *map(str, (family, os.getpid(), *into))]
     for _ in range(_BUSY_TRIES):
-        done = process.run([sys.executable, "-I", "-m", "cni.kernel.legacy", str(family), str(os.getpid())], text)
+        done = process.run(command, text, keep=into)
         if done.returncode == 0:
             return
         if done.returncode != _BUSY:

@@ -19,8 +19,9 @@ OWN = "/proc/thread-self/ns/net"
 #: Namespaces a caller opened for us, by path: it may see other mounts than we do.
 handed_over: dict[str, int] = {}
 
-_CLONE_NEWNET = 0x40000000
-_NS_GET_NSTYPE = 0xB703
+_OWN_USERS = "/proc/self/ns/user"
+_CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000
+_NS_GET_USERNS, _NS_GET_NSTYPE = 0xB701, 0xB703
 _SO_NETNS_COOKIE = 71
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -71,6 +72,28 @@ class Netns:
         """Be in this namespace: sockets and /proc/sys/net files opened meanwhile belong to it."""
         with _away(lambda: _setns(self.fd, self.path)):
             yield
+
+
+@contextmanager
+def foreign_users() -> Iterator[int | None]:
+    """A descriptor of the user namespace that owns the network namespace this thread is in; None where it is ours.
+
+    A pod with ``hostUsers: false`` has one. What the kernel cannot tell counts as ours (ioctl_ns(2), NS_GET_USERNS).
+    """
+    here = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+    users = _LIBC.ioctl(here, _NS_GET_USERNS)
+    os.close(here)
+    try:
+        ours = users < 0 or os.path.samestat(os.fstat(users), Path(_OWN_USERS).stat())
+        yield None if ours else users
+    finally:
+        if users >= 0:
+            os.close(users)
+
+
+def join_users(users: int) -> None:
+    """Move this process, which has one thread, into a user namespace for good, with every capability there."""
+    _checked("setns", _LIBC.setns(users, _CLONE_NEWUSER))
 
 
 @contextmanager

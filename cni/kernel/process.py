@@ -32,8 +32,9 @@ def run(
     stdin: str = "",
     environ: Mapping[str, str] | None = None,
     seconds: float = 60,
+    keep: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end and return what it said, whatever its exit code.
+    """Run a program to its end and return what it said, whatever its exit code; it has the descriptors of `keep`.
 
     Raises ToolFailed when it cannot be started and TryAgainLater when it outlives `seconds`.
     """
@@ -47,6 +48,7 @@ def run(
             errors="backslashreplace",
             timeout=seconds,
             check=False,
+            pass_fds=keep,
         )
     except OSError as error:
         raise ToolFailed(f"{argv[0]} cannot be run: {error.strerror}") from None
