@@ -10,6 +10,7 @@ import pytest
 from conntrack import forget
 from interception import BACKENDS, IN, WEB, Scene, chained, network, staged
 from lab import Lab
+from traffic import PROXY
 from wire import Wire
 
 FAMILIES = (4, 6)
@@ -183,3 +184,17 @@ def test_add_again_spares_no_captured_connection(lab: Lab, backend: str):
             with Wire(far, "eth0") as wire:
                 assert scene.app.echo(f"out{family}", SECRET) == SECRET
             assert not wire.carried(SECRET.encode())
+
+
+@pytest.mark.parametrize("scene", [(b, "tproxy") for b in BACKENDS], ids="-".join, indirect=True)
+def test_an_answer_to_a_transparent_proxy_never_reaches_the_client_itself(scene: Scene, family: int):
+    """Conntrack knew it for the proxy's. The proxy speaking first mends it; the application speaking first ends it."""
+    how = {"source": [scene.far_address(family), 41000 + family], "mark": PROXY, "transparent": True, "keep": "client"}
+    assert scene.proxy.connect(scene.address(family), WEB, **how)["who"] == "app"
+    forget(scene.pod)
+    assert scene.proxy.echo("client") == "still there"
+    scene.proxy.say("client", f"late 0.5 {SECRET}")
+    forget(scene.pod)
+    with Wire(scene.far, "eth0") as wire:
+        assert scene.proxy.hear("client") in ("", {"error": "ConnectionResetError"}, {"error": "TimeoutError"})
+    assert not wire.carried(SECRET.encode())
