@@ -11,7 +11,7 @@ from cni.errors import Conflict, Unavailable
 from cni.kernel import process
 from cni.naming import Attachment
 from cni.protocol.result import DNS, IPConfig, Result
-from cni.resources import Host, PodLoopback, PodRules, ProxyAddress, SourceLabels, WayBack
+from cni.resources import Host, PodLoopback, PodRules, ProxyAddress, SourceLabels, WayBack, decode
 from cni.sidecar.model import Interception
 from cni.sidecar.pod import intercepting, refuse_impossible
 
@@ -93,3 +93,21 @@ def test_what_the_kernel_cannot_do_is_known_before_a_pod_comes(fp: FakeProcess, 
     with pytest.raises(Unavailable) as caught:
         refuse_impossible(Interception(backend="iptables-nft", transparent=True))
     assert caught.value.msg.startswith("IPv4 rules cannot be made here (iptables-nft): line 4: RULE_APPEND failed")
+
+
+def test_rules_of_a_record_from_before_spared_connections_themselves():
+    """Their text lets the midst of any connection pass, so nothing is told to conntrack for them."""
+    raw = {
+        "kind": "PodRules",
+        "netns": "/run/netns/p",
+        "backend": "iptables-nft",
+        "family": 4,
+        "text": "*nat\nCOMMIT\n",
+    }
+    assert decode(raw) == PodRules("/run/netns/p", "iptables-nft", 4, "*nat\nCOMMIT\n", sparing=False)
+
+
+@pytest.mark.parametrize("denied", [True, False])
+def test_connections_from_before_go_on_unless_all_else_is_denied(denied: bool):
+    made = intercepting(Interception(deny_uncaptured=denied), "eth0", Result(ips=(FOUR,)), HOST)
+    assert [item.sparing for item in made if isinstance(item, PodRules)] == [not denied]
