@@ -157,9 +157,10 @@ class Rtnl(Conversation):
         """The label of each IPv6 prefix, by which the kernel chooses source addresses (RFC 6724, rule 6)."""
         return dict(map(label_of, self._answers(packing.labels)))
 
-    def add_label(self, prefix: IPv6Network, label: int) -> None:
+    def add_label(self, prefix: IPv6Network, label: int, perhaps_there: bool = False) -> None:
         """Label a prefix that has no label of its own."""
-        self._change(packing.new_label(prefix, label), f"label {prefix} {label}", errno.EEXIST)
+        tolerated = errno.EEXIST if perhaps_there else None
+        self._change(packing.new_label(prefix, label), f"label IPv6 prefixes {label}", tolerated)
 
     def delete_label(self, prefix: IPv6Network, label: int) -> None:
         """Take a prefix's label away; one that is gone already is taken away."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from functools import lru_cache
 from typing import Any
 
 from cni.kernel.channel import ACK, CREATE, DUMP, EXCLUSIVE, REQUEST
@@ -72,6 +73,7 @@ def labels() -> bytes:
     return _request(_GETADDRLABEL, DUMP, _IFADDRLBL.pack(FAMILY[6], 0, 0, 0), b"")
 
 
+@lru_cache(maxsize=64)
 def new_label(prefix: ipaddress.IPv6Network, label: int) -> bytes:
     """A label for addresses of a prefix that has none of its own."""
     return _label(_NEWADDRLABEL, CREATE | EXCLUSIVE, prefix, label)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 from cni.errors import KernelRefused
 from cni.kernel import connections, copies, netfilter, process, sysctl
@@ -102,32 +102,26 @@ class SourceLabels(Resource):
     retires = True
 
     def ensure(self, world: World) -> None:
-        if missing := self._missing(world):
-            world.created(self)
-            with world.pod.together():
-                for prefix, label in missing:
-                    world.pod.add_label(prefix, label)
+        first, *rest = _labels(self.address)
+        world.make(self, lambda: world.pod.add_label(*first))
+        with world.pod.together():
+            for prefix, label in rest:
+                world.pod.add_label(prefix, label, perhaps_there=True)
 
     def differences(self, world: World) -> Iterator[str]:
-        for prefix, label in self._missing(world):
-            yield f"ip addrlabel prefix {prefix} label {label} is missing in the pod"
+        there = world.pod.labels()
+        for prefix, label in _labels(self.address):
+            if there.get(str(prefix)) != label:
+                yield f"ip addrlabel prefix {prefix} label {label} is missing in the pod"
 
     def remove(self, world: World) -> None:
         if world.netns:
             with world.pod.together():
-                for prefix, label in self._labels():
+                for prefix, label in _labels(self.address):
                     world.pod.delete_label(prefix, label)
 
     def describe(self) -> str:
         return f"{self.address} is nobody's source address by choice (ip addrlabel)"
-
-    def _missing(self, world: World) -> list[tuple[ipaddress.IPv6Network, int]]:
-        there = world.pod.labels()
-        return [(prefix, label) for prefix, label in self._labels() if there.get(str(prefix)) != label]
-
-    def _labels(self) -> list[tuple[ipaddress.IPv6Network, int]]:
-        halves = [half for prefix in _LABELLED for half in ipaddress.IPv6Network(prefix).subnets()]
-        return [(ipaddress.IPv6Network(self.address), _OWN_LABEL), *((half, _EVERYBODYS_LABEL) for half in halves)]
 
 
 @dataclass(frozen=True)
@@ -244,6 +238,13 @@ class PodRules(Resource):
 
     def details(self) -> Iterator[str]:
         yield from self.text.splitlines()
+
+
+@lru_cache(maxsize=4)
+def _labels(address: str) -> tuple[tuple[ipaddress.IPv6Network, int], ...]:
+    """The label of one address, and everybody's for the halves of what the kernel labels."""
+    halves = (half for prefix in _LABELLED for half in ipaddress.IPv6Network(prefix).subnets())
+    return (ipaddress.IPv6Network(address), _OWN_LABEL), *((half, _EVERYBODYS_LABEL) for half in halves)
 
 
 def _speaks_ipv6(world: World, link: str) -> bool:
