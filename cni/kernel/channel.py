@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -34,10 +35,16 @@ class Channel:
     """A socket of the namespace this thread is in when it is opened."""
 
     def __init__(self, protocol: int = RTNETLINK) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
-        self._socket.bind((0, 0))
-        for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
-            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        call = "socket"
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+            call = "bind"
+            self._socket.bind((0, 0))
+            for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
+                call = f"setsockopt {option}"
+                self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        except OSError as error:
+            raise KernelRefused(f"netlink: {call}: {error.strerror}", error.errno or 0) from None
         self._sequence = 0
         #: Whether all that was asked is answered.
         self.at_rest = True
@@ -103,11 +110,13 @@ class Channel:
                     return message
 
     def link_index(self, name: str) -> int:
-        """A link's index, or 0 (netdevice(7), SIOCGIFINDEX)."""
+        """A link's index, or 0 (netdevice(7), SIOCGIFINDEX). Raises KernelRefused where that cannot be known."""
         try:
             answer = fcntl.ioctl(self._socket, _SIOCGIFINDEX, _IFREQ.pack(name.encode(), 0))
-        except OSError:
-            return 0
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return 0
+            raise KernelRefused(f"netlink: ioctl for {name}: {error.strerror}", error.errno or 0) from None
         return int(_IFREQ.unpack(answer)[1])
 
     def _send(self, data: bytes) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from functools import cache, partial
 from pathlib import Path
 
-from cni.errors import ToolFailed, TryAgainLater, Unavailable
+from cni.errors import KernelRefused, ToolFailed, TryAgainLater, Unavailable
 from cni.kernel import netns, nfnetlink, nftables, process
 
 NFTABLES, IPTABLES_NFT, IPTABLES_LEGACY = "nftables", "iptables-nft", "iptables-legacy"
@@ -191,7 +191,12 @@ def legacy_in_use() -> bool:
 
 
 def _legacy_tables() -> list[str]:
-    return _LEGACY_TABLES.read_text().split() if _LEGACY_TABLES.exists() else []
+    try:
+        return _LEGACY_TABLES.read_text().split()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise KernelRefused(f"{_LEGACY_TABLES}: {error.strerror}", error.errno or 0) from None
 
 
 def _present(backend: str, needed: str) -> str:

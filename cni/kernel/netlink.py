@@ -284,7 +284,7 @@ class Rtnl(Conversation):
         try:
             return link_of(self._channel.question(question))
         except KernelRefused as error:
-            if error.errno in (errno.ENODEV, errno.EINVAL):
+            if error.errno in (errno.ENODEV, errno.EINVAL, errno.ERANGE):
                 return None
             raise KernelRefused(f"look up link {which}: {error.msg}", error.errno) from None
 

@@ -106,7 +106,7 @@ def fresh() -> Iterator[None]:
 @contextmanager
 def _away(leave: Callable[[], None]) -> Iterator[None]:
     """Leave the namespace this thread is in, and come back to it. Raises Stranded where that is refused."""
-    here = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+    here = own_fd()
     try:
         leave()
         try:
@@ -132,6 +132,22 @@ def _opened(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
 
 
+def own_fd() -> int:
+    """A descriptor of the namespace this thread is in. Raises KernelRefused."""
+    with _refused(OWN):
+        return os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+
+
+@contextmanager
+def _refused(path: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise KernelRefused(f"{path}: {error.strerror}; is /proc mounted?", error.errno or 0) from None
+    except OSError as error:
+        raise KernelRefused(f"{path}: {error.strerror}", error.errno or 0) from None
+
+
 def _is_network_namespace(fd: int) -> bool:
     """Ask with NS_GET_NSTYPE (ioctl_ns(2)), which fails on everything that is no namespace."""
     kind: int = _LIBC.ioctl(fd, _NS_GET_NSTYPE)
@@ -141,7 +157,8 @@ def _is_network_namespace(fd: int) -> bool:
 @cache
 def home() -> tuple[int, int]:
     """Device and inode of the namespace this process lives in: what it is in between two `entered`."""
-    own = Path(OWN).stat()
+    with _refused(OWN):
+        own = Path(OWN).stat()
     return own.st_dev, own.st_ino
 
 

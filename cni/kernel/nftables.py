@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from cni.errors import Unavailable
 from cni.kernel import netns
+from cni.kernel.channel import NETFILTER, Channel
 
 LIBRARY = "libnftables.so.1"
 
@@ -75,6 +76,7 @@ class _Context:
     """A parser, a cache of what is there, and a socket to the namespace it was made in."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
+        Channel(NETFILTER).close()  # libnftables ends the process where it gets no socket; we say so
         self._library = library
         self._handle = ctypes.c_void_p(library.nft_ctx_new(0))
         library.nft_ctx_buffer_output(self._handle)

@@ -59,12 +59,15 @@ def run(
 def together(calls: Sequence[Callable[[], T]]) -> list[T]:
     """What calls that wait for programs return, made at the same time, in this thread's namespace each.
 
-    All end before the first that failed raises.
+    All end before the first that failed raises. Raises TryAgainLater where no thread can be started.
     """
     from concurrent.futures import ThreadPoolExecutor  # takes 10 ms to import
 
     with ThreadPoolExecutor(len(calls)) as threads:
-        running = [threads.submit(call) for call in calls]
+        try:
+            running = [threads.submit(call) for call in calls]
+        except RuntimeError as error:
+            raise TryAgainLater(f"clone: {error}") from None
     return [call.result() for call in running]
 
 

@@ -13,11 +13,13 @@ _ROOT, _MOST_BYTES = "/proc/sys", 4096
 
 
 def read(key: str) -> str | None:
-    """A setting's value, or None where this kernel or namespace lacks it."""
+    """A setting's value, or None where this kernel or namespace lacks it. Raises KernelRefused naming the key."""
     try:
         return _at(key, os.O_RDONLY, lambda fd: os.read(fd, _MOST_BYTES)).decode().strip()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise KernelRefused(f"sysctl {key}: {error.strerror}", error.errno or 0) from None
 
 
 def write(key: str, value: str) -> None:

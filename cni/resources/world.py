@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cni.errors import InvalidNetns, KernelRefused
 from cni.kernel.files import LockFile
-from cni.kernel.netns import OWN, Netns
+from cni.kernel.netns import Netns, own_fd
 
 if TYPE_CHECKING:
     from cni.kernel.netlink import Rtnl
@@ -72,7 +72,7 @@ class World:
     @contextmanager
     def host_netns(self) -> Iterator[int]:
         """A descriptor of the host's namespace, for requests made in the pod's."""
-        fd = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+        fd = own_fd()
         try:
             yield fd
         finally:
