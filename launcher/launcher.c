@@ -287,6 +287,16 @@ static int version_said(void)
     return command && !strcmp(command, "VERSION") && write(1, ANSWER, sizeof ANSWER - 1) == sizeof ANSWER - 1;
 }
 
+/* Where stdin is a folder Python ends without a document; of one that cannot be read it says what is wrong. */
+static void put_away_folder(void)
+{
+    struct stat found;
+    if (!stat("/proc/self/fd/0", &found) && S_ISDIR(found.st_mode)) {
+        close(0);
+        open("/dev/null", O_WRONLY);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const char interpreter[] = "/bin/python3";
@@ -308,6 +318,7 @@ int main(int argc, char **argv)
     int code = handed_over(streams, prefix, argv[1]);
     if (code >= 0)
         return code;
+    put_away_folder();
     memcpy(python, prefix, strlen(prefix));
     memcpy(python + strlen(prefix), interpreter, sizeof interpreter);
     own[0] = python;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from lab import BIN_DIR, ROOT, Host, Lab, Pod, sh
+from lab import BIN_DIR, ROOT, Host, Lab, Pod, environment, sh
 
 PLUGINS = sorted(file.name for file in (ROOT / "plugins").iterdir() if not file.suffix)
 VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
@@ -171,6 +171,15 @@ def test_what_cannot_be_a_namespace_is_code_8_at_once_and_nothing_to_a_del(host:
         assert "is not a network namespace" in host.cni(verb, conf | own, **given).failed(8)
     host.cni("DEL", conf, **given).ok()
     assert host.snapshot() == before
+
+
+@pytest.mark.parametrize("stdin", ["< /", "<&-", "0> /dev/null", "< /dev/zero"])
+def test_a_stdin_that_cannot_be_read_is_code_5(host: Host, pod: Pod, stdin: str):
+    command = f"{BIN_DIR}/bridge-vxlan {stdin}"
+    done = host.run("timeout", "20", "sh", "-c", command, env=environment("ADD", pod), check=False)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["code"] == 5, done.stdout
+    assert json.loads(done.stdout)["msg"].startswith("stdin: ")
 
 
 CHANGES = {

@@ -35,16 +35,7 @@ class Channel:
     """A socket of the namespace this thread is in when it is opened."""
 
     def __init__(self, protocol: int = RTNETLINK) -> None:
-        call = "socket"
-        try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
-            call = "bind"
-            self._socket.bind((0, 0))
-            for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
-                call = f"setsockopt {option}"
-                self._socket.setsockopt(_SOL_NETLINK, option, 1)
-        except OSError as error:
-            raise KernelRefused(f"netlink: {call}: {error.strerror}", error.errno or 0) from None
+        self._socket = _opened(protocol)
         self._sequence = 0
         #: Whether all that was asked is answered.
         self.at_rest = True
@@ -142,6 +133,22 @@ class Channel:
             length = _HEADER.unpack_from(data, at)[0]
             yield data[at : at + length]
             at += (length + 3) & ~3
+
+
+def _opened(protocol: int) -> socket.socket:
+    made, call = None, "socket"
+    try:
+        made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+        call = "bind"
+        made.bind((0, 0))
+        for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
+            call = f"setsockopt {option}"
+            made.setsockopt(_SOL_NETLINK, option, 1)
+    except OSError as error:
+        if made:
+            made.close()
+        raise KernelRefused(f"netlink: {call}: {error.strerror}", error.errno or 0) from None
+    return made
 
 
 def _error_in(message: bytes, kind: int, flags: int) -> KernelRefused | None:

@@ -181,3 +181,32 @@ def test_what_was_to_be_asked_together_is_not_asked_after_a_failure(kernel: Fake
         asked_together(made, "first", error=KeyError())
     assert kernel.sent == []
     assert made._wanted == []
+
+
+@pytest.mark.parametrize("call", ["socket", "bind", "setsockopt"])
+def test_a_socket_that_is_refused_names_the_call_and_leaves_none_open(
+    kernel: FakeSocket, monkeypatch: pytest.MonkeyPatch, call: str
+):
+    def refused(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    closed: list[bool] = []
+    monkeypatch.setattr(kernel, "close", lambda: closed.append(True))
+    monkeypatch.setattr(*((channel.socket, "socket") if call == "socket" else (kernel, call)), refused)
+    with pytest.raises(KernelRefused, match=rf"^netlink: {call}.*: Operation not permitted$") as caught:
+        Channel()
+    assert caught.value.errno == 1
+    assert closed == ([] if call == "socket" else [True])
+
+
+def test_a_link_that_cannot_be_looked_up_is_not_taken_for_none(kernel: FakeSocket, monkeypatch: pytest.MonkeyPatch):
+    answers = iter([OSError(19, "No such device"), OSError(12, "Cannot allocate memory")])
+
+    def asked(*_: Any) -> bytes:
+        raise next(answers)
+
+    monkeypatch.setattr(channel.fcntl, "ioctl", asked)
+    made = Channel()
+    assert made.link_index("eth0") == 0
+    with pytest.raises(KernelRefused, match="ioctl for eth0: Cannot allocate memory"):
+        made.link_index("eth0")
