@@ -117,6 +117,10 @@ class KernelRefused(CniError):
         self.errno = errno
 
 
+class Unfinished(KernelRefused):
+    """What was asked for may be there: the kernel was asked and not heard, or refused a later step."""
+
+
 class Conflict(CniError):
     """Something that is not ours stands where ours must go; it is left untouched."""
 

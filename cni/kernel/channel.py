@@ -9,7 +9,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 
-from cni.errors import KernelRefused
+from cni.errors import KernelRefused, Unfinished
 
 #: What a socket speaks (netlink(7)).
 RTNETLINK, NETFILTER = socket.NETLINK_ROUTE, 12
@@ -127,7 +127,7 @@ class Channel:
         try:
             data = self._socket.recv(_BUFFER)
         except OSError as error:
-            raise KernelRefused(f"netlink: {error.strerror}", error.errno or 0) from None
+            raise Unfinished(f"netlink: {error.strerror}", error.errno or 0) from None
         at = 0
         while at < len(data):
             length = _HEADER.unpack_from(data, at)[0]

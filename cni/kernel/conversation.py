@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cni.errors import KernelRefused
+from cni.errors import KernelRefused, Unfinished
 from cni.kernel.channel import Channel, DumpInterrupted
 from cni.kernel.codec import decoded
 
@@ -45,7 +45,10 @@ class Conversation:
 
     def _ask_for_wanted(self) -> None:
         wanted, self._wanted = self._wanted, []
-        refusals = self._channel.refusals([request for request, _, _ in wanted])
+        try:
+            refusals = self._channel.refusals([request for request, _, _ in wanted])
+        except Unfinished as unheard:
+            raise Unfinished(f"{wanted[0][1]}: {unheard.msg}", unheard.errno) from None
         for (_, what, tolerate), error in zip(wanted, refusals, strict=True):
             if error and error.errno != tolerate:
                 raise KernelRefused(f"{what}: {error.msg}", error.errno)

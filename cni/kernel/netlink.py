@@ -7,7 +7,7 @@ from contextlib import suppress
 from ipaddress import IPv6Network
 from typing import Any
 
-from cni.errors import KernelRefused
+from cni.errors import KernelRefused, Unfinished
 from cni.kernel import packing, requests
 from cni.kernel.codec import NEIGHBOUR, NSID, ROUTE, RULE, decoded, is_default_route
 from cni.kernel.conversation import Conversation
@@ -78,7 +78,7 @@ class Rtnl(Conversation):
         created with follows the smallest port's. So it is created with another one first.
         """
         self._change(requests.bridge(name, mac, mtu ^ 1), f"create bridge {name}")
-        self.set_link(self._made(name), mtu=mtu, ifalias=OWNER, up=True)
+        self._finish(name, mtu=mtu, ifalias=OWNER, up=True)
 
     def filter_bridge(self, link: Link, on: bool = True) -> None:
         """Let what a bridge forwards between its ports meet packet rules, or not, whatever the global setting."""
@@ -99,7 +99,7 @@ class Rtnl(Conversation):
     def create_vxlan(self, name: str, mtu: int, vxlan: Vxlan) -> None:
         """Create a VXLAN device that learns where remote MACs are; it starts down."""
         self._change(requests.vxlan(name, mtu, vxlan), f"create {name} (VNI {vxlan.vni}, UDP port {vxlan.port})")
-        self.set_link(self._made(name), ifalias=OWNER)
+        self._finish(name, ifalias=OWNER)
 
     def create_macvlan(self, name: str, mac: str, mtu: int, under: Under, settings: dict[str, Any]) -> None:
         """Create a macvlan here, under its final name, on a link that may be in another namespace.
@@ -262,11 +262,15 @@ class Rtnl(Conversation):
 
     # --- what others here ask with
 
-    def _made(self, name: str) -> Link:
-        link = self.link(name)
-        if link is None:
-            raise KernelRefused(f"{name} vanished while it was being made", errno.ENODEV)
-        return link
+    def _finish(self, name: str, **settings: Any) -> None:
+        """Set what a link cannot be created with. Raises Unfinished."""
+        try:
+            if link := self.link(name):
+                self.set_link(link, **settings)
+                return
+        except KernelRefused as error:
+            raise Unfinished(error.msg, error.errno) from None
+        raise Unfinished(f"{name} vanished while it was being made", errno.ENODEV)
 
     def _nsid(self, fd: int) -> int:
         """The number this namespace knows another by; rtnetlink gives it one at the first use."""

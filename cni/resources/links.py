@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from cni.errors import Conflict, KernelRefused
+from cni.errors import Conflict, KernelRefused, Unfinished
 from cni.kernel.view import Link, Named
 from cni.protocol.result import Result
 from cni.resources.base import Resource
@@ -86,6 +86,9 @@ class VethPair(Resource):
         bridge = required(world.host.known(self.bridge), self.bridge).index if self.bridge else 0
         try:
             self._create(world, bridge)
+        except Unfinished:
+            world.created(self)
+            raise
         except KernelRefused as error:
             if error.errno != errno.EEXIST:
                 raise

@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cni.errors import Conflict, KernelRefused
+from cni.errors import Conflict, KernelRefused, Unfinished
 from cni.kernel import sysctl
 from cni.kernel.view import MAIN_TABLE, SCOPE_LINK, KernelRoute, Link, Under
 from cni.resources.base import Resource
@@ -84,6 +84,9 @@ class Macvlan(Resource):
             with world.host_netns() as host:
                 under = Under(master.index, None if self.in_pod else host)
                 world.pod.create_macvlan(self.name, self.mac, self.mtu, under, settings)
+        except Unfinished:
+            world.created(self)
+            raise
         except KernelRefused as error:
             self._explain(world, error)
             raise

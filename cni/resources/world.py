@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from cni.errors import InvalidNetns, KernelRefused
+from cni.errors import InvalidNetns, KernelRefused, Unfinished
 from cni.kernel.files import LockFile
 from cni.kernel.netns import Netns, own_fd
 
@@ -86,6 +86,9 @@ class World:
         """Ask for a thing and remember that it is ours; where another call was quicker, it is not."""
         try:
             request()
+        except Unfinished:
+            self.created(resource)
+            raise
         except KernelRefused as error:
             if error.errno != errno.EEXIST:
                 raise

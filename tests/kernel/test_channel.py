@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cni.errors import KernelRefused
+from cni.errors import KernelRefused, Unfinished
 from cni.kernel import channel
 from cni.kernel.channel import Channel, DumpInterrupted
 from cni.kernel.conversation import Conversation
@@ -210,3 +210,13 @@ def test_a_link_that_cannot_be_looked_up_is_not_taken_for_none(kernel: FakeSocke
     assert made.link_index("eth0") == 0
     with pytest.raises(KernelRefused, match="ioctl for eth0: Cannot allocate memory"):
         made.link_index("eth0")
+
+
+def test_a_change_whose_answer_is_not_heard_may_have_been_made(kernel: FakeSocket, monkeypatch: pytest.MonkeyPatch):
+    def unheard(size: int) -> bytes:
+        raise OSError(12, "Cannot allocate memory")
+
+    made = Conversation()
+    monkeypatch.setattr(kernel, "recv", unheard)
+    with pytest.raises(Unfinished, match="create veth: netlink: Cannot allocate memory"):
+        made._change(request(), "create veth")
