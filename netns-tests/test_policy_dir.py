@@ -150,6 +150,7 @@ class Shop:
 
 @pytest.fixture(params=KINDS)
 def shop(request: pytest.FixtureRequest, lab: Lab, host: Host, tmp_path: Path) -> Iterator[Shop]:
+    host.run("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0")
     with ExitStack() as held:
         made = Shop(lab, host, KINDS[request.param], tmp_path, held)
         for name in ("friend", "stranger"):
