@@ -171,7 +171,8 @@ def home_identity() -> str:
 @cache
 def whereabouts() -> str:
     """From where this process looks: the identity of its network namespace and the inode of its process namespace."""
-    return f"{home_identity()} {Path('/proc/self/ns/pid').stat().st_ino}"
+    with _refused("/proc/self/ns/pid"):
+        return f"{home_identity()} {Path('/proc/self/ns/pid').stat().st_ino}"
 
 
 def is_at_home() -> bool:
@@ -224,7 +225,9 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 def _identity() -> str:
     """The boot and the cookie (socket(7), SO_NETNS_COOKIE) of the namespace this thread is in; nothing before Linux 5.14."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
+    with _refused("a socket in the namespace"):
+        any_socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with any_socket:
         try:
             cookie = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
         except OSError:
@@ -234,7 +237,8 @@ def _identity() -> str:
 
 @cache
 def _boot() -> str:
-    return _BOOT.read_text().strip()
+    with _refused(str(_BOOT)):
+        return _BOOT.read_text().strip()
 
 
 def _setns(fd: int, where: str) -> None:

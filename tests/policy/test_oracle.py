@@ -14,6 +14,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cni.errors import InvalidConfig
 from cni.policy.manifest import cluster_of
 from cni.policy.model import Policy
 
@@ -327,3 +328,81 @@ def test_a_pod_whose_object_is_not_there_yet_may_do_nothing_it_may_not_later(
             for protocol, port in PROBES:
                 if before.allows(direction, address, protocol.lower(), port):
                     assert after.allows(direction, address, protocol.lower(), port)
+
+
+WORDS = [
+    *(
+        "kind",
+        "apiVersion",
+        "metadata",
+        "namespace",
+        "name",
+        "labels",
+        "spec",
+        "status",
+        "items",
+        "podIPs",
+        "ip",
+        "podIP",
+    ),
+    *(
+        "podSelector",
+        "policyTypes",
+        "ingress",
+        "egress",
+        "from",
+        "to",
+        "ports",
+        "port",
+        "endPort",
+        "protocol",
+        "ipBlock",
+    ),
+    *("cidr", "except", "namespaceSelector", "matchLabels", "matchExpressions", "key", "operator", "values"),
+    *(
+        "NetworkPolicy",
+        "Pod",
+        "Namespace",
+        "List",
+        "PodList",
+        "Ingress",
+        "In",
+        "Exists",
+        "TCP",
+        "10.0.0.0/8",
+        "red",
+        "http",
+    ),
+]
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(WORDS)
+    | st.text(max_size=3)
+    | st.binary(max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS) | st.integers(), inner, max_size=4)
+    ),
+    max_leaves=30,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(anything, anything, st.sampled_from(["NetworkPolicy", "Pod", "Namespace", "List", "NetworkPolicyList"]))
+def test_whatever_a_document_is_it_is_an_object_or_an_error_of_ours(value: Any, spec: Any, kind: str):
+    for document in (
+        value,
+        {"kind": kind, "metadata": value, "spec": spec},
+        {"kind": kind, "spec": spec, "items": value},
+    ):
+        try:
+            found = cluster_of([("it", document)])
+        except InvalidConfig as error:
+            told = [error.msg]
+        else:
+            told = found.faults()
+            found.allowances("ingress", "red/web")
+            found.allowances("egress", "default/web")
+        assert all(line.startswith("it: ") for line in told)
