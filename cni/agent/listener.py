@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cni.errors import Conflict, IoFailure
@@ -16,6 +16,7 @@ PATH = Path("/run/agent-cni/agent.sock")
 
 _FIRST_PASSED = 3  # sd_listen_fds(3)
 _BACKLOG = 128
+_PATIENCE_SECONDS = 3.0  # to start an agent that systemd starts takes one
 
 
 @contextmanager
@@ -66,13 +67,32 @@ def _bound(path: Path) -> socket.socket:
 
 
 def is_listened_on(path: Path) -> bool:
-    """Whether somebody takes calls there. Raises OSError where that cannot be known."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+    """Whether somebody listens there, if only by a full queue. Raises OSError where that cannot be known."""
+    with _probe() as probe, suppress(BlockingIOError):
         try:
             probe.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
             return False
     return True
+
+
+def takes_calls(path: Path) -> bool:
+    """Whether who listens there hangs up, in time, on what is no request. Raises OSError where that cannot be asked."""
+    with _probe() as probe:
+        try:
+            probe.connect(str(path))
+            probe.settimeout(_PATIENCE_SECONDS)
+            probe.send(b"?")
+            return not probe.recv(1)
+        except ConnectionError:
+            return True
+        except (BlockingIOError, TimeoutError):
+            return False
+
+
+def _probe() -> socket.socket:
+    """A socket whose connect() waits for nobody: where the queue is full it raises BlockingIOError."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
 
 
 def _clear(path: Path) -> None:

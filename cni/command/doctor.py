@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 from cni import plugin, verbs
-from cni.agent.listener import is_listened_on
+from cni.agent.listener import is_listened_on, takes_calls
 from cni.command.conflist import configurations, judged
 from cni.command.node import reading, records_of, unseen_from_here
 from cni.command.output import print_json, say
@@ -108,9 +108,14 @@ def _faults_of(file: Path, bin_dir: Path) -> Iterator[Finding]:
 
 def _agent(options: argparse.Namespace) -> Iterator[Finding]:
     """Where there is a socket somebody must listen; a node without an agent is a slower one and not a sick one."""
-    if options.socket.exists() and not is_listened_on(options.socket):
+    if not options.socket.exists():
+        return
+    if not is_listened_on(options.socket):
         what = f"nobody listens on {options.socket}: every call starts Python"
         yield Finding(what, "systemctl restart agent-cni.socket, or agent-cni serve")
+    elif not takes_calls(options.socket):
+        what = f"the agent that listens on {options.socket} takes no calls, stopped or busy: each waits a second and starts Python"
+        yield Finding(what, "systemctl restart agent-cni.service, or end that agent and start another")
 
 
 def _state(options: argparse.Namespace) -> Iterator[Finding]:

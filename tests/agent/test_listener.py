@@ -1,0 +1,90 @@
+"""What is known of who listens, and never waited for without bound."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cni.agent import listener
+from cni.agent.listener import is_listened_on, listening, takes_calls
+from cni.errors import Conflict
+
+
+@contextmanager
+def somebody(path: Path, queue: int = 8) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as made:
+        made.bind(str(path))
+        made.listen(queue)
+        yield made
+
+
+@contextmanager
+def full(path: Path) -> Iterator[None]:
+    """Who listens and takes nobody, until no more may wait."""
+    waiting = []
+    with somebody(path, 0):
+        try:
+            while True:
+                waiting.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK))
+                waiting[-1].connect(str(path))
+        except BlockingIOError:
+            yield
+        finally:
+            for one in waiting:
+                one.close()
+
+
+def in_time(asked: Callable[[Path], bool], path: Path) -> bool:
+    began = time.monotonic()
+    answer = asked(path)
+    assert time.monotonic() - began < 2
+    return answer
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "_PATIENCE_SECONDS", 0.2)
+
+
+def test_nobody_listens_where_there_is_nothing_or_a_dead_socket(tmp_path: Path):
+    path = tmp_path / "sock"
+    assert not is_listened_on(path)
+    with somebody(path):
+        assert is_listened_on(path)
+    assert not is_listened_on(path)
+
+
+def test_who_takes_nobody_is_not_waited_for(tmp_path: Path):
+    path = tmp_path / "sock"
+    with full(path):
+        assert in_time(is_listened_on, path)
+        assert not in_time(takes_calls, path)
+        with pytest.raises(Conflict, match="listens on"), listening(path):
+            pytest.fail("it listens")
+    path.unlink()
+    with somebody(path):
+        assert in_time(is_listened_on, path)
+        assert not in_time(takes_calls, path)
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["reads", "resets"])
+def test_who_hangs_up_takes_calls(tmp_path: Path, reads: bool):
+    path = tmp_path / "sock"
+    with somebody(path) as made:
+
+        def serve() -> None:
+            with made.accept()[0] as connection:
+                if reads:
+                    connection.recv(9)
+                time.sleep(0.05)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        assert takes_calls(path)
+        thread.join()
