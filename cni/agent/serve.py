@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -11,12 +12,15 @@ from cni.agent.listener import listening, pass_on
 from cni.agent.pool import Pool, hold_back_stopping
 from cni.protocol.config import validator
 
+_USUAL_DESCRIPTORS = 1024
+
 
 def serve(path: Path, most: int, deadline: int) -> None:
     """Answer calls at `path` until SIGTERM or SIGINT, by at most `most` workers, each call within `deadline` seconds.
 
     After an installation the process becomes that release's agent, and keeps its socket.
     """
+    _have_room()
     os.umask(0o022)
     os.chdir("/")
     _warm()
@@ -26,6 +30,14 @@ def serve(path: Path, most: int, deadline: int) -> None:
         if outdated:
             pass_on(listener)
             os.execv(sys.executable, [sys.executable, "-I", *sys.argv])  # noqa: S606
+
+
+def _have_room() -> None:
+    """Have as many descriptors as processes usually may, where we may: more would slow programs that close all they could have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _USUAL_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_USUAL_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _warm() -> None:
