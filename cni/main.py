@@ -12,7 +12,7 @@ from cni.protocol.versions import ANSWER, LATEST, SUPPORTED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from cni.verbs import Deliver
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 MAX_CONFIG_BYTES = 16 << 20
 
 
-def main(executable: str, environ: "Mapping[str, str]" = os.environ) -> int:
-    """Serve the CNI call in `environ` by the plugin in the file `executable`; returns the exit code."""
+def main(executable: str, environ: "Mapping[str, str]" = os.environ, stdout: "Stdout | None" = None) -> int:
+    """Serve the CNI call in `environ` by the plugin in the file `executable`, and print its document; returns the exit code."""
     name = os.path.basename(executable)
-    answered = _Stdout()
+    answered = stdout or Stdout()
     if "CNI_COMMAND" not in environ:
         _introduce(name)
     try:
@@ -33,44 +33,72 @@ def main(executable: str, environ: "Mapping[str, str]" = os.environ) -> int:
         else:
             _serve(name, call, answered)
     except (CniError, Stranded) as error:
-        return _failed(answered, error)
+        return answered.fail(error)
     except BaseException as error:
-        return _failed(answered, _foreseen(error))
+        return answered.fail(_foreseen(error))
     return 0
 
 
-class _Stdout:
-    """The one JSON document this process prints, and the version to print it in.
+class Stdout:
+    """The one JSON document a call prints, and the version to print it in.
 
-    A closed stdout is seen before anything is changed; its number is kept from being given to a file.
+    It goes to stdout, or to `elsewhere` together with the exit code it stands for; that raises OSError where it is not printed.
+    What was printed stands: nothing follows it, and its code is the call's. A closed stdout is seen before anything is changed; its number is kept from being given to a file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, elsewhere: "Callable[[int, bytes], None] | None" = None) -> None:
         self.version = LATEST
-        self.broken = False
-        try:
-            os.fstat(1)
-        except OSError:
-            self.broken = True
-            while os.open(os.devnull, os.O_RDWR) < 1:
-                pass
+        self._put = elsewhere or _print
+        self._broken = not elsewhere and _is_closed()
+        self._told: int | None = None
 
     def refuse_closed(self) -> None:
-        if self.broken:
+        """Raise IoFailure where a result would reach nobody."""
+        if self._broken:
             raise IoFailure("stdout is closed: nobody would get the result")
 
-    def write(self, text: str) -> None:
+    def write(self, text: str, code: int = 0) -> None:
+        """Print a document. Raises IoFailure."""
         self.refuse_closed()
-        data = text.encode()
         try:
-            while data:
-                data = data[os.write(1, data) :]
+            self._put(code, text.encode())
         except OSError as error:
-            self.broken = True
+            self._broken = True
             raise IoFailure(f"stdout: {error.strerror}") from None
+        self._told = code
+
+    def fail(self, error: CniError | Stranded) -> int:
+        """Print an error, if somebody reads it and nothing was printed; the exit code."""
+        import json
+
+        if self._told is not None:
+            return self._told
+        document = {"cniVersion": self.version, "code": error.code, "msg": error.msg}
+        if error.details:
+            document["details"] = error.details
+        try:
+            self.write(json.dumps(document, allow_nan=False) + "\n", 1)
+        except IoFailure:
+            return 1
+        return 1
 
 
-def _serve(name: str, call: Call, stdout: _Stdout) -> None:
+def _is_closed() -> bool:
+    try:
+        os.fstat(1)
+    except OSError:
+        while os.open(os.devnull, os.O_RDWR) < 1:
+            pass
+        return True
+    return False
+
+
+def _print(_: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def _serve(name: str, call: Call, stdout: Stdout) -> None:
     import json
 
     from cni.kernel import signals
@@ -106,7 +134,7 @@ def _tell_story(name: str, call: Call, conf: "dict[str, Any]", deliver: "Deliver
         log.event(name, call.command, seconds=round(time.monotonic() - began, 4), **facts)
 
 
-def _deliver(stdout: _Stdout, text: str) -> None:
+def _deliver(stdout: Stdout, text: str) -> None:
     """Print the result; from then on no signal can undo what the runtime has been told."""
     from cni.kernel import signals
 
@@ -124,17 +152,6 @@ def _introduce(name: str) -> None:
             sys.stderr.write(f"{name} is a CNI plugin (versions {', '.join(SUPPORTED)}); see agent-cni --help\n")
     except OSError:
         return  # nobody reads it; the answer on stdout matters
-
-
-def _failed(stdout: _Stdout, error: CniError | Stranded) -> int:
-    import json
-
-    document = {"cniVersion": stdout.version, "code": error.code, "msg": error.msg}
-    if error.details:
-        document["details"] = error.details
-    if not stdout.broken:
-        stdout.write(json.dumps(document, allow_nan=False) + "\n")
-    return 1
 
 
 def _foreseen(error: BaseException) -> CniError:

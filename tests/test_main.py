@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cni import log, main
+from cni.errors import IoFailure, TryAgainLater
 from cni.protocol.versions import ANSWER, SUPPORTED
 
 ROOT = Path(__file__).parent.parent
@@ -156,3 +157,37 @@ def test_a_log_that_cannot_be_written_fails_no_call(tmp_path: Path, monkeypatch:
     (tmp_path / "file").touch()
     monkeypatch.setattr(log, "FOLDER", tmp_path / "file" / "log")
     assert log.event("bridge-vxlan", "ADD") is None
+
+
+def test_what_was_printed_stands_and_its_code_is_the_calls(capfd: pytest.CaptureFixture[str]):
+    for code in (0, 1):
+        stdout = main.Stdout()
+        stdout.write("{}\n", code)
+        assert stdout.fail(TryAgainLater("too late")) == code
+        assert capfd.readouterr().out == "{}\n"
+
+
+def test_a_document_may_be_printed_elsewhere_with_its_code():
+    printed: list[tuple[int, bytes]] = []
+    stdout = main.Stdout(lambda code, document: printed.append((code, document)))
+    assert main.main("/x/macvlan", {"CNI_COMMAND": "NONSENSE"}, stdout) == 1
+    [(code, document)] = printed
+    assert (code, json.loads(document)["code"]) == (1, 4)
+
+
+def test_a_document_nobody_prints_is_a_failure_and_no_traceback():
+    def refuse(_: int, __: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    stdout = main.Stdout(refuse)
+    with pytest.raises(IoFailure, match="stdout: No space left on device"):
+        stdout.write("{}")
+    assert stdout.fail(TryAgainLater("again")) == 1
+
+
+def test_an_error_into_a_full_disk_is_an_exit_code_and_no_traceback():
+    with Path("/dev/full").open("w") as full:
+        done = call(
+            "bridge-vxlan", {"CNI_COMMAND": "NONSENSE"}, capture_output=False, stdout=full, stderr=subprocess.PIPE
+        )
+    assert (done.returncode, done.stderr) == (1, "")
