@@ -16,7 +16,6 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -95,6 +94,11 @@ int close(int fd)
     return (int)asked(SYS_close, fd, 0, 0, 0, 0);
 }
 
+ssize_t read(int fd, void *data, size_t size)
+{
+    return asked(SYS_read, fd, (long)data, (long)size, 0, 0);
+}
+
 ssize_t write(int fd, const void *data, size_t size)
 {
     return asked(SYS_write, fd, (long)data, (long)size, 0, 0);
@@ -103,11 +107,6 @@ ssize_t write(int fd, const void *data, size_t size)
 int fcntl(int fd, int command, ...)
 {
     return (int)asked(SYS_fcntl, fd, command, 0, 0, 0);
-}
-
-int stat(const char *path, struct stat *found)
-{
-    return (int)asked(SYS_newfstatat, AT_FDCWD, (long)path, (long)found, 0, 0);
 }
 
 int fstatfs(int fd, struct statfs *found)
@@ -153,7 +152,12 @@ ssize_t recv(int fd, void *data, size_t size, int flags)
 {
     struct iovec whole = {data, size};
     struct msghdr message = {.msg_iov = &whole, .msg_iovlen = 1};
-    return asked(SYS_recvmsg, fd, (long)&message, flags, 0, 0);
+    return recvmsg(fd, &message, flags);
+}
+
+ssize_t recvmsg(int fd, struct msghdr *message, int flags)
+{
+    return asked(SYS_recvmsg, fd, (long)message, flags, 0, 0);
 }
 
 int poll(struct pollfd *fds, nfds_t count, int milliseconds)
@@ -183,6 +187,16 @@ int sigaddset(sigset_t *set, int number)
 int sigprocmask(int how, const sigset_t *set, sigset_t *before)
 {
     return (int)asked(SYS_rt_sigprocmask, how, (long)set, (long)before, SIGNALS_SIZE, 0);
+}
+
+/* To ignore one, which needs no way back from a handler. */
+void (*signal(int number, void (*handler)(int)))(int)
+{
+    const struct {
+        void (*handler)(int);
+        uint64_t flags, restorer, mask;
+    } action = {.handler = handler};
+    return asked(SYS_rt_sigaction, number, (long)&action, 0, SIGNALS_SIZE, 0) < 0 ? SIG_ERR : SIG_DFL;
 }
 
 int signalfd(int fd, const sigset_t *set, int flags)

@@ -1,10 +1,11 @@
 /* agent-cni-launcher SCRIPT: what the plugins' executables are interpreted by.
  *
- * It answers VERSION. It hands any other call (environment, standard streams, namespaces) to the node agent and exits as the agent says. Where no agent
- * takes the call in time it becomes the Python interpreter beside it, which runs SCRIPT as if there were no agent.
+ * It answers VERSION. It hands any other call (environment, stdin, stderr, the pod's namespace) to the node agent, prints the document the agent answers
+ * with and exits as it says. Where no agent takes the call in time it becomes the Python interpreter beside it, which runs SCRIPT as if there were no agent.
  *
  * The agent begins only after our GO, and we run the script only if we never sent GO: no call is worked on twice.
- * Our descriptors go with GO, so an agent that hangs holds nobody's pipe open.
+ * Our descriptors go with GO, so an agent that hangs holds nobody's pipe open. A document comes whole and with its exit code:
+ * once it is printed that is our exit code, whatever becomes of the agent, and without one we print an error ourselves.
  * The other side is cni/agent/caller.py. It needs Linux and nothing else, and allocates no memory. Of libc it calls what
  * bare.c has too.
  */
@@ -18,7 +19,6 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/un.h>
 #include <time.h>
@@ -27,30 +27,38 @@
 #ifndef VERSION
 #error "VERSION is the suite's, as in cni/__init__.py"
 #endif
-#define PROTOCOL "agent-cni/1"
+#define PROTOCOL "agent-cni/2"
 /* To VERSION, as in cni/protocol/versions.py: a constant, so nobody need be asked. */
 #define ANSWER "{\"cniVersion\":\"1.1.0\",\"supportedVersions\":" \
     "[\"0.1.0\",\"0.2.0\",\"0.3.0\",\"0.3.1\",\"0.4.0\",\"1.0.0\",\"1.1.0\"]}\n"
 #define SOCKET "/run/agent-cni/agent.sock"
 #define PATIENCE_MS 1000
-#define MOST_BYTES (192 << 10) /* of a request: what a socket takes in one packet by default */
+#define MOST_BYTES (192 << 10) /* what a socket takes in one packet by default */
 #define NAMESPACE_MAGIC 0x6e736673 /* statfs(2), NSFS_MAGIC */
-#define TRY_AGAIN_LATER 11
+/* Codes of error documents, as in cni/errors.py. */
+#define TRY_AGAIN_LATER "11"
+#define TOOL_FAILED "106"
 
-enum { TAKEN = 'A', GO = 'G', STOP = 'S', EXIT = 'X' };
+enum { TAKEN = 'A', GO = 'G', STOP = 'S', EXIT = 'X', PRINTED = 'P' };
 
 extern char **environ;
 
-struct request {
+struct packet {
     char text[MOST_BYTES];
     size_t length;
 };
 
 /* GO, then a letter for each descriptor that comes with it. */
 struct go {
-    char text[7];
-    int fds[5];
+    char text[5];
+    int fds[4];
     size_t count;
+};
+
+/* What came of the call: the exit code with the document that was printed, or -1; whether stdout took no document. */
+struct outcome {
+    int code;
+    int broken;
 };
 
 static long now_ms(void)
@@ -60,46 +68,72 @@ static long now_ms(void)
     return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Append a text with its NUL; 0 where it does not fit. */
-static int add_text(struct request *request, const char *text)
+/* Append bytes; 0 where they do not fit. */
+static int add(struct packet *packet, const char *bytes, size_t length)
 {
-    size_t length = strlen(text) + 1;
-    if (length > sizeof request->text - request->length)
+    if (length > sizeof packet->text - packet->length)
         return 0;
-    memcpy(request->text + request->length, text, length);
-    request->length += length;
+    memcpy(packet->text + packet->length, bytes, length);
+    packet->length += length;
     return 1;
 }
 
-/* Append a number in decimal, without a NUL, and a character after it; 0 where they do not fit. */
-static int add_number(struct request *request, uintmax_t number, char after)
+static int add_with_nul(struct packet *packet, const char *text)
 {
-    char digits[24];
-    size_t first = sizeof digits;
-    digits[--first] = after;
-    do
-        digits[--first] = (char)('0' + number % 10);
-    while (number /= 10);
-    if (sizeof digits - first > sizeof request->text - request->length)
-        return 0;
-    memcpy(request->text + request->length, digits + first, sizeof digits - first);
-    request->length += sizeof digits - first;
-    return 1;
+    return add(packet, text, strlen(text) + 1);
+}
+
+static int add_words(struct packet *packet, const char *text)
+{
+    return add(packet, text, strlen(text));
+}
+
+/* All of a text to a stream. 0, or why it does not take it. */
+static int print(int stream, const char *text, size_t length)
+{
+    while (length) {
+        ssize_t done = write(stream, text, length);
+        if (done < 0)
+            return errno;
+        text += done;
+        length -= (size_t)done;
+    }
+    return 0;
 }
 
 static void say(const char *text)
 {
-    if (write(2, text, strlen(text)) < 0)
-        return; /* there is nobody else to tell */
+    print(2, text, strlen(text)); /* there is nobody else to tell where it fails */
 }
 
-/* One line: which file cannot be used, and why. */
-static void complain(const char *file)
+/* The one document of a call that nobody else answers. A file may have any name: what JSON could not have as it is becomes ?. */
+static void answer_error(const char *code, const char *what, const char *why)
 {
-    int error = errno;
+    static struct packet document;
+    document.length = 0;
+    add_words(&document, "{\"cniVersion\": \"1.1.0\", \"code\": ");
+    add_words(&document, code);
+    add_words(&document, ", \"msg\": \"");
+    for (; *what; what++)
+        add(&document, *what < ' ' || *what > '~' || *what == '"' || *what == '\\' ? "?" : what, 1);
+    add_words(&document, why);
+    add_words(&document, "\"}\n");
+    print(1, document.text, document.length);
+}
+
+/* Which file cannot be used, and why: to the runtime and to a person. The exit code. */
+static int complain(const char *file)
+{
+    const char *why = errno == ENOENT    ? ": No such file or directory"
+                      : errno == EACCES  ? ": Permission denied"
+                      : errno == ENOEXEC ? ": Exec format error"
+                                         : ": cannot be used";
+    answer_error(TOOL_FAILED, file, why);
     say("agent-cni-launcher: ");
     say(file);
-    say(error == ENOENT ? ": No such file or directory\n" : error == EACCES ? ": Permission denied\n" : ": cannot be used\n");
+    say(why);
+    say("\n");
+    return 1;
 }
 
 static void add_fd(struct go *go, char name, int fd)
@@ -139,16 +173,12 @@ static int prefix_of(char *path, size_t size)
     return 1;
 }
 
-static int fill(struct request *request, const char *prefix, const char *script)
+static int fill(struct packet *request, const char *prefix, const char *script)
 {
-    struct stat own;
-    if (stat("/proc/self/ns/net", &own))
-        return 0;
     request->length = 0;
-    int fits = add_text(request, PROTOCOL) && add_text(request, VERSION) && add_text(request, prefix) &&
-               add_number(request, own.st_dev, ':') && add_number(request, own.st_ino, 0) && add_text(request, script);
+    int fits = add_with_nul(request, PROTOCOL) && add_with_nul(request, VERSION) && add_with_nul(request, prefix) && add_with_nul(request, script);
     for (char **item = environ; fits && *item; item++)
-        fits = add_text(request, *item);
+        fits = add_with_nul(request, *item);
     return fits;
 }
 
@@ -158,8 +188,8 @@ static int send_go(int agent, int streams)
     struct go go = {.text = {GO}};
     add_fd(&go, 'd', open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
     add_fd(&go, 'p', pod_namespace());
-    for (int fd = 0; fd < 3; fd++)
-        add_fd(&go, (char)('0' + fd), streams & 1 << fd ? fd : -1);
+    add_fd(&go, '0', streams & 1 << 0 ? 0 : -1);
+    add_fd(&go, '2', streams & 1 << 2 ? 2 : -1);
     union {
         struct cmsghdr header;
         char space[CMSG_SPACE(sizeof go.fds)];
@@ -178,7 +208,7 @@ static int send_go(int agent, int streams)
     return sendmsg(agent, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)data.iov_len;
 }
 
-static int send_request(int agent, const struct request *request)
+static int send_request(int agent, const struct packet *request)
 {
     return send(agent, request->text, request->length, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)request->length;
 }
@@ -222,49 +252,89 @@ static int taken_in_time(int agent)
     return 0;
 }
 
-/* The agent is gone and its work was begun: say so as a plugin says what failed. */
-static int orphaned(void)
+/* The next packet of the agent's, and the file that comes with it or -1. 0 where there is none or not all of it. */
+static int heard(int agent, struct packet *said, int *file)
 {
-    static const char text[] =
-        "{\"cniVersion\": \"1.1.0\", \"code\": 11, \"msg\": \"the node agent ended while it served this call\", "
-        "\"details\": \"what the call made is recorded: DEL takes it away\"}\n";
-    return write(1, text, sizeof text - 1) < 0 ? TRY_AGAIN_LATER : 1;
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec data = {said->text, sizeof said->text};
+    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
+    ssize_t length = recvmsg(agent, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (length < 0 && errno == ECONNRESET) /* it closed with our STOP unread: that is told before its last words */
+        length = recvmsg(agent, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (length < 0 || message.msg_flags & MSG_TRUNC)
+        return 0;
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    *file = -1;
+    if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
+        memcpy(file, CMSG_DATA(header), sizeof *file);
+    said->length = (size_t)length;
+    return !(message.msg_flags & MSG_CTRUNC);
 }
 
-/* The exit code the agent says. It may have closed with our STOP unread, which the kernel reports before its last words. */
-static int exit_code(int agent)
+/* A document: what is in the packet after EXIT and the exit code, or, where that is nothing, in the file. 0, or why it cannot be printed. */
+static int print_document(struct packet *said, int file)
 {
-    unsigned char answer[2];
-    ssize_t length = recv(agent, answer, sizeof answer, MSG_DONTWAIT);
-    if (length < 0 && errno == ECONNRESET)
-        length = recv(agent, answer, sizeof answer, MSG_DONTWAIT);
-    return length == 2 && answer[0] == EXIT ? answer[1] : orphaned();
+    int error = print(1, said->text + 2, said->length - 2);
+    ssize_t length;
+    while (!error && file >= 0 && (length = read(file, said->text, sizeof said->text)) != 0)
+        error = length < 0 ? errno : print(1, said->text, (size_t)length);
+    return error;
 }
 
-/* After GO: pass on one wish to stop, and wait for the exit code for as long as it takes. */
-static int served(int agent, int signals)
+/* What the agent says next; whether there may be more. One document is printed, and told to be or why not. */
+static int listen_to(int agent, struct packet *said, struct outcome *outcome)
+{
+    int file;
+    if (!heard(agent, said, &file) || said->length < 2 || said->text[0] != EXIT)
+        return 0;
+    int code = (unsigned char)said->text[1];
+    if (said->length == 2 && file < 0) {
+        outcome->code = outcome->code < 0 ? code : outcome->code;
+        return 0;
+    }
+    if (outcome->code >= 0 || outcome->broken)
+        return 0;
+    int error = print_document(said, file);
+    char answer[2] = {PRINTED, (char)error};
+    outcome->broken = error != 0;
+    outcome->code = error ? -1 : code;
+    return send(agent, answer, sizeof answer, MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof answer;
+}
+
+/* After GO: print the document, pass on one wish to stop, and wait for the end for as long as it takes. The exit code. */
+static int served(int agent, int signals, struct packet *said)
 {
     struct pollfd ready[2] = {{.fd = agent, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
+    struct outcome outcome = {.code = -1};
     char stop = STOP;
-    for (;;) {
-        if (poll(ready, signals < 0 ? 1 : 2, -1) < 0 && errno != EINTR)
-            return orphaned();
-        if (ready[0].revents)
-            return exit_code(agent);
+    int found;
+    while ((found = poll(ready, signals < 0 ? 1 : 2, -1)) >= 0 || errno == EINTR) {
+        if (found < 0)
+            continue;
+        if (ready[0].revents && !listen_to(agent, said, &outcome))
+            break;
         if (ready[1].revents && send(agent, &stop, 1, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
             ready[1].fd = -1;
     }
+    if (outcome.code >= 0)
+        return outcome.code;
+    if (!outcome.broken)
+        answer_error(TRY_AGAIN_LATER, "the node agent's worker ended while it served this call", "; what it made is recorded, and DEL takes it away");
+    return 1;
 }
 
 /* Hand the call over. The exit code, or -1 where nobody has begun it. */
 static int handed_over(int streams, const char *prefix, const char *script)
 {
-    static struct request request;
+    static struct packet packet;
     sigset_t ending;
     int code = -1, agent = connected();
     if (agent < 0)
         return -1;
-    if (fill(&request, prefix, script) && send_request(agent, &request) && taken_in_time(agent)) {
+    if (fill(&packet, prefix, script) && send_request(agent, &packet) && taken_in_time(agent)) {
         sigemptyset(&ending);
         sigaddset(&ending, SIGTERM);
         sigaddset(&ending, SIGINT);
@@ -272,7 +342,7 @@ static int handed_over(int streams, const char *prefix, const char *script)
         sigprocmask(SIG_BLOCK, &ending, NULL);
         int signals = signalfd(-1, &ending, SFD_CLOEXEC);
         if (send_go(agent, streams))
-            code = served(agent, signals);
+            code = served(agent, signals, &packet);
         else
             sigprocmask(SIG_UNBLOCK, &ending, NULL);
     }
@@ -309,13 +379,12 @@ int main(int argc, char **argv)
         say("agent-cni-launcher: runs the plugins of agent-cni; it is named in their first line\n");
         return 2;
     }
+    signal(SIGPIPE, SIG_IGN); /* a document nobody reads is an error and not our end, for Python too */
     if (streams & 1 << 1 && version_said())
         return 0;
-    if (!prefix_of(prefix, sizeof prefix)) {
-        complain("/proc/self/exe");
-        return 127;
-    }
-    int code = handed_over(streams, prefix, argv[1]);
+    if (!prefix_of(prefix, sizeof prefix))
+        return complain("/proc/self/exe");
+    int code = streams & 1 << 1 ? handed_over(streams, prefix, argv[1]) : -1; /* to a closed stdout nothing can be answered */
     if (code >= 0)
         return code;
     put_away_folder();
@@ -325,6 +394,5 @@ int main(int argc, char **argv)
     own[1] = isolated;
     memcpy(own + 2, argv + 1, (size_t)argc * sizeof *argv);
     execv(python, own);
-    complain(python);
-    return 127;
+    return complain(python);
 }

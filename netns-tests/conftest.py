@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
+from agents import Agent, serving
 from lab import Host, Lab, Pod, Site, eventually
-from warm import Transcript
+from warm import Transcript, stop
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -30,6 +32,24 @@ def host(lab: Lab) -> Host:
 @pytest.fixture
 def pod(lab: Lab) -> Pod:
     return lab.pod()
+
+
+@pytest.fixture
+def node(host: Host) -> Host:
+    """A host without an agent of the test run's; nothing may be left on it."""
+    if host.agent:
+        stop(host.agent)
+        host.agent = 0
+    return host
+
+
+@pytest.fixture
+def agent(node: Host) -> Iterator[Agent]:
+    made = serving(node)
+    yield made
+    made.send(signal.SIGCONT)
+    made.process.terminate()
+    made.process.communicate(timeout=30)
 
 
 CONF = {

@@ -7,106 +7,18 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+from agents import PYTHON, Agent, begun, call, serving, waiting_ipam
 from lab import AGENT_CNI, BIN_DIR, ROOT, Host, Lab, Pod, environment, eventually, nursery, sh
 from warm import stop
-
-PYTHON = ROOT / ".venv/bin/python3"
-WITHOUT_PYTHON = ["unshare", "--mount", "sh", "-c", f'mount --bind /bin/false {PYTHON} && exec "$@"', "sh"]
-
-
-@dataclass
-class Agent:
-    """`agent-cni serve` on a host, as a user starts it."""
-
-    host: Host
-    process: subprocess.Popen[str]
-
-    def processes(self) -> list[int]:
-        """The agent's own and its workers', as /proc has them."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [self.process.pid, *map(int, children.split())]
-
-    def private_kib(self) -> int:
-        """What its processes have each for itself."""
-        rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.processes()]
-        return sum(int(line.split()[1]) for text in rollups for line in text.splitlines() if "Private_Dirty" in line)
-
-    def send(self, number: signal.Signals) -> None:
-        """Signal every process of the agent."""
-        for pid in self.processes():
-            os.kill(pid, number)
-
-
-def serving(host: Host, *options: str) -> Agent:
-    """Start an agent and wait until it listens."""
-    command = [*host.prefix(), str(AGENT_CNI), "serve", *options]
-    process = subprocess.Popen(command, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    agent = Agent(host, process)
-    assert eventually(
-        lambda: "NONE" in sh(*warm_only(host, "macvlan"), env={"CNI_COMMAND": "NONE"}, check=False).stdout
-    )
-    return agent
-
-
-def warm_only(host: Host, plugin: str) -> list[str]:
-    """A plugin's call that only an agent can answer: for its caller there is no Python."""
-    return [*host.prefix(), *WITHOUT_PYTHON, str(BIN_DIR / plugin)]
-
-
-@pytest.fixture
-def node(host: Host) -> Host:
-    """A host without an agent of the test run's; nothing may be left on it."""
-    if host.agent:
-        stop(host.agent)
-        host.agent = 0
-    return host
-
-
-@pytest.fixture
-def agent(node: Host) -> Iterator[Agent]:
-    made = serving(node)
-    yield made
-    made.send(signal.SIGCONT)
-    made.process.terminate()
-    made.process.communicate(timeout=30)
 
 
 @pytest.fixture
 def conf(conf: dict) -> dict:
     return conf | {"ipMasq": False}
-
-
-def call(agent: Agent, verb: str, conf: dict[str, Any], pod: Pod) -> subprocess.CompletedProcess[str]:
-    """A call that can be answered by the agent only."""
-    return sh(*warm_only(agent.host, conf["type"]), input=json.dumps(conf), env=environment(verb, pod), check=False)
-
-
-def waiting_ipam(folder: Path) -> str:
-    """An IPAM plugin that says it was called, and takes longer than anybody waits."""
-    script = folder / "sleepy"
-    script.write_text(f"#!/bin/sh\n[ $CNI_COMMAND = DEL ] && exit\ntouch {folder}/called\nexec sleep 50\n")
-    script.chmod(0o755)
-    return f"{BIN_DIR}:{folder}"
-
-
-def begun(node: Host, conf: dict[str, Any], pod: Pod, path: str, ipam: str = "sleepy") -> subprocess.Popen[str]:
-    """An ADD that waits for its IPAM."""
-    env = environment("ADD", pod) | {"CNI_PATH": path}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([*node.prefix(), str(BIN_DIR / conf["type"])], env=env, text=True, **pipes)
-    assert process.stdin
-    process.stdin.write(json.dumps(conf | {"ipam": {"type": ipam}}))
-    process.stdin.close()
-    process.stdin = None
-    assert eventually((Path(path.rpartition(":")[2]) / "called").exists)
-    return process
 
 
 def test_an_agent_serves_every_verb_without_starting_python(agent: Agent, pod: Pod, conf: dict):
@@ -364,3 +276,164 @@ def test_calls_leave_no_descriptors_in_a_worker(agent: Agent, pod: Pod, conf: di
         assert call(agent, "GC", conf | valid, pod).returncode == 0
     assert call(agent, "DEL", conf, pod).returncode == 0
     assert max(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in agent.processes()) < 30
+
+
+def limited(node: Host, limit: str) -> Agent:
+    """An agent that may open so many files (soft:hard)."""
+    command = [*node.prefix(), "prlimit", f"--nofile={limit}", str(AGENT_CNI), "serve"]
+    process = subprocess.Popen(command, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert eventually((node.folder / "agent.sock").exists)
+    return Agent(node, process)
+
+
+@pytest.mark.parametrize("limit", [16, 20, 24, 32, 48, 64])
+def test_calls_run_cold_where_an_agent_may_open_too_few_files_for_them(node: Host, lab: Lab, conf: dict, limit: int):
+    agent = limited(node, f"{limit}:{limit}")
+    for _ in range(2):
+        pod = lab.pod()
+        result = node.add(conf, pod)
+        assert node.check(conf, pod, result).code == 0
+        node.delete_pod(conf, pod)
+    assert agent.process.poll() is None
+    agent.process.terminate()
+    agent.process.communicate(timeout=10)
+
+
+def test_an_agent_raises_a_low_limit_of_open_files_as_far_as_it_may(node: Host, pod: Pod, conf: dict):
+    agent = limited(node, "32:4096")
+    assert eventually(lambda: call(agent, "ADD", conf, pod).returncode == 0)
+    assert call(agent, "DEL", conf, pod).returncode == 0
+    for pid in agent.processes():
+        limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
+        assert [line.split()[3:5] for line in limits if line.startswith("Max open files")] == [["1024", "4096"]]
+    agent.process.terminate()
+    agent.process.communicate(timeout=10)
+
+
+def test_workers_whose_limit_is_lowered_take_no_more_calls(pod: Pod, agent: Agent, conf: dict):
+    for pid in agent.processes():
+        sh("prlimit", f"--pid={pid}", "--nofile=30:30")
+    assert agent.host.cni("ADD", conf, pod).code == 0
+    agent.host.delete_pod(conf, pod)
+
+
+def test_a_worker_serves_call_after_call(pod: Pod, agent: Agent, conf: dict):
+    before = agent.processes()
+    for _ in range(10):
+        for verb in ("NONE", "ADD", "ADD", "DEL", "STATUS"):
+            call(agent, verb, conf, pod)
+    assert agent.processes() == before
+
+
+def test_a_call_that_is_asked_to_stop_at_any_moment_says_one_document_or_had_not_begun(
+    lab: Lab, agent: Agent, conf: dict
+):
+    codes = []
+    for number in range(60):
+        pod = lab.pod()
+        process = agent.host.started(conf, pod)
+        time.sleep(0.008 + number % 20 / 2000)
+        process.terminate()
+        out, _ = process.communicate(timeout=20)
+        if process.returncode == -signal.SIGTERM:
+            assert out == ""
+        else:
+            said = json.loads(out)
+            assert process.returncode == (1 if "code" in said else 0)
+            codes.append(said.get("code", 0))
+            assert codes[-1] in (0, 11, 108), out
+        agent.host.delete_pod(conf, pod)
+    assert set(codes) & {11, 108}, "some were asked in time"
+    assert agent.host.state() == {"attachments": [], "leases": []}
+
+
+def test_a_document_and_its_code_stay_together_when_workers_die(lab: Lab, agent: Agent, conf: dict):
+    seen = set()
+    for number in range(40):
+        pod = lab.pod()
+        process = agent.host.started(conf, pod)
+        if number % 2:
+            assert process.stdout
+            first = os.read(process.stdout.fileno(), 1).decode()  # it has answered
+        else:
+            first = ""
+            time.sleep(0.012 + number / 2000)
+        for pid in agent.processes()[1:]:
+            os.kill(pid, signal.SIGKILL)
+        out, _ = process.communicate(timeout=20)
+        said = json.loads(first + out)
+        assert (process.returncode, said.get("code", 0)) in ((0, 0), (1, 11)), (process.returncode, out)
+        seen.add(process.returncode)
+        agent.host.delete_pod(conf, pod)
+    assert 0 in seen
+
+
+@pytest.mark.parametrize("plugin", ["bridge-vxlan", "macvlan"])
+@pytest.mark.parametrize("stdout", [">/dev/full", "| true", "1</dev/null", ">&-"])
+def test_an_add_whose_result_nobody_gets_is_taken_back(pod: Pod, agent: Agent, conf: dict, plugin: str, stdout: str):
+    sent = conf | {"type": plugin} if plugin == "bridge-vxlan" else layer_2(agent.host)
+    agent.host.add(sent, pod)
+    agent.host.delete_pod(sent, pod)
+    before = agent.host.snapshot()
+    script = f'{{ sleep 0.2; "$0"; echo "$?" >&2; }} {stdout}'
+    for env in ({}, {"AGENT_CNI_SOCKET": ""}):
+        command = [*agent.host.prefix(), "bash", "-c", script, BIN_DIR / plugin]
+        done = sh(*command, input=json.dumps(sent), env=environment("ADD", pod) | env)
+        assert (done.stdout, done.stderr.splitlines()[-1]) == ("", "1"), env
+        assert eventually(lambda: agent.host.snapshot() == before)
+        assert not pod.link("eth0")
+
+
+def layer_2(host: Host) -> dict:
+    sh("ip", "-n", host.name, "link", "add", "wire0", "type", "veth", "peer", "name", "wire1")
+    sh("ip", "-n", host.name, "link", "set", "wire0", "up")
+    return {
+        "cniVersion": "1.1.0",
+        "name": "wire",
+        "type": "macvlan",
+        "master": "wire0",
+        "ipam": {"subnet": "10.3.0.0/24"},
+    }
+
+
+def test_a_result_larger_than_a_packet_is_printed_whole(pod: Pod, agent: Agent, conf: dict):
+    routes = [{"dst": f"10.{a}.{b}.0/24", "gw": "10.1.0.1"} for a in range(100, 120) for b in range(250)]
+    sent = conf | {"ipam": {"ranges": [[{"subnet": "10.1.0.0/24"}]], "routes": routes}}
+    done = call(agent, "ADD", sent, pod)
+    assert done.returncode == 0
+    assert len(done.stdout) > 192 << 10
+    assert len(json.loads(done.stdout)["routes"]) >= len(routes)
+    assert call(agent, "DEL", sent, pod).returncode == 0
+
+
+def test_who_looks_after_a_stopped_agent_with_a_full_queue_does_not_wait(pod: Pod, agent: Agent, conf: dict):
+    filler = (
+        "import socket, sys, time\nkept = []\ntry:\n    while True:\n"
+        "        kept.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK))\n"
+        "        kept[-1].connect('/run/agent-cni/agent.sock')\n"
+        "except BlockingIOError: print('full', flush=True)\nsys.stdin.read()"
+    )
+    agent.send(signal.SIGSTOP)
+    doctor = ("doctor", "--bin-dir", BIN_DIR, "--conf-dir", "/nowhere")
+    said = agent.host.run("timeout", "10", AGENT_CNI, *doctor, check=False).stdout
+    assert "takes no calls" in said
+    command = [*agent.host.prefix(), PYTHON, "-c", filler]
+    with subprocess.Popen(list(map(str, command)), stdin=-1, stdout=-1, text=True) as filling:
+        assert filling.stdout
+        assert filling.stdout.readline() == "full\n"
+        began = time.monotonic()
+        agent.host.add(conf, pod)
+        second = agent.host.run("timeout", "5", AGENT_CNI, "serve", check=False)
+        said = agent.host.run("timeout", "5", AGENT_CNI, *doctor, check=False).stdout
+        agent.host.delete_pod(conf, pod)
+        left = agent.host.run("timeout", "5", AGENT_CNI, "uninstall", "--prefix", "/nowhere/agent-cni", check=False)
+        assert time.monotonic() - began < 10
+        filling.communicate("")
+    assert (second.returncode, second.stderr.count("\n")) == (1, 1)
+    assert "listens on /run/agent-cni/agent.sock already" in second.stderr
+    assert "takes no calls" in said
+    assert left.returncode == 1
+    assert "an agent listens on" in left.stderr
+    agent.send(signal.SIGCONT)
+    assert eventually(lambda: call(agent, "STATUS", conf, pod).returncode == 0)
+    assert "takes no calls" not in agent.host.run(AGENT_CNI, *doctor, check=False).stdout

@@ -52,6 +52,7 @@ DOORS = {
         "cni/kernel/netns.py",
         "cni/agent/caller.py",
         "cni/agent/listener.py",
+        "cni/agent/peer.py",
         "cni/agent/pool.py",
     },
     "signal": {"cni/kernel/process.py", "cni/kernel/signals.py", "cni/agent/caller.py", "cni/agent/pool.py"},

@@ -1,7 +1,8 @@
-"""The launcher at the other end of a connection: who it is, what it hands over, and whether it still waits.
+"""The launcher at the other end of a connection: what it hands over, what it prints for us, and whether it still waits.
 
-It is told TAKEN, answers GO, and gets EXIT with the exit code. Between GO and EXIT the connection stands for the
-caller: when it closes, or asks to stop, the kernel sends SIGIO and the call is undone as a cold one that gets SIGTERM.
+It is told TAKEN, answers GO, and gets EXIT with the exit code. With EXIT goes the document it is to print, whole; it answers
+PRINTED with 0, or the errno of what hinders it, and EXIT follows again. Between GO and the last EXIT the connection stands
+for the caller: when it closes, or asks to stop, the kernel sends SIGIO and the call is undone as a cold one that gets SIGTERM.
 """
 
 from __future__ import annotations
@@ -11,18 +12,17 @@ import os
 import select
 import signal
 import socket
-import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import closing, contextmanager, suppress
 
-from cni.agent.request import MOST_BYTES, MOST_FDS, Refused, Request, read
+from cni.agent.peer import Peer
+from cni.agent.request import MOST_BYTES, MOST_FDS, Request, read
 from cni.kernel import signals
-from cni.kernel.process import capabilities
 
-_TAKEN, _EXIT = b"A", b"X"
+_TAKEN, _EXIT, _STOP, _PRINTED = b"A", b"X", b"S", b"P"
 _HANDSHAKE_SECONDS = 2.0
-_CREDENTIALS = struct.Struct("3i")
+#: Of a document; a larger one goes as a file, because a packet has its bounds (net.core.wmem_default).
+_PACKET_BYTES = 32 << 10
 
 
 class Caller:
@@ -31,21 +31,46 @@ class Caller:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._late = False
+        self._stopped = False
         connection.settimeout(_HANDSHAKE_SECONDS)
 
     def request(self) -> Request:
         """What is asked, once the caller has said that it will not do it itself. Raises Refused."""
-        self._refuse_stranger()
-        packet, _, flags, _ = self._connection.recvmsg(MOST_BYTES)
-        request = read(b"" if flags & socket.MSG_TRUNC else packet)
-        self._connection.send(_TAKEN)
-        request.equip(*socket.recv_fds(self._connection, MOST_FDS + 2, MOST_FDS)[:2])
+        with closing(Peer(self._connection)) as peer:
+            peer.refuse_lesser()
+            packet, _, flags, _ = self._connection.recvmsg(MOST_BYTES)
+            request = read(b"" if flags & socket.MSG_TRUNC else packet)
+            peer.refuse_elsewhere(request.paths, request.environ.get("CNI_NETNS", ""))
+            peer.refuse_untimely()
+            self._connection.send(_TAKEN)
+            request.equip(*peer.heard(MOST_FDS + 2))
+        self._connection.settimeout(None)
         return request
 
-    def answer(self, code: int) -> None:
-        """Say the exit code, to whoever still wants to know."""
+    def print(self, code: int, document: bytes) -> None:
+        """Have a document printed, whole, and the call end with `code` then. Raises OSError where stdout does not take it.
+
+        From then on no signal ends the call.
+        """
+        with signals.uninterrupted():
+            if len(document) > _PACKET_BYTES:
+                self._send_file(code, document)
+            else:
+                self._connection.send(_exit(code) + document)
+            answer = self._connection.recv(2)
+            while answer == _STOP:
+                self._stopped = True
+                answer = self._connection.recv(2)
+            if answer[:1] != _PRINTED or len(answer) != 2:
+                raise ConnectionResetError(None, "the launcher is gone")
+            if answer[1]:
+                raise OSError(answer[1], os.strerror(answer[1]))
+            signals.ignore()
+
+    def end(self, code: int) -> None:
+        """Say that the call is over, and its exit code where nothing was printed, to whoever still wants to know."""
         with suppress(OSError):
-            self._connection.send(_EXIT + bytes([code]))
+            self._connection.send(_exit(code))
 
     @contextmanager
     def minded(self, seconds: int) -> Iterator[None]:
@@ -67,18 +92,22 @@ class Caller:
 
     def has_ended(self) -> bool:
         """Whether the caller is gone or asked to stop, or its time is over."""
-        return self._late or bool(select.select([self._connection], [], [], 0)[0])
+        if self._late or self._stopped:
+            return True
+        if not select.select([self._connection], [], [], 0)[0]:
+            return False
+        try:
+            return self._connection.recv(1, socket.MSG_PEEK) != _PRINTED
+        except ConnectionError:
+            return True
 
-    def _refuse_stranger(self) -> None:
-        """Only who could do all this without us: our user, with every capability we have (capabilities(7))."""
-        raw = self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, uid, _ = _CREDENTIALS.unpack(raw)
-        if uid != os.geteuid():
-            raise Refused(f"user {uid} may not ask")
-        if lacking := _own_capabilities() & ~capabilities(pid):
-            raise Refused(f"process {pid} lacks capabilities {lacking:#x}")
+    def _send_file(self, code: int, document: bytes) -> None:
+        fd = os.memfd_create("document")
+        with open(fd, "wb") as file:  # noqa: PTH123 - it has no path
+            file.write(document)
+            file.seek(0)
+            socket.send_fds(self._connection, [_exit(code)], [fd])
 
 
-@cache
-def _own_capabilities() -> int:
-    return capabilities(os.getpid())
+def _exit(code: int) -> bytes:
+    return _EXIT + bytes([code])

@@ -1,9 +1,9 @@
 """A call as the launcher hands it over: one packet of texts, then GO with descriptors.
 
-The texts end in NUL: protocol, the suite's version, the installation's folder, the caller's network namespace
-(``device:inode``), the plugin's file, then the environment. GO is followed by the letters of its descriptors:
-``d`` the working folder, ``p`` the pod's namespace, ``0`` ``1`` ``2`` the standard streams. They come last, so an agent
-that hangs holds nobody's pipe open. The other side is launcher/launcher.c.
+The texts end in NUL: protocol, the suite's version, the installation's folder, the plugin's file, then the environment.
+GO is followed by the letters of its descriptors: ``d`` the working folder, ``p`` the pod's namespace, ``0`` stdin, ``2``
+stderr; stdout stays with the launcher. They come last, so an agent that hangs holds nobody's pipe open. The other side is
+launcher/launcher.c.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cni import __version__
-from cni.kernel.netns import home
+from cni.state import DEFAULT_FOLDER
 
-PROTOCOL = "agent-cni/1"
-MOST_BYTES, MOST_FDS = 192 << 10, 5
+PROTOCOL = "agent-cni/2"
+MOST_BYTES, MOST_FDS = 192 << 10, 4
 _GO = "G"
-_LETTERS = frozenset("dp012")
+_LETTERS = frozenset("dp02")
 
 
 class Refused(Exception):
@@ -28,11 +28,18 @@ class Refused(Exception):
 
 @dataclass
 class Request:
-    """A call: its plugin's file, its environment, and its open descriptors by letter."""
+    """A call: the installation, its plugin's file, its environment, and its open descriptors by letter."""
 
+    prefix: str
     script: str
     environ: dict[str, str]
     fds: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> list[str]:
+        """What we open by name for it, as far as that is known before its configuration is read."""
+        folders = self.environ.get("CNI_PATH", "").split(":")
+        return [self.prefix, str(DEFAULT_FOLDER), *(folder for folder in folders if folder.startswith("/"))]
 
     def equip(self, go: bytes, fds: list[int]) -> None:
         """Take the descriptors that came with GO. Raises Refused for anything else; they are closed then."""
@@ -51,18 +58,16 @@ class Request:
 
 
 def read(packet: bytes) -> Request:
-    """A request from its packet. Raises Refused for what no launcher of this installation and namespace sends."""
+    """A request from its packet. Raises Refused for what no launcher of this installation sends."""
     texts = os.fsdecode(packet).split("\0")
-    if len(texts) < 6 or texts.pop():
+    if len(texts) < 5 or texts.pop():
         raise Refused("the request is cut off")
-    protocol, version, prefix, namespace, script, *entries = texts
+    protocol, version, prefix, script, *entries = texts
     if (protocol, version) != (PROTOCOL, __version__):
         raise Refused(f"the request is {protocol} of release {version}")
     if not _is_same(prefix, sys.prefix):
         raise Refused(f"the request is from the installation in {prefix}")
-    if namespace != "{}:{}".format(*home()):
-        raise Refused("the caller is in another network namespace")
-    return Request(script, _environ(entries))
+    return Request(prefix, script, _environ(entries))
 
 
 def _environ(entries: list[str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from cni.agent.caller import Caller
 from cni.agent.request import Refused, Request
+from cni.errors import TryAgainLater
 from cni.kernel import netns, nfnetlink, nftables, signals
-from cni.main import main
+from cni.main import Stdout, main
 
 if TYPE_CHECKING:
     import socket
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 DISMISSED, SPENT, OUTDATED = 0, 1, 3
 #: What a worker keeps open is some twenty; where calls leave more behind, another takes its place.
 _MOST_DESCRIPTORS = 64
+#: Left for a call: one opened 14 at most, and two programs at a time 16 more.
+_DESCRIPTORS_OF_A_CALL, _PLENTY = 64, 1 << 20
+#: What is the caller's while its call is served; stdout is the launcher's own.
+_STREAMS = (0, 2)
 _WAKE = b"w"
 
 
@@ -72,21 +78,33 @@ class Worker:
 
     def _converse(self, caller: Caller) -> bool:
         """Whether this process is as before: a call that was ended from outside may have left something half done."""
+        if _room() < _DESCRIPTORS_OF_A_CALL:
+            return True
         try:
             request = caller.request()
         except (Refused, OSError):
             return True
-        code, fit = self._called(caller, request)
-        caller.answer(code)
-        return fit
-
-    def _called(self, caller: Caller, request: Request) -> tuple[int, bool]:
+        stdout, code = Stdout(caller.print), -1
         try:
             with _in_place_of(request), caller.minded(self._seconds):
-                code = main(request.script, request.environ)
-        except KeyboardInterrupt:
-            return 1, False
-        return code, not caller.has_ended()
+                code = main(request.script, request.environ, stdout)
+        except KeyboardInterrupt:  # outside the story: before it began or after its end
+            if code < 0:
+                code = stdout.fail(TryAgainLater("the call was ended by a signal before it began"))
+            caller.end(code)
+            return False
+        fit = not caller.has_ended()
+        caller.end(code)
+        return fit
+
+
+def _room() -> int:
+    """How many descriptors more this process may have: a call that could have too few is left to run cold."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        return (_PLENTY if soft == resource.RLIM_INFINITY else soft) - _next_descriptor()
+    except OSError:
+        return 0
 
 
 def _next_descriptor() -> int:
@@ -101,7 +119,7 @@ def _in_place_of(request: Request) -> Iterator[None]:
 
     Its environment is passed on instead: setenv(3) keeps every string it was ever given.
     """
-    own = [os.dup(number) for number in range(3)]
+    own = {number: os.dup(number) for number in _STREAMS}
     _take_streams(request.fds)
     if "d" in request.fds:
         os.fchdir(request.fds["d"])
@@ -117,8 +135,8 @@ def _in_place_of(request: Request) -> Iterator[None]:
 
 
 def _take_streams(fds: dict[str, int]) -> None:
-    """Make fds[``0``] stdin, and so on; what the caller had closed is closed."""
-    for number in range(3):
+    """Make fds[``0``] stdin and fds[``2``] stderr; what the caller had closed is closed."""
+    for number in _STREAMS:
         if str(number) in fds:
             os.dup2(fds[str(number)], number)
         else:
@@ -126,7 +144,7 @@ def _take_streams(fds: dict[str, int]) -> None:
                 os.close(number)
 
 
-def _take_back(own: list[int]) -> None:
-    for number, fd in enumerate(own):
+def _take_back(own: dict[int, int]) -> None:
+    for number, fd in own.items():
         os.dup2(fd, number)
         os.close(fd)

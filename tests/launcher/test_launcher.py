@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import shutil
 import signal
@@ -23,6 +25,11 @@ from cni.protocol.versions import ANSWER
 ROOT = Path(__file__).parent.parent.parent
 SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fPIE", "-pie")
 COLD = "cold\n"
+WORKER_ENDED = (
+    '{"cniVersion": "1.1.0", "code": 11, "msg": "the node agent\'s worker ended while it served this call; '
+    'what it made is recorded, and DEL takes it away"}\n'
+)
+DOCUMENT = '{"cniVersion": "1.0.0", "ips": []}\n'
 OVER = """
 #include <stdint.h>
 #include <unistd.h>
@@ -45,7 +52,7 @@ class Launcher:
         self.runs.write_text("")
         env = {"AGENT_CNI_SOCKET": str(self.socket), "RUNS": str(self.runs), "PATH": os.environ["PATH"], **environ}
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen([str(self.program), "/plugins/macvlan", "word"], env=env, text=True, **pipes)
+        return subprocess.Popen([str(self.program), "/plugins/macvlan", "word"], env=env, encoding="latin-1", **pipes)
 
     def run(self, **environ: str) -> tuple[int, str, int]:
         """Exit code, stdout, and how often the cold run happened."""
@@ -70,6 +77,27 @@ def launcher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     python.write_text('#!/bin/sh\necho "$@" >>"$RUNS"\necho cold\nexit 7\n')
     python.chmod(0o755)
     return Launcher(program, prefix / "agent.sock", prefix / "runs")
+
+
+@dataclass
+class Said:
+    """A document and its exit code, as an agent says them; what is in `file` goes as a file."""
+
+    code: int
+    document: bytes
+    file: bytes = b""
+
+    def tell(self, connection: socket.socket) -> bytes:
+        """Say it; what the launcher answers."""
+        fds = []
+        if self.file:
+            fds.append(os.memfd_create("document"))
+            os.write(fds[0], self.file)
+            os.lseek(fds[0], 0, os.SEEK_SET)
+        socket.send_fds(connection, [b"X" + bytes([self.code]) + self.document], fds)
+        for fd in fds:
+            os.close(fd)
+        return connection.recv(16)
 
 
 def go(connection: socket.socket) -> bytes:
@@ -161,11 +189,10 @@ def test_what_is_handed_over(launcher: Launcher):
 
     with Agent(launcher.socket, act) as agent:
         assert launcher.run(CNI_COMMAND="ADD") == (5, "", 0)
-    protocol, version, prefix, namespace, script, *environ = agent.seen.decode().split("\0")
-    assert (protocol, version, script) == ("agent-cni/1", "1.2.3", "/plugins/macvlan")
+    protocol, version, prefix, script, *environ = agent.seen.decode().split("\0")
+    assert (protocol, version, script) == ("agent-cni/2", "1.2.3", "/plugins/macvlan")
     assert Path(prefix).samefile(launcher.program.parent.parent)
-    assert namespace == "{0.st_dev}:{0.st_ino}".format(Path("/proc/self/ns/net").stat())
-    assert said == [b"Gd012"]
+    assert said == [b"Gd02"]
     assert "CNI_COMMAND=ADD" in environ
 
 
@@ -213,7 +240,8 @@ def test_an_agent_that_dies_during_the_call_is_reported_and_the_work_is_not_done
     with Agent(launcher.socket, die):
         code, out, runs = launcher.run()
     assert (code, runs) == (1, 0)
-    assert '"code": 11' in out
+    assert json.loads(out)["code"] == 11
+    assert "worker ended" in json.loads(out)["msg"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
@@ -259,7 +287,7 @@ def test_an_environment_too_large_for_a_packet_runs_cold(launcher: Launcher):
     assert agent.seen == b""
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-"])
 def test_streams_the_caller_closed_are_not_handed_over(launcher: Launcher, closed: str):
     said: list[bytes] = []
 
@@ -271,9 +299,17 @@ def test_streams_the_caller_closed_are_not_handed_over(launcher: Launcher, close
         env = {"AGENT_CNI_SOCKET": str(launcher.socket)}
         done = subprocess.run(["/bin/sh", "-c", f'exec "$0" /x {closed}', launcher.program], env=env, check=False)
     assert done.returncode == 0
-    missing = {"<&-": "0", ">&-": "1", "2>&-": "2"}
-    expected = "Gd" + "".join(n for n in "012" if n not in {missing[word] for word in closed.split()})
+    missing = {"<&-": "0", "2>&-": "2"}
+    expected = "Gd" + "".join(n for n in "02" if n not in {missing[word] for word in closed.split()})
     assert said == [expected.encode()]
+
+
+def ended(words: list[bytes]) -> tuple[int, str]:
+    """What the launcher makes of what an agent says after GO."""
+    first = words[0] if words else b""
+    if first[:1] != b"X" or len(first) < 2:
+        return 1, WORKER_ENDED
+    return first[1], first[2:].decode("latin-1")
 
 
 @settings(
@@ -283,6 +319,11 @@ def test_streams_the_caller_closed_are_not_handed_over(launcher: Launcher, close
 @example([b"A", b"X"])
 @example([b"A", b"X\x00\x00"])
 @example([b"AX\x00"])
+@example([b"A", b"X\x00{}", b"X\x01"])
+@example([b"A", b"X\x00{}", b"X\x01[]"])
+@example([b"A", b"X\x00{}", b"?"])
+@example([b"A", b"X\x01", b"X\x00{}"])
+@example([b"A", b"A", b"X\x00"])
 @example([b"G"])
 @example([b""])
 def test_whatever_an_agent_says_the_work_is_done_at_most_once(launcher: Launcher, words: list[bytes]):
@@ -299,8 +340,7 @@ def test_whatever_an_agent_says_the_work_is_done_at_most_once(launcher: Launcher
         assert (code, out, runs) == (7, COLD, 1)
     else:
         assert runs == 0
-        said = words[1] if len(words) > 1 else b""
-        assert code == said[1] if said[:1] == b"X" and len(said) >= 2 else '"code": 11' in out
+        assert (code, out) == ended(words[1:])
 
 
 @settings(
@@ -321,7 +361,7 @@ def test_any_environment_arrives_whole(launcher: Launcher, environ: dict[str, st
     environ = {name: value for name, value in environ.items() if name not in ("PATH", "RUNS")}
     with Agent(launcher.socket, act) as agent:
         assert launcher.run(**environ)[0] == 0
-    sent = set(agent.seen.decode().split("\0")[5:-1])
+    sent = set(agent.seen.decode().split("\0")[4:-1])
     assert {f"{name}={value}" for name, value in environ.items()} <= sent
 
 
@@ -360,11 +400,171 @@ def test_without_a_script_it_says_what_it_is(launcher: Launcher):
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
-def test_a_missing_interpreter_is_one_clear_line(launcher: Launcher, tmp_path: Path):
-    (tmp_path / "bin").mkdir()
-    copy = shutil.copy(launcher.program, tmp_path / "bin")
-    done = subprocess.run([copy, "/x"], capture_output=True, text=True, check=False, env={"AGENT_CNI_SOCKET": ""})
-    assert (done.returncode, done.stderr) == (
-        127,
-        f"agent-cni-launcher: {tmp_path}/bin/python3: No such file or directory\n",
-    )
+def unusable(python: Path, how: str) -> None:
+    """Make an interpreter that cannot be executed."""
+    if how == "a folder":
+        python.mkdir()
+    elif how == "a dangling link":
+        python.symlink_to("/nowhere/python3")
+    elif how != "missing":
+        python.write_bytes(
+            b"#!/nowhere/python3\n" if how == "made for one that is missing" else b"\x7fELF and nonsense"
+        )
+        python.chmod(0o644 if how == "not executable" else 0o755)
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL", "STATUS", ""])
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("missing", "No such file or directory"),
+        ("a dangling link", "No such file or directory"),
+        ("made for one that is missing", "No such file or directory"),
+        ("not executable", "Permission denied"),
+        ("a folder", "Permission denied"),
+        ("no program", "Exec format error"),
+    ],
+)
+def test_an_interpreter_that_cannot_be_executed_is_one_document(
+    launcher: Launcher, tmp_path: Path, how: str, why: str, verb: str
+):
+    prefix = tmp_path / 'with "quotes" and \\'
+    (prefix / "bin").mkdir(parents=True)
+    copy = shutil.copy(launcher.program, prefix / "bin")
+    unusable(prefix / "bin/python3", how)
+    env = {"AGENT_CNI_SOCKET": "", "CNI_COMMAND": verb}
+    done = subprocess.run([copy, "/x"], capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 1
+    named = f"{prefix}/bin/python3: {why}"
+    said = named.replace('"', "?").replace("\\", "?")
+    assert json.loads(done.stdout) == {"cniVersion": "1.1.0", "code": 106, "msg": said}
+    assert done.stderr == f"agent-cni-launcher: {named}\n"
+    version = subprocess.run([copy, "/x"], capture_output=True, text=True, check=True, env={"CNI_COMMAND": "VERSION"})
+    assert version.stdout == ANSWER
+
+
+@pytest.mark.parametrize("size", [0, 3, 100_000, (192 << 10) - 2])
+@pytest.mark.parametrize("more", [0, 1, 500_000, 3 << 20])
+def test_a_document_is_printed_whole_and_its_code_is_the_exit_code(launcher: Launcher, size: int, more: int):
+    answers = list[bytes]()
+
+    def act(end: socket.socket) -> None:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        go(end)
+        answers.append(Said(4, b"x" * size, b"y" * more).tell(end) if size or more else b"")
+
+    with Agent(launcher.socket, act):
+        code, out, runs = launcher.run()
+    if not size and not more:
+        assert (code, out, runs) == (1, WORKER_ENDED, 0)
+        return
+    assert answers == [b"P\0"]
+    assert (code, len(out), runs) == (4, size + more, 0)
+    assert out == "x" * size + "y" * more
+
+
+@pytest.mark.parametrize("then", ["dies", "says another code", "says another document", "says nonsense"])
+def test_a_printed_document_and_its_code_stay_together(launcher: Launcher, then: str):
+    def act(end: socket.socket) -> None:
+        go(end)
+        Said(0, DOCUMENT.encode()).tell(end)
+        if then != "dies":
+            end.send({"code": b"X\x01", "document": b"X\x01{}", "nonsense": b"\xff"}[then.rsplit(maxsplit=1)[-1]])
+
+    with Agent(launcher.socket, act):
+        assert launcher.run() == (0, DOCUMENT, 0)
+
+
+def test_a_document_that_is_too_long_is_none(launcher: Launcher):
+    def act(end: socket.socket) -> None:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        go(end)
+        end.send(b"X\0" + b"x" * (192 << 10))
+
+    with Agent(launcher.socket, act):
+        assert launcher.run() == (1, WORKER_ENDED, 0)
+
+
+def test_files_nobody_asked_for_are_no_document(launcher: Launcher):
+    def act(end: socket.socket) -> None:
+        go(end)
+        socket.send_fds(end, [b"X\0{}"], [0, 1, 2])
+
+    with Agent(launcher.socket, act):
+        assert launcher.run() == (1, WORKER_ENDED, 0)
+
+
+@pytest.mark.parametrize(
+    ("stdout", "number"),
+    [(">/dev/full", errno.ENOSPC), ("1</dev/null", errno.EBADF), ("| true", errno.EPIPE)],
+    ids=["a full disk", "no output", "nobody reads"],
+)
+@pytest.mark.parametrize("document", [Said(0, DOCUMENT.encode()), Said(0, b"", b"x" * 100_000)], ids=["short", "long"])
+def test_a_document_that_cannot_be_printed_is_told_and_the_agent_says_the_code(
+    launcher: Launcher, stdout: str, number: int, document: Said
+):
+    answers = list[bytes]()
+
+    def act(end: socket.socket) -> None:
+        go(end)
+        time.sleep(0.3)  # until nobody reads
+        answers.append(document.tell(end))
+        end.send(b"X\x05")
+
+    with Agent(launcher.socket, act):
+        env = {"AGENT_CNI_SOCKET": str(launcher.socket), "PATH": os.environ["PATH"]}
+        script = f'{{ "$0" /x; echo $? >&2; }} {stdout}'
+        done = subprocess.run(
+            ["/bin/sh", "-c", script, launcher.program], env=env, capture_output=True, text=True, check=True
+        )
+    assert answers == [b"P" + bytes([number])]
+    assert (done.stdout, done.stderr) == ("", "5\n")
+
+
+def test_an_agent_that_dies_when_its_document_could_not_be_printed_is_a_failure(launcher: Launcher):
+    def act(end: socket.socket) -> None:
+        go(end)
+        Said(0, DOCUMENT.encode()).tell(end)
+
+    with Agent(launcher.socket, act):
+        env = {"AGENT_CNI_SOCKET": str(launcher.socket)}
+        done = subprocess.run(["/bin/sh", "-c", 'exec "$0" /x >/dev/full', launcher.program], env=env, check=False)
+    assert done.returncode == 1
+
+
+def test_a_call_whose_stdout_is_closed_is_not_handed_over(launcher: Launcher):
+    with Agent(launcher.socket, lambda end: None) as agent:
+        launcher.runs.write_text("")
+        env = {"AGENT_CNI_SOCKET": str(launcher.socket), "RUNS": str(launcher.runs), "PATH": os.environ["PATH"]}
+        subprocess.run(["/bin/sh", "-c", 'exec "$0" /x >&-', launcher.program], env=env, check=False)
+    assert launcher.cold_runs() == 1
+    assert agent.seen == b""
+
+
+def test_a_full_queue_is_not_waited_for(launcher: Launcher):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(launcher.socket))
+        listener.listen(0)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as first:
+            first.connect(str(launcher.socket))
+            began = time.monotonic()
+            assert launcher.run() == (7, COLD, 1)
+            assert time.monotonic() - began < 0.8
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_while_the_agent_dies_is_one_document(launcher: Launcher, number: signal.Signals):
+    begun, over = threading.Event(), threading.Event()
+
+    def act(end: socket.socket) -> None:
+        go(end)
+        begun.set()
+        over.wait(5)
+
+    with Agent(launcher.socket, act):
+        process = launcher.start()
+        assert begun.wait(5)
+        process.send_signal(number)
+        over.set()
+        out, _ = process.communicate(timeout=10)
+    assert (process.returncode, out) == (1, WORKER_ENDED)

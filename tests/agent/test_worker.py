@@ -1,0 +1,131 @@
+"""What a worker makes of one call, its launcher played by the other end of a socket pair."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from cni import __version__
+from cni.agent import worker
+from cni.agent.board import Board
+from cni.agent.caller import Caller
+from cni.agent.request import PROTOCOL
+from cni.agent.worker import Worker
+from cni.kernel.signals import ENDING
+
+
+class Launcher:
+    """The other end, which answers as launcher.c does; `stops` is when it passes a signal on."""
+
+    def __init__(self, end: socket.socket, environ: dict[str, str], stdin: str = "", stops: str = "never") -> None:
+        self.end, self.stdin, self.stops = end, stdin, stops
+        self.packets: list[bytes] = []
+        texts = [PROTOCOL, __version__, sys.prefix, "/opt/cni/bin/macvlan", *(f"{k}={v}" for k, v in environ.items())]
+        end.send("".join(f"{text}\0" for text in texts).encode())
+        self._thread = threading.Thread(target=self._act, daemon=True)
+        self._thread.start()
+
+    def _act(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # what a worker holds back must not come to another thread
+        with suppress(ConnectionError):
+            if self.end.recv(1) == b"A":
+                self._call()
+
+    def _call(self) -> None:
+        out, into = os.pipe()
+        os.write(into, self.stdin.encode())
+        os.close(into)
+        socket.send_fds(self.end, [b"G02"], [out, 2])
+        os.close(out)
+        if self.stops == "after GO":
+            self.end.send(b"S")
+        while packet := self.end.recv(1 << 18):
+            self.packets.append(packet)
+            if len(packet) > 2:
+                if self.stops == "before it printed":
+                    self.end.send(b"S")
+                self.end.send(b"P\0")
+
+    def said(self) -> list[bytes]:
+        """Everything it was told, once the connection is closed."""
+        self._thread.join(5)
+        return self.packets
+
+
+def served(environ: dict[str, str], **how: str) -> tuple[bool, list[bytes]]:
+    """Whether the worker is as before, and what it said."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    serving = Worker(ours, ours, Board(1).seated(), lambda: True, 60)
+    launcher = Launcher(its, environ, **how)
+    with ours:
+        fit = serving._converse(Caller(ours))
+    said = launcher.said()
+    its.close()
+    return fit, said
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir("/")
+    before = {number: signal.getsignal(number) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def document(packet: bytes) -> dict[str, Any]:
+    assert packet[:1] == b"X"
+    return json.loads(packet[2:])
+
+
+def test_a_document_and_its_code_are_one_packet():
+    fit, (answer, end) = served({"CNI_COMMAND": "NONSENSE"})
+    assert fit
+    assert (answer[1], document(answer)["code"]) == (1, 4)
+    assert end == b"X\x01"
+
+
+def test_a_signal_in_the_moment_after_go_is_one_document_that_asks_to_try_again(monkeypatch: pytest.MonkeyPatch):
+    in_place = worker._in_place_of
+    monkeypatch.setattr(worker, "_in_place_of", lambda request: (time.sleep(0.2), in_place(request))[1])
+    fit, (answer, end) = served({"CNI_COMMAND": "DEL"}, stdin="{}", stops="after GO")
+    assert not fit
+    assert (answer[1], document(answer)["code"], document(answer)["cniVersion"]) == (1, 11, "1.1.0")
+    assert "before it began" in document(answer)["msg"]
+    assert end == b"X\x01"
+
+
+def test_a_signal_that_crosses_the_document_leaves_one_document():
+    fit, said = served({"CNI_COMMAND": "ADD"}, stops="before it printed")
+    assert not fit
+    assert [document(packet)["code"] for packet in said if len(packet) > 2] == [4]
+
+
+@pytest.mark.parametrize("room", ["little", "none"])
+def test_a_call_that_could_have_too_few_descriptors_is_not_taken(monkeypatch: pytest.MonkeyPatch, room: str):
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = worker._next_descriptor() + (20 if room == "little" else 8)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, hard))
+    assert served({"CNI_COMMAND": "NONSENSE"}) == (True, [])
+
+
+def test_a_table_without_a_free_descriptor_is_no_room():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = worker._next_descriptor()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken, before[1]))
+    try:
+        assert worker._room() <= 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert worker._room() > 0
