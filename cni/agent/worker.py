@@ -93,7 +93,7 @@ class Worker:
                 code = stdout.fail(TryAgainLater("the call was ended by a signal before it began"))
             caller.end(code)
             return False
-        fit = not caller.has_ended()
+        fit = not caller.has_ended() and netns.is_at_home()
         caller.end(code)
         return fit
 
