@@ -16,6 +16,7 @@ from cni.resources.base import Resource
 from cni.resources.chains import line_differences, listed_chains
 from cni.resources.links import required
 from cni.resources.nft import NftRules
+from cni.resources.verdicts import chains_of
 from cni.resources.world import World
 
 _DEVICE = re.compile(r'device "([^"]+)"')
@@ -86,6 +87,12 @@ def port_of(token: str) -> str:
     """The device a pod's gates hang on, or nothing where they or it are gone."""
     found = (_DEVICE.search(netfilter.nft_list(f"chain {TABLE} {way}-{token}")) for way in _WAY.values())
     return next((match[1] for match in found if match), "")
+
+
+def gone_with(tokens: set[str]) -> list[str]:
+    """What takes away the gates of pods that are gone, as lines of a script."""
+    names = {f"{way}-{token}" for token in tokens for way in _WAY.values()}
+    return [f"delete chain {TABLE} {name}" for name in sorted(names & chains_of(TABLE))]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cni.errors import Conflict
 from cni.kernel import netfilter
 from cni.resources.chains import line_differences, listed_chains
-from cni.resources.gate import port_of
+from cni.resources.gate import gone_with, port_of
 from cni.resources.nft import NftRules
 from cni.resources.verdicts import Verdict, chains_of, naming, verdicts
 from cni.resources.world import World
@@ -181,7 +181,7 @@ class PodPolicy(NftRules):
             chains = {f"{way}-{item.owner}" for item in others for way in ("in", "out")}
             lines = [f"delete element {TABLE} {item.map} {{ {item.key} }}" for item in there if item.chain in chains]
             lines += [f"delete chain {TABLE} {name}" for name in sorted(chains & chains_of(TABLE))]
-        return "\n".join([*lines, ""])
+        return "\n".join([*lines, *gone_with({item.owner for item in others}), ""])
 
     def describe(self) -> str:
         return f"policy for {', '.join(self.addresses)}{' in the pod' * bool(self.netns)}: {len(self.rules)} rules"
