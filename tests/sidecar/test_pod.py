@@ -11,7 +11,7 @@ from cni.errors import Conflict, Unavailable
 from cni.kernel import process
 from cni.naming import Attachment
 from cni.protocol.result import DNS, IPConfig, Result
-from cni.resources import Host, PodLoopback, PodRules, ProxyAddress, SourceLabels, WayBack, decode
+from cni.resources import Host, PodLoopback, PodRules, ProxyAddress, SourceLabels, WayBack, decoded
 from cni.sidecar.model import Interception
 from cni.sidecar.pod import intercepting, refuse_impossible
 
@@ -104,7 +104,7 @@ def test_rules_of_a_record_from_before_spared_connections_themselves():
         "family": 4,
         "text": "*nat\nCOMMIT\n",
     }
-    assert decode(raw) == PodRules("/run/netns/p", "iptables-nft", 4, "*nat\nCOMMIT\n", sparing=False)
+    assert decoded([raw]) == (PodRules("/run/netns/p", "iptables-nft", 4, "*nat\nCOMMIT\n", sparing=False),)
 
 
 @pytest.mark.parametrize("denied", [True, False])
