@@ -119,7 +119,7 @@ def _refuse_strange_content(folder: Path) -> None:
     for name in _OPENED:
         with suppress(FileNotFoundError):
             if why := _strange(os.lstat(f"{folder}/{name}")):
-                raise _unsafe(folder, f"{name} in it {why}")
+                raise _unsafe(folder, f"{folder}/{name} {why}")
 
 
 def is_trusted(uid: int) -> bool:
