@@ -11,7 +11,7 @@ from pathlib import Path
 from cni import engine
 from cni.errors import InvalidNetns, Unavailable
 from cni.ipam.config import TYPE as OWN_IPAM
-from cni.kernel.files import PATIENCE
+from cni.kernel.files import PATIENCE, refuse_strangers
 from cni.kernel.netns import Netns, is_own, whereabouts
 from cni.naming import Attachment
 from cni.protocol.call import Call
@@ -106,6 +106,8 @@ def folder_of(conf: Config) -> Path:
 
 def refuse_unwritable(folder: Path) -> None:
     """Raise Unavailable where no state could be written; asks only, makes nothing."""
+    if folder.exists():
+        refuse_strangers(folder)
     existing = next(item for item in (folder, *folder.parents) if item.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
         raise Unavailable(f"the state folder {folder} cannot be written")

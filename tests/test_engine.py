@@ -194,6 +194,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "PodLoopback": {},
     "PodRules": {"netns": "/run/netns/p", "backend": "iptables-nft", "family": 4, "text": "*nat\nCOMMIT\n"},
     "WayBack": {"netns": "/run/netns/p", "family": 6, "mark": 1337, "table": 133},
+    "FreshAddress": {"address": "10.0.0.2", "policy": True, "masquerade": False},
     "PodAddress": {"link": "eth0", "address": "fd00::2/64", "dad": True},
     "PodLink": {"name": "eth0", "mac": "0a:58:0a:00:00:02", "mtu": 1450},
     "PodRoute": {

@@ -90,6 +90,13 @@ def unmake(family: int, copy: Copy) -> bool:
     return True
 
 
+def has_element(family: str, table: str, name: str, key: bytes) -> bool:
+    """Whether a set or map has a key, in the bytes the kernel keeps; not where there is none of that name."""
+    element = attribute(1 | _NESTED, attribute(1 | _NESTED, attribute(1, key)))
+    where = attribute(1, _spelled(table)) + attribute(2, _spelled(name))
+    return bool(_asked(_opened(), _ELEMENTS, 0, family, where + attribute(_ELEMENT_LIST | _NESTED, element)))
+
+
 def delete_idle(family: str, table: str, chains: Iterable[str] = (), sets: Iterable[str] = ()) -> bool:
     """Delete a table that has no chain but these and no element in these sets; whether it is gone.
 

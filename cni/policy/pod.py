@@ -13,11 +13,13 @@ from cni.policy.rules import addresses_of, chain_rules
 from cni.protocol.result import Result
 from cni.resources import (
     BridgeFilter,
+    FreshAddress,
     Gate,
     GuardTable,
     Host,
     HostPort,
     LostPort,
+    Masquerade,
     NftRules,
     PodPolicy,
     PolicyTable,
@@ -76,7 +78,7 @@ def isolating(
     addresses = addresses_of(attached, mac)
     if not addresses:
         raise InvalidConfig("$.policy: needs a pod with addresses; there is no ipam")
-    _refuse_shared_addresses(addresses, host)
+    _refuse_shared_addresses(attachment, addresses, host, policed=port is not None)
     held = _Held(attachment, attached, mac, addresses, token, host.pod or str(attachment))
     return _in_pod(policy, held, host) if port is None else _on_host(policy, held, port)
 
@@ -146,8 +148,32 @@ def _traces(attachment: Attachment, token: str, netns: str, port: HostPort | Non
     return Isolation(on_host, (*gates, *opening, *(inside if netns and port is None else ())))
 
 
-def _refuse_shared_addresses(addresses: tuple[str, ...], host: Host) -> None:
+def unheld(
+    attachment: Attachment, lease: Result, host: Host, *, policed: bool, masqueraded: bool
+) -> Iterator[Resource]:
+    """What keeps a pod on the host from inheriting what held or hid somebody else under its addresses: a policy, if it has
+    none, and masquerading, if it has none. Raises Conflict where that one is there.
+    """
+    own = [str(interface_of(ip.address).ip) for ip in lease.ips]
+    if own and not policed:
+        _refuse_shared_addresses(attachment, tuple(own), host, policed=False)
+    hidden = set() if masqueraded else {
+        item.address for _, item in (host.others(*own) if own else ()) if isinstance(item, Masquerade)
+    }  # fmt: skip
+    for address in own:
+        masquerading = not masqueraded and address not in hidden
+        if not policed or masquerading:
+            yield FreshAddress(address, not policed, masquerading)
+
+
+def _refuse_shared_addresses(attachment: Attachment, addresses: tuple[str, ...], host: Host, *, policed: bool) -> None:
     """Two networks of a node may have one address; a policy table that knows pods by address may not."""
+    others: dict[Attachment, list[Resource]] = {}
     for owner, other in host.others(*addresses):
-        if isinstance(other, PodPolicy) and (shared := set(other.addresses) & set(addresses)):
+        others.setdefault(owner, []).append(other)
+    for owner, resources in others.items():
+        held = {text for item in resources if isinstance(item, PodPolicy) for text in item.addresses}
+        if shared := held & set(addresses):
             raise Conflict(f"{owner} has a policy for {', '.join(sorted(shared))} too; one address has one policy")
+        if policed and owner.network != attachment.network and any(isinstance(item, VethPair) for item in resources):
+            raise Conflict(f"{owner} has one of {', '.join(addresses)} without a policy; one address has one policy")

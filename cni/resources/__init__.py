@@ -4,6 +4,7 @@ from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, Pod
 from cni.resources.antispoof import AntiSpoof, GuardTable
 from cni.resources.base import Resource, decoded, encode, key_of, uses_of
 from cni.resources.bridge_filter import BridgeFilter
+from cni.resources.fresh import FreshAddress
 from cni.resources.gate import Gate, PortOpening
 from cni.resources.interception import PodLoopback, PodRules, ProxyAddress, SourceLabels, WayBack
 from cni.resources.links import Bridge, LostPort, PodLink, VethPair
@@ -23,6 +24,7 @@ __all__ = [
     "BridgeFilter",
     "FloodList",
     "Forwarding",
+    "FreshAddress",
     "Gate",
     "GatewayAddress",
     "GuardTable",

@@ -167,11 +167,10 @@ class Masquerade(_Masquerading):
 
     def _of_owner(self) -> Iterator[Masquerade]:
         """What the owner has in the sets: comments tell whose an address is, and `near` its subnet."""
-        family = _NFT_FAMILY[self.family]
-        pods = netfilter.nft_list(f"set {family} {TABLE} pods")
-        near = re.findall(r"([0-9a-f.:]+) \. ([0-9a-f.:/]+)", netfilter.nft_list(f"set {family} {TABLE} near"))
+        table = f"{_NFT_FAMILY[self.family]} {TABLE}"
+        pods = netfilter.nft_list(f"set {table} pods")
         for address in re.findall(rf'([0-9a-f.:]+) comment "{re.escape(self._label())}"', pods):
-            for subnet in (subnet for own, subnet in near if own == address):
+            for subnet in near_of(table, address):
                 yield replace(self, address=address, subnet=subnet)
 
     def _is_mine(self, line: str) -> bool:
@@ -194,6 +193,12 @@ class Masquerade(_Masquerading):
 
     def _rules(self) -> list[str]:
         return _saved(self.backend, self.family)
+
+
+def near_of(table: str, address: str) -> list[str]:
+    """The subnets an address reaches under its own name."""
+    listed = netfilter.nft_list(f"set {table} near")
+    return [subnet for own, subnet in re.findall(r"([0-9a-f.:]+) \. ([0-9a-f.:/]+)", listed) if own == address]
 
 
 def nft_rules(family: int) -> str:

@@ -1,0 +1,49 @@
+"""An address that nobody had who is gone: what was found by it does not hold or hide its next pod."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cni.kernel import netfilter
+from cni.resources.base import Resource
+from cni.resources.masquerade import TABLE as MASQUERADE
+from cni.resources.masquerade import near_of
+from cni.resources.policy import TABLE as POLICIES
+from cni.resources.policy import PodPolicy
+from cni.resources.world import World
+
+_IP = {4: "ip", 6: "ip6"}
+#: Whose chains no attachment has, so that every entry is somebody else's.
+_NOBODY = "-"
+
+
+@dataclass(frozen=True)
+class FreshAddress(Resource):
+    """Nothing that a pod left whose record was lost leads from an address: no policy, no masquerading, as far as asked for.
+
+    The kernel is asked for the very keys; a node without such tables says so at once.
+    """
+
+    address: str
+    policy: bool
+    masquerade: bool
+
+    def ensure(self, world: World) -> None:
+        key = ipaddress.ip_address(self.address)
+        maps = [f"{way}{key.version}" for way in ("in", "out")] if self.policy else []
+        if any(netfilter.has_element(POLICIES, name, key.packed) for name in maps):
+            netfilter.nft(PodPolicy((self.address,), (), closed=True, pod="", token=_NOBODY).in_the_way(world))
+        table = f"{_IP[key.version]} {MASQUERADE}"
+        if self.masquerade and netfilter.has_element(table, "pods", key.packed):
+            netfilter.nft("".join(self._hiding(table)))
+
+    def describe(self) -> str:
+        held = " and ".join(["policy"] * self.policy + ["masquerading"] * self.masquerade)
+        return f"no {held} of an earlier owner of {self.address}"
+
+    def _hiding(self, table: str) -> Iterator[str]:
+        yield f"delete element {table} pods {{ {self.address} }}\n"
+        for subnet in near_of(table, self.address):
+            yield f"delete element {table} near {{ {self.address} . {subnet} }}\n"
