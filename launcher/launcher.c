@@ -360,8 +360,8 @@ static int version_said(void)
 /* Where stdin is a folder Python ends without a document; of one that cannot be read it says what is wrong. */
 static void put_away_folder(void)
 {
-    struct stat found;
-    if (!stat("/proc/self/fd/0", &found) && S_ISDIR(found.st_mode)) {
+    char nothing;
+    if (read(0, &nothing, 0) < 0 && errno == EISDIR) {
         close(0);
         open("/dev/null", O_WRONLY);
     }
