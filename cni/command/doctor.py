@@ -13,14 +13,13 @@ from pathlib import Path
 from cni import plugin, verbs
 from cni.agent.listener import is_listened_on, takes_calls
 from cni.command.conflist import configurations, judged
+from cni.command.leftovers import leftovers
 from cni.command.node import reading, records_of, unseen_from_here
 from cni.command.output import print_json, say
 from cni.errors import CniError, Drift
 from cni.installation.item import MARK
 from cni.kernel import netfilter, process
-from cni.kernel.netlink import Rtnl
 from cni.liveness import Liveness, Witness
-from cni.naming import is_host_end
 from cni.node import refuse_unwritable
 from cni.policy.config import faults_of
 from cni.policy.folder import reading_once
@@ -177,17 +176,14 @@ def _behind(record: Record) -> tuple[tuple[str, ...], str]:
 
 
 def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
-    """Host ends of veths by our naming that no attachment has; without a state nobody can say that."""
+    """What of ours no attachment has; without a state nobody can say that."""
     records = _records(options)
     if records is None:
         return
-    known = {name for record in records for item in record.resources for name in map(str, item.values())}
-    rtnl = Rtnl()
-    for link in rtnl.links():
-        if link.kind == "veth" and is_host_end(link.name, link.mac) and link.name not in known:
-            what = f"{link.name} is the host end of a pod nobody knows: one that still runs is to be deleted first"
-            yield Finding(what, f"ip link delete {link.name}")
-    rtnl.close()
+    try:
+        yield from (Finding(item.what, item.command) for item in leftovers(records))
+    except CniError as error:
+        yield Finding(f"what is left cannot be seen: {error.msg}", "agent-cni doctor, as root on the node")
 
 
 def _records(options: argparse.Namespace) -> list[Record] | None:

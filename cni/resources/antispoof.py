@@ -100,6 +100,11 @@ class AntiSpoof(NftRules):
     def place(self) -> object:
         return AntiSpoof, self.link
 
+    @property
+    def chain(self) -> str:
+        """What its chain is called."""
+        return self.link
+
     def _rules(self) -> list[str]:
         four = [text for text in self.addresses if ":" not in text]
         six = [text for text in self.addresses if ":" in text]

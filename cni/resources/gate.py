@@ -40,27 +40,27 @@ class Gate(NftRules):
 
     def script(self) -> str:
         hook = f'type filter hook {self.hook} device "{self.link}" priority -500; policy drop;'
-        chain = f"chain {TABLE} {self._name}"
+        chain = f"chain {TABLE} {self.chain}"
         return "\n".join([f"add {chain} {{ {hook} }}", f"flush {chain}", *self._rules(), ""])
 
     def differences(self, world: World) -> Iterator[str]:
-        there = netfilter.nft_list(f"chain {TABLE} {self._name}")
+        there = netfilter.nft_list(f"chain {TABLE} {self.chain}")
         if there and f'hook {self.hook} device "{self.link}"' not in there:
-            yield f"spoofing guard {self._name} is not on its device {self.link}"
+            yield f"spoofing guard {self.chain} is not on its device {self.link}"
         if there and "policy drop" not in there:
-            yield f"spoofing guard {self._name} does not drop"
-        plain = "\n".join([GuardTable(edition=2).script(), f"add chain {TABLE} {self._name}", *self._rules(), ""])
-        wanted = listed_chains(netfilter.nft_rehearsed(plain, f"chain {TABLE} {self._name}"))
-        have = listed_chains(there).get(self._name)
-        yield from line_differences(f"spoofing guard {self._name} of {self.link}", have, wanted[self._name])
+            yield f"spoofing guard {self.chain} does not drop"
+        plain = "\n".join([GuardTable(edition=2).script(), f"add chain {TABLE} {self.chain}", *self._rules(), ""])
+        wanted = listed_chains(netfilter.nft_rehearsed(plain, f"chain {TABLE} {self.chain}"))
+        have = listed_chains(there).get(self.chain)
+        yield from line_differences(f"spoofing guard {self.chain} of {self.link}", have, wanted[self.chain])
         yield from self._mac_differences(world)
 
     def remove(self, world: World) -> None:
-        netfilter.nft_if_there(f"delete chain {TABLE} {self._name}\n")
+        netfilter.nft_if_there(f"delete chain {TABLE} {self.chain}\n")
 
     def describe(self) -> str:
         way = "comes out of" if self.hook == "ingress" else "gets into"
-        return f"gate {self._name}: what {way} {self.link}, {len(self.lines)} rules"
+        return f"gate {self.chain}: what {way} {self.link}, {len(self.lines)} rules"
 
     def details(self) -> Iterator[str]:
         yield from self.lines
@@ -70,11 +70,12 @@ class Gate(NftRules):
         return Gate, self.hook, self.token
 
     @property
-    def _name(self) -> str:
+    def chain(self) -> str:
+        """What its chain is called."""
         return f"{_WAY[self.hook]}-{self.token}"
 
     def _rules(self) -> list[str]:
-        return [f"add rule {TABLE} {self._name} {line}" for line in self.lines]
+        return [f"add rule {TABLE} {self.chain} {line}" for line in self.lines]
 
     def _mac_differences(self, world: World) -> Iterator[str]:
         """A plugin after us may have changed it, and reported that: the pod is mute all the same."""

@@ -8,7 +8,7 @@ pod without a host side (macvlan) the same chains hang in the pod's own namespac
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cni.errors import Conflict
@@ -78,6 +78,8 @@ _IN_POD = {
         "oifname vmap @outif", *_asking("out", "saddr"),
     ],
 }  # fmt: skip
+#: What the table on the host has for everybody.
+BASE_CHAINS = tuple(_ON_HOST)
 _ON_HOST_BEFORE = _on_host(_ALWAYS_BEFORE)
 _IN_POD_BEFORE = {
     "input": ['iifname "lo" return', *_ALWAYS_BEFORE, *_asking("in", "daddr")],
@@ -149,7 +151,7 @@ class PodPolicy(NftRules):
     def differences(self, world: World) -> Iterator[str]:
         wanted = listed_chains(netfilter.nft_rehearsed(skeleton(self.netns) + self.script(), f"table {TABLE}"))
         with self.place_of_rules(world):
-            for chain in self._names():
+            for chain in self.chains:
                 there = listed_chains(netfilter.nft_list(f"chain {TABLE} {chain}")).get(chain)
                 yield from line_differences(f"policy chain {chain}", there, wanted.get(chain))
             for name, key, chain in self._verdicts():
@@ -198,7 +200,7 @@ class PodPolicy(NftRules):
         yield from self.rules
 
     def script(self) -> str:
-        lines = [f"{verb} chain {TABLE} {chain}" for chain in self._names() for verb in ("add", "flush")]
+        lines = [f"{verb} chain {TABLE} {chain}" for chain in self.chains for verb in ("add", "flush")]
         lines += [f"add rule {TABLE} {line}" for line in self.rules]
         lines += [f"add element {TABLE} {name} {{ {key} : jump {chain} }}" for name, key, chain in self._verdicts()]
         lines += [f"add element {TABLE} {name} {{ {key} }}" for name, key in self._members()]
@@ -213,15 +215,15 @@ class PodPolicy(NftRules):
         """Whether everything the maps hold of this pod is there and leads to its chains."""
         wanted = list(self._verdicts())
         listed = netfilter.nft_elements([(f"{TABLE} {name}", key) for name, key, _ in wanted]) if wanted else ""
-        return bool(wanted) and len(list(verdicts(listed, self._names()))) == len(wanted)
+        return bool(wanted) and len(list(verdicts(listed, self.chains))) == len(wanted)
 
     def _taking_away(self) -> str:
         places = [*((name, key) for name, key, _ in self._verdicts()), *self._members()]
         lines = [f"delete element {TABLE} {name} {{ {key} }}" for name, key in places]
-        return "\n".join([*lines, *(f"delete chain {TABLE} {chain}" for chain in self._names()), ""])
+        return "\n".join([*lines, *(f"delete chain {TABLE} {chain}" for chain in self.chains), ""])
 
     def _taking_away_what_is_there(self) -> str:
-        names = set(self._names())
+        names = set(self.chains)
         places = [(item.map, item.key) for item in self._listed() if item.chain in names]
         for name in ("guarded", "own4", "own6") if self.link else ():
             places += [(name, key) for key in naming(netfilter.nft_list(f"set {TABLE} {name}"), self.link)]
@@ -230,10 +232,11 @@ class PodPolicy(NftRules):
 
     def _listed(self) -> list[Verdict]:
         """Every entry of every map."""
-        names = [*_MAPS, *(_PORT_MAPS if self.netns else ())]
-        return [item for name in names for item in verdicts(netfilter.nft_list(f"map {TABLE} {name}"))]
+        return every_verdict([*_MAPS, *(_PORT_MAPS if self.netns else ())])
 
-    def _names(self) -> list[str]:
+    @property
+    def chains(self) -> list[str]:
+        """What its chains are called."""
         if self.token:
             return [f"in-{self.token}", f"out-{self.token}"]
         return list(dict.fromkeys(line.split(" ", 1)[0] for line in self.rules))
@@ -254,6 +257,11 @@ class PodPolicy(NftRules):
             yield "guarded", f'"{self.link}"'
             for address in self.addresses:
                 yield f"own{ipaddress.ip_address(address).version}", f'"{self.link}" . {address}'
+
+
+def every_verdict(maps: Iterable[str] = _MAPS) -> list[Verdict]:
+    """Every entry of these maps, where there is the table."""
+    return [item for name in maps for item in verdicts(netfilter.nft_list(f"map {TABLE} {name}"))]
 
 
 def skeleton(netns: str) -> str:
