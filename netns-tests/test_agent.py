@@ -347,6 +347,7 @@ def test_a_call_that_is_asked_to_stop_at_any_moment_says_one_document_or_had_not
     assert agent.host.state() == {"attachments": [], "leases": []}
 
 
+@pytest.mark.tried("workers killed at forty moments", "a result and 0, or one error and 1")
 def test_a_document_and_its_code_stay_together_when_workers_die(lab: Lab, agent: Agent, conf: dict):
     seen = set()
     for number in range(40):

@@ -67,6 +67,10 @@ def test_who_could_do_it_himself_is_served(pod: Pod, agent: Agent, conf: dict, d
     assert ran(delegate)
 
 
+@pytest.mark.tried(
+    "root without capabilities in a user namespace of its own, one capability less, another user or network namespace, GO by a child",
+    "refused; its delegate does not run as root",
+)
 @pytest.mark.parametrize(
     ("through", "how"),
     [
@@ -115,6 +119,7 @@ def test_a_caller_that_exits_after_it_sent_everything_leaves_nothing(
     assert not pod.link("eth0")
 
 
+@pytest.mark.tried("a process number that real root has by now", "refused")
 @pytest.mark.parametrize("how", ["recycled", "recycled early"])
 def test_a_number_that_another_process_has_by_now_is_nobody(
     pod: Pod, agent: Agent, conf: dict, delegate: Path, how: str
@@ -152,6 +157,7 @@ def with_number(pid: int, command: list[str]) -> subprocess.Popen[bytes]:
     raise AssertionError(f"no process got number {pid}")
 
 
+@pytest.mark.tried("other delegates, state or installation under the same names", "refused, runs cold")
 @pytest.mark.parametrize("changed", ["delegates", "state", "installation", "pod's namespace", "nothing"])
 def test_a_caller_for_whom_names_mean_other_files_is_refused(
     lab: Lab, pod: Pod, agent: Agent, conf: dict, delegate: Path, tmp_path: Path, changed: str
@@ -182,6 +188,7 @@ def within(agent: Agent) -> list[str]:
     return ["nsenter", f"--target={agent.process.pid}", "--net", "--mount"]
 
 
+@pytest.mark.tried("a caller with another root folder", "refused")
 def test_a_caller_with_another_root_is_refused(pod: Pod, agent: Agent, conf: dict, delegate: Path, tmp_path: Path):
     for command in (agent.host.prefix(), within(agent)):
         for root, answer in ((str(tmp_path), "refused"), ("/", "the delegate ran")):

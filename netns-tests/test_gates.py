@@ -93,6 +93,7 @@ def arrives(sender: Member, receiver: Member, kind: int, dst: str, payload: byte
 # --- tags
 
 
+@pytest.mark.tried("frames tagged 802.1Q or 802.1ad with VID 0, QinQ, tagged twice", "dropped in both directions")
 @pytest.mark.parametrize("tags", TAGS)
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_tag_is_no_way_around_either_direction(town: Town, tags: str, family: int):
@@ -108,6 +109,7 @@ def test_a_tag_is_no_way_around_either_direction(town: Town, tags: str, family: 
         assert arrives(sender, receiver, first, mac(receiver.pod), frame, mark) == through, number
 
 
+@pytest.mark.tried("frames of other EtherTypes", "dropped in both directions")
 def test_no_other_ethertype_gets_in_or_out(town: Town):
     free, other, jailed, shut = (
         town.member(),
@@ -124,6 +126,9 @@ def test_no_other_ethertype_gets_in_or_out(town: Town):
 # --- discovery that is none
 
 
+@pytest.mark.tried(
+    "ND and MLD types with 1,200 bytes and another hop limit, from a shut pod", "they reach neither pods nor the node"
+)
 @pytest.mark.parametrize("kind", [130, 131, 132, 133, 135, 136, 143])
 def test_discovery_that_carries_something_else_stays_inside(any_town: Town, kind: int):
     town = any_town
@@ -137,6 +142,7 @@ def test_discovery_that_carries_something_else_stays_inside(any_town: Town, kind
             assert arrives(sender, other, IPV6, way, packet, mark) == through, hops
 
 
+@pytest.mark.tried("the same towards far hosts", "not routed")
 def test_discovery_is_not_routed_to_far_hosts(lab: Lab):
     site_host, outside = lab.host(), lab.host()
     lab.underlay(site_host, outside)
@@ -159,6 +165,9 @@ def test_discovery_is_not_routed_to_far_hosts(lab: Lab):
 # --- groups, broadcasts and addresses the policy's chains know nothing of
 
 
+@pytest.mark.tried(
+    "broadcast and multicast into a pod that lets nobody in", "unheard; heard where a rule allows their sender"
+)
 @pytest.mark.parametrize("group", GROUP_MAC)
 def test_what_is_for_everybody_is_not_for_who_lets_nobody_in(town: Town, group: str):
     family = 6 if ":" in group else 4
@@ -191,6 +200,7 @@ def test_an_address_of_its_own_gets_a_shut_pod_nothing(town: Town):
             assert arrives(sender, member, KIND[family], mac(member.pod), packet, "later") == (name == "open")
 
 
+@pytest.mark.tried("the fe80 address of an IPv4-only pod, from a neighbour and the node", "closed")
 def test_ipv6_is_no_way_into_a_pod_that_has_ipv4_only(lab: Lab):
     with ExitStack() as held:
         town = Town(lab.host(), lab, "bridged", held)
@@ -247,6 +257,7 @@ def test_a_shut_pod_still_finds_its_neighbours_and_is_found(any_town: Town):
 # --- VTEPs, queries, DHCP, duplicate address detection
 
 
+@pytest.mark.tried("UDP to the port of any VXLAN device of the node, a foreign one too", "dropped")
 def test_every_vtep_of_the_node_is_closed_to_pods(any_town: Town):
     town = any_town
     early = town.member({"ingress": []})
@@ -267,6 +278,7 @@ def test_every_vtep_of_the_node_is_closed_to_pods(any_town: Town):
             assert {int(text) for _, text in victim.actor.heard()} == open_ports
 
 
+@pytest.mark.tried("a pod asks for listeners, in MLD and IGMP", "it does not become the bridge's querier")
 def test_a_pod_does_not_become_who_asks_for_listeners(town: Town):
     free, victim, guarded = town.member(), town.member(), town.member({"defaultDeny": True})
     lenient = town.member({"egress": [{}], "ingress": []})
@@ -284,6 +296,7 @@ def test_a_pod_does_not_become_who_asks_for_listeners(town: Town):
     assert "multicast router" in town.host.check(guarded.conf, guarded.pod, guarded.result).failed(104)
 
 
+@pytest.mark.tried("DHCPv6 answers, probes for others' addresses in ARP and ND", "end at the guard")
 def test_dhcp_answers_and_probes_for_others_addresses_end_at_the_guard(town: Town):
     free, victim, guarded = town.member({"antiSpoof": False}), town.member(), town.member({"ingress": []})
     victim.actor.collect(546)
@@ -330,6 +343,7 @@ while time.monotonic() < deadline:
 """
 
 
+@pytest.mark.tried("forged frames while an interface is hot-plugged", "none gets out before the guard stands")
 @pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "unguarded"])
 @pytest.mark.parametrize("kind", ["bridged", "routed"])
 def test_nothing_forged_gets_out_while_an_interface_is_made(lab: Lab, guarded: bool, kind: str):
@@ -359,6 +373,7 @@ def test_nothing_forged_gets_out_while_an_interface_is_made(lab: Lab, guarded: b
             flood.kill()
 
 
+@pytest.mark.tried("`tuning` changes the MAC after us", "CHECK names it")
 def test_a_mac_that_was_changed_afterwards_is_named(any_town: Town):
     web = any_town.member({"ingress": []})
     any_town.host.check(web.conf, web.pod, web.result).ok()
@@ -593,6 +608,9 @@ def test_a_chained_isolation_that_nobody_remembers_is_taken_away_and_the_first_p
     assert other.link("eth0")
 
 
+@pytest.mark.tried(
+    "a new pod gets the address of a dead one nobody remembers", "its own policy, nothing of the old one"
+)
 def test_who_gets_a_dead_pods_address_is_held_to_his_own_policy(any_town: Town):
     friend = any_town.member()
     dead = any_town.member({"defaultDeny": True})
@@ -612,6 +630,7 @@ def test_who_gets_a_dead_pods_address_is_held_to_his_own_policy(any_town: Town):
     assert ruleset.count("chain in-") == (any_town.kind == "routed"), "the friend's alone"
 
 
+@pytest.mark.tried("the state is lost, a new pod wants a living one's address", "refused (101)")
 def test_the_address_of_a_pod_that_is_alive_is_not_taken_from_it(any_town: Town):
     friend, alive = any_town.member(), any_town.member({"ingress": []})
     forget_everything(any_town.host)

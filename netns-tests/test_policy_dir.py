@@ -179,6 +179,9 @@ UNREADABLE = {
 }
 
 
+@pytest.mark.tried(
+    "a policy file emptied, cut, a Status, Calico's", "running pods stay as they are, ADD is refused, the file is named"
+)
 @pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
 def test_a_file_that_says_nothing_that_can_be_opens_nobody(shop: Shop, content: str):
     shop.fed("web")
@@ -218,6 +221,9 @@ BROKEN = {
 }
 
 
+@pytest.mark.tried(
+    "a misspelt or impossible part of a policy, nft in `protocol`", "shut, the rest allowed, named until mended"
+)
 @pytest.mark.parametrize("spec", BROKEN.values(), ids=BROKEN)
 def test_what_is_broken_in_one_part_shuts_and_lets_the_rest_through(shop: Shop, spec: dict[str, Any]):
     """Beside nobody else, at an ADD and at a refresh; it is said until it is mended."""
@@ -277,6 +283,7 @@ def test_named_ports_and_host_bits_are_resolved(shop: Shop):
     assert (code, "changed 0 of 1" in said, complaint) == (0, True, "")
 
 
+@pytest.mark.tried("a pod whose labels the folder does not know yet", "shut until they are")
 def test_a_pod_that_is_not_known_yet_is_shut_until_it_is(shop: Shop):
     (shop.folder / "deny.json").unlink()
     shop.known = [item for item in shop.known if item["metadata"]["name"] != "web"]
@@ -302,6 +309,7 @@ def test_a_pod_without_a_name_is_not_attached(shop: Shop):
         assert str(shop.folder) in said
 
 
+@pytest.mark.tried("`nft flush ruleset`, then `agent-cni refresh`", "everything is made again")
 def test_after_a_flush_a_refresh_makes_everything_again(shop: Shop):
     """Also of pods that no folder feeds; a folder that cannot be read meanwhile leaves the last that could."""
     shop.fed("web", log=True)
@@ -344,6 +352,7 @@ MISSING = {
 }
 
 
+@pytest.mark.tried("tables, chains, elements, rules deleted one by one, then refresh", "made again")
 @pytest.mark.parametrize("missing", MISSING)
 def test_whatever_is_missing_in_the_kernel_is_made_again(shop: Shop, missing: str):
     shop.fed("web")

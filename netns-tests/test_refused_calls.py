@@ -32,6 +32,7 @@ def test_a_netlink_socket_that_is_refused(settled: Host, pod: Pod, conf: dict[st
     (settled.folder / "strace").unlink()
 
 
+@pytest.mark.tried("each netlink answer of an ADD unheard once", "100, and nothing is left")
 def test_an_answer_that_is_not_heard_leaves_nothing_whichever_it_is(settled: Host, pod: Pod, conf: dict[str, Any]):
     before = settled.snapshot()
     code, _, seen = cold(settled, pod, conf, "-e", "trace=recvfrom")

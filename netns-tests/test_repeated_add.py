@@ -46,6 +46,7 @@ def reached(host: Host, pod: Pod, address: str) -> tuple[str, str]:
         return app.reaches(address, 80), proxy.reaches(address, 80)
 
 
+@pytest.mark.tried("an ADD that comes again after a killed one, on five networks", "it works, captured traffic passes")
 @pytest.mark.parametrize("extra", EXTRAS)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_it_takes_over_a_killed_one_and_works(lab: Lab, network: str, extra: str):

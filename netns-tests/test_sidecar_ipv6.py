@@ -43,6 +43,7 @@ def link_local(where: Any, link: str) -> str:
     return f"{eventually(usable)[0]}"
 
 
+@pytest.mark.tried("IPv6 off by default in the pod while an interface speaks it", "captured and guarded")
 def test_link_local_traffic_is_captured_where_ipv6_is_off_by_default(
     host: Host, pod: Pod, lab: Lab, held: ExitStack, backend: str
 ):

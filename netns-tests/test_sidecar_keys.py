@@ -146,6 +146,7 @@ def test_only_the_pods_resolvers_are_captured_where_they_are_known(lab: Lab, bac
             assert scene.app.ask(scene.far_address(family), 53)["who"] == "outside"
 
 
+@pytest.mark.tried("captureDNS with resolvers of one family", "DNS is captured, the proxy's own passes")
 @pytest.mark.parametrize("said", ["runtimeConfig", "dns"])
 def test_resolvers_of_one_family(lab: Lab, backend: str, said: str):
     """A cluster's DNS has IPv4 addresses only: there is nothing to capture in IPv6, and all else is as ever."""

@@ -54,6 +54,9 @@ def test_the_client_speaks_first(scene: Scene, family: int):
         assert scene.outside.echo("in") == "still there"
 
 
+@pytest.mark.tried(
+    "the proxy half-closes, conntrack forgets, the application writes", "it reaches the proxy, never the wire"
+)
 def test_the_application_speaks_after_the_proxy_half_closed(scene: Scene, family: int):
     """The kernel forgets such a connection after a minute or two; here after a second."""
     keys = {f"net.netfilter.nf_conntrack_tcp_timeout_{state}": usual for state, usual in HALF_CLOSED.items()}
@@ -73,6 +76,7 @@ def test_the_application_speaks_after_the_proxy_half_closed(scene: Scene, family
         scene.pod.run("sysctl", "-qw", *(f"{key}={usual}" for key, usual in keys.items()))
 
 
+@pytest.mark.tried("a connection idles longer than conntrack remembers", "it goes on through the proxy")
 def test_it_idled_longer_than_the_kernel_remembers(scene: Scene, family: int):
     key = "net.netfilter.nf_conntrack_tcp_timeout_established"
     scene.pod.run("sysctl", "-qw", f"{key}=1")

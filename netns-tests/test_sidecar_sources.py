@@ -91,6 +91,10 @@ def all_is_well(place: Place) -> None:
     place.host.check(place.conf, place.pod, place.result).ok()
 
 
+@pytest.mark.tried(
+    "pods with unique local or global addresses to nine kinds of IPv6 destination, by proxy, application and ping",
+    "the source is the pod's address, never `::6`",
+)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("mode", ["redirect", "tproxy"])
 @pytest.mark.parametrize("subnet", [ULA, GLOBAL])

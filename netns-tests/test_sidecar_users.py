@@ -75,6 +75,7 @@ def all_is_captured(host: Host, home: Home, far: tuple[Pod, dict[str, Any]], own
             assert proxy.reaches(address, WEB, source=[{4: "127.0.0.6", 6: "::6"}[family], 0]) == "app"
 
 
+@pytest.mark.tried("a pod in a user namespace of its own", "intercepted")
 @pytest.mark.parametrize(
     "more", [{}, {"mode": "tproxy", "denyUncaptured": True, "captureDNS": True}], ids=["plain", "all"]
 )

@@ -78,6 +78,10 @@ def folder_of(place: Place) -> str:
     return str(place.top / "way" / "state" if (place.top / "way").exists() else place.top / "state")
 
 
+@pytest.mark.tried(
+    "folders, links, pipes, hard links of an ordinary user in the place of our state",
+    "refused by name (50), his target untouched",
+)
 @pytest.mark.parametrize("kind", FOLDERS)
 def test_state_that_a_stranger_could_have_written_is_refused_by_name(
     settled: Host, pod: Pod, conf: dict[str, Any], place: Place, kind: str
@@ -142,6 +146,7 @@ def cold(host: Host, verb: str, conf: dict[str, Any], pod: Pod, log: Path) -> tu
     return done.returncode, done.stderr
 
 
+@pytest.mark.tried("the same in the place of the log", "the call goes on and says so once")
 @pytest.mark.parametrize("kind", LOGS)
 def test_a_log_that_a_stranger_could_have_placed_is_not_written_and_said_once(
     settled: Host, pod: Pod, conf: dict[str, Any], place: Place, kind: str
