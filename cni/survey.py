@@ -41,13 +41,24 @@ def surveyed_without_record(node: Node, config: PluginConfig, call: Call) -> Hos
     there = node.world.netns is not None and config.sidecar is not None
     return Host(
         netns=call.netns,
-        uplink=Uplink("", _ANY_MTU),
+        uplink=_uplink_if_there(node.world, config),
+        others=partial(_others, node),
         rules=_unless_missing(netfilter.choose, config.rules) if config.rules is not None else "",
         pod_rules=_unless_missing(_pod_rules, node.world, config.sidecar.backend) if there and config.sidecar else "",
         pod_families=(4, 6),
         port=_port(node.world, config.ports),
         lost=True,
     )
+
+
+def _uplink_if_there(world: World, config: PluginConfig) -> Uplink:
+    nameless, query = Uplink("", _ANY_MTU), config.uplink
+    if query is None or (query.in_pod and world.netns is None):
+        return nameless
+    try:
+        return uplink.find(world.pod if query.in_pod else world.host, query) or nameless
+    except CniError:
+        return nameless
 
 
 def _unless_missing(choose: Callable[..., str], *how: object) -> str:

@@ -223,10 +223,17 @@ def _imagined(plugin: Plugin, node: Node, call: Call, conf: Config) -> Record:
     record = node.new_record(call, conf)
     try:
         config = plugin.Config.read(_without_folder(conf), call.having(args=""))
-        plan = plugin.plan(config, node.attachment, Result(), surveyed_without_record(node, config, call))
+        plan = plugin.plan(config, node.attachment, _reported(conf, call), surveyed_without_record(node, config, call))
     except (CniError, KeyError, TypeError, ValueError, AttributeError):
         return record
     return record.having(resources=tuple(map(encode, plan.resources)))
+
+
+def _reported(conf: Config, call: Call) -> Result:
+    """The addresses of the pod's interface as the runtime remembers them, if it does."""
+    known = Result.read(conf.get("prevResult") or {})
+    own = [at for at, item in enumerate(known.interfaces) if item.sandbox and item.name == call.ifname]
+    return Result(ips=tuple(ip for ip in known.ips if ip.interface in own))
 
 
 def _without_folder(conf: Config) -> Config:

@@ -154,7 +154,7 @@ def unheld(
     """What keeps a pod on the host from inheriting what held or hid somebody else under its addresses: a policy, if it has
     none, and masquerading, if it has none. Raises Conflict where that one is there.
     """
-    own = [str(interface_of(ip.address).ip) for ip in lease.ips]
+    own = [str(interface_of(ip.address).ip) for ip in lease.ips] if not host.lost else []
     if own and not policed:
         _refuse_shared_addresses(attachment, tuple(own), host, policed=False)
     hidden = set() if masqueraded else {

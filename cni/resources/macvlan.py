@@ -177,12 +177,12 @@ class HostRoute(Resource):
         except KernelRefused as error:
             if error.errno != errno.EEXIST:
                 raise
-            raise Conflict(f"this host has another route to {self.dst} already") from None
+            if not self._there(world, link):  # on our own link it is a lost pod's, and leads where ours is to lead
+                raise Conflict(f"this host has another route to {self.dst} already") from None
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.host.link(self.link)
-        family = ipaddress.ip_network(self.dst).version
-        if not link or self.dst not in (route.dst for route in world.host.routes(link, family)):
+        if not link or not self._there(world, link):
             yield f"host route {self.dst} dev {self.link} is missing"
 
     def remove(self, world: World) -> None:
@@ -192,6 +192,10 @@ class HostRoute(Resource):
 
     def describe(self) -> str:
         return f"route {self.dst} dev {self.link}{f' src {self.source}' * bool(self.source)} on the host"
+
+    def _there(self, world: World, link: Link) -> bool:
+        family = ipaddress.ip_network(self.dst).version
+        return self.dst in (route.dst for route in world.host.routes(link, family))
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,6 @@ def _text(wanted: Interception, family: int) -> str:
 
 def _refuse_other_rules(resources: tuple[Resource, ...], host: Host) -> None:
     """One pod has one interception: a second one would change the rules under the first."""
-    for owner, other in host.others(host.netns):
+    for owner, other in () if host.lost else host.others(host.netns):
         if isinstance(other, PodRules) and other.netns == host.netns and other not in resources:
             raise Conflict(f"{owner} has other interception rules in this pod; its attachments need the same sidecar")
