@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cni.kernel.netlink import Rtnl
 from cni.kernel.netns import Netns, everywhere, home_identity, whereabouts
-from cni.resources import AntiSpoof, VethPair, decoded
+from cni.resources import AntiSpoof, Gate, PortOpening, VethPair, decoded
 from cni.state import Record
 
 
@@ -77,4 +77,4 @@ def _host_ends(record: Record) -> set[str]:
     """The veths on the host that a record's attachment made, or was lent by a plugin before it."""
     resources = decoded(record.resources)
     made = {item.host for item in resources if isinstance(item, VethPair)}
-    return made | {item.link for item in resources if isinstance(item, AntiSpoof)}
+    return made | {item.link for item in resources if isinstance(item, AntiSpoof | Gate | PortOpening)}

@@ -85,9 +85,12 @@ def opened(
         store = held.enter_context(closing(Store.open(folder_of(conf), patience)))
         held.enter_context(store.lock.exclusive(attachment.digest, str(attachment), patience))
         record = store.record(attachment, plugin)
-        if netns is None and (netns := Netns.if_there(call.netns or (record.netns if record else ""))):
-            held.enter_context(closing(netns))
-        pods = netns if enters_pod or record is None or is_of(record, netns) else None
+        for path in dict.fromkeys((call.netns, record.netns if record else "")) if netns is None else ():
+            found = Netns.if_there(path) if path else None
+            if found:
+                held.enter_context(closing(found))
+                netns = found if record is None or is_of(record, found) else netns
+        pods = netns
         world = held.enter_context(closing(World(pods, store.lock)))
         yield Node(store, world, attachment, plugin, record)
 

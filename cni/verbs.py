@@ -110,8 +110,9 @@ def delete(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
         recorded = node.record
         if recorded is None or recorded.unreadable:
             imagined = _imagined(plugin, node, call, conf)
-            recorded = imagined.having(resources=(*imagined.resources, *recorded.resources)) if recorded else imagined
-        _detach(node, recorded, _releaser(conf if "config" in recorded.unreadable else recorded.config, call))
+            merged = (*imagined.resources, *(recorded.resources if recorded else ()))
+            recorded = (recorded or imagined).having(resources=merged, config=conf)
+        _detach(node, recorded, _releaser(recorded.config, call))
 
 
 def gc(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:

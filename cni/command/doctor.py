@@ -25,7 +25,7 @@ from cni.policy.config import faults_of
 from cni.policy.folder import reading_once
 from cni.protocol.call import Call
 from cni.refresh import behind
-from cni.state import Record
+from cni.state import Record, Store, uses
 
 
 @dataclass(frozen=True)
@@ -176,14 +176,18 @@ def _behind(record: Record) -> tuple[tuple[str, ...], str]:
 
 
 def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
-    """What of ours no attachment has; without a state nobody can say that."""
-    records = _records(options)
-    if records is None:
-        return
+    """What of ours no attachment of the node has, whatever folder its state is in; where one cannot be read nobody can say that."""
+    folders = dict.fromkeys((options.data_dir, uses.DEFAULT_FOLDER, *uses.other_folders(uses.DEFAULT_FOLDER)))
+
+    def every_record() -> Iterator[Record]:
+        for folder in folders:
+            store = Store.reading(folder)
+            yield from store.records() if store else ()
+
     try:
-        yield from (Finding(item.what, item.command) for item in leftovers(records))
-    except CniError as error:
-        yield Finding(f"what is left cannot be seen: {error.msg}", "agent-cni doctor, as root on the node")
+        yield from (Finding(item.what, item.command) for item in list(leftovers(every_record)))
+    except CniError:
+        return
 
 
 def _records(options: argparse.Namespace) -> list[Record] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from cni.kernel import netfilter, nftables
@@ -14,7 +14,7 @@ from cni.resources.antispoof import TABLE as GUARDS
 from cni.resources.masquerade import TABLE as MASQUERADE
 from cni.resources.policy import BASE_CHAINS, every_verdict
 from cni.resources.policy import TABLE as POLICIES
-from cni.resources.verdicts import chains_of
+from cni.resources.verdicts import Verdict, chains_of
 from cni.state import Record
 
 
@@ -25,30 +25,41 @@ class Leftover(NamedTuple):
     command: str
 
 
-def leftovers(records: Iterable[Record]) -> Iterator[Leftover]:
-    """Links, rules and set elements that no record stands for; a link also by a name that another release gave a kind of its own."""
-    raws = [item for record in records for item in record.resources]
+def leftovers(read: Callable[[], Iterable[Record]]) -> Iterator[Leftover]:
+    """Links, rules and set elements that no record stands for; a link also by a name that another release gave a kind of its own.
+
+    The kernel is asked before the records are read: an ADD writes its record before it makes anything.
+    """
+    present = nftables.present()
+    veths, entries = _host_ends(), every_verdict() if present else []
+    policies, guards = ((chains_of(table) if present else set()) for table in (POLICIES, GUARDS))
+    hidden = list(_masqueraded()) if present else []
+    raws = [item for record in read() for item in record.resources]
     known = decoded(raws)
-    yield from _veths({str(value) for item in raws for value in item.values()})
-    if nftables.present():
-        yield from _policies({name for item in known if isinstance(item, PodPolicy) for name in item.chains})
-        yield from _guards({item.chain for item in known if isinstance(item, AntiSpoof | Gate)})
-        yield from _masquerading({item.address for item in known if isinstance(item, Masquerade)})
+    yield from _veths(veths - {str(value) for item in raws for value in item.values()})
+    held = {name for item in known if isinstance(item, PodPolicy) for name in item.chains}
+    yield from _policies(policies - set(BASE_CHAINS) - held, entries)
+    yield from _guards(guards - {item.chain for item in known if isinstance(item, AntiSpoof | Gate)})
+    addresses = {item.address for item in known if isinstance(item, Masquerade)}
+    yield from _masquerading([item for item in hidden if item[1] not in addresses])
 
 
-def _veths(known: set[str]) -> Iterator[Leftover]:
+def _host_ends() -> set[str]:
     rtnl = Rtnl()
-    for link in rtnl.links():
-        if link.kind == "veth" and is_host_end(link.name, link.mac) and link.name not in known:
-            what = f"{link.name} is the host end of a pod nobody knows: one that still runs is to be deleted first"
-            yield Leftover(what, f"ip link delete {link.name}")
+    found = {link.name for link in rtnl.links() if link.kind == "veth" and is_host_end(link.name, link.mac)}
     rtnl.close()
+    return found
 
 
-def _policies(known: set[str]) -> Iterator[Leftover]:
+def _veths(unknown: set[str]) -> Iterator[Leftover]:
+    for name in sorted(unknown):
+        what = f"{name} is the host end of a pod nobody knows: one that still runs is to be deleted first"
+        yield Leftover(what, f"ip link delete {name}")
+
+
+def _policies(unknown: set[str], entries: list[Verdict]) -> Iterator[Leftover]:
     """Chains, each with the map entries that lead to it: it cannot go before them."""
-    entries = every_verdict()
-    for name in sorted(chains_of(POLICIES) - set(BASE_CHAINS) - known):
+    for name in sorted(unknown):
         leading = [item for item in entries if item.chain == name]
         steps = [f"delete element {POLICIES} {item.map} {{ {item.key} }}" for item in leading]
         holds = ", ".join(dict.fromkeys(item.key for item in leading)) or "nobody"
@@ -56,15 +67,19 @@ def _policies(known: set[str]) -> Iterator[Leftover]:
         yield Leftover(f"policy chain {name}, which holds {holds}, is of no attachment", f"nft '{command}'")
 
 
-def _guards(known: set[str]) -> Iterator[Leftover]:
-    for name in sorted(chains_of(GUARDS) - known):
+def _guards(unknown: set[str]) -> Iterator[Leftover]:
+    for name in sorted(unknown):
         yield Leftover(f"spoofing guard {name} is of no attachment", f"nft delete chain {GUARDS} {name}")
 
 
-def _masquerading(known: set[str]) -> Iterator[Leftover]:
+def _masqueraded() -> Iterator[tuple[str, str]]:
+    """Nft's family, and each address."""
     for family in ("ip", "ip6"):
         listed = netfilter.nft_list(f"set {family} {MASQUERADE} pods").partition("elements = {")[2]
-        for address in re.findall(r"(?:^|[\s,{])([0-9a-f]*[.:][0-9a-f.:]+)", listed):
-            if address not in known:
-                command = f"nft delete element {family} {MASQUERADE} pods '{{ {address} }}'"
-                yield Leftover(f"masquerading of {address} is of no attachment", command)
+        yield from ((family, item) for item in re.findall(r"(?:^|[\s,{])([0-9a-f]*[.:][0-9a-f.:]+)", listed))
+
+
+def _masquerading(unknown: list[tuple[str, str]]) -> Iterator[Leftover]:
+    for family, address in unknown:
+        command = f"nft delete element {family} {MASQUERADE} pods '{{ {address} }}'"
+        yield Leftover(f"masquerading of {address} is of no attachment", command)

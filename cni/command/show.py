@@ -16,6 +16,7 @@ from cni.resources import (
     AntiSpoof,
     Bridge,
     FloodList,
+    Gate,
     GatewayAddress,
     Masquerade,
     PodPolicy,
@@ -30,7 +31,7 @@ from cni.state import Record
 R = TypeVar("R", bound=Resource)
 Rows = list[dict[str, Any]]
 
-_KIND = {Masquerade: "masquerade", PodPolicy: "policy", AntiSpoof: "guard", PodRules: "interception"}
+_KIND = {Masquerade: "masquerade", PodPolicy: "policy", AntiSpoof: "guard", Gate: "guard", PodRules: "interception"}
 _NOTHING = {"bridges": "no bridges in use", "vteps": "no VTEPs in use"}
 _COLUMNS = {
     "attachments": ("network", "container", "ifname", "plugin", "state", "addresses", "pod"),

@@ -78,7 +78,8 @@ def isolating(
     addresses = addresses_of(attached, mac)
     if not addresses:
         raise InvalidConfig("$.policy: needs a pod with addresses; there is no ipam")
-    _refuse_shared_addresses(attachment, addresses, host, policed=port is not None)
+    if port is not None:  # in a pod's own namespace it meets nobody's
+        _refuse_shared_addresses(attachment, addresses, host, policed=True)
     held = _Held(attachment, attached, mac, addresses, token, host.pod or str(attachment))
     return _in_pod(policy, held, host) if port is None else _on_host(policy, held, port)
 
@@ -91,13 +92,23 @@ def as_of_today(
     host: Host,
 ) -> tuple[Resource, ...]:
     """What an attachment that has `there` is to have under a policy of today: its rules are others, everything else
-    is as it was. What is not among it any more is to be removed.
+    is as it was. What is not among it any more is to be removed. Raises Conflict where what held it on the host is gone.
     """
     made = (HostPort(item.host, item.bridge) for item in there if isinstance(item, VethPair))
-    isolation = isolating(policy, attachment, attached, host, next(made, host.port))
+    port = next(made, host.port)
+    if port is None and any(
+        isinstance(item, Gate) or (isinstance(item, PodPolicy) and not item.netns) for item in there
+    ):
+        raise Conflict(
+            "the host's end of its link is gone or has another name: in the pod its policy would be in reach"
+        )
+    isolation = isolating(policy, attachment, attached, host, port)
     rules = {item.place: item for item in (*isolation.first, *isolation.then) if isinstance(item, NftRules)}
     kept = [rules.pop(item.place, item) for item in there if item.place in rules or not isinstance(item, _FED)]
-    return (*kept, *rules.values())
+    before = [item for item in rules.values() if isinstance(item, PolicyTable | PodPolicy)]
+    opening = next((at for at, item in enumerate(kept) if isinstance(item, PortOpening)), len(kept))
+    gates = [item for item in rules.values() if item not in before]
+    return (*before, *kept[:opening], *gates, *kept[opening:])
 
 
 def _on_host(policy: Policy, held: _Held, port: HostPort) -> Isolation:
@@ -108,8 +119,8 @@ def _on_host(policy: Policy, held: _Held, port: HostPort) -> Isolation:
     return Isolation(
         (PolicyTable(edition=2), chains),
         (
-            *((BridgeFilter(port.bridge),) if port.bridge else ()),
             *((GuardTable(edition=2), *gates) if gates else ()),
+            *((BridgeFilter(port.bridge),) if port.bridge else ()),
             PortOpening(port.name, bool(port.bridge), port.lent),
         ),
     )
@@ -171,8 +182,11 @@ def _refuse_shared_addresses(attachment: Attachment, addresses: tuple[str, ...],
     others: dict[Attachment, list[Resource]] = {}
     for owner, other in host.others(*addresses):
         others.setdefault(owner, []).append(other)
+    if not policed:
+        others.pop(attachment, None)  # what a plugin of the same chain made
     for owner, resources in others.items():
-        held = {text for item in resources if isinstance(item, PodPolicy) for text in item.addresses}
+        policies = [item for item in resources if isinstance(item, PodPolicy) and not item.netns]
+        held = {text for item in policies for text in item.addresses}
         if shared := held & set(addresses):
             raise Conflict(f"{owner} has a policy for {', '.join(sorted(shared))} too; one address has one policy")
         if policed and owner.network != attachment.network and any(isinstance(item, VethPair) for item in resources):

@@ -32,7 +32,9 @@ class BridgeFilter(Resource):
     retires = True
 
     def ensure(self, world: World) -> None:
-        link = required(world.host.known(self.bridge), self.bridge)
+        link = required(
+            world.host.link(self.bridge), self.bridge
+        )  # as it is now: another folder's DEL may have switched it off
         if not link.filtered:
             world.host.filter_bridge(link)
             netfilter.nft_if_there(f"add {self._mark}")
@@ -48,6 +50,9 @@ class BridgeFilter(Resource):
         if ours and not (link and self._serves(world, link)):
             if link:
                 world.host.filter_bridge(link, on=False)
+                if self._serves(world, link):  # somebody came meanwhile, whose gates stand by now
+                    world.host.filter_bridge(link)
+                    return
             netfilter.nft_if_there(f"delete {self._mark}")
 
     def describe(self) -> str:

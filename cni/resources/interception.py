@@ -141,8 +141,7 @@ class WayBack(Resource):
         if not self._route_there(world) and self._possible(world):
             world.make(self, lambda: world.pod.add_route(lo, self._route(), onlink=False))
         if not self._rule_there(world):
-            world.created(self)
-            world.pod.add_mark_rule(self.family, self.mark, self.table)
+            world.make(self, lambda: world.pod.add_mark_rule(self.family, self.mark, self.table))
 
     def differences(self, world: World) -> Iterator[str]:
         if not self._rule_there(world):

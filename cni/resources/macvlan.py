@@ -171,14 +171,9 @@ class HostRoute(Resource):
     def ensure(self, world: World) -> None:
         link = required(world.host.link(self.link), self.link)
         route = KernelRoute(self.dst, "", MAIN_TABLE, 0, 0, 0, SCOPE_LINK, self.source)
-        try:
-            world.host.add_route(link, route, onlink=False)
-            world.created(self)
-        except KernelRefused as error:
-            if error.errno != errno.EEXIST:
-                raise
-            if not self._there(world, link):  # on our own link it is a lost pod's, and leads where ours is to lead
-                raise Conflict(f"this host has another route to {self.dst} already") from None
+        world.make(self, lambda: world.host.add_route(link, route, onlink=False))
+        if not self._there(world, link):  # on our own link it may be a lost pod's, and leads where ours is to lead
+            raise Conflict(f"this host has another route to {self.dst} already")
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.host.link(self.link)
@@ -207,8 +202,8 @@ class HostNeighbour(Resource):
     mac: str
 
     def ensure(self, world: World) -> None:
-        world.host.add_neighbour(required(world.host.link(self.link), self.link), self.address, self.mac)
-        world.created(self)
+        link = required(world.host.link(self.link), self.link)
+        world.make(self, lambda: world.host.add_neighbour(link, self.address, self.mac))
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.host.link(self.link)

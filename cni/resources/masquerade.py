@@ -115,7 +115,9 @@ class Masquerade(_Masquerading):
     identity = ("backend", "family", "address")
 
     def script(self) -> str:
-        return self._elements("add")
+        """Added, deleted and added: an element that is there would keep its earlier owner's comment."""
+        pods = f"element {_NFT_FAMILY[self.family]} {TABLE} pods {{ {self.address}"
+        return f"add {pods} }}\ndelete {pods} }}\n{self._elements('add')}"
 
     def _ensure_in_iptables(self, world: World) -> None:
         present = self._rules()

@@ -268,7 +268,7 @@ def test_rules_of_nobody_are_told_with_what_takes_them_away(place: Path, monkeyp
     monkeypatch.setattr(leftovers.netfilter, "nft_list", lambda what: RULES.get(what, ""))
     policy = PodPolicy(("10.1.0.3",), (), closed=False, pod="", token="0b")
     gate, masquerade = Gate("veth1", "ingress", "0a", ()), Masquerade("nftables", 4, "10.1.0.3", "10.1.0.0/24", "")
-    assert [item.command for item in leftovers.leftovers(recorded(policy, masquerade))] == [
+    assert [item.command for item in leftovers.leftovers(lambda: recorded(policy, masquerade))] == [
         "nft 'delete element inet agent_cni_policy in4 { 10.1.0.2 }; delete chain inet agent_cni_policy in-0a'",
         "nft delete chain netdev agent_cni from-0a",
         "nft delete chain netdev agent_cni veth0",
@@ -278,4 +278,5 @@ def test_rules_of_nobody_are_told_with_what_takes_them_away(place: Path, monkeyp
     guard = AntiSpoof("veth0", "0a:58:0a:01:00:02", ("10.1.0.2",))
     others = (Masquerade("nftables", 4, "10.1.0.2", "", ""), Masquerade("nftables", 6, "fd00::2", "", ""))
     mine = PodPolicy(("10.1.0.2",), (), closed=False, pod="", token="0a")
-    assert list(leftovers.leftovers(recorded(policy, mine, gate, guard, masquerade, *others))) == []
+    every = recorded(policy, mine, gate, guard, masquerade, *others)
+    assert list(leftovers.leftovers(lambda: every)) == []
