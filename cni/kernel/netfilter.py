@@ -72,6 +72,18 @@ def delete_idle(table: str, chains: Iterable[str] = (), sets: Iterable[str] = ()
     nfnetlink.delete_idle(family, name, chains, sets)
 
 
+def has_element(container: str, key: bytes) -> bool:
+    """Whether a set or map, ``inet table name``, holds a key, spelled as the kernel does; without libnftables."""
+    family, table, name = container.split(" ")
+    return nfnetlink.has_element(family, table, name, key)
+
+
+def is_dormant(table: str) -> bool:
+    """Whether somebody put a table, ``inet name``, to sleep."""
+    family, name = table.split(" ")
+    return nfnetlink.is_dormant(family, name)
+
+
 def nft_if_there(script: str) -> bool:
     """Apply a script about what may be gone: False, and nothing done, where something it names is not there."""
     answer = nftables.run(script)

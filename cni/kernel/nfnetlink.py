@@ -38,6 +38,7 @@ _NAMING = {
     _CHAIN: {1, 3, 4, 5, 7, 12},  # table, name, hook, policy, type, userdata
     _RULE: {1, 2, 4, 7},  # table, chain, expressions, userdata
 }
+_TABLE_FLAGS, _DORMANT = 2, b"\0\0\0\1"
 _TABLE_NAME = _BATCH_GENERATION = _GENERATION_ID = _EXPRESSION_NAME = 1
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS, _RULE_COMPAT = 1, 2, 4, 5
 _NESTED = 0x8000
@@ -122,6 +123,19 @@ def delete_idle(family: str, table: str, chains: Iterable[str] = (), sets: Itera
         else:
             return True
     raise TryAgainLater(f"rules change faster than it can be seen whether table {family} {table} is in use")
+
+
+def has_element(family: str, table: str, name: str, key: bytes) -> bool:
+    """Whether a set or map holds a key; not where it is not there itself."""
+    element = attribute(1 | _NESTED, attribute(1 | _NESTED, attribute(1, key)))
+    body = attribute(1, _spelled(table)) + attribute(2, _spelled(name)) + attribute(_ELEMENT_LIST | _NESTED, element)
+    return bool(_asked(_opened(), _ELEMENTS, 0, family, body))
+
+
+def is_dormant(family: str, table: str) -> bool:
+    """Whether somebody put a table to sleep: all of it is there, and nothing of it is asked (NFT_TABLE_F_DORMANT)."""
+    found = _asked(_opened(), _TABLE, 0, family, attribute(_TABLE_NAME, _spelled(table)))
+    return any(dict(_attributes(answer)).get(_TABLE_FLAGS) == _DORMANT for answer in found)
 
 
 def _chains(channel: Channel, family: str, table: str) -> set[str]:

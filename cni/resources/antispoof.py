@@ -42,6 +42,8 @@ class GuardTable(NftRules):
         return self.script() + "".join(map(_known_vtep, sorted(world.host.vxlan_ports() - {_IANA_VXLAN})))
 
     def differences(self, world: World) -> Iterator[str]:
+        if netfilter.is_dormant(TABLE):
+            yield f"spoofing guards' table {TABLE} is dormant"
         for port in sorted(world.host.vxlan_ports()) if self.edition > 1 else ():
             if not netfilter.nft_element(f"{TABLE} {_VTEPS}", str(port)):
                 yield f"spoofing guards do not know that UDP port {port} is a VTEP's"

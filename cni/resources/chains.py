@@ -5,11 +5,13 @@ Ours are the chains named ``ACNI_…``, the rules in them, and the rules of buil
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 PREFIX = "ACNI_"
+_HOOK = re.compile(r"type filter hook .+")
 
 
 @dataclass
@@ -73,6 +75,12 @@ def listed_chains(text: str) -> dict[str, list[str]]:
         elif line not in ("}", "") and not line.startswith(("type ", "table ", "map ", "set ", "elements ")):
             rules.append(line)
     return chains
+
+
+def astray(listed: Mapping[str, str], wanted: str) -> list[str]:
+    """Which of some base chains, listed one by one, are there but hang elsewhere than a listing wants them to, or nowhere."""
+    hooks = set(_HOOK.findall(wanted))
+    return [name for name, text in listed.items() if text and not hooks & set(_HOOK.findall(text))]
 
 
 def _change(name: str, there: Chains, wanted: Chains) -> str:

@@ -10,6 +10,9 @@ from cni.kernel import netfilter
 from cni.resources.base import Resource
 from cni.resources.world import World
 
+#: What a map says of an element whose key has another one, and a chain that hangs elsewhere.
+_IN_THE_WAY = ("File exists", "Operation not supported")
+
 
 class NftRules(Resource):
     """Rules on the host or, where `netns` says so, in the pod's namespace.
@@ -48,7 +51,7 @@ class NftRules(Resource):
             try:
                 netfilter.nft(script)
             except ToolFailed as error:
-                if "File exists" not in error.msg:  # what a map says of an element whose key has another one
+                if not any(word in error.msg for word in _IN_THE_WAY):
                     raise
                 netfilter.nft("".join(item.in_the_way(world) for item in rules) + script)
 

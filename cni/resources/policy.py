@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from cni.errors import Conflict
 from cni.kernel import netfilter
-from cni.resources.chains import line_differences, listed_chains
+from cni.resources.chains import astray, line_differences, listed_chains
 from cni.resources.gate import gone_with, port_of
 from cni.resources.nft import NftRules
 from cni.resources.verdicts import Verdict, chains_of, naming, verdicts
@@ -104,19 +104,29 @@ class PolicyTable(NftRules):
         return skeleton(self.netns)
 
     def differences(self, world: World) -> Iterator[str]:
-        wanted = listed_chains(netfilter.nft_rehearsed(skeleton(self.netns), f"table {TABLE}"))
+        rehearsed = netfilter.nft_rehearsed(skeleton(self.netns), f"table {TABLE}")
         before = {} if self.edition > 1 else self._before()
-        for name in wanted:
-            with self.place_of_rules(world):
-                there = listed_chains(netfilter.nft_list(f"chain {TABLE} {name}")).get(name)
+        with self.place_of_rules(world):
+            dormant, listed = netfilter.is_dormant(TABLE), self._listed()
+        yield from [f"policy table {TABLE} is dormant"] * dormant
+        yield from (f"policy chain {name} is not hung where it was" for name in astray(listed, rehearsed))
+        for name, wanted in listed_chains(rehearsed).items():
+            there = listed_chains(listed[name]).get(name)
             if there is None or there != before.get(name):
-                yield from line_differences(f"policy chain {name}", there, wanted[name])
+                yield from line_differences(f"policy chain {name}", there, wanted)
+
+    def in_the_way(self, world: World) -> str:
+        """Chains of the base chains' names that somebody hung elsewhere, or nowhere: no script moves them."""
+        rehearsed = netfilter.nft_rehearsed(skeleton(self.netns), f"table {TABLE}")
+        with self.place_of_rules(world):
+            names = astray(self._listed(), rehearsed)
+        return "".join(f"flush chain {TABLE} {name}\ndelete chain {TABLE} {name}\n" for name in names)
 
     def remove(self, world: World) -> None:
         if self.netns and world.netns is None:
             return
         with self.place_of_rules(world):
-            netfilter.delete_idle(TABLE, chains=_IN_POD if self.netns else _ON_HOST)
+            netfilter.delete_idle(TABLE, chains=self._base)
 
     def describe(self) -> str:
         return f"policy table {TABLE}{' in the pod' * bool(self.netns)}"
@@ -124,6 +134,13 @@ class PolicyTable(NftRules):
     @property
     def place(self) -> object:
         return PolicyTable, self.netns
+
+    @property
+    def _base(self) -> dict[str, list[str]]:
+        return _IN_POD if self.netns else _ON_HOST
+
+    def _listed(self) -> dict[str, str]:
+        return {name: netfilter.nft_list(f"chain {TABLE} {name}") for name in self._base}
 
     def _before(self) -> dict[str, list[str]]:
         chains = _IN_POD_BEFORE if self.netns else _ON_HOST_BEFORE
@@ -170,7 +187,7 @@ class PodPolicy(NftRules):
                 netfilter.nft(self._taking_away_what_is_there())
 
     def in_the_way(self, world: World) -> str:
-        """Entries of a pod that is gone without a record, or of this one's earlier release, and its chains.
+        """Entries of a pod that is gone without a record, of this one's earlier release, or of nobody, and the chains.
 
         Raises Conflict where that pod is there.
         """
@@ -181,7 +198,8 @@ class PodPolicy(NftRules):
             for item in others:
                 self._refuse_alive(world, item)
             chains = {f"{way}-{item.owner}" for item in others for way in ("in", "out")}
-            lines = [f"delete element {TABLE} {item.map} {{ {item.key} }}" for item in there if item.chain in chains]
+            wrong = [item for item in there if item in others or item.chain in chains]
+            lines = [f"delete element {TABLE} {item.map} {{ {item.key} }}" for item in wrong]
             lines += [f"delete chain {TABLE} {name}" for name in sorted(chains & chains_of(TABLE))]
         return "\n".join([*lines, *gone_with({item.owner for item in others}), ""])
 

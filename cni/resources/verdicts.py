@@ -9,12 +9,12 @@ from typing import NamedTuple
 from cni.kernel import netfilter
 
 _MAP = re.compile(r"^\s*map (\S+) {", re.MULTILINE)
-_JUMP = re.compile(r'("[^"]+"|[0-9a-f.:]+) : jump ([^\s,}]+)')
+_ENTRY = re.compile(r'("[^"]+"|[0-9a-f.:]+) : (?:(?:jump|goto) ([^\s,}]+)|accept|drop|return|continue)')
 _CHAIN = re.compile(r"^\s*chain (\S+) {", re.MULTILINE)
 
 
 class Verdict(NamedTuple):
-    """An entry of a map, and the chain it leads to."""
+    """An entry of a map, and the chain it leads to; none where somebody made it a verdict of its own."""
 
     map: str
     key: str
@@ -30,7 +30,7 @@ def verdicts(text: str, chains: Container[str] | None = None) -> Iterator[Verdic
     """The entries of listed maps that lead to one of these chains, or to any."""
     _, *listed = _MAP.split(text)
     for name, entries in zip(listed[::2], listed[1::2], strict=True):
-        for key, chain in _JUMP.findall(entries):
+        for key, chain in _ENTRY.findall(entries):
             if chains is None or chain in chains:
                 yield Verdict(name, key, chain)
 
