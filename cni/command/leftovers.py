@@ -12,8 +12,9 @@ from cni.naming import is_host_end
 from cni.resources import AntiSpoof, Gate, Masquerade, PodPolicy, decoded
 from cni.resources.antispoof import TABLE as GUARDS
 from cni.resources.masquerade import TABLE as MASQUERADE
-from cni.resources.policy import BASE_CHAINS, every_verdict
-from cni.resources.policy import TABLE as POLICIES
+from cni.resources.policy import every_verdict
+from cni.resources.policy_table import BASE_CHAINS
+from cni.resources.policy_table import TABLE as POLICIES
 from cni.resources.verdicts import Verdict, chains_of
 from cni.state import Record
 

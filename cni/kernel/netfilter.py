@@ -92,12 +92,6 @@ def nft_if_there(script: str) -> bool:
     return answer.done
 
 
-def has_element(table: str, name: str, key: bytes) -> bool:
-    """Whether a set or map of a table, ``inet name``, has a key, in the bytes the kernel keeps."""
-    family, own = table.split(" ")
-    return nfnetlink.has_element(family, own, name, key)
-
-
 def nft_list(what: str) -> str:
     """The text of ``nft list WHAT``, without counters, or nothing where that does not exist."""
     return _nft_asked(f"list {what}")

@@ -125,13 +125,6 @@ def delete_idle(family: str, table: str, chains: Iterable[str] = (), sets: Itera
     raise TryAgainLater(f"rules change faster than it can be seen whether table {family} {table} is in use")
 
 
-def has_element(family: str, table: str, name: str, key: bytes) -> bool:
-    """Whether a set or map holds a key; not where it is not there itself."""
-    element = attribute(1 | _NESTED, attribute(1 | _NESTED, attribute(1, key)))
-    body = attribute(1, _spelled(table)) + attribute(2, _spelled(name)) + attribute(_ELEMENT_LIST | _NESTED, element)
-    return bool(_asked(_opened(), _ELEMENTS, 0, family, body))
-
-
 def is_dormant(family: str, table: str) -> bool:
     """Whether somebody put a table to sleep: all of it is there, and nothing of it is asked (NFT_TABLE_F_DORMANT)."""
     found = _asked(_opened(), _TABLE, 0, family, attribute(_TABLE_NAME, _spelled(table)))

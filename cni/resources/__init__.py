@@ -12,7 +12,8 @@ from cni.resources.macvlan import HostNeighbour, HostRoute, HostShim, Macvlan, P
 from cni.resources.masquerade import Masquerade, MasqueradeRules
 from cni.resources.nft import NftRules
 from cni.resources.plan import Host, HostPort, Plan, Uplink, UplinkQuery
-from cni.resources.policy import PodPolicy, PolicyTable
+from cni.resources.policy import PodPolicy
+from cni.resources.policy_table import PolicyTable
 from cni.resources.readiness import Announcement, Forwarding, Settled
 from cni.resources.vxlan import FloodList, VxlanLink
 from cni.resources.world import World

@@ -11,8 +11,8 @@ from cni.kernel.view import Link
 from cni.resources.antispoof import TABLE as GUARDS
 from cni.resources.base import Resource
 from cni.resources.links import required
-from cni.resources.policy import SWITCHED
-from cni.resources.policy import TABLE as POLICIES
+from cni.resources.policy_table import SWITCHED
+from cni.resources.policy_table import TABLE as POLICIES
 from cni.resources.world import World
 
 _DEVICE = re.compile(r'device "([^"]+)"')

@@ -10,8 +10,8 @@ from cni.kernel import netfilter
 from cni.resources.base import Resource
 from cni.resources.masquerade import TABLE as MASQUERADE
 from cni.resources.masquerade import near_of
-from cni.resources.policy import TABLE as POLICIES
 from cni.resources.policy import PodPolicy
+from cni.resources.policy_table import TABLE as POLICIES
 from cni.resources.world import World
 
 _IP = {4: "ip", 6: "ip6"}
@@ -33,10 +33,10 @@ class FreshAddress(Resource):
     def ensure(self, world: World) -> None:
         key = ipaddress.ip_address(self.address)
         maps = [f"{way}{key.version}" for way in ("in", "out")] if self.policy else []
-        if any(netfilter.has_element(POLICIES, name, key.packed) for name in maps):
+        if any(netfilter.has_element(f"{POLICIES} {name}", key.packed) for name in maps):
             netfilter.nft(PodPolicy((self.address,), (), closed=True, pod="", token=_NOBODY).in_the_way(world))
         table = f"{_IP[key.version]} {MASQUERADE}"
-        if self.masquerade and netfilter.has_element(table, "pods", key.packed):
+        if self.masquerade and netfilter.has_element(f"{table} pods", key.packed):
             netfilter.nft("".join(self._hiding(table)))
 
     def describe(self) -> str:

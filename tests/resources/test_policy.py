@@ -12,7 +12,7 @@ from cni.kernel import netfilter, nfnetlink, nftables
 from cni.kernel.files import LockFile
 from cni.policy.gates import entering, leaving
 from cni.resources import AntiSpoof, Gate, GuardTable, PodPolicy, PolicyTable, PortOpening, World, decoded
-from cni.resources.policy import TABLE, skeleton
+from cni.resources.policy_table import TABLE, skeleton
 from cni.resources.verdicts import naming, verdicts
 
 ADDRESSES = ("10.1.0.5", "fd00:1::5")
