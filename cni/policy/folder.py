@@ -9,7 +9,8 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -22,6 +23,8 @@ from cni.policy.manifest import cluster_of
 
 _SUFFIXES = {".yaml", ".yml", ".json"}
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_MOST_LEVELS, _MOST_BY_ALIASES = 100, 1_000_000
+_TEXT = "tag:yaml.org,2002:str"
 _TRIES, _PAUSE = 5, 0.02  # seconds
 
 #: What was read within `reading_once`, by folder, or why it could not be; None where every `load` reads.
@@ -112,9 +115,44 @@ def _documents(text: str) -> list[Any]:
     if text.rpartition("\n")[2].rstrip().endswith((":", "-")):
         raise ValueError("ends in the middle of a line")
     try:
+        _refuse_beyond_json(yaml.parse(text, _loader()))
         return list(yaml.load_all(text, _loader()))
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
+
+
+def _refuse_beyond_json(events: Iterable[Any]) -> None:
+    """Look at a text before anything is made of it: libyaml ends the process where it is nested deeply, and tags are
+    taken at their word.
+
+    Raises ValueError with the line for what is too deep, has a tag, or grows by its aliases beyond what anybody writes.
+    """
+    import yaml
+
+    anchored: dict[str | None, int] = {}  # how many values each stands for
+    within: list[tuple[str | None, int]] = []  # the anchors of what is open, each with how many values stand before it
+    values = grown = 0
+    for event in events:
+        at = f"line {event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor in (anchor for anchor, _ in within):
+                raise ValueError(f"{at}: *{event.anchor} stands within what it stands for")
+            values += anchored.get(event.anchor, 0)
+            grown += anchored.get(event.anchor, 0)
+        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
+            values += 1
+            anchored[event.anchor] = 1
+            if event.tag not in (None, _TEXT if isinstance(event, yaml.ScalarEvent) else None):
+                raise ValueError(f"{at}: the tag {event.tag} is nothing an object has")
+        if isinstance(event, yaml.CollectionStartEvent):
+            within.append((event.anchor, values - 1))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = within.pop()
+            anchored[anchor] = values - before
+        if len(within) > _MOST_LEVELS:
+            raise ValueError(f"{at}: is nested more than {_MOST_LEVELS} levels deep")
+        if grown > _MOST_BY_ALIASES:
+            raise ValueError(f"{at}: grows by its aliases by more than {_MOST_BY_ALIASES} values")
 
 
 @cache
@@ -127,7 +165,7 @@ def _loader() -> Any:
     class Loader(plain):  # type: ignore[misc]
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             keys = [key.value for key, _ in getattr(node, "value", ()) if isinstance(key, yaml.ScalarNode)]
-            twice = next((key for key in keys if key != "<<" and keys.count(key) > 1), None)
+            twice = next((key for key, count in Counter(keys).items() if key != "<<" and count > 1), None)
             if twice is not None:
                 raise yaml.YAMLError(f"{twice!r} stands twice in one object, line {node.start_mark.line + 1}")
             return super().construct_mapping(node, deep)

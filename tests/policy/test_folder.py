@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cni.errors import InvalidConfig
 from cni.policy import config, folder
@@ -86,6 +88,9 @@ SHUTTING: dict[str, str | bytes] = {
     "PowerShell's": yaml.safe_dump(DENY).encode("utf-16"),
     "carriage returns": yaml.safe_dump(DENY).replace("\n", "\r\n"),
     "without apiVersion": json.dumps({key: DENY[key] for key in ("kind", "metadata", "spec")}),
+    "anchors": "spec: {podSelector: &all {}, policyTypes: [&in Ingress], ingress: []}\nkind: NetworkPolicy\n"
+    "metadata: {namespace: shop, labels: {a: &b x, b: *b}, annotations: *all}\n",
+    "a text by its tag": yaml.safe_dump(DENY).replace("kind: NetworkPolicy", "kind: !!str NetworkPolicy"),
     "no line end": yaml.safe_dump(DENY).rstrip(),
 }
 
@@ -191,9 +196,39 @@ UNREADABLE: dict[str, tuple[str | bytes, str]] = {
     "a key twice, JSON": ('{"kind": "NetworkPolicy", "spec": {"ingress": [], "ingress": [{}]}}', "stands twice"),
     "deep": ("[" * 5000, ""),
     "deep, JSON": ("[" * 100_000 + "]" * 100_000, ""),
-    "another language": ("!!python/object/apply:os.system [id]\n", "could not determine a constructor"),
+    "deep, flow": ("a: " + "[" * 50_000 + "]" * 50_000, "line 1: is nested more than 100 levels deep"),
+    "deep, flow objects": ("a: " + "{a: " * 50_000 + "}" * 50_000, "line 1: is nested more than 100 levels deep"),
+    "deep, block": ("- " * 50_000 + "a", "line 1: is nested more than 100 levels deep"),
+    "deep, block objects": ("".join(f"{' ' * at}a:\n" for at in range(2000)) + " " * 2000 + "a: b", "line 101: is nested more than"),
+    "deep, keys": ("? " * 50_000 + "a", "is nested more than 100 levels deep"),
+    "deep, second document": ("a: b\n---\n" + "- " * 50_000 + "a", "line 3: is nested more than 100 levels deep"),
+    "another language": ("!!python/object/apply:os.system [id]\n", "line 1: the tag tag:yaml.org,2002:python/object/apply:os.system is"),
+    **{
+        f"tag {text}": (f"kind: Pod\na: {text}\n", "line 2: the tag ")
+        for text in (
+            '!!int ""', '!!int "-"', "!!int x", '!!float ""', '!!float "-"', "!!bool x", "!!null x", "!!timestamp x", "!!set [b]",
+            "!!set {b}", "!!binary é", "!!binary x", "!!omap [b]", "!!omap 5", "!!pairs [5]", "!!merge x", "!!value x", "!!map {}",
+            "!!seq []", "!!str []", "!!str {=: b}", "!own b", "!<tag:x> b", "! b",
+        )
+    },
+    "a tag of a key": ('!!int "": b\n', "line 1: the tag "),
+    "a tag of a document": ("--- !!set\na:\n", "line 1: the tag "),
+    "laughs": (
+        "a0: &a0 [x, x]\n" + "".join(f"a{at}: &a{at} [{', '.join([f'*a{at - 1}'] * 9)}]\n" for at in range(1, 12)),
+        "grows by its aliases by more than 1000000 values",
+    ),
+    "laughs, merged": (
+        "a0: &a0 {x: x}\n" + "".join(f"a{at}: &a{at} {{<<: [{', '.join([f'*a{at - 1}'] * 9)}]}}\n" for at in range(1, 12)),
+        "grows by its aliases by more than 1000000 values",
+    ),
+    "within itself, merged": ("&a {<<: *a}\n", "line 1: *a stands within what it stands for"),
+    "deep, by aliases": (
+        "kind: Pod\na0: &a0 [x]\n" + "".join(f"a{at}: &a{at} [*a{at - 1}]\n" for at in range(1, 1400)) + "metadata: *a1399\n",
+        "metadata: a list is no object",
+    ),
+    "an alias of nothing": ("kind: *a\n", "undefined alias"),
     "a day nobody had": ("a: 2024-02-30\n", ""),
-    "recursion": ("&a {kind: List, items: [*a]}\n", "items[0]: "),
+    "recursion": ("&a {kind: List, items: [*a]}\n", "line 1: *a stands within what it stands for"),
 }  # fmt: skip
 
 
@@ -356,3 +391,33 @@ def test_what_is_wrong_with_a_policy_of_the_pods_namespace_is_in_the_log(
     line = f"policyDir: {tmp_path}/a.yaml: items[0]: NetworkPolicy shop/deny: spec.ingress[0].form: unknown field (did you mean 'from'?)"
     assert told == [{"plugin": "macvlan", "verb": "ADD", "pod": "shop/web-0", "faults": [line]}]
     assert [text.split(": NetworkPolicy ")[1][:8] for text in faults_of(conf)] == ["shop/den", "ops/far:"]
+
+
+PIECES = [
+    *("!!int ", "!!float ", "!!bool ", "!!set ", "!!timestamp ", "!!omap ", "!!str ", "!", "&a ", "*a ", "<<: ", "=: "),
+    *("- ", "? ", ": ", "a: ", "{", "}", "[", "]", ", ", "\n", "\n  ", "\n---\n", "%", "|\n", ">\n", '""', "''", "#"),
+    *(
+        "0x_",
+        "0b_",
+        "0_",
+        "1:1:1.",
+        "._",
+        "-",
+        "+",
+        ".inf",
+        "~",
+        "yes",
+        "2024-02-30",
+        "2024-01-01T00:00:00+99:99",
+        "9" * 5000,
+    ),
+]
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(PIECES), max_size=12))
+def test_whatever_a_text_is_it_is_objects_or_an_error_of_ours(put: Any, pieces: list[str]):
+    where = put("".join(pieces))
+    with reading_once():
+        told = faults_of({"policy": {"policyDir": str(where)}})
+    assert all(line.startswith(f"policyDir: {where}/a.yaml: ") for line in told)
