@@ -245,6 +245,18 @@ def test_a_resource_survives_the_state_file(kind: str):
     assert decoded([json.loads(json.dumps(encode(resource)))]) == (resource,)
 
 
+@pytest.mark.parametrize("odd", [None, {}, [{}], [None], [["x"]], {"x": 1}, 1.5, "x", ["x"], 5, True], ids=str)
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_a_value_that_is_none_of_a_fields_is_told_and_nobody_acts_on_it(kind: str, odd: Any):
+    whole = json.loads(json.dumps(encode(KINDS[kind](**SAMPLES[kind]))))
+    for name, value in whole.items():
+        if name == "kind" or (type(value) is type(odd) and odd in ("x", ["x"], 5, True)):
+            continue
+        (read,) = decoded([whole | {name: odd}])
+        assert read.describe() == f"a {kind} with {name} of another type, of another release"
+        read.remove(None)
+
+
 @pytest.mark.parametrize("kind", SAMPLES)
 def test_a_resource_describes_itself_in_one_line(kind: str):
     text = KINDS[kind](**SAMPLES[kind]).describe()

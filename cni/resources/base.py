@@ -10,6 +10,8 @@ from cni.protocol.result import Result
 from cni.resources.world import World
 
 _KINDS: dict[str, type[Resource]] = {}
+#: What a field of a resource may be, besides a tuple of texts.
+_PLAIN = {"str": str, "int": int, "bool": bool}
 
 
 class Resource:
@@ -96,13 +98,24 @@ def encode(resource: Resource) -> dict[str, Any]:
 def _decode(raw: Mapping[str, Any]) -> Iterator[Resource]:
     """The resource an object of `encode` stands for, and Unknown for what this release has no name for."""
     kind = _KINDS.get(str(raw.get("kind")))
-    names = {field.name for field in fields(kind)} if kind else set()  # type: ignore[arg-type]
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items() if key in names}
+    types = {field.name: str(field.type) for field in fields(kind)} if kind else {}  # type: ignore[arg-type]
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items() if key in types}
+    odd = [key for key, value in given.items() if not _is_of(types[key], value)]
     try:
-        yield kind(**given) if kind else Unknown(f"a resource of kind {raw.get('kind')}")
+        if odd:
+            yield Unknown(f"a {raw['kind']} with {', '.join(odd)} of another type")
+        else:
+            yield kind(**given) if kind else Unknown(f"a resource of kind {raw.get('kind')}")
     except TypeError:
-        yield Unknown(f"a {raw['kind']} without {', '.join(sorted(names - given.keys()))}")
-    yield from (Unknown(f"{key} of a {raw['kind']}") for key in raw if kind and key not in names | {"kind"})
+        yield Unknown(f"a {raw['kind']} without {', '.join(sorted(types.keys() - given.keys()))}")
+    yield from (Unknown(f"{key} of a {raw['kind']}") for key in raw if kind and key not in types.keys() | {"kind"})
+
+
+def _is_of(annotation: str, value: object) -> bool:
+    """Whether a value out of JSON is what a field holds; who acts on another would fail in every verb, and DEL for ever."""
+    if annotation == "tuple[str, ...]":
+        return isinstance(value, tuple) and all(type(item) is str for item in value)
+    return type(value) is _PLAIN[annotation]
 
 
 def decoded(raws: Iterable[Mapping[str, Any]]) -> tuple[Resource, ...]:

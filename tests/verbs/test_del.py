@@ -48,6 +48,30 @@ def test_del_goes_by_the_record_and_not_by_todays_configuration(
     assert remembered() == ([], [])
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"kind": "PodPolicy", "addresses": None, "rules": [], "closed": True, "pod": "a/b"},
+        {"kind": "PodPolicy", "addresses": ["10.1.0.2"], "rules": [{}], "closed": True, "pod": "a/b", "token": 5},
+        {"kind": "HostRoute", "link": {}, "dst": "10.1.0.2/32", "source": ""},
+        {"kind": "Masquerade", "backend": [], "family": "4", "address": None, "subnet": {}, "owner": 1},
+    ],
+    ids=lambda odd: odd["kind"],
+)
+def test_del_takes_the_rest_and_the_record_where_a_value_is_none_of_ours(
+    run: Any, remembered: Any, folder: Path, odd: dict[str, Any]
+):
+    run("ADD")
+    store = Store.open(folder)
+    (record,) = store.records()
+    with store.transaction():
+        store.put(record.having(resources=(*record.resources, odd)))
+    store.close()
+    run("DEL")
+    assert run.existing == {"bridge"}
+    assert remembered() == ([], [])
+
+
 def test_a_del_that_fails_does_all_it_can_and_can_be_repeated(run: Any, remembered: Any):
     run("ADD")
     run.faults["remove last"] = KernelRefused("busy")
