@@ -138,6 +138,25 @@ def test_a_second_attachment_with_other_rules_is_refused_by_name(settled_host: H
     settled_host.delete_pod(conf, pod)
 
 
+@pytest.mark.tried(
+    "a second attachment with other rules that says another path to the pod", "101, and the first one's rules"
+)
+def test_another_path_to_the_pod_is_no_way_around_it(settled_host: Host, pod: Pod):
+    conf = network({"backend": "iptables-nft"})
+    settled_host.add(conf, pod)
+    before, link = remains(pod), settled_host.folder / "pod"
+    link.symlink_to(pod.path)
+    other = conf | {"sidecar": {"backend": "iptables-nft", "port": 16000}, "isDefaultGateway": False, "isGateway": True}
+    settled_host.cni("ADD", other, pod, ifname="net1", CNI_NETNS=str(link)).failed(101)
+    assert remains(pod) == before
+    same = other | {"sidecar": conf["sidecar"]}
+    settled_host.cni("ADD", same, pod, ifname="net1", CNI_NETNS=str(link)).ok()
+    settled_host.delete_pod(conf, pod)
+    assert remains(pod) == before
+    settled_host.delete_pod(same, pod, ifname="net1")
+    assert remains(pod) == NOTHING
+
+
 def test_foreign_rules_are_left_alone(settled_host: Host, pod: Pod, backend: str):
     tables = backend.replace("-nft", "-nft")
     pod.run(tables, "-t", "nat", "-N", "SOMEBODY")

@@ -60,6 +60,10 @@ def layout(host: Host) -> int:
         return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
+def uncounted(saved: str) -> list[str]:
+    return [line for line in saved.splitlines() if line.startswith("-A")]
+
+
 def nothing_is_left(host: Host) -> None:
     assert host.state() == {"attachments": [], "leases": []}
     listed = host.run("nft", "list", "tables").stdout
@@ -93,6 +97,28 @@ def test_its_pods_and_ours_live_beside_each_other(lab: Lab, release: Path, conf:
     host.check(conf, new, again).ok()
     host.delete_pod(conf, new)
     nothing_is_left(host)
+
+
+@pytest.mark.tried(
+    "a second network for such a pod with interception", "the pod's rules, shared; CHECK of both is green"
+)
+@pytest.mark.parametrize("name", ["sidecar", "everything", "plain"])
+def test_its_pod_gets_a_second_attachment(lab: Lab, release: Path, name: str):
+    conf = CONFS.get(name, BRIDGE | {"sidecar": {}})
+    host, pod = lab.site().host, lab.pod()
+    result = old_add(release, host, conf, pod)
+    rules = pod.run("iptables-nft-save").stdout
+    second = conf | {"isDefaultGateway": False, "isGateway": True}
+    host.cni("ADD", second | {"sidecar": conf["sidecar"] | {"port": 16001}}, pod, ifname="net1").failed(101)
+    later = host.add(second, pod, ifname="net1")
+    assert uncounted(pod.run("iptables-nft-save").stdout) == uncounted(rules)
+    host.check(conf, pod, result).ok()
+    host.check(second, pod, later, ifname="net1").ok()
+    host.delete_pod(conf, pod)
+    host.check(second, pod, later, ifname="net1").ok()
+    host.delete_pod(second, pod, ifname="net1")
+    nothing_is_left(host)
+    assert "ACNI" not in pod.run("iptables-nft-save").stdout
 
 
 @pytest.mark.tried("a pod of this release comes and goes beside policed ones of that", "their policies")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -200,7 +201,7 @@ class PodRules(Resource):
 
     def ensure_together(self, step: Sequence[Resource], world: World) -> None:
         rules = [item for item in step if isinstance(item, PodRules)]
-        with world.turn(f"rules of {self.netns}"), world.in_pod():
+        with _alone(world, self.netns), world.in_pod():
             _spare_earlier([item for item in rules if item.sparing])
             if copies.made(self.backend, {item.family: item.text for item in rules}):
                 for item in rules:
@@ -219,7 +220,7 @@ class PodRules(Resource):
 
     def remove(self, world: World) -> None:
         if world.netns:
-            with world.turn(f"rules of {self.netns}"), world.in_pod():
+            with _alone(world, self.netns), world.in_pod():
                 if not copies.unmade(self.backend, self.family, self.text):
                     _apply(self, _change(self, ""))
 
@@ -250,6 +251,11 @@ def _speaks_ipv6(world: World, link: str) -> bool:
     """Whether a link of the pod has IPv6 now; one whose MTU is below 1280 has no such settings."""
     with world.in_pod():
         return sysctl.read(f"net.ipv6.conf.{link.replace('.', '%')}.disable_ipv6") == "0"
+
+
+def _alone(world: World, path: str) -> AbstractContextManager[None]:
+    """Whoever changes a pod's rules, by whatever path it came: one after another."""
+    return world.turn(f"rules of {(world.netns and world.netns.identity) or path}")
 
 
 def _spare_earlier(rules: Sequence[PodRules]) -> None:

@@ -10,6 +10,7 @@ from cni.errors import Conflict
 from cni.kernel import netfilter, sysctl
 from cni.protocol.result import Result
 from cni.resources import Host, PodLoopback, PodRules, ProxyAddress, Resource, SourceLabels, WayBack
+from cni.sidecar.earlier import same_of_the_release_before
 from cni.sidecar.model import Interception
 from cni.sidecar.rule import MARK, ROUTE_TABLE, spelled
 from cni.sidecar.rules import PASSTHROUGH, tables
@@ -26,9 +27,7 @@ def intercepting(wanted: Interception | None, link: str, attached: Result, host:
         return ()
     known = replace(wanted, resolvers=wanted.resolvers or attached.dns.resolvers)
     families = sorted({4, *host.pod_families, *(ip.family for ip in attached.ips)})
-    resources = tuple(_resources(known, link, families, host))
-    _refuse_other_rules(resources, host)
-    return resources
+    return _agreed(tuple(_resources(known, link, families, host)), host)
 
 
 def refuse_impossible(wanted: Interception) -> None:
@@ -58,8 +57,15 @@ def _text(wanted: Interception, family: int) -> str:
     return spelled(tables(wanted, family), family)
 
 
-def _refuse_other_rules(resources: tuple[Resource, ...], host: Host) -> None:
-    """One pod has one interception: a second one would change the rules under the first."""
+def _agreed(resources: tuple[Resource, ...], host: Host) -> tuple[Resource, ...]:
+    """One pod has one interception: a second one would change the rules under the first, which CHECK would call drift."""
+    own = {(item.backend, item.family): item for item in resources if isinstance(item, PodRules)}
     for owner, other in () if host.lost else host.others(host.netns):
-        if isinstance(other, PodRules) and other.netns == host.netns and other not in resources:
-            raise Conflict(f"{owner} has other interception rules in this pod; its attachments need the same sidecar")
+        if isinstance(other, PodRules):
+            mine = own.get((other.backend, other.family))
+            if mine and same_of_the_release_before(other.text, mine.text):
+                own[mine.backend, mine.family] = replace(mine, text=other.text, sparing=other.sparing)
+            elif not mine or mine.text != other.text:
+                told = "other interception rules in this pod; its attachments need the same sidecar"
+                raise Conflict(f"{owner} has {told}")
+    return tuple(own[item.backend, item.family] if isinstance(item, PodRules) else item for item in resources)

@@ -80,10 +80,27 @@ def test_an_attachment_of_the_same_pod_with_other_rules_is_named():
     assert intercepting(Interception(port=16001), "eth0", Result(), with_others) == theirs
 
 
+def test_by_whatever_path_an_attachment_came_to_the_pod():
+    """`others` answers for a namespace, not for a path: a runtime may say one pod as two."""
+    theirs = intercepting(Interception(port=16001), "eth0", Result(), replace(HOST, netns="/proc/7/ns/net"))
+    with_others = replace(HOST, others=lambda *_: [(Attachment("net", "c1", "eth0"), item) for item in theirs])
+    with pytest.raises(Conflict, match=r"^net/c1/eth0 has other interception rules"):
+        intercepting(Interception(), "eth0", Result(), with_others)
+    made = intercepting(Interception(port=16001), "eth0", Result(), with_others)
+    assert [item.netns for item in made if isinstance(item, PodRules)] == [HOST.netns]
+
+
 def test_other_pods_may_have_other_rules():
     theirs = intercepting(Interception(port=16001), "eth0", Result(), Host("/run/netns/q", pod_rules="iptables-nft"))
-    others = tuple((Attachment("net", "c2", "eth0"), item) for item in theirs)
-    assert intercepting(Interception(), "eth0", Result(), replace(HOST, others=lambda *_: others))
+    others = {"/run/netns/q": [(Attachment("net", "c2", "eth0"), item) for item in theirs]}
+    assert intercepting(Interception(), "eth0", Result(), replace(HOST, others=lambda netns: others.get(netns, ())))
+
+
+def test_the_same_rules_are_the_same_whatever_is_done_for_earlier_connections():
+    first = intercepting(Interception(), "eth0", Result(), HOST)
+    before = [replace(item, sparing=False) for item in first if isinstance(item, PodRules)]
+    with_others = replace(HOST, others=lambda *_: [(Attachment("net", "c1", "eth0"), item) for item in before])
+    assert intercepting(Interception(), "eth0", Result(), with_others) == first
 
 
 def test_what_the_kernel_cannot_do_is_known_before_a_pod_comes(fp: FakeProcess, monkeypatch: pytest.MonkeyPatch):
