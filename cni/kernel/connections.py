@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from cni.errors import KernelRefused
 from cni.kernel.channel import ACK, CREATE, EXCLUSIVE, NETFILTER, Channel
 from cni.kernel.messages import FAMILY
 from cni.kernel.nfnetlink import attribute, message
@@ -36,9 +37,8 @@ class Connection(NamedTuple):
 
 
 def possible() -> bool:
-    """Whether the namespace this thread is in has any TCP socket: no look at each of the host's."""
-    counts = (_OWN / name for name in ("sockstat", "sockstat6"))
-    lines = [line for file in counts if file.exists() for line in file.read_text().splitlines()]
+    """Whether the namespace this thread is in has any TCP socket: no look at each of the host's. Raises KernelRefused."""
+    lines = (*_lines("sockstat"), *_lines("sockstat6"))
     return any(line.startswith("TCP") and line.split()[2] != "0" for line in lines)
 
 
@@ -54,14 +54,23 @@ def remember() -> None:
 
 
 def here() -> Iterator[Connection]:
-    """The connections with others of the namespace this thread is in."""
+    """The connections with others of the namespace this thread is in. Raises KernelRefused."""
     for name in ("tcp", "tcp6"):
-        file = _OWN / name
-        for line in file.read_text().splitlines()[1:] if file.exists() else ():
+        for line in _lines(name)[1:]:
             _, local, remote, state, *_ = line.split()
             connection = Connection(_end(local), _end(remote))
             if int(state, 16) in _ALIVE and not connection.remote[0].is_loopback:
                 yield connection
+
+
+def _lines(name: str) -> list[str]:
+    """A table of this namespace; a kernel without the protocol has none."""
+    try:
+        return (_OWN / name).read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise KernelRefused(f"{_OWN / name}: {error.strerror}", error.errno or 0) from None
 
 
 def _end(text: str) -> tuple[IPAddress, int]:

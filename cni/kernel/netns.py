@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -79,12 +80,14 @@ def foreign_users() -> Iterator[int | None]:
     """A descriptor of the user namespace that owns the network namespace this thread is in; None where it is ours.
 
     A pod with ``hostUsers: false`` has one. What the kernel cannot tell counts as ours (ioctl_ns(2), NS_GET_USERNS).
+    Raises KernelRefused where /proc does not say which is ours.
     """
-    here = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+    here = own_fd()
     users = _LIBC.ioctl(here, _NS_GET_USERNS)
     os.close(here)
     try:
-        ours = users < 0 or os.path.samestat(os.fstat(users), Path(_OWN_USERS).stat())
+        with _refused(_OWN_USERS):
+            ours = users < 0 or os.path.samestat(os.fstat(users), Path(_OWN_USERS).stat())
         yield None if ours else users
     finally:
         if users >= 0:
@@ -176,13 +179,12 @@ def whereabouts() -> str:
 
 
 def is_at_home() -> bool:
-    """Whether this thread is in the namespace its process lives in."""
-    own = Path(OWN).stat()
-    return (own.st_dev, own.st_ino) == home()
+    """Whether this thread is in the namespace its process lives in; not where that cannot be known."""
+    return is_own(OWN)
 
 
 def everywhere() -> Iterator[str]:
-    """The identity of every namespace that a process we can see lives in, or has mounted."""
+    """The identity of every namespace that a process we can see lives in, or has mounted, and that lets us in."""
     seen = set()
     for process in Path("/proc").glob("[0-9]*"):
         for path in (process / "ns/net", *_mounted(process)):
@@ -190,8 +192,16 @@ def everywhere() -> Iterator[str]:
                 status = path.stat()
                 if (status.st_dev, status.st_ino) not in seen and (netns := Netns.if_there(str(path))):
                     seen.add((status.st_dev, status.st_ino))
-                    yield netns.identity
-                    netns.close()
+                    with closing(netns):
+                        yield from _identity_if_let_in(netns)
+
+
+def _identity_if_let_in(netns: Netns) -> Iterator[str]:
+    try:
+        yield netns.identity
+    except KernelRefused as error:
+        if error.errno != errno.EPERM:  # any other reason would be one for every namespace, and all would look gone
+            raise
 
 
 def _mounted(process: Path) -> Iterator[Path]:

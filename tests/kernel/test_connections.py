@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cni.errors import KernelRefused
 from cni.kernel import connections
 from cni.kernel.connections import Connection
 
@@ -35,6 +36,13 @@ def line(local: str, port: int, remote: str, other: int, state: str) -> str:
 def test_a_kernel_without_tables_has_none(proc: Path):
     assert list(connections.here()) == []
     assert not connections.possible()
+
+
+@pytest.mark.parametrize("name", ["sockstat", "sockstat6", "tcp", "tcp6"])
+def test_a_table_that_cannot_be_read_is_named(proc: Path, name: str):
+    (proc / name).mkdir()
+    with pytest.raises(KernelRefused, match=f"{proc}/{name}: Is a directory"):
+        list(connections.here()) if name.startswith("tcp") else connections.possible()
 
 
 @pytest.mark.parametrize(

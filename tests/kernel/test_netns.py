@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from cni.errors import InvalidNetns
-from cni.kernel.netns import OWN, Netns, is_own
+from cni.errors import InvalidNetns, KernelRefused
+from cni.kernel import netns
+from cni.kernel.netns import OWN, Netns, everywhere, foreign_users, is_at_home, is_own
 
 
 def fifo(place: Path) -> Path:
@@ -89,3 +92,48 @@ def test_a_network_namespace_is_opened():
     with closing(Netns(OWN)) as opened:
         assert os.path.samestat(os.fstat(opened.fd), Path(OWN).stat())
     assert is_own(OWN)
+
+
+@pytest.mark.parametrize("missing", ["OWN", "_OWN_USERS"])
+def test_whose_a_namespace_is_cannot_be_known_without_proc(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str
+):
+    monkeypatch.setattr(netns, missing, str(tmp_path / "gone"))
+    before = open_files()
+    with pytest.raises(KernelRefused, match=r"gone: No such file or directory; is /proc mounted\?$"), foreign_users():
+        pass
+    assert open_files() == before
+    assert (missing == "_OWN_USERS") == is_at_home()
+
+
+def test_a_namespace_that_lets_nobody_in_hides_no_other(monkeypatch: pytest.MonkeyPatch):
+    looked: list[str] = []
+
+    def identity(self: Netns) -> str:
+        looked.append(self.path)
+        if len(looked) == 1:
+            raise KernelRefused("setns: Operation not permitted", errno.EPERM)
+        return "boot:1"
+
+    found = [Path("/proc/1/ns/net"), Path("/proc/2/ns/net")]
+    monkeypatch.setattr(Netns, "identity", property(identity))
+    monkeypatch.setattr(
+        Netns, "__init__", lambda self, path: vars(self).update(path=path, fd=os.open("/", os.O_RDONLY))
+    )
+    monkeypatch.setattr(netns, "_mounted", lambda process: iter(()))
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [path.parent.parent for path in found])
+    numbers = iter((1, 2))
+    monkeypatch.setattr(Path, "stat", lambda self: SimpleNamespace(st_dev=1, st_ino=next(numbers)))
+    before = open_files()
+    assert list(everywhere()) == ["boot:1"]
+    assert looked == ["/proc/1/ns/net", "/proc/2/ns/net"]
+    assert open_files() == before
+
+
+def test_a_reason_that_is_everybodys_makes_nobody_look_gone(monkeypatch: pytest.MonkeyPatch):
+    def identity(self: Netns) -> str:
+        raise KernelRefused("too many open files", errno.EMFILE)
+
+    monkeypatch.setattr(Netns, "identity", property(identity))
+    with pytest.raises(KernelRefused, match="too many"):
+        list(everywhere())
