@@ -88,9 +88,14 @@ class Worker:
         try:
             with _in_place_of(request), caller.minded(self._seconds):
                 code = main(request.script, request.environ, stdout)
-        except KeyboardInterrupt:  # outside the story: before it began or after its end
+        except (KeyboardInterrupt, OSError) as ended:  # outside the story: before it began or after its end
             if code < 0:
-                code = stdout.fail(TryAgainLater("the call was ended by a signal before it began"))
+                why = (
+                    f"could not begin: {ended.strerror}"
+                    if isinstance(ended, OSError)
+                    else "was ended by a signal before it began"
+                )
+                code = stdout.fail(TryAgainLater(f"the call {why}"))
             caller.end(code)
             return False
         fit = not caller.has_ended() and netns.is_at_home()
@@ -120,12 +125,12 @@ def _in_place_of(request: Request) -> Iterator[None]:
     Its environment is passed on instead: setenv(3) keeps every string it was ever given.
     """
     own = {number: os.dup(number) for number in _STREAMS}
-    _take_streams(request.fds)
-    if "d" in request.fds:
-        os.fchdir(request.fds["d"])
-    if "p" in request.fds:
-        netns.handed_over[request.environ["CNI_NETNS"]] = request.fds["p"]
     try:
+        _take_streams(request.fds)
+        if "d" in request.fds:
+            os.fchdir(request.fds["d"])
+        if "p" in request.fds and "CNI_NETNS" in request.environ:
+            netns.handed_over[request.environ["CNI_NETNS"]] = request.fds["p"]
         yield
     finally:
         netns.handed_over.clear()

@@ -22,14 +22,17 @@ from cni.agent.board import Board
 from cni.agent.caller import Caller
 from cni.agent.request import PROTOCOL
 from cni.agent.worker import Worker
+from cni.kernel import netns
 from cni.kernel.signals import ENDING
 
 
 class Launcher:
     """The other end, which answers as launcher.c does; `stops` is when it passes a signal on."""
 
-    def __init__(self, end: socket.socket, environ: dict[str, str], stdin: str = "", stops: str = "never") -> None:
-        self.end, self.stdin, self.stops = end, stdin, stops
+    def __init__(
+        self, end: socket.socket, environ: dict[str, str], stdin: str = "", stops: str = "never", more: str = ""
+    ) -> None:
+        self.end, self.stdin, self.stops, self.more = end, stdin, stops, more
         self.packets: list[bytes] = []
         texts = [PROTOCOL, __version__, sys.prefix, "/opt/cni/bin/macvlan", *(f"{k}={v}" for k, v in environ.items())]
         end.send("".join(f"{text}\0" for text in texts).encode())
@@ -46,7 +49,7 @@ class Launcher:
         out, into = os.pipe()
         os.write(into, self.stdin.encode())
         os.close(into)
-        socket.send_fds(self.end, [b"G02"], [out, 2])
+        socket.send_fds(self.end, [b"G02" + self.more.encode()], [out, 2, *([out] * len(self.more))])
         os.close(out)
         if self.stops == "after GO":
             self.end.send(b"S")
@@ -94,6 +97,30 @@ def test_a_document_and_its_code_are_one_packet():
     assert fit
     assert (answer[1], document(answer)["code"]) == (1, 4)
     assert end == b"X\x01"
+
+
+def in_place() -> list[object]:
+    """What a worker has of its own: its streams, its folder, no namespace of a caller's, and how many descriptors."""
+    streams = [(os.fstat(number).st_dev, os.fstat(number).st_ino) for number in (0, 2)]
+    return [streams, os.getcwd(), dict(netns.handed_over), worker._next_descriptor()]  # noqa: PTH109
+
+
+def test_a_folder_nobody_can_be_in_is_told_and_everything_is_taken_back():
+    before = in_place()
+    fit, (answer, end) = served({"CNI_COMMAND": "NONSENSE"}, more="d")
+    assert not fit
+    assert (answer[1], document(answer)["code"]) == (1, 11)
+    assert document(answer)["msg"] == "the call could not begin: Not a directory"
+    assert end == b"X\x01"
+    assert in_place() == before
+
+
+def test_a_namespace_for_which_there_is_no_path_is_nobodys():
+    before = in_place()
+    fit, (answer, _) = served({"CNI_COMMAND": "NONSENSE"}, more="p")
+    assert fit
+    assert document(answer)["code"] == 4
+    assert in_place() == before
 
 
 def test_a_signal_in_the_moment_after_go_is_one_document_that_asks_to_try_again(monkeypatch: pytest.MonkeyPatch):
