@@ -19,6 +19,7 @@ class PluginConfig(Protocol):
     traffic leaves by, and the rule backend (a wish, empty for the node's own); None for neither.
     `sidecar` is what it does to the pod's traffic, `policy` what it lets through. `links` must exist for an
     ADD to succeed; `ports` are the host links that plugins before it in the chain have made. One that is `chained` makes no interface and passes the result on.
+    What it makes has an end on the host if it `has_port`.
     """
 
     ipam: Source
@@ -28,6 +29,7 @@ class PluginConfig(Protocol):
     policy: Policy | None
     links: tuple[str, ...]
     enters_pod: ClassVar[bool]
+    has_port: ClassVar[bool]
 
     @property
     def ports(self) -> tuple[str, ...]: ...

@@ -35,7 +35,7 @@ from cni.protocol.config import Config, validate, version_of
 from cni.protocol.result import Result
 from cni.resources import Plan, World, decoded, encode
 from cni.resources.base import Unknown
-from cni.sidecar.pod import refuse_impossible
+from cni.sidecar import pod as sidecar
 from cni.state import Record, Store
 from cni.survey import survey, surveyed_without_record
 
@@ -146,9 +146,12 @@ def status(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
         if config.rules is not None:
             netfilter.choose(config.rules)
         if config.sidecar is not None:
-            refuse_impossible(config.sidecar)
+            sidecar.refuse_impossible(config.sidecar)
         if config.policy is not None:
-            netfilter.choose(netfilter.NFTABLES)
+            from cni.policy import rehearsal  # no other verb pays for it
+
+            grows = bool((conf.get("policy") or {}).get("policyDir"))
+            rehearsal.refuse_impossible(config.policy, grows=grows, has_port=config.has_port and not config.chained)
         config.ipam.refuse_when_exhausted(store, conf["name"])
     finally:
         if store:

@@ -456,8 +456,22 @@ def test_twenty_parallel_calls_leave_each_pod_its_own_rules(town: Town):
     assert "agent_cni" not in town.host.run("nft", "list", "ruleset").stdout
 
 
-def test_status_needs_nft_for_a_policy(town: Town):
-    town.host.cni("STATUS", town.conf({"defaultDeny": True})).ok()
+SECTIONS = [
+    {"defaultDeny": True},
+    {"ingress": ["10.0.0.0/8", "fd00::/8"], "hostAccess": False, "log": True},
+    {"egressDrop": True, "allowDNS": True, "antiSpoof": False},
+    {"allowEstablished": False, "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 53, "protocol": "UDP"}]}]},
+    {},
+]  # fmt: skip
+
+
+@pytest.mark.tried("STATUS with policies of every kind", "it rehearses their rules, is green, and leaves nothing")
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: "-".join(section) or "empty")
+def test_status_rehearses_a_policy(town: Town, section: dict[str, Any]):
+    before = town.host.run("nft", "list", "ruleset").stdout
+    for _ in range(2):
+        town.host.cni("STATUS", town.conf(section)).ok()
+    assert town.host.run("nft", "list", "ruleset").stdout == before
 
 
 def test_one_address_has_one_policy(town: Town):

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterable
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
 from cni.errors import KernelRefused, ToolFailed, TryAgainLater, Unavailable
@@ -116,6 +116,17 @@ def nft_rehearsed(script: str, what: str) -> str:
     if not answer.done:
         raise ToolFailed(f"nft refused a rehearsal: {_reason(answer.complaint, 1)}")
     return answer.output
+
+
+@lru_cache(maxsize=16)
+def nft_tried(script: str) -> None:
+    """Apply an nft script alone in a namespace made for that, which vanishes with it; its only link is ``lo``.
+
+    Raises Unavailable with the kernel's reason. What went well once is not tried again.
+    """
+    answer = nftables.rehearse(script, "list tables")
+    if not answer.done:
+        raise Unavailable(f"rules cannot be made here ({NFTABLES}): {_reason(answer.complaint)}")
 
 
 def _nft_asked(question: str) -> str:

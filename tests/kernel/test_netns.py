@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import socket
@@ -122,7 +123,7 @@ def test_a_namespace_that_lets_nobody_in_hides_no_other(monkeypatch: pytest.Monk
     )
     monkeypatch.setattr(netns, "_mounted", lambda process: iter(()))
     monkeypatch.setattr(Path, "glob", lambda self, pattern: [path.parent.parent for path in found])
-    numbers = iter((1, 2))
+    numbers = itertools.count()
     monkeypatch.setattr(Path, "stat", lambda self: SimpleNamespace(st_dev=1, st_ino=next(numbers)))
     before = open_files()
     assert list(everywhere()) == ["boot:1"]

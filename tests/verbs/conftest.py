@@ -68,6 +68,7 @@ class Config:
     ports: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     enters_pod: ClassVar[bool] = False
+    has_port: ClassVar[bool] = True
     chained: ClassVar[bool] = False
 
     @classmethod
