@@ -126,7 +126,7 @@ def nft_tried(script: str) -> None:
     """
     answer = nftables.rehearse(script, "list tables")
     if not answer.done:
-        raise Unavailable(f"rules cannot be made here ({NFTABLES}): {_reason(answer.complaint)}")
+        raise Unavailable(f"rules cannot be made here ({NFTABLES}): {_reason(answer.complaint, 1)}")
 
 
 def _nft_asked(question: str) -> str:

@@ -381,6 +381,30 @@ def test_it_needs_nothing_and_is_hardened(launcher: Launcher):
         assert "no relocations" in there
 
 
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="elsewhere it is linked with libc")
+def test_no_libc_is_in_it(launcher: Launcher, tmp_path: Path):
+    """Where bare.c lacks a function, `compile` links libc without a word, and each call pays for it: the linker says which."""
+    if b"libasan" in launcher.program.read_bytes():
+        return
+    flags = [
+        "-O2",
+        "-static-pie",
+        "-fPIE",
+        "-nostdlib",
+        "-ffreestanding",
+        "-mstack-protector-guard=global",
+        '-DVERSION="1"',
+    ]
+    sources = [ROOT / "launcher/launcher.c", ROOT / "launcher/bare.c"]
+    done = subprocess.run(
+        ["cc", "-std=c11", *flags, "-o", tmp_path / "bare", *sources], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert launcher.program.stat().st_size < 64 << 10
+    assert b"GLIBC" not in launcher.program.read_bytes()
+    assert b"glibc" not in launcher.program.read_bytes()
+
+
 def test_a_stack_that_was_written_over_ends_it(launcher: Launcher, tmp_path: Path):
     """The canary of bare.c: another one for each process, and a trap where it is not as it was."""
     if b"libasan" in launcher.program.read_bytes() or os.uname().machine != "x86_64":
