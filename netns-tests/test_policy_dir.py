@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -358,7 +359,10 @@ def test_whatever_is_missing_in_the_kernel_is_made_again(shop: Shop, missing: st
     shop.fed("web")
     before = shop.host.run("nft", "-s", "list", "ruleset").stdout
     address = address_of(shop.results["web"], 4)
-    for line in MISSING[missing](f"in-{address}", address):
+    listed = shop.host.run("nft", "get", "element", *POLICY.split(), "in4", f"{{ {address} }}").stdout
+    chain = re.search(rf"{re.escape(address)} : jump (\S+)", listed)
+    assert chain
+    for line in MISSING[missing](chain[1], address):
         shop.host.run("nft", line)
     assert REFRESH in {item["mend"] for item in shop.doctor()}
     told = json.loads(shop.host.run(AGENT_CNI, "refresh", "--json").stdout)
