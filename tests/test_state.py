@@ -273,6 +273,46 @@ def test_a_file_of_layout_1_is_read_and_brought_up_in_place(folder: Path, openin
                 assert all(record in store.users([place]) for place in wanted)
 
 
+ODD = {
+    "a number": "3",
+    "null": "null",
+    "no JSON": "{",
+    "items that are none": '[1, null, "x", [{}]]',
+    "kind is a list": '[{"kind": ["x"]}]',
+    "kind is an object": '[{"kind": {}}]',
+    "a gateway of nothing": '[{"kind": "GatewayAddress"}]',
+    "a gateway of null": '[{"kind": "GatewayAddress", "address": null, "link": 3}]',
+    "an address of null": '[{"kind": "PodAddress", "address": null}]',
+    "addresses of objects": '[{"kind": "PodPolicy", "addresses": [{}, 3, null]}]',
+    "a master that is an object": '[{"kind": "Macvlan", "master": {}}]',
+    "a shared thing of lists": '[{"kind": "MasqueradeRules", "backend": [], "family": {}}]',
+    "deep": "[" * 50_000 + "]" * 50_000,
+    "deep inside": '[{"kind": "PodPolicy", "addresses": ' + "[" * 50_000 + "]" * 50_000 + "}]",
+    "bytes": b"\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("resources", ODD.values(), ids=ODD)
+def test_one_odd_record_of_layout_1_is_not_the_nodes(folder: Path, resources: str | bytes):
+    folder.mkdir()
+    db = sqlite3.connect(folder / "state.db")
+    db.executescript(LAYOUT_1.read_text())
+    everybody = db.execute("SELECT count(*) FROM attachment").fetchone()[0]
+    (odd,) = db.execute("SELECT container FROM attachment ORDER BY container LIMIT 1").fetchone()
+    db.execute("UPDATE attachment SET resources = ? WHERE container = ?", (resources, odd))
+    db.commit()
+    db.close()
+    with closing(Store.open(folder)) as store:
+        records = store.records()
+        assert len(records) == everybody
+        other = next(item for item in records if item.attachment.container != odd and item.resources)
+        assert all(store.is_used(place) for place in uses_of(decoded(other.resources), other.lasting))
+        its = next(item for item in records if item.attachment.container == odd)
+        assert isinstance(decoded(its.resources), tuple)
+        store.forget(its.attachment, its.plugin)
+        assert its not in store.records()
+
+
 def test_another_writer_is_waited_for_only_so_long(folder: Path, store: Store, record: Record):
     impatient = Store.open(folder, patience=0.01)
 

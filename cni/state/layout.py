@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
+from cni.errors import CniError
 from cni.kernel.netns import Netns
 
 #: The layout this release reads and writes, kept as SQLite's `user_version`.
@@ -90,29 +91,46 @@ def upgrade(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def _identity(path: str) -> str:
-    netns = Netns.if_there(path)
+def _identity(path: object) -> str:
+    """Which namespace a path means; nothing where that cannot be told."""
+    netns = Netns.if_there(path) if isinstance(path, str) else None
     if netns is None:
         return ""
-    with closing(netns):
+    with closing(netns), suppress(CniError):
         return netns.identity
+    return ""
 
 
-def _lasting(path: str, identity: str, value: object) -> str:
+def _lasting(path: object, identity: str, value: object) -> str:
     return identity if identity and value == path else str(value)
 
 
-def _places_in_1(resources: str, lasting: Callable[[object], str]) -> Iterator[str]:
+def _places_in_1(resources: object, lasting: Callable[[object], str]) -> Iterator[str]:
     """What the resources of a record share, as `key_of` and `mentions` spell it today."""
-    items: list[Any] = []
-    with suppress(ValueError):
-        items = json.loads(resources)
-    for item in items:
-        kind = item.get("kind", "") if isinstance(item, dict) else ""
+    for item in _items(resources):
+        kind, address, link = (_text(item.get(name)) for name in ("kind", "address", "link"))
         if kind in _SHARED_IN_1:
             yield " ".join([kind, *(lasting(item.get(name, "")) for name in _SHARED_IN_1[kind])])
-        if kind == "GatewayAddress" and not item["address"].endswith(("/32", "/128")):
-            yield f"gateway {item['address']} {item['link']}"
+        if kind == "GatewayAddress" and address and link and not address.endswith(("/32", "/128")):
+            yield f"gateway {address} {link}"
         asked = item.get(_ASKED_IN_1[kind], "") if kind in _ASKED_IN_1 else []
-        for value in asked if isinstance(asked, list) else [asked]:
+        for value in filter(_text, asked if isinstance(asked, list) else [asked]):
             yield lasting(value.split("/")[0] if kind == "PodAddress" else value)
+
+
+def _items(resources: object) -> list[dict[str, Any]]:
+    """The resources of a row, whatever somebody wrote into it: one odd row is not the whole node's."""
+    found = parsed(resources)
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def parsed(text: object) -> Any:
+    """What JSON says; a text for what is none, which no column may be."""
+    try:
+        return json.loads(text)  # type: ignore[arg-type]
+    except (ValueError, TypeError, RecursionError):
+        return str(text)

@@ -8,6 +8,7 @@ from typing import Any
 
 from cni.naming import Attachment
 from cni.state.file import StateFile
+from cni.state.layout import parsed
 
 _COLUMNS = "network, container, ifname, plugin, netns, pod, complete, config, resources, result, netns_id, home"
 
@@ -76,7 +77,7 @@ class Records(StateFile):
 
 def _read(row: tuple[Any, ...]) -> Record:
     network, container, ifname, plugin, netns, pod, complete, *texts, netns_id, home = row
-    config, resources, result = (_parsed(text) for text in texts)
+    config, resources, result = (parsed(text) for text in texts)
     listed = isinstance(resources, list) and all(isinstance(item, dict) for item in resources)
     sound = {
         "config": isinstance(config, dict),
@@ -90,11 +91,3 @@ def _read(row: tuple[Any, ...]) -> Record:
         result if sound["result"] else None,
         bool(complete), netns_id, home, tuple(name for name, is_so in sound.items() if not is_so),
     )  # fmt: skip
-
-
-def _parsed(text: str) -> Any:
-    """What JSON says; a text for what is none, which no column may be."""
-    try:
-        return json.loads(text)
-    except (ValueError, TypeError, RecursionError):
-        return str(text)

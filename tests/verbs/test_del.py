@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from cni.errors import Incomplete, KernelRefused, TryAgainLater
 from cni.naming import Attachment
-from cni.state import Store
+from cni.state import Store, file
 
 
 def test_del_removes_in_reverse_what_is_not_shared_and_retires_the_rest(run: Any, remembered: Any):
@@ -93,3 +95,27 @@ def test_an_attachment_another_call_works_on_is_tried_again_later(
     with store.lock.exclusive(Attachment("pods", "c1", "eth0").digest, "it"), pytest.raises(TryAgainLater):
         run("DEL")
     store.close()
+
+
+@pytest.mark.parametrize(
+    "resources",
+    ["3", "null", '[{"kind": ["x"]}]', '[{"kind": "GatewayAddress"}]', '[{"kind": "PodAddress", "address": null}]', "[" * 50_000],
+    ids=["number", "null", "odd kind", "without fields", "null in a field", "deep"],
+)  # fmt: skip
+def test_del_ends_an_odd_record_of_the_release_before(run: Any, remembered: Any, folder: Path, resources: str):
+    run("ADD", "c1")
+    run("ADD", "c2")
+    while file._kept:  # it knows the columns that go
+        file._kept.popitem()[1].close()
+    with closing(sqlite3.connect(folder / "state.db")) as db:
+        db.execute("UPDATE attachment SET resources = ? WHERE container = 'c1'", (resources,))
+        db.commit()
+        db.executescript(
+            "ALTER TABLE attachment DROP COLUMN netns_id; ALTER TABLE attachment DROP COLUMN home;"
+            "DROP TABLE uses; PRAGMA user_version = 1"
+        )
+    run("DEL", "c1")
+    assert remembered()[0] == ["c2"]
+    run("DEL", "c2")
+    assert remembered() == ([], [])
+    assert run.existing <= {"bridge", "veth-c1", "last", "rules"}
