@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni import engine
+from cni import engine, log
 from cni.errors import InvalidNetns, Unavailable
 from cni.ipam.config import TYPE as OWN_IPAM
 from cni.kernel.files import PATIENCE, refuse_strangers
@@ -61,10 +61,14 @@ class Node:
         self.record = None
 
     def retire(self, resources: Sequence[Resource], record: Record) -> None:
-        """Remove what nobody on this node has any more of what a record shared."""
+        """Remove what nobody on this node has any more of what a record shared. Where not everybody can be asked it stays."""
         shared = [item for item in resources if item.retires]
         keys = [key_of(item, record.lasting) for item in shared]
         unused = [item for item, key in zip(shared, keys, strict=True) if not self.store.is_used_on_node(key)]
+        if unused and (unasked := self.store.unasked):
+            told = f"{self.attachment}: what it shared is left as it is, for nobody can say who uses it"
+            log.warning(self.plugin, f"{told}: {'; '.join(unasked)}", **self.attachment._asdict())
+            return
         engine.retire(unused, self.world)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -211,24 +212,92 @@ def test_a_node_is_all_its_folders(tmp_path: Path, no_node: Path, record: Record
             assert len(store.used_like_on_node("place ")) == 3
 
 
-def test_a_folder_that_is_gone_is_no_part_of_the_node_any_more(tmp_path: Path, no_node: Path):
-    Store.open(tmp_path / "one").close()
-    shutil.rmtree(tmp_path / "one")
-    with closing(Store.open(no_node)) as store:
-        assert not store.is_used_on_node("anything")
-    assert list((no_node / "folders").iterdir()) == []
-
-
-def test_what_a_folder_that_cannot_be_read_uses_is_used(tmp_path: Path, no_node: Path, record: Record):
-    Store.open(tmp_path / "one").close()
+def test_a_folder_that_is_missing_is_not_asked_and_not_forgotten(tmp_path: Path, no_node: Path, record: Record):
+    """Who sees other mounts sees it again."""
+    with closing(Store.open(tmp_path / "one")) as store, store.transaction():
+        store.put(record)
+        store.put_uses(record, ["place"])
+    (tmp_path / "one").rename(tmp_path / "hidden")
     with closing(Store.open(no_node)) as store:
         assert not store.is_used_on_node("place")
-    for file in ("state.db-wal", "state.db-shm"):
-        (tmp_path / "one" / file).unlink(missing_ok=True)
-    (tmp_path / "one" / "state.db").write_bytes(GARBAGE)
+        assert store.unasked == []
+    (tmp_path / "hidden").rename(tmp_path / "one")
     with closing(Store.open(no_node)) as store:
         assert store.is_used_on_node("place")
-        assert store.users_on_node(["place"]) == []
+
+
+@pytest.mark.parametrize("how", ["garbage", "pages"])
+def test_a_damaged_file_in_another_folder_stops_nobody_and_is_told(
+    tmp_path: Path, no_node: Path, record: Record, how: str
+):
+    for name in ("one", "two"):
+        with closing(Store.open(tmp_path / name)) as store, store.transaction():
+            store.put(record)
+            store.put_uses(record, [f"place {name}"])
+    with closing(Store.open(no_node)) as store:
+        assert not store.is_used_on_node("place")
+        assert store.unasked == []
+    damage(tmp_path / "one")
+    if how == "garbage":
+        (tmp_path / "one" / "state.db").write_bytes(GARBAGE)
+    with closing(Store.open(no_node)) as store:
+        assert store.is_used_on_node("place two")
+        assert not store.is_used_on_node("place one")
+        assert store.users_on_node(["place two"]) == [record]
+        assert store.used_like_on_node("place ") == [("place two", record.attachment)]
+        (line,) = store.unasked
+        assert line.startswith(f"the state in {tmp_path}/one/state.db is damaged: ")
+
+
+def test_what_is_odd_among_the_links_to_other_folders_stops_nobody(
+    tmp_path: Path, no_node: Path, record: Record, monkeypatch: pytest.MonkeyPatch
+):
+    with closing(Store.open(tmp_path / "one")) as store, store.transaction():
+        store.put(record)
+        store.put_uses(record, ["place"])
+    links = no_node / "folders"
+    (links / "file").touch()
+    (links / "folder").mkdir()
+    (links / "again").symlink_to(tmp_path / "one" / ".." / "one")
+    (links / "below a file").symlink_to(tmp_path / "one" / "state.db" / "x")
+    (links / "nowhere").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    with closing(Store.open(no_node)) as store:
+        assert store.users_on_node(["place"]) == [record]
+        assert store.unasked == []
+    (links / "loop").symlink_to(tmp_path / "loop")
+    with closing(Store.open(no_node)) as store:
+        assert store.users_on_node(["place"]) == [record]
+        assert store.unasked == [f"the state folder {tmp_path}/loop cannot be read: Too many levels of symbolic links"]
+    (links / "loop").unlink()
+    read = Path.readlink
+
+    def raced(link: Path) -> Path:
+        link.unlink(missing_ok=True)
+        return read(link)
+
+    monkeypatch.setattr(Path, "readlink", raced)
+    with closing(Store.open(no_node)) as store:
+        assert store.users_on_node(["place"]) == store.unasked == []
+
+
+@pytest.mark.parametrize("mask", [0, 0o022, 0o077])
+def test_the_folder_of_links_is_private_whatever_the_umask(tmp_path: Path, no_node: Path, mask: int):
+    before = os.umask(mask)
+    try:
+        Store.open(tmp_path / "one").close()
+        Store.open(no_node).close()
+    finally:
+        os.umask(before)
+    assert no_node.stat().st_mode & 0o777 == 0o700
+    assert (no_node / "folders").stat().st_mode & 0o777 == 0o700
+
+
+def test_one_that_is_there_and_open_to_others_is_closed(tmp_path: Path, no_node: Path):
+    (no_node / "folders").mkdir(parents=True)
+    no_node.chmod(0o777)
+    Store.open(no_node).close()
+    assert no_node.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from cni.errors import KernelRefused, TryAgainLater, Unavailable
 PATIENCE = 30.0
 
 _STEP = 0.005
-_OURS = ("state.db", "lock", "agent.sock")
+_OURS = ("state.db", "lock", "agent.sock", "folders")
 #: What is opened by name in a folder of ours, by SQLite among others.
 _OPENED = ("state.db", "state.db-wal", "state.db-shm", "state.db-journal", "lock")
 _MOST_LINKS = 40  # as the kernel (path_resolution(7))

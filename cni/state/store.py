@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from cni.errors import CniError, Unavailable
 from cni.kernel.files import PATIENCE, private_folder, refuse_strangers
@@ -18,11 +19,11 @@ from cni.state.uses import DEFAULT_FOLDER, Uses
 
 FILE = "state.db"
 
+T = TypeVar("T")
+
 
 class Store(Uses, Leases):
     """The state file of one folder, open."""
-
-    _blind = False
 
     @classmethod
     def open(cls, folder: Path, patience: float = PATIENCE) -> Store:
@@ -38,8 +39,12 @@ class Store(Uses, Leases):
         """Open without locks and without making anything, but for a file of an earlier release, which is brought up to this
         one; None where there is no state yet.
         """
-        if not (folder / FILE).exists():
+        try:
+            (folder / FILE).stat()
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise Unavailable(f"the state folder {folder} cannot be read: {error.strerror}") from None
         refuse_strangers(folder)
         store = cls(folder / FILE, patience=1)
         with store.closed_if_it_fails():
@@ -56,30 +61,52 @@ class Store(Uses, Leases):
         super().close()
 
     def is_used_on_node(self, place: str) -> bool:
-        """Whether anybody has it, whichever folder says so. What cannot be asked has it: nothing is taken from it."""
-        return self.is_used(place) or any(other.is_used(place) for other in self._elsewhere) or self._blind
+        """Whether anybody is known to have it, whichever folder says so. A no is worth something only without `unasked`."""
+        return any(self._told(lambda store: store.is_used(place)))
 
     def users_on_node(self, places: Iterable[str]) -> list[Record]:
         """The records of all folders that have one of several."""
         wanted = tuple(places)
-        return [record for store in (self, *self._elsewhere) for record in store.users(wanted)]
+        return [record for found in self._told(lambda store: store.users(wanted)) for record in found]
 
     def used_like_on_node(self, beginning: str) -> list[tuple[str, Attachment]]:
         """Each place of all folders that begins so, with one who has it."""
-        return [found for store in (self, *self._elsewhere) for found in store.used_like(beginning)]
+        return [place for found in self._told(lambda store: store.used_like(beginning)) for place in found]
+
+    @property
+    def unasked(self) -> list[str]:
+        """Why who uses what is not wholly known: a line for each other folder that could not be asked so far."""
+        return list(dict.fromkeys(self._unasked))
+
+    def _told(self, question: Callable[[Store], T]) -> Iterator[T]:
+        """What each folder answers. One of the others that is damaged keeps what is shared, and stops nobody's ADD or DEL."""
+        yield question(self)
+        for other in self._elsewhere:
+            try:
+                answer = question(other)
+            except CniError as error:
+                self._unasked.append(error.msg)
+                continue
+            yield answer
+
+    @cached_property
+    def _unasked(self) -> list[str]:
+        return []
 
     @cached_property
     def _elsewhere(self) -> tuple[Store, ...]:
         return tuple(self._others())
 
     def _others(self) -> Iterator[Store]:
-        """The others that can be read: one that is damaged keeps what is shared, and stops nobody's ADD."""
-        for folder in uses.other_folders(self.path.parent):
-            try:
-                if store := Store.reading(folder):
-                    yield store
-            except CniError:
-                self._blind = True
+        try:
+            for folder in uses.other_folders(self.path.parent):
+                try:
+                    if store := Store.reading(folder):
+                        yield store
+                except CniError as error:
+                    self._unasked.append(error.msg)
+        except Unavailable as error:
+            self._unasked.append(error.msg)
 
     def _bring_up(self, patience: float) -> None:
         if self.layout() != VERSION:

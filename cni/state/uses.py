@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from cni.errors import Unavailable
+from cni.kernel.files import private_folder
 from cni.naming import Attachment
 from cni.state.records import Record, Records
 
@@ -48,27 +50,50 @@ class Uses(Records):
 
 
 def registered(folder: Path) -> None:
-    """Have a folder found by calls that keep their state elsewhere."""
+    """Have a folder found by calls that keep their state elsewhere. Raises OSError, and Unavailable as private_folder does."""
     if folder.absolute() == DEFAULT_FOLDER:
         return
     link = DEFAULT_FOLDER / "folders" / hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:32]
     if not link.is_symlink():
-        link.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(DEFAULT_FOLDER)
+        link.parent.mkdir(exist_ok=True, mode=0o700)
         with suppress(FileExistsError):
             link.symlink_to(folder.absolute())
 
 
 def other_folders(folder: Path) -> Iterator[Path]:
-    """The folders of this node that are not `folder`; one that is gone is forgotten."""
-    links = DEFAULT_FOLDER / "folders"
-    if not links.is_dir():
-        return
-    own = folder.absolute()
-    for link in links.iterdir():
-        target = link.readlink()
-        if not target.exists():
-            link.unlink(missing_ok=True)
-        elif not target.samefile(own):
+    """The folders of this node that are not `folder`, each once.
+
+    One that is missing is left out, and its link kept: it may be there for who sees other mounts. One that is there and
+    cannot be looked at is among them, and opening it says why. Raises Unavailable where the links cannot be read.
+    """
+    seen = {None, _place(folder)}
+    for target in (*_linked(), DEFAULT_FOLDER):
+        if (place := _place(target)) not in seen:
+            seen.add(place)
             yield target
-    if own != DEFAULT_FOLDER and not DEFAULT_FOLDER.samefile(own):
-        yield DEFAULT_FOLDER
+
+
+def _linked() -> list[Path]:
+    links = DEFAULT_FOLDER / "folders"
+    found = []
+    try:
+        for link in links.iterdir():
+            with suppress(FileNotFoundError):
+                found += [link.readlink()] if link.is_symlink() else []
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise Unavailable(f"the folders of this node in {links} cannot be read: {error.strerror}") from None
+    return found
+
+
+def _place(folder: Path) -> object:
+    """What tells folders apart, whatever they are called; None for one that is missing."""
+    try:
+        status = folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        return folder
+    return status.st_dev, status.st_ino

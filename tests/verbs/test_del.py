@@ -119,3 +119,21 @@ def test_del_ends_an_odd_record_of_the_release_before(run: Any, remembered: Any,
     run("DEL", "c2")
     assert remembered() == ([], [])
     assert run.existing <= {"bridge", "veth-c1", "last", "rules"}
+
+
+def test_a_damaged_file_in_another_folder_keeps_what_is_shared_and_is_told(
+    run: Any, remembered: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run("ADD")
+    run("ADD", "c2", dataDir=str(tmp_path / "other"))
+    while file._kept:
+        file._kept.popitem()[1].close()
+    content = (tmp_path / "other/state.db").read_bytes()
+    (tmp_path / "other/state.db").write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
+    run("DEL")
+    assert remembered() == ([], [])
+    assert "rules" in run.existing
+    assert "veth-c1" not in run.existing
+    said = capsys.readouterr().err
+    assert said.count("what it shared is left as it is") == 1
+    assert f"{tmp_path}/other/state.db is damaged" in said
