@@ -151,6 +151,44 @@ def test_a_lost_state_opens_nobody(lab: Lab, host: Host, pair: Pair, kind: tuple
     assert "inet agent_cni_policy" in tables(host)
 
 
+def damage(host: Host, folder: str) -> None:
+    """The header stays, so that the file is opened; every page behind it is gone."""
+    script = (
+        "import pathlib, sqlite3, sys; file = pathlib.Path(sys.argv[1])\n"
+        "sqlite3.connect(file).execute('PRAGMA wal_checkpoint(TRUNCATE)')\n"
+        "content = file.read_bytes(); file.write_bytes(content[:4096] + b'\\xa5' * (len(content) - 4096))"
+    )
+    host.run("python3", "-c", script, f"{folder}/state.db")
+
+
+@pytest.mark.tried(
+    "the state file of another folder is damaged behind its header",
+    "DEL ends, keeps what pods of there may share, and says so; gateways that overlap are refused as ever",
+)
+def test_a_damaged_file_elsewhere_stops_no_del(lab: Lab, host: Host, pair: Pair, kind: tuple[str, str]):
+    elsewhere = f"/run/elsewhere-{host.name}"
+    far, pod, late = far_of(kind, elsewhere), lab.pod(), lab.pod()
+    host.add(far, pod)
+    damage(host, elsewhere)
+    assert pair.holds()
+    pair.others_go()
+    if kind[0] == "bridged":
+        wide = conf_of(*kind, name="wide", bridge="br2", ipam={"subnet": "10.1.0.0/16"})
+        assert "10.1.0.1/24 on br0" in host.cni("ADD", wide, late).failed(101)
+    answer = host.cni("DEL", pair.conf, pair.web)
+    answer.ok()
+    assert "what it shared is left as it is" in answer.stderr
+    assert f"{elsewhere}/state.db" in answer.stderr
+    shown = host.run(AGENT_CNI, "show", check=False)
+    assert shown.returncode == 1
+    assert f"{elsewhere}/state.db" in shown.stderr
+    assert pair.web.container not in shown.stdout
+    assert "inet agent_cni_policy" in tables(host)
+    doctor = host.run(AGENT_CNI, "doctor", check=False).stdout
+    assert f"the state in {elsewhere}/state.db is damaged" in doctor
+    assert f"mend: rm {elsewhere}/state.db*, then restart this node's pods" in doctor
+
+
 @pytest.mark.tried("a pod in two networks of two folders leaves one", "its interception, until it leaves the other")
 def test_a_pod_in_two_networks_of_two_folders_is_intercepted_until_the_last(lab: Lab, host: Host):
     pod = lab.pod()

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +15,7 @@ from cni import plugin, verbs
 from cni.agent.listener import is_listened_on, takes_calls
 from cni.command.conflist import configurations, judged
 from cni.command.leftovers import leftovers
-from cni.command.node import reading, records_of, unseen_from_here
+from cni.command.node import folders_of, reading, records_of, unseen_from_here
 from cni.command.output import print_json, say
 from cni.errors import CniError, Drift
 from cni.installation.item import MARK
@@ -119,22 +120,28 @@ def _agent(options: argparse.Namespace) -> Iterator[Finding]:
 
 def _state(options: argparse.Namespace) -> Iterator[Finding]:
     try:
-        refuse_unwritable(options.data_dir)
-        store = reading(options.data_dir)
-        recorded = {(record.attachment, record.plugin) for record in store.records()} if store else set()
-        leases = store.all_leases() if store else []
+        folders = folders_of(options.data_dir)
     except CniError as error:
-        there = options.data_dir.is_dir()
-        mend = (
-            f"rm {options.data_dir}/state.db*, then restart this node's pods"
-            if there
-            else "name a dataDir of this node"
-        )
-        yield Finding(error.msg, mend)
+        yield Finding(error.msg, "agent-cni doctor, as root on the node")
+        folders = [options.data_dir]
+    for folder in folders:
+        yield from _in_folder(folder, "" if folder == options.data_dir else f" --data-dir {folder}")
+
+
+def _in_folder(folder: Path, named: str) -> Iterator[Finding]:
+    try:
+        refuse_unwritable(folder)
+        store = reading(folder)
+        with closing(store) if store else nullcontext():
+            recorded = {(record.attachment, record.plugin) for record in store.records()} if store else set()
+            leases = store.all_leases() if store else []
+    except CniError as error:
+        mend = f"rm {folder}/state.db*, then restart this node's pods"
+        yield Finding(error.msg, mend if folder.is_dir() else "name a dataDir of this node")
         return
     for address, attachment, holder in leases:
         if (attachment, holder) not in recorded:
-            mend = f"agent-cni ipam {address} --release --network {attachment.network}"
+            mend = f"agent-cni ipam {address} --release --network {attachment.network}{named}"
             yield Finding(f"{address} of network {attachment.network} is leased to nobody that is attached", mend)
 
 
@@ -142,7 +149,7 @@ def _attachments(options: argparse.Namespace) -> Iterator[Finding]:
     """Every attachment, by the CHECK its plugin would be asked for and by what a refresh would mend."""
     witness = Witness()
     with reading_once():
-        for record in _records(options) or ():
+        for record in _records(options)[0]:
             fate = witness.of(record)
             if fate is Liveness.UNSEEN:
                 yield Finding(f"{record.attachment}: {unseen_from_here(record)}", "run agent-cni doctor there")
@@ -190,12 +197,13 @@ def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
         return
 
 
-def _records(options: argparse.Namespace) -> list[Record] | None:
-    """What the state says, or None where it cannot be read; its own check says why."""
+def _records(options: argparse.Namespace) -> tuple[list[Record], bool]:
+    """What the state says, and whether that is all of it; its own check says why not."""
     try:
-        return records_of(options.data_dir)
+        records, unread = records_of(options.data_dir)
     except CniError:
-        return None
+        return [], False
+    return records, not unread
 
 
 def _drift(record: Record) -> list[str]:

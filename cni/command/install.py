@@ -76,7 +76,12 @@ def _refuse_invalid(conf: Path) -> None:
 
 def _refuse_in_use(place: Place) -> None:
     """Raise Conflict where pods would be left without the plugins that must detach them."""
-    attached = len(records_of(place.now(DEFAULT_FOLDER)))
+    records, unread = records_of(place.now(DEFAULT_FOLDER))
+    attached = len(records)
+    if unread:
+        raise Conflict(
+            f"whether pods are attached here cannot be told: {'; '.join(unread)}; drain the node, and --force"
+        )
     if attached:
         raise Conflict(
             f"pods are attached here ({attached}), and only the plugins can detach them: drain the node, or --force"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cni import plugin
 from cni.command.output import complain, print_json, say
@@ -20,17 +22,20 @@ from cni.state import DEFAULT_FOLDER, Record, Store
 from cni.state.uses import other_folders
 from cni.verbs import sweep
 
+T = TypeVar("T")
+
 
 def gc(options: argparse.Namespace) -> int:
     """Remove every attachment whose network namespace is proven to be gone."""
     witness = Witness()
-    judged = [(record, witness.of(record)) for record in records_of(options.data_dir)]
+    records, faults = records_of(options.data_dir)
+    judged = [(record, witness.of(record)) for record in records]
     stale = [record for record, fate in judged if fate is Liveness.GONE]
     unseen = [f"{record.attachment}: {unseen_from_here(record)}" for record, fate in judged if fate is Liveness.UNSEEN]
     call = Call("DEL", path=tuple(options.cni_path.split(":")), environ=os.environ)
     failed = list(filter(None, (_collected(record, call) for record in stale)))
     removed = len(stale) - len(failed)
-    failed += unseen
+    failed += [*unseen, *faults]
     _told(options, {"removed": removed, "failed": failed}, f"removed {removed} of {len(stale)} stale attachments")
     return 1 if failed else 0
 
@@ -38,13 +43,13 @@ def gc(options: argparse.Namespace) -> int:
 def refresh(options: argparse.Namespace) -> int:
     """Hold every attachment to its policyDir as it is now, and make again what of its rules is gone."""
     witness = Witness()
-    records = (record for record in records_of(options.data_dir) if is_held(record))
-    held = [record for record in records if witness.of(record) is not Liveness.GONE]
+    records, unread = records_of(options.data_dir)
+    held = [record for record in records if is_held(record) and witness.of(record) is not Liveness.GONE]
     with reading_once():
         faults = [line for record in held for line in faults_of(record.config)]
         answers = [(record, *_refreshed(record)) for record in held]
     refused = [f"{record.attachment}: {line}" for record, _, line in answers if line and line not in faults]
-    failed = list(dict.fromkeys([*faults, *refused]))
+    failed = list(dict.fromkeys([*unread, *faults, *refused]))
     fed, others = ([changed for record, changed, _ in answers if is_fed(record) is kind] for kind in (True, False))
     said = f"changed {sum(fed)} of {len(fed)} attachments with a policyDir"
     said += f", {sum(others)} of {len(others)} with other rules" if others else ""
@@ -61,14 +66,33 @@ def reading(folder: Path) -> Store | None:
     return Store.reading(folder)
 
 
-def records_of(folder: Path) -> list[Record]:
-    """The records of a folder that was named, or of all on this node. Raises what `reading` does."""
-    store = reading(folder)
-    found = store.records() if store else []
-    for other in other_folders(folder) if folder == DEFAULT_FOLDER else ():
-        store = Store.reading(other)
-        found += store.records() if store else []
-    return found
+def folders_of(folder: Path) -> list[Path]:
+    """A folder that was named, or all of this node. Raises Unavailable where nobody can say which those are."""
+    return [folder, *(other_folders(folder) if folder == DEFAULT_FOLDER else ())]
+
+
+def answers_of(folder: Path, question: Callable[[Store], list[T]]) -> tuple[list[T], list[str]]:
+    """What the folders of a node answer, and a line for each that cannot be read.
+
+    Raises what `reading` does where a folder was named: there is no other.
+    """
+    found: list[T] = []
+    faults = []
+    for each in folders_of(folder):
+        try:
+            if store := reading(each):
+                with closing(store):
+                    found += question(store)
+        except CniError as error:
+            if folder != DEFAULT_FOLDER:
+                raise
+            faults.append(error.msg)
+    return found, faults
+
+
+def records_of(folder: Path) -> tuple[list[Record], list[str]]:
+    """The records of a folder that was named, or of all on this node, and what `answers_of` says of those it cannot read."""
+    return answers_of(folder, lambda store: store.records())
 
 
 def unseen_from_here(record: Record) -> str:

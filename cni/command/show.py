@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from cni.command.graph import drawn, networks
-from cni.command.node import reading, records_of
-from cni.command.output import print_json, print_table, print_text
+from cni.command.node import answers_of, records_of
+from cni.command.output import complain, print_json, print_table, print_text
 from cni.liveness import STATES, Witness
 from cni.naming import Attachment
 from cni.resources import (
@@ -43,8 +43,15 @@ _COLUMNS = {
 
 
 def show(options: argparse.Namespace) -> int:
-    """Print attachments, leases, bridges, VTEPs and rules, or draw them."""
-    store, records = reading(options.data_dir), records_of(options.data_dir)
+    """Print attachments, leases, bridges, VTEPs and rules, or draw them; of the folders that can be read, if one cannot."""
+    records, unread = records_of(options.data_dir)
+    for line in unread:
+        complain(f"agent-cni: {line}")
+    _shown(options, records)
+    return 1 if unread else 0
+
+
+def _shown(options: argparse.Namespace, records: list[Record]) -> None:
     if options.graph:
         svg = drawn(networks(records), os.uname().nodename)
         if str(options.graph) != "-":
@@ -53,15 +60,15 @@ def show(options: argparse.Namespace) -> int:
             print_json({"svg": svg})
         else:
             print_text(svg)
-        return 0
+        return
     shown = {area: table(records) for area, table in _TABLES.items()}
-    shown["leases"] = [_lease(*row) for row in store.all_leases()] if store else []
+    leases, _ = answers_of(options.data_dir, lambda store: store.all_leases())
+    shown["leases"] = [_lease(*row) for row in leases]
     if options.json:
         print_json(shown)
-        return 0
+        return
     for area, columns in _COLUMNS.items():
         print_table(_NOTHING.get(area, f"no {area}"), columns, shown[area])
-    return 0
 
 
 def _attachments(records: list[Record]) -> Rows:

@@ -1,0 +1,84 @@
+"""A node whose networks keep their state in several folders, one of which is damaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni.command import doctor, install, node
+from cni.errors import Conflict
+from cni.installation.place import Place
+from cni.naming import Attachment
+from cni.state import Record, Store
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, no_node: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One folder that can be read beside the node's own, and this, which cannot."""
+    monkeypatch.setattr(node, "DEFAULT_FOLDER", no_node)
+    for name in ("node", "sound", "damaged"):
+        with closing(Store.open(tmp_path / name)) as store, store.transaction():
+            conf = {"name": "pods", "dataDir": str(tmp_path / name)}
+            who = Attachment("pods", f"in-{name}", "eth0")
+            store.put(Record(who, "bridge-vxlan", "/proc/self/ns/net", "", conf, (), {}, True))
+            store.lease(who, "bridge-vxlan", ip_address("10.1.0.2"))
+            store.lease(Attachment("pods", "nobody", "eth0"), "bridge-vxlan", ip_address("10.1.0.3"))
+    for file in ("state.db-wal", "state.db-shm"):
+        (tmp_path / "damaged" / file).unlink(missing_ok=True)
+    (tmp_path / "damaged/state.db").write_bytes(b"\xa5" * 8192)
+    return tmp_path / "damaged"
+
+
+@pytest.mark.parametrize("command", ["gc", "refresh", "show"])
+def test_commands_read_the_others_and_name_it(agent: Any, no_node: Path, damaged: Path, command: str):
+    said = agent(command, "--data-dir", no_node)
+    assert said.status == 1
+    assert said.err.count(f"the state in {damaged}/state.db is damaged: ") == 1
+    assert said.out
+    data = json.loads(agent(command, "--json", "--data-dir", no_node).out)
+    if command == "show":
+        containers = [[item["container"] for item in data[area]] for area in ("attachments", "leases")]
+        assert sorted(containers[0]) == ["in-node", "in-sound"]
+        assert sorted(containers[1]) == ["in-node", "in-sound", "nobody", "nobody"]
+    else:
+        assert [line for line in data["failed"] if str(damaged) in line] == data["failed"]
+
+
+@pytest.mark.parametrize("command", ["gc", "refresh", "show"])
+def test_the_nodes_own_may_be_the_damaged_one(agent: Any, no_node: Path, damaged: Path, command: str):
+    damaged.joinpath("state.db").rename(no_node / "state.db")
+    said = agent(command, "--data-dir", no_node)
+    assert said.status == 1
+    assert f"the state in {no_node}/state.db is damaged: " in said.err
+    if command == "show":
+        assert "in-sound" in said.out
+
+
+def test_a_folder_that_was_named_is_the_only_one(agent: Any, no_node: Path, damaged: Path):
+    assert agent("gc", "--data-dir", damaged).status == 1
+    said = agent("show", "--data-dir", damaged.parent / "sound")
+    assert said.status == 0
+    assert "in-node" not in said.out
+
+
+def test_the_doctor_looks_into_every_folder(agent: Any, no_node: Path, damaged: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "leftovers", lambda records: pytest.fail("nobody can say what is left"))
+    found = json.loads(agent("doctor", "--json", "--data-dir", no_node).out)["state"]
+    mends = {item["mend"] for item in found}
+    assert f"rm {damaged}/state.db*, then restart this node's pods" in mends
+    assert "agent-cni ipam 10.1.0.3 --release --network pods" in mends
+    assert f"agent-cni ipam 10.1.0.3 --release --network pods --data-dir {damaged.parent}/sound" in mends
+
+
+def test_what_pods_there_are_is_not_guessed(
+    monkeypatch: pytest.MonkeyPatch, no_node: Path, damaged: Path, attach: Callable[..., Record]
+):
+    monkeypatch.setattr(install, "records_of", lambda folder: node.records_of(no_node))
+    with pytest.raises(Conflict, match=f"cannot be told: the state in {damaged}/state.db is damaged.*--force"):
+        install._refuse_in_use(Place())
