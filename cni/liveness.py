@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cni.kernel.netlink import Rtnl
-from cni.kernel.netns import Netns, everywhere, home_identity, whereabouts
+from cni.kernel.netns import Netns, everywhere, home_identity, sees_every_process, whereabouts
 from cni.resources import AntiSpoof, Gate, PortOpening, VethPair, decoded
 from cni.state import Record
 
@@ -36,7 +36,7 @@ class Witness:
             return Liveness.GONE
         if self._is_there(record):
             return Liveness.ALIVE
-        if record.home and record.home.split(" ")[0] != home_identity():
+        if _its_host(record) not in ("", home_identity()):
             return Liveness.UNSEEN
         return Liveness.GONE if self._would_be_seen(record) else Liveness.UNSEEN
 
@@ -47,19 +47,22 @@ class Witness:
             with closing(netns):
                 if record.netns_id in ("", netns.identity):
                     return True
-        return bool(_host_ends(record) & self._veths) or record.netns_id in self._namespaces
+        if _host_ends(record) & self._veths:
+            return True
+        return bool(record.netns_id) and record.netns_id in self._namespaces
 
     def _would_be_seen(self, record: Record) -> bool:
         """Whether a namespace that was not found would have been.
 
         An empty file where a namespace was mounted is how its folder looks to who does not share the mounts; an empty folder
-        proves something only to who sees the same processes as the ADD did, and so what they have mounted.
+        proves something only to who sees the same processes as the ADD did, and so what they have mounted. Of a pod whose
+        namespace was gone when its record was brought up nobody knows who saw it: there a folder that has others is the proof.
         """
-        if record.home and _host_ends(record):
+        if _its_host(record) and _host_ends(record):
             return True
-        path, akin = Path(record.netns), record.home in ("", whereabouts())
+        path, akin = Path(record.netns), bool(record.netns_id) and record.home == whereabouts()
         if path.is_relative_to("/proc"):
-            return akin
+            return akin or (not record.home and sees_every_process())
         seen = path.parent.is_dir() and (akin or any(map(Netns.is_at, path.parent.iterdir())))
         return seen and (not path.exists() or Netns.is_at(path))
 
@@ -71,6 +74,11 @@ class Witness:
     @cached_property
     def _namespaces(self) -> set[str]:
         return set(everywhere())
+
+
+def _its_host(record: Record) -> str:
+    """The identity of the host's namespace at its ADD; nothing where nobody knows."""
+    return record.home.split(" ")[0]
 
 
 def _host_ends(record: Record) -> set[str]:

@@ -15,6 +15,7 @@ import pytest
 
 from cni.errors import CniError, TryAgainLater, Unavailable
 from cni.kernel.files import LockFile
+from cni.kernel.netns import home_identity, whereabouts
 from cni.naming import Attachment
 from cni.resources import decoded, uses_of
 from cni.state import Record, Store
@@ -340,6 +341,24 @@ def test_a_file_of_layout_1_is_read_and_brought_up_in_place(folder: Path, openin
                 assert wanted
                 assert {place for place in wanted if not store.is_used(place)} == set()
                 assert all(record in store.users([place]) for place in wanted)
+
+
+def test_who_read_an_identity_of_layout_1_is_kept_beside_it(folder: Path):
+    """Without it nobody could tell later whether a path that leads nowhere is hidden or gone."""
+    folder.mkdir()
+    db = sqlite3.connect(folder / "state.db")
+    db.executescript(LAYOUT_1.read_text())
+    paths = ["/proc/self/ns/net", "/nowhere"]
+    for path, (container,) in zip(
+        paths, db.execute("SELECT DISTINCT container FROM attachment").fetchall(), strict=False
+    ):
+        db.execute("UPDATE attachment SET netns = ? WHERE container = ?", (path, container))
+    db.commit()
+    db.close()
+    with closing(Store.open(folder)) as store:
+        seen = {record.netns: (record.netns_id, record.home) for record in store.records()}
+    assert seen["/proc/self/ns/net"] == (home_identity(), whereabouts())
+    assert seen["/nowhere"] == ("", "")
 
 
 ODD = {

@@ -20,7 +20,8 @@ OWN = "/proc/thread-self/ns/net"
 #: Namespaces a caller opened for us, by path: it may see other mounts than we do.
 handed_over: dict[str, int] = {}
 
-_OWN_USERS = "/proc/self/ns/user"
+_OWN_USERS, _OWN_PROCESSES = "/proc/self/ns/user", "/proc/self/ns/pid"
+_FIRST_PROCESSES = 0xEFFFFFFC
 _CLONE_NEWNET, _CLONE_NEWUSER = 0x40000000, 0x10000000
 _NS_GET_USERNS, _NS_GET_NSTYPE = 0xB701, 0xB703
 _SO_NETNS_COOKIE = 71
@@ -174,8 +175,15 @@ def home_identity() -> str:
 @cache
 def whereabouts() -> str:
     """From where this process looks: the identity of its network namespace and the inode of its process namespace."""
-    with _refused("/proc/self/ns/pid"):
-        return f"{home_identity()} {Path('/proc/self/ns/pid').stat().st_ino}"
+    with _refused(_OWN_PROCESSES):
+        return f"{home_identity()} {Path(_OWN_PROCESSES).stat().st_ino}"
+
+
+def sees_every_process() -> bool:
+    """Whether this process is in the node's first process namespace (PROC_PID_INIT_INO, the same on every Linux)."""
+    with suppress(OSError):
+        return Path(_OWN_PROCESSES).stat().st_ino == _FIRST_PROCESSES
+    return False
 
 
 def is_at_home() -> bool:

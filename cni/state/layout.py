@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from cni.errors import CniError
-from cni.kernel.netns import Netns
+from cni.kernel.netns import Netns, whereabouts
 
 #: The layout this release reads and writes, kept as SQLite's `user_version`.
 VERSION = 2
@@ -78,13 +78,15 @@ def upgrade(db: sqlite3.Connection) -> None:
     """
     for statement in filter(str.strip, f"{_TO_2}{USES}".split(";")):
         db.execute(statement)
-    known: dict[str, str] = {}
+    known: dict[object, str] = {}
+    home = _home()
     rows = db.execute("SELECT network, container, ifname, plugin, netns, resources FROM attachment").fetchall()
     for *key, path, resources in rows:
         if path not in known:
             known[path] = _identity(path)
         where = "(network, container, ifname, plugin) = (?,?,?,?)"
-        db.execute(f"UPDATE attachment SET netns_id = ? WHERE {where}", (known[path], *key))
+        seen = (known[path], home if known[path] else "")
+        db.execute(f"UPDATE attachment SET (netns_id, home) = (?,?) WHERE {where}", (*seen, *key))
         lasting = partial(_lasting, path, known[path])
         for place in dict.fromkeys(_places_in_1(resources, lasting)):
             db.execute("INSERT OR IGNORE INTO uses VALUES (?,?,?,?,?)", (place, *key))
@@ -98,6 +100,13 @@ def _identity(path: object) -> str:
         return ""
     with closing(netns), suppress(CniError):
         return netns.identity
+    return ""
+
+
+def _home() -> str:
+    """From where the identities are read, as a record keeps it."""
+    with suppress(CniError):
+        return whereabouts()
     return ""
 
 

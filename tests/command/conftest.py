@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cni.command.main import main
+from cni.kernel.netns import home_identity, whereabouts
 from cni.naming import Attachment
 from cni.state import Record, Store
 
@@ -55,7 +56,9 @@ def attach(folder: Path, tmp_path: Path) -> Callable[..., Record]:
         conf = {"name": "pods", "dataDir": str(folder)} | keys
         result = {"ips": [{"address": f"{address}/24"}]} if complete else None
         who = Attachment("pods", container, "eth0")
-        record = Record(who, "bridge-vxlan", str(netns), "default/web", conf, (), result, complete)
+        gone = home_identity().partition(":")[0] + ":0"
+        seen = {"netns_id": home_identity() if alive else gone, "home": whereabouts()}
+        record = Record(who, "bridge-vxlan", str(netns), "default/web", conf, (), result, complete, **seen)
         store = Store.open(folder)
         with store.transaction():
             store.put(record)
