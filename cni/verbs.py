@@ -7,7 +7,7 @@ what a verb does for every plugin, change it here. Source: CNI specification 1.1
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -44,9 +44,10 @@ Deliver = Callable[[dict[str, Any]], None]
 
 def sweep(record: Record, call: Call) -> None:
     """Detach what a record says, also one of a plugin this release lacks. Raises TryAgainLater while another call is at it."""
-    _, container, ifname = record.attachment
+    network, container, ifname = record.attachment
     stale = call.having(container=container, ifname=ifname, netns=record.netns)
-    with opened(record.plugin, stale, record.config, patience=1) as node:
+    found = record.config | {"name": network} | ({"dataDir": str(record.folder)} if record.folder else {})
+    with opened(record.plugin, stale, found, patience=1) as node:
         if node.record:
             _detach(node, node.record, _releaser(record.config, stale))
 
@@ -176,8 +177,8 @@ def _make_way(node: Node, record: Record, call: Call, same: bool) -> None:
     """Refuse a second ADD; take back first what never completed, or what was in another namespace, which is gone."""
     if record.complete and same:
         raise AlreadyAttached(f"{node.attachment} is attached already; DEL comes before a second ADD")
-    begun = node if same else replace(node, world=World(None, node.store.lock))
-    _detach(begun, record, _releaser(record.config, call))
+    with nullcontext(node.world) if same else closing(World(None, node.store.lock)) as world:
+        _detach(replace(node, world=world), record, _releaser(record.config, call))
     node.record = None
 
 

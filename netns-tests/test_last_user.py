@@ -151,6 +151,21 @@ def test_a_lost_state_opens_nobody(lab: Lab, host: Host, pair: Pair, kind: tuple
     assert "inet agent_cni_policy" in tables(host)
 
 
+@pytest.mark.tried(
+    "a record in another folder has a configuration that is no JSON, and its pod dies",
+    "`agent-cni gc` removes it there",
+)
+def test_a_record_elsewhere_without_a_configuration_is_collected(lab: Lab, host: Host):
+    elsewhere, pod = f"/run/elsewhere-{host.name}", lab.pod()
+    host.add(conf_of("bridged", "nftables", dataDir=elsewhere, policy={"ingress": []}), pod)
+    script = f"import sqlite3; db = sqlite3.connect('{elsewhere}/state.db')\n"
+    host.run("python3", "-c", script + "db.execute(\"UPDATE attachment SET config = '{'\"); db.commit()")
+    pod.delete()
+    assert host.run(AGENT_CNI, "gc").stdout == "removed 1 of 1 stale attachments\n"
+    assert host.run(AGENT_CNI, "gc").stdout == "removed 0 of 0 stale attachments\n"
+    assert tables(host) == []
+
+
 def damage(host: Host, folder: str) -> None:
     """The header stays, so that the file is opened; every page behind it is gone."""
     script = (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from cni.naming import Attachment
@@ -18,7 +19,7 @@ class Record:
     """One attachment by one plugin. `config` is what the ADD ran with, `resources` what its plan
     held, `result` what it answered; `complete` once it has. `netns_id` says which namespace the path
     `netns` meant (`Netns.identity`), `home` from where that was seen (`whereabouts`); `unreadable` names the columns that are no
-    JSON of ours: they are empty here.
+    JSON of ours: they are empty here. `folder` is where it was read, which is where it is to be changed.
     """
 
     attachment: Attachment
@@ -32,6 +33,7 @@ class Record:
     netns_id: str = ""
     home: str = ""
     unreadable: tuple[str, ...] = ()
+    folder: Path | None = field(default=None, compare=False)
 
     def having(self, **changes: Any) -> Record:
         """This record with some fields changed."""
@@ -72,10 +74,10 @@ class Records(StateFile):
 
     def _records(self, where: str, *values: object) -> list[Record]:
         query = f"SELECT {_COLUMNS} FROM attachment WHERE {where} ORDER BY network, container, ifname"
-        return [_read(row) for row in self._rows(query, *values)]
+        return [_read(row, self.path.parent) for row in self._rows(query, *values)]
 
 
-def _read(row: tuple[Any, ...]) -> Record:
+def _read(row: tuple[Any, ...], folder: Path) -> Record:
     network, container, ifname, plugin, netns, pod, complete, *texts, netns_id, home = row
     config, resources, result = (parsed(text) for text in texts)
     listed = isinstance(resources, list) and all(isinstance(item, dict) for item in resources)
@@ -86,8 +88,8 @@ def _read(row: tuple[Any, ...]) -> Record:
     }
     return Record(
         Attachment(network, container, ifname), plugin, netns, pod,
-        config if sound["config"] else {"name": network, "type": plugin},
+        config if sound["config"] else {"name": network, "type": plugin, "dataDir": str(folder)},
         tuple(resources) if listed else (),
         result if sound["result"] else None,
-        bool(complete), netns_id, home, tuple(name for name, is_so in sound.items() if not is_so),
+        bool(complete), netns_id, home, tuple(name for name, is_so in sound.items() if not is_so), folder,
     )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cni import verbs
 from cni.errors import AlreadyAttached, Conflict, IoFailure, KernelRefused, RangeExhausted
 
 
@@ -84,3 +85,20 @@ def test_an_exhausted_range_makes_nothing(run: Any, remembered: Any):
     with pytest.raises(RangeExhausted):
         run("ADD", "c7")
     assert (remembered(), run.existing) == before
+
+
+def test_an_add_in_another_namespace_closes_what_it_looked_at_the_first_through(
+    run: Any, conf: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    closed: list[verbs.World] = []
+
+    class Watched(verbs.World):
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    run("ADD")
+    monkeypatch.setattr(verbs, "World", Watched)
+    monkeypatch.setattr(verbs, "is_of", lambda record, netns: False)
+    run("ADD")
+    assert len(closed) == 1

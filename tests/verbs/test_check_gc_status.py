@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,18 @@ def test_gc_without_a_list_removes_nothing(run: Any, remembered: Any):
     run("ADD")
     run("GC")
     assert remembered()[0] == ["c1"]
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"name": "else", "dataDir": "/nowhere/else"}'])
+def test_gc_removes_a_record_from_where_it_was_read_whatever_its_configuration_says(
+    run: Any, remembered: Any, folder: Path, text: str
+):
+    run("ADD", "c1")
+    with closing(Store.open(folder)) as store:
+        store._db.execute("UPDATE attachment SET config = ?", (text,))
+    run("GC", **{"cni.dev/valid-attachments": []})
+    assert remembered() == ([], [])
+    assert run.existing == {"bridge"}
 
 
 def test_gc_leaves_other_networks_alone(run: Any, remembered: Any):
