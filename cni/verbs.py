@@ -42,14 +42,15 @@ from cni.survey import survey, surveyed_without_record
 Deliver = Callable[[dict[str, Any]], None]
 
 
-def sweep(record: Record, call: Call) -> None:
-    """Detach what a record says, also one of a plugin this release lacks. Raises TryAgainLater while another call is at it."""
+def sweep(plugin: Plugin | None, record: Record, call: Call) -> None:
+    """Detach what a record says; None is a plugin this release lacks. Raises TryAgainLater while another call is at it."""
     network, container, ifname = record.attachment
     stale = call.having(container=container, ifname=ifname, netns=record.netns)
     found = record.config | {"name": network} | ({"dataDir": str(record.folder)} if record.folder else {})
     with opened(record.plugin, stale, found, patience=1) as node:
         if node.record:
-            _detach(node, node.record, _releaser(record.config, stale))
+            whole = _whole(plugin, node, stale, found) if plugin else node.record
+            _detach(node, whole, _releaser(record.config, stale))
 
 
 def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
@@ -108,12 +109,8 @@ def check(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
 def delete(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
     """Detach: everything this attachment's ADD made, whether it completed or not."""
     with opened(plugin.name, call, conf) as node:
-        recorded = node.record
-        if recorded is None or recorded.unreadable:
-            imagined = _imagined(plugin, node, call, conf)
-            merged = (*imagined.resources, *(recorded.resources if recorded else ()))
-            recorded = (recorded or imagined).having(resources=merged, config=conf)
-        _detach(node, recorded, _releaser(recorded.config, call))
+        recorded = _whole(plugin, node, call, conf)
+        _detach(node, recorded, _releaser(conf if "config" in recorded.unreadable else recorded.config, call))
 
 
 def gc(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
@@ -127,7 +124,7 @@ def gc(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
     valid = _listed(listed)
     records = _recorded(conf, plugin.name)
     stale = [record for record in records if record.attachment[1:] not in valid]
-    failed = [line for record in stale for line in _swept(record, call)]
+    failed = [line for record in stale for line in _swept(plugin, record, call)]
     _releaser(conf, call).sweep()
     if failed:
         raise Incomplete("; ".join(failed))
@@ -223,6 +220,16 @@ def _detach(node: Node, record: Record, source: Source) -> None:
         log.warning(record.plugin, told, **node.attachment._asdict(), pod=record.pod)
 
 
+def _whole(plugin: Plugin, node: Node, call: Call, conf: Config) -> Record:
+    """The record, with what computed names stand for where it is not there or cannot be read."""
+    if node.record and not node.record.unreadable:
+        return node.record
+    imagined = _imagined(plugin, node, call, conf)
+    if node.record is None:
+        return imagined
+    return node.record.having(resources=(*imagined.resources, *node.record.resources))
+
+
 def _imagined(plugin: Plugin, node: Node, call: Call, conf: Config) -> Record:
     """What an ADD would have made under names that are computed, where no record says more."""
     record = node.new_record(call, conf)
@@ -262,9 +269,9 @@ def _recorded(conf: Config, plugin: str) -> list[Record]:
         return store.records(conf["name"], plugin)
 
 
-def _swept(record: Record, call: Call) -> Iterator[str]:
+def _swept(plugin: Plugin, record: Record, call: Call) -> Iterator[str]:
     try:
-        sweep(record, call)
+        sweep(plugin, record, call)
     except TryAgainLater:
         return  # an ADD or DEL of its own is running; the next GC sees what is left
     except CniError as error:

@@ -308,16 +308,21 @@ def test_what_another_release_recorded_is_removed_as_far_as_it_is_known(lab: Lab
     assert "inet agent_cni_policy" not in tables(host)
 
 
-@pytest.mark.tried("a record's plan, configuration or result is no JSON", "DEL ends and leaves nothing")
+@pytest.mark.tried("a record's plan, configuration or result is no JSON", "DEL and gc end and leave nothing")
+@pytest.mark.parametrize("end", ["DEL", "gc"])
 @pytest.mark.parametrize("column", ["resources", "config", "result"])
-def test_a_record_that_is_no_json_ends_with_its_del(host: Host, pair: Pair, column: str):
+def test_a_record_that_is_no_json_ends_with_its_pod(host: Host, pair: Pair, column: str, end: str):
     script = (
         "import sqlite3; db = sqlite3.connect('/run/agent-cni/state.db')\n"
         f"db.execute(\"UPDATE attachment SET {column} = '{{' WHERE container = '{pair.web.container}'\"); db.commit()"
     )
     host.run("python3", "-c", script)
     pair.others_go()
-    host.cni("DEL", pair.conf, pair.web).ok()
+    if end == "gc":
+        pair.web.delete()
+        assert host.run(AGENT_CNI, "gc").stdout == "removed 1 of 1 stale attachments\n"
+    else:
+        host.cni("DEL", pair.conf, pair.web).ok()
     assert pair.web.container not in str(host.state())
     assert "netdev agent_cni" not in tables(host)
     assert "inet agent_cni_policy" not in tables(host)

@@ -113,7 +113,7 @@ def _told(options: argparse.Namespace, data: dict[str, Any], said: str) -> None:
 def _collected(record: Record, call: Call) -> str:
     """Remove one attachment; the line of what failed, or nothing."""
     try:
-        sweep(record, call)
+        sweep(plugin.load(record.plugin) if record.plugin in plugin.names() else None, record, call)
     except CniError as error:
         return f"{record.attachment}: {error.msg}"
     return ""
