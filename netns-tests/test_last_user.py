@@ -171,7 +171,8 @@ def damage(host: Host, folder: str) -> None:
     script = (
         "import pathlib, sqlite3, sys; file = pathlib.Path(sys.argv[1])\n"
         "sqlite3.connect(file).execute('PRAGMA wal_checkpoint(TRUNCATE)')\n"
-        "content = file.read_bytes(); file.write_bytes(content[:4096] + b'\\xa5' * (len(content) - 4096))"
+        "content = file.read_bytes(); file.unlink()\n"
+        "file.write_bytes(content[:4096] + b'\\xa5' * (len(content) - 4096))"
     )
     host.run("python3", "-c", script, f"{folder}/state.db")
 

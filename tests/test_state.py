@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -46,6 +47,7 @@ def damage(folder: Path) -> None:
     for name in ("state.db-wal", "state.db-shm"):
         (folder / name).unlink(missing_ok=True)
     content = (folder / "state.db").read_bytes()
+    (folder / "state.db").unlink()
     (folder / "state.db").write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
 
 
@@ -142,6 +144,35 @@ def test_a_process_keeps_the_file_it_used_last(folder: Path, record: Record):
     with closing(Store.open(folder)) as store:
         assert store.record(record.attachment, record.plugin) == record
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+
+
+def test_a_process_keeps_the_files_of_other_folders_too_but_not_ever_more(
+    tmp_path: Path, no_node: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for number in range(3):
+        Store.open(tmp_path / str(number)).close()
+    for _ in range(2):  # one that is made is not kept yet
+        with closing(Store.open(no_node)) as store:
+            assert not store.is_used_on_node("anything")
+    connect = Mock(side_effect=sqlite3.connect)
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with closing(Store.open(no_node)) as store:
+        assert not store.is_used_on_node("anything")
+    assert connect.mock_calls == []
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number in range(3, 12):
+        Store.open(tmp_path / str(number)).close()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+def test_one_file_that_is_open_twice_is_kept_once(folder: Path):
+    Store.open(folder).close()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        stores = [Store.open(folder), Store.open(folder)]
+        for store in stores:
+            store.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1  # SQLite closes late what it has locks of
 
 
 def test_a_file_that_was_replaced_is_another(folder: Path, record: Record):

@@ -18,7 +18,8 @@ from cni.kernel.files import LockFile
 from cni.kernel.signals import uninterrupted
 from cni.state import layout
 
-#: The connection this process used last, by the file's device and inode: a warm one keeps it and its prepared statements.
+#: The connections this process used last, by the file's device and inode: a warm one keeps them and their prepared statements.
+_MOST_KEPT = 4
 _kept: dict[tuple[int, int], sqlite3.Connection] = {}
 
 
@@ -34,12 +35,12 @@ class StateFile:
     def close(self) -> None:
         """Give up every lock, and keep the file for who opens it next in this process."""
         self.lock.close()
-        while _kept:
-            _kept.popitem()[1].close()
-        if self._place and not self._db.in_transaction:
+        if self._place and self._place not in _kept and not self._db.in_transaction:
             _kept[self._place] = self._db
         else:
             self._db.close()
+        while len(_kept) > _MOST_KEPT:
+            _kept.pop(next(iter(_kept))).close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

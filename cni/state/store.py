@@ -55,7 +55,7 @@ class Store(Uses, Leases):
         return None
 
     def close(self) -> None:
-        """Give up every lock; this folder's file is kept, the others' are not."""
+        """Give up every lock, those in the other folders that were asked too."""
         for other in self.__dict__.pop("_elsewhere", None) or ():
             other.close()
         super().close()
