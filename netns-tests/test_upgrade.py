@@ -121,6 +121,17 @@ def test_its_pod_gets_a_second_attachment(lab: Lab, release: Path, name: str):
     assert "ACNI" not in pod.run("iptables-nft-save").stdout
 
 
+@pytest.mark.tried("such a pod's record is lost, then its DEL", "nothing of it is left on the node")
+@pytest.mark.parametrize("kind", ["policy", "routed"])
+def test_a_lost_one_is_found_by_what_the_runtime_remembers(lab: Lab, release: Path, kind: str):
+    host, pod, conf = lab.site().host, lab.pod(), CONFS[kind]
+    result = old_add(release, host, conf, pod)
+    for file in host.folder.glob("state.db*"):
+        file.unlink()
+    host.delete_pod(conf | {"prevResult": result}, pod)
+    nothing_is_left(host)
+
+
 @pytest.mark.tried("a pod of this release comes and goes beside policed ones of that", "their policies")
 def test_its_policies_hold_before_and_after_one_of_ours(lab: Lab, host: Host, release: Path):
     conf = CONFS["policy"]

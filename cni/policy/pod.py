@@ -12,6 +12,7 @@ from cni.policy.model import Allowance, Policy, hosts
 from cni.policy.rules import addresses_of, chain_rules
 from cni.protocol.result import Result
 from cni.resources import (
+    AntiSpoof,
     BridgeFilter,
     FreshAddress,
     Gate,
@@ -71,7 +72,7 @@ def isolating(
         return Isolation()
     token = attachment.token(_CHAINED if host.chained else _ROUTED if port and not port.bridge else _OWN)
     if host.lost:
-        return _traces(attachment, token, host.netns, port)
+        return _traces(attachment, token, host.netns, port, attached)
     mac = next((item.mac for item in attached.interfaces if item.name == attachment.ifname), "")
     if not mac:
         raise InvalidConfig(f"$.prevResult.interfaces: does not say which MAC {attachment.ifname} has")
@@ -149,14 +150,20 @@ def _in_pod(policy: Policy, held: _Held, host: Host) -> Isolation:
     return Isolation((), (PolicyTable(host.netns, edition=2), chains))
 
 
-def _traces(attachment: Attachment, token: str, netns: str, port: HostPort | None) -> Isolation:
-    """What may be there of an attachment of which nothing is known but its identity."""
-    on_host = (PolicyTable(edition=2), PodPolicy((), (), False, "", token=token))
+def _traces(attachment: Attachment, token: str, netns: str, port: HostPort | None, known: Result) -> Isolation:
+    """What may be there of an attachment of which nothing is known but its identity, and perhaps its addresses: the release
+    before called chains after those.
+    """
+    mac = next((item.mac for item in known.interfaces if item.name == attachment.ifname), "")
+    own = addresses_of(known, mac) if known.ips and mac else ()
+    before = tuple(f"{way}-{address.replace(':', '-')} return" for address in own for way in ("in", "out"))
+    on_host = (PolicyTable(edition=2), PodPolicy((), (), False, "", token=token), PodPolicy(own, before, True, ""))
     gates = (GuardTable(edition=2), *(Gate("", hook, token, ()) for hook in ("ingress", "egress")))
     opening = (PortOpening(port.name, True) if port.bridge else LostPort(port.name),) if port else ()
     name = attachment.ifname
     inside = PolicyTable(netns, edition=2), PodPolicy((), (), False, "", netns, name, token, name)
-    return Isolation(on_host, (*gates, *opening, *(inside if netns and port is None else ())))
+    guard = (AntiSpoof(port.name, "", ()),) if port else ()  # of the release before
+    return Isolation(on_host, (*gates, *guard, *opening, *(inside if netns and port is None else ())))
 
 
 def unheld(
