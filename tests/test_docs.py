@@ -80,7 +80,8 @@ def test_commands_in_the_docs_are_understood(line: str):
 def test_the_words_of_an_error_are_looked_up_as_they_are_said():
     page = (ROOT / "docs/troubleshooting.md").read_text()
     said = re.findall(r"^\| `([^`]+)`", page, re.MULTILINE)
-    sources = " ".join(file.read_text() for file in (ROOT / "cni").rglob("*.py"))
+    files = (*(ROOT / "cni").rglob("*.py"), *(ROOT / "plugins" / name for name in plugin.names()))
+    sources = " ".join(file.read_text() for file in files)
     runtimes_own = {'failed to find plugin "bridge-vxlan" in path', "cni plugin not initialized"}
     assert [words for words in said if words not in sources] == sorted(runtimes_own, reverse=True)
 
