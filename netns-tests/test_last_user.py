@@ -320,6 +320,7 @@ def test_a_record_that_is_no_json_ends_with_its_pod(host: Host, pair: Pair, colu
     host.run("python3", "-c", script)
     pair.others_go()
     if end == "gc":
+        pair.server.close()
         pair.web.delete()
         assert host.run(AGENT_CNI, "gc").stdout == "removed 1 of 1 stale attachments\n"
     else:

@@ -33,6 +33,7 @@ def theirs(message):
         "parent": said.get("IFLA_LINK", 0), "parent_elsewhere": "IFLA_LINK_NETNSID" in said,
         "alias": said.get("IFLA_IFALIAS", ""),
         "macvlan_mode": data["IFLA_MACVLAN_MODE"] if kind == "macvlan" else "",
+        "multicast_router": port.get("IFLA_BRPORT_MULTICAST_ROUTER", 0),
         "filtered": bool(data.get("IFLA_BR_NF_CALL_IPTABLES") and data.get("IFLA_BR_NF_CALL_IP6TABLES")),
     }
 

@@ -113,8 +113,10 @@ def test_a_veth_whose_record_was_lost_is_found_and_its_mend_works(host: Host, po
     host.add(CONF, pod)
     for file in host.folder.glob("state.db*"):
         file.unlink()
-    (item,) = found(host, tmp_path)
-    host.run(*item["mend"].split())
+    items = found(host, tmp_path)
+    assert [item["mend"].split()[0] for item in items] == ["ip", *["nft"] * (len(items) - 1)]
+    for item in items:
+        host.run("sh", "-c", item["mend"])
     assert found(host, tmp_path) == []
 
 
