@@ -81,12 +81,6 @@ def by_another(agent: socket.socket, wish: dict) -> str:
     return said(agent)
 
 
-def too_early(agent: socket.socket, wish: dict) -> str:
-    ask(agent, wish["texts"])
-    go(agent, wish["conf"])
-    return said(agent) if taken(agent) else "refused"
-
-
 def unsharing(agent: socket.socket, wish: dict) -> str:
     """Connect where we are, then gain every capability in a user namespace of our own."""
     assert not ctypes.CDLL(None).unshare(0x10000000), "CLONE_NEWUSER"
@@ -136,7 +130,7 @@ def main() -> None:
         ask(agent, wish["texts"])
         go(agent, wish["conf"])
     else:
-        ways = {"plainly": spoken, "by another": by_another, "too early": too_early, "unsharing": unsharing}
+        ways = {"plainly": spoken, "by another": by_another, "unsharing": unsharing}
         print(ways[how](connected(wish["socket"]), wish))
 
 
