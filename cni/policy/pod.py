@@ -162,7 +162,9 @@ def _traces(attachment: Attachment, token: str, netns: str, port: HostPort | Non
     opening = (PortOpening(port.name, True) if port.bridge else LostPort(port.name),) if port else ()
     name = attachment.ifname
     inside = PolicyTable(netns, edition=2), PodPolicy((), (), False, "", netns, name, token, name)
-    guard = (AntiSpoof(port.name, "", ()),) if port else ()  # of the release before
+    guard = (
+        (AntiSpoof(port.name, "", (), lent=True),) if port else ()
+    )  # of the release before; the veth is another's to take
     return Isolation(on_host, (*gates, *guard, *opening, *(inside if netns and port is None else ())))
 
 
