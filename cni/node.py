@@ -94,8 +94,7 @@ def opened(
             if found:
                 held.enter_context(closing(found))
                 netns = found if record is None or is_of(record, found) else netns
-        pods = netns
-        world = held.enter_context(closing(World(pods, store.lock)))
+        world = held.enter_context(closing(World(netns, store.lock)))
         yield Node(store, world, attachment, plugin, record)
 
 

@@ -10,12 +10,12 @@ from cni.kernel import netfilter
 from cni.kernel.view import Link
 from cni.resources.antispoof import TABLE as GUARDS
 from cni.resources.base import Resource
+from cni.resources.gate import DEVICE
 from cni.resources.links import required
 from cni.resources.policy_table import SWITCHED
 from cni.resources.policy_table import TABLE as POLICIES
 from cni.resources.world import World
 
-_DEVICE = re.compile(r'device "([^"]+)"')
 #: A chain of an earlier release is called after an address, so it does not say on which port the pod is.
 _OF_AN_ADDRESS = re.compile(r"chain (?:in|out)-[0-9a-f]*[.-]")
 
@@ -64,7 +64,7 @@ class BridgeFilter(Resource):
 
     def _serves(self, world: World, bridge: Link) -> bool:
         """Whether somebody isolated is, or may be, on the bridge, whoever keeps the record."""
-        names = _DEVICE.findall(netfilter.nft_list("chains netdev") if netfilter.nft_list(f"table {GUARDS}") else "")
+        names = DEVICE.findall(netfilter.nft_list("chains netdev") if netfilter.nft_list(f"table {GUARDS}") else "")
         ports = filter(None, map(world.host.link, dict.fromkeys(names)))
         return any(port.bridge == bridge.index for port in ports) or bool(
             _OF_AN_ADDRESS.search(netfilter.nft_list(f"table {POLICIES}"))

@@ -19,7 +19,8 @@ from cni.resources.nft import NftRules
 from cni.resources.verdicts import chains_of
 from cni.resources.world import World
 
-_DEVICE = re.compile(r'device "([^"]+)"')
+#: The device a chain hangs on, in what ``nft list`` says.
+DEVICE = re.compile(r'device "([^"]+)"')
 _WAY = {"ingress": "from", "egress": "into"}
 
 
@@ -86,7 +87,7 @@ class Gate(NftRules):
 
 def port_of(token: str) -> str:
     """The device a pod's gates hang on, or nothing where they or it are gone."""
-    found = (_DEVICE.search(netfilter.nft_list(f"chain {TABLE} {way}-{token}")) for way in _WAY.values())
+    found = (DEVICE.search(netfilter.nft_list(f"chain {TABLE} {way}-{token}")) for way in _WAY.values())
     return next((match[1] for match in found if match), "")
 
 
