@@ -77,8 +77,11 @@ def note(server: socket.socket) -> None:
         HEARD.append([peer[0], data.decode(errors="replace")])
 
 
-def heard() -> list[Any]:
-    """What arrived since the last question: sender and text."""
+def heard(count: int) -> list[Any]:
+    """What arrived since the last question: sender and text. Wait until it is so many, or for five seconds."""
+    deadline = time.monotonic() + 5
+    while len(HEARD) < count and time.monotonic() < deadline:
+        time.sleep(0.005)
     arrived, HEARD[:] = list(HEARD), []
     return arrived
 

@@ -75,10 +75,10 @@ class Actor:
         for host in hosts or ("0.0.0.0", "::"):
             assert self._do("collect", host=host, port=port) == "listening"
 
-    def heard(self) -> list[list[str]]:
-        """What arrived since the last question: [sender, text]."""
+    def heard(self, count: int = 0) -> list[list[str]]:
+        """What arrived since the last question: [sender, text]. `count` is waited for, as long as a busy machine takes."""
         time.sleep(0.1)
-        return self._do("heard")
+        return self._do("heard", count=count)
 
     def send(self, host: str, port: int, text: str, **how: Any) -> Any:
         """One UDP datagram."""
