@@ -56,6 +56,28 @@ print(json.dumps([links, held]))
 """
 
 
+TOGETHER = """
+import ipaddress
+from cni.kernel.netlink import Rtnl
+
+rtnl = Rtnl()
+link = rtnl.named("lo")
+with rtnl.together():
+    for number in range(1000):
+        rtnl.add_address(link, ipaddress.ip_interface(f"10.{number // 250}.{number % 250}.1/32"))
+with rtnl.together():
+    pass
+print(len(list(rtnl.addresses(link))))
+"""
+
+
+def test_changes_of_any_number_are_made_together(lab: Lab):
+    host = lab.host()
+    counted = host.run(ROOT / ".venv/bin/python3", "-I", "-c", TOGETHER)
+    assert int(counted.stdout) >= 1000
+    assert len(host.addresses("lo")) >= 1000
+
+
 def test_links_and_addresses_read_as_pyroute2_reads_them(lab: Lab):
     host = lab.host()
     for words in (

@@ -25,6 +25,7 @@ _ERROR, _DONE = 2, 3
 _DUMP_INTR, _ACK_TLVS = 0x10, 0x200
 _ERROR_NUMBER, _ERROR_ATTRIBUTES, _ATTR_MSG = 16, 36, 1
 _BUFFER = 1 << 16
+_AT_ONCE = 100  # changes whose acknowledgements fit a socket's queue
 
 
 class DumpInterrupted(Exception):
@@ -59,10 +60,13 @@ class Channel:
         return answers
 
     def refusals(self, requests: Sequence[bytes | bytearray]) -> list[KernelRefused | None]:
-        """Send requests for changes; of each what the kernel says against it."""
-        first = self._sequence + 1
-        _, refused, _ = self._exchanged(requests)
-        return [refused.get(first + number) for number in range(len(requests))]
+        """Send requests for changes, as many as there are; of each what the kernel says against it."""
+        said: list[KernelRefused | None] = []
+        for at in range(0, len(requests), _AT_ONCE):
+            some, first = requests[at : at + _AT_ONCE], self._sequence + 1
+            _, refused, _ = self._exchanged(some)
+            said += [refused.get(first + number) for number in range(len(some))]
+        return said
 
     def _exchanged(self, requests: Sequence[bytes | bytearray]) -> tuple[list[bytes], dict[int, KernelRefused], bool]:
         """What requests are answered, the refusals by number, and whether a dump was interrupted."""

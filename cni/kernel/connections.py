@@ -26,7 +26,6 @@ _ORIGINAL, _REPLY, _PROTOCOL_INFO, _TIMEOUT = 1, 2, 4, 7
 _IP, _PROTO = 1, 2
 _SOURCE, _DESTINATION = {4: 1, 6: 3}, {4: 2, 6: 4}
 _ESTABLISHED, _LIBERAL, _DAYS = 3, 0x08, 432000  # the kernel's own timeout of such a connection, in seconds
-_AT_ONCE = 100  # acknowledgements that fit a socket
 
 
 class Connection(NamedTuple):
@@ -49,8 +48,7 @@ def remember() -> None:
     """
     told = [_told(connection) for connection in here()]
     with closing(Channel(NETFILTER)) as channel:
-        for at in range(0, len(told), _AT_ONCE):
-            channel.refusals(told[at : at + _AT_ONCE])
+        channel.refusals(told)
 
 
 def here() -> Iterator[Connection]:

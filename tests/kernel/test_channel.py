@@ -156,6 +156,20 @@ def test_each_refused_change_is_told_apart(kernel: FakeSocket):
     assert len(kernel.sent) == 1
 
 
+def test_more_changes_than_a_queue_has_acknowledgements_for_go_out_in_parts(kernel: FakeSocket):
+    kernel.answers = [b"".join(map(acknowledged, range(first, first + 100))) for first in (1, 101)]
+    kernel.answers += [acknowledged(201, 17, "there") + acknowledged(202)]
+    refused = Channel().refusals([request() for _ in range(202)])
+    assert [number for number, error in enumerate(refused) if error] == [200]
+    assert len(kernel.sent) == 3
+
+
+def test_no_change_is_none_that_is_refused(kernel: FakeSocket):
+    made = Conversation()
+    asked_together(made)
+    assert kernel.sent == []
+
+
 def asked_together(made: Conversation, *whats: str, error: Exception | None = None) -> None:
     with made.together():
         for what in whats:
