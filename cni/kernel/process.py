@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from cni.errors import ToolFailed, TryAgainLater
+from cni.kernel import signals
 
 T = TypeVar("T")
 
@@ -59,13 +60,16 @@ def run(
 def together(calls: Sequence[Callable[[], T]]) -> list[T]:
     """What calls that wait for programs return, made at the same time, in this thread's namespace each.
 
+    Nobody else starts threads. One begins with the signals held back that end a call: the kernel gives a process's signal to
+    any thread that takes it (signal(7)), so one that did would end what the main thread holds back.
     All end before the first that failed raises. Raises TryAgainLater where no thread can be started.
     """
     from concurrent.futures import ThreadPoolExecutor  # takes 10 ms to import
 
     with ThreadPoolExecutor(len(calls)) as threads:
         try:
-            running = [threads.submit(call) for call in calls]
+            with signals.uninterrupted():
+                running = [threads.submit(call) for call in calls]
         except RuntimeError as error:
             raise TryAgainLater(f"clone: {error}") from None
     return [call.result() for call in running]
