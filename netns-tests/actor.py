@@ -164,12 +164,12 @@ def hear(kept: str) -> Any:
         return {"error": type(error).__name__}
 
 
-def ask(to: list[Any], source: list[Any] | None = None) -> Any:
+def ask(to: list[Any], source: list[Any] | None = None, seconds: float = TIMEOUT) -> Any:
     """One UDP question: the answer and whom it came from."""
     with sock(to[0], socket.SOCK_DGRAM, transparent=False) as client:
         if source:
             client.bind(tuple(source))
-        client.settimeout(TIMEOUT)
+        client.settimeout(seconds)
         try:
             client.sendto(b"question", tuple(to))
             raw, sender = client.recvfrom(2048)

@@ -9,7 +9,7 @@ import pytest
 from lab import sh
 
 from cni.errors import KernelRefused, ToolFailed
-from cni.kernel import copies, netfilter, netns, nfnetlink
+from cni.kernel import copies, netfilter, netns, nfnetlink, replica
 from cni.sidecar.model import Interception
 from cni.sidecar.rule import spelled
 from cni.sidecar.rules import tables
@@ -99,20 +99,20 @@ def test_a_process_for_one_call_makes_no_copies(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("protocols", [[], [(("nat", "OUTPUT"), 0)] * 2])
-def test_other_rules_than_thought_are_not_copied(protocols: list[tuple[nfnetlink.Place, int]]):
+def test_other_rules_than_thought_are_not_copied(protocols: list[tuple[replica.Place, int]]):
     with netns.fresh():
         sh("iptables-nft", "-t", "nat", "-A", "OUTPUT", "-j", "RETURN")
         with pytest.raises(ValueError, match="rules than thought"):
-            nfnetlink.copied(4, protocols)
+            replica.copied(4, protocols)
 
 
 def test_a_refused_transaction_makes_nothing():
     with netns.fresh():
         sh("iptables-nft", "-t", "nat", "-A", "OUTPUT", "-j", "RETURN")
-        there = nfnetlink.copied(4, [(("nat", "OUTPUT"), 0)])
+        there = replica.copied(4, [(("nat", "OUTPUT"), 0)])
     with netns.fresh():
         with pytest.raises(KernelRefused, match="File exists"):
-            nfnetlink.make({4: [*there, *there]})
+            replica.make({4: [*there, *there]})
         assert rules() == []
 
 

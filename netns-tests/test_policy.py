@@ -347,7 +347,11 @@ def test_a_service_address_leads_to_the_pod_that_is_asked_for(town: Town):
 
 
 def nft(*words: str) -> Callable[[Host, Member], object]:
-    return lambda host, web: host.run("nft", *(word.replace("CHAIN", chain_of(host, web)) for word in words))
+    return lambda host, web: host.run("nft", *(spelled(word, chain_of(host, web)) for word in words))
+
+
+def spelled(word: str, chain: str) -> str:
+    return word.replace("CHAIN", chain).replace("TOKEN", chain.removeprefix("in-"))
 
 
 def chain_of(host: Host, member: Member) -> str:
@@ -376,7 +380,7 @@ DRIFTS: dict[str, tuple[Callable[[Host, Member], object], str]] = {
         nft("delete", "element", *TABLE, "in4", "{ 10.1.0.2 }"),
         "policy map in4 does not lead 10.1.0.2 to its chain",
     ),
-    "the spoofing guard gone": (nft("delete", "table", "netdev", "agent_cni"), "spoofing guard"),
+    "the spoofing guard gone": (nft("delete", "table", "netdev", "agent_cni-TOKEN"), "spoofing guard"),
 }
 
 
@@ -428,19 +432,22 @@ def test_a_killed_add_leaves_nothing_after_del(town: Town):
 
 
 def test_rules_are_there_before_the_pods_end_is_up(town: Town):
-    """The last thing before the interface goes up fails: by then everything of the policy stands."""
+    """The host end goes up last: by then everything of the policy stands."""
     pod, conf = town.lab.pod(), town.conf({"defaultDeny": True})
-    process = town.host.started(conf, pod)
-    seen: list[tuple[bool, bool]] = []
-    while process.poll() is None:
-        link = pod.link("eth0")
-        if link and "UP" in link["flags"]:
-            rules = town.host.run("nft", "list", "ruleset").stdout
-            seen.append(("chain in-" in rules, "netdev" in rules))
-            break
-    process.wait()
-    assert all(all(both) for both in seen)
-    town.host.delete_pod(conf, pod)
+
+    def rules_at_that_moment() -> str:
+        process, rules = town.host.started(conf, pod), ""
+        while process.poll() is None and not rules:
+            link = pod.link("eth0")
+            if link and "LOWER_UP" in link["flags"]:
+                rules = town.host.run("nft", "list", "ruleset").stdout
+        process.wait()
+        town.host.delete_pod(conf, pod)
+        return rules
+
+    seen = eventually(rules_at_that_moment, 60)
+    assert "chain in-" in seen
+    assert "table netdev" in seen
 
 
 def test_twenty_parallel_calls_leave_each_pod_its_own_rules(town: Town):

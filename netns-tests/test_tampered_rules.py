@@ -11,6 +11,8 @@ from lab import AGENT_CNI, Lab
 from test_policy import RANGES, serving
 from traffic import TIMED_OUT, Actor
 
+pytestmark = pytest.mark.sweep
+
 HEAD = {"cniVersion": "1.1.0", "name": "net"}
 BRIDGE = HEAD | {"type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True, "ipam": {"ranges": RANGES}}
 ROUTED = HEAD | {"type": "custom-plugin", "ipam": {"ranges": RANGES}}
@@ -34,7 +36,7 @@ TAMPERED = {
         ["delete chain {table} {base}", "add chain {table} {base} {{ type filter hook prerouting priority 7; }}"], True,
     ),
     "the table sleeps": (["add table {table} {{ flags dormant; }}"], True),
-    "the gates sleep": (["add table netdev agent_cni {{ flags dormant; }}"], False),
+    "the gates sleep": (["add table {gates} {{ flags dormant; }}"], False),
 }  # fmt: skip
 
 
@@ -61,7 +63,7 @@ def test_what_a_hand_did_to_the_rules_is_named_and_mended(lab: Lab, kind: str):
             into = re.search(rf'(?:{re.escape(target)}|"eth0") : jump (in-\S+?)[,\s]', listed)
             assert into, listed
             names = {
-                "table": table, "base": "input" if kind == "macvlan" else "forward", "into": into[1],
+                "table": table, "gates": f"netdev agent_cni-{into[1].removeprefix('in-')}", "base": "input" if kind == "macvlan" else "forward", "into": into[1],
                 "map": f"{table} {'inif' if kind == 'macvlan' else 'in4'}",
                 "key": '"eth0"' if kind == "macvlan" else target,
             }  # fmt: skip
@@ -73,6 +75,6 @@ def test_what_a_hand_did_to_the_rules_is_named_and_mended(lab: Lab, kind: str):
             refreshed = host.run(AGENT_CNI, "refresh", check=False)
             assert refreshed.returncode == 0, (name, refreshed.stderr)
             host.check(held, web, result).ok()
-            assert client.ask(target, 80) == TIMED_OUT, name
-            assert "error" in server.ask(address_of(seen, 4), 80), name
+            assert client.ask(target, 80, seconds=0.4) == TIMED_OUT, name
+            assert "error" in server.ask(address_of(seen, 4), 80, seconds=0.4), name
     assert "changed 0" in host.run(AGENT_CNI, "refresh").stdout

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from nf_tables import NfTables
 
 from cni import log
 from cni.kernel import process
@@ -82,3 +83,9 @@ def record(attachment: Attachment) -> Record:
 def programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every system program is installed, in /usr/sbin; with `fp` none of them runs."""
     monkeypatch.setattr(process, "find", lambda program: f"/usr/sbin/{program}")
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> NfTables:
+    """A kernel that has no rules yet."""
+    return NfTables(monkeypatch)

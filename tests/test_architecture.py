@@ -58,6 +58,8 @@ DOORS = {
     "signal": {"cni/kernel/process.py", "cni/kernel/signals.py", "cni/agent/caller.py", "cni/agent/pool.py"},
     "yaml": {"cni/policy/folder.py"},
     "iptc": {"cni/kernel/legacy.py"},
+    "concurrent": {"cni/kernel/process.py"},
+    "threading": {"cni/kernel/nftables.py"},  # a lock
     "asyncio": set(),
     "multiprocessing": set(),
     "urllib": set(),
@@ -71,6 +73,7 @@ TOLD_ONCE = {
     "differences",
     "remove",
     "describe",
+    "declarations",
     "details",
     "place",
     "accepting",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,6 +188,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "AntiSpoof": {"link": "veth0", "mac": "0a:58:0a:00:00:02", "addresses": ("10.0.0.2", "fd00::2")},
     "BridgeFilter": {"bridge": "br0"},
     "GuardTable": {},
+    "GateTable": {"token": "0123456789a"},
     "PodPolicy": {"addresses": ("10.0.0.2",), "rules": ("in-10.0.0.2 drop",), "closed": True, "pod": "default/web"},
     "PolicyTable": {"netns": "/run/netns/p"},
     "ProxyAddress": {"link": "eth0", "address": "::6/128"},
@@ -314,31 +316,82 @@ def test_uses_name_what_is_shared_by_its_identity_and_a_namespace_by_what_it_is(
 
 @dataclass(frozen=True)
 class Ruled(NftRules):
-    """One line of a script."""
+    """One line of a script, in a table that others make."""
 
     line: str
-    netns: str = ""
+    table: str = ""
+    obstacle: str = ""
+
+    @property
+    def declarations(self) -> str:
+        return f"{self.table}\n" if self.table else ""
 
     def script(self) -> str:
         return f"{self.line}\n"
+
+    def in_the_way(self, world: World) -> str:
+        return f"{self.obstacle}\n" if self.obstacle else ""
 
     def remove(self, world: World) -> None:
         NOTES.append(f"remove {self.line}")
 
 
-def test_neighbours_of_one_transaction_are_made_in_one(world: World, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The scripts of each transaction; whoever makes one by nft itself fails."""
+    sent: list[list[str]] = []
+    monkeypatch.setattr(netfilter, "nft_made", lambda scripts: sent.append(list(scripts)))
+    monkeypatch.setattr(netfilter, "nft", lambda script: pytest.fail(f"nft is given {script}"))
+    return sent
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[str]:
+    """Let the kernel refuse what is made; returns what nft is given then."""
+
+    def refuse(scripts: Iterable[str]) -> None:
+        list(scripts)
+        raise error
+
     sent: list[str] = []
+    monkeypatch.setattr(netfilter, "nft_made", refuse)
     monkeypatch.setattr(netfilter, "nft", sent.append)
+    return sent
+
+
+def test_neighbours_of_one_transaction_are_made_in_one(world: World, made: list[list[str]]):
     engine.apply([Ruled("a"), Ruled("b"), Noted("veth"), Ruled("c"), Ruled("d")], world)
-    assert sent == ["a\nb\n", "c\nd\n"]
+    assert made == [["a\nb\n"], ["c\nd\n"]]
 
 
-def test_a_refused_transaction_is_taken_back_whole(world: World, monkeypatch: pytest.MonkeyPatch):
+def test_neighbours_in_one_table_declare_it_once(world: World, made: list[list[str]]):
+    engine.apply([Ruled("a", "x"), Ruled("b", "x"), Ruled("c", "y"), Ruled("d", "x")], world)
+    assert made == [["x\na\nb\n", "y\nc\n", "x\nd\n"]]
+
+
+@pytest.mark.parametrize("number", [errno.EEXIST, errno.EOPNOTSUPP])
+def test_what_is_in_the_way_goes_in_the_same_transaction(world: World, monkeypatch: pytest.MonkeyPatch, number: int):
+    sent = refusing(monkeypatch, KernelRefused("in the way", number))
+    engine.apply([Ruled("a", "x"), Ruled("b", "y", "free b"), Ruled("c", "y", "free c")], world)
+    assert sent == ["free b\nfree c\nx\na\ny\nb\nc\n"]
+
+
+@pytest.mark.parametrize("error", [KernelRefused("refused", errno.EPERM), ToolFailed("refused")], ids=["kernel", "nft"])
+def test_a_refused_transaction_is_taken_back_whole(world: World, monkeypatch: pytest.MonkeyPatch, error: Exception):
+    sent = refusing(monkeypatch, error)
+    with pytest.raises(type(error), match="refused"):
+        engine.apply([Ruled("a"), Ruled("b")], world)
+    assert sent == []
+    world.undo.close()
+    assert NOTES == ["remove b", "remove a"]
+
+
+def test_rules_that_nft_refuses_in_the_end_are_taken_back_too(world: World, monkeypatch: pytest.MonkeyPatch):
     def refuse(script: str) -> None:
-        raise ToolFailed("refused")
+        raise ToolFailed("refused again")
 
+    refusing(monkeypatch, KernelRefused("in the way", errno.EEXIST))
     monkeypatch.setattr(netfilter, "nft", refuse)
-    with pytest.raises(ToolFailed):
+    with pytest.raises(ToolFailed, match="again"):
         engine.apply([Ruled("a"), Ruled("b")], world)
     world.undo.close()
     assert NOTES == ["remove b", "remove a"]

@@ -1,15 +1,17 @@
-"""Masquerading as text: what nft and iptables are given, with the process door faked."""
+"""Masquerading as text: what nft and iptables are given, with the doors to the kernel and to programs faked."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from nf_tables import NfTables
 from pytest_subprocess import FakeProcess
 
-from cni.errors import ToolFailed
-from cni.kernel import nfnetlink, nftables
+from cni.errors import KernelRefused
 from cni.kernel.files import LockFile
 from cni.resources import Masquerade, MasqueradeRules, World
 from cni.resources.masquerade import iptables_rules, nft_chain, nft_rules
@@ -18,14 +20,6 @@ OWNER = "pods/c1/eth0"
 POD = Masquerade("nftables", 4, "10.1.0.5", "10.1.0.0/24", OWNER)
 POD6 = Masquerade("nftables", 6, "fd00::5", "fd00::/64", OWNER)
 RULES = MasqueradeRules("nftables", 4)
-LISTED = """table ip agent_cni {
-    set pods {
-        type ipv4_addr
-        elements = { 10.1.0.4 comment "pods/c0/eth0",
-                     10.1.0.5 comment "pods/c1/eth0" }
-    }
-}
-"""
 
 pytestmark = pytest.mark.usefixtures("programs")
 
@@ -51,19 +45,6 @@ def program(fp: FakeProcess, given: list[str]) -> Callable[..., None]:
     return register
 
 
-@pytest.fixture
-def nft(monkeypatch: pytest.MonkeyPatch, given: list[str]) -> Callable[..., None]:
-    """Answers of nft, in the order of the questions; without one it does what it is told."""
-    answers: list[nftables.Answer] = []
-
-    def run(commands: str) -> nftables.Answer:
-        given.append(commands)
-        return answers.pop(0) if answers else nftables.Answer(True, "", "")
-
-    monkeypatch.setattr(nftables, "run", run)
-    return lambda output="", complaint="": answers.append(nftables.Answer(not complaint, output, complaint))
-
-
 def test_the_shared_nft_table_reads_as_it_should(golden: Callable[[str, str], None]):
     golden("masquerade.nft", nft_rules(4) + nft_rules(6))
 
@@ -74,19 +55,32 @@ def test_every_rule_of_the_chain_is_checked():
         assert chain == nft_chain(family)
 
 
-def test_the_shared_rules_are_one_nft_transaction(nft: Callable[..., None], given: list[str], world: World):
+def test_the_shared_rules_are_one_nft_transaction(kernel: NfTables, world: World):
     RULES.ensure(world)
-    assert given == [nft_rules(4)]
+    RULES.ensure(world)
+    assert kernel.made == [nft_rules(4)] * 2
+    assert kernel.has.listed("table ip agent_cni").count("masquerade") == 1
 
 
-def test_the_table_goes_only_when_no_pod_is_in_its_sets(
-    nft: Callable[..., None], given: list[str], world: World, monkeypatch: pytest.MonkeyPatch
-):
-    asked: list[tuple[object, ...]] = []
-    monkeypatch.setattr(nfnetlink, "delete_idle", lambda *said: asked.append(said))
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "add element ip agent_cni pods { 10.1.0.9 }",
+        "add element ip agent_cni near { 10.1.0.9 . 10.1.0.0/24 }",
+        "add chain ip agent_cni others",
+    ],
+)
+def test_the_table_goes_only_when_no_pod_is_in_its_sets(kernel: NfTables, world: World, kept: str):
+    RULES.ensure(world)
+    POD.ensure(world)
+    kernel.given(kept)
+    POD.remove(world)
+    kernel.gone.clear()
     RULES.remove(world)
-    assert asked == [("ip", "agent_cni", ("postrouting",), ("pods", "near"))]
-    assert given == []
+    assert kernel.gone == []
+    kernel.given(kept.replace("add", "delete"))
+    RULES.remove(world)
+    assert kernel.gone == [["delete table ip agent_cni"]]
 
 
 @pytest.mark.parametrize(
@@ -113,69 +107,79 @@ def test_the_table_goes_only_when_no_pod_is_in_its_sets(
     ],
     ids=["IPv4", "IPv6"],
 )
-def test_a_pod_is_two_set_elements(
-    nft: Callable[..., None], given: list[str], world: World, pod: Masquerade, lines: list[str]
-):
+def test_a_pod_is_two_set_elements(kernel: NfTables, world: World, pod: Masquerade, lines: list[str]):
     pod.ensure(world)
-    assert given[0].splitlines() == lines
+    assert kernel.made[0].removeprefix(pod.declarations).splitlines() == lines
+    assert nft_rules(pod.family).startswith(pod.declarations)
 
 
-def test_a_pod_is_taken_back_in_one_transaction_that_cannot_miss(
-    nft: Callable[..., None], given: list[str], world: World
-):
+@pytest.mark.parametrize("pod", [POD, POD6], ids=["IPv4", "IPv6"])
+def test_a_pod_is_taken_back_in_one_transaction_that_cannot_miss(kernel: NfTables, world: World, pod: Masquerade):
+    pod.ensure(world)
+    pod.remove(world)
+    pod.remove(world)
+    table = "ip agent_cni" if pod is POD else "ip6 agent_cni"
+    assert kernel.gone == [[
+        f"delete element {table} pods {{ {pod.address} }}",
+        f"delete element {table} near {{ {pod.address} . {pod.subnet} }}",
+    ]]  # fmt: skip
+
+
+def test_an_address_that_has_a_new_owner_has_its_comment(kernel: NfTables, world: World):
     POD.ensure(world)
-    POD.remove(world)
-    assert given[1].splitlines() == [
-        *given[0].splitlines()[2:],
-        "delete element ip agent_cni near { 10.1.0.5 . 10.1.0.0/24 }",
-        "delete element ip agent_cni pods { 10.1.0.5 }",
-    ]
+    replace(POD, owner="pods/c2/eth0").ensure(world)
+    assert '10.1.0.5 comment "pods/c2/eth0"' in kernel.has.listed("set ip agent_cni pods")
 
 
 @pytest.mark.parametrize(
     "owner", ['pods/c1/x"}', "pods/c1/" + "é" * 7, "n" * 200 + "/c1/eth0"], ids=["quote", "bytes", "long"]
 )
-def test_any_interface_name_makes_a_comment_nft_takes(
-    nft: Callable[..., None], given: list[str], world: World, owner: str
-):
+def test_any_interface_name_makes_a_comment_nft_takes(kernel: NfTables, world: World, owner: str):
     Masquerade("nftables", 4, "10.1.0.5", "10.1.0.0/24", owner).ensure(world)
-    comment = given[0].partition('comment "')[2].rpartition('"')[0]
+    comment = kernel.made[0].partition('comment "')[2].rpartition('"')[0]
     assert '"' not in comment
     assert 0 < len(comment.encode()) <= 128
 
 
-def test_a_refused_transaction_says_why(nft: Callable[..., None], world: World):
-    nft(complaint="\nError: Operation not permitted\nmore\n")
-    with pytest.raises(ToolFailed, match=r"^nft refused a transaction: Error: Operation not permitted$"):
+def test_a_refused_transaction_says_why(kernel: NfTables, world: World):
+    kernel.refused = errno.EPERM
+    with pytest.raises(KernelRefused, match=r"^Operation not permitted$"):
         POD.ensure(world)
+    assert kernel.sent == []
 
 
-def test_removing_from_a_table_that_is_gone_is_removed(nft: Callable[..., None], world: World):
-    nft(complaint="Error: No such file or directory")
-    nft(complaint="Error: No such file or directory")
+def test_removing_from_a_table_that_is_gone_is_removed(kernel: NfTables, world: World):
     POD.remove(world)
+    RULES.remove(world)
+    assert kernel.gone == []
 
 
-def test_removing_that_fails_otherwise_is_a_failure(nft: Callable[..., None], world: World):
-    nft(complaint="Error: busy")
-    nft(LISTED)
-    with pytest.raises(ToolFailed, match="busy"):
+def test_removing_that_fails_otherwise_is_a_failure(kernel: NfTables, world: World):
+    POD.ensure(world)
+    kernel.refused = errno.EPERM
+    with pytest.raises(KernelRefused, match="Operation not permitted"):
         POD.remove(world)
 
 
 @pytest.mark.parametrize(
     ("address", "missing"),
-    [("10.1.0.5", False), ("10.1.0.4", False), ("10.1.0.55", True), ("10.1.0", True)],
+    [("10.1.0.5", False), ("10.1.0.4", False), ("10.1.0.55", True), ("10.1.0.0", True), ("10.1.0.6", True)],
 )
-def test_check_finds_a_pod_by_its_whole_address(nft: Callable[..., None], world: World, address: str, missing: bool):
-    nft(LISTED)
-    found = list(Masquerade("nftables", 4, address, "10.1.0.0/24", OWNER).differences(world))
+def test_check_finds_a_pod_by_its_whole_address(kernel: NfTables, world: World, address: str, missing: bool):
+    for there in ("10.1.0.4", "10.1.0.5"):
+        replace(POD, address=there).ensure(world)
+    kernel.given("add element ip agent_cni pods { 10.1.0.6 }")
+    found = list(replace(POD, address=address).differences(world))
     assert found == ([f"masquerading of {address} is missing (nftables)"] if missing else [])
 
 
-def test_check_names_each_missing_nft_rule(nft: Callable[..., None], world: World):
-    listed = "\n".join(nft_chain(4)[:2])
-    nft(listed)
+def test_check_finds_a_pod_by_its_whole_subnet(kernel: NfTables, world: World):
+    replace(POD, subnet="10.1.0.0/16").ensure(world)
+    assert list(POD.differences(world)) == ["masquerading of 10.1.0.5 is missing (nftables)"]
+
+
+def test_check_names_each_missing_nft_rule(kernel: NfTables, world: World):
+    kernel.given("".join(nft_rules(4).splitlines(keepends=True)[:-1]))
     assert list(RULES.differences(world)) == ["masquerade rule is missing (nftables): ip saddr @pods masquerade"]
 
 
@@ -236,24 +240,23 @@ def test_a_chain_that_is_filled_at_the_last_moment_stays(program: Callable[..., 
     assert len(given) == 1
 
 
-@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("pod", [POD, POD6], ids=["IPv4", "IPv6"])
 def test_a_pod_of_which_only_the_owner_is_known_is_found_by_its_comment(
-    nft: Callable[..., None], given: list[str], world: World, family: int
+    kernel: NfTables, world: World, pod: Masquerade
 ):
-    own, subnet = ("10.1.0.5", "10.1.0.0/24") if family == 4 else ("fd00::5", "fd00::/64")
-    nft(LISTED if family == 4 else LISTED.replace("10.1.0.", "fd00::"))
-    nft(f"elements = {{ {own[:-1]}4 . {subnet},\n{own} . {subnet} }}")
-    Masquerade("nftables", family, "", "", OWNER).remove(world)
-    table = "ip" if family == 4 else "ip6"
-    assert f"delete element {table} agent_cni near {{ {own} . {subnet} }}" in given[2]
-    assert f"delete element {table} agent_cni pods {{ {own} }}" in given[2]
-    assert len(given) == 3
+    other = replace(pod, address=f"{pod.address[:-1]}4", owner="pods/c0/eth0")
+    for item in (other, pod):
+        item.ensure(world)
+    Masquerade("nftables", pod.family, "", "", OWNER).remove(world)
+    assert kernel.keys(f"{'ip' if pod is POD else 'ip6'} agent_cni pods") == {other.address}
+    assert kernel.keys(f"{'ip' if pod is POD else 'ip6'} agent_cni near") == {f"{other.address} . {pod.subnet}"}
+    assert len(kernel.gone) == 1
 
 
-def test_of_an_owner_who_has_nothing_nothing_is_removed(nft: Callable[..., None], given: list[str], world: World):
-    nft(LISTED)
+def test_of_an_owner_who_has_nothing_nothing_is_removed(kernel: NfTables, world: World):
+    POD.ensure(world)
     Masquerade("nftables", 4, "", "", "pods/c9/eth0").remove(world)
-    assert given == ["list set ip agent_cni pods"]
+    assert (kernel.gone, kernel.sent) == ([], [])
 
 
 def test_in_iptables_an_owner_is_found_by_the_comment_too(program: Callable[..., None], given: list[str], world: World):

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from cni.kernel import netfilter, nftables
 from cni.kernel.netlink import Rtnl
 from cni.naming import is_host_end
-from cni.resources import AntiSpoof, Gate, Masquerade, PodPolicy, decoded
+from cni.resources import AntiSpoof, GateTable, Masquerade, PodPolicy, decoded
 from cni.resources.antispoof import TABLE as GUARDS
+from cni.resources.gate import tables_of_gates
 from cni.resources.masquerade import TABLE as MASQUERADE
 from cni.resources.policy import every_verdict
 from cni.resources.policy_table import BASE_CHAINS
@@ -34,13 +35,18 @@ def leftovers(read: Callable[[], Iterable[Record]]) -> Iterator[Leftover]:
     present = nftables.present()
     veths, entries = _host_ends(), every_verdict() if present else []
     policies, guards = ((chains_of(table) if present else set()) for table in (POLICIES, GUARDS))
+    gates = tables_of_gates() if present else set()
     hidden = list(_masqueraded()) if present else []
     raws = [item for record in read() for item in record.resources]
     known = decoded(raws)
     yield from _veths(veths - {str(value) for item in raws for value in item.values()})
     held = {name for item in known if isinstance(item, PodPolicy) for name in item.chains}
     yield from _policies(policies - set(BASE_CHAINS) - held, entries)
-    yield from _guards(guards - {item.chain for item in known if isinstance(item, AntiSpoof | Gate)})
+    guards = {
+        f"chain {GUARDS} {name}" for name in guards - {item.chain for item in known if isinstance(item, AntiSpoof)}
+    }
+    gates = {f"table {name}" for name in gates - {item.table for item in known if isinstance(item, GateTable)}}
+    yield from _guards(guards | gates)
     addresses = {item.address for item in known if isinstance(item, Masquerade)}
     yield from _masquerading([item for item in hidden if item[1] not in addresses])
 
@@ -70,7 +76,7 @@ def _policies(unknown: set[str], entries: list[Verdict]) -> Iterator[Leftover]:
 
 def _guards(unknown: set[str]) -> Iterator[Leftover]:
     for name in sorted(unknown):
-        yield Leftover(f"spoofing guard {name} is of no attachment", f"nft delete chain {GUARDS} {name}")
+        yield Leftover(f"spoofing guard in {name} is of no attachment", f"nft delete {name}")
 
 
 def _masqueraded() -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from cni.errors import CniError, KernelRefused
-from cni.kernel import netfilter, netns, nfnetlink
+from cni.kernel import netfilter, netns, replica
 from cni.kernel.channel import DumpInterrupted
 
 #: Whether this process serves many calls.
@@ -32,7 +32,7 @@ def made(backend: str, texts: dict[int, str]) -> bool:
         if users is not None:
             return False
     try:
-        return nfnetlink.make({family: _copy(family, text) for family, text in texts.items()})
+        return replica.make({family: _copy(family, text) for family, text in texts.items()})
     except (KernelRefused, DumpInterrupted, ValueError):
         return False
 
@@ -44,7 +44,7 @@ def unmade(backend: str, family: int, text: str) -> bool:
     if not _can_be(backend):
         return False
     try:
-        return nfnetlink.unmake(family, _copy(family, text))
+        return replica.unmake(family, _copy(family, text))
     except (CniError, DumpInterrupted, ValueError):
         return False
 
@@ -54,13 +54,13 @@ def _can_be(backend: str) -> bool:
 
 
 @lru_cache(maxsize=128)
-def _copy(family: int, text: str) -> nfnetlink.Copy:
+def _copy(family: int, text: str) -> replica.Copy:
     with netns.fresh():
         netfilter.restore(netfilter.IPTABLES_NFT, family, text)
-        return nfnetlink.copied(family, _protocols(text))
+        return replica.copied(family, _protocols(text))
 
 
-def _protocols(text: str) -> Iterator[tuple[nfnetlink.Place, int]]:
+def _protocols(text: str) -> Iterator[tuple[replica.Place, int]]:
     """Each rule's table and chain, and the protocol it is for. Raises ValueError for one without a number here."""
     table = ""
     for line in text.splitlines():

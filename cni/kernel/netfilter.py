@@ -15,7 +15,7 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 
 from cni.errors import KernelRefused, ToolFailed, TryAgainLater, Unavailable
-from cni.kernel import netns, nfnetlink, nftables, process
+from cni.kernel import compiled, netns, nftables, process
 
 NFTABLES, IPTABLES_NFT, IPTABLES_LEGACY = "nftables", "iptables-nft", "iptables-legacy"
 
@@ -60,51 +60,25 @@ def nft(script: str) -> None:
     """Apply an nft script as one transaction. Raises ToolFailed with nft's own words."""
     answer = nftables.run(script)
     if not answer.done:
-        raise ToolFailed(f"nft refused a transaction: {_reason(answer.complaint, 1)}")
+        raise ToolFailed(f"nft refused a transaction: {answer.reason}")
 
 
-def delete_idle(table: str, chains: Iterable[str] = (), sets: Iterable[str] = ()) -> None:
-    """Delete a table, ``inet name``, unless somebody has a chain in it that is none of these, or an element in these sets.
-
-    Raises TryAgainLater where rules change all the time, KernelRefused where the kernel refuses.
-    """
-    family, name = table.split(" ")
-    nfnetlink.delete_idle(family, name, chains, sets)
-
-
-def has_element(container: str, key: bytes) -> bool:
-    """Whether a set or map, ``inet table name``, holds a key, spelled as the kernel does; without libnftables."""
-    family, table, name = container.split(" ")
-    return nfnetlink.has_element(family, table, name, key)
-
-
-def is_dormant(table: str) -> bool:
-    """Whether somebody put a table, ``inet name``, to sleep."""
-    family, name = table.split(" ")
-    return nfnetlink.is_dormant(family, name)
+def nft_made(scripts: Iterable[str]) -> None:
+    """Apply scripts that only make things, each complete in itself, as one transaction; see compiled.apply."""
+    compiled.apply(scripts)
 
 
 def nft_if_there(script: str) -> bool:
     """Apply a script about what may be gone: False, and nothing done, where something it names is not there."""
     answer = nftables.run(script)
     if not answer.done and "No such file" not in answer.complaint:
-        raise ToolFailed(f"nft refused a transaction: {_reason(answer.complaint, 1)}")
+        raise ToolFailed(f"nft refused a transaction: {answer.reason}")
     return answer.done
 
 
 def nft_list(what: str) -> str:
     """The text of ``nft list WHAT``, without counters, or nothing where that does not exist."""
     return _nft_asked(f"list {what}")
-
-
-def nft_element(container: str, key: str) -> str:
-    """The text of ``nft get element`` of a set or map, or nothing where it has none."""
-    return nft_elements([(container, key)])
-
-
-def nft_elements(places: Iterable[tuple[str, str]]) -> str:
-    """The same of several, each a set or map and a key; nothing where one of them is missing."""
-    return _nft_asked("\n".join(f"get element {container} {{ {key} }}" for container, key in places))
 
 
 def nft_rehearsed(script: str, what: str) -> str:
@@ -114,7 +88,7 @@ def nft_rehearsed(script: str, what: str) -> str:
     """
     answer = nftables.rehearse(script, f"list {what}")
     if not answer.done:
-        raise ToolFailed(f"nft refused a rehearsal: {_reason(answer.complaint, 1)}")
+        raise ToolFailed(f"nft refused a rehearsal: {answer.reason}")
     return answer.output
 
 
@@ -126,7 +100,7 @@ def nft_tried(script: str) -> None:
     """
     answer = nftables.rehearse(script, "list tables")
     if not answer.done:
-        raise Unavailable(f"rules cannot be made here ({NFTABLES}): {_reason(answer.complaint, 1)}")
+        raise Unavailable(f"rules cannot be made here ({NFTABLES}): {answer.reason}")
 
 
 def _nft_asked(question: str) -> str:
@@ -135,7 +109,7 @@ def _nft_asked(question: str) -> str:
         if "Interrupted system call" not in answer.complaint:  # rules changed while they were read
             break
     if not answer.done and "No such file" not in answer.complaint:
-        raise ToolFailed(f"nft {question}: {_reason(answer.complaint, 1)}")
+        raise ToolFailed(f"nft {question}: {answer.reason}")
     return answer.output if answer.done else ""
 
 
@@ -234,8 +208,8 @@ def _tool(backend: str, family: int, verb: str) -> str:
     return process.find(program) or program
 
 
-def _reason(text: str, most: int = 3) -> str:
+def _reason(text: str) -> str:
     """A program's first words in one line, without an iptables' name and version in front of them."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if not line.endswith("(nf_tables):")] or lines
-    return "; ".join(told[:most]) or "no reason given"
+    return "; ".join(told[:3]) or "no reason given"

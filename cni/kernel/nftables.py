@@ -21,7 +21,7 @@ LIBRARY = "libnftables.so.1"
 _STATELESS = 1 << 1  # nftables/libnftables.h: NFT_CTX_OUTPUT_STATELESS
 
 #: A context in each namespace that was asked in this process, by inode; its socket keeps the namespace alive.
-_contexts: dict[int, _Context] = {}
+_contexts: dict[int, Context] = {}
 #: The library serves one thread at a time.
 _turn = Lock()
 
@@ -32,6 +32,11 @@ class Answer(NamedTuple):
     done: bool
     output: str
     complaint: str
+
+    @property
+    def reason(self) -> str:
+        """The first line of a complaint."""
+        return next(filter(None, map(str.strip, self.complaint.splitlines())), "no reason given")
 
 
 def present() -> bool:
@@ -50,14 +55,14 @@ def run(commands: str) -> Answer:
     place = Path(netns.OWN).stat().st_ino
     with _turn:
         if place not in _contexts:
-            _contexts[place] = _Context(_library())
+            _contexts[place] = Context()
         return _contexts[place].run(commands)
 
 
 def rehearse(commands: str, question: str) -> Answer:
     """The answer to a question where commands alone were run: in a namespace that vanishes with it."""
     with netns.fresh():
-        context = _Context(_library())
+        context = Context()
         try:
             done = context.run(commands)
             return context.run(question) if done.done else done
@@ -72,12 +77,12 @@ def let_go() -> None:
         _contexts.pop(place).close()
 
 
-class _Context:
-    """A parser, a cache of what is there, and a socket to the namespace it was made in."""
+class Context:
+    """A parser, a cache of what is there, and a socket to the namespace it was made in. Raises Unavailable, as `run`."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    def __init__(self) -> None:
+        self._library = library = _library()
         Channel(NETFILTER).close()  # libnftables ends the process where it gets no socket; we say so
-        self._library = library
         self._handle = ctypes.c_void_p(library.nft_ctx_new(0))
         library.nft_ctx_buffer_output(self._handle)
         library.nft_ctx_buffer_error(self._handle)

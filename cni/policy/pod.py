@@ -16,6 +16,7 @@ from cni.resources import (
     BridgeFilter,
     FreshAddress,
     Gate,
+    GateTable,
     GuardTable,
     Host,
     HostPort,
@@ -33,7 +34,7 @@ from cni.resources import (
 _OWN, _ROUTED, _CHAINED = range(3)
 
 #: What comes and goes with what a policy says.
-_FED = (PodPolicy, Gate)
+_FED = (PodPolicy, GateTable, Gate)
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,9 @@ def _on_host(policy: Policy, held: _Held, port: HostPort) -> Isolation:
     return Isolation(
         (PolicyTable(edition=2), chains),
         (
-            *((GuardTable(edition=2), *gates) if gates else ()),
+            *((GateTable(held.token), *gates) if gates else ()),
             *((BridgeFilter(port.bridge),) if port.bridge else ()),
-            PortOpening(port.name, bool(port.bridge), port.lent),
+            PortOpening(port.name, bool(port.bridge), port.lent, held.token if gates else ""),
         ),
     )
 
@@ -158,7 +159,7 @@ def _traces(attachment: Attachment, token: str, netns: str, port: HostPort | Non
     own = addresses_of(known, mac) if known.ips and mac else ()
     before = tuple(f"{way}-{address.replace(':', '-')} return" for address in own for way in ("in", "out"))
     on_host = (PolicyTable(edition=2), PodPolicy((), (), False, "", token=token), PodPolicy(own, before, True, ""))
-    gates = (GuardTable(edition=2), *(Gate("", hook, token, ()) for hook in ("ingress", "egress")))
+    gates = (GuardTable(), GateTable(token), *(Gate("", hook, token, ()) for hook in ("ingress", "egress")))
     opening = (PortOpening(port.name, True) if port.bridge else LostPort(port.name),) if port else ()
     name = attachment.ifname
     inside = PolicyTable(netns, edition=2), PodPolicy((), (), False, "", netns, name, token, name)

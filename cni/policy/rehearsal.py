@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from cni.kernel import netfilter
 from cni.policy.model import Policy
 from cni.policy.rules import chain_rules
-from cni.resources import Gate, GuardTable, NftRules, PodPolicy, PolicyTable
+from cni.resources import Gate, GateTable, NftRules, PodPolicy, PolicyTable
 
 _TOKEN, _POD = "rehearsal00", "rehearsal"
 _ADDRESSES = ("192.0.2.1", "2001:db8::1")
@@ -20,7 +20,9 @@ def refuse_impossible(policy: Policy, *, grows: bool, has_port: bool) -> None:
     Raises Unavailable with the reason of the kernel, or where libnftables is not installed.
     """
     netfilter.choose(netfilter.NFTABLES)
-    netfilter.nft_tried("".join(item.script() for item in _rules(policy, grows=grows, has_port=has_port)))
+    netfilter.nft_tried(
+        "".join(item.declarations + item.script() for item in _rules(policy, grows=grows, has_port=has_port))
+    )
 
 
 def _rules(policy: Policy, *, grows: bool, has_port: bool) -> Iterator[NftRules]:
@@ -34,5 +36,5 @@ def _rules(policy: Policy, *, grows: bool, has_port: bool) -> Iterator[NftRules]
         "egress": grows or policy.closes("ingress"),
     }
     if has_port and any(hooks.values()):
-        yield GuardTable(edition=2)
+        yield GateTable(_TOKEN)
         yield from (Gate("lo", hook, _TOKEN, ("accept",)) for hook, needed in hooks.items() if needed)

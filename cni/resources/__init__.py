@@ -5,7 +5,7 @@ from cni.resources.antispoof import AntiSpoof, GuardTable
 from cni.resources.base import Resource, decoded, encode, key_of, uses_of
 from cni.resources.bridge_filter import BridgeFilter
 from cni.resources.fresh import FreshAddress
-from cni.resources.gate import Gate, PortOpening
+from cni.resources.gate import Gate, GateTable, PortOpening
 from cni.resources.interception import PodLoopback, PodRules, ProxyAddress, SourceLabels, WayBack
 from cni.resources.links import Bridge, LostPort, PodLink, VethPair
 from cni.resources.macvlan import HostNeighbour, HostRoute, HostShim, Macvlan, PodNeighbour
@@ -27,6 +27,7 @@ __all__ = [
     "Forwarding",
     "FreshAddress",
     "Gate",
+    "GateTable",
     "GatewayAddress",
     "GuardTable",
     "Host",

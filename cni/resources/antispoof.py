@@ -1,4 +1,4 @@
-"""The table of what hangs on the host ends of pods' veths, and the guards an earlier release hung there.
+"""What the release before hung on the host ends of pods' veths: guards, in a table all of them share.
 
 A guard hangs out of the pod's reach and below everything else (nft's netdev family, hook ingress).
 """
@@ -9,7 +9,8 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cni.kernel import netfilter
+from cni.kernel import netfilter, ruleset
+from cni.kernel.ruleset import Chain
 from cni.resources.chains import line_differences, listed_chains
 from cni.resources.nft import NftRules
 from cni.resources.world import World
@@ -17,43 +18,27 @@ from cni.resources.world import World
 TABLE = "netdev agent_cni"
 
 
-#: UDP ports of VXLAN devices of this node, as a set.
-_VTEPS, _IANA_VXLAN = "vteps", 4789
-
-
 @dataclass(frozen=True)
 class GuardTable(NftRules):
-    """The table of all guards, and which UDP ports are VTEPs'; it goes with the last of them.
+    """The table of all guards; it goes with the last of them."""
 
-    `edition` 1 is the release's that had no such set.
-    """
-
-    edition: int = 1
     shared = True
     retires = True
     identity = ()
 
     def script(self) -> str:
-        made = f"add table {TABLE}\nadd set {TABLE} {_VTEPS} {{ type inet_service; }}\n"
-        return made + _known_vtep(_IANA_VXLAN)
-
-    def script_for(self, world: World) -> str:
-        """With the ports of the VXLAN devices that are there, whoever made them."""
-        return self.script() + "".join(map(_known_vtep, sorted(world.host.vxlan_ports() - {_IANA_VXLAN})))
+        return f"add table {TABLE}\n"
 
     def differences(self, world: World) -> Iterator[str]:
-        if netfilter.is_dormant(TABLE):
+        if ruleset.is_dormant(TABLE):
             yield f"spoofing guards' table {TABLE} is dormant"
-        for port in sorted(world.host.vxlan_ports()) if self.edition > 1 else ():
-            if not netfilter.nft_element(f"{TABLE} {_VTEPS}", str(port)):
-                yield f"spoofing guards do not know that UDP port {port} is a VTEP's"
 
     @property
     def place(self) -> object:
         return GuardTable
 
     def remove(self, world: World) -> None:
-        netfilter.delete_idle(TABLE)
+        ruleset.delete_idle(TABLE)
 
     def describe(self) -> str:
         return f"spoofing guards' table {TABLE}"
@@ -93,7 +78,7 @@ class AntiSpoof(NftRules):
         link = None if self.lent else world.host.link(self.link)
         if link and link.kind == "veth":
             world.host.delete_link(link)
-        netfilter.nft_if_there(f"delete chain {TABLE} {self.link}\n")
+        ruleset.delete_there([Chain(TABLE, self.link)])
 
     def describe(self) -> str:
         return f"only {self.mac} with {', '.join(self.addresses)} comes out of {self.link}"
@@ -117,16 +102,6 @@ class AntiSpoof(NftRules):
             lines.append(f"ip saddr {{ {mine} }} accept")
         lines += _six(six) if six else []
         return [f"add rule {TABLE} {self.link} {line}" for line in lines]
-
-
-def guard_vtep(port: int) -> None:
-    """Tell the guards that stand that a UDP port is a VTEP's."""
-    if port != _IANA_VXLAN:
-        netfilter.nft_if_there(_known_vtep(port))
-
-
-def _known_vtep(port: int) -> str:
-    return f"add element {TABLE} {_VTEPS} {{ {port} }}\n"
 
 
 def _six(own: list[str]) -> list[str]:

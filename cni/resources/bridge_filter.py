@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cni.kernel import netfilter
+from cni.kernel import netfilter, ruleset
+from cni.kernel.ruleset import Element
 from cni.kernel.view import Link
-from cni.resources.antispoof import TABLE as GUARDS
 from cni.resources.base import Resource
-from cni.resources.gate import DEVICE
+from cni.resources.gate import guarded_devices
 from cni.resources.links import required
 from cni.resources.policy_table import SWITCHED
 from cni.resources.policy_table import TABLE as POLICIES
@@ -45,7 +45,7 @@ class BridgeFilter(Resource):
             yield f"bridge {self.bridge} does not show its traffic to the rules (nf_call_iptables)"
 
     def remove(self, world: World) -> None:
-        ours = netfilter.nft_element(f"{POLICIES} {SWITCHED}", f'"{self.bridge}"')
+        ours = ruleset.has_element(Element(f"{POLICIES} {SWITCHED}", ruleset.link_key(self.bridge)))
         link = world.host.link(self.bridge)
         if ours and not (link and self._serves(world, link)):
             if link:
@@ -64,8 +64,7 @@ class BridgeFilter(Resource):
 
     def _serves(self, world: World, bridge: Link) -> bool:
         """Whether somebody isolated is, or may be, on the bridge, whoever keeps the record."""
-        names = DEVICE.findall(netfilter.nft_list("chains netdev") if netfilter.nft_list(f"table {GUARDS}") else "")
-        ports = filter(None, map(world.host.link, dict.fromkeys(names)))
+        ports = filter(None, map(world.host.link, guarded_devices()))
         return any(port.bridge == bridge.index for port in ports) or bool(
             _OF_AN_ADDRESS.search(netfilter.nft_list(f"table {POLICIES}"))
         )

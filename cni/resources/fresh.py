@@ -6,7 +6,8 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cni.kernel import netfilter
+from cni.kernel import netfilter, ruleset
+from cni.kernel.ruleset import Element
 from cni.resources.base import Resource
 from cni.resources.masquerade import TABLE as MASQUERADE
 from cni.resources.masquerade import near_of
@@ -33,10 +34,10 @@ class FreshAddress(Resource):
     def ensure(self, world: World) -> None:
         key = ipaddress.ip_address(self.address)
         maps = [f"{way}{key.version}" for way in ("in", "out")] if self.policy else []
-        if any(netfilter.has_element(f"{POLICIES} {name}", key.packed) for name in maps):
+        if any(ruleset.has_element(Element(f"{POLICIES} {name}", key.packed)) for name in maps):
             netfilter.nft(PodPolicy((self.address,), (), closed=True, pod="", token=_NOBODY).in_the_way(world))
         table = f"{_IP[key.version]} {MASQUERADE}"
-        if self.masquerade and netfilter.has_element(f"{table} pods", key.packed):
+        if self.masquerade and ruleset.has_element(Element(f"{table} pods", key.packed)):
             netfilter.nft("".join(self._hiding(table)))
 
     def describe(self) -> str:

@@ -1,7 +1,7 @@
 """The two gates at the host end of a pod's veth, out of the pod's reach, and the port that opens when they stand.
 
 They hang below everything else: nft's netdev family, hook ingress for what comes out of the pod, hook egress (Linux 5.16)
-for what goes in.
+for what goes in. A pod's gates are a table of their own: with a change the kernel looks through all of its table.
 """
 
 from __future__ import annotations
@@ -10,18 +10,64 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cni.kernel import netfilter
-from cni.resources.antispoof import TABLE, GuardTable
+from cni.kernel import netfilter, ruleset
+from cni.kernel.ruleset import Chain, Element
+from cni.resources.antispoof import TABLE as GUARDS
 from cni.resources.base import Resource
 from cni.resources.chains import line_differences, listed_chains
 from cni.resources.links import required
 from cni.resources.nft import NftRules
-from cni.resources.verdicts import chains_of
+from cni.resources.policy_table import TABLE as POLICIES
+from cni.resources.policy_table import TOLD
 from cni.resources.world import World
 
-#: The device a chain hangs on, in what ``nft list`` says.
-DEVICE = re.compile(r'device "([^"]+)"')
+_DEVICE = re.compile(r'device "([^"]+)"')
 _WAY = {"ingress": "from", "egress": "into"}
+#: UDP ports of VXLAN devices of this node, as a set.
+_VTEPS, _IANA_VXLAN = "vteps", 4789
+_PREFIX = "netdev agent_cni-"
+_TABLE = re.compile(rf"^table ({_PREFIX}\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class GateTable(NftRules):
+    """The table of one pod's gates, and which UDP ports are VTEPs'."""
+
+    token: str
+
+    @property
+    def declarations(self) -> str:
+        return _declared(self.token)
+
+    def script(self) -> str:
+        return _known_vtep(self.table, _IANA_VXLAN)
+
+    def script_for(self, world: World) -> str:
+        """With the ports of the VXLAN devices that are there, whoever made them, and those that nobody is told of again."""
+        ports = sorted((world.host.vxlan_ports() | _told()) - {_IANA_VXLAN})
+        return self.script() + "".join(_known_vtep(self.table, port) for port in ports)
+
+    def differences(self, world: World) -> Iterator[str]:
+        if ruleset.is_dormant(self.table):
+            yield f"spoofing guards' table {self.table} is dormant"
+        for port in sorted(world.host.vxlan_ports()):
+            if not ruleset.has_element(Element(f"{self.table} {_VTEPS}", port.to_bytes(2, "big"))):
+                yield f"spoofing guards do not know that UDP port {port} is a VTEP's"
+
+    def remove(self, world: World) -> None:
+        ruleset.delete_table(self.table)
+
+    def describe(self) -> str:
+        return f"spoofing guards' table {self.table}"
+
+    @property
+    def place(self) -> object:
+        return GateTable, self.token
+
+    @property
+    def table(self) -> str:
+        """What it is called, with its family."""
+        return table_of(self.token)
 
 
 @dataclass(frozen=True)
@@ -41,23 +87,28 @@ class Gate(NftRules):
 
     def script(self) -> str:
         hook = f'type filter hook {self.hook} device "{self.link}" priority -500; policy drop;'
-        chain = f"chain {TABLE} {self.chain}"
+        chain = f"chain {table_of(self.token)} {self.chain}"
         return "\n".join([f"add {chain} {{ {hook} }}", f"flush {chain}", *self._rules(), ""])
 
+    @property
+    def declarations(self) -> str:
+        return _declared(self.token)
+
     def differences(self, world: World) -> Iterator[str]:
-        there = netfilter.nft_list(f"chain {TABLE} {self.chain}")
+        table = table_of(self.token)
+        there = netfilter.nft_list(f"chain {table} {self.chain}")
         if there and f'hook {self.hook} device "{self.link}"' not in there:
             yield f"spoofing guard {self.chain} is not on its device {self.link}"
         if there and "policy drop" not in there:
             yield f"spoofing guard {self.chain} does not drop"
-        plain = "\n".join([GuardTable(edition=2).script(), f"add chain {TABLE} {self.chain}", *self._rules(), ""])
-        wanted = listed_chains(netfilter.nft_rehearsed(plain, f"chain {TABLE} {self.chain}"))
+        plain = "\n".join([_declared(self.token), f"add chain {table} {self.chain}", *self._rules(), ""])
+        wanted = listed_chains(netfilter.nft_rehearsed(plain, f"chain {table} {self.chain}"))
         have = listed_chains(there).get(self.chain)
         yield from line_differences(f"spoofing guard {self.chain} of {self.link}", have, wanted[self.chain])
         yield from self._mac_differences(world)
 
     def remove(self, world: World) -> None:
-        netfilter.nft_if_there(f"delete chain {TABLE} {self.chain}\n")
+        ruleset.delete_there([Chain(table_of(self.token), self.chain)])
 
     def describe(self) -> str:
         way = "comes out of" if self.hook == "ingress" else "gets into"
@@ -76,7 +127,7 @@ class Gate(NftRules):
         return f"{_WAY[self.hook]}-{self.token}"
 
     def _rules(self) -> list[str]:
-        return [f"add rule {TABLE} {self.chain} {line}" for line in self.lines]
+        return [f"add rule {table_of(self.token)} {self.chain} {line}" for line in self.lines]
 
     def _mac_differences(self, world: World) -> Iterator[str]:
         """A plugin after us may have changed it, and reported that: the pod is mute all the same."""
@@ -87,14 +138,53 @@ class Gate(NftRules):
 
 def port_of(token: str) -> str:
     """The device a pod's gates hang on, or nothing where they or it are gone."""
-    found = (DEVICE.search(netfilter.nft_list(f"chain {TABLE} {way}-{token}")) for way in _WAY.values())
-    return next((match[1] for match in found if match), "")
+    found = _DEVICE.search(netfilter.nft_list(f"table {table_of(token)}"))
+    return found[1] if found else ""
+
+
+def guarded_devices() -> list[str]:
+    """Every device that a gate, or a guard of the release before, hangs on."""
+    tables = re.split(r"^table ", netfilter.nft_list("chains netdev"), flags=re.MULTILINE)
+    ours = (text for text in tables if text.startswith((_PREFIX, f"{GUARDS} ")))
+    return list(dict.fromkeys(device for text in ours for device in _DEVICE.findall(text)))
+
+
+def table_of(token: str) -> str:
+    """What the table of a pod's gates is called, with its family."""
+    return _PREFIX + token
+
+
+def tables_of_gates() -> set[str]:
+    """The tables of every pod's gates, each with its family."""
+    return set(_TABLE.findall(netfilter.nft_list("tables netdev")))
 
 
 def gone_with(tokens: set[str]) -> list[str]:
     """What takes away the gates of pods that are gone, as lines of a script."""
-    names = {f"{way}-{token}" for token in tokens for way in _WAY.values()}
-    return [f"delete chain {TABLE} {name}" for name in sorted(names & chains_of(TABLE))]
+    return [f"delete table {table}" for table in sorted(set(map(table_of, tokens)) & tables_of_gates())]
+
+
+def guard_vtep(port: int, own: str = "") -> None:
+    """Tell the gates that stand that a UDP port is a VTEP's: those in the table `own`, and all unless they were told."""
+    if port == _IANA_VXLAN:
+        return
+    key, told = port.to_bytes(2, "big"), port in _told()
+    tables = [own] if told else [own, *tables_of_gates()]
+    ruleset.add_where_there(Element(f"{table} {_VTEPS}", key) for table in filter(None, tables))
+    if not told:
+        ruleset.add_where_there([Element(f"{POLICIES} {TOLD}", key)])
+
+
+def _told() -> set[int]:
+    return {int.from_bytes(key, "big") for key in ruleset.keys(f"{POLICIES} {TOLD}")}
+
+
+def _declared(token: str) -> str:
+    return f"add table {table_of(token)}\nadd set {table_of(token)} {_VTEPS} {{ type inet_service; }}\n"
+
+
+def _known_vtep(table: str, port: int) -> str:
+    return f"add element {table} {_VTEPS} {{ {port} }}\n"
 
 
 @dataclass(frozen=True)
@@ -103,14 +193,21 @@ class PortOpening(Resource):
     becomes a multicast router's by what the pod sends.
 
     It goes before its gates: in between, a pod that still runs could send as anybody. A `lent` veth is another plugin's:
-    it is up already, and stays.
+    it is up already, and stays. `token` names the gates: a VXLAN device that was made meanwhile is told to them before.
     """
 
     link: str
     on_bridge: bool
     lent: bool = False
+    token: str = ""
 
     def ensure(self, world: World) -> None:
+        own = table_of(self.token) if self.token else ""
+        for port in sorted(world.host.vxlan_ports() | _told()):
+            guard_vtep(port, own)
+        self._open(world)
+
+    def _open(self, world: World) -> None:
         link = required(world.host.known(self.link) if self.lent else world.host.named(self.link), self.link)
         if self.on_bridge:
             world.host.set_port(link, up=not self.lent, multicast_router=0)

@@ -6,12 +6,14 @@ does not grow with the pods. Multicast and the pod's own subnet keep their sourc
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from cni.errors import ToolFailed
-from cni.kernel import netfilter
+from cni.kernel import netfilter, ruleset
+from cni.kernel.ruleset import Element
 from cni.resources.nft import NftRules
 from cni.resources.world import World
 
@@ -64,7 +66,7 @@ class MasqueradeRules(_Masquerading):
 
     def remove(self, world: World) -> None:
         if self.backend == netfilter.NFTABLES:
-            netfilter.delete_idle(f"{_NFT_FAMILY[self.family]} {TABLE}", ("postrouting",), ("pods", "near"))
+            ruleset.delete_idle(f"{_NFT_FAMILY[self.family]} {TABLE}", ("postrouting",), ("pods", "near"))
             return
         with world.turn(CHAIN):
             present = set(self._rules()) & set(iptables_rules())
@@ -114,10 +116,16 @@ class Masquerade(_Masquerading):
     retires = True
     identity = ("backend", "family", "address")
 
+    @property
+    def declarations(self) -> str:
+        return _declared(self.family)
+
     def script(self) -> str:
         """Added, deleted and added: an element that is there would keep its earlier owner's comment."""
-        pods = f"element {_NFT_FAMILY[self.family]} {TABLE} pods {{ {self.address}"
-        return f"add {pods} }}\ndelete {pods} }}\n{self._elements('add')}"
+        into = f"element {_NFT_FAMILY[self.family]} {TABLE}"
+        pods = f"{into} pods {{ {self.address}"
+        near = f"add {into} near {{ {self.address} . {self.subnet} }}\n"
+        return f'add {pods} }}\ndelete {pods} }}\n{near}add {pods} comment "{self._label()}" }}\n'
 
     def _ensure_in_iptables(self, world: World) -> None:
         present = self._rules()
@@ -127,8 +135,7 @@ class Masquerade(_Masquerading):
 
     def differences(self, world: World) -> Iterator[str]:
         if self.backend == netfilter.NFTABLES:
-            family = _NFT_FAMILY[self.family]
-            present = self._holds(netfilter.nft_list(f"set {family} {TABLE} pods"))
+            present = all(map(ruleset.has_element, self._kept()))
         else:
             present = set(self._lines()) <= set(self._rules())
         if not present:
@@ -137,7 +144,7 @@ class Masquerade(_Masquerading):
     def remove(self, world: World) -> None:
         if self.backend == netfilter.NFTABLES:
             if self.address:
-                self._remove_elements()
+                ruleset.delete_there(elements=self._kept())
             for known in self._of_owner() if not self.address else ():
                 known.remove(world)
             return
@@ -150,22 +157,16 @@ class Masquerade(_Masquerading):
     def describe(self) -> str:
         return f"masquerade {self.address} outside {self.subnet} ({self.backend})"
 
-    def _elements(self, verb: str) -> str:
-        into = f"{verb} element {_NFT_FAMILY[self.family]} {TABLE}"
-        comment = f' comment "{self._label()}"' if verb == "add" else ""
-        return f"{into} near {{ {self.address} . {self.subnet} }}\n{into} pods {{ {self.address}{comment} }}\n"
+    def _kept(self) -> list[Element]:
+        """Its entries in the sets, as the kernel has them."""
+        table = f"{_NFT_FAMILY[self.family]} {TABLE}"
+        own, near = ipaddress.ip_address(self.address).packed, ipaddress.ip_network(self.subnet)
+        first, last = own + near.network_address.packed, own + near.broadcast_address.packed
+        return [Element(f"{table} pods", own), Element(f"{table} near", first, last)]
 
     def _label(self) -> str:
         """The owner without what a rule's syntax would stumble over; nft takes 128 bytes."""
         return re.sub(r"[^A-Za-z0-9_./-]", "_", self.owner)[:120]
-
-    def _remove_elements(self) -> None:
-        """Add first, so that deleting what is not there does not fail the transaction."""
-        try:
-            netfilter.nft(self._elements("add") + self._elements("delete"))
-        except ToolFailed:
-            if netfilter.nft_list(f"table {_NFT_FAMILY[self.family]} {TABLE}"):
-                raise
 
     def _of_owner(self) -> Iterator[Masquerade]:
         """What the owner has in the sets: comments tell whose an address is, and `near` its subnet."""
@@ -178,9 +179,6 @@ class Masquerade(_Masquerading):
     def _is_mine(self, line: str) -> bool:
         """Whether a rule is for the address, also one that an earlier owner left, or for the owner where that is all we know."""
         return line.startswith(self._source()) if self.address else f" --comment {self._label()} " in line
-
-    def _holds(self, listed: str) -> bool:
-        return self.address in listed.replace(",", " ").split()
 
     def _lines(self) -> list[str]:
         source = self._source()
@@ -205,15 +203,23 @@ def near_of(table: str, address: str) -> list[str]:
 
 def nft_rules(family: int) -> str:
     """The nft script of the shared table: applying it again changes nothing."""
-    table, kind = f"{_NFT_FAMILY[family]} {TABLE}", f"ipv{family}_addr"
+    table = f"{_NFT_FAMILY[family]} {TABLE}"
     head = [
-        f"add table {table}",
-        f"add set {table} pods {{ type {kind}; }}",
-        f"add set {table} near {{ type {kind} . {kind}; flags interval; }}",
         f"add chain {table} postrouting {{ type nat hook postrouting priority srcnat; policy accept; }}",
         f"flush chain {table} postrouting",
     ]
-    return "\n".join([*head, *(f"add rule {table} postrouting {rule}" for rule in nft_chain(family)), ""])
+    rules = "\n".join([*head, *(f"add rule {table} postrouting {rule}" for rule in nft_chain(family)), ""])
+    return _declared(family) + rules
+
+
+def _declared(family: int) -> str:
+    table, kind = f"{_NFT_FAMILY[family]} {TABLE}", f"ipv{family}_addr"
+    lines = [
+        f"add table {table}",
+        f"add set {table} pods {{ type {kind}; }}",
+        f"add set {table} near {{ type {kind} . {kind}; flags interval; }}",
+    ]
+    return "\n".join([*lines, ""])
 
 
 def nft_chain(family: int) -> list[str]:

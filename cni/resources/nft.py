@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby
 
-from cni.errors import ToolFailed
+from cni.errors import KernelRefused
 from cni.kernel import netfilter
 from cni.resources.base import Resource
 from cni.resources.world import World
 
 #: What a map says of an element whose key has another one, and a chain that hangs elsewhere.
-_IN_THE_WAY = ("File exists", "Operation not supported")
+_IN_THE_WAY = (errno.EEXIST, errno.EOPNOTSUPP)
 
 
 class NftRules(Resource):
@@ -30,6 +32,11 @@ class NftRules(Resource):
         """The script with what only the kernel knows."""
         return self.script()
 
+    @property
+    def declarations(self) -> str:
+        """What the script takes to be there: tables, sets and maps that others make."""
+        return ""
+
     def in_the_way(self, world: World) -> str:
         """What takes away what keeps the script from being applied: entries of somebody who is gone."""
         return ""
@@ -47,13 +54,17 @@ class NftRules(Resource):
             if not item.shared:
                 world.created(item)
         with self.place_of_rules(world):
-            script = "".join(item.script_for(world) for item in rules)
+            scripts = [
+                (declarations, "".join(item.script_for(world) for item in items))
+                for declarations, items in groupby(rules, lambda item: item.declarations)
+            ]
             try:
-                netfilter.nft(script)
-            except ToolFailed as error:
-                if not any(word in error.msg for word in _IN_THE_WAY):
+                netfilter.nft_made(declarations + script for declarations, script in scripts)
+            except KernelRefused as error:
+                if error.errno not in _IN_THE_WAY:
                     raise
-                netfilter.nft("".join(item.in_the_way(world) for item in rules) + script)
+                freed = [item.in_the_way(world) for item in rules]
+                netfilter.nft("".join([*freed, *(declarations + script for declarations, script in scripts)]))
 
     def place_of_rules(self, world: World) -> AbstractContextManager[None]:
         """Be where the rules are."""

@@ -11,12 +11,13 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from cni.errors import Conflict
-from cni.kernel import netfilter
+from cni.errors import Conflict, KernelRefused, TryAgainLater
+from cni.kernel import netfilter, ruleset
+from cni.kernel.ruleset import Chain, Element
 from cni.resources.chains import line_differences, listed_chains
 from cni.resources.gate import gone_with, port_of
 from cni.resources.nft import NftRules
-from cni.resources.policy_table import MAPS, PORT_MAPS, TABLE, skeleton
+from cni.resources.policy_table import MAPS, PORT_MAPS, TABLE, declared, skeleton
 from cni.resources.verdicts import Verdict, chains_of, naming, verdicts
 from cni.resources.world import World
 
@@ -46,18 +47,21 @@ class PodPolicy(NftRules):
                 there = listed_chains(netfilter.nft_list(f"chain {TABLE} {chain}")).get(chain)
                 yield from line_differences(f"policy chain {chain}", there, wanted.get(chain))
             for name, key, chain in self._verdicts():
-                if f"jump {chain}" not in (netfilter.nft_element(f"{TABLE} {name}", key) or "nothing"):
+                if not ruleset.has_element(_element(name, key, chain)):
                     yield f"policy map {name} does not lead {key} to its chain"
             for name, key in self._members():
-                if not netfilter.nft_element(f"{TABLE} {name}", key):
+                if not ruleset.has_element(_element(name, key)):
                     yield f"policy set {name} lacks {key}"
 
     def remove(self, world: World) -> None:
-        """What leads to these chains and no others: another pod may have got the address meanwhile."""
+        """What leads to these chains and no others: another pod may have got the address meanwhile.
+
+        Of an interface whose addresses nobody recorded, only a listing tells them.
+        """
         if self.netns and world.netns is None:
             return
         with self.place_of_rules(world):
-            if not (self._leads_here() and netfilter.nft_if_there(self._taking_away())):
+            if (self.link and not self.addresses) or not self._deleted_by_key():
                 netfilter.nft(self._taking_away_what_is_there())
 
     def in_the_way(self, world: World) -> str:
@@ -91,6 +95,10 @@ class PodPolicy(NftRules):
     def details(self) -> Iterator[str]:
         yield from self.rules
 
+    @property
+    def declarations(self) -> str:
+        return declared(self.netns)
+
     def script(self) -> str:
         lines = [f"{verb} chain {TABLE} {chain}" for chain in self.chains for verb in ("add", "flush")]
         lines += [f"add rule {TABLE} {line}" for line in self.rules]
@@ -103,18 +111,17 @@ class PodPolicy(NftRules):
         if port and world.host.link(port):
             raise Conflict(f"{other.key} is held to the policy of the pod behind {port}; one address has one policy")
 
-    def _leads_here(self) -> bool:
-        """Whether everything the maps hold of this pod is there and leads to its chains."""
-        wanted = list(self._verdicts())
-        listed = netfilter.nft_elements([(f"{TABLE} {name}", key) for name, key, _ in wanted]) if wanted else ""
-        return bool(wanted) and len(list(verdicts(listed, self.chains))) == len(wanted)
-
-    def _taking_away(self) -> str:
-        places = [*((name, key) for name, key, _ in self._verdicts()), *self._members()]
-        lines = [f"delete element {TABLE} {name} {{ {key} }}" for name, key in places]
-        return "\n".join([*lines, *(f"delete chain {TABLE} {chain}" for chain in self.chains), ""])
+    def _deleted_by_key(self) -> bool:
+        """Not where somebody changed more than entries: what leads here, or what kind of keys a map has."""
+        leading = [_element(name, key, chain) for name, key, chain in self._verdicts()]
+        members = [_element(name, key) for name, key in self._members()]
+        try:
+            return ruleset.delete_there([Chain(TABLE, chain) for chain in self.chains], [*leading, *members])
+        except (KernelRefused, TryAgainLater):
+            return False
 
     def _taking_away_what_is_there(self) -> str:
+        """With what leads here under keys nobody knows of."""
         names = set(self.chains)
         places = [(item.map, item.key) for item in self._listed() if item.chain in names]
         for name in ("guarded", "own4", "own6") if self.link else ():
@@ -149,6 +156,13 @@ class PodPolicy(NftRules):
             yield "guarded", f'"{self.link}"'
             for address in self.addresses:
                 yield f"own{ipaddress.ip_address(address).version}", f'"{self.link}" . {address}'
+
+
+def _element(name: str, key: str, chain: str = "") -> Element:
+    """An entry of a map or set as the kernel keeps it: of a quoted link, an address, or both; of a map, led to a chain."""
+    parts = [part if part.startswith('"') else ipaddress.ip_address(part) for part in key.split(" . ")]
+    packed = [ruleset.link_key(part.strip('"')) if isinstance(part, str) else part.packed for part in parts]
+    return Element(f"{TABLE} {name}", b"".join(packed), chain=chain)
 
 
 def every_verdict(maps: Iterable[str] = MAPS) -> list[Verdict]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cni.kernel import netfilter
+from cni.kernel import netfilter, ruleset
 from cni.resources.chains import astray, line_differences, listed_chains
 from cni.resources.nft import NftRules
 from cni.resources.world import World
@@ -16,6 +16,8 @@ from cni.resources.world import World
 TABLE = "inet agent_cni_policy"
 #: The set of bridges whose filter we switched on.
 SWITCHED = "switched"
+#: The set of UDP ports that all pods' gates were told of as a VTEP's; later ones take them from here.
+TOLD = "vteps"
 
 _TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 _IP = {4: "ip", 6: "ip6"}
@@ -101,7 +103,7 @@ class PolicyTable(NftRules):
         rehearsed = netfilter.nft_rehearsed(skeleton(self.netns), f"table {TABLE}")
         before = {} if self.edition > 1 else self._before()
         with self.place_of_rules(world):
-            dormant, listed = netfilter.is_dormant(TABLE), self._listed()
+            dormant, listed = ruleset.is_dormant(TABLE), self._listed()
         yield from [f"policy table {TABLE} is dormant"] * dormant
         yield from (f"policy chain {name} is not hung where it was" for name in astray(listed, rehearsed))
         for name, wanted in listed_chains(rehearsed).items():
@@ -120,7 +122,7 @@ class PolicyTable(NftRules):
         if self.netns and world.netns is None:
             return
         with self.place_of_rules(world):
-            netfilter.delete_idle(TABLE, chains=self._base)
+            ruleset.delete_idle(TABLE, chains=self._base)
 
     def describe(self) -> str:
         return f"policy table {TABLE}{' in the pod' * bool(self.netns)}"
@@ -155,11 +157,17 @@ def _skeleton(netns: str, chains: dict[str, list[str]]) -> str:
     return "\n".join([*lines, ""])
 
 
+def declared(netns: str) -> str:
+    """The table with its maps and sets, and without base chains."""
+    return "\n".join([*_header(netns), ""])
+
+
 def _header(netns: str) -> Iterator[str]:
     yield f"add table {TABLE}"
     yield from (f"add map {TABLE} {name} {{ type {_TYPE[int(name[-1])]} : verdict; }}" for name in MAPS)
     if not netns:
         yield f"add set {TABLE} {SWITCHED} {{ type ifname; }}"
+        yield f"add set {TABLE} {TOLD} {{ type inet_service; }}"
         return
     yield from (f"add map {TABLE} {name} {{ type ifname : verdict; }}" for name in PORT_MAPS)
     yield f"add set {TABLE} guarded {{ type ifname; }}"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from cni.errors import Conflict, KernelRefused
 from cni.kernel.view import Link, Vxlan
-from cni.resources.antispoof import guard_vtep
 from cni.resources.base import Resource
+from cni.resources.gate import guard_vtep
 from cni.resources.links import required
 from cni.resources.world import World
 

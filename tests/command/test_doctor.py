@@ -17,7 +17,7 @@ from cni.command import doctor, leftovers
 from cni.errors import Drift, Unavailable
 from cni.kernel.view import Link
 from cni.naming import Attachment
-from cni.resources import AntiSpoof, Gate, Masquerade, PodPolicy, encode
+from cni.resources import AntiSpoof, GateTable, Masquerade, PodPolicy, encode
 from cni.state import Record, Store
 
 Look = Callable[..., dict[str, list[dict[str, str]]]]
@@ -252,7 +252,8 @@ def _veth(name: str, mac: str) -> Link:
 RULES = {
     "table inet agent_cni_policy": "table inet agent_cni_policy {\n\tchain forward {\n\t}\n\tchain in-0a {\n\t}\n\tchain out-0b {\n\t}\n}\n",
     "map inet agent_cni_policy in4": "\tmap in4 {\n\t\telements = { 10.1.0.2 : jump in-0a,\n\t\t\t10.1.0.3 : jump in-0b }\n\t}\n",
-    "table netdev agent_cni": "table netdev agent_cni {\n\tchain from-0a {\n\t}\n\tchain veth0 {\n\t}\n}\n",
+    "table netdev agent_cni": "table netdev agent_cni {\n\tchain veth0 {\n\t}\n}\n",
+    "tables netdev": "table netdev agent_cni\ntable netdev agent_cni-0a\ntable netdev agent_cni-0b\ntable netdev others\n",
     "set ip agent_cni pods": '\tset pods {\n\t\telements = { 10.1.0.2 comment "pods/c1/eth0", 10.1.0.3 }\n\t}\n',
     "set ip6 agent_cni pods": "\tset pods {\n\t\telements = { fd00::2 }\n\t}\n",
 }
@@ -267,16 +268,16 @@ def test_rules_of_nobody_are_told_with_what_takes_them_away(place: Path, monkeyp
     monkeypatch.setattr(leftovers.nftables, "present", lambda: True)
     monkeypatch.setattr(leftovers.netfilter, "nft_list", lambda what: RULES.get(what, ""))
     policy = PodPolicy(("10.1.0.3",), (), closed=False, pod="", token="0b")
-    gate, masquerade = Gate("veth1", "ingress", "0a", ()), Masquerade("nftables", 4, "10.1.0.3", "10.1.0.0/24", "")
-    assert [item.command for item in leftovers.leftovers(lambda: recorded(policy, masquerade))] == [
+    gates, masquerade = GateTable("0b"), Masquerade("nftables", 4, "10.1.0.3", "10.1.0.0/24", "")
+    assert [item.command for item in leftovers.leftovers(lambda: recorded(policy, gates, masquerade))] == [
         "nft 'delete element inet agent_cni_policy in4 { 10.1.0.2 }; delete chain inet agent_cni_policy in-0a'",
-        "nft delete chain netdev agent_cni from-0a",
         "nft delete chain netdev agent_cni veth0",
+        "nft delete table netdev agent_cni-0a",
         "nft delete element ip agent_cni pods '{ 10.1.0.2 }'",
         "nft delete element ip6 agent_cni pods '{ fd00::2 }'",
     ]
     guard = AntiSpoof("veth0", "0a:58:0a:01:00:02", ("10.1.0.2",))
     others = (Masquerade("nftables", 4, "10.1.0.2", "", ""), Masquerade("nftables", 6, "fd00::2", "", ""))
     mine = PodPolicy(("10.1.0.2",), (), closed=False, pod="", token="0a")
-    every = recorded(policy, mine, gate, guard, masquerade, *others)
+    every = recorded(policy, mine, gates, GateTable("0a"), guard, masquerade, *others)
     assert list(leftovers.leftovers(lambda: every)) == []

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 from pytest_subprocess import FakeProcess
 
 from cni.errors import ToolFailed, TryAgainLater, Unavailable
-from cni.kernel import netfilter, nftables, process, sysctl
+from cni.kernel import netfilter, nftables, process, signals, sysctl
 
 
 @pytest.fixture
@@ -70,6 +72,21 @@ def test_what_nft_does_not_have_is_listed_as_nothing(monkeypatch: pytest.MonkeyP
         netfilter.nft_list("table ip x")
 
 
+def test_nft_says_in_its_own_words_why_it_refuses(monkeypatch: pytest.MonkeyPatch):
+    complaint = "\nError: Operation not permitted\nmore\n"
+    monkeypatch.setattr(nftables, "run", lambda _: nftables.Answer(False, "", complaint))
+    for door in (netfilter.nft, netfilter.nft_if_there):
+        with pytest.raises(ToolFailed, match=r"^nft refused a transaction: Error: Operation not permitted$"):
+            door("add table ip x")
+
+
+def test_what_is_said_of_something_that_is_gone_is_not_done(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(nftables, "run", lambda _: nftables.Answer(False, "", "Error: No such file or directory\n"))
+    assert not netfilter.nft_if_there("add element ip x y { 1 }")
+    with pytest.raises(ToolFailed, match="No such file"):
+        netfilter.nft("add element ip x y { 1 }")
+
+
 def test_programs_start_with_a_fixed_environment(fp: FakeProcess):
     recorder = fp.register(["tool"], stdout="said")
     done = process.run(["tool"], "asked")
@@ -112,3 +129,10 @@ def test_what_is_done_together_ends_before_a_failure_is_told():
     with pytest.raises(ToolFailed, match="one"):
         process.together([fail, lambda: ended.append("other")])
     assert ended == ["other"]
+
+
+def test_a_signal_that_ends_a_call_is_never_a_threads():
+    outside = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    masks = process.together([partial(signal.pthread_sigmask, signal.SIG_BLOCK, ())] * 2)
+    assert all(mask >= signals.ENDING for mask in masks)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == outside

@@ -23,7 +23,7 @@ from cni.protocol.result import Interface, IPConfig, Result
 from cni.resources import (
     BridgeFilter,
     Gate,
-    GuardTable,
+    GateTable,
     Host,
     HostPort,
     PodPolicy,
@@ -213,7 +213,7 @@ def kinds(*resources: object) -> list[type]:
 def test_the_rules_come_before_the_link_and_its_guard_after_it():
     made = isolating(Policy(ingress=()), POD, DUAL, Host(), HostPort("veth0", "br0"))
     assert kinds(*made.first) == [PolicyTable, PodPolicy]
-    assert kinds(*made.then) == [GuardTable, Gate, Gate, BridgeFilter, PortOpening]
+    assert kinds(*made.then) == [GateTable, Gate, Gate, BridgeFilter, PortOpening]
 
 
 def test_a_routed_link_has_no_bridge_and_a_guard_can_be_declined():

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from nf_tables import NfTables
 
 from cni.errors import Conflict, ToolFailed
-from cni.kernel import netfilter, nfnetlink, nftables
+from cni.kernel import netfilter, nftables, ruleset
 from cni.kernel.files import LockFile
+from cni.kernel.ruleset import Element
 from cni.policy.gates import entering, leaving
-from cni.resources import AntiSpoof, Gate, GuardTable, PodPolicy, PolicyTable, PortOpening, World, decoded
-from cni.resources.policy_table import TABLE, skeleton
+from cni.resources import (
+    AntiSpoof,
+    Gate,
+    GateTable,
+    GuardTable,
+    PodPolicy,
+    PolicyTable,
+    PortOpening,
+    World,
+    decoded,
+    gate,
+)
+from cni.resources.gate import guard_vtep, guarded_devices
+from cni.resources.policy import _element
+from cni.resources.policy_table import TABLE, declared, skeleton
 from cni.resources.verdicts import naming, verdicts
 
 ADDRESSES = ("10.1.0.5", "fd00:1::5")
@@ -22,58 +39,15 @@ OLD = {
     "kind": "PodPolicy", "addresses": ["10.1.0.5"], "rules": ["in-10.1.0.5 drop", "out-10.1.0.5 drop"],
     "closed": False, "pod": "shop/web", "netns": "", "link": "",
 }  # fmt: skip
-
-
-class Nft:
-    """The kernel's nft as far as these resources ask: maps with entries, and chains."""
-
-    def __init__(self) -> None:
-        self.maps: dict[str, dict[str, str]] = {}
-        self.chains: set[str] = set()
-        self.sent: list[str] = []
-
-    def send(self, script: str) -> None:
-        self.sent.append(script)
-
-    def send_if_there(self, script: str) -> bool:
-        gone = [line.split()[-1] for line in script.splitlines() if line.startswith("delete chain ")]
-        if not set(gone) <= self.chains:
-            return False
-        self.sent.append(script)
-        return True
-
-    def elements(self, places: list[tuple[str, str]]) -> str:
-        found = [(place.split()[-1], key, self.maps.get(place.split()[-1], {}).get(key)) for place, key in places]
-        if not all(chain for _, _, chain in found):
-            return ""
-        return "".join(f"map {name} {{\nelements = {{ {key} : jump {chain} }}\n}}\n" for name, key, chain in found)
-
-    def list(self, what: str) -> str:
-        kind, *_, name = what.split()
-        if kind == "map" and name in self.maps:
-            entries = ", ".join(f"{key} : jump {chain}" for key, chain in self.maps[name].items())
-            return f"table {TABLE} {{\n\tmap {name} {{\n\t\telements = {{ {entries} }}\n\t}}\n}}\n"
-        if kind == "table":
-            return "".join(f"\tchain {chain} {{\n\t}}\n" for chain in self.chains)
-        return ""
+INSIDE = PodPolicy(ADDRESSES, RULES, True, "shop/web", "/run/netns/p", "eth0", "TOKEN", "eth0")
 
 
 @pytest.fixture
 def world(tmp_path) -> World:
-    world = World(None, LockFile(tmp_path / "lock"))
+    world = World(SimpleNamespace(entered=nullcontext), LockFile(tmp_path / "lock"))
     links = {"link": lambda self, name: None, "vxlan_ports": lambda self: {4789, 8472}}
     world.__dict__["host"] = type("NoLinks", (), links)()
     return world
-
-
-@pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch) -> Nft:
-    made = Nft()
-    monkeypatch.setattr(netfilter, "nft", made.send)
-    monkeypatch.setattr(netfilter, "nft_if_there", made.send_if_there)
-    monkeypatch.setattr(netfilter, "nft_elements", made.elements)
-    monkeypatch.setattr(netfilter, "nft_list", made.list)
-    return made
 
 
 @pytest.mark.parametrize("where", ["host", "pod"])
@@ -82,25 +56,29 @@ def test_the_shared_table(golden: Callable[..., None], where: str):
 
 
 WHOLE = (*ADDRESSES, "fe80::858:aff:fe01:5")
-MADE: dict[str, tuple[PodPolicy | Gate | AntiSpoof, list[str]]] = {
-    "pod": (PodPolicy(ADDRESSES, RULES, False, "shop/web", token="TOKEN"), ["in-TOKEN", "out-TOKEN"]),
-    "pod-closed": (PodPolicy(ADDRESSES, RULES, True, "shop/web", token="TOKEN"), ["in-TOKEN", "out-TOKEN"]),
-    "gate-out": (Gate("veth0", "ingress", "TOKEN", leaving(WHOLE, MAC), "eth0", MAC), ["from-TOKEN"]),
-    "gate-out-ipv4": (Gate("veth0", "ingress", "TOKEN", leaving(["10.1.0.5"], MAC), "eth0", MAC), ["from-TOKEN"]),
-    "gate-out-any-mac": (Gate("veth0", "ingress", "TOKEN", leaving(WHOLE, ""), "eth0"), ["from-TOKEN"]),
-    "gate-in": (Gate("veth0", "egress", "TOKEN", entering(WHOLE, [], ()), "eth0"), ["into-TOKEN"]),
+POD = PodPolicy(ADDRESSES, RULES, True, "shop/web", token="TOKEN")
+MADE: dict[str, PodPolicy | Gate | GateTable] = {
+    "pod": PodPolicy(ADDRESSES, RULES, False, "shop/web", token="TOKEN"),
+    "pod-closed": POD,
+    "pod-inside": INSIDE,
+    "gate-table": GateTable("TOKEN"),
+    "gate-out": Gate("veth0", "ingress", "TOKEN", leaving(WHOLE, MAC), "eth0", MAC),
+    "gate-out-ipv4": Gate("veth0", "ingress", "TOKEN", leaving(["10.1.0.5"], MAC), "eth0", MAC),
+    "gate-out-any-mac": Gate("veth0", "ingress", "TOKEN", leaving(WHOLE, ""), "eth0"),
+    "gate-in": Gate("veth0", "egress", "TOKEN", entering(WHOLE, [], ()), "eth0"),
 }
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_what_is_made_and_taken_away(golden: Callable[..., None], world: World, kernel: Nft, name: str):
-    resource, chains = MADE[name]
+def test_what_is_made_and_taken_away(golden: Callable[..., None], world: World, kernel: NfTables, name: str):
+    resource = MADE[name]
     resource.ensure(world)
-    kernel.chains = set(chains)
-    for map_, key, chain in resource._verdicts() if isinstance(resource, PodPolicy) else ():
-        kernel.maps.setdefault(map_, {})[key] = chain
     resource.remove(world)
-    golden(f"policy-{name}.nft", "# ensure\n{}# remove\n{}".format(*kernel.sent))
+    (made,), (gone,) = kernel.made, kernel.gone
+    golden(f"policy-{name}.nft", "\n".join([f"# ensure\n{made}# remove", *gone, ""]))
+    assert kernel.has.entries == {} or isinstance(resource, Gate)
+    assert kernel.has.chains == {}
+    assert kernel.sent == []
 
 
 @pytest.mark.parametrize(
@@ -109,49 +87,75 @@ def test_what_is_made_and_taken_away(golden: Callable[..., None], world: World, 
         PodPolicy(ADDRESSES, RULES, True, "", token="TOKEN"),
         PodPolicy((), (), False, "", token="TOKEN"),
         *decoded([OLD]),
+        GateTable("TOKEN"),
         Gate("veth0", "egress", "TOKEN", ()),
         AntiSpoof("veth0", MAC, ADDRESSES),
     ],
     ids=lambda item: type(item).__name__,
 )
-def test_what_is_gone_already_is_removed_and_nothing_is_made(world: World, kernel: Nft, resource: Any):
+def test_what_is_gone_already_is_removed_and_nothing_is_made(world: World, kernel: NfTables, resource: Any):
     resource.remove(world)
-    assert "".join(kernel.sent).strip() == ""
+    assert (kernel.made, kernel.sent, kernel.gone) == ([], [], [])
+
+
+def chained(*names: str) -> str:
+    """The table, with these chains."""
+    return declared("") + "".join(f"add chain {TABLE} {name}\n" for name in names)
+
+
+def leading(map_: str, key: str, chain: str) -> str:
+    return f"add element {TABLE} {map_} {{ {key} : jump {chain} }}\n"
 
 
 @pytest.mark.parametrize("addresses", [ADDRESSES, ()], ids=["recorded", "only its identity"])
 def test_an_address_that_leads_to_another_pod_by_now_stays_that_pods(
-    world: World, kernel: Nft, addresses: tuple[str, ...]
+    world: World, kernel: NfTables, addresses: tuple[str, ...]
 ):
-    kernel.maps = {"in4": {"10.1.0.5": "in-OTHER"}, "out4": {"10.1.0.5": "out-TOKEN"}}
-    kernel.chains = {"in-TOKEN", "out-TOKEN", "in-OTHER"}
+    kernel.given(chained("in-TOKEN", "out-TOKEN", "in-OTHER"))
+    kernel.given(leading("in4", "10.1.0.5", "in-OTHER") + leading("out4", "10.1.0.5", "out-TOKEN"))
     PodPolicy(addresses, (), False, "", token="TOKEN").remove(world)
-    assert kernel.sent == [
-        f"delete element {TABLE} out4 {{ 10.1.0.5 }}\ndelete chain {TABLE} in-TOKEN\ndelete chain {TABLE} out-TOKEN\n"
+    gone = [
+        f"delete element {TABLE} out4 {{ 10.1.0.5 }}",
+        *(f"delete chain {TABLE} {way}-TOKEN" for way in ("in", "out")),
     ]
+    assert [*kernel.gone, *(script.splitlines() for script in kernel.sent)] == [gone]
+    assert kernel.keys(f"{TABLE} in4") == {"10.1.0.5"}
 
 
-def test_what_an_earlier_release_made_is_found_under_its_names(world: World, kernel: Nft):
-    kernel.maps = {"in4": {"10.1.0.5": "in-10.1.0.5"}, "out4": {"10.1.0.5": "out-10.1.0.5"}}
-    kernel.chains = {"in-10.1.0.5", "out-10.1.0.5"}
+def test_chains_go_with_what_leads_to_them_under_keys_nobody_recorded(world: World, kernel: NfTables):
+    kernel.given(chained("in-TOKEN", "out-TOKEN") + leading("in4", "10.1.0.9", "in-TOKEN"))
+    POD.remove(world)
+    assert kernel.chains(TABLE) == kernel.keys(f"{TABLE} in4") == set()
+    assert len(kernel.sent) == 1
+
+
+def test_a_pods_own_addresses_go_with_chains_that_only_their_identity_is_known_of(world: World, kernel: NfTables):
+    INSIDE.ensure(world)
+    PodPolicy((), (), False, "", INSIDE.netns, "eth0", "TOKEN", "eth0").remove(world)
+    assert kernel.has.chains == {}
+    assert kernel.keys(f"{TABLE} guarded") == kernel.keys(f"{TABLE} own4") == set()
+
+
+def test_what_an_earlier_release_made_is_found_under_its_names(world: World, kernel: NfTables):
+    kernel.given(chained("in-10.1.0.5", "out-10.1.0.5"))
+    kernel.given(leading("in4", "10.1.0.5", "in-10.1.0.5") + leading("out4", "10.1.0.5", "out-10.1.0.5"))
     decoded([OLD])[0].remove(world)
-    assert kernel.sent[0].splitlines() == [
+    assert kernel.gone == [[
         f"delete element {TABLE} out4 {{ 10.1.0.5 }}",
         f"delete element {TABLE} in4 {{ 10.1.0.5 }}",
         f"delete chain {TABLE} in-10.1.0.5",
         f"delete chain {TABLE} out-10.1.0.5",
-    ]
+    ]]  # fmt: skip
+
+
+DEAD = Gate("veth9", "ingress", "DEAD", ())
 
 
 @pytest.mark.parametrize("alive", [False, True], ids=["gone", "there"])
-def test_entries_of_a_pod_without_a_record_give_way_if_it_is_gone(
-    world: World, kernel: Nft, monkeypatch: pytest.MonkeyPatch, alive: bool
-):
-    kernel.maps = {"in4": {"10.1.0.5": "in-DEAD", "10.1.0.6": "in-DEAD", "10.1.0.9": "in-OTHER"}}
-    kernel.chains = {"in-DEAD", "out-DEAD", "in-OTHER"}
-    listed = kernel.list
-    gate = 'chain from-DEAD {\n type filter hook ingress device "veth9" priority -500;'
-    monkeypatch.setattr(netfilter, "nft_list", lambda what: gate if what.endswith(" from-DEAD") else listed(what))
+def test_entries_of_a_pod_without_a_record_give_way_if_it_is_gone(world: World, kernel: NfTables, alive: bool):
+    kernel.given(chained("in-DEAD", "out-DEAD", "in-OTHER") + leading("in4", "10.1.0.5", "in-DEAD"))
+    kernel.given(leading("in4", "10.1.0.6", "in-DEAD") + leading("in4", "10.1.0.9", "in-OTHER"))
+    kernel.given(DEAD.declarations + DEAD.script())
     link = type("Link", (), {})() if alive else None
     world.__dict__["host"] = type("Links", (), {"link": lambda self, name: link})()
     policy = PodPolicy(("10.1.0.5",), (), False, "", token="TOKEN")
@@ -164,37 +168,120 @@ def test_entries_of_a_pod_without_a_record_give_way_if_it_is_gone(
         f"delete element {TABLE} in4 {{ 10.1.0.6 }}",
         f"delete chain {TABLE} in-DEAD",
         f"delete chain {TABLE} out-DEAD",
+        "delete table netdev agent_cni-DEAD",
     ]
 
 
-def test_a_key_that_is_taken_is_asked_about_and_freed_in_the_same_transaction(
-    world: World, kernel: Nft, monkeypatch: pytest.MonkeyPatch
+def test_a_key_that_is_taken_is_asked_about_and_freed_in_the_same_transaction(world: World, kernel: NfTables):
+    kernel.given(chained("in-DEAD") + leading("in4", "10.1.0.5", "in-DEAD"))
+    POD.ensure(world)
+    freed = f"delete element {TABLE} in4 {{ 10.1.0.5 }}\ndelete chain {TABLE} in-DEAD\n"
+    assert kernel.made == []
+    assert kernel.sent == [freed + POD.declarations + POD.script()]
+
+
+def test_a_map_is_checked_key_by_key(world: World, kernel: NfTables):
+    POD.ensure(world)
+    assert list(POD.differences(world)) == []
+    astray = [
+        f"delete element {TABLE} in4 {{ 10.1.0.5 }}\n",
+        chained("in-OTHER"),
+        leading("in4", "10.1.0.5", "in-OTHER"),
+    ]
+    kernel.given("".join([*astray, f"delete element {TABLE} node6 {{ fd00:1::5 }}\n"]))
+    assert list(POD.differences(world)) == [
+        "policy map in4 does not lead 10.1.0.5 to its chain",
+        "policy map node6 does not lead fd00:1::5 to its chain",
+    ]
+
+
+def test_what_an_interface_in_a_pod_may_send_as_is_checked_key_by_key(world: World, kernel: NfTables):
+    INSIDE.ensure(world)
+    assert list(INSIDE.differences(world)) == []
+    kernel.given(f'delete element {TABLE} own4 {{ "eth0" . 10.1.0.5 }}\ndelete element {TABLE} outif {{ "eth0" }}\n')
+    assert list(INSIDE.differences(world)) == [
+        'policy map outif does not lead "eth0" to its chain',
+        'policy set own4 lacks "eth0" . 10.1.0.5',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "kept"),
+    [
+        ("in4", "10.1.0.5", "0a010005"),
+        ("out6", "fd00:1::5", "fd000001000000000000000000000005"),
+        ("inif", '"eth0"', "65746830" + "00" * 12),
+        ("own4", '"eth0" . 10.1.0.5', "65746830" + "00" * 12 + "0a010005"),
+        ("own6", '"eth-15-bytes-xx" . fd00:1::5', "6574682d31352d62797465732d787800fd000001000000000000000000000005"),
+    ],
+)
+def test_a_key_is_as_the_kernel_keeps_it(name: str, key: str, kept: str):
+    assert _element(name, key) == Element(f"{TABLE} {name}", bytes.fromhex(kept))
+
+
+def test_gates_know_the_ports_of_every_vxlan_device(world: World, kernel: NfTables):
+    GateTable("TOKEN").ensure(world)
+    assert kernel.keys("netdev agent_cni-TOKEN vteps") == {"4789", "8472"}
+    assert list(GateTable("TOKEN").differences(world)) == []
+    kernel.given("delete element netdev agent_cni-TOKEN vteps { 8472 }")
+    assert list(GateTable("TOKEN").differences(world)) == ["spoofing guards do not know that UDP port 8472 is a VTEP's"]
+
+
+def test_gates_that_stand_are_told_once_of_a_vtep(world: World, kernel: NfTables):
+    gates = [GateTable("A"), GateTable("B")]
+    kernel.given(declared("") + "".join(item.declarations for item in gates))
+    for _ in range(2):
+        guard_vtep(8472)
+    assert [kernel.keys(f"{item.table} vteps") for item in gates] == [{"8472"}] * 2
+    assert len(kernel.sent) == 3
+    guard_vtep(4789)
+    assert len(kernel.sent) == 3
+
+
+def test_gates_know_what_nobody_is_told_of_again(world: World, kernel: NfTables):
+    kernel.given(declared(""))
+    guard_vtep(9999)
+    GateTable("TOKEN").ensure(world)  # with that device gone, and 8472's there
+    guard_vtep(9999)
+    assert kernel.keys("netdev agent_cni-TOKEN vteps") == {"4789", "8472", "9999"}
+
+
+def test_a_port_opens_when_its_gates_know_who_was_told_while_they_were_made(
+    world: World, kernel: NfTables, monkeypatch: pytest.MonkeyPatch
 ):
-    kernel.maps, kernel.chains = {"in4": {"10.1.0.5": "in-DEAD"}}, {"in-DEAD"}
-    sent: list[str] = []
-
-    def refuse_once(script: str) -> None:
-        sent.append(script)
-        if len(sent) == 1:
-            raise ToolFailed("nft refused a transaction: Error: Could not process rule: File exists")
-
-    monkeypatch.setattr(netfilter, "nft", refuse_once)
-    PodPolicy(("10.1.0.5",), ("in-TOKEN drop",), False, "", token="TOKEN").ensure(world)
-    assert sent[1] == f"delete element {TABLE} in4 {{ 10.1.0.5 }}\ndelete chain {TABLE} in-DEAD\n{sent[0]}"
+    kernel.given(declared("") + GateTable("TOKEN").declarations)
+    kernel.given("add element inet agent_cni_policy vteps { 9999 }")  # by somebody who did not see the table yet
+    told: list[set[str]] = []
+    monkeypatch.setattr(PortOpening, "_open", lambda *_: told.append(kernel.keys("netdev agent_cni-TOKEN vteps")))
+    PortOpening("veth0", on_bridge=False, token="TOKEN").ensure(world)
+    assert told == [{"8472", "9999"}]
 
 
-def test_guards_know_the_ports_of_every_vxlan_device(world: World, kernel: Nft):
-    GuardTable(edition=2).ensure(world)
-    assert [line.split("{ ")[1] for line in kernel.sent[0].splitlines() if "element" in line] == ["4789 }", "8472 }"]
+def test_a_gate_that_goes_meanwhile_needs_not_be_told(kernel: NfTables, monkeypatch: pytest.MonkeyPatch):
+    kernel.given(declared("") + GateTable("B").declarations)
+    monkeypatch.setattr(gate, "tables_of_gates", lambda: ["netdev agent_cni-A", "netdev agent_cni-B"])
+    guard_vtep(8472)
+    assert kernel.keys("netdev agent_cni-B vteps") == {"8472"}
+
+
+@pytest.mark.parametrize(("name", "there"), [("veth0", True), ("veth1", True), ("veth9", False)])
+def test_devices_are_guarded_by_gates_and_by_the_release_befores_guards(kernel: NfTables, name: str, there: bool):
+    foreign = Gate("veth9", "ingress", "X", ())
+    kernel.given(AntiSpoof("veth0", MAC, ADDRESSES).script())
+    kernel.given(Gate("veth1", "egress", "TOKEN", ()).declarations + Gate("veth1", "egress", "TOKEN", ()).script())
+    kernel.given((foreign.declarations + foreign.script()).replace("agent_cni-X", "else"))
+    assert (name in guarded_devices()) is there
 
 
 @pytest.mark.parametrize(("lent", "order"), [(False, ["link", "guard"]), (True, ["guard"])])
-def test_a_guard_goes_after_what_it_guards(monkeypatch: pytest.MonkeyPatch, world: World, lent: bool, order: list[str]):
+def test_a_guard_goes_after_what_it_guards(
+    kernel: NfTables, monkeypatch: pytest.MonkeyPatch, world: World, lent: bool, order: list[str]
+):
     gone: list[str] = []
     link = type("Veth", (), {"kind": "veth", "bridge": 0})
     there = {"link": lambda self, name: link, "delete_link": lambda self, link: gone.append("link")}
     world.__dict__["host"] = type("OneLink", (), there)()
-    monkeypatch.setattr(netfilter, "nft_if_there", lambda script: gone.append("guard"))
+    monkeypatch.setattr(ruleset, "delete_there", lambda chains: gone.append("guard"))
     AntiSpoof("veth0", MAC, ADDRESSES, lent).remove(world)
     for item in (PortOpening("veth0", on_bridge=False, lent=lent), Gate("veth0", "ingress", "TOKEN", ())):
         item.remove(world)
@@ -202,32 +289,48 @@ def test_a_guard_goes_after_what_it_guards(monkeypatch: pytest.MonkeyPatch, worl
 
 
 @pytest.mark.parametrize("resource", [PolicyTable("/run/netns/p"), PodPolicy((), (), False, "", "/run/netns/p")])
-def test_what_was_in_a_pod_that_is_gone_is_gone(world: World, kernel: Nft, resource: PolicyTable | PodPolicy):
+def test_what_was_in_a_pod_that_is_gone_is_gone(world: World, kernel: NfTables, resource: PolicyTable | PodPolicy):
+    kernel.given(chained("in-TOKEN"))
+    world.netns = None
     resource.remove(world)
-    assert kernel.sent == []
+    assert (kernel.sent, kernel.gone) == ([], [])
 
 
 @pytest.mark.parametrize(
-    ("resource", "own"),
-    [(PolicyTable(), {"forward", "input", "output"}), (GuardTable(), set())],
-    ids=["policy", "guard"],
+    ("resource", "table"), [(PolicyTable(), TABLE), (GuardTable(), "netdev agent_cni")], ids=["policy", "guard"]
 )
 def test_a_table_goes_only_when_nobody_has_a_chain_in_it(
-    world: World, monkeypatch: pytest.MonkeyPatch, resource: PolicyTable | GuardTable, own: set[str]
+    world: World, kernel: NfTables, resource: PolicyTable | GuardTable, table: str
 ):
-    asked: list[tuple[str, str, set[str], set[str]]] = []
-    monkeypatch.setattr(
-        nfnetlink, "delete_idle", lambda *said: asked.append((said[0], said[1], set(said[2]), set(said[3])))
-    )
+    resource.ensure(world)
+    kernel.given(f"add chain {table} in-OTHER")
     resource.remove(world)
-    table = "agent_cni_policy" if own else "agent_cni"
-    assert asked == [("inet" if own else "netdev", table, own, set())]
+    assert kernel.gone == []
+    kernel.given(f"delete chain {table} in-OTHER")
+    resource.remove(world)
+    assert kernel.gone == [[f"delete table {table}"]]
 
 
-@pytest.mark.parametrize("raw", [{"kind": "PolicyTable", "netns": ""}, {"kind": "GuardTable"}], ids=str)
-def test_a_shared_table_keeps_its_place_whatever_release_made_it(raw: dict[str, Any]):
-    (old,) = decoded([raw])
-    assert old.place == type(old)(edition=2).place  # type: ignore[call-arg]
+def test_the_table_of_a_pods_gates_goes_with_all_that_is_in_it(world: World, kernel: NfTables):
+    for token in ("TOKEN", "OTHER"):
+        kernel.given(GateTable(token).declarations + Gate("veth0", "ingress", token, ()).script())
+    GateTable("TOKEN").remove(world)
+    assert kernel.has.tables == {"netdev agent_cni-OTHER"}
+
+
+@pytest.mark.parametrize("resource", [PolicyTable(edition=2), GuardTable(), GateTable("TOKEN")])
+def test_a_table_that_somebody_put_to_sleep_is_told(
+    world: World, kernel: NfTables, monkeypatch: pytest.MonkeyPatch, resource: PolicyTable | GuardTable | GateTable
+):
+    resource.ensure(world)
+    monkeypatch.setattr(ruleset, "is_dormant", lambda table: True)
+    (told,) = resource.differences(world)
+    assert told.endswith("is dormant")
+
+
+def test_a_shared_table_keeps_its_place_whatever_release_made_it():
+    (old,) = decoded([{"kind": "PolicyTable", "netns": ""}])
+    assert old.place == PolicyTable(edition=2).place
 
 
 def test_what_nft_says_of_maps_and_sets_is_read():

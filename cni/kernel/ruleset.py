@@ -1,0 +1,218 @@
+"""What nf_tables holds, asked for by name and key and taken away by them: what it costs does not grow with what else is there.
+
+libnftables reads every chain and set of a namespace before it answers or deletes. So a table that several attachments
+share is deleted by the kernel's own word that nothing of anybody is left in it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from cni.errors import KernelRefused, TryAgainLater
+from cni.kernel import nfnetlink
+from cni.kernel.channel import CREATE, DUMP, Channel, DumpInterrupted
+from cni.kernel.nfnetlink import (
+    CHAIN,
+    CHAIN_NAME,
+    DELETE_CHAIN,
+    DELETE_ELEMENTS,
+    DELETE_TABLE,
+    ELEMENT_LIST,
+    ELEMENTS,
+    LIST_ITEM,
+    SET_NAME,
+    TABLE,
+    TABLE_NAME,
+    asked,
+    attribute,
+    attributes,
+    nested,
+    request,
+    spelled,
+    text,
+)
+
+_TRIES = 100
+_IFNAMSIZ = 16
+_ELEMENT_KEY, _ELEMENT_DATA, _KEY_END, _VALUE, _VERDICT, _VERDICT_CHAIN = 1, 2, 10, 1, 2, 2
+_TABLE_FLAGS, _DORMANT = 2, b"\0\0\0\1"
+
+
+class Element(NamedTuple):
+    """An entry of a set or map, ``inet table name``, by its key as the kernel keeps it; `end` where it is an interval.
+
+    With a `chain` it is that entry only where it leads there.
+    """
+
+    container: str
+    key: bytes
+    end: bytes = b""
+    chain: str = ""
+
+    def body(self) -> bytes:
+        """The attributes that name it."""
+        _, table, name = self.container.split(" ")
+        key = nested(_ELEMENT_KEY, attribute(_VALUE, self.key))
+        end = nested(_KEY_END, attribute(_VALUE, self.end)) if self.end else b""
+        where = attribute(TABLE_NAME, spelled(table)) + attribute(SET_NAME, spelled(name))
+        return where + nested(ELEMENT_LIST, nested(LIST_ITEM, key, end))
+
+
+class Chain(NamedTuple):
+    """A chain by its table, ``inet name``, and its own name."""
+
+    table: str
+    name: str
+
+    def body(self) -> bytes:
+        """The attributes that name it."""
+        _, table = self.table.split(" ")
+        return attribute(TABLE_NAME, spelled(table)) + attribute(CHAIN_NAME, spelled(self.name))
+
+
+def link_key(name: str) -> bytes:
+    """A link's name as the key it is in a set of ``ifname``."""
+    return name.encode().ljust(_IFNAMSIZ, b"\0")
+
+
+def has_element(element: Element) -> bool:
+    """Whether a set or map has an entry; not where there is none of that name. An interval is there within a wider one."""
+    return _is_there(nfnetlink.opened(), element)
+
+
+def keys(container: str) -> set[bytes]:
+    """Every key of a set or map, ``inet table name``; none where there is none of that name.
+
+    Raises TryAgainLater where rules change faster than one can read.
+    """
+    family, table, name = container.split(" ")
+    for _ in range(_TRIES):
+        try:
+            found = _elements(nfnetlink.opened(), family, table, name)
+        except DumpInterrupted:
+            continue
+        return {_key(item) for elements in found for _, item in attributes(elements, 0)}
+    raise TryAgainLater(f"rules change faster than {container} can be read")
+
+
+def delete_there(chains: Iterable[Chain] = (), elements: Iterable[Element] = ()) -> bool:
+    """Delete what is there of these in one transaction; False, and nothing done, where something else leads to a chain.
+
+    Looking and deleting are one, as in `delete_idle`: what leads to somebody else by now is his. Raises KernelRefused, and
+    TryAgainLater where they come and go faster than one can look.
+    """
+    channel, named, kept = nfnetlink.opened(), tuple(elements), tuple(chains)
+    for _ in range(_TRIES):
+        seen = nfnetlink.generation(channel)
+        gone = [
+            request(DELETE_ELEMENTS, 0, _family(item.container), item.body())
+            for item in named
+            if _is_there(channel, item)
+        ]
+        gone += [
+            request(DELETE_CHAIN, 0, _family(chain.table), chain.body())
+            for chain in kept
+            if asked(channel, CHAIN, 0, _family(chain.table), chain.body())
+        ]
+        try:
+            nfnetlink.change(channel, gone, seen)
+        except KernelRefused as error:
+            if error.errno == errno.EBUSY:
+                return False
+            if error.errno not in (errno.ENOENT, errno.ERESTART):
+                raise
+        else:
+            return True
+    raise TryAgainLater("rules come and go faster than they can be deleted")
+
+
+def add_where_there(elements: Iterable[Element]) -> None:
+    """Add each to its set, unless that is gone. Raises KernelRefused."""
+    channel = nfnetlink.opened()
+    for item in elements:
+        try:
+            nfnetlink.change(channel, [request(ELEMENTS, CREATE, _family(item.container), item.body())])
+        except KernelRefused as error:
+            if error.errno != errno.ENOENT:
+                raise
+
+
+def delete_table(table: str) -> None:
+    """Delete a table, ``inet name``, with all that is in it; without one, nothing. Raises KernelRefused."""
+    family, name = table.split(" ")
+    try:
+        nfnetlink.change(nfnetlink.opened(), [request(DELETE_TABLE, 0, family, attribute(TABLE_NAME, spelled(name)))])
+    except KernelRefused as error:
+        if error.errno != errno.ENOENT:
+            raise
+
+
+def delete_idle(table: str, chains: Iterable[str] = (), sets: Iterable[str] = ()) -> None:
+    """Delete a table, ``inet name``, that has no chain but these and no element in these sets.
+
+    Looking and deleting are one: the transaction is refused where anybody changed rules meanwhile, and begins again.
+    Raises KernelRefused, and TryAgainLater where they change faster than one can look.
+    """
+    channel, own, counted = nfnetlink.opened(), set(chains), tuple(sets)
+    family, name = table.split(" ")
+    named = attribute(TABLE_NAME, spelled(name))
+    for _ in range(_TRIES):
+        try:
+            seen = nfnetlink.generation(channel)
+            if (
+                not asked(channel, TABLE, 0, family, named)
+                or _chains(channel, family, name) - own
+                or any(_elements(channel, family, name, each) for each in counted)
+            ):
+                return
+            nfnetlink.change(channel, [request(DELETE_TABLE, 0, family, named)], seen)
+        except DumpInterrupted:
+            continue
+        except KernelRefused as error:
+            if error.errno not in (errno.ERESTART, errno.EBUSY, errno.ENOENT):
+                raise
+        else:
+            return
+    raise TryAgainLater(f"rules change faster than it can be seen whether table {table} is in use")
+
+
+def is_dormant(table: str) -> bool:
+    """Whether somebody put a table, ``inet name``, to sleep: it is all there, and never asked (NFT_TABLE_F_DORMANT)."""
+    family, name = table.split(" ")
+    found = asked(nfnetlink.opened(), TABLE, 0, family, attribute(TABLE_NAME, spelled(name)))
+    return any(dict(attributes(answer)).get(_TABLE_FLAGS) == _DORMANT for answer in found)
+
+
+def _chains(channel: Channel, family: str, table: str) -> set[str]:
+    found = (dict(attributes(answer)) for answer in asked(channel, CHAIN, DUMP, family, b""))
+    return {text(item[CHAIN_NAME]) for item in found if text(item[TABLE_NAME]) == table}
+
+
+def _elements(channel: Channel, family: str, table: str, name: str) -> list[bytes]:
+    body = attribute(TABLE_NAME, spelled(table)) + attribute(SET_NAME, spelled(name))
+    messages = asked(channel, ELEMENTS, DUMP, family, body)
+    return [item for message in messages for item in [dict(attributes(message)).get(ELEMENT_LIST)] if item]
+
+
+def _items(message: bytes) -> list[tuple[int, bytes]]:
+    return list(attributes(dict(attributes(message))[ELEMENT_LIST], 0))
+
+
+def _key(item: bytes) -> bytes:
+    return dict(attributes(dict(attributes(item, 0))[_ELEMENT_KEY], 0))[_VALUE]
+
+
+def _target(item: bytes) -> str:
+    data = dict(attributes(dict(attributes(item, 0)).get(_ELEMENT_DATA, b""), 0))
+    return text(dict(attributes(data.get(_VERDICT, b""), 0)).get(_VERDICT_CHAIN, b""))
+
+
+def _is_there(channel: Channel, element: Element) -> bool:
+    found = asked(channel, ELEMENTS, 0, _family(element.container), element.body())
+    return any(element.chain in ("", _target(item)) for message in found for _, item in _items(message))
+
+
+def _family(place: str) -> str:
+    return place.partition(" ")[0]
