@@ -6,7 +6,7 @@ CONF_DIR ?= /etc/cni/net.d
 PLACE     = --prefix $(PREFIX) --bin-dir $(BIN_DIR) --conf-dir $(CONF_DIR) $(if $(DESTDIR),--root $(DESTDIR)) $(if $(FORCE),--force)
 SOURCES  := $(shell find cni plugins conf.d launcher -type f -not -name '*.pyc') pyproject.toml constraints.txt $(wildcard tools/*)
 
-.PHONY: help demo demo-mesh test check image-test kubelet-test bench install uninstall clean
+.PHONY: help demo demo-mesh test sweeps check image-test kubelet-test bench install uninstall clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1\t/' | expand -t 12
@@ -22,8 +22,11 @@ test: .venv/ready      ## everything: style, types, tests/, and netns-tests/ wit
 	@.venv/bin/python3 -m pytest tests
 	@rm -rf .cache/transcripts
 	@AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest --numprocesses 4 netns-tests
-	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 4 netns-tests
+	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 4 -m "not sweep" netns-tests
 	@.venv/bin/python3 tools/same_answers.py
+
+sweeps: .venv/ready    ## what enumerates, once more with the node agent (ten minutes)
+	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 4 -m sweep netns-tests
 
 check: .venv/ready     ## style and types
 	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check .

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from lab import Host, Lab, Pod, eventually
 
+pytestmark = pytest.mark.sweep
+
 RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
 HEAD = {"cniVersion": "1.1.0", "name": "net"}
 BRIDGE = HEAD | {"type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True, "ipam": {"ranges": RANGES}}

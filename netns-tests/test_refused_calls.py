@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from lab import BIN_DIR, Host, Pod, environment
 
-pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace")
+pytestmark = [pytest.mark.sweep, pytest.mark.skipif(not shutil.which("strace"), reason="there is no strace")]
 
 NETLINK = re.compile(r"^\d+ +recvfrom\(", re.MULTILINE)
 
