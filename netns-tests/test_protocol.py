@@ -212,7 +212,7 @@ def test_every_call_leaves_one_line_in_the_log(settled: Host, pod: Pod, conf: di
     settled.add(conf, pod)
     settled.delete_pod(conf, pod)
     lines = sh("cat", "/var/log/agent-cni/bridge-vxlan.log").stdout.splitlines()
-    mine = [line for line in map(json.loads, lines) if line["container"] == pod.container]
+    mine = [line for line in map(json.loads, lines) if line.get("container") == pod.container]  # others write there too
     assert [line["verb"] for line in mine] == ["ADD", "DEL"]
     assert all(line["network"] == "net" and line["seconds"] > 0 for line in mine)
 
