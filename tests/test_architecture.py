@@ -26,7 +26,7 @@ LAYERS = (
     {"kernel", "protocol", "log"},
     {"state"},
     {"resources"},
-    {"engine", "podnet", "ipam", "overlay", "policy", "sidecar", "uplink"},
+    {"engine", "podnet", "nat", "ipam", "overlay", "policy", "sidecar", "uplink"},
     {"node", "nouns", "liveness"},
     {"survey"},
     {"verbs", "refresh"},

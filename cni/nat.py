@@ -1,0 +1,30 @@
+"""What lets a pod's packets leave its network: forwarding, and masquerading under the node's address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cni.naming import Attachment, interface_of
+from cni.protocol.result import Result
+from cni.resources import Host, HostSysctl, Masquerade, MasqueradeRules, Resource
+
+_FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
+
+
+def forwarding(family: int) -> Resource:
+    """The node forwards packets of an IP version (4 or 6)."""
+    return HostSysctl(_FORWARDING[family], "1")
+
+
+def masquerading(attachment: Attachment, lease: Result, host: Host, *, wanted: bool) -> Iterator[Resource]:
+    """A pod's addresses are hidden outside their subnets, in the node's rule backend. Of one that nobody remembers only its
+    name is known, and any may be: it is looked for whether it is `wanted` or not.
+    """
+    rules = host.rules
+    interfaces = [interface_of(ip.address) for ip in lease.ips] if wanted else []
+    for family in (4, 6) if host.lost and rules else ():
+        yield from (MasqueradeRules(rules, family), Masquerade(rules, family, "", "", str(attachment)))
+    for family in sorted({interface.version for interface in interfaces}):
+        yield MasqueradeRules(rules, family)
+    for own in interfaces:
+        yield Masquerade(rules, own.version, str(own.ip), str(own.network), str(attachment))
