@@ -69,7 +69,7 @@ def apply(scripts: Iterable[str]) -> None:
     nfnetlink.change(nfnetlink.opened(), [request for script in scripts for request in _compiled(script)])
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _compiled(script: str) -> tuple[bytes, ...]:
     """The requests a script comes to. Most scripts are the same for every pod."""
     devices = {chain: device for _, chain, device in _ON_DEVICE.findall(script)}
