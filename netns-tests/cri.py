@@ -129,8 +129,8 @@ class Containerd:
         self._runtime.RemovePodSandbox(PROTOS.PodSandboxRequest(pod_sandbox_id=sandbox))
 
     def crictl(self, *words: object) -> str:
-        """What an operator's crictl prints."""
-        return sh(CRICTL, "--runtime-endpoint", f"unix://{self.folder}/sock", *words).stdout.strip()
+        """What an operator's crictl prints; by itself it gives up after 2 s, which a busy machine needs for one pod."""
+        return sh(CRICTL, "--timeout", "60s", "--runtime-endpoint", f"unix://{self.folder}/sock", *words).stdout.strip()
 
     def sandboxes(self) -> dict[str, str]:
         """The sandboxes there are, stopped ones too: id and pod name."""
