@@ -195,8 +195,12 @@ def test_what_was_left_half_done_is_not_kept(folder: Path, record: Record):
 
 
 def test_a_signal_waits_until_a_transaction_is_over(store: Store, record: Record):
-    with pytest.raises(KeyboardInterrupt):
-        _interrupted(store, record)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _interrupted(store, record)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert store.record(record.attachment, record.plugin) == record
     with store.transaction():
         store.forget(record.attachment, record.plugin)
