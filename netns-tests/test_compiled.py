@@ -11,7 +11,7 @@ import pytest
 from lab import sh
 
 from cni.errors import KernelRefused, ToolFailed
-from cni.kernel import compiled, netns, nfnetlink
+from cni.kernel import compiled, kept, netns
 
 HEAD = """add table {table}
 add set {table} ports {{ type inet_service; }}
@@ -31,7 +31,7 @@ HOOKS = {
 def closed() -> Iterator[None]:
     compiled._compiled.cache_clear()
     yield
-    nfnetlink.let_go()
+    kept.let_go()
 
 
 def ruleset() -> str:

@@ -9,7 +9,7 @@ import pytest
 from lab import sh
 
 from cni.errors import KernelRefused, ToolFailed
-from cni.kernel import copies, netfilter, netns, nfnetlink, replica
+from cni.kernel import copies, kept, netfilter, netns, nfnetlink, replica
 from cni.sidecar.model import Interception
 from cni.sidecar.rule import spelled
 from cni.sidecar.rules import tables
@@ -38,7 +38,7 @@ def worthwhile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(copies, "worthwhile", True)
     copies._copy.cache_clear()
     yield
-    nfnetlink.let_go()
+    kept.let_go()
     copies._copy.cache_clear()
 
 

@@ -10,7 +10,7 @@ from lab import ROOT, Lab, sh
 #: Ask in a pod, leave it, take its path away, and see whether the other end of its veth lives on.
 ALIVE = """
 import subprocess, sys, time
-from cni.kernel import nftables
+from cni.kernel import kept, nftables
 from cni.kernel.netns import Netns
 
 def there():
@@ -24,7 +24,7 @@ pod.close()
 subprocess.run(["ip", "netns", "delete", sys.argv[1].rpartition("/")[2]], check=True)
 time.sleep(0.2)
 print("kept" if there() else "gone")
-nftables.let_go()
+kept.let_go()
 deadline = time.monotonic() + 10
 while there() and time.monotonic() < deadline:
     time.sleep(0.01)

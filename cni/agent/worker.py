@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cni.agent.caller import Caller
 from cni.agent.request import Refused, Request
 from cni.errors import TryAgainLater
-from cni.kernel import netns, nfnetlink, nftables, signals
+from cni.kernel import kept, netns, signals
 from cni.main import Stdout, main
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ class Worker:
             if not self._current():
                 return OUTDATED
             fit = self._converse(Caller(connection))
-        nftables.let_go()
-        nfnetlink.let_go()
+        kept.let_go()
         gc.collect()
         self._seat.rest()
         return 0 if fit and _next_descriptor() < _MOST_DESCRIPTORS else SPENT

@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from cni.errors import KernelRefused
-from cni.kernel import netns
 from cni.kernel.channel import ACK, NETFILTER, REQUEST, Channel
+from cni.kernel.kept import PerNamespace
 
 #: Messages that make a thing; GET added, the question for it, which they answer.
 TABLE, CHAIN, RULE, SET, ELEMENTS, GENERATION = 0, 3, 6, 9, 12, 15
@@ -28,26 +27,13 @@ _FAMILY_AT, _FLAGS_AT = 16, 6
 _BATCH_GENERATION = _GENERATION_ID = 1
 _NESTED = 0x8000
 
-#: A socket in each namespace that was asked in this process, by inode; it keeps the namespace alive, and serves the main
-#: thread only. Whoever closes one waits until what was deleted is out of everybody's sight: 10 ms and more.
-_channels: dict[int, Channel] = {}
+#: Whoever closes one waits until what was deleted is out of everybody's sight: 10 ms and more.
+_channels = PerNamespace(lambda: Channel(NETFILTER), lambda channel: channel.at_rest)
 
 
 def opened() -> Channel:
-    """A socket of the namespace this thread is in, which stays open until `let_go`."""
-    place = Path(netns.OWN).stat().st_ino
-    if place in _channels and not _channels[place].at_rest:
-        _channels.pop(place).close()
-    if place not in _channels:
-        _channels[place] = Channel(NETFILTER)
-    return _channels[place]
-
-
-def let_go() -> None:
-    """Give up every namespace but the one this process lives in."""
-    _, own = netns.home()
-    for place in [place for place in _channels if place != own]:
-        _channels.pop(place).close()
+    """A socket of the namespace this thread is in, which stays open until it is let go."""
+    return _channels.here()
 
 
 def request(kind: int, how: int, family: int | str, body: bytes = b"") -> bytes:

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
 from cni.errors import Unavailable
 from cni.kernel import netns
 from cni.kernel.channel import NETFILTER, Channel
+from cni.kernel.kept import PerNamespace
 
 LIBRARY = "libnftables.so.1"
 
 _STATELESS = 1 << 1  # nftables/libnftables.h: NFT_CTX_OUTPUT_STATELESS
 
-#: A context in each namespace that was asked in this process, by inode; its socket keeps the namespace alive.
-_contexts: dict[int, Context] = {}
 #: The library serves one thread at a time.
 _turn = Lock()
 
@@ -52,11 +50,8 @@ def run(commands: str) -> Answer:
 
     Raises Unavailable where the library is not installed.
     """
-    place = Path(netns.OWN).stat().st_ino
     with _turn:
-        if place not in _contexts:
-            _contexts[place] = Context()
-        return _contexts[place].run(commands)
+        return _contexts.here().run(commands)
 
 
 def rehearse(commands: str, question: str) -> Answer:
@@ -68,13 +63,6 @@ def rehearse(commands: str, question: str) -> Answer:
             return context.run(question) if done.done else done
         finally:
             context.close()
-
-
-def let_go() -> None:
-    """Give up every namespace but the one this process lives in."""
-    _, own = netns.home()
-    for place in [place for place in _contexts if place != own]:
-        _contexts.pop(place).close()
 
 
 class Context:
@@ -98,6 +86,9 @@ class Context:
     def close(self) -> None:
         """Close the socket."""
         self._library.nft_ctx_free(self._handle)
+
+
+_contexts = PerNamespace(Context)
 
 
 @cache

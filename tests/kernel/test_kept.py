@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cni.kernel import kept, netns
+from cni.kernel.kept import PerNamespace
+
+
+class Door:
+    def __init__(self) -> None:
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the thread is: a file stands for a namespace, `home` for the process's own."""
+    monkeypatch.setattr(kept, "_every", [])
+    (tmp_path / "home").touch()
+    own = (tmp_path / "home").stat()
+    monkeypatch.setattr(netns, "home", lambda: (own.st_dev, own.st_ino))
+    at = tmp_path / "at"
+    at.symlink_to(tmp_path / "home")
+    monkeypatch.setattr(netns, "OWN", str(at))
+    return at
+
+
+def go(place: Path, name: str) -> None:
+    (place.parent / name).touch()
+    place.unlink()
+    place.symlink_to(place.parent / name)
+
+
+def test_each_namespace_has_its_own_and_only_the_process_s_own_stays(place: Path):
+    first, second = PerNamespace(Door), PerNamespace(Door)
+    at_home = first.here()
+    go(place, "pod")
+    in_pod, other = first.here(), second.here()
+    assert first.here() is in_pod
+    assert len({id(door) for door in (at_home, in_pod, other)}) == 3
+    kept.let_go()
+    assert [door.closed for door in (at_home, in_pod, other)] == [False, True, True]
+    go(place, "home")
+    assert first.here() is at_home
+
+
+def test_one_that_is_not_fit_any_more_is_closed_and_made_again(place: Path):
+    fit = True
+    doors = PerNamespace(Door, lambda door: fit)
+    first = doors.here()
+    fit = False
+    second = doors.here()
+    assert (first.closed, second is first, second.closed) == (True, False, False)
