@@ -13,18 +13,19 @@ from cni.resources import Resource, World
 
 
 def apply(resources: Iterable[Resource], world: World) -> None:
-    """Ensure each in order, neighbours of one transaction together. A signal ends the loop between two steps only.
+    """Ensure each in order, neighbours of one batch together. A signal ends the loop between two steps only.
 
     What was created stands in `world.undo`; the caller decides whether it stays.
     """
     with uninterrupted():
-        for _, group in groupby(resources, lambda item: item.transaction or id(item)):
-            step = list(group)
-            end_if_asked()
-            if step[0].transaction:
-                step[0].ensure_together(step, world)
-            else:
-                step[0].ensure(world)
+        for batch, items in groupby(resources, lambda item: item.batch):
+            if batch:
+                end_if_asked()
+                batch.ensure(list(items), world)
+                continue
+            for item in items:
+                end_if_asked()
+                item.ensure(world)
 
 
 def differences(resources: Iterable[Resource], world: World, reported: Result) -> list[str]:

@@ -67,8 +67,7 @@ DOORS = {
 
 TOLD_ONCE = {
     "ensure",
-    "ensure_together",
-    "transaction",
+    "batch",
     "script",
     "differences",
     "remove",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from cni.protocol.result import Result
 from cni.resources.world import World
@@ -12,6 +12,16 @@ from cni.resources.world import World
 _KINDS: dict[str, type[Resource]] = {}
 #: What a field of a resource may be, besides a tuple of texts.
 _PLAIN = {"str": str, "int": int, "bool": bool}
+
+
+R_contra = TypeVar("R_contra", bound="Resource", contravariant=True)
+
+
+class Batch(Protocol[R_contra]):
+    """Neighbours in a plan that are made in one step; equal ones are one."""
+
+    def ensure(self, items: Sequence[R_contra], world: World) -> None:
+        """Make them all so, and tell `world.created` what had to be."""
 
 
 class Resource:
@@ -60,13 +70,9 @@ class Resource:
         return ()
 
     @property
-    def transaction(self) -> object:
-        """What it changes in one step together with its neighbours in a plan; None for what is a step of its own."""
+    def batch(self) -> Batch[Any] | None:
+        """How it is made together with its neighbours in a plan that say the same; None for what is a step of its own."""
         return None
-
-    def ensure_together(self, step: Sequence[Resource], world: World) -> None:
-        """Make so what has one transaction; this resource is the first of it."""
-        raise NotImplementedError
 
     def details(self) -> Iterator[str]:
         """What else to print of it for people, line by line."""

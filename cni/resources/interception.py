@@ -193,21 +193,11 @@ class PodRules(Resource):
     identity = ("netns", "backend", "family")
 
     @property
-    def transaction(self) -> object:
-        return PodRules, self.netns, self.backend
+    def batch(self) -> BothFamilies:
+        return BothFamilies(self.netns, self.backend)
 
     def ensure(self, world: World) -> None:
-        self.ensure_together((self,), world)
-
-    def ensure_together(self, step: Sequence[Resource], world: World) -> None:
-        rules = [item for item in step if isinstance(item, PodRules)]
-        with _alone(world, self.netns), world.in_pod():
-            _spare_earlier([item for item in rules if item.sparing])
-            if copies.made(self.backend, {item.family: item.text for item in rules}):
-                for item in rules:
-                    world.created(item)
-            else:
-                _ensure_each(rules, world)
+        self.batch.ensure((self,), world)
 
     def differences(self, world: World) -> Iterator[str]:
         with world.in_pod():
@@ -238,6 +228,24 @@ class PodRules(Resource):
 
     def details(self) -> Iterator[str]:
         yield from self.text.splitlines()
+
+
+@dataclass(frozen=True)
+class BothFamilies:
+    """The rules of a pod's families, changed at the same time while nobody else changes them."""
+
+    netns: str
+    backend: str
+
+    def ensure(self, items: Sequence[PodRules], world: World) -> None:
+        """Make them all so."""
+        with _alone(world, self.netns), world.in_pod():
+            _spare_earlier([item for item in items if item.sparing])
+            if copies.made(self.backend, {item.family: item.text for item in items}):
+                for item in items:
+                    world.created(item)
+            else:
+                _ensure_each(items, world)
 
 
 @lru_cache(maxsize=4)

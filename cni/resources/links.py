@@ -161,15 +161,21 @@ class LostPort(Resource):
 
 
 class PodChange(Resource):
-    """What the pod's rtnetlink is asked for together with its neighbours in a plan, in one system call."""
+    """What the pod's rtnetlink is asked for together with its neighbours in a plan."""
 
     @property
-    def transaction(self) -> object:
-        return PodChange
+    def batch(self) -> OneCall:
+        return OneCall()
 
-    def ensure_together(self, step: Sequence[Resource], world: World) -> None:
+
+@dataclass(frozen=True)
+class OneCall:
+    """Requests that go to the pod's rtnetlink in one system call."""
+
+    def ensure(self, items: Sequence[Resource], world: World) -> None:
+        """Ask for all of them."""
         with world.pod.together():
-            for item in step:
+            for item in items:
                 item.ensure(world)
 
 

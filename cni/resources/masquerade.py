@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from cni.errors import ToolFailed
 from cni.kernel import netfilter, ruleset
 from cni.kernel.ruleset import Element
-from cni.resources.nft import NftRules
+from cni.resources.nft import NftRules, Transaction
 from cni.resources.world import World
 
 TABLE, CHAIN = "agent_cni", "ACNI-MASQUERADE"
@@ -28,8 +28,8 @@ class _Masquerading(NftRules):
     backend: str
 
     @property
-    def transaction(self) -> object:
-        return super().transaction if self.backend == netfilter.NFTABLES else None
+    def batch(self) -> Transaction | None:
+        return super().batch if self.backend == netfilter.NFTABLES else None
 
     def ensure(self, world: World) -> None:
         if self.backend == netfilter.NFTABLES:

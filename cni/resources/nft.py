@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import groupby
 
 from cni.errors import KernelRefused
@@ -42,30 +43,36 @@ class NftRules(Resource):
         return ""
 
     @property
-    def transaction(self) -> object:
-        return NftRules, self.netns
+    def batch(self) -> Transaction | None:
+        return Transaction(self.netns)
 
     def ensure(self, world: World) -> None:
-        self.ensure_together((self,), world)
-
-    def ensure_together(self, step: Sequence[Resource], world: World) -> None:
-        rules = [item for item in step if isinstance(item, NftRules)]
-        for item in rules:
-            if not item.shared:
-                world.created(item)
-        with self.place_of_rules(world):
-            scripts = [
-                (declarations, "".join(item.script_for(world) for item in items))
-                for declarations, items in groupby(rules, lambda item: item.declarations)
-            ]
-            try:
-                netfilter.nft_made(declarations + script for declarations, script in scripts)
-            except KernelRefused as error:
-                if error.errno not in _IN_THE_WAY:
-                    raise
-                freed = [item.in_the_way(world) for item in rules]
-                netfilter.nft("".join([*freed, *(declarations + script for declarations, script in scripts)]))
+        Transaction(self.netns).ensure((self,), world)
 
     def place_of_rules(self, world: World) -> AbstractContextManager[None]:
         """Be where the rules are."""
         return world.in_pod() if self.netns else nullcontext()
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """The scripts of neighbours, all or nothing, in one namespace; those with the same declarations are one script."""
+
+    netns: str
+
+    def ensure(self, items: Sequence[NftRules], world: World) -> None:
+        """Make them all so; what is in the way goes in the same transaction."""
+        for item in items:
+            if not item.shared:
+                world.created(item)
+        with items[0].place_of_rules(world):
+            scripts = [
+                declarations + "".join(item.script_for(world) for item in declaring)
+                for declarations, declaring in groupby(items, lambda item: item.declarations)
+            ]
+            try:
+                netfilter.nft_made(scripts)
+            except KernelRefused as error:
+                if error.errno not in _IN_THE_WAY:
+                    raise
+                netfilter.nft("".join([*(item.in_the_way(world) for item in items), *scripts]))
