@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from cni.ipam.source import Source
-from cni.naming import Attachment
-from cni.policy.model import Policy
-from cni.protocol.call import Call
-from cni.protocol.config import Config
-from cni.protocol.result import Result
-from cni.resources import Host, Plan, UplinkQuery
-from cni.sidecar.model import Interception
+if TYPE_CHECKING:
+    from cni.ipam.source import Source
+    from cni.naming import Attachment
+    from cni.policy.model import Policy
+    from cni.protocol.call import Call
+    from cni.protocol.config import Config
+    from cni.protocol.result import Result
+    from cni.resources import Host, Plan, UplinkQuery
+    from cni.sidecar.model import Interception
 
 
-class PluginConfig(Protocol):
-    """What a plugin accepts. `uplink` and `rules` say what `plan` must know of the host: the link
-    traffic leaves by, and the rule backend (a wish, empty for the node's own); None for neither.
-    `sidecar` is what it does to the pod's traffic, `policy` what it lets through. `links` must exist for an
-    ADD to succeed; `ports` are the host links that plugins before it in the chain have made. One that is `chained` makes no interface and passes the result on.
-    What it makes has an end on the host if it `has_port`.
+class PluginConfig:
+    """What a plugin accepts, as far as verbs ask; a plugin says what it has besides its IPAM.
+
+    `sidecar` is what it does to the pod's traffic, `policy` what it lets through. `uplink` and `rules` say what `plan`
+    must know of the host: the link traffic leaves by, and the rule backend (a wish, empty for the node's own); None for
+    neither. `links` must exist for an ADD to succeed; `ports` are the host links that plugins before it in the chain
+    have made. One that is `chained` makes no interface and passes the result on. What it makes has an end on the host if it
+    `has_port`.
     """
 
     ipam: Source
-    uplink: UplinkQuery | None
-    rules: str | None
-    sidecar: Interception | None
-    policy: Policy | None
-    links: tuple[str, ...]
-    enters_pod: ClassVar[bool]
-    has_port: ClassVar[bool]
-
-    @property
-    def ports(self) -> tuple[str, ...]: ...
-
-    @property
-    def chained(self) -> bool: ...
+    sidecar: Interception | None = None
+    policy: Policy | None = None
+    uplink: UplinkQuery | None = None
+    rules: str | None = None
+    links: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    chained: bool = False
+    enters_pod: ClassVar[bool] = True
+    has_port: ClassVar[bool] = False
 
     @classmethod
-    def read(cls, conf: Config, call: Call) -> PluginConfig: ...
+    def read(cls, conf: Config, call: Call) -> Self:
+        """Read a validated configuration. Raises InvalidConfig for what its schema cannot say."""
+        raise NotImplementedError
 
 
 class Plugin(Protocol):
