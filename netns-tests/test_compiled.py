@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import random
+import sys
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
-from lab import sh
+from lab import ROOT, Lab, sh
 
 from cni.errors import KernelRefused, ToolFailed
 from cni.kernel import compiled, kept, netns
@@ -145,6 +146,13 @@ def test_tables_that_are_there_are_asked_for_nothing_and_left_alone():
         sh("nft", "flush", "chain", script.split()[2], "made", "base")
         compiled.apply([script])
         assert ruleset() == wanted
+
+
+def test_what_make_bench_applies_can_be_applied(lab: Lab):
+    sys.path.append(str(ROOT / "tools"))
+    from bench_modes import APPLY
+
+    assert float(lab.host().run(ROOT / ".venv/bin/python3", "-c", APPLY, 3, 10).stdout) > 0
 
 
 def test_an_element_takes_its_new_owners_comment():

@@ -25,21 +25,21 @@ ROUTED = {"cniVersion": "1.1.0", "name": "routed", "type": "custom-plugin", "ipa
 PHYSICAL = {"cniVersion": "1.1.0", "name": "physical", "type": "macvlan", "master": "eth0"}
 
 #: Times one nft transaction that gives a pod a policy, and counts the chains it needs: run on the host.
-_APPLY = """
+APPLY = """
 import sys, time
 from cni.kernel import netfilter
 from cni.resources import PodPolicy
-from cni.resources.policy import skeleton
+from cni.resources.policy_table import skeleton
 pods, cidrs = int(sys.argv[1]), int(sys.argv[2])
 def policy(at):
     spans = ", ".join(f"10.{n >> 14 & 127}.{n >> 6 & 255}.{(n & 63) << 2}" for n in range(cidrs))
-    address = f"100.64.{at >> 8}.{at & 255}"
-    name = address
-    return PodPolicy((address,), (f"in-{name} ip saddr {{ {spans} }} return", f"in-{name} drop", f"out-{name} return"), False, "bench")
-netfilter.nft(skeleton(""))
-netfilter.nft("".join(policy(at)._script() for at in range(1, pods)))
+    name, address = f"bench{at}", f"100.64.{at >> 8}.{at & 255}"
+    rules = f"in-{name} ip saddr {{ {spans} }} return", f"in-{name} drop", f"out-{name} return"
+    return PodPolicy((address,), rules, False, "bench", token=name)
+netfilter.nft_made([skeleton("")])
+netfilter.nft("".join(policy(at).script() for at in range(1, pods)))
 began = time.perf_counter()
-netfilter.nft(policy(0)._script())
+netfilter.nft_made([policy(0).declarations + policy(0).script()])
 print((time.perf_counter() - began) * 1000)
 """
 
@@ -92,7 +92,7 @@ def crowded(lab: Lab, held: ExitStack) -> Ways:
         conf = BRIDGED | ({"policy": {"ingress": [own]}} if count else {})
         target = address_of(host.add(conf, server), 4)
         if count:
-            host.run(PYTHON, "-c", _APPLY, count, 10)
+            host.run(PYTHON, "-c", APPLY, count, 10)
         held.enter_context(Server(_in(server), PORT))
         ways[f"{count} pods with policies" if count else "no policy"] = _sampling(client, target)
     return ways
@@ -103,7 +103,7 @@ def applying(lab: Lab) -> None:
     print(f"\n{'one policy in one nft transaction (ms)':<44}{'median':>9}")
     for pods, cidrs in [(1, count) for count in CIDRS] + [(count, 100) for count in PODS]:
         host = lab.host()
-        times = [float(host.run(PYTHON, "-c", _APPLY, pods, cidrs).stdout) for _ in range(5)]
+        times = [float(host.run(PYTHON, "-c", APPLY, pods, cidrs).stdout) for _ in range(5)]
         print(f"{f'{cidrs} CIDRs, {pods} pods on the node':<44}{statistics.median(times):9.1f}")
 
 
