@@ -5,6 +5,7 @@ BIN_DIR  ?= /opt/cni/bin
 CONF_DIR ?= /etc/cni/net.d
 PLACE     = --prefix $(PREFIX) --bin-dir $(BIN_DIR) --conf-dir $(CONF_DIR) $(if $(DESTDIR),--root $(DESTDIR)) $(if $(FORCE),--force)
 SOURCES  := $(shell find cni plugins conf.d launcher -type f -not -name '*.pyc') pyproject.toml constraints.txt $(wildcard tools/*)
+PLUGINS  := $(patsubst %.schema.json,%,$(wildcard plugins/*.schema.json))
 
 .PHONY: help demo demo-mesh test sweeps check image-test kubelet-test bench install uninstall clean
 
@@ -31,7 +32,7 @@ sweeps: .venv/ready    ## what enumerates, once more with the node agent (ten mi
 check: .venv/ready     ## style and types
 	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check .
 	@.venv/bin/mypy --no-error-summary cni
-	@.venv/bin/mypy --no-error-summary --scripts-are-modules plugins/bridge-vxlan plugins/macvlan plugins/custom-plugin plugins/sidecar-redirect plugins/agent-ipam
+	@.venv/bin/mypy --no-error-summary --scripts-are-modules $(PLUGINS)
 
 image-test: .venv/ready ## bake a minimal Debian root twice, compare, and make a pod in it (part of test)
 	@tools/isolated .venv/bin/python3 -m pytest netns-tests/test_image.py

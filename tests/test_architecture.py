@@ -8,6 +8,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -147,6 +148,15 @@ def test_modules_do_not_import_each_other_in_a_circle():
         module = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         graph[module] = {found for found in imported(file) if found.startswith("cni")}
     assert len(list(TopologicalSorter(graph).static_order())) >= len(MODULES)
+
+
+def test_every_plugin_is_in_the_wheel_and_in_style():
+    """Two lists in pyproject.toml cannot be derived; a new plugin without them would be forgotten."""
+    said = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    names = {f"plugins/{file.name.removesuffix('.schema.json')}" for file in (ROOT / "plugins").glob("*.schema.json")}
+    assert set(said["hatch"]["build"]["targets"]["wheel"]["shared-scripts"]) == names
+    assert set(said["ruff"]["extend-include"]) == names
+    assert {f"plugins/{file.name}" for file in PLUGINS} == names
 
 
 @pytest.mark.parametrize("outside", DOORS)
