@@ -177,9 +177,8 @@ def test_a_worker_that_is_killed_takes_nobody_along(agent: Agent, lab: Lab, conf
     pod, others = lab.pod(), [lab.pod() for _ in range(4)]
     idle = set(agent.processes())
     process = begun(agent.host, conf, pod, waiting_ipam(tmp_path))
-    sleeper = int(sh("pgrep", "-f", "sleep 50").stdout.split()[-1])
-    worker = int(Path(f"/proc/{sleeper}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    assert worker in idle
+    (worker,) = [pid for pid in idle if sh("pgrep", "-P", pid, "sleep", check=False).stdout]
+    sleeper = int(sh("pgrep", "-P", worker, "sleep").stdout)
     with ThreadPoolExecutor(4) as pool:
         adds = [pool.submit(call, agent, "ADD", conf, other) for other in others]
         os.kill(worker, signal.SIGKILL)
