@@ -113,7 +113,7 @@ class Transcript:
     def _settled(self, text: str) -> str:
         text = re.sub(r'"time": "[^"]+"', '"time": ""', text)
         text = re.sub(r'"seconds": [\d.]+', '"seconds": 0', text)
-        text = re.sub(r"/tmp/pytest-of-\w+/pytest-\d+/(popen-gw\d+/)?", "/tmp/", text)
+        text = re.sub(r"/tmp/pytest-of-\w+/pytest-\d+/(?:popen-gw\d+/)?(\w*?)\d+(?!\w)", r"/tmp/\1", text)
         return re.sub(r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b|\bveth[0-9a-f]{8}\b", self._called, text)
 
     def _called(self, found: re.Match[str]) -> str:
