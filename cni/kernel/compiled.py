@@ -156,17 +156,12 @@ def _set_again(
 
 def _elements_again(message: bytes, place: bytes, elements: list[tuple[int, bytes]]) -> Iterator[bytes]:
     """What has a comment is added, deleted and added: one that is there would keep its earlier owner's."""
-    made, gone = (
-        raw_request(
-            kind,
-            how,
-            family_of(message),
-            place + nested(ELEMENT_LIST, *(nested(LIST_ITEM, item) for _, item in elements)),
-        )
-        for kind, how in ((ELEMENTS, CREATE), (DELETE_ELEMENTS, 0))
-    )
-    commented = any(_has_comment(dict(attributes(item, 0))) for _, item in elements)
-    yield from (made, gone, made) if commented else (made,)
+    body = place + nested(ELEMENT_LIST, *(nested(LIST_ITEM, item) for _, item in elements))
+    made = raw_request(ELEMENTS, CREATE, family_of(message), body)
+    yield made
+    if any(_has_comment(dict(attributes(item, 0))) for _, item in elements):
+        yield raw_request(DELETE_ELEMENTS, 0, family_of(message), body)
+        yield made
 
 
 def _has_comment(element: dict[int, bytes]) -> bool:
