@@ -1,6 +1,6 @@
 """What can exist. A new kind of resource is a new frozen dataclass here; every verb then knows it."""
 
-from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, PodRoute, PodSysctl
+from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, PodSysctl
 from cni.resources.antispoof import AntiSpoof, GuardTable
 from cni.resources.base import Resource, decoded, encode, key_of, uses_of
 from cni.resources.bridge_filter import BridgeFilter
@@ -8,13 +8,15 @@ from cni.resources.fresh import FreshAddress
 from cni.resources.gate import Gate, GateTable, PortOpening
 from cni.resources.interception import PodLoopback, PodRules, ProxyAddress, SourceLabels, WayBack
 from cni.resources.links import Bridge, LostPort, PodLink, VethPair
-from cni.resources.macvlan import HostNeighbour, HostRoute, HostShim, Macvlan, PodNeighbour
+from cni.resources.macvlan import HostShim, Macvlan
 from cni.resources.masquerade import Masquerade, MasqueradeRules
+from cni.resources.neighbours import HostNeighbour, PodNeighbour
 from cni.resources.nft import NftRules
 from cni.resources.plan import Host, HostPort, Plan, Uplink, UplinkQuery
 from cni.resources.policy import PodPolicy
 from cni.resources.policy_table import PolicyTable
 from cni.resources.readiness import Announcement, Forwarding, Settled
+from cni.resources.routes import HostRoute, PodRoute
 from cni.resources.vxlan import FloodList, VxlanLink
 from cni.resources.world import World
 

@@ -1,16 +1,14 @@
-"""Addresses, routes and kernel settings."""
+"""Addresses and kernel settings."""
 
 from __future__ import annotations
 
-import errno
-import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cni.errors import Conflict, KernelRefused
+from cni.errors import Conflict
 from cni.kernel import sysctl
-from cni.kernel.view import KernelRoute, Link
+from cni.kernel.view import Link
 from cni.naming import IPInterface, interface_of
 from cni.resources.base import Resource
 from cni.resources.links import PodChange, required
@@ -94,58 +92,6 @@ class PodAddress(PodChange):
     @property
     def mentions(self) -> tuple[str, ...]:
         return (self.address.split("/")[0],)
-
-
-@dataclass(frozen=True)
-class PodRoute(Resource):
-    """A route in the pod; `gateway` empty means on the link. `onlink`: no address covers the gateway."""
-
-    link: str
-    dst: str
-    gateway: str
-    mtu: int
-    advmss: int
-    priority: int
-    table: int
-    scope: int
-    onlink: bool
-
-    def ensure(self, world: World) -> None:
-        link = required(world.pod.named(self.link), self.link)
-        try:
-            world.pod.add_route(link, self._wanted(), self.onlink)
-        except KernelRefused as error:
-            if error.errno != errno.EEXIST:
-                raise
-            raise Conflict(f"the pod has another route to {self.dst} already; {self.link} cannot have it") from None
-
-    def differences(self, world: World) -> Iterator[str]:
-        link = world.pod.link(self.link)
-        family = ipaddress.ip_network(self.dst).version
-        routes = world.pod.routes(link, family) if link else []
-        same = [route for route in routes if (route.dst, route.table) == (self.dst, self.table)]
-        if not same:
-            yield f"route {self.dst} is missing in the pod"
-        elif not any(self._is(route) for route in same):
-            yield f"route {self.dst} in the pod is not {self._spelled()}"
-
-    def describe(self) -> str:
-        return f"route {self._spelled()} dev {self.link} in the pod"
-
-    def _wanted(self) -> KernelRoute:
-        return KernelRoute(self.dst, self.gateway, self.table, self.priority, self.mtu, self.advmss, self.scope)
-
-    def _is(self, route: KernelRoute) -> bool:
-        numbers = ("mtu", "advmss", "priority")
-        return route.gateway == self.gateway and all(
-            getattr(self, name) in (0, getattr(route, name)) for name in numbers
-        )
-
-    def _spelled(self) -> str:
-        via = f" via {self.gateway}" if self.gateway else ""
-        named = {"mtu": self.mtu, "advmss": self.advmss, "metric": self.priority}
-        extra = "".join(f" {name} {value}" for name, value in named.items() if value)
-        return f"{self.dst}{via}{extra}{f' table {self.table}' if self.table != 254 else ''}"
 
 
 @dataclass(frozen=True)

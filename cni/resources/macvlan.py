@@ -7,13 +7,12 @@ through the link they stand on; a shim, a macvlan of the host's own on the same 
 from __future__ import annotations
 
 import errno
-import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cni.errors import Conflict, KernelRefused, Unfinished
 from cni.kernel import sysctl
-from cni.kernel.view import MAIN_TABLE, SCOPE_LINK, KernelRoute, Link, Under
+from cni.kernel.view import MAIN_TABLE, KernelRoute, Link, Under
 from cni.resources.base import Resource
 from cni.resources.links import required
 from cni.resources.world import World
@@ -155,80 +154,3 @@ class HostShim(Resource):
         under, bridging = Under(master.index, None), {"macvlan_mode": "bridge"}
         world.make(self, lambda: world.host.create_macvlan(self.name, self.mac, master.mtu, under, bridging))
         return required(world.host.link(self.name), self.name)
-
-
-@dataclass(frozen=True)
-class HostRoute(Resource):
-    """The host's route to one pod address (/32 or /128) through a link of the host.
-
-    `source` is the host's address to speak from, the one the pod can answer; empty leaves the choice.
-    """
-
-    link: str
-    dst: str
-    source: str
-
-    def ensure(self, world: World) -> None:
-        link = required(world.host.link(self.link), self.link)
-        route = KernelRoute(self.dst, "", MAIN_TABLE, 0, 0, 0, SCOPE_LINK, self.source)
-        world.make(self, lambda: world.host.add_route(link, route, onlink=False))
-        if not self._there(world, link):  # on our own link it may be a lost pod's, and leads where ours is to lead
-            raise Conflict(f"this host has another route to {self.dst} already")
-
-    def differences(self, world: World) -> Iterator[str]:
-        link = world.host.link(self.link)
-        if not link or not self._there(world, link):
-            yield f"host route {self.dst} dev {self.link} is missing"
-
-    def remove(self, world: World) -> None:
-        link = world.host.link(self.link)
-        if link:
-            world.host.delete_route(link, self.dst)
-
-    def describe(self) -> str:
-        return f"route {self.dst} dev {self.link}{f' src {self.source}' * bool(self.source)} on the host"
-
-    def _there(self, world: World, link: Link) -> bool:
-        family = ipaddress.ip_network(self.dst).version
-        return self.dst in (route.dst for route in world.host.routes(link, family))
-
-
-@dataclass(frozen=True)
-class HostNeighbour(Resource):
-    """A pod the host knows for good, so that it never asks the wire for it under the shim's MAC."""
-
-    link: str
-    address: str
-    mac: str
-
-    def ensure(self, world: World) -> None:
-        link = required(world.host.link(self.link), self.link)
-        world.make(self, lambda: world.host.add_neighbour(link, self.address, self.mac))
-
-    def differences(self, world: World) -> Iterator[str]:
-        link = world.host.link(self.link)
-        if link and world.host.neighbours(link).get(self.address) != self.mac:
-            yield f"host neighbour {self.address} at {self.mac} dev {self.link} is missing"
-
-    def remove(self, world: World) -> None:
-        link = world.host.link(self.link)
-        if link:
-            world.host.delete_neighbour(link, self.address)
-
-    def describe(self) -> str:
-        return f"neighbour {self.address} at {self.mac} dev {self.link} on the host"
-
-
-@dataclass(frozen=True)
-class PodNeighbour(Resource):
-    """The host's address, known to the pod for good: the shim that carries it has none to answer for."""
-
-    link: str
-    address: str
-    mac: str
-
-    def ensure(self, world: World) -> None:
-        world.pod.add_neighbour(required(world.pod.link(self.link), self.link), self.address, self.mac)
-
-    def describe(self) -> str:
-        return f"neighbour {self.address} at {self.mac} dev {self.link} in the pod"

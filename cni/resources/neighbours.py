@@ -1,0 +1,51 @@
+"""Neighbours that are known for good: nobody has to ask for them, and on a shim or a pod's own /32 nobody would answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cni.resources.base import Resource
+from cni.resources.links import required
+from cni.resources.world import World
+
+
+@dataclass(frozen=True)
+class HostNeighbour(Resource):
+    """A pod the host knows for good, so that it never asks the wire for it under the shim's MAC."""
+
+    link: str
+    address: str
+    mac: str
+
+    def ensure(self, world: World) -> None:
+        link = required(world.host.link(self.link), self.link)
+        world.make(self, lambda: world.host.add_neighbour(link, self.address, self.mac))
+
+    def differences(self, world: World) -> Iterator[str]:
+        link = world.host.link(self.link)
+        if link and world.host.neighbours(link).get(self.address) != self.mac:
+            yield f"host neighbour {self.address} at {self.mac} dev {self.link} is missing"
+
+    def remove(self, world: World) -> None:
+        link = world.host.link(self.link)
+        if link:
+            world.host.delete_neighbour(link, self.address)
+
+    def describe(self) -> str:
+        return f"neighbour {self.address} at {self.mac} dev {self.link} on the host"
+
+
+@dataclass(frozen=True)
+class PodNeighbour(Resource):
+    """The host's address, known to the pod for good: the shim that carries it has none to answer for."""
+
+    link: str
+    address: str
+    mac: str
+
+    def ensure(self, world: World) -> None:
+        world.pod.add_neighbour(required(world.pod.link(self.link), self.link), self.address, self.mac)
+
+    def describe(self) -> str:
+        return f"neighbour {self.address} at {self.mac} dev {self.link} in the pod"

@@ -1,0 +1,102 @@
+"""Routes: in the pod, and the host's to one pod."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cni.errors import Conflict, KernelRefused
+from cni.kernel.view import MAIN_TABLE, SCOPE_LINK, KernelRoute, Link
+from cni.resources.base import Resource
+from cni.resources.links import required
+from cni.resources.world import World
+
+
+@dataclass(frozen=True)
+class PodRoute(Resource):
+    """A route in the pod; `gateway` empty means on the link. `onlink`: no address covers the gateway."""
+
+    link: str
+    dst: str
+    gateway: str
+    mtu: int
+    advmss: int
+    priority: int
+    table: int
+    scope: int
+    onlink: bool
+
+    def ensure(self, world: World) -> None:
+        link = required(world.pod.named(self.link), self.link)
+        try:
+            world.pod.add_route(link, self._wanted(), self.onlink)
+        except KernelRefused as error:
+            if error.errno != errno.EEXIST:
+                raise
+            raise Conflict(f"the pod has another route to {self.dst} already; {self.link} cannot have it") from None
+
+    def differences(self, world: World) -> Iterator[str]:
+        link = world.pod.link(self.link)
+        family = ipaddress.ip_network(self.dst).version
+        routes = world.pod.routes(link, family) if link else []
+        same = [route for route in routes if (route.dst, route.table) == (self.dst, self.table)]
+        if not same:
+            yield f"route {self.dst} is missing in the pod"
+        elif not any(self._is(route) for route in same):
+            yield f"route {self.dst} in the pod is not {self._spelled()}"
+
+    def describe(self) -> str:
+        return f"route {self._spelled()} dev {self.link} in the pod"
+
+    def _wanted(self) -> KernelRoute:
+        return KernelRoute(self.dst, self.gateway, self.table, self.priority, self.mtu, self.advmss, self.scope)
+
+    def _is(self, route: KernelRoute) -> bool:
+        numbers = ("mtu", "advmss", "priority")
+        return route.gateway == self.gateway and all(
+            getattr(self, name) in (0, getattr(route, name)) for name in numbers
+        )
+
+    def _spelled(self) -> str:
+        via = f" via {self.gateway}" if self.gateway else ""
+        named = {"mtu": self.mtu, "advmss": self.advmss, "metric": self.priority}
+        extra = "".join(f" {name} {value}" for name, value in named.items() if value)
+        return f"{self.dst}{via}{extra}{f' table {self.table}' if self.table != 254 else ''}"
+
+
+@dataclass(frozen=True)
+class HostRoute(Resource):
+    """The host's route to one pod address (/32 or /128) through a link of the host.
+
+    `source` is the host's address to speak from, the one the pod can answer; empty leaves the choice.
+    """
+
+    link: str
+    dst: str
+    source: str
+
+    def ensure(self, world: World) -> None:
+        link = required(world.host.link(self.link), self.link)
+        route = KernelRoute(self.dst, "", MAIN_TABLE, 0, 0, 0, SCOPE_LINK, self.source)
+        world.make(self, lambda: world.host.add_route(link, route, onlink=False))
+        if not self._there(world, link):  # on our own link it may be a lost pod's, and leads where ours is to lead
+            raise Conflict(f"this host has another route to {self.dst} already")
+
+    def differences(self, world: World) -> Iterator[str]:
+        link = world.host.link(self.link)
+        if not link or not self._there(world, link):
+            yield f"host route {self.dst} dev {self.link} is missing"
+
+    def remove(self, world: World) -> None:
+        link = world.host.link(self.link)
+        if link:
+            world.host.delete_route(link, self.dst)
+
+    def describe(self) -> str:
+        return f"route {self.dst} dev {self.link}{f' src {self.source}' * bool(self.source)} on the host"
+
+    def _there(self, world: World, link: Link) -> bool:
+        family = ipaddress.ip_network(self.dst).version
+        return self.dst in (route.dst for route in world.host.routes(link, family))
