@@ -146,3 +146,29 @@ def test_check_needs_the_result_of_the_add(node: Host, lab: Lab, conf: dict):
     assert "$.prevResult" in node.cni("CHECK", conf, pod).failed(7)
     result["ips"] = []
     assert "prevResult lacks 10.1.0.2/24" in node.check(conf, pod, result).failed(104)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (in_pod("neigh", "del", "169.254.1.1", "dev", "eth0"), "neighbour 169.254.1.1 at 0e:"),
+        (in_pod("neigh", "del", "fe80::1", "dev", "eth0"), "neighbour fe80::1 at 0e:"),
+        (in_pod("route", "del", "default"), "route 0.0.0.0/0 is missing in the pod"),
+        (on_host("neigh", "del", "10.1.0.2", "dev", "VETH"), "host neighbour 10.1.0.2 at 0a:"),
+        (on_host("route", "del", "10.1.0.2/32"), "host route 10.1.0.2/32 dev veth"),
+    ],
+    ids=[
+        "the pod's neighbour",
+        "the pod's IPv6 neighbour",
+        "the pod's route",
+        "the host's neighbour",
+        "the host's route",
+    ],
+)
+def test_a_drift_of_a_routed_pod_is_named(node: Host, lab: Lab, conf: dict, spoil: Callable, words: str):
+    routed = {"cniVersion": "1.1.0", "name": "routed", "type": "custom-plugin", "ipam": conf["ipam"]}
+    pod = lab.pod()
+    result = node.add(routed, pod)
+    node.check(routed, pod, result).ok()
+    spoil(node, pod)
+    assert words in node.check(routed, pod, result).failed(104)

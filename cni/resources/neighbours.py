@@ -47,5 +47,10 @@ class PodNeighbour(Resource):
     def ensure(self, world: World) -> None:
         world.pod.add_neighbour(required(world.pod.link(self.link), self.link), self.address, self.mac)
 
+    def differences(self, world: World) -> Iterator[str]:
+        link = world.pod.link(self.link)
+        if link and world.pod.neighbours(link).get(self.address) != self.mac:
+            yield f"neighbour {self.address} at {self.mac} dev {self.link} is missing in the pod"
+
     def describe(self) -> str:
         return f"neighbour {self.address} at {self.mac} dev {self.link} in the pod"
