@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cni.kernel.netfilter import NFTABLES
 from cni.naming import Attachment, interface_of
 from cni.protocol.result import Result
-from cni.resources import Host, HostSysctl, Masquerade, MasqueradeRules, Resource
+from cni.resources import (
+    Host,
+    HostSysctl,
+    IptablesMasquerade,
+    IptablesMasqueradeRules,
+    NftMasquerade,
+    NftMasqueradeRules,
+    Resource,
+)
 
 _FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 
@@ -20,11 +29,14 @@ def masquerading(attachment: Attachment, lease: Result, host: Host, *, wanted: b
     """A pod's addresses are hidden outside their subnets, in the node's rule backend. Of one that nobody remembers only its
     name is known, and any may be: it is looked for whether it is `wanted` or not.
     """
-    rules = host.rules
+    backend = host.rules
+    in_nft = backend == NFTABLES
+    rules = NftMasqueradeRules if in_nft else IptablesMasqueradeRules
+    masquerade = NftMasquerade if in_nft else IptablesMasquerade
     interfaces = [interface_of(ip.address) for ip in lease.ips] if wanted else []
-    for family in (4, 6) if host.lost and rules else ():
-        yield from (MasqueradeRules(rules, family), Masquerade(rules, family, "", "", str(attachment)))
+    for family in (4, 6) if host.lost and backend else ():
+        yield from (rules(backend, family), masquerade(backend, family, "", "", str(attachment)))
     for family in sorted({interface.version for interface in interfaces}):
-        yield MasqueradeRules(rules, family)
+        yield rules(backend, family)
     for own in interfaces:
-        yield Masquerade(rules, own.version, str(own.ip), str(own.network), str(attachment))
+        yield masquerade(backend, own.version, str(own.ip), str(own.network), str(attachment))

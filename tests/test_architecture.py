@@ -67,6 +67,7 @@ DOORS = {
 }
 
 TOLD_ONCE = {
+    "reads",
     "ensure",
     "batch",
     "script",

@@ -22,7 +22,12 @@ from cni.resources.base import _KINDS
 from cni.resources.nft import NftRules
 
 NOTES: list[str] = []
-KINDS = {name: kind for name, kind in _KINDS.items() if kind.__module__.startswith("cni.") and "describe" in vars(kind)}
+KINDS = {
+    kind.__name__: kind
+    for recorded in _KINDS.values()
+    for kind in recorded
+    if kind.__module__.startswith("cni.") and kind.describe is not Resource.describe
+}
 
 
 @dataclass(frozen=True)
@@ -177,14 +182,22 @@ SAMPLES: dict[str, dict[str, Any]] = {
     },
     "PodNeighbour": {"link": "eth0", "address": "10.0.0.9", "mac": "0e:00:00:00:00:01"},
     "HostSysctl": {"key": "net.ipv4.ip_forward", "value": "1"},
-    "Masquerade": {
+    "IptablesMasquerade": {
+        "backend": "iptables-nft",
+        "family": 6,
+        "address": "fd00::2",
+        "subnet": "fd00::/64",
+        "owner": "a/b/c",
+    },
+    "IptablesMasqueradeRules": {"backend": "iptables-legacy", "family": 4},
+    "NftMasquerade": {
         "backend": "nftables",
         "family": 4,
         "address": "10.0.0.2",
         "subnet": "10.0.0.0/24",
         "owner": "a/b/c",
     },
-    "MasqueradeRules": {"backend": "nftables", "family": 6},
+    "NftMasqueradeRules": {"backend": "nftables", "family": 6},
     "AntiSpoof": {"link": "veth0", "mac": "0a:58:0a:00:00:02", "addresses": ("10.0.0.2", "fd00::2")},
     "BridgeFilter": {"bridge": "br0"},
     "GuardTable": {},
@@ -255,7 +268,7 @@ def test_a_value_that_is_none_of_a_fields_is_told_and_nobody_acts_on_it(kind: st
         if name == "kind" or (type(value) is type(odd) and odd in ("x", ["x"], 5, True)):
             continue
         (read,) = decoded([whole | {name: odd}])
-        assert read.describe() == f"a {kind} with {name} of another type, of another release"
+        assert read.describe() == f"a {KINDS[kind].kind} with {name} of another type, of another release"
         read.remove(None)
 
 

@@ -13,13 +13,20 @@ from pytest_subprocess import FakeProcess
 
 from cni.errors import KernelRefused
 from cni.kernel.files import LockFile
-from cni.resources import Masquerade, MasqueradeRules, World
-from cni.resources.masquerade import iptables_rules, nft_chain, nft_rules
+from cni.resources import (
+    IptablesMasquerade,
+    IptablesMasqueradeRules,
+    NftMasquerade,
+    NftMasqueradeRules,
+    World,
+)
+from cni.resources.masquerade import nft_chain, nft_rules
+from cni.resources.masquerade_iptables import iptables_rules
 
 OWNER = "pods/c1/eth0"
-POD = Masquerade("nftables", 4, "10.1.0.5", "10.1.0.0/24", OWNER)
-POD6 = Masquerade("nftables", 6, "fd00::5", "fd00::/64", OWNER)
-RULES = MasqueradeRules("nftables", 4)
+POD = NftMasquerade("nftables", 4, "10.1.0.5", "10.1.0.0/24", OWNER)
+POD6 = NftMasquerade("nftables", 6, "fd00::5", "fd00::/64", OWNER)
+RULES = NftMasqueradeRules("nftables", 4)
 
 pytestmark = pytest.mark.usefixtures("programs")
 
@@ -107,14 +114,14 @@ def test_the_table_goes_only_when_no_pod_is_in_its_sets(kernel: NfTables, world:
     ],
     ids=["IPv4", "IPv6"],
 )
-def test_a_pod_is_two_set_elements(kernel: NfTables, world: World, pod: Masquerade, lines: list[str]):
+def test_a_pod_is_two_set_elements(kernel: NfTables, world: World, pod: NftMasquerade, lines: list[str]):
     pod.ensure(world)
     assert kernel.made[0].removeprefix(pod.declarations).splitlines() == lines
     assert nft_rules(pod.family).startswith(pod.declarations)
 
 
 @pytest.mark.parametrize("pod", [POD, POD6], ids=["IPv4", "IPv6"])
-def test_a_pod_is_taken_back_in_one_transaction_that_cannot_miss(kernel: NfTables, world: World, pod: Masquerade):
+def test_a_pod_is_taken_back_in_one_transaction_that_cannot_miss(kernel: NfTables, world: World, pod: NftMasquerade):
     pod.ensure(world)
     pod.remove(world)
     pod.remove(world)
@@ -135,7 +142,7 @@ def test_an_address_that_has_a_new_owner_has_its_comment(kernel: NfTables, world
     "owner", ['pods/c1/x"}', "pods/c1/" + "é" * 7, "n" * 200 + "/c1/eth0"], ids=["quote", "bytes", "long"]
 )
 def test_any_interface_name_makes_a_comment_nft_takes(kernel: NfTables, world: World, owner: str):
-    Masquerade("nftables", 4, "10.1.0.5", "10.1.0.0/24", owner).ensure(world)
+    NftMasquerade("nftables", 4, "10.1.0.5", "10.1.0.0/24", owner).ensure(world)
     comment = kernel.made[0].partition('comment "')[2].rpartition('"')[0]
     assert '"' not in comment
     assert 0 < len(comment.encode()) <= 128
@@ -183,7 +190,7 @@ def test_check_names_each_missing_nft_rule(kernel: NfTables, world: World):
     assert list(RULES.differences(world)) == ["masquerade rule is missing (nftables): ip saddr @pods masquerade"]
 
 
-LEGACY = Masquerade("iptables-legacy", 4, "10.1.0.5", "10.1.0.0/24", OWNER)
+LEGACY = IptablesMasquerade("iptables-legacy", 4, "10.1.0.5", "10.1.0.0/24", OWNER)
 LINES = [
     '-A ACNI-MASQUERADE -s 10.1.0.5/32 -d 10.1.0.0/24 -m comment --comment "pods/c1/eth0" -j RETURN',
     '-A ACNI-MASQUERADE -s 10.1.0.5/32 ! -d 224.0.0.0/4 -m comment --comment "pods/c1/eth0" -j MASQUERADE',
@@ -203,7 +210,7 @@ def test_the_shared_iptables_rules_are_added_where_they_are_missing(
     program(*SAVE, stdout=saved("*nat", ":POSTROUTING ACCEPT [12:345]"))
     program(*SAVE, stdout=saved("*nat", ":POSTROUTING ACCEPT [12:345]"))
     program(*RESTORE)
-    MasqueradeRules("iptables-legacy", 4).ensure(world)
+    IptablesMasqueradeRules("iptables-legacy", 4).ensure(world)
     assert given == [saved("*nat", *iptables_rules())]
 
 
@@ -212,7 +219,7 @@ def test_the_shared_iptables_rules_are_left_where_they_are(
 ):
     for _ in iptables_rules():
         program(*SAVE, stdout=saved(*HEAD))
-    MasqueradeRules("iptables-legacy", 4).ensure(world)
+    IptablesMasqueradeRules("iptables-legacy", 4).ensure(world)
     assert given == []
 
 
@@ -220,14 +227,14 @@ def test_retiring_unhooks_the_chain_before_it_deletes_it(program: Callable[..., 
     for _ in range(2):
         program(*SAVE, stdout=saved(*HEAD))
     program(*RESTORE)
-    MasqueradeRules("iptables-legacy", 4).remove(world)
+    IptablesMasqueradeRules("iptables-legacy", 4).remove(world)
     assert given == [saved("*nat", "-D POSTROUTING -j ACNI-MASQUERADE", "-X ACNI-MASQUERADE")]
 
 
 def test_the_chain_stays_while_anybodys_pod_is_in_it(program: Callable[..., None], given: list[str], world: World):
     for _ in range(2):
         program(*SAVE, stdout=saved(*HEAD, *LINES))
-    MasqueradeRules("iptables-legacy", 4).remove(world)
+    IptablesMasqueradeRules("iptables-legacy", 4).remove(world)
     assert given == []
 
 
@@ -236,18 +243,18 @@ def test_a_chain_that_is_filled_at_the_last_moment_stays(program: Callable[..., 
         program(*SAVE, stdout=saved(*HEAD))
     program(*RESTORE, stderr="iptables: Too many links.", code=1)
     program(*SAVE, stdout=saved(*HEAD, *LINES))
-    MasqueradeRules("iptables-legacy", 4).remove(world)
+    IptablesMasqueradeRules("iptables-legacy", 4).remove(world)
     assert len(given) == 1
 
 
 @pytest.mark.parametrize("pod", [POD, POD6], ids=["IPv4", "IPv6"])
 def test_a_pod_of_which_only_the_owner_is_known_is_found_by_its_comment(
-    kernel: NfTables, world: World, pod: Masquerade
+    kernel: NfTables, world: World, pod: NftMasquerade
 ):
     other = replace(pod, address=f"{pod.address[:-1]}4", owner="pods/c0/eth0")
     for item in (other, pod):
         item.ensure(world)
-    Masquerade("nftables", pod.family, "", "", OWNER).remove(world)
+    NftMasquerade("nftables", pod.family, "", "", OWNER).remove(world)
     assert kernel.keys(f"{'ip' if pod is POD else 'ip6'} agent_cni pods") == {other.address}
     assert kernel.keys(f"{'ip' if pod is POD else 'ip6'} agent_cni near") == {f"{other.address} . {pod.subnet}"}
     assert len(kernel.gone) == 1
@@ -255,14 +262,14 @@ def test_a_pod_of_which_only_the_owner_is_known_is_found_by_its_comment(
 
 def test_of_an_owner_who_has_nothing_nothing_is_removed(kernel: NfTables, world: World):
     POD.ensure(world)
-    Masquerade("nftables", 4, "", "", "pods/c9/eth0").remove(world)
+    NftMasquerade("nftables", 4, "", "", "pods/c9/eth0").remove(world)
     assert (kernel.gone, kernel.sent) == ([], [])
 
 
 def test_in_iptables_an_owner_is_found_by_the_comment_too(program: Callable[..., None], given: list[str], world: World):
     program(*SAVE, stdout=saved(*HEAD, *LINES))
     program(*RESTORE)
-    Masquerade("iptables-legacy", 4, "", "", OWNER).remove(world)
+    IptablesMasquerade("iptables-legacy", 4, "", "", OWNER).remove(world)
     assert given == [saved("*nat", *(line.replace('"', "").replace("-A ", "-D ", 1) for line in LINES))]
 
 
@@ -295,5 +302,5 @@ def test_check_compares_iptables_rules_as_they_are_saved(
 
 def test_iptables_for_ipv6_is_another_program(program: Callable[..., None], world: World):
     program("/usr/sbin/ip6tables-nft-save", "-t", "nat", stdout=saved(*HEAD))
-    pod = Masquerade("iptables-nft", 6, "fd00::5", "fd00::/64", OWNER)
+    pod = IptablesMasquerade("iptables-nft", 6, "fd00::5", "fd00::/64", OWNER)
     assert list(pod.differences(world)) == ["masquerading of fd00::5 is missing (iptables-nft)"]

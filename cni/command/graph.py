@@ -117,7 +117,7 @@ def _describe(network: Network, resources: list[Resource]) -> None:
 
 def _badge(resource: Resource) -> str:
     kinds = {PodRules: "proxy", PodPolicy: "policy", Masquerade: "NAT"}
-    return kinds.get(type(resource), "")
+    return next((word for kind, word in kinds.items() if isinstance(resource, kind)), "")
 
 
 def _width(network: Network) -> int:

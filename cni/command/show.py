@@ -120,10 +120,11 @@ def _vteps(records: list[Record]) -> Rows:
 
 def _rules(records: list[Record]) -> Rows:
     return [
-        {**record.attachment._asdict(), "kind": _KIND[type(resource)], "rule": resource.describe()}
+        {**record.attachment._asdict(), "kind": word, "rule": resource.describe()}
         for record in records
         for resource in decoded(record.resources)
-        if type(resource) in _KIND
+        for kind, word in _KIND.items()
+        if isinstance(resource, kind)
     ]
 
 

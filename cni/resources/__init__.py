@@ -9,7 +9,8 @@ from cni.resources.gate import Gate, GateTable, PortOpening
 from cni.resources.interception import PodLoopback, PodRules, ProxyAddress, SourceLabels, WayBack
 from cni.resources.links import Bridge, LostPort, PodLink, VethPair
 from cni.resources.macvlan import HostShim, Macvlan
-from cni.resources.masquerade import Masquerade, MasqueradeRules
+from cni.resources.masquerade import Masquerade, NftMasquerade, NftMasqueradeRules
+from cni.resources.masquerade_iptables import IptablesMasquerade, IptablesMasqueradeRules
 from cni.resources.neighbours import HostNeighbour, PodNeighbour
 from cni.resources.nft import NftRules
 from cni.resources.plan import Host, HostPort, Plan, Uplink, UplinkQuery
@@ -38,10 +39,13 @@ __all__ = [
     "HostRoute",
     "HostShim",
     "HostSysctl",
+    "IptablesMasquerade",
+    "IptablesMasqueradeRules",
     "LostPort",
     "Macvlan",
     "Masquerade",
-    "MasqueradeRules",
+    "NftMasquerade",
+    "NftMasqueradeRules",
     "NftRules",
     "Plan",
     "PodAddress",

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from cni.protocol.result import Result
 from cni.resources.world import World
 
-_KINDS: dict[str, type[Resource]] = {}
+#: The classes that a recorded kind may stand for; the first that `reads` the record does.
+_KINDS: dict[str, list[type[Resource]]] = {}
 #: What a field of a resource may be, besides a tuple of texts.
 _PLAIN = {"str": str, "int": int, "bool": bool}
 
@@ -40,9 +41,19 @@ class Resource:
     shared: ClassVar[bool] = False
     retires: ClassVar[bool] = False
     identity: ClassVar[tuple[str, ...] | None] = None
+    #: The name records know it by.
+    kind: ClassVar[str]
 
-    def __init_subclass__(cls) -> None:
-        _KINDS[cls.__name__] = cls
+    def __init_subclass__(cls, *, recorded_as: str = "", abstract: bool = False) -> None:
+        """Let records know it by its name or `recorded_as`; an `abstract` one is what several kinds have in common."""
+        if not abstract:
+            cls.kind = recorded_as or cls.__name__
+            _KINDS.setdefault(cls.kind, []).append(cls)
+
+    @classmethod
+    def reads(cls, raw: Mapping[str, Any]) -> bool:
+        """Whether it is what a record of its kind holds, where several classes are recorded under one name."""
+        return True
 
     def ensure(self, world: World) -> None:
         """Make it so."""
@@ -98,12 +109,12 @@ class Unknown(Resource):
 
 def encode(resource: Resource) -> dict[str, Any]:
     """A resource as a JSON object that `decoded` reads back."""
-    return {"kind": type(resource).__name__, **vars(resource)}
+    return {"kind": resource.kind, **vars(resource)}
 
 
 def _decode(raw: Mapping[str, Any]) -> Iterator[Resource]:
     """The resource an object of `encode` stands for, and Unknown for what this release has no name for."""
-    kind = _KINDS.get(str(raw.get("kind")))
+    kind = next((each for each in _KINDS.get(str(raw.get("kind")), ()) if each.reads(raw)), None)
     types = {field.name: str(field.type) for field in fields(kind)} if kind else {}  # type: ignore[arg-type]
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items() if key in types}
     odd = [key for key, value in given.items() if not _is_of(types[key], value)]
@@ -132,7 +143,7 @@ def decoded(raws: Iterable[Mapping[str, Any]]) -> tuple[Resource, ...]:
 def key_of(resource: Resource, lasting: Callable[[object], str]) -> str:
     """What a shared resource is, for a table of who uses what: its kind and `identity`."""
     names = vars(resource) if resource.identity is None else resource.identity
-    return " ".join([type(resource).__name__, *(lasting(getattr(resource, name)) for name in names)])
+    return " ".join([resource.kind, *(lasting(getattr(resource, name)) for name in names)])
 
 
 def uses_of(resources: Iterable[Resource], lasting: Callable[[object], str]) -> Iterator[str]:

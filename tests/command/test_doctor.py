@@ -17,7 +17,7 @@ from cni.command import doctor, leftovers
 from cni.errors import Drift, Unavailable
 from cni.kernel.view import Link
 from cni.naming import Attachment
-from cni.resources import AntiSpoof, GateTable, Masquerade, PodPolicy, encode
+from cni.resources import AntiSpoof, GateTable, NftMasquerade, PodPolicy, encode
 from cni.state import Record, Store
 
 Look = Callable[..., dict[str, list[dict[str, str]]]]
@@ -268,7 +268,7 @@ def test_rules_of_nobody_are_told_with_what_takes_them_away(place: Path, monkeyp
     monkeypatch.setattr(leftovers.nftables, "present", lambda: True)
     monkeypatch.setattr(leftovers.netfilter, "nft_list", lambda what: RULES.get(what, ""))
     policy = PodPolicy(("10.1.0.3",), (), closed=False, pod="", token="0b")
-    gates, masquerade = GateTable("0b"), Masquerade("nftables", 4, "10.1.0.3", "10.1.0.0/24", "")
+    gates, masquerade = GateTable("0b"), NftMasquerade("nftables", 4, "10.1.0.3", "10.1.0.0/24", "")
     assert [item.command for item in leftovers.leftovers(lambda: recorded(policy, gates, masquerade))] == [
         "nft 'delete element inet agent_cni_policy in4 { 10.1.0.2 }; delete chain inet agent_cni_policy in-0a'",
         "nft delete chain netdev agent_cni veth0",
@@ -277,7 +277,7 @@ def test_rules_of_nobody_are_told_with_what_takes_them_away(place: Path, monkeyp
         "nft delete element ip6 agent_cni pods '{ fd00::2 }'",
     ]
     guard = AntiSpoof("veth0", "0a:58:0a:01:00:02", ("10.1.0.2",))
-    others = (Masquerade("nftables", 4, "10.1.0.2", "", ""), Masquerade("nftables", 6, "fd00::2", "", ""))
+    others = (NftMasquerade("nftables", 4, "10.1.0.2", "", ""), NftMasquerade("nftables", 6, "fd00::2", "", ""))
     mine = PodPolicy(("10.1.0.2",), (), closed=False, pod="", token="0a")
     every = recorded(policy, mine, gates, GateTable("0a"), guard, masquerade, *others)
     assert list(leftovers.leftovers(lambda: every)) == []

@@ -14,7 +14,7 @@ from cni.resources import (
     FloodList,
     GatewayAddress,
     Macvlan,
-    Masquerade,
+    NftMasquerade,
     PodPolicy,
     PodRules,
     Resource,
@@ -30,7 +30,7 @@ OVERLAY = (
     FloodList("vxlan100", ("192.0.2.12", "192.0.2.13")),
     GatewayAddress("br0", "10.244.0.1/16", force=False),
 )
-NAT, PROXY = Masquerade("nftables", 4, "10.244.1.2", "10.244.0.0/16", "x"), PodRules("n", "iptables-nft", 4, "")
+NAT, PROXY = NftMasquerade("nftables", 4, "10.244.1.2", "10.244.0.0/16", "x"), PodRules("n", "iptables-nft", 4, "")
 POLICY = PodPolicy(("10.244.1.2",), (), closed=False, pod="")
 
 
