@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from interception import REFERENCE
 from lab import AGENT_CNI, BIN_DIR, REFERENCE_DIR, ROOT, Host, Pod, environment, eventually
-from test_sidecar_lifecycle import REFERENCE
 
 PYTHON = ROOT / ".venv/bin/python3"
 EMPTY_TABLE = re.compile(r"table ip6? (raw|mangle|filter|nat) \{(\s+chain [A-Z]+ \{\s+type [^}]+;\s+\})*\s+\}\n+")

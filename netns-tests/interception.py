@@ -18,6 +18,15 @@ NET = {
     "isDefaultGateway": True,
     "ipam": {"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]},
 }
+#: The reference bridge, for what is chained after it.
+REFERENCE = {
+    "cniVersion": "1.0.0",
+    "name": "ref",
+    "type": "bridge",
+    "bridge": "cni7",
+    "isGateway": True,
+    "ipam": {"type": "host-local", "dataDir": "/run/agent-cni/reference", "subnet": "10.7.0.0/24"},
+}
 BACKENDS = ("iptables-nft", "iptables-legacy")
 SAVE = {"iptables-nft": "iptables-nft-save", "iptables-legacy": "iptables-legacy-save"}
 APP_UID, WEB, OUT, IN = 1000, 8080, 15001, 15006

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import pytest
 from forge import ARP, EVERYBODY, IPV4, IPV6, advertisement, arp, send, udp
 from lab import Lab, sh
-from test_policy import KINDS, Member, Town, cidrs
+from town import KINDS, Member, Town, cidrs, unguarded
 from traffic import TIMED_OUT
 
 FAMILIES = (4, 6)
@@ -31,11 +31,6 @@ def mac(member: Member, name: str = "eth0") -> str:
     link = member.pod.link(name)
     assert link
     return link["address"]
-
-
-def unguarded(town: Town) -> Member:
-    """A pod nobody keeps from forging, for the proof that the attack itself works."""
-    return town.member(None if town.kind == "bridged" else {"antiSpoof": False})
 
 
 def next_hop(town: Town, attacker: Member, victim: Member) -> str:

@@ -30,8 +30,7 @@ from forge import (
 )
 from interception import address_of
 from lab import REFERENCE_DIR, Host, Lab, Namespace, Site, eventually, sh
-from test_attacks import unguarded
-from test_policy import BRIDGED, RANGES, Member, Town
+from town import BRIDGED, RANGES, Member, Town, unguarded
 from traffic import Actor
 from wire import Wire
 

@@ -2,72 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from forge import IPV4, sctp, send
 from interception import address_of
-from lab import Host, Lab, Pod, eventually, sh
+from lab import Host, Lab, eventually, sh
+from town import BRIDGED, FAMILIES, KINDS, RANGES, TABLE, Member, Town, cidrs, serving
 from traffic import TIMED_OUT, Actor
 from wire import Wire
-
-RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
-BRIDGED = {"cniVersion": "1.1.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True}
-ROUTED = {"cniVersion": "1.1.0", "name": "net", "type": "custom-plugin"}
-KINDS = {"bridged": BRIDGED, "routed": ROUTED}
-FAMILIES = (4, 6)
-WHOLE = {4: 32, 6: 128}
-
-
-@dataclass
-class Member:
-    """A pod with a program in it that serves TCP and UDP on 80, 81 and 9090."""
-
-    pod: Pod
-    conf: dict[str, Any]
-    result: dict[str, Any]
-    actor: Actor
-
-    def address(self, family: int) -> str:
-        return address_of(self.result, family)
-
-    @property
-    def port(self) -> str:
-        """The host end of its veth."""
-        return next(item["name"] for item in self.result["interfaces"] if item["name"].startswith("veth"))
-
-
-@dataclass
-class Town:
-    """A node whose pods are bridged or routed; the global bridge-nf-call switch is off, as it may be."""
-
-    host: Host
-    lab: Lab
-    kind: str
-    held: ExitStack
-
-    def conf(self, policy: dict[str, Any] | None = None, **keys: Any) -> dict[str, Any]:
-        section = {} if policy is None else {"policy": policy}
-        return copy.deepcopy(KINDS[self.kind]) | {"ipam": {"ranges": RANGES}} | section | keys
-
-    def member(self, policy: dict[str, Any] | None = None, **keys: Any) -> Member:
-        pod, conf = self.lab.pod(), self.conf(policy, **keys)
-        result = self.host.add(conf, pod)
-        return Member(pod, conf, result, serving(self.held.enter_context(Actor(pod))))
-
-
-def serving(actor: Actor) -> Actor:
-    for port in (80, 81, 9090):
-        actor.listen("it", port)
-        actor.listen("it", port, udp=True)
-    return actor
 
 
 @pytest.fixture(params=KINDS)
@@ -78,10 +26,6 @@ def town(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Town]:
         made = Town(host, lab, request.param, held)
         yield made
         assert host.run("sysctl", "-n", "net.bridge.bridge-nf-call-iptables").stdout == "0\n"
-
-
-def cidrs(member: Member) -> list[str]:
-    return [f"{member.address(family)}/{WHOLE[family]}" for family in FAMILIES]
 
 
 def peer(*blocks: str) -> list[dict[str, Any]]:
@@ -360,7 +304,6 @@ def chain_of(host: Host, member: Member) -> str:
     return listed.partition("jump ")[2].split(maxsplit=1)[0] if listed else ""
 
 
-TABLE = ("inet", "agent_cni_policy")
 DRIFTS: dict[str, tuple[Callable[[Host, Member], object], str]] = {
     "the table gone": (nft("delete", "table", *TABLE), "policy chain forward is missing"),
     "everything gone": (nft("flush", "ruleset"), "policy chain forward is missing"),

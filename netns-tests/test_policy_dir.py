@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from interception import address_of
 from lab import AGENT_CNI, ROOT, Host, Lab, Pod, Site
-from test_policy import BRIDGED, FAMILIES, KINDS, RANGES, ROUTED, serving
+from town import BRIDGED, FAMILIES, KINDS, RANGES, ROUTED, serving
 from traffic import TIMED_OUT, Actor
 
 

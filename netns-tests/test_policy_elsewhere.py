@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from interception import address_of
 from lab import REFERENCE_DIR, Host, Lab, Pod, Site
-from test_policy import RANGES, TABLE, Town, cidrs, serving
+from town import RANGES, TABLE, Town, cidrs, serving
 from traffic import TIMED_OUT, Actor
 
 FAMILIES = (4, 6)

@@ -8,19 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from interception import APP_UID, BACKENDS, IN, NOTHING, OUT, WEB, Scene, chained, network, remains, staged
+from interception import APP_UID, BACKENDS, IN, NOTHING, OUT, REFERENCE, WEB, Scene, chained, network, remains, staged
 from lab import BIN_DIR, CNITOOL, REFERENCE_DIR, Host, Lab, Pod, eventually
 from traffic import PROXY, Actor
 
 EVERYTHING = {"mode": "tproxy", "denyUncaptured": True, "captureDNS": True, "inboundPort": IN}
-REFERENCE = {
-    "cniVersion": "1.0.0",
-    "name": "ref",
-    "type": "bridge",
-    "bridge": "cni7",
-    "isGateway": True,
-    "ipam": {"type": "host-local", "dataDir": "/run/agent-cni/reference", "subnet": "10.7.0.0/24"},
-}
 
 
 @pytest.fixture(params=BACKENDS)

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from agents import Agent, call
 from barred import Scene, doctor, each_setns, is_traced, outline, refreshed, same, seen, stopped_at, stopped_call
-from interception import chained
+from interception import REFERENCE, chained
 from lab import AGENT_CNI, BIN_DIR, Host, Lab, environment, eventually
-from test_sidecar_lifecycle import REFERENCE
 
 pytestmark = pytest.mark.sweep
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from interception import address_of
 from lab import AGENT_CNI, Lab
-from test_policy import RANGES, serving
+from town import RANGES, serving
 from traffic import TIMED_OUT, Actor
 
 pytestmark = pytest.mark.sweep
