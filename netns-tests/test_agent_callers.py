@@ -18,7 +18,7 @@ from lab import BIN_DIR, ROOT, Lab, Pod, environment, eventually, sh
 from cni import __version__
 from cni.agent.request import PROTOCOL
 
-STRANGER = Path(__file__).parent / "stranger.py"
+STRANGER = ROOT / "netns-tests/scenes/stranger.py"
 WITHOUT_CAPABILITIES = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
 OWN_USER_NAMESPACE = ["unshare", "--user", "--keep-caps"]
 

@@ -12,7 +12,7 @@ from interception import address_of
 from lab import AGENT_CNI, ROOT, Host, Lab, Pod, environment, sh
 from traffic import Actor
 
-RELEASE = Path(__file__).parent / "releases" / "layout-1.tar.xz"
+RELEASE = ROOT / "netns-tests/scenes/releases/layout-1.tar.xz"
 OLD_ADD = "import sys; sys.path.insert(0, sys.argv[1]); from cni.main import main; raise SystemExit(main(sys.argv[2]))"
 RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
 HEAD = {"cniVersion": "1.1.0", "name": "net"}

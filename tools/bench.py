@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "netns-tests"))
+sys.path.insert(0, str(ROOT / "netns-tests/scenes"))
 
 import bench_calls  # noqa: E402
 import bench_modes  # noqa: E402

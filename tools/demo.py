@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "netns-tests"))
+sys.path.insert(0, str(ROOT / "netns-tests/scenes"))
 
 from lab import AGENT_CNI, BIN_DIR, CNITOOL, Host, Lab, Pod, sh  # noqa: E402
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "netns-tests"))
+sys.path.insert(0, str(ROOT / "netns-tests/scenes"))
 
 from demo import ended, line, paint, title  # noqa: E402
 from interception import WEB, address_of  # noqa: E402

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "netns-tests"))
+sys.path.insert(0, str(ROOT / "netns-tests/scenes"))
 
 from lab import AGENT_CNI, Host, Lab, Pod  # noqa: E402
 

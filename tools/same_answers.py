@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "netns-tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "netns-tests/scenes"))
 
 from warm import TRANSCRIPTS, differences
 

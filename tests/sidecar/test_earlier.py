@@ -19,7 +19,7 @@ from cni.resources import Host, PodRules
 from cni.sidecar.model import Interception
 from cni.sidecar.pod import intercepting
 
-RELEASE = Path(__file__).parent.parent.parent / "netns-tests/releases/layout-1.tar.xz"
+RELEASE = Path(__file__).parent.parent.parent / "netns-tests/scenes/releases/layout-1.tar.xz"
 SPELL = """
 import json, sys
 sys.path.insert(0, sys.argv[1])

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from warm import MODE, Nursery, Transcript, stop
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BIN_DIR = Path(os.environ.get("CNI_BIN_DIR", ROOT / ".venv/cni-bin"))
 AGENT_CNI = ROOT / ".venv/bin/agent-cni"
 CNITOOL = ROOT / ".cache/bin/cnitool"

@@ -19,7 +19,7 @@ from typing import Any
 
 MODE = os.environ.get("AGENT_CNI_MODE", "cold")
 RUN = Path("/run/agent-cni")
-TRANSCRIPTS = Path(__file__).resolve().parent.parent / ".cache/transcripts"
+TRANSCRIPTS = Path(__file__).resolve().parents[2] / ".cache/transcripts"
 
 _NEWNET, _NEWNS, _BIND, _REC, _SLAVE = 0x40000000, 0x00020000, 4096, 16384, 1 << 19
 
