@@ -35,11 +35,11 @@ check: .venv/ready     ## style and types
 	@.venv/bin/mypy --no-error-summary --scripts-are-modules $(PLUGINS)
 
 image-test: .venv/ready ## bake a minimal Debian root twice, compare, and make a pod in it (part of test)
-	@tools/isolated .venv/bin/python3 -m pytest netns-tests/test_image.py
+	@tools/isolated .venv/bin/python3 -m pytest netns-tests/installation/test_image.py
 
 kubelet-test: .venv/ready ## build a kubelet from the Go module proxy (ten minutes, once) and run a static pod with it
 	@tools/bootstrap --kubelet
-	@tools/isolated .venv/bin/python3 -m pytest netns-tests/test_kubelet.py
+	@tools/isolated .venv/bin/python3 -m pytest netns-tests/runtimes/test_kubelet.py
 
 bench: .venv/ready     ## our plugins against the reference's, paired in one run; PARTS=calls or traffic does one part
 	@tools/bootstrap --reference

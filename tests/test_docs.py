@@ -86,6 +86,13 @@ def test_the_words_of_an_error_are_looked_up_as_they_are_said():
     assert [words for words in said if words not in sources] == sorted(runtimes_own, reverse=True)
 
 
+def test_tests_that_pages_name_are_there():
+    said = {name for page in PAGES for name in re.findall(r"[\w/-]*\btest_\w+\.py", page.read_text())}
+    assert said
+    there = [str(file) for folder in ("tests", "netns-tests") for file in (ROOT / folder).rglob("test_*.py")]
+    assert [name for name in said if not any(file.endswith(f"/{name}") for file in there)] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_links_lead_somewhere(page: Path):
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())

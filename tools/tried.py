@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+TESTS = ROOT / "netns-tests"
 PAGE = ROOT / "docs/tried.md"
 HEAD = """# Tried and held
 
@@ -20,7 +21,7 @@ through. Each line stands at its test; `tools/tried.py` collects them.
 
 def page() -> str:
     """The whole page."""
-    sections = (_section(file) for file in sorted((ROOT / "netns-tests").rglob("test_*.py")))
+    sections = (_section(file) for file in sorted(TESTS.rglob("test_*.py")))
     return "\n".join([HEAD, *filter(None, sections)])
 
 
@@ -29,7 +30,7 @@ def _section(file: Path) -> str:
     rows = [f"| {tried} | {holds} | `{test}` |" for tried, holds, test in _marks(tree)]
     if not rows:
         return ""
-    head = f"## {file.name}\n\n{ast.get_docstring(tree)}\n\n| tried | holds | shown by |\n|---|---|---|"
+    head = f"## {file.relative_to(TESTS)}\n\n{ast.get_docstring(tree)}\n\n| tried | holds | shown by |\n|---|---|---|"
     return "\n".join([head, *rows, ""])
 
 
