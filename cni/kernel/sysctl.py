@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from cni.errors import KernelRefused
+from cni.kernel.procfs import Procfs
 
 _Done = TypeVar("_Done")
-_ROOT, _MOST_BYTES = "/proc/sys", 4096
+_MOST_BYTES = 4096
+_PROC = Procfs()
 
 
 def read(key: str) -> str | None:
@@ -32,7 +34,9 @@ def write(key: str, value: str) -> None:
 
 def _at(key: str, how: int, act: Callable[[int], _Done]) -> _Done:
     """Do something with a setting's file: calls read five, and Python's file objects double what the kernel takes."""
-    fd = os.open("/".join((_ROOT, *(part.replace("%", ".") for part in key.split(".")))), how | os.O_CLOEXEC)
+    root = _PROC.root()
+    place = "/".join(("/proc/sys" if root is None else "sys", *(part.replace("%", ".") for part in key.split("."))))
+    fd = os.open(place, how | os.O_CLOEXEC, dir_fd=root)
     try:
         return act(fd)
     finally:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 from functools import partial
 from pathlib import Path
@@ -112,8 +113,10 @@ def test_a_program_that_does_not_end_is_tried_again_later():
     ],
 )
 def test_a_setting_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, path: str):
-    monkeypatch.setattr(sysctl, "_ROOT", str(tmp_path))
+    root = os.open(tmp_path, os.O_RDONLY)
+    monkeypatch.setattr(sysctl._PROC, "root", lambda: root)
     assert sysctl.read(key) is None
+    path = f"sys/{path}"
     (tmp_path / path).parent.mkdir(parents=True)
     (tmp_path / path).write_text("0\n")
     sysctl.write(key, "1")
