@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ class Announcement(Resource):
     """Neighbours that knew an earlier owner of these addresses learn the new MAC at once.
 
     The kernel announces what a link holds when its MAC is set, also to what it is (ip-sysctl.rst: arp_notify,
-    ndisc_notify). It forgets the link's neighbours then, so neighbours that are to stay come after this in a plan.
+    ndisc_notify); nothing of a family it has no address of: each frame goes out at every port of a bridge. It forgets the
+    link's neighbours then, so neighbours that are to stay come after this in a plan.
     A packet socket would cost an ADD the 10 ms the kernel takes to close one.
     """
 
@@ -61,9 +63,11 @@ class Announcement(Resource):
 
     def ensure(self, world: World) -> None:
         name = self.link.replace(".", "%")
+        families = {ipaddress.ip_address(address).version for address in self.addresses}
         with world.in_pod():
-            sysctl.write(f"net.ipv4.conf.{name}.arp_notify", "1")
-            if sysctl.read(f"net.ipv6.conf.{name}.ndisc_notify") is not None:
+            if 4 in families:
+                sysctl.write(f"net.ipv4.conf.{name}.arp_notify", "1")
+            if 6 in families and sysctl.read(f"net.ipv6.conf.{name}.ndisc_notify") is not None:
                 sysctl.write(f"net.ipv6.conf.{name}.ndisc_notify", "1")
         world.pod.set_link(required(world.pod.named(self.link), self.link), address=self.mac)
 
