@@ -10,7 +10,7 @@ from typing import Any, Self
 from lab import ROOT, Namespace, eventually, sh
 from traffic import PROXY
 
-ENVOY = next((ROOT / ".venv").glob("lib/python3*/site-packages/envoy/_bin/envoy"), Path("/no/envoy"))
+ENVOY = ROOT / ".cache/dev/envoy/_bin/envoy"
 PASSTHROUGH = ("127.0.0.6", "::6")
 
 

@@ -1,0 +1,60 @@
+"""tools/install with a BUILD folder, as `make .venv/ready` calls it: an edit costs seconds, and nothing half-made is kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+SOURCES = ("cni", "plugins", "conf.d", "launcher", "tools", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
+OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(ROOT / ".cache/wheels")}
+
+
+class Checkout:
+    """A copy of this checkout, the folder it is built in and its prefix."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source, self.build, self.prefix = folder / "source", folder / "build", folder / "opt"
+        self.source.mkdir()
+        for name in SOURCES:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, self.source / name)
+        shutil.copytree(ROOT / ".cache/build", self.build, symlinks=True)
+
+    def install(self) -> str:
+        """What it complains of; nothing where it is installed."""
+        command = [self.source / "tools/install", "--prefix", self.prefix, "--bin-dir", self.prefix / "cni-bin"]
+        env = os.environ | OFFLINE | {"BUILD": str(self.build)}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert bool(done.returncode) == bool(done.stderr), done.stderr
+        return done.stderr
+
+    def edit(self, name: str, line: str) -> None:
+        with (self.source / name).open("a") as file:
+            file.write(f"{line}\n")
+
+    def installed(self, name: str) -> str:
+        return next(self.prefix.glob(f"lib/python3*/site-packages/{name}")).read_text()
+
+
+def test_an_edit_is_installed_alone_and_what_it_needs_only_when_that_changed(tmp_path: Path):
+    checkout = Checkout(tmp_path)
+    assert checkout.install() == ""
+    kept = checkout.build / "kept"
+    kept.touch()
+
+    checkout.edit("cni/nat.py", "EDITED = True")
+    assert checkout.install() == ""
+    assert checkout.installed("cni/nat.py").endswith("\nEDITED = True\n")
+    assert kept.exists()
+
+    before = (checkout.source / "constraints.txt").read_text()
+    checkout.edit("constraints.txt", "jsonschema==0.1")
+    assert "Cannot install jsonschema" in checkout.install()
+
+    (checkout.source / "constraints.txt").write_text(before)
+    assert checkout.install() == ""
+    assert not kept.exists()
+    assert checkout.installed("cni/nat.py").endswith("\nEDITED = True\n")
