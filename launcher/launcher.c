@@ -6,8 +6,7 @@
  * The agent begins only after our GO, and we run the script only if we never sent GO: no call is worked on twice.
  * Our descriptors go with GO, so an agent that hangs holds nobody's pipe open. A document comes whole and with its exit code:
  * once it is printed that is our exit code, whatever becomes of the agent, and without one we print an error ourselves.
- * The other side is cni/agent/caller.py. It needs Linux and nothing else, and allocates no memory. Of libc it calls what
- * bare.c has too.
+ * The other side is cni/agent/caller.py. It needs Linux and nothing else, and allocates no memory.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -198,11 +197,11 @@ static int send_go(int agent, int streams)
     struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
     if (go.count) {
         message.msg_control = control.space;
-        message.msg_controllen = CMSG_SPACE(go.count * sizeof(int));
+        message.msg_controllen = (socklen_t)CMSG_SPACE(go.count * sizeof(int));
         struct cmsghdr *header = CMSG_FIRSTHDR(&message);
         header->cmsg_level = SOL_SOCKET;
         header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(go.count * sizeof(int));
+        header->cmsg_len = (socklen_t)CMSG_LEN(go.count * sizeof(int));
         memcpy(CMSG_DATA(header), go.fds, go.count * sizeof(int));
     }
     return sendmsg(agent, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)data.iov_len;
