@@ -13,7 +13,7 @@ import pytest
 from lab import AGENT_CNI, OFFLINE, ROOT, Host, Pod, environment, eventually, everything, sh
 
 SOURCES = ("cni", "plugins", "conf.d", "launcher", "tools", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
-PLUGINS = ["agent-ipam", "bridge-vxlan", "custom-plugin", "macvlan", "sidecar-redirect"]
+PLUGINS = sorted(file.name for file in (ROOT / "plugins").iterdir() if not file.suffix)
 MIB = 1 << 20
 CONF = {
     "cniVersion": "1.1.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True, "ipMasq": True,

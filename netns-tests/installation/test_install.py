@@ -12,7 +12,7 @@ from lab import OFFLINE, ROOT, Host, Pod, eventually, everything, sh
 
 PYTHON = Path(sys.executable).resolve()
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
-PLUGINS = {"bridge-vxlan", "macvlan", "custom-plugin", "sidecar-redirect", "agent-ipam"}
+PLUGINS = {file.name for file in (ROOT / "plugins").iterdir() if not file.suffix}
 
 
 SUITE = ROOT / ".venv/bin/agent-cni"

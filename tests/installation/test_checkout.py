@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
+from cni import plugin
+
 ROOT = Path(__file__).parent.parent.parent
-SOURCES = ("cni", "plugins", "conf.d", "launcher", "tools", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
+SOURCES = ("cni", "plugins", "conf.d", "launcher", "tools")
+FILES = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "Makefile")
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(ROOT / ".cache/wheels")}
 
 
@@ -19,8 +23,9 @@ class Checkout:
         self.source, self.build, self.prefix = folder / "source", folder / "build", folder / "opt"
         self.source.mkdir()
         for name in SOURCES:
-            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-            copy(ROOT / name, self.source / name)
+            shutil.copytree(ROOT / name, self.source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in FILES:
+            shutil.copy(ROOT / name, self.source)
         shutil.copytree(ROOT / ".cache/build", self.build, symlinks=True)
 
     def install(self) -> str:
@@ -30,6 +35,12 @@ class Checkout:
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert bool(done.returncode) == bool(done.stderr), done.stderr
         return done.stderr
+
+    def run(self, *argv: object, stdin: str = "") -> str:
+        """What a program says in the checkout."""
+        command = [str(item) for item in argv]
+        done = subprocess.run(command, cwd=self.source, input=stdin, capture_output=True, text=True, check=True)
+        return done.stdout
 
     def edit(self, name: str, line: str) -> None:
         with (self.source / name).open("a") as file:
@@ -58,3 +69,21 @@ def test_an_edit_is_installed_alone_and_what_it_needs_only_when_that_changed(tmp
     assert checkout.install() == ""
     assert not kept.exists()
     assert checkout.installed("cni/nat.py").endswith("\nEDITED = True\n")
+
+
+def test_a_new_plugin_is_its_files_and_nothing_else(tmp_path: Path):
+    """In the wheel, the installation, style and types: everything goes by the schemas."""
+    checkout = Checkout(tmp_path)
+    for suffix in ("", ".schema.json"):
+        shutil.copy(ROOT / f"plugins/macvlan{suffix}", checkout.source / f"plugins/second{suffix}")
+    assert checkout.install() == ""
+    assert (checkout.build / "bin/second").exists()
+    assert (checkout.prefix / "cni-bin/second").exists()
+
+    conf = {"cniVersion": "1.1.0", "name": "net", "type": "second", "master": "eth0"}
+    said = checkout.run(checkout.prefix / "bin/agent-cni", "validate", "-", stdin=json.dumps(conf))
+    assert said == "-: $: second: ok\n"
+
+    styled = checkout.run(ROOT / ".cache/dev/bin/ruff", "check", "--show-files", "plugins").split()
+    assert {Path(name).name for name in styled} == {*plugin.names(), "second"}
+    assert " plugins/second " in checkout.run("make", "--dry-run", "--assume-old", ".venv/ready", "check")
