@@ -62,5 +62,5 @@ def _all_of(resources: Sequence[Resource], world: World) -> None:
 
 
 def _seen(item: Interface, world: World) -> Interface:
-    link = None if item.sandbox else world.host.known(item.name)
+    link = None if item.sandbox else world.host.cached_link(item.name)
     return replace(item, mac=link.mac, mtu=link.mtu) if link else item

@@ -83,9 +83,9 @@ def _pod_families() -> tuple[int, ...]:
 
 def _port(world: World, names: tuple[str, ...]) -> HostPort | None:
     """The veth among links that plugins before us made on the host."""
-    for link in filter(None, map(world.host.link, names)):
+    for link in filter(None, map(world.host.link_by_name, names)):
         if link.kind == "veth":
-            bridge = world.host.link_at(link.bridge) if link.bridge else None
+            bridge = world.host.link_by_index(link.bridge) if link.bridge else None
             return HostPort(link.name, bridge.name if bridge else "", lent=True)
     return None
 

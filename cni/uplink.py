@@ -27,7 +27,7 @@ def find(host: Rtnl, query: UplinkQuery) -> Uplink | None:
 
 def _named(host: Rtnl, query: UplinkQuery) -> Link | None:
     if query.dev:
-        link = host.link(query.dev)
+        link = host.link_by_name(query.dev)
         if link is None:
             raise InvalidConfig(
                 f"{query.where}: {'the pod' if query.in_pod else 'this host'} has no link {query.dev!r}"
@@ -45,13 +45,13 @@ def _holding(host: Rtnl, query: UplinkQuery) -> Link:
 
 
 def _towards(host: Rtnl, query: UplinkQuery) -> Link | None:
-    index = host.way_to(ipaddress.ip_address(query.remote)) if query.remote else 0
-    return host.link_at(index) if index else None
+    index = host.route_to(ipaddress.ip_address(query.remote)) if query.remote else 0
+    return host.link_by_index(index) if index else None
 
 
 def _default(host: Rtnl) -> Link | None:
-    index = host.default_way()
-    return host.link_at(index) if index else None
+    index = host.default_route()
+    return host.link_by_index(index) if index else None
 
 
 def _addresses(host: Rtnl, link: Link) -> tuple[str, ...]:

@@ -145,7 +145,7 @@ def test_every_difference_is_collected_as_later_plugins_reported(world: World):
 
 def test_observed_links_are_reported_as_the_host_has_them(world: World):
     links = {"br0": SimpleNamespace(mac="0a:00:00:00:00:01", mtu=9000)}
-    world.__dict__["host"] = SimpleNamespace(known=links.get)
+    world.__dict__["host"] = SimpleNamespace(cached_link=links.get)
     planned = Result(
         (Interface("br0", mtu=1500), Interface("gone", "0e:00:00:00:00:01"), Interface("br0", sandbox="/n"))
     )

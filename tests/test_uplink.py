@@ -24,19 +24,19 @@ class FakeRtnl:
     def links(self) -> list[Any]:
         return self.all
 
-    def link(self, name: str) -> Any:
+    def link_by_name(self, name: str) -> Any:
         return next((link for link in self.all if link.name == name), None)
 
-    def link_at(self, index: int) -> Any:
+    def link_by_index(self, index: int) -> Any:
         return next((link for link in self.all if link.index == index), None)
 
     def addresses(self, link: Any) -> list[HeldAddress]:
         return [HeldAddress(ip_interface(LINKS[link.index][2]), False, False)]
 
-    def way_to(self, address: Any) -> int:
+    def route_to(self, address: Any) -> int:
         return 3 if str(address).startswith("198.51.100.") else 0
 
-    def default_way(self) -> int:
+    def default_route(self) -> int:
         return 2 if self.default else 0
 
 

@@ -13,7 +13,8 @@ from itertools import count
 
 from cni.errors import ToolFailed
 from cni.kernel import netns, nfnetlink, nftables
-from cni.kernel.channel import APPEND, CREATE, DUMP, NETFILTER, Channel
+from cni.kernel.netlink.channel import NETFILTER, Channel
+from cni.kernel.netlink.wire import APPEND, CREATE, DUMP
 from cni.kernel.nfnetlink import (
     CHAIN,
     CHAIN_NAME,

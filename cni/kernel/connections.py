@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cni.errors import KernelRefused
-from cni.kernel.channel import ACK, CREATE, EXCLUSIVE, NETFILTER, Channel
-from cni.kernel.messages import FAMILY
+from cni.kernel.netlink.channel import NETFILTER, Channel
+from cni.kernel.netlink.wire import ACK, CREATE, EXCLUSIVE, FAMILY
 from cni.kernel.nfnetlink import attribute, message
 from cni.naming import IPAddress
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from cni.errors import CniError, KernelRefused
 from cni.kernel import netfilter, netns, replica
-from cni.kernel.channel import DumpInterrupted
+from cni.kernel.netlink.channel import DumpInterrupted
 
 #: Whether this process serves many calls.
 worthwhile = False

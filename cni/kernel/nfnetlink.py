@@ -7,8 +7,9 @@ import struct
 from collections.abc import Iterator, Sequence
 
 from cni.errors import KernelRefused
-from cni.kernel.channel import ACK, NETFILTER, REQUEST, Channel
 from cni.kernel.kept import PerNamespace
+from cni.kernel.netlink.channel import NETFILTER, Channel
+from cni.kernel.netlink.wire import ACK, REQUEST
 
 #: Messages that make a thing; GET added, the question for it, which they answer.
 TABLE, CHAIN, RULE, SET, ELEMENTS, GENERATION = 0, 3, 6, 9, 12, 15

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from cni.errors import Unavailable
 from cni.kernel import netns
-from cni.kernel.channel import NETFILTER, Channel
 from cni.kernel.kept import PerNamespace
+from cni.kernel.netlink.channel import NETFILTER, Channel
 
 LIBRARY = "libnftables.so.1"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from cni.kernel.channel import APPEND, CREATE, DUMP, EXCLUSIVE, Channel
+from cni.kernel.netlink.channel import Channel
+from cni.kernel.netlink.wire import APPEND, CREATE, DUMP, EXCLUSIVE
 from cni.kernel.nfnetlink import (
     CHAIN,
     DELETE_TABLE,

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from cni.errors import KernelRefused, TryAgainLater
 from cni.kernel import nfnetlink
-from cni.kernel.channel import CREATE, DUMP, Channel, DumpInterrupted
+from cni.kernel.netlink.channel import Channel, DumpInterrupted
+from cni.kernel.netlink.wire import CREATE, DUMP
 from cni.kernel.nfnetlink import (
     CHAIN,
     CHAIN_NAME,

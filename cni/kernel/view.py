@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cni.naming import IPInterface
 
@@ -14,7 +15,7 @@ EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 @dataclass(frozen=True)
-class Named:
+class LinkRef:
     """A link, for requests: what nobody changes of it."""
 
     index: int
@@ -31,12 +32,22 @@ class Vxlan:
     dev: int
 
 
-@dataclass(frozen=True)
-class Under:
-    """The link a macvlan stands on; `netns_fd` None means the same namespace."""
+class VethEnd(NamedTuple):
+    """One end of a new veth pair; `netns_fd` None means the namespace it is asked for in."""
 
-    index: int
-    netns_fd: int | None
+    name: str
+    mac: str
+    mtu: int
+    netns_fd: int | None = None
+
+
+class MacvlanSettings(NamedTuple):
+    """What a new macvlan is to be; `netns_fd` is its parent's namespace, None where that is its own."""
+
+    mode: str
+    parent: int
+    netns_fd: int | None = None
+    queue: int = 0
 
 
 @dataclass(frozen=True)

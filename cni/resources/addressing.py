@@ -35,7 +35,7 @@ class GatewayAddress(Resource):
     shared = True
 
     def ensure(self, world: World) -> None:
-        link = required(world.host.known(self.link), self.link)
+        link = required(world.host.cached_link(self.link), self.link)
         wanted = interface_of(self.address)
         held = [item.interface for item in world.host.addresses(link)]
         if wanted in held:
@@ -49,7 +49,7 @@ class GatewayAddress(Resource):
             yield f"gateway address {self.address} is missing on {self.link}"
 
     def remove(self, world: World) -> None:
-        link = world.host.link(self.link)
+        link = world.host.link_by_name(self.link)
         if link:
             world.host.delete_address(link, interface_of(self.address))
 
@@ -78,7 +78,7 @@ class PodAddress(PodChange):
     dad: bool
 
     def ensure(self, world: World) -> None:
-        link = required(world.pod.named(self.link), self.link)
+        link = required(world.pod.link_ref(self.link), self.link)
         interface = interface_of(self.address)
         world.pod.add_address(link, interface, nodad=interface.version == 6 and not self.dad)
 
@@ -143,6 +143,6 @@ def _rivals(held: IPInterface, wanted: IPInterface) -> bool:
 
 
 def _holds(rtnl: Rtnl, name: str, address: str) -> bool:
-    link = rtnl.link(name)
+    link = rtnl.link_by_name(name)
     held = rtnl.addresses(link) if link else []
     return interface_of(address) in (item.interface for item in held)

@@ -75,7 +75,7 @@ class AntiSpoof(NftRules):
         )
 
     def remove(self, world: World) -> None:
-        link = None if self.lent else world.host.link(self.link)
+        link = None if self.lent else world.host.link_by_name(self.link)
         if link and link.kind == "veth":
             world.host.delete_link(link)
         ruleset.delete_there([Chain(TABLE, self.link)])

@@ -33,20 +33,20 @@ class BridgeFilter(Resource):
 
     def ensure(self, world: World) -> None:
         link = required(
-            world.host.link(self.bridge), self.bridge
+            world.host.link_by_name(self.bridge), self.bridge
         )  # as it is now: another folder's DEL may have switched it off
         if not link.filtered:
             world.host.filter_bridge(link)
             netfilter.nft_if_there(f"add {self._mark}")
 
     def differences(self, world: World) -> Iterator[str]:
-        link = world.host.link(self.bridge)
+        link = world.host.link_by_name(self.bridge)
         if link and not link.filtered:
             yield f"bridge {self.bridge} does not show its traffic to the rules (nf_call_iptables)"
 
     def remove(self, world: World) -> None:
         ours = ruleset.has_element(Element(f"{POLICIES} {SWITCHED}", ruleset.link_key(self.bridge)))
-        link = world.host.link(self.bridge)
+        link = world.host.link_by_name(self.bridge)
         if ours and not (link and self._serves(world, link)):
             if link:
                 world.host.filter_bridge(link, on=False)
@@ -64,7 +64,7 @@ class BridgeFilter(Resource):
 
     def _serves(self, world: World, bridge: Link) -> bool:
         """Whether somebody isolated is, or may be, on the bridge, whoever keeps the record."""
-        ports = filter(None, map(world.host.link, guarded_devices()))
+        ports = filter(None, map(world.host.link_by_name, guarded_devices()))
         return any(port.bridge == bridge.index for port in ports) or bool(
             _OF_AN_ADDRESS.search(netfilter.nft_list(f"table {POLICIES}"))
         )

@@ -131,7 +131,7 @@ class Gate(NftRules):
 
     def _mac_differences(self, world: World) -> Iterator[str]:
         """A plugin after us may have changed it, and reported that: the pod is mute all the same."""
-        link = world.pod.link(self.pod) if self.mac and self.pod and world.netns else None
+        link = world.pod.link_by_name(self.pod) if self.mac and self.pod and world.netns else None
         if link and link.mac != self.mac:
             yield f"{self.pod} has MAC {link.mac}, but only {self.mac} gets past {self.link}"
 
@@ -208,19 +208,19 @@ class PortOpening(Resource):
         self._open(world)
 
     def _open(self, world: World) -> None:
-        link = required(world.host.known(self.link) if self.lent else world.host.named(self.link), self.link)
+        link = required(world.host.cached_link(self.link) if self.lent else world.host.link_ref(self.link), self.link)
         if self.on_bridge:
             world.host.set_port(link, up=not self.lent, multicast_router=0)
         elif not self.lent:
             world.host.set_link(link, up=True)
 
     def differences(self, world: World) -> Iterator[str]:
-        link = world.host.link(self.link)
+        link = world.host.link_by_name(self.link)
         if link and self.on_bridge and link.multicast_router:
             yield f"bridge port {self.link} may become a multicast router's (mcast_router {link.multicast_router})"
 
     def remove(self, world: World) -> None:
-        link = world.host.link(self.link)
+        link = world.host.link_by_name(self.link)
         if link and self.lent and link.bridge and self.on_bridge:
             world.host.set_port(link, multicast_router=1)
         elif link and not self.lent and link.kind == "veth":

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 
 from cni.errors import KernelRefused
 from cni.kernel import connections, copies, netfilter, process, sysctl
-from cni.kernel.view import EVERYWHERE, SCOPE_HOST, KernelRoute, Link, Named
+from cni.kernel.view import EVERYWHERE, SCOPE_HOST, KernelRoute, Link, LinkRef
 from cni.naming import interface_of
 from cni.resources import chains
 from cni.resources.base import Resource
@@ -31,12 +31,12 @@ class PodLoopback(Resource):
     """The pod's loopback is up: what is redirected arrives there."""
 
     def ensure(self, world: World) -> None:
-        link = required(world.pod.link("lo"), "lo")
+        link = required(world.pod.link_by_name("lo"), "lo")
         if not link.up:
             world.pod.set_link(link, up=True)
 
     def differences(self, world: World) -> Iterator[str]:
-        if not required(world.pod.link("lo"), "lo").up:
+        if not required(world.pod.link_by_name("lo"), "lo").up:
             yield "lo is down in the pod"
 
     def describe(self) -> str:
@@ -55,7 +55,7 @@ class ProxyAddress(Resource):
     address: str
 
     def ensure(self, world: World) -> None:
-        link = required(world.pod.named(self.link), self.link)
+        link = required(world.pod.link_ref(self.link), self.link)
         if not self._there(world, link):
             try:
                 self._add(world, link)
@@ -64,26 +64,26 @@ class ProxyAddress(Resource):
                     raise
 
     def differences(self, world: World) -> Iterator[str]:
-        link = world.pod.link(self.link)
+        link = world.pod.link_by_name(self.link)
         if link is None or not (self._there(world, link) or not self._needed(world)):
             yield f"address {self.address} is missing on {self.link} in the pod"
 
     def remove(self, world: World) -> None:
-        link = world.pod.link(self.link) if world.netns else None
+        link = world.pod.link_by_name(self.link) if world.netns else None
         if link and self._there(world, link):
             world.pod.delete_address(link, interface_of(self.address))
 
     def describe(self) -> str:
         return f"{self.address} on {self.link} in the pod, for the proxy"
 
-    def _add(self, world: World, link: Link | Named) -> None:
+    def _add(self, world: World, link: Link | LinkRef) -> None:
         address = interface_of(self.address)
         world.make(self, lambda: world.pod.add_address(link, address, nodad=True, deprecated=True))
 
     def _needed(self, world: World) -> bool:
         return _speaks_ipv6(world, self.link)
 
-    def _there(self, world: World, link: Link | Named) -> bool:
+    def _there(self, world: World, link: Link | LinkRef) -> bool:
         return interface_of(self.address) in (item.interface for item in world.pod.addresses(link))
 
 
@@ -105,7 +105,7 @@ class SourceLabels(Resource):
     def ensure(self, world: World) -> None:
         first, *rest = _labels(self.address)
         world.make(self, lambda: world.pod.add_label(*first))
-        with world.pod.together():
+        with world.pod.batch():
             for prefix, label in rest:
                 world.pod.add_label(prefix, label, perhaps_there=True)
 
@@ -117,7 +117,7 @@ class SourceLabels(Resource):
 
     def remove(self, world: World) -> None:
         if world.netns:
-            with world.pod.together():
+            with world.pod.batch():
                 for prefix, label in _labels(self.address):
                     world.pod.delete_label(prefix, label)
 
@@ -138,7 +138,7 @@ class WayBack(Resource):
     identity = ("netns", "family")
 
     def ensure(self, world: World) -> None:
-        lo = required(world.pod.named("lo"), "lo")
+        lo = required(world.pod.link_ref("lo"), "lo")
         if not self._route_there(world) and self._possible(world):
             world.make(self, lambda: world.pod.add_route(lo, self._route(), onlink=False))
         if not self._rule_there(world):
@@ -154,7 +154,7 @@ class WayBack(Resource):
         if world.netns and self._rule_there(world):
             world.pod.delete_mark_rule(self.family, self.mark, self.table)
         if world.netns and self._route_there(world):
-            world.pod.delete_route(required(world.pod.named("lo"), "lo"), EVERYWHERE[self.family], self.table)
+            world.pod.delete_route(required(world.pod.link_ref("lo"), "lo"), EVERYWHERE[self.family], self.table)
 
     def describe(self) -> str:
         return f"IPv{self.family} packets with mark {self.mark:#x} stay in the pod (table {self.table})"
@@ -166,7 +166,7 @@ class WayBack(Resource):
         return (self.mark, self.table) in world.pod.mark_rules(self.family)
 
     def _route_there(self, world: World) -> bool:
-        routes = world.pod.routes(required(world.pod.named("lo"), "lo"), self.family)
+        routes = world.pod.routes(required(world.pod.link_ref("lo"), "lo"), self.family)
         return any((item.dst, item.table, item.local) == self._place() for item in routes)
 
     def _place(self) -> tuple[str, int, bool]:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from cni.errors import Conflict, KernelRefused, Unfinished
-from cni.kernel.view import Link, Named
+from cni.kernel.view import Link, LinkRef, VethEnd
 from cni.protocol.result import Result
 from cni.resources.base import Resource
 from cni.resources.world import World
 
-L = TypeVar("L", bound=Link | Named)
+L = TypeVar("L", bound=Link | LinkRef)
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Bridge(Resource):
     shared = True
 
     def ensure(self, world: World) -> None:
-        link = world.host.link(self.name) or self._created(world)
+        link = world.host.link_by_name(self.name) or self._created(world)
         if link.kind != "bridge":
             raise Conflict(f"{self.name} exists on the host and is {link.kind or 'no bridge'}, not a bridge")
         if not link.up:
@@ -40,7 +40,7 @@ class Bridge(Resource):
             world.host.set_promiscuous(link)
 
     def differences(self, world: World) -> Iterator[str]:
-        link = world.host.link(self.name)
+        link = world.host.link_by_name(self.name)
         if link is None or link.kind != "bridge":
             yield f"bridge {self.name} is missing"
             return
@@ -52,7 +52,7 @@ class Bridge(Resource):
             yield f"bridge {self.name} is not promiscuous"
 
     def remove(self, world: World) -> None:
-        link = world.host.link(self.name)
+        link = world.host.link_by_name(self.name)
         if link and not any(port.bridge == link.index for port in world.host.links()):
             world.host.delete_link(link)
 
@@ -62,7 +62,7 @@ class Bridge(Resource):
 
     def _created(self, world: World) -> Link:
         world.make(self, lambda: world.host.create_bridge(self.name, self.mac or _random_mac(), self.mtu))
-        return required(world.host.link(self.name), self.name)
+        return required(world.host.link_by_name(self.name), self.name)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class VethPair(Resource):
     waits: bool = False
 
     def ensure(self, world: World) -> None:
-        bridge = required(world.host.known(self.bridge), self.bridge).index if self.bridge else 0
+        bridge = required(world.host.cached_link(self.bridge), self.bridge).index if self.bridge else 0
         try:
             self._create(world, bridge)
         except Unfinished:
@@ -95,15 +95,15 @@ class VethPair(Resource):
             self._create_instead(world, bridge)
         world.created(self)
         if self.hairpin or self.isolated:
-            link = required(world.host.link(self.host), self.host)
+            link = required(world.host.link_by_name(self.host), self.host)
             world.host.set_port(link, mode=int(self.hairpin), isolated=int(self.isolated))
 
     def differences(self, world: World) -> Iterator[str]:
-        link = world.host.link(self.host)
+        link = world.host.link_by_name(self.host)
         if link is None:
             yield f"host interface {self.host} is missing"
             return
-        bridge = world.host.link(self.bridge) if self.bridge else None
+        bridge = world.host.link_by_name(self.bridge) if self.bridge else None
         if bridge and link.bridge != bridge.index:
             yield f"host interface {self.host} is not a port of {self.bridge}"
         if not link.up:
@@ -115,7 +115,7 @@ class VethPair(Resource):
                 yield f"host interface {self.host} has {name} {'off' if getattr(self, name) else 'on'}"
 
     def remove(self, world: World) -> None:
-        link = world.host.link(self.host)
+        link = world.host.link_by_name(self.host)
         if link and link.kind == "veth":
             world.host.delete_link(link)
 
@@ -130,9 +130,9 @@ class VethPair(Resource):
 
     def _create(self, world: World, bridge: int) -> None:
         assert world.netns is not None
-        peer = {"ifname": self.pod, "address": self.pod_mac, "mtu": self.mtu, "net_ns_fd": world.netns.fd}
-        create = world.host.create_closed_veth if self.waits else world.host.create_veth
-        create(self.host, self.host_mac, self.mtu, bridge, peer)
+        own = VethEnd(self.host, self.host_mac, self.mtu)
+        peer = VethEnd(self.pod, self.pod_mac, self.mtu, world.netns.fd)
+        world.host.create_veth(own, peer, bridge=bridge, up=not self.waits)
 
     def _create_instead(self, world: World, bridge: int) -> None:
         """Only a lost record can leave the host's end, whose name is ours alone; the pod's may be anybody's."""
@@ -140,7 +140,7 @@ class VethPair(Resource):
         try:
             self._create(world, bridge)
         except KernelRefused as error:
-            if error.errno == errno.EEXIST and world.netns and world.pod.link(self.pod):
+            if error.errno == errno.EEXIST and world.netns and world.pod.link_by_name(self.pod):
                 raise Conflict(f"{self.pod} exists already in {world.netns.path}; it is left as it is") from None
             raise
 
@@ -152,7 +152,7 @@ class LostPort(Resource):
     host: str
 
     def remove(self, world: World) -> None:
-        link = world.host.link(self.host)
+        link = world.host.link_by_name(self.host)
         if link and link.kind == "veth" and not link.bridge:
             world.host.delete_link(link)
 
@@ -174,7 +174,7 @@ class OneCall:
 
     def ensure(self, items: Sequence[Resource], world: World) -> None:
         """Ask for all of them."""
-        with world.pod.together():
+        with world.pod.batch():
             for item in items:
                 item.ensure(world)
 
@@ -188,10 +188,10 @@ class PodLink(PodChange):
     mtu: int
 
     def ensure(self, world: World) -> None:
-        world.pod.set_link(required(world.pod.named(self.name), self.name), up=True)
+        world.pod.set_link(required(world.pod.link_ref(self.name), self.name), up=True)
 
     def differences(self, world: World) -> Iterator[str]:
-        link = world.pod.link(self.name)
+        link = world.pod.link_by_name(self.name)
         if link is None:
             yield f"{self.name} is missing in the pod"
             return

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cni.errors import Conflict, KernelRefused, Unfinished
 from cni.kernel import sysctl
-from cni.kernel.view import MAIN_TABLE, KernelRoute, Link, Under
+from cni.kernel.view import MAIN_TABLE, KernelRoute, Link, MacvlanSettings
 from cni.resources.base import Resource
 from cni.resources.links import required
 from cni.resources.world import World
@@ -44,14 +44,14 @@ class Macvlan(Resource):
             raise Conflict(f"master {self.master} is down; a macvlan on it cannot go up")
         self._create(world, master)
         world.created(self)
-        world.pod.set_link(required(world.pod.link(self.name), self.name), ifalias=self.owner)
+        world.pod.set_link(required(world.pod.link_by_name(self.name), self.name), ifalias=self.owner)
 
     @property
     def mentions(self) -> tuple[str, ...]:
         return (self.master,)
 
     def differences(self, world: World) -> Iterator[str]:
-        master, link = self._master(world), world.pod.link(self.name)
+        master, link = self._master(world), world.pod.link_by_name(self.name)
         if master is None:
             yield f"master {self.master} is missing"
         elif not master.up:
@@ -66,7 +66,7 @@ class Macvlan(Resource):
             yield f"{self.name} stands on another master than {self.master}"
 
     def remove(self, world: World) -> None:
-        link = world.pod.link(self.name) if world.netns else None
+        link = world.pod.link_by_name(self.name) if world.netns else None
         if link and link.kind == "macvlan" and (link.alias == self.owner or (self.mac and link.mac == self.mac)):
             world.pod.delete_link(link)
 
@@ -75,14 +75,13 @@ class Macvlan(Resource):
         return f"macvlan {self.name} in the pod on {self.master} of {place}, mode {self.mode}, {self.mac or 'its MAC'}, MTU {self.mtu}"
 
     def _master(self, world: World) -> Link | None:
-        return (world.pod if self.in_pod else world.host).link(self.master)
+        return (world.pod if self.in_pod else world.host).link_by_name(self.master)
 
     def _create(self, world: World, master: Link) -> None:
-        settings = {"macvlan_mode": self.mode, **({"macvlan_bc_queue_len": self.queue} if self.queue else {})}
         try:
             with world.host_netns() as host:
-                under = Under(master.index, None if self.in_pod else host)
-                world.pod.create_macvlan(self.name, self.mac, self.mtu, under, settings)
+                settings = MacvlanSettings(self.mode, master.index, None if self.in_pod else host, self.queue)
+                world.pod.create_macvlan(self.name, self.mac, self.mtu, settings)
         except Unfinished:
             world.created(self)
             raise
@@ -91,7 +90,7 @@ class Macvlan(Resource):
             raise
 
     def _explain(self, world: World, error: KernelRefused) -> None:
-        if error.errno == errno.EEXIST and world.pod.link(self.name):
+        if error.errno == errno.EEXIST and world.pod.link_by_name(self.name):
             path = world.netns.path if world.netns else "the pod"
             raise Conflict(f"{self.name} exists already in {path}; it is left as it is")
         if error.errno == errno.EINVAL:
@@ -116,7 +115,7 @@ class HostShim(Resource):
     identity = ("name",)
 
     def ensure(self, world: World) -> None:
-        link = world.host.link(self.name) or self._created(world)
+        link = world.host.link_by_name(self.name) or self._created(world)
         if not self._is(world, link):
             raise Conflict(f"{self.name} exists on the host and is not our way to pods on {self.master}")
         sysctl.write(f"net.ipv4.conf.{self.name.replace('.', '%')}.arp_filter", "1")
@@ -124,7 +123,7 @@ class HostShim(Resource):
             world.host.set_link(link, up=True)
 
     def differences(self, world: World) -> Iterator[str]:
-        link = world.host.link(self.name)
+        link = world.host.link_by_name(self.name)
         if link is None or not self._is(world, link):
             yield f"host access link {self.name} is missing"
         elif not link.up:
@@ -132,7 +131,7 @@ class HostShim(Resource):
 
     def remove(self, world: World) -> None:
         """A route through it is some pod's, whoever keeps the record."""
-        link = world.host.link(self.name)
+        link = world.host.link_by_name(self.name)
         if link and self._is(world, link) and not any(self._leads(world, link)):
             world.host.delete_link(link)
 
@@ -140,7 +139,7 @@ class HostShim(Resource):
         return f"host access through macvlan {self.name} on {self.master}"
 
     def _is(self, world: World, link: Link) -> bool:
-        master = world.host.link(self.master)
+        master = world.host.link_by_name(self.master)
         return link.kind == "macvlan" and link.mac == self.mac and master is not None and link.parent == master.index
 
     def _leads(self, world: World, link: Link) -> Iterator[KernelRoute]:
@@ -150,7 +149,7 @@ class HostShim(Resource):
             yield from (item for item in routes if item.dst.endswith(("/32", "/128")))
 
     def _created(self, world: World) -> Link:
-        master = required(world.host.link(self.master), self.master)
-        under, bridging = Under(master.index, None), {"macvlan_mode": "bridge"}
-        world.make(self, lambda: world.host.create_macvlan(self.name, self.mac, master.mtu, under, bridging))
-        return required(world.host.link(self.name), self.name)
+        master = required(world.host.link_by_name(self.master), self.master)
+        settings = MacvlanSettings("bridge", master.index)
+        world.make(self, lambda: world.host.create_macvlan(self.name, self.mac, master.mtu, settings))
+        return required(world.host.link_by_name(self.name), self.name)

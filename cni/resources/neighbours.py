@@ -19,16 +19,16 @@ class HostNeighbour(Resource):
     mac: str
 
     def ensure(self, world: World) -> None:
-        link = required(world.host.link(self.link), self.link)
+        link = required(world.host.link_by_name(self.link), self.link)
         world.make(self, lambda: world.host.add_neighbour(link, self.address, self.mac))
 
     def differences(self, world: World) -> Iterator[str]:
-        link = world.host.link(self.link)
+        link = world.host.link_by_name(self.link)
         if link and world.host.neighbours(link).get(self.address) != self.mac:
             yield f"host neighbour {self.address} at {self.mac} dev {self.link} is missing"
 
     def remove(self, world: World) -> None:
-        link = world.host.link(self.link)
+        link = world.host.link_by_name(self.link)
         if link:
             world.host.delete_neighbour(link, self.address)
 
@@ -45,10 +45,10 @@ class PodNeighbour(Resource):
     mac: str
 
     def ensure(self, world: World) -> None:
-        world.pod.add_neighbour(required(world.pod.link(self.link), self.link), self.address, self.mac)
+        world.pod.add_neighbour(required(world.pod.link_by_name(self.link), self.link), self.address, self.mac)
 
     def differences(self, world: World) -> Iterator[str]:
-        link = world.pod.link(self.link)
+        link = world.pod.link_by_name(self.link)
         if link and world.pod.neighbours(link).get(self.address) != self.mac:
             yield f"neighbour {self.address} at {self.mac} dev {self.link} is missing in the pod"
 

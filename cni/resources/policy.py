@@ -108,7 +108,7 @@ class PodPolicy(NftRules):
 
     def _refuse_alive(self, world: World, other: Verdict) -> None:
         port = "" if self.netns else port_of(other.owner)
-        if port and world.host.link(port):
+        if port and world.host.link_by_name(port):
             raise Conflict(f"{other.key} is held to the policy of the pod behind {port}; one address has one policy")
 
     def _deleted_by_key(self) -> bool:

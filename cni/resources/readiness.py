@@ -23,7 +23,7 @@ class Forwarding(Resource):
     port: str
 
     def ensure(self, world: World) -> None:
-        _wait(lambda: required(world.host.link(self.port), self.port).state == "UP", f"{self.port} to forward")
+        _wait(lambda: required(world.host.link_by_name(self.port), self.port).state == "UP", f"{self.port} to forward")
 
     def describe(self) -> str:
         return f"wait until {self.port} forwards"
@@ -36,7 +36,7 @@ class Settled(Resource):
     link: str
 
     def ensure(self, world: World) -> None:
-        link = required(world.pod.link(self.link), self.link)
+        link = required(world.pod.link_by_name(self.link), self.link)
         _wait(lambda: not any(item.tentative and not item.duplicate for item in world.pod.addresses(link)),
               f"duplicate address detection on {self.link}")  # fmt: skip
         for item in world.pod.addresses(link):
@@ -69,7 +69,7 @@ class Announcement(Resource):
                 sysctl.write(f"net.ipv4.conf.{name}.arp_notify", "1")
             if 6 in families and sysctl.read(f"net.ipv6.conf.{name}.ndisc_notify") is not None:
                 sysctl.write(f"net.ipv6.conf.{name}.ndisc_notify", "1")
-        world.pod.set_link(required(world.pod.named(self.link), self.link), address=self.mac)
+        world.pod.set_link(required(world.pod.link_ref(self.link), self.link), address=self.mac)
 
     def describe(self) -> str:
         return f"announce {', '.join(self.addresses)} at {self.mac}"

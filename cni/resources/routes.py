@@ -29,7 +29,7 @@ class PodRoute(Resource):
     onlink: bool
 
     def ensure(self, world: World) -> None:
-        link = required(world.pod.named(self.link), self.link)
+        link = required(world.pod.link_ref(self.link), self.link)
         try:
             world.pod.add_route(link, self._wanted(), self.onlink)
         except KernelRefused as error:
@@ -38,7 +38,7 @@ class PodRoute(Resource):
             raise Conflict(f"the pod has another route to {self.dst} already; {self.link} cannot have it") from None
 
     def differences(self, world: World) -> Iterator[str]:
-        link = world.pod.link(self.link)
+        link = world.pod.link_by_name(self.link)
         family = ipaddress.ip_network(self.dst).version
         routes = world.pod.routes(link, family) if link else []
         same = [route for route in routes if (route.dst, route.table) == (self.dst, self.table)]
@@ -78,19 +78,19 @@ class HostRoute(Resource):
     source: str
 
     def ensure(self, world: World) -> None:
-        link = required(world.host.link(self.link), self.link)
+        link = required(world.host.link_by_name(self.link), self.link)
         route = KernelRoute(self.dst, "", MAIN_TABLE, 0, 0, 0, SCOPE_LINK, self.source)
         world.make(self, lambda: world.host.add_route(link, route, onlink=False))
         if not self._there(world, link):  # on our own link it may be a lost pod's, and leads where ours is to lead
             raise Conflict(f"this host has another route to {self.dst} already")
 
     def differences(self, world: World) -> Iterator[str]:
-        link = world.host.link(self.link)
+        link = world.host.link_by_name(self.link)
         if not link or not self._there(world, link):
             yield f"host route {self.dst} dev {self.link} is missing"
 
     def remove(self, world: World) -> None:
-        link = world.host.link(self.link)
+        link = world.host.link_by_name(self.link)
         if link:
             world.host.delete_route(link, self.dst)
 

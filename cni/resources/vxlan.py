@@ -33,8 +33,8 @@ class VxlanLink(Resource):
     shared = True
 
     def ensure(self, world: World) -> None:
-        bridge = required(world.host.link(self.bridge), self.bridge)
-        link = world.host.link(self.name) or self._created(world)
+        bridge = required(world.host.link_by_name(self.bridge), self.bridge)
+        link = world.host.link_by_name(self.name) or self._created(world)
         for fault in self._faults(world, link):
             raise Conflict(f"{fault}; delete it or choose another VNI")
         if link.bridge != bridge.index:
@@ -47,12 +47,12 @@ class VxlanLink(Resource):
             self._set_up(world, link)
 
     def differences(self, world: World) -> Iterator[str]:
-        link = world.host.link(self.name)
+        link = world.host.link_by_name(self.name)
         if link is None:
             yield f"VXLAN device {self.name} is missing"
             return
         yield from self._faults(world, link)
-        bridge = world.host.link(self.bridge)
+        bridge = world.host.link_by_name(self.bridge)
         if bridge and link.bridge != bridge.index:
             yield f"VXLAN device {self.name} is not a port of {self.bridge}"
         if not link.up:
@@ -63,7 +63,7 @@ class VxlanLink(Resource):
             yield f"VXLAN device {self.name} does not suppress ARP and ND for the gateway"
 
     def remove(self, world: World) -> None:
-        link = world.host.link(self.name)
+        link = world.host.link_by_name(self.name)
         if link and link.kind == "vxlan":
             world.host.delete_link(link)
 
@@ -77,18 +77,18 @@ class VxlanLink(Resource):
             return
         if (link.vxlan.vni, link.vxlan.port) != (self.vni, self.port):
             yield f"{self.name} has VNI {link.vxlan.vni} and UDP port {link.vxlan.port}, not {self.vni} and {self.port}"
-        dev = world.host.link(self.dev) if self.dev else None
+        dev = world.host.link_by_name(self.dev) if self.dev else None
         if dev and link.vxlan.dev != dev.index:
             yield f"{self.name} is not bound to {self.dev}"
         if self.local and not _same(link.vxlan.local, self.local):
             yield f"{self.name} has local address {link.vxlan.local or 'none'}, not {self.local}"
 
     def _created(self, world: World) -> Link:
-        dev = required(world.host.link(self.dev), self.dev).index if self.dev else 0
+        dev = required(world.host.link_by_name(self.dev), self.dev).index if self.dev else 0
         wanted = Vxlan(self.vni, self.port, self.local, dev)
         world.make(self, lambda: world.host.create_vxlan(self.name, self.mtu, wanted))
         guard_vtep(self.port)
-        return world.host.link(self.name) or self._explain_holder(world)
+        return world.host.link_by_name(self.name) or self._explain_holder(world)
 
     def _explain_holder(self, world: World) -> Link:
         holders = (link.name for link in world.host.links() if link.vxlan and link.vxlan.vni == self.vni)
@@ -112,7 +112,7 @@ class FloodList(Resource):
     shared = True
 
     def ensure(self, world: World) -> None:
-        link = required(world.host.link(self.link), self.link)
+        link = required(world.host.link_by_name(self.link), self.link)
         now = world.host.flood_targets(link)
         missing = tuple(vtep for vtep in self.vteps if vtep not in now)
         extra = tuple(now - set(self.vteps))
@@ -120,7 +120,7 @@ class FloodList(Resource):
         _reflood(world, link, missing, extra)
 
     def differences(self, world: World) -> Iterator[str]:
-        link = world.host.link(self.link)
+        link = world.host.link_by_name(self.link)
         now = world.host.flood_targets(link) if link else set()
         for vtep in sorted(set(self.vteps) - now):
             yield f"VTEP {vtep} is missing from {self.link}"

@@ -39,7 +39,7 @@ class World:
     @cached_property
     def host(self) -> Rtnl:
         """Rtnetlink in the host's namespace, by a socket the process keeps."""
-        from cni.kernel.netlink import Rtnl  # pyroute2 takes 200 ms to import
+        from cni.kernel.netlink import Rtnl  # a call that asks the kernel nothing does not load it
 
         rtnl = Rtnl.kept()
         self._doors.callback(rtnl.give_back)

@@ -8,7 +8,7 @@ import pytest
 
 from cni.errors import ToolFailed
 from cni.kernel import compiled, nfnetlink, nftables
-from cni.kernel.channel import ACK, APPEND, CREATE
+from cni.kernel.netlink.wire import ACK, APPEND, CREATE
 from cni.kernel.nfnetlink import (
     CHAIN,
     DELETE_ELEMENTS,

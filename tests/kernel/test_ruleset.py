@@ -10,7 +10,7 @@ import pytest
 
 from cni.errors import KernelRefused, TryAgainLater
 from cni.kernel import nfnetlink, ruleset
-from cni.kernel.channel import DumpInterrupted
+from cni.kernel.netlink.channel import DumpInterrupted
 from cni.kernel.nfnetlink import (
     CHAIN,
     DELETE_CHAIN,

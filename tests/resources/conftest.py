@@ -14,7 +14,7 @@ import pytest
 
 from cni.errors import KernelRefused
 from cni.kernel.files import LockFile
-from cni.kernel.view import HeldAddress, KernelRoute, Link, Vxlan
+from cni.kernel.view import HeldAddress, KernelRoute, Link, VethEnd, Vxlan
 from cni.naming import IPInterface
 from cni.resources import World
 
@@ -43,11 +43,11 @@ class FakeRtnl:
         if (word := text.split(maxsplit=1)[0]) in self.refusals:
             raise KernelRefused(text, self.refusals[word])
 
-    def link(self, name: str) -> Link | None:
+    def link_by_name(self, name: str) -> Link | None:
         return self.all.get(name)
 
-    known = named = link
-    together = nullcontext
+    cached_link = link_ref = link_by_name
+    batch = nullcontext
 
     def links(self) -> list[Link]:
         return list(self.all.values())
@@ -65,11 +65,11 @@ class FakeRtnl:
         self._ask(f"create_bridge {name} {mac} {mtu}")
         self.add(name, "bridge", mac=mac, mtu=mtu)
 
-    def create_veth(self, name: str, mac: str, mtu: int, bridge: int, peer: dict[str, Any]) -> None:
-        self._ask(f"create_veth {name} {mac} {mtu} {bridge} {peer['ifname']} {peer['address']} {peer['mtu']}")
-        if name in self.all:
-            raise KernelRefused(name, errno.EEXIST)
-        self.add(name, "veth", mac=mac, mtu=mtu, bridge=bridge)
+    def create_veth(self, own: VethEnd, peer: VethEnd, *, bridge: int = 0, up: bool = True) -> None:
+        self._ask(f"create_veth {own.name} {own.mac} {own.mtu} {bridge} {peer.name} {peer.mac} {peer.mtu}")
+        if own.name in self.all:
+            raise KernelRefused(own.name, errno.EEXIST)
+        self.add(own.name, "veth", mac=own.mac, mtu=own.mtu, bridge=bridge, up=up)
 
     def create_vxlan(self, name: str, mtu: int, vxlan: Vxlan) -> None:
         self._ask(f"create_vxlan {name} {mtu}")

@@ -45,7 +45,7 @@ INSIDE = PodPolicy(ADDRESSES, RULES, True, "shop/web", "/run/netns/p", "eth0", "
 @pytest.fixture
 def world(tmp_path) -> World:
     world = World(SimpleNamespace(entered=nullcontext), LockFile(tmp_path / "lock"))
-    links = {"link": lambda self, name: None, "vxlan_ports": lambda self: {4789, 8472}}
+    links = {"link_by_name": lambda self, name: None, "vxlan_ports": lambda self: {4789, 8472}}
     world.__dict__["host"] = type("NoLinks", (), links)()
     return world
 
@@ -157,7 +157,7 @@ def test_entries_of_a_pod_without_a_record_give_way_if_it_is_gone(world: World, 
     kernel.given(leading("in4", "10.1.0.6", "in-DEAD") + leading("in4", "10.1.0.9", "in-OTHER"))
     kernel.given(DEAD.declarations + DEAD.script())
     link = type("Link", (), {})() if alive else None
-    world.__dict__["host"] = type("Links", (), {"link": lambda self, name: link})()
+    world.__dict__["host"] = type("Links", (), {"link_by_name": lambda self, name: link})()
     policy = PodPolicy(("10.1.0.5",), (), False, "", token="TOKEN")
     if alive:
         with pytest.raises(Conflict, match="pod behind veth9"):
@@ -279,7 +279,7 @@ def test_a_guard_goes_after_what_it_guards(
 ):
     gone: list[str] = []
     link = type("Veth", (), {"kind": "veth", "bridge": 0})
-    there = {"link": lambda self, name: link, "delete_link": lambda self, link: gone.append("link")}
+    there = {"link_by_name": lambda self, name: link, "delete_link": lambda self, link: gone.append("link")}
     world.__dict__["host"] = type("OneLink", (), there)()
     monkeypatch.setattr(ruleset, "delete_there", lambda chains: gone.append("guard"))
     AntiSpoof("veth0", MAC, ADDRESSES, lent).remove(world)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from cni.errors import KernelRefused, Unfinished
-from cni.kernel import channel
-from cni.kernel.channel import Channel, DumpInterrupted
-from cni.kernel.conversation import Conversation
+from cni.kernel.netlink import channel
+from cni.kernel.netlink.channel import Channel, DumpInterrupted
+from cni.kernel.netlink.handle import Handle
 
 NEWLINK, ERROR, DONE = 16, 2, 3
 CAPPED, WITH_TEXT, INTERRUPTED, ACKNOWLEDGE = 0x100, 0x200, 0x10, 0x04
@@ -51,12 +51,12 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> FakeSocket:
     return fake
 
 
-def request() -> bytearray:
-    return bytearray(message(18, 0, flags=ACKNOWLEDGE))
+def request() -> bytes:
+    return message(18, 0, flags=ACKNOWLEDGE)
 
 
-def end() -> bytearray:
-    return bytearray(message(16, 0))
+def end() -> bytes:
+    return message(16, 0)
 
 
 def test_a_request_gets_a_number_and_its_answers(kernel: FakeSocket):
@@ -165,13 +165,13 @@ def test_more_changes_than_a_queue_has_acknowledgements_for_go_out_in_parts(kern
 
 
 def test_no_change_is_none_that_is_refused(kernel: FakeSocket):
-    made = Conversation()
-    asked_together(made)
+    made = Handle()
+    asked_in_a_batch(made)
     assert kernel.sent == []
 
 
-def asked_together(made: Conversation, *whats: str, error: Exception | None = None) -> None:
-    with made.together():
+def asked_in_a_batch(made: Handle, *whats: str, error: Exception | None = None) -> None:
+    with made.batch():
         for what in whats:
             made._change(request(), what, 17 if what == "tolerant" else None)
         if error:
@@ -179,22 +179,24 @@ def asked_together(made: Conversation, *whats: str, error: Exception | None = No
 
 
 def test_changes_made_together_go_out_in_one_system_call(kernel: FakeSocket):
-    made = Conversation()
+    made = Handle()
     kernel.answers = [acknowledged(1, 17) + acknowledged(2, 19, "gone") + acknowledged(3, 1)]
     with pytest.raises(KernelRefused, match=r"^second: gone$"):
-        asked_together(made, "tolerant", "second", "third")
+        asked_in_a_batch(made, "tolerant", "second", "third")
     assert len(kernel.sent) == 1
     kernel.answers = [acknowledged(4)]
     made._change(request(), "alone")
     assert len(kernel.sent) == 2
 
 
-def test_what_was_to_be_asked_together_is_not_asked_after_a_failure(kernel: FakeSocket):
-    made = Conversation()
+def test_what_was_to_be_asked_in_a_batch_is_not_asked_after_a_failure(kernel: FakeSocket):
+    made = Handle()
     with pytest.raises(KeyError):
-        asked_together(made, "first", error=KeyError())
+        asked_in_a_batch(made, "first", error=KeyError())
     assert kernel.sent == []
-    assert made._wanted == []
+    kernel.answers = [acknowledged(1)]
+    made._change(request(), "another")
+    assert len(kernel.sent) == 1
 
 
 @pytest.mark.parametrize("call", ["socket", "bind", "setsockopt"])
@@ -230,7 +232,7 @@ def test_a_change_whose_answer_is_not_heard_may_have_been_made(kernel: FakeSocke
     def unheard(size: int) -> bytes:
         raise OSError(12, "Cannot allocate memory")
 
-    made = Conversation()
+    made = Handle()
     monkeypatch.setattr(kernel, "recv", unheard)
     with pytest.raises(Unfinished, match="create veth: netlink: Cannot allocate memory"):
         made._change(request(), "create veth")

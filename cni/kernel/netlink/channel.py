@@ -10,20 +10,17 @@ import struct
 from collections.abc import Iterator, Sequence
 
 from cni.errors import KernelRefused, Unfinished
+from cni.kernel.netlink.wire import HEADER, attributes, is_acknowledged, messages, numbered, text_of, unacknowledged
 
 #: What a socket speaks (netlink(7)).
 RTNETLINK, NETFILTER = socket.NETLINK_ROUTE, 12
-#: Flags of a request.
-REQUEST, ACK, REPLACE, EXCLUSIVE, CREATE, APPEND, DUMP = 0x01, 0x04, 0x100, 0x200, 0x400, 0x800, 0x300
 
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12
 _SO_SNDBUFFORCE = 32
-_SIOCGIFINDEX = 0x8933
-_HEADER, _IFREQ = struct.Struct("=IHHII"), struct.Struct("=16si20x")
-_FLAGS = 6
+_SIOCGIFINDEX, _IFREQ = 0x8933, struct.Struct("=16si20x")
 _ERROR, _DONE = 2, 3
 _DUMP_INTR, _ACK_TLVS = 0x10, 0x200
-_ERROR_NUMBER, _ERROR_ATTRIBUTES, _ATTR_MSG = 16, 36, 1
+_NUMBER, _ATTRIBUTES_OF_DONE, _ATTRIBUTES_OF_ERROR, _ATTR_MSG = 16, 20, 36, 1  # of capped ones: without the request
 _BUFFER = 1 << 16
 _AT_ONCE = 100  # changes whose acknowledgements fit a socket's queue
 
@@ -45,7 +42,7 @@ class Channel:
         """Close the socket."""
         self._socket.close()
 
-    def ask(self, *requests: bytes | bytearray) -> list[bytes]:
+    def ask(self, *requests: bytes) -> list[bytes]:
         """Send requests and return what answers them, each a whole message, once all are acknowledged.
 
         The kernel takes them in order and goes on after one it refuses; it may refuse those that ask for no
@@ -59,7 +56,7 @@ class Channel:
             raise DumpInterrupted
         return answers
 
-    def refusals(self, requests: Sequence[bytes | bytearray]) -> list[KernelRefused | None]:
+    def refusals(self, requests: Sequence[bytes]) -> list[KernelRefused | None]:
         """Send requests for changes, as many as there are; of each what the kernel says against it."""
         said: list[KernelRefused | None] = []
         for at in range(0, len(requests), _AT_ONCE):
@@ -68,36 +65,13 @@ class Channel:
             said += [refused.get(first + number) for number in range(len(some))]
         return said
 
-    def _exchanged(self, requests: Sequence[bytes | bytearray]) -> tuple[list[bytes], dict[int, KernelRefused], bool]:
-        """What requests are answered, the refusals by number, and whether a dump was interrupted."""
-        self.at_rest = False
-        asked = range(self._sequence + 1, self._sequence + len(requests) + 1)
-        self._send(b"".join(map(self._numbered, requests)))
-        waiting = {number for number, request in zip(asked, requests, strict=True) if request[_FLAGS] & ACK}
-        answers: list[bytes] = []
-        refused: dict[int, KernelRefused] = {}
-        torn = False
-        while waiting:
-            for message in self._received():
-                _, kind, flags, sequence, _ = _HEADER.unpack_from(message)
-                if sequence not in asked:
-                    continue  # to somebody who did not wait for it
-                torn |= bool(flags & _DUMP_INTR)
-                if kind not in (_ERROR, _DONE):
-                    answers.append(message)
-                else:
-                    waiting = waiting - {sequence} if sequence in waiting else set()
-                    refused |= {sequence: error} if (error := _error_in(message, kind, flags)) else {}
-        self.at_rest = True
-        return answers, refused, torn
-
-    def question(self, request: bytes | bytearray) -> bytes:
+    def question(self, request: bytes) -> bytes:
         """Send a request that has one answer, and return it; the answer is its acknowledgement. Raises KernelRefused."""
         self.at_rest = False
-        self._send(self._numbered(request[:_FLAGS] + bytes([request[_FLAGS] & ~ACK]) + request[_FLAGS + 1 :]))
+        self._send(self._numbered(unacknowledged(request)))
         while True:
             for message in self._received():
-                _, kind, flags, sequence, _ = _HEADER.unpack_from(message)
+                _, kind, flags, sequence, _ = HEADER.unpack_from(message)
                 if sequence == self._sequence:
                     self.at_rest = True
                     if error := _error_in(message, kind, flags) if kind == _ERROR else None:
@@ -114,6 +88,33 @@ class Channel:
             raise KernelRefused(f"netlink: ioctl for {name}: {error.strerror}", error.errno or 0) from None
         return int(_IFREQ.unpack(answer)[1])
 
+    def _exchanged(self, requests: Sequence[bytes]) -> tuple[list[bytes], dict[int, KernelRefused], bool]:
+        """What requests are answered, the refusals by number, and whether a dump was interrupted."""
+        self.at_rest = False
+        asked = range(self._sequence + 1, self._sequence + len(requests) + 1)
+        self._send(b"".join(map(self._numbered, requests)))
+        waiting = {number for number, request in zip(asked, requests, strict=True) if is_acknowledged(request)}
+        answers: list[bytes] = []
+        refused: dict[int, KernelRefused] = {}
+        torn = False
+        while waiting:
+            for message in self._received():
+                _, kind, flags, sequence, _ = HEADER.unpack_from(message)
+                if sequence not in asked:
+                    continue  # to somebody who did not wait for it
+                torn |= bool(flags & _DUMP_INTR)
+                if kind not in (_ERROR, _DONE):
+                    answers.append(message)
+                    continue
+                if sequence in waiting:
+                    waiting.discard(sequence)
+                else:
+                    waiting.clear()  # a transaction's end is refused, and with it all that was to be acknowledged
+                if error := _error_in(message, kind, flags):
+                    refused[sequence] = error
+        self.at_rest = True
+        return answers, refused, torn
+
     def _send(self, data: bytes) -> None:
         """Send in one piece: a transaction is one packet, however many rules it has (socket(7))."""
         try:
@@ -123,20 +124,16 @@ class Channel:
         except OSError as error:
             raise KernelRefused(f"{len(data)} bytes to the kernel: {error.strerror}", error.errno or 0) from None
 
-    def _numbered(self, request: bytes | bytearray) -> bytes:
+    def _numbered(self, request: bytes) -> bytes:
         self._sequence += 1
-        return bytes(request[:8]) + struct.pack("=I", self._sequence) + request[12:]
+        return numbered(request, self._sequence)
 
     def _received(self) -> Iterator[bytes]:
         try:
             data = self._socket.recv(_BUFFER)
         except OSError as error:
             raise Unfinished(f"netlink: {error.strerror}", error.errno or 0) from None
-        at = 0
-        while at < len(data):
-            length = _HEADER.unpack_from(data, at)[0]
-            yield data[at : at + length]
-            at += (length + 3) & ~3
+        return messages(data)
 
 
 def _opened(protocol: int) -> socket.socket:
@@ -157,18 +154,9 @@ def _opened(protocol: int) -> socket.socket:
 
 def _error_in(message: bytes, kind: int, flags: int) -> KernelRefused | None:
     """The error an acknowledgement or the end of a dump tells of, with the kernel's extended words if it has any."""
-    number = -int(struct.unpack_from("=i", message, _ERROR_NUMBER)[0])
+    number = -int(struct.unpack_from("=i", message, _NUMBER)[0])
     if number <= 0:
         return None
-    attributes = _ERROR_ATTRIBUTES if kind == _ERROR else _ERROR_NUMBER + 4
-    said = _text_in(message, attributes) if flags & _ACK_TLVS else ""
+    at = _ATTRIBUTES_OF_ERROR if kind == _ERROR else _ATTRIBUTES_OF_DONE
+    said = text_of(dict(attributes(message, at)).get(_ATTR_MSG, b"")) if flags & _ACK_TLVS else ""
     return KernelRefused(said or os.strerror(number), number)
-
-
-def _text_in(message: bytes, at: int) -> str:
-    while at + 4 <= len(message):
-        length, kind = struct.unpack_from("=HH", message, at)
-        if kind == _ATTR_MSG:
-            return message[at + 4 : at + length].rstrip(b"\0").decode(errors="replace")
-        at += max(4, (length + 3) & ~3)
-    return ""

@@ -1,0 +1,74 @@
+"""Addresses of links (rtnetlink(7), linux/if_addr.h)."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import struct
+
+from cni.kernel.netlink.handle import Handle
+from cni.kernel.netlink.wire import (
+    CREATE,
+    DUMP,
+    EXCLUSIVE,
+    FAMILY,
+    HEADER,
+    attribute,
+    attributes,
+    number_of,
+    request,
+    u32,
+)
+from cni.kernel.view import HeldAddress, Link, LinkRef
+from cni.naming import IPInterface
+
+_NEW, _DELETE, _GET = 20, 21, 22
+_IFADDR = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
+_ADDRESS, _LOCAL, _CACHEINFO, _FLAGS = 1, 2, 6, 8
+_NODAD, _DADFAILED, _TENTATIVE = 0x02, 0x08, 0x40
+#: struct ifa_cacheinfo: preferred for no second, valid for ever.
+_DEPRECATED = struct.Struct("=IIII").pack(0, 0xFFFFFFFF, 0, 0)
+
+
+class Addresses(Handle):
+    """The addresses of a namespace's links."""
+
+    def addresses(self, link: Link | LinkRef) -> list[HeldAddress]:
+        """The addresses of a link."""
+        return [
+            address_of(message) for message in self._dump(request(_GET, DUMP, _IFADDR.pack(0, 0, 0, 0, link.index)))
+        ]
+
+    def add_address(
+        self, link: Link | LinkRef, interface: IPInterface, nodad: bool = False, deprecated: bool = False
+    ) -> None:
+        """Add an address; `nodad` makes an IPv6 address usable at once, `deprecated` only for who asks for it."""
+        parts = [_place(link, interface), _own(interface)]
+        if nodad:
+            parts.append(attribute(_FLAGS, u32(_NODAD)))
+        if deprecated:
+            parts.append(attribute(_CACHEINFO, _DEPRECATED))
+        self._change(request(_NEW, CREATE | EXCLUSIVE, *parts), f"add {interface} to {link.name}")
+
+    def delete_address(self, link: Link, interface: IPInterface) -> None:
+        """Remove an address; one that is gone already is removed."""
+        gone = request(_DELETE, 0, _place(link, interface), _own(interface))
+        self._change(gone, f"remove {interface} from {link.name}", errno.EADDRNOTAVAIL)
+
+
+def address_of(message: bytes) -> HeldAddress:
+    """An address of an RTM_NEWADDR message: IPv4's own is IFA_LOCAL, whoever the peer is."""
+    _, prefix, flags, _, _ = _IFADDR.unpack_from(message, HEADER.size)
+    said = dict(attributes(message, HEADER.size + _IFADDR.size))
+    address = ipaddress.ip_address(said.get(_LOCAL) or said[_ADDRESS])
+    flags |= number_of(said.get(_FLAGS, b""))
+    return HeldAddress(ipaddress.ip_interface((address, prefix)), bool(flags & _TENTATIVE), bool(flags & _DADFAILED))
+
+
+def _place(link: Link | LinkRef, interface: IPInterface) -> bytes:
+    return _IFADDR.pack(FAMILY[interface.version], interface.network.prefixlen, 0, 0, link.index)
+
+
+def _own(interface: IPInterface) -> bytes:
+    own = interface.ip.packed
+    return attribute(_LOCAL, own) + attribute(_ADDRESS, own)

@@ -1,0 +1,145 @@
+"""Routes (rtnetlink(7), linux/rtnetlink.h)."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+
+from cni.errors import KernelRefused
+from cni.kernel.netlink.handle import Handle
+from cni.kernel.netlink.wire import (
+    CREATE,
+    DUMP,
+    EXCLUSIVE,
+    FAMILY,
+    HEADER,
+    attribute,
+    attributes,
+    number_of,
+    request,
+    u32,
+)
+from cni.kernel.view import EVERYWHERE, MAIN_TABLE, KernelRoute, Link, LinkRef
+from cni.naming import IPAddress
+
+_NEW, _DELETE, _GET = 24, 25, 26
+#: struct rtmsg: family, lengths of destination and source, tos, table, protocol, scope, type, flags.
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_DST_LEN_AT = HEADER.size + 1
+_DST, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _METRICS, _TABLE = 1, 4, 5, 6, 7, 8, 15
+_MTU, _ADVMSS = 2, 8
+_ONLINK, _LOOKUP_TABLE, _FIB_MATCH = 4, 0x1000, 0x2000
+_UNICAST, _LOCAL, _BOOT = 1, 2, 3
+_SCOPE_NOWHERE = 255  # in a deletion: whatever the scope
+_KERNELS_TABLES = (253, 254, 255)
+_TABLE_IN_ATTRIBUTE = 252  # RT_TABLE_COMPAT: the header's field has eight bits
+_EVERYWHERE = {FAMILY[version]: text for version, text in EVERYWHERE.items()}
+#: Addresses nobody has (RFC 5737, RFC 3849): what leads to them leads everywhere.
+_NOBODY = {4: "192.0.2.1/32", 6: "2001:db8::1/128"}
+
+
+class Routes(Handle):
+    """The routes of a namespace."""
+
+    def routes(self, link: Link | LinkRef, family: int) -> list[KernelRoute]:
+        """Every route of a family (4 or 6) through a link, whatever its table."""
+        found = self._routes(family, _OIF, link.index)
+        return [route_of(message) for message in found if _link_of(message) == link.index]
+
+    def add_route(self, link: Link | LinkRef, route: KernelRoute, onlink: bool) -> None:
+        """Add a route; `onlink` takes a gateway no address of the link covers."""
+        kind = _BOOT, route.scope, _LOCAL if route.local else _UNICAST
+        place = _place(route.dst, route.table, kind, _ONLINK * onlink)
+        new = request(_NEW, CREATE | EXCLUSIVE, place, attribute(_OIF, u32(link.index)), *_details(route))
+        via = f" via {route.gateway}" if route.gateway else ""
+        self._change(new, f"add route {route.dst}{via} dev {link.name}")
+
+    def delete_route(self, link: Link | LinkRef, dst: str, table: int = MAIN_TABLE) -> None:
+        """Remove a route through a link; one that is gone already is removed."""
+        place = _place(dst, table, (0, _SCOPE_NOWHERE, 0))
+        gone = request(_DELETE, 0, place, attribute(_OIF, u32(link.index)))
+        self._change(gone, f"remove route {dst} dev {link.name} table {table}", errno.ESRCH)
+
+    def route_to(self, address: IPAddress) -> int:
+        """The index of the link packets to an address leave by, or 0."""
+        with suppress(KernelRefused):
+            return _link_of(self._channel.question(request(_GET, 0, _place(f"{address}/{address.max_prefixlen}"))))
+        return 0
+
+    def default_route(self) -> int:
+        """The index of the link with the best default route of the main table, IPv4's before IPv6's; or 0."""
+        return self._default_route(4) or self._default_route(6)
+
+    def _default_route(self, family: int) -> int:
+        """What a lookup says, else what all routes do: a full node has one for each pod."""
+        table = _LOOKUP_TABLE if family == 4 else 0  # IPv6 says the table without being asked to
+        asked = request(_GET, 0, _place(_NOBODY[family], flags=_FIB_MATCH | table))
+        with suppress(KernelRefused):
+            if found := _default_link_of(self._channel.question(asked)):
+                return found
+        every = (message for message in self._routes(family, _TABLE, MAIN_TABLE) if message[_DST_LEN_AT] == 0)
+        ways = ((route_of(message).priority, index) for message in every if (index := _link_of(message)))
+        return min(ways, default=(0, 0))[1]
+
+    def _routes(self, family: int, attribute_of: int, value: int) -> list[bytes]:
+        """Every route of a family with RTA_OIF or RTA_TABLE."""
+        place = _RTMSG.pack(FAMILY[family], 0, 0, 0, 0, 0, 0, 0, 0)
+        return self._dump(request(_GET, DUMP, place, attribute(attribute_of, u32(value))))
+
+
+def route_of(message: bytes) -> KernelRoute:
+    """A route of an RTM_NEWROUTE message."""
+    family, length, _, _, table, _, scope, kind, _ = _RTMSG.unpack_from(message, HEADER.size)
+    said = dict(attributes(message, HEADER.size + _RTMSG.size))
+    metrics = dict(attributes(said.get(_METRICS, b"")))
+    return KernelRoute(
+        dst=f"{_text(said[_DST])}/{length}" if _DST in said else _EVERYWHERE[family],
+        gateway=_text(said.get(_GATEWAY, b"")),
+        table=number_of(said.get(_TABLE, b"")) or table,
+        priority=number_of(said.get(_PRIORITY, b"")),
+        mtu=number_of(metrics.get(_MTU, b"")),
+        advmss=number_of(metrics.get(_ADVMSS, b"")),
+        scope=scope,
+        source=_text(said.get(_PREFSRC, b"")),
+        local=kind == _LOCAL,
+    )
+
+
+def _link_of(message: bytes) -> int:
+    """The index of the link of a route that has one."""
+    return number_of(dict(attributes(message, HEADER.size + _RTMSG.size)).get(_OIF, b""))
+
+
+def _default_link_of(message: bytes) -> int:
+    """The same, if it is the main table's default route; or 0."""
+    route = route_of(message)
+    return _link_of(message) if route.table == MAIN_TABLE and message[_DST_LEN_AT] == 0 else 0
+
+
+def _place(dst: str, table: int = 0, kind: tuple[int, int, int] = (0, 0, 0), flags: int = 0) -> bytes:
+    """The header, destination and table of a route; `kind` is its protocol, scope and type."""
+    network = ipaddress.ip_network(dst)
+    in_header = table if table < _TABLE_IN_ATTRIBUTE or table in _KERNELS_TABLES else _TABLE_IN_ATTRIBUTE
+    family, length = FAMILY[network.version], network.prefixlen
+    place = _RTMSG.pack(family, length, 0, 0, in_header, *kind, flags)
+    target = attribute(_DST, network.network_address.packed) if length else b""
+    return place + target + (attribute(_TABLE, u32(table)) if table else b"")
+
+
+def _details(route: KernelRoute) -> Iterator[bytes]:
+    """What is said of a route, as far as there is anything to say."""
+    for number, text in ((_GATEWAY, route.gateway), (_PREFSRC, route.source)):
+        if text:
+            yield attribute(number, ipaddress.ip_address(text).packed)
+    if route.priority:
+        yield attribute(_PRIORITY, u32(route.priority))
+    metrics = [attribute(number, u32(value)) for number, value in ((_MTU, route.mtu), (_ADVMSS, route.advmss)) if value]
+    if metrics:
+        yield attribute(_METRICS, b"".join(metrics))
+
+
+def _text(packed: bytes) -> str:
+    return str(ipaddress.ip_address(packed)) if packed else ""

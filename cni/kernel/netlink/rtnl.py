@@ -1,0 +1,27 @@
+"""The door to a namespace's rtnetlink, in plain data."""
+
+from __future__ import annotations
+
+from cni.kernel.netlink.addresses import Addresses
+from cni.kernel.netlink.labels import Labels
+from cni.kernel.netlink.links import Links
+from cni.kernel.netlink.neighbours import Neighbours
+from cni.kernel.netlink.routes import Routes
+from cni.kernel.netlink.rules import Rules
+
+
+class Rtnl(Links, Addresses, Labels, Routes, Rules, Neighbours):
+    """Questions and requests to one namespace: the one this thread is in when it is opened."""
+
+    @classmethod
+    def kept(cls) -> Rtnl:
+        """The one that was given back in this process, or a new one."""
+        return _kept.pop() if _kept else cls()
+
+    def give_back(self) -> None:
+        """Keep the socket for the process's next call, unless somebody left it in the middle of an answer."""
+        self._seen.clear()
+        _kept.append(self) if self._channel.at_rest else self.close()
+
+
+_kept: list[Rtnl] = []

@@ -1,0 +1,168 @@
+"""Our reading of rtnetlink against pyroute2's, on every kind of thing; and batches of every size."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from lab import ROOT, Lab, sh
+
+READ = """
+import json, sys
+sys.path.insert(0, "tests/fakes")
+import pyroute
+from cni.kernel.netlink import Rtnl
+from cni.kernel.netlink.channel import Channel
+
+heard, ask = [], Channel.ask
+
+def overheard(channel, *requests):
+    heard[:] = ask(channel, *requests)
+    return heard[:]
+
+Channel.ask = overheard
+rtnl = Rtnl()
+
+def messages():
+    return [pyroute.decoded(message)[2] for message in heard]
+
+def attributes(message):
+    return dict(slot[:2] for slot in message["attrs"]) if message else {}
+
+def link(message):
+    said = attributes(message)
+    info = attributes(said.get("IFLA_LINKINFO"))
+    port, data = attributes(info.get("IFLA_INFO_SLAVE_DATA")), attributes(info.get("IFLA_INFO_DATA"))
+    kind = info.get("IFLA_INFO_KIND", "")
+    local = data.get("IFLA_VXLAN_LOCAL") or data.get("IFLA_VXLAN_LOCAL6") or ""
+    return {
+        "index": message["index"], "name": said["IFLA_IFNAME"], "kind": kind, "mac": said.get("IFLA_ADDRESS", ""),
+        "mtu": said["IFLA_MTU"], "up": bool(message["flags"] & 1), "state": said["IFLA_OPERSTATE"],
+        "bridge": said.get("IFLA_MASTER", 0), "promiscuous": bool(message["flags"] & 0x100),
+        "hairpin": bool(port.get("IFLA_BRPORT_MODE")), "isolated": bool(port.get("IFLA_BRPORT_ISOLATED")),
+        "neigh_suppress": bool(port.get("IFLA_BRPORT_NEIGH_SUPPRESS")),
+        "vxlan": [data["IFLA_VXLAN_ID"], data["IFLA_VXLAN_PORT"], local, data.get("IFLA_VXLAN_LINK", 0)]
+        if kind == "vxlan" else None,
+        "parent": said.get("IFLA_LINK", 0), "parent_elsewhere": "IFLA_LINK_NETNSID" in said,
+        "alias": said.get("IFLA_IFALIAS", ""),
+        "macvlan_mode": data["IFLA_MACVLAN_MODE"] if kind == "macvlan" else "",
+        "multicast_router": port.get("IFLA_BRPORT_MULTICAST_ROUTER", 0),
+        "filtered": bool(data.get("IFLA_BR_NF_CALL_IPTABLES") and data.get("IFLA_BR_NF_CALL_IP6TABLES")),
+    }
+
+def plain(link):
+    said = vars(link)
+    return said | {"vxlan": said["vxlan"] and list(vars(said["vxlan"]).values())}
+
+def address(message):
+    text = message.get("local") if message["family"] == 2 else message.get("address")
+    return f"{text}/{message['prefixlen']}"
+
+def route(message, family):
+    metrics = message.get("metrics")
+    dst = message.get("dst") or ("0.0.0.0" if family == 4 else "::")
+    return {
+        "dst": f"{dst}/{message['dst_len']}", "gateway": message.get("gateway") or "",
+        "table": message.get("table") or message["table"], "priority": message.get("priority") or 0,
+        "mtu": (metrics and metrics.get("RTAX_MTU")) or 0, "advmss": (metrics and metrics.get("RTAX_ADVMSS")) or 0,
+        "scope": message["scope"], "source": message.get("prefsrc") or "", "local": message["type"] == 2,
+    }
+
+def rows(of):
+    return {str(row.get("dst")): str(row.get("lladdr")) for row in messages() if of(row)}
+
+found = {"links": [[plain(item) for item in rtnl.links()], list(map(link, messages()))]}
+for key in ("addresses", "routes", "neighbours", "rows", "flooded", "rules"):
+    found[key] = [[], []]
+ours, theirs = 0, 1
+for item in rtnl.links():
+    found["addresses"][ours] += [str(held.interface) for held in rtnl.addresses(item)]
+    found["addresses"][theirs] += map(address, messages())
+    for family in (4, 6):
+        found["routes"][ours] += map(vars, rtnl.routes(item, family))
+        found["routes"][theirs] += [route(one, family) for one in messages() if one.get("oif") == item.index]
+    found["neighbours"][ours].append(rtnl.neighbours(item))
+    found["neighbours"][theirs].append(rows(lambda row: row["ifindex"] == item.index and row["state"] & 0x80))
+    if item.vxlan:
+        found["rows"][ours].append({vtep: mac for mac, vtep in rtnl.fdb(item).items()})
+        found["rows"][theirs].append(rows(lambda row: row.get("dst") and row.get("lladdr") != "00:00:00:00:00:00"))
+        found["flooded"][ours] += sorted(rtnl.flood_targets(item))
+        found["flooded"][theirs] += sorted(rows(lambda row: row.get("lladdr") == "00:00:00:00:00:00"))
+for family in (4, 6):
+    found["rules"][ours] += sorted(rtnl.mark_rules(family))
+    found["rules"][theirs] += sorted((one.get("fwmark"), one.get("table")) for one in messages() if one.get("fwmark"))
+print(json.dumps(found))
+"""
+
+
+BATCHES = """
+import ipaddress
+from cni.kernel.netlink import Rtnl
+
+rtnl = Rtnl()
+link = rtnl.link_ref("lo")
+with rtnl.batch():
+    for number in range(1000):
+        rtnl.add_address(link, ipaddress.ip_interface(f"10.{number // 250}.{number % 250}.1/32"))
+with rtnl.batch():
+    pass
+print(len(list(rtnl.addresses(link))))
+"""
+
+
+def test_changes_of_any_number_are_made_in_a_batch(lab: Lab):
+    host = lab.host()
+    counted = host.run(ROOT / ".venv/bin/python3", "-I", "-c", BATCHES)
+    assert int(counted.stdout) >= 1000
+    assert len(host.addresses("lo")) >= 1000
+
+
+def test_what_the_kernel_has_reads_as_pyroute2_reads_it(lab: Lab):
+    host = lab.host()
+    for words in (
+        "link add br0 type bridge nf_call_iptables 1 nf_call_ip6tables 1",
+        "link add plain type bridge",
+        "link add port type veth peer name far",
+        "link set port master br0 up",
+        "link set far up promisc on",
+        "link set port alias an_alias",
+        "link set port type bridge_slave hairpin on isolated on neigh_suppress on",
+        "link add vx4 type vxlan id 7 dstport 4790 local 192.0.2.1 dev far",
+        "link add vx6 type vxlan id 8 dstport 8472 local fd00::1",
+        *(f"link add mv{mode} link far type macvlan mode {mode}" for mode in ("bridge", "vepa", "private", "source")),
+        "link add tap0 type veth peer name tap1",
+        "link add mvp link tap0 type macvlan mode passthru",
+        "addr add 10.9.0.1/24 dev br0",
+        "addr add 10.9.1.1 peer 10.9.1.2/32 dev br0",
+        "addr add fd00:9::1/64 dev br0",
+        "link set br0 up",
+        "route add 198.51.100.0/24 via 10.9.0.9 mtu 1400 advmss 1360 metric 50",
+        "route add 203.0.113.0/24 via 10.9.0.8 table 1000",
+        "route add default via 10.9.0.9 src 10.9.0.1",
+        "-6 route add fd00:77::/64 via fd00:9::9 dev br0",
+        "route add local default dev lo table 133",
+        "rule add fwmark 1337 lookup 133",
+        "-6 rule add fwmark 7 lookup 1000",
+        "neigh add 10.9.0.5 lladdr 0a:00:00:00:00:05 dev br0 nud permanent",
+        "neigh add fd00:9::5 lladdr 0a:00:00:00:00:05 dev br0 nud permanent",
+        "neigh add 10.9.0.6 lladdr 0a:00:00:00:00:06 dev br0 nud reachable",
+    ):
+        host.run("ip", *words.split())
+    for mac, vtep in (("0a:00:00:00:00:01", "192.0.2.8"), ("00:00:00:00:00:00", "192.0.2.9")):
+        host.run("bridge", "fdb", "append", mac, "dev", "vx4", "dst", vtep)
+    host.run("bridge", "fdb", "append", "0a:00:00:00:00:02", "dev", "vx6", "dst", "fd00::8")
+    pod = lab.pod()
+    host.run("ip", "link", "add", "outer", "type", "veth", "peer", "inner", "netns", pod.name)
+    found = json.loads(sh(*host.prefix(), sys.executable, "-c", READ, cwd=ROOT).stdout)
+    assert {name: theirs for name, (_, theirs) in found.items()} == {name: ours for name, (ours, _) in found.items()}
+    ours = {name: of_us for name, (of_us, _) in found.items()}
+    assert {link["kind"] for link in ours["links"]} >= {"bridge", "veth", "vxlan", "macvlan"}
+    assert set(ours["addresses"]) >= {"10.9.0.1/24", "10.9.1.1/32", "fd00:9::1/64"}
+    ways = {(route["dst"], route["gateway"], route["table"], route["mtu"]) for route in ours["routes"]}
+    assert ways >= {("198.51.100.0/24", "10.9.0.9", 254, 1400), ("203.0.113.0/24", "10.9.0.8", 1000, 0)}
+    assert ways >= {("0.0.0.0/0", "10.9.0.9", 254, 0), ("0.0.0.0/0", "", 133, 0), ("fd00:77::/64", "fd00:9::9", 254, 0)}
+    assert ours["rules"] == [[1337, 133], [7, 1000]]
+    neighbours = {"10.9.0.5": "0a:00:00:00:00:05", "fd00:9::5": "0a:00:00:00:00:05"}
+    assert neighbours in ours["neighbours"]
+    assert ours["rows"] == [{"192.0.2.8": "0a:00:00:00:00:01"}, {"fd00::8": "0a:00:00:00:00:02"}]
+    assert ours["flooded"] == ["192.0.2.9"]
