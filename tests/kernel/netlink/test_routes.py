@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni.kernel.netlink.routes import route_of
-from cni.kernel.netlink.wire import CREATE, DUMP, EXCLUSIVE
+from cni.kernel.netlink.wire import ACK, CREATE, DUMP, EXCLUSIVE, REQUEST
 from cni.kernel.view import EVERYWHERE, KernelRoute, LinkRef
 
 LO = LinkRef(3, "lo")
@@ -153,13 +154,14 @@ def test_metrics_are_inside_their_attribute():
     assert (metrics.get("RTAX_MTU"), metrics.get("RTAX_ADVMSS")) == (1400, 1360)
 
 
-# --- policy rules
+# --- policy rules, which pyroute2 spells and reads in rules.py itself
 
 
 def a_rule(family: int, verb: int, how: int, mark: int, table: int) -> bytes:
-    said = [("FRA_FWMARK", mark), ("FRA_TABLE", table), ("FRA_PRIORITY", 32000)]
-    fields = {"family": FAMILY[family], "table": min(table, 252), "action": 1}
-    return pyroute.encoded(pyroute.RULE, verb, how, said, **fields)
+    """By hand: struct fib_rule_hdr, then FRA_FWMARK, FRA_TABLE and FRA_PRIORITY."""
+    rule = struct.pack("=BBBBBxxBI", FAMILY[family], 0, 0, 0, min(table, 252), 1, 0)
+    rule += b"".join(struct.pack("=HHI", 8, kind, value) for kind, value in ((10, mark), (15, table), (6, 32000)))
+    return struct.pack("=IHHII", 16 + len(rule), pyroute.RULE + verb, how | REQUEST | ACK, 0, 0) + rule
 
 
 @pytest.mark.parametrize("family", [4, 6])
