@@ -14,7 +14,7 @@ from itertools import count
 from cni.errors import ToolFailed
 from cni.kernel import netns, nfnetlink, nftables
 from cni.kernel.netlink.channel import NETFILTER, Channel
-from cni.kernel.netlink.wire import APPEND, CREATE, DUMP
+from cni.kernel.netlink.wire import APPEND, CREATE, DUMP, attribute, attributes, nested, string, text_of
 from cni.kernel.nfnetlink import (
     CHAIN,
     CHAIN_NAME,
@@ -32,14 +32,10 @@ from cni.kernel.nfnetlink import (
     SET_NAME,
     TABLE,
     TABLE_NAME,
-    attribute,
-    attributes,
+    attributes_of,
     family_of,
     kind_of,
-    nested,
     raw_request,
-    spelled,
-    text,
 )
 
 #: A chain on a device, whose name is for later: apart from here there is none but lo.
@@ -111,24 +107,24 @@ _apart = cache(_Apart)
 
 def _within(message: bytes) -> bytes:
     """The family and the table of a thing: two may have sets of one name."""
-    return bytes([family_of(message)]) + dict(attributes(message))[TABLE_NAME]
+    return bytes([family_of(message)]) + dict(attributes_of(message))[TABLE_NAME]
 
 
 def _again(message: bytes, usual: set[int], *more: bytes) -> bytes:
     """The request that makes what an answer tells of, whether it is there or not."""
-    said = [attribute(name, value) for name, value in attributes(message) if name in usual]
+    said = [attribute(name, value) for name, value in attributes_of(message) if name in usual]
     how = CREATE | (APPEND if kind_of(message) == RULE else 0)
     return raw_request(kind_of(message), how, family_of(message), b"".join([*said, *more]))
 
 
 def _chain_again(message: bytes, devices: dict[str, str]) -> Iterator[bytes]:
     """A chain, emptied."""
-    said = dict(attributes(message))
+    said = dict(attributes_of(message))
     hook = said.get(_CHAIN_HOOK, b"")
-    device = devices.get(text(said[CHAIN_NAME]))
+    device = devices.get(text_of(said[CHAIN_NAME]))
     if device:
-        numbers = [attribute(name, value) for name, value in attributes(hook, 0) if name in _HOOK_NUMBERS]
-        hook = b"".join([*numbers, attribute(_HOOK_DEVICE, spelled(device))])
+        numbers = [attribute(name, value) for name, value in attributes(hook) if name in _HOOK_NUMBERS]
+        hook = b"".join([*numbers, attribute(_HOOK_DEVICE, string(device))])
     yield _again(message, _CHAIN_USUAL, *([nested(_CHAIN_HOOK, hook)] if hook else []))
     place = attribute(TABLE_NAME, said[TABLE_NAME]) + attribute(RULE_CHAIN, said[CHAIN_NAME])
     yield raw_request(DELETE_RULE, 0, family_of(message), place)
@@ -138,19 +134,19 @@ def _set_again(
     apart: _Apart, message: bytes, numbers: dict[bytes, int], filled: set[tuple[str, str]]
 ) -> Iterator[bytes]:
     """A set or map and its elements; `numbers` learns those of anonymous ones, `filled` has the others by table and name."""
-    said = dict(attributes(message))
+    said = dict(attributes_of(message))
     table, name, flags = said[TABLE_NAME], said[SET_NAME], int.from_bytes(said.get(_SET_FLAGS, b""), "big")
     called, number, place = name, bytes(4), attribute(TABLE_NAME, table)
     if flags & _ANONYMOUS:
         numbers[_within(message) + name] = assigned = next(_numbers)
-        called, number = spelled("__map%d" if flags & _MAP else "__set%d"), assigned.to_bytes(4, "big")
+        called, number = string("__map%d" if flags & _MAP else "__set%d"), assigned.to_bytes(4, "big")
     yield _again(message, _SET_USUAL, attribute(SET_NAME, called), attribute(_SET_ID, number))
-    if flags & _ANONYMOUS or (text(table), text(name)) in filled:
+    if flags & _ANONYMOUS or (text_of(table), text_of(name)) in filled:
         whose = place + attribute(SET_NAME, called) + attribute(_ELEMENTS_SET_ID, number)
         # a tree of intervals is told from its end, and kernels before 6.2 take a start after its end for an overlap
         way = -1 if flags & (_INTERVAL | _CONCATENATED) == _INTERVAL else 1
         for found in apart.there(ELEMENTS, place + attribute(SET_NAME, name), family_of(message))[::way]:
-            listed = list(attributes(dict(attributes(found)).get(ELEMENT_LIST, b""), 0))
+            listed = list(attributes(dict(attributes_of(found)).get(ELEMENT_LIST, b"")))
             if listed:
                 yield from _elements_again(found, whose, listed[::way])
 
@@ -160,7 +156,7 @@ def _elements_again(message: bytes, place: bytes, elements: list[tuple[int, byte
     body = place + nested(ELEMENT_LIST, *(nested(LIST_ITEM, item) for _, item in elements))
     made = raw_request(ELEMENTS, CREATE, family_of(message), body)
     yield made
-    if any(_has_comment(dict(attributes(item, 0))) for _, item in elements):
+    if any(_has_comment(dict(attributes(item))) for _, item in elements):
         yield raw_request(DELETE_ELEMENTS, 0, family_of(message), body)
         yield made
 
@@ -171,21 +167,21 @@ def _has_comment(element: dict[int, bytes]) -> bool:
 
 
 def _rule_again(message: bytes, numbers: dict[bytes, int]) -> bytes:
-    expressions = dict(attributes(message))[RULE_EXPRESSIONS]
+    expressions = dict(attributes_of(message))[RULE_EXPRESSIONS]
     within = _within(message)
-    again = (nested(LIST_ITEM, _expression_again(item, numbers, within)) for _, item in attributes(expressions, 0))
+    again = (nested(LIST_ITEM, _expression_again(item, numbers, within)) for _, item in attributes(expressions))
     return _again(message, _RULE_USUAL, nested(RULE_EXPRESSIONS, *again))
 
 
 def _expression_again(expression: bytes, numbers: dict[bytes, int], within: bytes) -> bytes:
     """An expression; one that looks something up in an anonymous set says which by its number."""
-    said = dict(attributes(expression, 0))
-    if text(said[EXPRESSION_NAME]) != "lookup":
+    said = dict(attributes(expression))
+    if text_of(said[EXPRESSION_NAME]) != "lookup":
         return expression
-    lookup = dict(attributes(said[_EXPRESSION_DATA], 0))
+    lookup = dict(attributes(said[_EXPRESSION_DATA]))
     number = numbers.get(within + lookup[_LOOKUP_SET])
     if number is None:
         return expression
-    lookup |= {_LOOKUP_SET: spelled("__set%d"), _LOOKUP_SET_ID: number.to_bytes(4, "big")}
+    lookup |= {_LOOKUP_SET: string("__set%d"), _LOOKUP_SET_ID: number.to_bytes(4, "big")}
     data = nested(_EXPRESSION_DATA, *(attribute(name, value) for name, value in lookup.items()))
     return attribute(EXPRESSION_NAME, said[EXPRESSION_NAME]) + data

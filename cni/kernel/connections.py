@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from cni.errors import KernelRefused
 from cni.kernel.netlink.channel import NETFILTER, Channel
-from cni.kernel.netlink.wire import ACK, CREATE, EXCLUSIVE, FAMILY
-from cni.kernel.nfnetlink import attribute, message
+from cni.kernel.netlink.wire import ACK, CREATE, EXCLUSIVE, FAMILY, attribute
+from cni.kernel.nfnetlink import message
 from cni.naming import IPAddress
 
 _OWN = Path("/proc/thread-self/net")

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 
 from cni.errors import KernelRefused
 from cni.kernel.kept import PerNamespace
+from cni.kernel.netlink import wire
 from cni.kernel.netlink.channel import NETFILTER, Channel
-from cni.kernel.netlink.wire import ACK, REQUEST
+from cni.kernel.netlink.wire import ACK, HEADER, REQUEST, attribute, attributes, unacknowledged
 
 #: Messages that make a thing; GET added, the question for it, which they answer.
 TABLE, CHAIN, RULE, SET, ELEMENTS, GENERATION = 0, 3, 6, 9, 12, 15
@@ -20,13 +21,13 @@ DELETE_TABLE, DELETE_CHAIN, DELETE_RULE, DELETE_ELEMENTS = 2, 5, 8, 14
 TABLE_NAME, SET_NAME, CHAIN_NAME, RULE_CHAIN = 1, 2, 3, 2
 ELEMENT_LIST, RULE_EXPRESSIONS, EXPRESSION_NAME, LIST_ITEM = 3, 4, 1, 1
 
-_HEADER = struct.Struct("=IHHIIBB2s")  # nlmsghdr, nfgenmsg
+_NFGENMSG = struct.Struct(">BBH")  # family, version, resource
+_BODY_AT = HEADER.size + _NFGENMSG.size
 _NF_TABLES = 10
 _BEGIN, _END = 16, 17
 _FAMILY: dict[int | str, int] = {4: 2, 6: 10, "ip": 2, "ip6": 10, "inet": 1, "netdev": 5}
-_FAMILY_AT, _FLAGS_AT = 16, 6
+_FAMILY_AT = HEADER.size
 _BATCH_GENERATION = _GENERATION_ID = 1
-_NESTED = 0x8000
 
 #: Whoever closes one waits until what was deleted is out of everybody's sight: 10 ms and more.
 _channels = PerNamespace(lambda: Channel(NETFILTER), lambda channel: channel.at_rest)
@@ -49,8 +50,7 @@ def raw_request(kind: int, how: int, family: int, body: bytes = b"") -> bytes:
 
 def message(kind: int, how: int, family: int, resource: int, body: bytes) -> bytes:
     """A request to a subsystem (the upper byte of `kind`), without a number; `family` is the kernel's."""
-    length = _HEADER.size + len(body)
-    return _HEADER.pack(length, kind, REQUEST | how, 0, 0, family, 0, struct.pack(">H", resource)) + body
+    return wire.message(kind, REQUEST | how, _NFGENMSG.pack(family, 0, resource), body)
 
 
 def family_of(message: bytes) -> int:
@@ -70,7 +70,7 @@ def asked(channel: Channel, kind: int, how: int, family: int | str, body: bytes)
 
 def generation(channel: Channel) -> bytes:
     """What changes with every change of rules in a namespace."""
-    return dict(attributes(channel.ask(request(GENERATION + GET, 0, 4))[0]))[_GENERATION_ID]
+    return dict(attributes_of(channel.ask(request(GENERATION + GET, 0, 4))[0]))[_GENERATION_ID]
 
 
 def change(channel: Channel, requests: Sequence[bytes], generation: bytes = b"") -> None:
@@ -80,7 +80,7 @@ def change(channel: Channel, requests: Sequence[bytes], generation: bytes = b"")
     would not fit the socket. Raises KernelRefused, and then nothing was changed.
     """
     if requests:
-        silent = [_unacknowledged(request) for request in requests[:-1]]
+        silent = [unacknowledged(request) for request in requests[:-1]]
         begin = _bracket(_BEGIN, attribute(_BATCH_GENERATION, generation) if generation else b"")
         try:
             channel.ask(begin, *silent, requests[-1], _bracket(_END))
@@ -93,38 +93,11 @@ def kind_of(message: bytes) -> int:
     return message[4]
 
 
-def attributes(message: bytes, at: int = _HEADER.size) -> Iterator[tuple[int, bytes]]:
-    """The attributes of a message; from 0, of a nested attribute."""
-    while at + 4 <= len(message):
-        length, name = struct.unpack_from("=HH", message, at)
-        yield name & ~_NESTED, bytes(message[at + 4 : at + length])
-        at += (length + 3) & ~3
-
-
-def attribute(name: int, value: bytes) -> bytes:
-    """An attribute, padded (linux/netlink.h)."""
-    return struct.pack("=HH", 4 + len(value), name) + value + bytes(-len(value) % 4)
-
-
-def nested(name: int, *values: bytes) -> bytes:
-    """An attribute of attributes."""
-    return attribute(name | _NESTED, b"".join(values))
-
-
-def spelled(text: str) -> bytes:
-    """A name as the kernel reads it."""
-    return text.encode() + b"\0"
-
-
-def text(value: bytes) -> str:
-    """A name the kernel wrote."""
-    return value.rstrip(b"\0").decode()
+def attributes_of(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """The attributes of one of nf_tables' messages."""
+    return attributes(message, _BODY_AT)
 
 
 def _bracket(kind: int, body: bytes = b"") -> bytes:
     """What begins or ends a transaction; the kernel does not acknowledge it."""
     return message(kind, 0, 0, _NF_TABLES, body)
-
-
-def _unacknowledged(request: bytes) -> bytes:
-    return request[:_FLAGS_AT] + bytes([request[_FLAGS_AT] & ~ACK]) + request[_FLAGS_AT + 1 :]

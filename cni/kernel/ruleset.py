@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cni.errors import KernelRefused, TryAgainLater
 from cni.kernel import nfnetlink
 from cni.kernel.netlink.channel import Channel, DumpInterrupted
-from cni.kernel.netlink.wire import CREATE, DUMP
+from cni.kernel.netlink.wire import CREATE, DUMP, attribute, attributes, nested, string, text_of
 from cni.kernel.nfnetlink import (
     CHAIN,
     CHAIN_NAME,
@@ -27,12 +27,8 @@ from cni.kernel.nfnetlink import (
     TABLE,
     TABLE_NAME,
     asked,
-    attribute,
-    attributes,
-    nested,
+    attributes_of,
     request,
-    spelled,
-    text,
 )
 
 _TRIES = 100
@@ -57,7 +53,7 @@ class Element(NamedTuple):
         _, table, name = self.container.split(" ")
         key = nested(_ELEMENT_KEY, attribute(_VALUE, self.key))
         end = nested(_KEY_END, attribute(_VALUE, self.end)) if self.end else b""
-        where = attribute(TABLE_NAME, spelled(table)) + attribute(SET_NAME, spelled(name))
+        where = attribute(TABLE_NAME, string(table)) + attribute(SET_NAME, string(name))
         return where + nested(ELEMENT_LIST, nested(LIST_ITEM, key, end))
 
 
@@ -70,7 +66,7 @@ class Chain(NamedTuple):
     def body(self) -> bytes:
         """The attributes that name it."""
         _, table = self.table.split(" ")
-        return attribute(TABLE_NAME, spelled(table)) + attribute(CHAIN_NAME, spelled(self.name))
+        return attribute(TABLE_NAME, string(table)) + attribute(CHAIN_NAME, string(self.name))
 
 
 def link_key(name: str) -> bytes:
@@ -94,7 +90,7 @@ def keys(container: str) -> set[bytes]:
             found = _elements(nfnetlink.opened(), family, table, name)
         except DumpInterrupted:
             continue
-        return {_key(item) for elements in found for _, item in attributes(elements, 0)}
+        return {_key(item) for elements in found for _, item in attributes(elements)}
     raise TryAgainLater(f"rules change faster than {container} can be read")
 
 
@@ -144,7 +140,7 @@ def delete_table(table: str) -> None:
     """Delete a table, ``inet name``, with all that is in it; without one, nothing. Raises KernelRefused."""
     family, name = table.split(" ")
     try:
-        nfnetlink.change(nfnetlink.opened(), [request(DELETE_TABLE, 0, family, attribute(TABLE_NAME, spelled(name)))])
+        nfnetlink.change(nfnetlink.opened(), [request(DELETE_TABLE, 0, family, attribute(TABLE_NAME, string(name)))])
     except KernelRefused as error:
         if error.errno != errno.ENOENT:
             raise
@@ -158,7 +154,7 @@ def delete_idle(table: str, chains: Iterable[str] = (), sets: Iterable[str] = ()
     """
     channel, own, counted = nfnetlink.opened(), set(chains), tuple(sets)
     family, name = table.split(" ")
-    named = attribute(TABLE_NAME, spelled(name))
+    named = attribute(TABLE_NAME, string(name))
     for _ in range(_TRIES):
         try:
             seen = nfnetlink.generation(channel)
@@ -182,32 +178,32 @@ def delete_idle(table: str, chains: Iterable[str] = (), sets: Iterable[str] = ()
 def is_dormant(table: str) -> bool:
     """Whether somebody put a table, ``inet name``, to sleep: it is all there, and never asked (NFT_TABLE_F_DORMANT)."""
     family, name = table.split(" ")
-    found = asked(nfnetlink.opened(), TABLE, 0, family, attribute(TABLE_NAME, spelled(name)))
-    return any(dict(attributes(answer)).get(_TABLE_FLAGS) == _DORMANT for answer in found)
+    found = asked(nfnetlink.opened(), TABLE, 0, family, attribute(TABLE_NAME, string(name)))
+    return any(dict(attributes_of(answer)).get(_TABLE_FLAGS) == _DORMANT for answer in found)
 
 
 def _chains(channel: Channel, family: str, table: str) -> set[str]:
-    found = (dict(attributes(answer)) for answer in asked(channel, CHAIN, DUMP, family, b""))
-    return {text(item[CHAIN_NAME]) for item in found if text(item[TABLE_NAME]) == table}
+    found = (dict(attributes_of(answer)) for answer in asked(channel, CHAIN, DUMP, family, b""))
+    return {text_of(item[CHAIN_NAME]) for item in found if text_of(item[TABLE_NAME]) == table}
 
 
 def _elements(channel: Channel, family: str, table: str, name: str) -> list[bytes]:
-    body = attribute(TABLE_NAME, spelled(table)) + attribute(SET_NAME, spelled(name))
+    body = attribute(TABLE_NAME, string(table)) + attribute(SET_NAME, string(name))
     messages = asked(channel, ELEMENTS, DUMP, family, body)
-    return [item for message in messages for item in [dict(attributes(message)).get(ELEMENT_LIST)] if item]
+    return [item for message in messages for item in [dict(attributes_of(message)).get(ELEMENT_LIST)] if item]
 
 
 def _items(message: bytes) -> list[tuple[int, bytes]]:
-    return list(attributes(dict(attributes(message))[ELEMENT_LIST], 0))
+    return list(attributes(dict(attributes_of(message))[ELEMENT_LIST]))
 
 
 def _key(item: bytes) -> bytes:
-    return dict(attributes(dict(attributes(item, 0))[_ELEMENT_KEY], 0))[_VALUE]
+    return dict(attributes(dict(attributes(item))[_ELEMENT_KEY]))[_VALUE]
 
 
 def _target(item: bytes) -> str:
-    data = dict(attributes(dict(attributes(item, 0)).get(_ELEMENT_DATA, b""), 0))
-    return text(dict(attributes(data.get(_VERDICT, b""), 0)).get(_VERDICT_CHAIN, b""))
+    data = dict(attributes(dict(attributes(item)).get(_ELEMENT_DATA, b"")))
+    return text_of(dict(attributes(data.get(_VERDICT, b""))).get(_VERDICT_CHAIN, b""))
 
 
 def _is_there(channel: Channel, element: Element) -> bool:

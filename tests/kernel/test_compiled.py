@@ -8,7 +8,7 @@ import pytest
 
 from cni.errors import ToolFailed
 from cni.kernel import compiled, nfnetlink, nftables
-from cni.kernel.netlink.wire import ACK, APPEND, CREATE
+from cni.kernel.netlink.wire import ACK, APPEND, CREATE, attribute, attributes, nested, string
 from cni.kernel.nfnetlink import (
     CHAIN,
     DELETE_ELEMENTS,
@@ -17,16 +17,13 @@ from cni.kernel.nfnetlink import (
     RULE,
     SET,
     TABLE,
-    attribute,
-    attributes,
+    attributes_of,
     family_of,
     kind_of,
-    nested,
     raw_request,
-    spelled,
 )
 
-IN_TABLE = attribute(1, spelled("t"))
+IN_TABLE = attribute(1, string("t"))
 NETDEV, INET = 5, 1
 
 
@@ -69,24 +66,24 @@ def test_scripts_become_one_transaction(apart: Apart, monkeypatch: pytest.Monkey
 def test_what_is_made_again_may_be_there(apart: Apart):
     (table,) = compiled._compiled("x")
     assert table[6:8] == (1 | ACK | CREATE).to_bytes(2, "little")
-    assert dict(attributes(table)) == {1: spelled("t")}
+    assert dict(attributes_of(table)) == {1: string("t")}
 
 
 def test_a_device_is_lo_apart_and_itself_where_the_rules_belong(apart: Apart):
-    hook = nested(4, attribute(1, b"\0\0\0\0"), attribute(2, b"\xff\xff\xfe\x0c"), attribute(3, spelled("lo")))
-    there = IN_TABLE + attribute(2, bytes(8)) + attribute(3, spelled("from-a")) + hook
-    plain = IN_TABLE + attribute(3, spelled("pod"))
+    hook = nested(4, attribute(1, b"\0\0\0\0"), attribute(2, b"\xff\xff\xfe\x0c"), attribute(3, string("lo")))
+    there = IN_TABLE + attribute(2, bytes(8)) + attribute(3, string("from-a")) + hook
+    plain = IN_TABLE + attribute(3, string("pod"))
     apart.holds = {CHAIN: [raw_request(CHAIN, 0, NETDEV, there), raw_request(CHAIN, 0, INET, plain)]}
     line = 'add chain netdev t from-a { type filter hook ingress device "%s" priority -500; policy drop; }\n'
     rule = 'add rule netdev t from-a meta iifname "veth0" accept\n'
     made = compiled._compiled(line % "veth0" + rule)
     assert apart.ran == [line % "lo" + rule]
     assert kinds(made) == [CHAIN, DELETE_RULE] * 2
-    said = dict(attributes(made[0]))
+    said = dict(attributes_of(made[0]))
     assert list(said) == [1, 3, 4]
-    assert list(attributes(said[4], 0)) == [(1, b"\0\0\0\0"), (2, b"\xff\xff\xfe\x0c"), (3, spelled("veth0"))]
-    assert dict(attributes(made[2])) == {1: spelled("t"), 3: spelled("pod")}
-    assert dict(attributes(made[1])) == {1: spelled("t"), 2: spelled("from-a")}
+    assert list(attributes(said[4])) == [(1, b"\0\0\0\0"), (2, b"\xff\xff\xfe\x0c"), (3, string("veth0"))]
+    assert dict(attributes_of(made[2])) == {1: string("t"), 3: string("pod")}
+    assert dict(attributes_of(made[1])) == {1: string("t"), 2: string("from-a")}
     assert [family_of(request) for request in made] == [NETDEV, NETDEV, INET, INET]
 
 
@@ -102,32 +99,30 @@ def test_a_device_is_lo_apart_and_itself_where_the_rules_belong(apart: Apart):
 def test_an_element_with_a_comment_loses_its_earlier_one(apart: Apart, userdata: bytes, told: list[int]):
     item = nested(1, nested(1, attribute(1, b"\1\2\3\4")), attribute(6, userdata) if userdata else b"")
     apart.holds = {
-        SET: [raw_request(SET, 0, INET, IN_TABLE + attribute(2, spelled("pods")))],
-        ELEMENTS: [raw_request(ELEMENTS, 0, INET, IN_TABLE + attribute(2, spelled("pods")) + nested(3, item))],
+        SET: [raw_request(SET, 0, INET, IN_TABLE + attribute(2, string("pods")))],
+        ELEMENTS: [raw_request(ELEMENTS, 0, INET, IN_TABLE + attribute(2, string("pods")) + nested(3, item))],
     }
     assert [kind_of(request) for request in compiled._compiled("x")] == [SET], "it is not asked what is in it"
     made, *elements = compiled._compiled("add element inet t pods { 1.2.3.4 }")
     assert kind_of(made) == SET
     assert [kind_of(request) for request in elements] == told
-    assert {dict(attributes(request))[3] for request in elements} == {item}
+    assert {dict(attributes_of(request))[3] for request in elements} == {item}
 
 
 def anonymous(name: str, flags: int = 1) -> bytes:
-    return raw_request(SET, 0, INET, IN_TABLE + attribute(2, spelled(name)) + attribute(3, flags.to_bytes(4, "big")))
+    return raw_request(SET, 0, INET, IN_TABLE + attribute(2, string(name)) + attribute(3, flags.to_bytes(4, "big")))
 
 
 def looking_up(name: str) -> bytes:
     """A rule that looks something up in a set."""
-    lookup = nested(
-        1, attribute(1, spelled("lookup")), nested(2, attribute(1, spelled(name)), attribute(2, b"\0\0\0\1"))
-    )
-    other = nested(1, attribute(1, spelled("meta")), nested(2, attribute(1, spelled(name))))
-    body = IN_TABLE + attribute(2, spelled("in")) + attribute(3, bytes(8)) + nested(4, other, lookup)
+    lookup = nested(1, attribute(1, string("lookup")), nested(2, attribute(1, string(name)), attribute(2, b"\0\0\0\1")))
+    other = nested(1, attribute(1, string("meta")), nested(2, attribute(1, string(name))))
+    body = IN_TABLE + attribute(2, string("in")) + attribute(3, bytes(8)) + nested(4, other, lookup)
     return raw_request(RULE, 0, INET, body)
 
 
 def expressions(rule: bytes) -> list[dict[int, bytes]]:
-    return [dict(attributes(dict(attributes(item, 0))[2], 0)) for _, item in attributes(dict(attributes(rule))[4], 0)]
+    return [dict(attributes(dict(attributes(item))[2])) for _, item in attributes(dict(attributes_of(rule))[4])]
 
 
 def test_an_anonymous_set_is_found_by_its_number(apart: Apart):
@@ -136,29 +131,29 @@ def test_an_anonymous_set_is_found_by_its_number(apart: Apart):
         RULE: [looking_up("__set0"), looking_up("__map0")],
     }
     first, second, *rules = compiled._compiled("x")
-    numbers = [dict(attributes(made))[10] for made in (first, second)]
-    assert [dict(attributes(made))[2] for made in (first, second)] == [spelled("__set%d"), spelled("__map%d")]
+    numbers = [dict(attributes_of(made))[10] for made in (first, second)]
+    assert [dict(attributes_of(made))[2] for made in (first, second)] == [string("__set%d"), string("__map%d")]
     assert [rule[6:8] for rule in rules] == [(1 | ACK | CREATE | APPEND).to_bytes(2, "little")] * 2
     assert [expressions(rule)[1] for rule in rules] == [
-        {1: spelled("__set%d"), 2: b"\0\0\0\1", 4: number} for number in numbers
+        {1: string("__set%d"), 2: b"\0\0\0\1", 4: number} for number in numbers
     ]
-    assert expressions(rules[0])[0] == {1: spelled("__set0")}
+    assert expressions(rules[0])[0] == {1: string("__set0")}
     assert len({*numbers, bytes(4)}) == 3
 
 
 def test_numbers_of_scripts_in_one_transaction_are_not_the_same(apart: Apart):
     apart.holds = {SET: [anonymous("__set0")]}
-    one, other = (dict(attributes(compiled._compiled(script)[0]))[10] for script in ("one", "other"))
+    one, other = (dict(attributes_of(compiled._compiled(script)[0]))[10] for script in ("one", "other"))
     assert one != other
 
 
 def test_a_set_that_has_a_name_is_found_by_that(apart: Apart):
     rule = looking_up("vteps")
-    apart.holds = {SET: [raw_request(SET, 0, INET, IN_TABLE + attribute(2, spelled("vteps")))], RULE: [rule]}
+    apart.holds = {SET: [raw_request(SET, 0, INET, IN_TABLE + attribute(2, string("vteps")))], RULE: [rule]}
     made, again = compiled._compiled("x")
-    assert dict(attributes(made)) == {1: spelled("t"), 2: spelled("vteps"), 10: bytes(4)}
+    assert dict(attributes_of(made)) == {1: string("t"), 2: string("vteps"), 10: bytes(4)}
     assert expressions(again) == expressions(rule)
-    assert 3 not in dict(attributes(again))  # the handle it has apart
+    assert 3 not in dict(attributes_of(again))  # the handle it has apart
 
 
 def test_nft_says_why_it_refuses_a_script():

@@ -11,6 +11,7 @@ import pytest
 from cni.errors import KernelRefused, TryAgainLater
 from cni.kernel import nfnetlink, ruleset
 from cni.kernel.netlink.channel import DumpInterrupted
+from cni.kernel.netlink.wire import attribute, attributes, nested, string
 from cni.kernel.nfnetlink import (
     CHAIN,
     DELETE_CHAIN,
@@ -20,12 +21,9 @@ from cni.kernel.nfnetlink import (
     GENERATION,
     GET,
     TABLE,
-    attribute,
-    attributes,
+    attributes_of,
     kind_of,
-    nested,
     raw_request,
-    spelled,
 )
 from cni.kernel.ruleset import Chain, Element
 
@@ -80,7 +78,7 @@ def element(verdict: bytes = b"") -> list[bytes]:
 
 
 def chain(table: str, name: str) -> bytes:
-    return raw_request(CHAIN, 0, 1, attribute(1, spelled(table)) + attribute(3, spelled(name)))
+    return raw_request(CHAIN, 0, 1, attribute(1, string(table)) + attribute(3, string(name)))
 
 
 def test_an_element_is_named_by_its_key():
@@ -93,8 +91,8 @@ def test_an_element_is_named_by_its_key():
 
 def test_an_interval_has_an_end_beside_its_key():
     item = Element("ip t near", b"\1\1\1\1", b"\1\1\1\2").body()
-    (body,) = [value for name, value in attributes(dict(attributes(item, 0))[3], 0) if name == 1]
-    assert [name for name, _ in attributes(body, 0)] == [1, 10]
+    (body,) = [value for name, value in attributes(dict(attributes(item))[3]) if name == 1]
+    assert [name for name, _ in attributes(body)] == [1, 10]
     assert body.endswith(bytes.fromhex("0c000a80 08000100 01010102"))
 
 
@@ -116,7 +114,7 @@ def test_an_element_is_there_or_not(kernel: Kernel):
 @pytest.mark.parametrize(
     ("verdict", "leads"),
     [
-        (attribute(1, b"\xff\xff\xff\xfd") + attribute(2, spelled("in-a")), "in-a"),
+        (attribute(1, b"\xff\xff\xff\xfd") + attribute(2, string("in-a")), "in-a"),
         (attribute(1, b"\0\0\0\1"), ""),
         (b"", ""),
     ],
@@ -169,7 +167,7 @@ def test_what_goes_or_changes_meanwhile_is_looked_for_again(kernel: Kernel):
     kernel.changes = [errno.ENOENT, errno.ERESTART]
     assert ruleset.delete_there([POD])
     assert len(kernel.told) == 3
-    assert {dict(attributes(told[0]))[1] for told in kernel.told} == {b"\0\0\0\7"}, "what was looked at"
+    assert {dict(attributes_of(told[0]))[1] for told in kernel.told} == {b"\0\0\0\7"}, "what was looked at"
 
 
 def test_an_element_is_added_where_its_set_is(kernel: Kernel):
@@ -201,7 +199,7 @@ def test_a_table_is_deleted_by_its_name_alone(kernel: Kernel, answer: int):
     kernel.changes = [answer]
     ruleset.delete_table("netdev agent_cni-a")
     assert kernel.kinds == [[DELETE_TABLE]]
-    assert spelled("agent_cni-a") in kernel.told[0][1]
+    assert string("agent_cni-a") in kernel.told[0][1]
 
 
 @pytest.fixture
@@ -218,7 +216,7 @@ def delete_idle() -> None:
 def test_an_idle_table_is_deleted_as_long_as_nobody_changed_rules(idle: Kernel):
     delete_idle()
     assert idle.kinds == [[DELETE_TABLE]]
-    assert dict(attributes(idle.told[0][0])) == {1: b"\0\0\0\7"}
+    assert dict(attributes_of(idle.told[0][0])) == {1: b"\0\0\0\7"}
 
 
 @pytest.mark.parametrize(
@@ -257,5 +255,5 @@ def test_a_list_that_is_interrupted_is_asked_for_again(idle: Kernel):
 def test_a_table_sleeps_by_its_flag(kernel: Kernel, flags: int | None, dormant: bool):
     assert not ruleset.is_dormant("inet t")
     said = attribute(2, flags.to_bytes(4, "big")) if flags is not None else b""
-    kernel.there[TABLE] = [raw_request(TABLE, 0, 1, attribute(1, spelled("t")) + said)]
+    kernel.there[TABLE] = [raw_request(TABLE, 0, 1, attribute(1, string("t")) + said)]
     assert ruleset.is_dormant("inet t") is dormant
