@@ -104,7 +104,7 @@ def _serve(name: str, call: Call, stdout: Stdout) -> None:
     from cni.kernel import signals
     from cni.protocol import config
 
-    signals.heed()
+    signals.handle()
     stdout.refuse_closed()
     conf = config.parse(_stdin())
     version = conf.get("cniVersion") or SUPPORTED[0]

@@ -187,7 +187,7 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runtime:
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     monkeypatch.setattr("cni.node.DEFAULT_FOLDER", tmp_path / "state")
-    monkeypatch.setattr("cni.kernel.signals.heed", lambda *_: None)
+    monkeypatch.setattr("cni.kernel.signals.handle", lambda *_: None)
     monkeypatch.setattr("cni.kernel.signals.ignore", lambda: None)
     return Runtime(tmp_path)
 

@@ -73,10 +73,10 @@ class Caller:
             self._connection.send(_exit(code))
 
     @contextmanager
-    def minded(self, seconds: int) -> Iterator[None]:
+    def watched(self, seconds: int) -> Iterator[None]:
         """End the call (KeyboardInterrupt) when the caller goes or asks to stop, and after `seconds`."""
         fd = self._connection.fileno()
-        signals.heed(self.has_ended)
+        signals.handle(self.has_ended)
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
         try:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni.agent.board import Board, Seat
+from cni.agent.scoreboard import Scoreboard, Slot
 from cni.agent.worker import DISMISSED, OUTDATED, SPENT, Worker
 
 #: How many wait for calls, and how many there may be; beyond that callers queue, or run cold. Half more than processors
@@ -35,7 +35,7 @@ class _Member:
 
     pid: int
     line: socket.socket
-    seat: Seat
+    slot: Slot
 
     def dismiss(self) -> None:
         """Let the worker end: now, or after the call it serves."""
@@ -56,7 +56,7 @@ class Pool:
         self._most = most
         self._deadline = deadline
         self._members: dict[int, _Member] = {}
-        self._board = Board(most)
+        self._scoreboard = Scoreboard(most)
         self._poll = select.poll()
         self._awake, self._wake = socket.socketpair()
         self._stopping = False
@@ -87,7 +87,7 @@ class Pool:
         self._listen()
         self._fill()
         idle = self._idle()
-        if len(idle) > SPARE and idle[-1].seat.seconds > _IDLE_SECONDS:
+        if len(idle) > SPARE and idle[-1].slot.seconds > _IDLE_SECONDS:
             idle[-1].dismiss()
 
     def _listen(self) -> None:
@@ -98,7 +98,7 @@ class Pool:
             else:
                 self._hear(self._members[fd])
         for member in self._members.values():
-            if member.seat.busy and member.seat.seconds > self._deadline + GRACE:
+            if member.slot.busy and member.slot.seconds > self._deadline + GRACE:
                 os.kill(member.pid, signal.SIGKILL)
 
     def _hear(self, member: _Member) -> None:
@@ -114,27 +114,27 @@ class Pool:
             self._fork()
 
     def _idle(self) -> list[_Member]:
-        return [member for member in self._members.values() if not member.seat.busy]
+        return [member for member in self._members.values() if not member.slot.busy]
 
     def _fork(self) -> None:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        seat = self._board.seated()
+        slot = self._scoreboard.claim()
         pid = os.fork()
         if pid == 0:
             others = [ours, self._awake, self._wake, *(member.line for member in self._members.values())]
-            self._become_worker(its, seat, others)
+            self._become_worker(its, slot, others)
         its.close()
-        self._members[ours.fileno()] = _Member(pid, ours, seat)
+        self._members[ours.fileno()] = _Member(pid, ours, slot)
         self._poll.register(ours, select.POLLIN)
 
-    def _become_worker(self, line: socket.socket, seat: Seat, others: list[socket.socket]) -> None:
+    def _become_worker(self, line: socket.socket, slot: Slot, others: list[socket.socket]) -> None:
         code = os.EX_SOFTWARE
         try:
             signal.set_wakeup_fd(-1)
             os.setpgid(0, 0)  # a terminal's Ctrl-C is for the pool: calls end as their callers wish
             for other in others:
                 other.close()
-            code = Worker(self._listener, line, seat, self._is_current, self._deadline).run()
+            code = Worker(self._listener, line, slot, self._is_current, self._deadline).run()
         finally:
             os._exit(code)
 
@@ -142,7 +142,7 @@ class Pool:
         self._poll.unregister(member.line)
         del self._members[member.line.fileno()]
         member.line.close()
-        member.seat.leave()
+        member.slot.release()
         _, status = os.waitpid(member.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         self._outdated |= code == OUTDATED

@@ -42,13 +42,13 @@ def _have_room() -> None:
 
 def _warm() -> None:
     """Import what any call may need, read every schema, and keep what calls have in common."""
-    import cni.kernel.copies
     import cni.kernel.netlink
+    import cni.kernel.templates
     import cni.log
     import cni.policy.folder
     import cni.verbs
 
-    cni.kernel.copies.worthwhile = True
+    cni.kernel.templates.worthwhile = True
 
     for name in plugin.names():
         plugin.load(name)

@@ -19,7 +19,7 @@ from cni.main import Stdout, main
 if TYPE_CHECKING:
     import socket
 
-    from cni.agent.board import Seat
+    from cni.agent.scoreboard import Slot
 
 #: Why a worker ends: the pool let it go; a call left it other than it was; the installation is another one now.
 DISMISSED, SPENT, OUTDATED = 0, 1, 3
@@ -33,17 +33,17 @@ _WAKE = b"w"
 
 
 class Worker:
-    """Serves what arrives on `listener` until `line`, to the pool, closes; says by its `seat` whether it is busy.
+    """Serves what arrives on `listener` until `line`, to the pool, closes; says by its `slot` whether it is busy.
 
     `current` says whether the installation is still the one that was imported; `seconds` are a call's deadline.
     """
 
     def __init__(
-        self, listener: socket.socket, line: socket.socket, seat: Seat, current: Callable[[], bool], seconds: int
+        self, listener: socket.socket, line: socket.socket, slot: Slot, current: Callable[[], bool], seconds: int
     ) -> None:
         self._listener = listener
         self._line = line
-        self._seat = seat
+        self._slot = slot
         self._current = current
         self._seconds = seconds
 
@@ -63,8 +63,8 @@ class Worker:
 
     def _served(self, connection: socket.socket) -> int:
         """Serve one connection; why this process must end, or 0."""
-        self._seat.work()
-        if self._seat.is_last:
+        self._slot.work()
+        if self._slot.is_last:
             self._line.send(_WAKE)
         with connection:
             if not self._current():
@@ -72,7 +72,7 @@ class Worker:
             fit = self._converse(Caller(connection))
         kept.let_go()
         gc.collect()
-        self._seat.rest()
+        self._slot.rest()
         return 0 if fit and _next_descriptor() < _MOST_DESCRIPTORS else SPENT
 
     def _converse(self, caller: Caller) -> bool:
@@ -85,7 +85,7 @@ class Worker:
             return True
         stdout, code = Stdout(caller.print), -1
         try:
-            with _in_place_of(request), caller.minded(self._seconds):
+            with _in_place_of(request), caller.watched(self._seconds):
                 code = main(request.script, request.environ, stdout)
         except (KeyboardInterrupt, OSError) as ended:  # outside the story: before it began or after its end
             if code < 0:

@@ -29,7 +29,7 @@ from cni.kernel.nfnetlink import (
 #: A rule's table and chain.
 Place = tuple[str, str]
 #: Requests that make the rules of one family.
-Copy = Sequence[bytes]
+Template = Sequence[bytes]
 
 #: Objects and flowtables, and sets: iptables makes none.
 _NEVER_OURS = (SET, 18, 22)
@@ -43,7 +43,7 @@ _NAMING = {
 _RULE_COMPAT = 5
 
 
-def copied(family: int, protocols: Iterable[tuple[Place, int]]) -> Copy:
+def template_of(family: int, protocols: Iterable[tuple[Place, int]]) -> Template:
     """What one family (4 or 6) has in the namespace this thread is in.
 
     `protocols` are the IP protocols the rules are for, 0 for all, in the order of the rules of each chain: iptables tells
@@ -52,26 +52,26 @@ def copied(family: int, protocols: Iterable[tuple[Place, int]]) -> Copy:
     left: dict[Place, list[int]] = {}
     for place, protocol in protocols:
         left.setdefault(place, []).append(protocol)
-    copy = [_again(family, message, left) for message in _there(opened(), family)]
+    template = [_again(family, message, left) for message in _there(opened(), family)]
     if any(left.values()):
         raise ValueError(f"there are fewer rules than thought: {left}")
-    return copy
+    return template
 
 
-def make(copies: Mapping[int, Copy]) -> bool:
+def instantiate(templates: Mapping[int, Template]) -> bool:
     """Make what was copied, by family, in the namespace this thread is in; not where a family has any table already.
 
     Raises KernelRefused or DumpInterrupted, and then nothing was made.
     """
     channel = opened()
     seen = generation(channel)
-    if any(channel.ask(request(TABLE + GET, DUMP, family)) for family in copies):
+    if any(channel.ask(request(TABLE + GET, DUMP, family)) for family in templates):
         return False
-    change(channel, [request for copy in copies.values() for request in copy], seen)
+    change(channel, [request for template in templates.values() for request in template], seen)
     return True
 
 
-def unmake(family: int, copy: Copy) -> bool:
+def remove(family: int, template: Template) -> bool:
     """Take away what was copied, where a family has that and nothing else; whether that was so.
 
     Raises KernelRefused or DumpInterrupted where somebody changes rules at the same moment; then nothing was taken away.
@@ -80,9 +80,9 @@ def unmake(family: int, copy: Copy) -> bool:
     seen = generation(channel)
     if any(channel.ask(request(kind + GET, DUMP, family)) for kind in _NEVER_OURS):
         return False
-    if [_content(message) for message in _there(channel, family)] != [_content(request) for request in copy]:
+    if [_content(message) for message in _there(channel, family)] != [_content(request) for request in template]:
         return False
-    names = [dict(attributes_of(request))[TABLE_NAME] for request in copy if kind_of(request) == TABLE]
+    names = [dict(attributes_of(request))[TABLE_NAME] for request in template if kind_of(request) == TABLE]
     change(channel, [request(DELETE_TABLE, 0, family, attribute(TABLE_NAME, name)) for name in names], seen)
     return True
 

@@ -1,4 +1,4 @@
-"""The signals that end a call: when they are heeded, and how a step is kept whole."""
+"""The signals that end a call: when they are handled, and how a step is kept whole."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from contextlib import contextmanager
 #: The node agent's among them: SIGALRM for a call's deadline, SIGIO for a caller that went away.
 ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM, signal.SIGIO}
 
-#: Whether SIGIO means an end, while signals are heeded: it may tell late of what is known.
-_heeded: Callable[[], bool] | None = None
+#: Whether SIGIO means an end, while signals are handled: it may tell late of what is known.
+_handled: Callable[[], bool] | None = None
 #: How many `uninterrupted` are around us, and what was held back before the outermost.
 _held = 0
 _before: set[int | signal.Signals] = set()
 
 
-def heed(meant: Callable[[], bool] | None = None) -> None:
+def handle(meant: Callable[[], bool] | None = None) -> None:
     """From now on the first of these signals raises KeyboardInterrupt, so that everything is undone; SIGIO only where it is
     `meant`. The others are ignored then: nothing ends the undoing.
 
-    Who heeds them already keeps what was meant.
+    Who handles them already keeps what was meant.
     """
-    global _heeded  # noqa: PLW0603 - a process has one disposition for each signal
-    _heeded = meant or _heeded or _always
+    global _handled  # noqa: PLW0603 - a process has one disposition for each signal
+    _handled = meant or _handled or _always
     _take_over()
 
 
 def ignore() -> None:
     """From now on they do nothing."""
-    global _heeded  # noqa: PLW0603 - as above
-    _heeded = None
+    global _handled  # noqa: PLW0603 - as above
+    _handled = None
     _take_over()
 
 
@@ -63,7 +63,7 @@ def end_if_asked() -> None:
 
 
 def _take_over() -> None:
-    """Have one handler for all, whatever is heeded."""
+    """Have one handler for all, whatever is handled."""
     if signal.getsignal(signal.SIGALRM) is not _end:
         for number in ENDING:
             signal.signal(number, _end)
@@ -81,6 +81,6 @@ def _always() -> bool:
 
 
 def _end(number: int, _: object) -> None:
-    if _heeded and (number != signal.SIGIO or _heeded()):
+    if _handled and (number != signal.SIGIO or _handled()):
         ignore()
         raise KeyboardInterrupt

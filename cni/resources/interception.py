@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from cni.errors import KernelRefused
-from cni.kernel import connections, copies, netfilter, process, sysctl
+from cni.kernel import connections, netfilter, process, sysctl, templates
 from cni.kernel.view import EVERYWHERE, SCOPE_HOST, KernelRoute, Link, LinkRef
 from cni.naming import interface_of
 from cni.resources import chains
@@ -211,7 +211,7 @@ class PodRules(Resource):
     def remove(self, world: World) -> None:
         if world.netns:
             with _alone(world, self.netns), world.in_pod():
-                if not copies.unmade(self.backend, self.family, self.text):
+                if not templates.remove(self.backend, self.family, self.text):
                     _apply(self, _change(self, ""))
 
     def describe(self) -> str:
@@ -241,7 +241,7 @@ class BothFamilies:
         """Make them all so."""
         with _alone(world, self.netns), world.in_pod():
             _spare_earlier([item for item in items if item.sparing])
-            if copies.made(self.backend, {item.family: item.text for item in items}):
+            if templates.instantiate(self.backend, {item.family: item.text for item in items}):
                 for item in items:
                     world.created(item)
             else:

@@ -218,7 +218,7 @@ def test_a_call_ends_when_its_caller(ends: tuple[socket.socket, Caller], end: st
 
 
 def _mind(served: Caller, act: Callable[[], object], seconds: int) -> None:
-    with served.minded(seconds):
+    with served.watched(seconds):
         act()
         time.sleep(5)
 
@@ -226,13 +226,13 @@ def _mind(served: Caller, act: Callable[[], object], seconds: int) -> None:
 def test_a_call_whose_caller_went_before_it_began_does_not_begin(ends: tuple[socket.socket, Caller]):
     launcher, served = ends
     launcher.close()
-    with pytest.raises(KeyboardInterrupt), served.minded(60):
+    with pytest.raises(KeyboardInterrupt), served.watched(60):
         pytest.fail("it began")
 
 
 def test_a_wake_up_that_means_nothing_ends_nothing(ends: tuple[socket.socket, Caller]):
     _, served = ends
-    with served.minded(60):
+    with served.watched(60):
         os.kill(os.getpid(), signal.SIGIO)
     assert not served.has_ended()
 
@@ -300,7 +300,7 @@ def test_the_answer_that_a_document_was_printed_ends_no_call(ends: tuple[socket.
     launcher, served = ends
     heard = list[bytes]()
     answering(launcher, b"P\0", b"P\0", heard=heard)
-    with served.minded(60):
+    with served.watched(60):
         for _ in range(2):
             served.print(1, b"{}")
     assert heard == [b"X\x01{}"] * 2

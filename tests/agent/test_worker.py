@@ -18,9 +18,9 @@ import pytest
 
 from cni import __version__
 from cni.agent import worker
-from cni.agent.board import Board
 from cni.agent.caller import Caller
 from cni.agent.request import PROTOCOL
+from cni.agent.scoreboard import Scoreboard
 from cni.agent.worker import Worker
 from cni.kernel import netns
 from cni.kernel.signals import ENDING
@@ -69,7 +69,7 @@ class Launcher:
 def served(environ: dict[str, str], **how: str) -> tuple[bool, list[bytes]]:
     """Whether the worker is as before, and what it said."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    serving = Worker(ours, ours, Board(1).seated(), lambda: True, 60)
+    serving = Worker(ours, ours, Scoreboard(1).claim(), lambda: True, 60)
     launcher = Launcher(its, environ, **how)
     with ours:
         fit = serving._converse(Caller(ours))

@@ -27,8 +27,8 @@ def come(number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("number", sorted(signals.ENDING))
-def test_a_signal_is_heeded_until_it_is_ignored(number: signal.Signals):
-    signals.heed()
+def test_a_signal_is_handled_until_it_is_ignored(number: signal.Signals):
+    signals.handle()
     with pytest.raises(KeyboardInterrupt):
         come(number)
     signals.ignore()
@@ -37,8 +37,8 @@ def test_a_signal_is_heeded_until_it_is_ignored(number: signal.Signals):
 
 def test_a_wake_up_ends_what_it_is_meant_for():
     meant = False
-    signals.heed(lambda: meant)
-    signals.heed()
+    signals.handle(lambda: meant)
+    signals.handle()
     come(signal.SIGIO)
     meant = True
     with pytest.raises(KeyboardInterrupt):
@@ -64,7 +64,7 @@ def two_steps(done: list[str]) -> None:
 
 
 def test_a_signal_waits_for_the_end_of_a_step():
-    signals.heed()
+    signals.handle()
     done: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         step_in_step(done)
@@ -73,7 +73,7 @@ def test_a_signal_waits_for_the_end_of_a_step():
 
 
 def test_a_signal_ends_a_call_between_two_steps():
-    signals.heed()
+    signals.handle()
     done: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         two_steps(done)
@@ -82,7 +82,7 @@ def test_a_signal_ends_a_call_between_two_steps():
 
 
 def test_a_wake_up_without_a_meaning_ends_nothing_between_two_steps():
-    signals.heed(lambda: False)
+    signals.handle(lambda: False)
     with signals.uninterrupted():
         come(signal.SIGIO)
         signals.end_if_asked()
@@ -90,11 +90,11 @@ def test_a_wake_up_without_a_meaning_ends_nothing_between_two_steps():
 
 
 def test_nothing_ends_the_undoing_of_what_was_ended():
-    signals.heed()
+    signals.handle()
     with pytest.raises(KeyboardInterrupt):
         burst()
     come(signal.SIGTERM)
-    signals.heed()
+    signals.handle()
     with pytest.raises(KeyboardInterrupt):
         come(signal.SIGTERM)
 
@@ -113,7 +113,7 @@ def burst() -> None:
 
 
 def test_a_step_does_not_let_through_what_a_caller_held_back():
-    signals.heed()
+    signals.handle()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     done: list[str] = []
     try:
@@ -142,7 +142,7 @@ class Late:
     def __del__(self, kill=os.kill, pid=os.getpid()):
         kill(pid, 15)
 
-signals.heed()
+signals.handle()
 signals.ignore()
 late = Late()
 """

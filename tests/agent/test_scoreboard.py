@@ -1,4 +1,4 @@
-"""What workers say by their seats, across processes."""
+"""What workers say by their slots, across processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cni.agent.board import Board
+from cni.agent.scoreboard import Scoreboard
 
 
 def elsewhere(act: Callable[[], None]) -> None:
@@ -20,18 +20,18 @@ def elsewhere(act: Callable[[], None]) -> None:
 
 
 def test_the_pool_sees_what_a_worker_says():
-    seat = Board(2).seated()
-    assert not seat.busy
-    elsewhere(seat.work)
-    assert seat.busy
-    assert 0 <= seat.seconds < 60
-    elsewhere(seat.rest)
-    assert not seat.busy
+    slot = Scoreboard(2).claim()
+    assert not slot.busy
+    elsewhere(slot.work)
+    assert slot.busy
+    assert 0 <= slot.seconds < 60
+    elsewhere(slot.rest)
+    assert not slot.busy
 
 
 def test_the_last_idle_worker_knows_it():
-    board = Board(3)
-    first, second = board.seated(), board.seated()
+    scoreboard = Scoreboard(3)
+    first, second = scoreboard.claim(), scoreboard.claim()
     first.work()
     assert not first.is_last
     elsewhere(second.work)
@@ -42,10 +42,10 @@ def test_the_last_idle_worker_knows_it():
 
 
 def test_a_seat_is_taken_once_until_it_is_left():
-    board = Board(1)
-    seat = board.seated()
+    scoreboard = Scoreboard(1)
+    slot = scoreboard.claim()
     with pytest.raises(ValueError, match="not in list"):
-        board.seated()
-    seat.work()
-    seat.leave()
-    assert not board.seated().busy
+        scoreboard.claim()
+    slot.work()
+    slot.release()
+    assert not scoreboard.claim().busy

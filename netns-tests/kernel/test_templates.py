@@ -9,7 +9,7 @@ import pytest
 from lab import sh
 
 from cni.errors import KernelRefused, ToolFailed
-from cni.kernel import copies, kept, netfilter, netns, nfnetlink, replica
+from cni.kernel import kept, netfilter, netns, nfnetlink, replica, templates
 from cni.sidecar.model import Interception
 from cni.sidecar.rule import spelled
 from cni.sidecar.rules import tables
@@ -35,11 +35,11 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def worthwhile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(copies, "worthwhile", True)
-    copies._copy.cache_clear()
+    monkeypatch.setattr(templates, "worthwhile", True)
+    templates._template.cache_clear()
     yield
     kept.let_go()
-    copies._copy.cache_clear()
+    templates._template.cache_clear()
 
 
 NFT = netfilter.IPTABLES_NFT
@@ -65,7 +65,7 @@ def test_a_copy_is_what_iptables_makes(case: str):
         expected, listed = rules(), sh("nft", "list", "ruleset").stdout
     for _ in range(2):
         with netns.fresh():
-            assert copies.made(NFT, wanted)
+            assert templates.instantiate(NFT, wanted)
             assert rules() == expected
             assert sh("nft", "list", "ruleset").stdout == listed
 
@@ -74,27 +74,27 @@ def test_where_a_table_is_there_already_nothing_is_made():
     with netns.fresh():
         sh("ip6tables-nft", "-t", "nat", "-A", "OUTPUT", "-j", "RETURN")
         before = rules()
-        assert not copies.made(NFT, texts())
+        assert not templates.instantiate(NFT, texts())
         assert rules() == before
 
 
 def test_rules_that_iptables_refuses_are_told_in_its_words():
     with netns.fresh(), pytest.raises(ToolFailed, match="iptables-nft-restore"):
-        copies.made(NFT, {4: "*nat\n-A OUTPUT -j NOBODY\nCOMMIT\n"})
+        templates.instantiate(NFT, {4: "*nat\n-A OUTPUT -j NOBODY\nCOMMIT\n"})
 
 
 @pytest.mark.parametrize("protocol", ["sctp", "! tcp"])
 def test_a_protocol_without_a_number_is_left_to_iptables(protocol: str):
     with netns.fresh():
         but, _, name = protocol.rpartition(" ")
-        assert not copies.made(NFT, {4: f"*filter\n-A OUTPUT {but} -p {name} -j RETURN\nCOMMIT\n"})
+        assert not templates.instantiate(NFT, {4: f"*filter\n-A OUTPUT {but} -p {name} -j RETURN\nCOMMIT\n"})
         assert rules() == []
 
 
-def test_a_process_for_one_call_makes_no_copies(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(copies, "worthwhile", False)
+def test_a_process_for_one_call_makes_no_templates(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(templates, "worthwhile", False)
     with netns.fresh():
-        assert not copies.made(NFT, texts())
+        assert not templates.instantiate(NFT, texts())
         assert rules() == []
 
 
@@ -103,16 +103,16 @@ def test_other_rules_than_thought_are_not_copied(protocols: list[tuple[replica.P
     with netns.fresh():
         sh("iptables-nft", "-t", "nat", "-A", "OUTPUT", "-j", "RETURN")
         with pytest.raises(ValueError, match="rules than thought"):
-            replica.copied(4, protocols)
+            replica.template_of(4, protocols)
 
 
 def test_a_refused_transaction_makes_nothing():
     with netns.fresh():
         sh("iptables-nft", "-t", "nat", "-A", "OUTPUT", "-j", "RETURN")
-        there = replica.copied(4, [(("nat", "OUTPUT"), 0)])
+        there = replica.template_of(4, [(("nat", "OUTPUT"), 0)])
     with netns.fresh():
         with pytest.raises(KernelRefused, match="File exists"):
-            replica.make({4: [*there, *there]})
+            replica.instantiate({4: [*there, *there]})
         assert rules() == []
 
 
@@ -121,24 +121,24 @@ def test_rules_of_any_number_are_one_transaction(count: int):
     ports = tuple(range(1000, 1000 + count))
     wanted = texts(exclude_outbound_ports=ports, exclude_inbound_ports=ports)
     with netns.fresh():
-        assert copies.made(NFT, wanted)
+        assert templates.instantiate(NFT, wanted)
         assert sum("--dport" in line for line in rules()) == 4 * count
         for family, text in wanted.items():
-            assert copies.unmade(NFT, family, text)
+            assert templates.remove(NFT, family, text)
         assert sh("nft", "list", "ruleset").stdout == ""
 
 
 def test_rules_of_an_earlier_wish_in_another_table_are_left_to_iptables():
     nat, mangle = "*nat\n:ACNI_X - [0:0]\nCOMMIT\n", "*mangle\n:ACNI_X - [0:0]\nCOMMIT\n"
     with netns.fresh():
-        assert copies.made(NFT, {4: nat})
-        assert not copies.made(NFT, {4: mangle})
+        assert templates.instantiate(NFT, {4: nat})
+        assert not templates.instantiate(NFT, {4: mangle})
         assert "*mangle" not in rules()
 
 
 def test_rules_that_iptables_refuses_now_can_be_taken_away():
     with netns.fresh():
-        assert not copies.unmade(NFT, 4, "*nat\n-A OUTPUT -m nosuch -j RETURN\nCOMMIT\n")
+        assert not templates.remove(NFT, 4, "*nat\n-A OUTPUT -m nosuch -j RETURN\nCOMMIT\n")
 
 
 @pytest.mark.parametrize(
@@ -147,9 +147,9 @@ def test_rules_that_iptables_refuses_now_can_be_taken_away():
 )
 def test_a_table_somebody_put_a_set_or_object_into_is_left(foreign: str):
     with netns.fresh():
-        assert copies.made(NFT, texts())
+        assert templates.instantiate(NFT, texts())
         sh("nft", "add", *foreign.split(" ", 1))
-        assert not copies.unmade(NFT, 4, texts()[4])
+        assert not templates.remove(NFT, 4, texts()[4])
         assert "mine" in sh("nft", "list", "ruleset").stdout
 
 
@@ -157,35 +157,35 @@ def test_a_table_somebody_put_a_set_or_object_into_is_left(foreign: str):
 def test_what_was_copied_and_used_is_taken_away_without_a_trace(case: str):
     wanted = texts(**CASES[case])
     with netns.fresh():
-        assert copies.made(NFT, wanted)
+        assert templates.instantiate(NFT, wanted)
         sh("ip", "link", "set", "lo", "up")
         sh("ping", "-c", "1", "127.0.0.1")
         for family, text in wanted.items():
-            assert copies.unmade(NFT, family, text)
+            assert templates.remove(NFT, family, text)
         assert sh("nft", "list", "ruleset").stdout == ""
 
 
 def test_what_iptables_made_is_taken_away_too():
     with netns.fresh():
         netfilter.restore(NFT, 4, texts()[4])
-        assert copies.unmade(NFT, 4, texts()[4])
+        assert templates.remove(NFT, 4, texts()[4])
         assert sh("nft", "list", "ruleset").stdout == ""
 
 
 @pytest.mark.parametrize("change", [FOREIGN, "-t nat -D OUTPUT 1", "-t nat -N OTHER", "-t raw -P OUTPUT DROP"])
 def test_what_anybody_changed_is_left_to_iptables(change: str):
     with netns.fresh():
-        assert copies.made(NFT, texts())
+        assert templates.instantiate(NFT, texts())
         sh("iptables-nft", *change.split())
         before = rules()
-        assert not copies.unmade(NFT, 4, texts()[4])
+        assert not templates.remove(NFT, 4, texts()[4])
         assert rules() == before
-        assert copies.unmade(NFT, 6, texts()[6])
+        assert templates.remove(NFT, 6, texts()[6])
 
 
 def test_a_change_at_the_same_moment_wins(monkeypatch: pytest.MonkeyPatch):
     with netns.fresh():
-        assert copies.made(NFT, texts())
+        assert templates.instantiate(NFT, texts())
         bracket = nfnetlink._bracket
 
         def late(kind: int, body: bytes = b"") -> bytearray:
@@ -194,6 +194,6 @@ def test_a_change_at_the_same_moment_wins(monkeypatch: pytest.MonkeyPatch):
             return bracket(kind, body)
 
         monkeypatch.setattr(nfnetlink, "_bracket", late)
-        assert not copies.unmade(NFT, 4, texts()[4])
+        assert not templates.remove(NFT, 4, texts()[4])
         assert FOREIGN in rules()
         assert "-A OUTPUT -j ACNI_OUTPUT" in rules()

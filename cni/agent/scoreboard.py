@@ -9,23 +9,23 @@ from dataclasses import dataclass
 _SECONDS = 8  # a double
 
 
-class Board:
-    """Seats for at most `places` workers, seen by every process that is forked after it was made."""
+class Scoreboard:
+    """Slots for at most `places` workers, seen by every process that is forked after it was made."""
 
     def __init__(self, places: int) -> None:
-        #: Since when a worker is busy, or, negative, idle; 0 where nobody sits (time.monotonic).
+        #: Since when a worker is busy, or, negative, idle; 0 where the slot is free (time.monotonic).
         self._since: memoryview[float] = memoryview(mmap.mmap(-1, places * _SECONDS)).cast("d")
 
-    def seated(self) -> Seat:
-        """A free seat, idle from now on. ValueError where there is none."""
-        seat = Seat(self._since, self._since.tolist().index(0))
-        seat.rest()
-        return seat
+    def claim(self) -> Slot:
+        """A free slot, idle from now on. ValueError where there is none."""
+        slot = Slot(self._since, self._since.tolist().index(0))
+        slot.rest()
+        return slot
 
 
 @dataclass(frozen=True)
-class Seat:
-    """One worker's place on the board."""
+class Slot:
+    """One worker's place on the scoreboard."""
 
     _since: memoryview[float]
     _number: int
@@ -38,8 +38,8 @@ class Seat:
         """Be idle from now on."""
         self._since[self._number] = -time.monotonic()
 
-    def leave(self) -> None:
-        """Leave the seat to another worker."""
+    def release(self) -> None:
+        """Leave the slot to another worker."""
         self._since[self._number] = 0
 
     @property
@@ -49,7 +49,7 @@ class Seat:
 
     @property
     def is_last(self) -> bool:
-        """Whether no worker of the whole board is left for the next call."""
+        """Whether no worker of the whole scoreboard is left for the next call."""
         return all(since >= 0 for since in self._since)
 
     @property

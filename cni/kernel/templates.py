@@ -1,6 +1,6 @@
-"""A pod's iptables rules without iptables: it makes them once, in a namespace of their own, and pods get copies.
+"""A pod's iptables rules without iptables: it makes them once, in a namespace of their own, and pods get what it made as from a template.
 
-Starting it takes 10 ms a family; a copy takes half of one. Only a process that serves many calls gains by that.
+Starting it takes 10 ms a family; a template half of one. Only a process that serves many calls gains by that.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ worthwhile = False
 _PROTOCOLS = {"tcp": 6, "udp": 17, "ipv6-icmp": 58}
 
 
-def made(backend: str, texts: dict[int, str]) -> bool:
+def instantiate(backend: str, texts: dict[int, str]) -> bool:
     """Make what iptables-save prints by family (4 or 6) in the namespace this thread is in; whether that was done.
 
-    It is not where copies are not worthwhile, where a family has a table already (also one that is not wanted any more),
+    It is not where templates are not worthwhile, where a family has a table already (also one that is not wanted any more),
     where the namespace is another user namespace's, whose members alone may write rules about owners, and where the kernel
     refuses.
     Raises ToolFailed where iptables refuses the rules themselves.
@@ -32,19 +32,19 @@ def made(backend: str, texts: dict[int, str]) -> bool:
         if users is not None:
             return False
     try:
-        return replica.make({family: _copy(family, text) for family, text in texts.items()})
+        return replica.instantiate({family: _template(family, text) for family, text in texts.items()})
     except (KernelRefused, DumpInterrupted, ValueError):
         return False
 
 
-def unmade(backend: str, family: int, text: str) -> bool:
+def remove(backend: str, family: int, text: str) -> bool:
     """Take such rules away again, tables and all; whether that was done. It is not where there is anything else, and
     where there is nothing to compare with: rules that iptables refuses now can be taken away all the same.
     """
     if not _can_be(backend):
         return False
     try:
-        return replica.unmake(family, _copy(family, text))
+        return replica.remove(family, _template(family, text))
     except (CniError, DumpInterrupted, ValueError):
         return False
 
@@ -54,10 +54,10 @@ def _can_be(backend: str) -> bool:
 
 
 @lru_cache(maxsize=128)
-def _copy(family: int, text: str) -> replica.Copy:
+def _template(family: int, text: str) -> replica.Template:
     with netns.fresh():
         netfilter.restore(netfilter.IPTABLES_NFT, family, text)
-        return replica.copied(family, _protocols(text))
+        return replica.template_of(family, _protocols(text))
 
 
 def _protocols(text: str) -> Iterator[tuple[replica.Place, int]]:
