@@ -1,4 +1,4 @@
-"""Loading the two nouns of an executable in plugins/: a file without suffix, read as a module."""
+"""What a plugin is, two nouns: what it accepts, and what must exist; and how those of an executable in plugins/ are loaded."""
 
 from __future__ import annotations
 
@@ -6,12 +6,55 @@ import importlib.util
 import sys
 from functools import cache
 from importlib.machinery import SourceFileLoader
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
 
 from cni.protocol.config import PLUGINS
 
 if TYPE_CHECKING:
-    from cni.nouns import Plugin
+    from cni.ipam.source import Source
+    from cni.naming import Attachment
+    from cni.policy.model import Policy
+    from cni.protocol.call import Call
+    from cni.protocol.config import Config
+    from cni.protocol.result import Result
+    from cni.resources import Host, Plan, UplinkQuery
+    from cni.sidecar.model import Interception
+
+
+class PluginConfig:
+    """What a plugin accepts, as far as verbs ask; a plugin says what it has besides its IPAM.
+
+    `sidecar` is what it does to the pod's traffic, `policy` what it lets through. `uplink` and `rules` say what `plan`
+    must know of the host: the link traffic leaves by, and the rule backend (a wish, empty for the node's own); None for
+    neither. `links` must exist for an ADD to succeed; `ports` are the host links that plugins before it in the chain
+    have made. One that is `chained` makes no interface and passes the result on. What it makes has an end on the host if it
+    `has_port`.
+    """
+
+    ipam: Source
+    sidecar: Interception | None = None
+    policy: Policy | None = None
+    uplink: UplinkQuery | None = None
+    rules: str | None = None
+    links: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    chained: bool = False
+    enters_pod: ClassVar[bool] = True
+    has_port: ClassVar[bool] = False
+
+    @classmethod
+    def read(cls, conf: Config, call: Call) -> Self:
+        """Read a validated configuration. Raises InvalidConfig for what its schema cannot say."""
+        raise NotImplementedError
+
+
+class Plugin(Protocol):
+    """The two nouns, and the name of the executable that holds them."""
+
+    name: str
+    Config: type[PluginConfig]
+
+    def plan(self, config: Any, attachment: Attachment, lease: Result, host: Host) -> Plan: ...
 
 
 class _Uncached(SourceFileLoader):
@@ -28,7 +71,7 @@ def names() -> list[str]:
 
 @cache
 def load(name: str) -> Plugin:
-    """The nouns of a plugin."""
+    """The two nouns of a plugin: its executable, a file without suffix, read as a module."""
     module_name = f"plugins.{name.replace('-', '_')}"
     loader = _Uncached(module_name, str(PLUGINS / name))
     spec = importlib.util.spec_from_loader(module_name, loader)
@@ -37,4 +80,4 @@ def load(name: str) -> Plugin:
     sys.modules[module_name] = module
     loader.exec_module(module)
     module.name = name  # type: ignore[attr-defined]
-    return cast("Plugin", module)
+    return cast(Plugin, module)

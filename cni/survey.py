@@ -10,7 +10,7 @@ from cni.errors import CniError
 from cni.kernel import netfilter, sysctl
 from cni.naming import Attachment
 from cni.node import Node
-from cni.nouns import PluginConfig
+from cni.plugin import PluginConfig
 from cni.protocol.call import Call
 from cni.resources import Host, HostPort, Resource, Uplink, World, decoded
 from cni.resources.addressing import GATEWAY, gateway_place

@@ -29,7 +29,7 @@ from cni.kernel import netfilter
 from cni.kernel.netns import link_exists
 from cni.kernel.signals import uninterrupted
 from cni.node import Node, folder_of, is_of, opened, refuse_unwritable
-from cni.nouns import Plugin, PluginConfig
+from cni.plugin import Plugin, PluginConfig
 from cni.protocol.call import Call
 from cni.protocol.config import Config, validate, version_of
 from cni.protocol.result import Result

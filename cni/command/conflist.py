@@ -98,14 +98,14 @@ def planned(conf: Config) -> Plan | None:
 
 
 def _plan(conf: Config, name: str) -> Plan:
-    nouns = plugin.load(name)
-    read = nouns.Config.read(conf, _SAMPLE)
+    loaded = plugin.load(name)
+    read = loaded.Config.read(conf, _SAMPLE)
     uplink = Uplink(read.uplink.dev or "UPLINK", 1500) if read.uplink else None
     rules = (read.rules or netfilter.NFTABLES) if read.rules is not None else ""
     pod_rules = (read.sidecar.backend or netfilter.IPTABLES_NFT) if read.sidecar else ""
     port = HostPort(read.ports[-1], lent=True) if read.ports else None
     host = Host(_SAMPLE.netns, uplink, rules, pod_rules, (4, 6), port=port, chained=read.chained)
-    return nouns.plan(read, Attachment(conf["name"], _SAMPLE.container, _SAMPLE.ifname), read.ipam.preview(), host)
+    return loaded.plan(read, Attachment(conf["name"], _SAMPLE.container, _SAMPLE.ifname), read.ipam.preview(), host)
 
 
 def _faults(conf: Config, delegate: str) -> Iterator[str]:
