@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cni.kernel.netlink import Rtnl
 from cni.kernel.netns import Netns, everywhere, home_identity, sees_every_process, whereabouts
-from cni.resources import AntiSpoof, Gate, PortOpening, VethPair, decoded
+from cni.resources import AntiSpoof, Gate, PortOpening, VethPair
 from cni.state import Record
 
 
@@ -83,6 +83,5 @@ def _its_host(record: Record) -> str:
 
 def _host_ends(record: Record) -> set[str]:
     """The veths on the host that a record's attachment made, or was lent by a plugin before it."""
-    resources = decoded(record.resources)
-    made = {item.host for item in resources if isinstance(item, VethPair)}
-    return made | {item.link for item in resources if isinstance(item, AntiSpoof | Gate | PortOpening)}
+    made = {item.host for item in record.resources if isinstance(item, VethPair)}
+    return made | {item.link for item in record.resources if isinstance(item, AntiSpoof | Gate | PortOpening)}

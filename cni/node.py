@@ -16,7 +16,7 @@ from cni.kernel.netns import Netns, is_own, whereabouts
 from cni.naming import Attachment
 from cni.protocol.call import Call
 from cni.protocol.config import Config
-from cni.resources import Resource, World, decoded, encode, key_of, uses_of
+from cni.resources import Resource, World, key_of, uses_of
 from cni.state import DEFAULT_FOLDER, Record, Store
 
 
@@ -38,17 +38,13 @@ class Node:
     def write(self, record: Record, planned: Sequence[Resource] | None = None) -> Record:
         """Keep a changed record; with `planned`, what its attachment is to have now and who may ask about it."""
         if planned is not None:
-            record = record.having(resources=tuple(map(encode, planned)))
+            record = record.having(resources=tuple(planned))
         with self.store.transaction():
             self.store.put(record)
             if planned is not None:
                 self.store.put_uses(record, uses_of(planned, record.lasting))
         self.record = record
         return record
-
-    def planned(self) -> tuple[Resource, ...]:
-        """What the record holds."""
-        return decoded(self.record.resources) if self.record else ()
 
     def forget(self, record: Record | None) -> None:
         """Forget the attachment last, and retire what of `record` only it used: nobody can begin to use it meanwhile,
@@ -57,7 +53,7 @@ class Node:
         with self.store.transaction():
             self.store.forget(self.attachment, self.plugin)
             if record:
-                self.retire(decoded(record.resources), record)
+                self.retire(record.resources, record)
         self.record = None
 
     def retire(self, resources: Sequence[Resource], record: Record) -> None:

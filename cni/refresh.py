@@ -17,7 +17,7 @@ from cni.plugin import Plugin
 from cni.policy.pod import as_of_today
 from cni.protocol.call import Call
 from cni.protocol.result import Result
-from cni.resources import BridgeFilter, NftRules, Resource, decoded
+from cni.resources import BridgeFilter, NftRules, Resource
 from cni.state import Record
 from cni.survey import survey
 
@@ -38,7 +38,7 @@ class _Standing:
 
 def is_held(record: Record) -> bool:
     """Whether an attachment has rules on this node."""
-    return record.complete and any(_rules_of(decoded(record.resources)))
+    return record.complete and any(_rules_of(record.resources))
 
 
 def is_fed(record: Record) -> bool:
@@ -75,7 +75,7 @@ def _standing(plugin: Plugin, record: Record, call: Call) -> Iterator[_Standing]
         if node.record is None or not is_held(node.record):
             yield _Standing(node)
             return
-        there, refused = node.planned(), ""
+        there, refused = node.record.resources, ""
         wanted = there
         try:
             wanted = _as_of_today(plugin, node, node.record, now) if is_fed(node.record) else there
@@ -89,7 +89,7 @@ def _standing(plugin: Plugin, record: Record, call: Call) -> Iterator[_Standing]
 def _as_of_today(plugin: Plugin, node: Node, record: Record, call: Call) -> tuple[Resource, ...]:
     config = plugin.Config.read(record.config, call)
     host = survey(node, config, call)
-    return as_of_today(node.planned(), config.policy, node.attachment, _attached(record), host)
+    return as_of_today(record.resources, config.policy, node.attachment, _attached(record), host)
 
 
 def _attached(record: Record) -> Result:
@@ -104,7 +104,7 @@ def _replace(node: Node, wanted: tuple[Resource, ...]) -> None:
     """The record is of both meanwhile: a DEL that comes between finds the chains of both."""
     assert node.record
     places = {item.place for item in wanted}
-    gone = tuple(item for item in node.planned() if item not in wanted and item.place not in places)
+    gone = tuple(item for item in node.record.resources if item not in wanted and item.place not in places)
     node.write(node.record, (*wanted, *gone))
     engine.apply(list(_rules_of(wanted)), node.world)
     engine.remove(gone, node.world)

@@ -12,7 +12,7 @@ from cni.naming import Attachment
 from cni.node import Node
 from cni.plugin import PluginConfig
 from cni.protocol.call import Call
-from cni.resources import Host, HostPort, Resource, Uplink, World, decoded
+from cni.resources import Host, HostPort, Resource, Uplink, World
 from cni.resources.addressing import GATEWAY, gateway_place
 
 _ANY_MTU = 65535
@@ -103,4 +103,4 @@ def _others(node: Node, *values: str) -> Iterator[tuple[Attachment, Resource]]:
     asked = (own.identity or value if own and value == own.path else value for value in values)
     for record in node.store.users_on_node(asked):
         if (record.attachment, record.plugin) != (node.attachment, node.plugin):
-            yield from ((record.attachment, item) for item in decoded(record.resources))
+            yield from ((record.attachment, item) for item in record.resources)

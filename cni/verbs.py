@@ -33,7 +33,7 @@ from cni.plugin import Plugin, PluginConfig
 from cni.protocol.call import Call
 from cni.protocol.config import Config, validate, version_of
 from cni.protocol.result import Result
-from cni.resources import Plan, World, decoded, encode
+from cni.resources import Plan, World
 from cni.resources.base import Unknown
 from cni.sidecar import pod as sidecar
 from cni.state import Record, Store
@@ -99,7 +99,7 @@ def check(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
         if not is_of(node.record, node.world.netns):
             raise Drift(f"{node.attachment}: CNI_NETNS is another namespace than the one that was attached")
         given = Result.read(node.record.result or {})
-        found = engine.differences(node.planned(), node.world, reported)
+        found = engine.differences(node.record.resources, node.world, reported)
         found += config.ipam.differences(node.store, node.record, given)
         found += [f"prevResult lacks {ip.address}" for ip in given.ips if not _reports(reported, ip.address)]
     if found:
@@ -186,7 +186,7 @@ def _repeat(node: Node, plan: Plan) -> None:
     """
     assert node.record
     places = {resource.place for resource in plan.resources}
-    stale = tuple(resource for resource in node.planned() if resource.place not in places)
+    stale = tuple(resource for resource in node.record.resources if resource.place not in places)
     node.write(node.record, (*stale, *plan.resources))
     engine.apply(plan.resources, node.world)
     record = node.write(node.record, plan.resources)
@@ -208,11 +208,10 @@ def _roll_back(node: Node, source: Source, error: BaseException) -> None:
 
 def _detach(node: Node, record: Record, source: Source) -> None:
     """Take away what a record holds, and the record. What another release wrote into it is told, because it may be left."""
-    planned = decoded(record.resources)
-    engine.remove(planned, node.world)
+    engine.remove(record.resources, node.world)
     source.release()
     node.forget(record)
-    unknown = [item.what for item in planned if isinstance(item, Unknown)] + [
+    unknown = [item.what for item in record.resources if isinstance(item, Unknown)] + [
         f"its {name}" for name in record.unreadable
     ]
     if unknown:
@@ -238,7 +237,7 @@ def _imagined(plugin: Plugin, node: Node, call: Call, conf: Config) -> Record:
         plan = plugin.plan(config, node.attachment, _reported(conf, call), surveyed_without_record(node, config, call))
     except (CniError, KeyError, TypeError, ValueError, AttributeError):
         return record
-    return record.having(resources=tuple(map(encode, plan.resources)))
+    return record.having(resources=plan.resources)
 
 
 def _reported(conf: Config, call: Call) -> Result:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -67,6 +71,20 @@ def store(folder: Path) -> Iterator[Store]:
     opened = Store.open(folder)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def recorded_too(folder: Path) -> Callable[..., None]:
+    """Write resources as JSON into a container's record, beside what it has, as another release would."""
+
+    def write(container: str, *raws: dict[str, Any]) -> None:
+        with closing(sqlite3.connect(folder / "state.db")) as db:
+            (text,) = db.execute("SELECT resources FROM attachment WHERE container = ?", (container,)).fetchone()
+            row = (json.dumps([*json.loads(text), *raws]), container)
+            db.execute("UPDATE attachment SET resources = ? WHERE container = ?", row)
+            db.commit()
+
+    return write
 
 
 @pytest.fixture

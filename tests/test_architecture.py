@@ -24,8 +24,8 @@ FILES = [*MODULES, *PLUGINS]
 LAYERS = (
     {"cni", "errors", "naming"},
     {"kernel", "protocol", "log"},
-    {"state"},
     {"resources"},
+    {"state"},
     {"engine", "podnet", "nat", "ipam", "overlay", "policy", "sidecar", "uplink"},
     {"node", "plugin", "liveness"},
     {"survey"},
@@ -138,6 +138,14 @@ def imported(file: Path) -> frozenset[str]:
 
 def functions(file: Path) -> Iterator[ast.FunctionDef]:
     return (node for node in ast.walk(tree_of(file)) if isinstance(node, ast.FunctionDef))
+
+
+def test_resources_are_read_and_written_in_one_place():
+    """Who has a record has resources; how they are spelled in the state file nobody else knows."""
+    names = {file: {item.name for node in ast.walk(tree_of(file)) if isinstance(node, ast.ImportFrom)
+                    for item in node.names if (node.module or "").startswith("cni.resources")} for file in FILES}  # fmt: skip
+    codec = {name_of(file) for file, found in names.items() if found & {"encode", "decoded"}}
+    assert codec == {"cni/resources/__init__.py", "cni/state/records.py"}
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)

@@ -18,7 +18,8 @@ from cni.errors import CniError, TryAgainLater, Unavailable
 from cni.kernel.files import LockFile
 from cni.kernel.netns import home_identity, whereabouts
 from cni.naming import Attachment
-from cni.resources import decoded, uses_of
+from cni.resources import Bridge, uses_of
+from cni.resources.base import Unknown
 from cni.state import Record, Store
 
 ADDRESS = ipaddress.ip_address("10.0.0.2")
@@ -64,7 +65,7 @@ def test_a_folder_open_to_others_is_closed_to_them(folder: Path):
 
 
 def test_records_are_read_back_as_written(store: Store, record: Record):
-    whole = record.having(resources=({"kind": "Bridge", "mtu": 1450},), result={"ips": []}, complete=True)
+    whole = record.having(resources=(Bridge("br0", "", 1450, promiscuous=False),), result={"ips": []}, complete=True)
     with store.transaction():
         store.put(record)
         store.put(whole)
@@ -353,6 +354,7 @@ def test_a_column_that_is_no_json_of_ours_is_told_and_the_rest_is_read(
     assert found.config["name"] == "pods"
 
 
+RECORDED = "SELECT network, container, ifname, plugin, resources FROM attachment ORDER BY 1, 2, 3"
 LAYOUT_1 = Path(__file__).parent / "fixtures" / "state-layout-1.sql"
 
 
@@ -361,18 +363,19 @@ def test_a_file_of_layout_1_is_read_and_brought_up_in_place(folder: Path, openin
     folder.mkdir()
     db = sqlite3.connect(folder / "state.db")
     db.executescript(LAYOUT_1.read_text())
-    before = db.execute(
-        "SELECT network, container, ifname, plugin, resources FROM attachment ORDER BY 1, 2, 3"
-    ).fetchall()
+    before = db.execute(RECORDED).fetchall()
     leases = db.execute("SELECT count(*) FROM lease").fetchone()[0]
     db.close()
     for _ in range(2):
         with closing(opening(folder)) as store:
             records = store.records()
-            assert [(*item.attachment, item.plugin, json.dumps(item.resources)) for item in records] == before
+            assert [(*item.attachment, item.plugin) for item in records] == [row[:4] for row in before]
+            assert [len(item.resources) for item in records] == [len(json.loads(row[4])) for row in before]
+            assert not [item for record in records for item in record.resources if isinstance(item, Unknown)]
+            assert store._rows(RECORDED) == before
             assert len(store.all_leases()) == leases
             for record in records:
-                wanted = set(uses_of(decoded(record.resources), record.lasting))
+                wanted = set(uses_of(record.resources, record.lasting))
                 assert wanted
                 assert {place for place in wanted if not store.is_used(place)} == set()
                 assert all(record in store.users([place]) for place in wanted)
@@ -429,9 +432,9 @@ def test_one_odd_record_of_layout_1_is_not_the_nodes(folder: Path, resources: st
         records = store.records()
         assert len(records) == everybody
         other = next(item for item in records if item.attachment.container != odd and item.resources)
-        assert all(store.is_used(place) for place in uses_of(decoded(other.resources), other.lasting))
+        assert all(store.is_used(place) for place in uses_of(other.resources, other.lasting))
         its = next(item for item in records if item.attachment.container == odd)
-        assert isinstance(decoded(its.resources), tuple)
+        assert isinstance(its.resources, tuple)
         store.forget(its.attachment, its.plugin)
         assert its not in store.records()
 

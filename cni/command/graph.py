@@ -18,7 +18,6 @@ from cni.resources import (
     Resource,
     VethPair,
     VxlanLink,
-    decoded,
 )
 from cni.state import Record
 
@@ -60,17 +59,17 @@ def networks(records: Iterable[Record]) -> list[Network]:
     A plugin that is chained adds to a pod that another one attached.
     """
     found: dict[str, Network] = {}
-    read = [(record, list(decoded(record.resources))) for record in records]
-    for record, resources in read:
-        for title in filter(None, map(_title, resources)):
+    known = tuple(records)
+    for record in known:
+        for title in filter(None, map(_title, record.resources)):
             network = found.setdefault(title, Network(title))
             network.pods[record.netns, record.attachment.ifname] = _pod(record)
-            _describe(network, resources)
-    for record, resources in read:
+            _describe(network, record.resources)
+    for record in known:
         for network in found.values():
             pod = network.pods.get((record.netns, record.attachment.ifname))
             if pod:
-                pod.badges |= dict.fromkeys(filter(None, map(_badge, resources)))
+                pod.badges |= dict.fromkeys(filter(None, map(_badge, record.resources)))
     return list(found.values())
 
 
@@ -103,7 +102,7 @@ def _pod(record: Record) -> Pod:
     return Pod(record.pod or record.attachment.container[:13], record.attachment.ifname, addresses)
 
 
-def _describe(network: Network, resources: list[Resource]) -> None:
+def _describe(network: Network, resources: Iterable[Resource]) -> None:
     for resource in resources:
         if isinstance(resource, GatewayAddress) and network.title == f"bridge {resource.link}":
             network.gateways[resource.address] = None

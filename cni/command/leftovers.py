@@ -9,8 +9,9 @@ from typing import NamedTuple
 from cni.kernel import netfilter, nftables
 from cni.kernel.netlink import Rtnl
 from cni.naming import is_host_end
-from cni.resources import AntiSpoof, GateTable, Masquerade, PodPolicy, decoded
+from cni.resources import AntiSpoof, GateTable, Masquerade, PodPolicy, Resource
 from cni.resources.antispoof import TABLE as GUARDS
+from cni.resources.base import Unknown
 from cni.resources.gate import tables_of_gates
 from cni.resources.masquerade import TABLE as MASQUERADE
 from cni.resources.policy import every_verdict
@@ -37,9 +38,8 @@ def leftovers(read: Callable[[], Iterable[Record]]) -> Iterator[Leftover]:
     policies, guards = ((chains_of(table) if present else set()) for table in (POLICIES, GUARDS))
     gates = tables_of_gates() if present else set()
     hidden = list(_masqueraded()) if present else []
-    raws = [item for record in read() for item in record.resources]
-    known = decoded(raws)
-    yield from _veths(veths - {str(value) for item in raws for value in item.values()})
+    known = [item for record in read() for item in record.resources]
+    yield from _veths(veths - {value for item in known for value in _values(item)})
     held = {name for item in known if isinstance(item, PodPolicy) for name in item.chains}
     yield from _policies(policies - set(BASE_CHAINS) - held, entries)
     guards = {
@@ -49,6 +49,10 @@ def leftovers(read: Callable[[], Iterable[Record]]) -> Iterator[Leftover]:
     yield from _guards(guards | gates)
     addresses = {item.address for item in known if isinstance(item, Masquerade)}
     yield from _masquerading([item for item in hidden if item[1] not in addresses])
+
+
+def _values(resource: Resource) -> Iterable[object]:
+    return resource.texts if isinstance(resource, Unknown) else vars(resource).values()
 
 
 def _host_ends() -> set[str]:

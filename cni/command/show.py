@@ -24,7 +24,6 @@ from cni.resources import (
     Resource,
     VethPair,
     VxlanLink,
-    decoded,
 )
 from cni.state import Record
 
@@ -122,7 +121,7 @@ def _rules(records: list[Record]) -> Rows:
     return [
         {**record.attachment._asdict(), "kind": word, "rule": resource.describe()}
         for record in records
-        for resource in decoded(record.resources)
+        for resource in record.resources
         for kind, word in _KIND.items()
         if isinstance(resource, kind)
     ]
@@ -130,7 +129,7 @@ def _rules(records: list[Record]) -> Rows:
 
 def _held(records: list[Record]) -> list[Resource]:
     """What the records hold, what several hold once."""
-    return list(dict.fromkeys(resource for record in records for resource in decoded(record.resources)))
+    return list(dict.fromkeys(resource for record in records for resource in record.resources))
 
 
 def _of(kind: type[R], resources: list[Resource]) -> Iterator[R]:

@@ -96,9 +96,13 @@ class Resource:
 
 @dataclass(frozen=True)
 class Unknown(Resource):
-    """What a record of another release holds and this one cannot read: it is told, and cannot be taken away."""
+    """What a record of another release holds and this one cannot read: it is told, and cannot be taken away.
+
+    `texts` are its values, of which one may be the name of a link that is there.
+    """
 
     what: str
+    texts: tuple[str, ...] = ()
 
     def differences(self, world: World) -> Iterator[str]:
         yield f"{self.what}, which another release recorded, is not known to this one"
@@ -118,14 +122,21 @@ def _decode(raw: Mapping[str, Any]) -> Iterator[Resource]:
     types = {field.name: str(field.type) for field in fields(kind)} if kind else {}  # type: ignore[arg-type]
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items() if key in types}
     odd = [key for key, value in given.items() if not _is_of(types[key], value)]
+    texts = _texts(raw.values())
     try:
         if odd:
-            yield Unknown(f"a {raw['kind']} with {', '.join(odd)} of another type")
+            yield Unknown(f"a {raw['kind']} with {', '.join(odd)} of another type", texts)
         else:
-            yield kind(**given) if kind else Unknown(f"a resource of kind {raw.get('kind')}")
+            yield kind(**given) if kind else Unknown(f"a resource of kind {raw.get('kind')}", texts)
     except TypeError:
-        yield Unknown(f"a {raw['kind']} without {', '.join(sorted(types.keys() - given.keys()))}")
-    yield from (Unknown(f"{key} of a {raw['kind']}") for key in raw if kind and key not in types.keys() | {"kind"})
+        yield Unknown(f"a {raw['kind']} without {', '.join(sorted(types.keys() - given.keys()))}", texts)
+    for key in raw if kind else ():
+        if key not in types.keys() | {"kind"}:
+            yield Unknown(f"{key} of a {raw['kind']}", _texts([raw[key]]))
+
+
+def _texts(values: Iterable[object]) -> tuple[str, ...]:
+    return tuple(value for value in values if isinstance(value, str))
 
 
 def _is_of(annotation: str, value: object) -> bool:
@@ -136,7 +147,7 @@ def _is_of(annotation: str, value: object) -> bool:
 
 
 def decoded(raws: Iterable[Mapping[str, Any]]) -> tuple[Resource, ...]:
-    """The resources a record holds."""
+    """The resources a record holds; what cannot be read of them is Unknown."""
     return tuple(item for raw in raws for item in _decode(raw))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cni.naming import Attachment
+from cni.resources import Resource, decoded, encode
 from cni.state.file import StateFile
 from cni.state.layout import parsed
 
@@ -27,7 +28,7 @@ class Record:
     netns: str
     pod: str
     config: dict[str, Any]
-    resources: tuple[dict[str, Any], ...] = ()
+    resources: tuple[Resource, ...] = ()
     result: dict[str, Any] | None = None
     complete: bool = False
     netns_id: str = ""
@@ -51,7 +52,7 @@ class Records(StateFile):
         """Write a record, new or changed."""
         values = (
             *record.attachment, record.plugin, record.netns, record.pod, record.complete, json.dumps(record.config),
-            json.dumps(record.resources), json.dumps(record.result), record.netns_id, record.home,
+            json.dumps([encode(item) for item in record.resources]), json.dumps(record.result), record.netns_id, record.home,
         )  # fmt: skip
         self._db.execute(f"REPLACE INTO attachment ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", values)
 
@@ -89,7 +90,7 @@ def _read(row: tuple[Any, ...], folder: Path) -> Record:
     return Record(
         Attachment(network, container, ifname), plugin, netns, pod,
         config if sound["config"] else {"name": network, "type": plugin, "dataDir": str(folder)},
-        tuple(resources) if listed else (),
+        decoded(resources) if listed else (),
         result if sound["result"] else None,
         bool(complete), netns_id, home, tuple(name for name, is_so in sound.items() if not is_so), folder,
     )  # fmt: skip

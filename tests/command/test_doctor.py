@@ -17,7 +17,7 @@ from cni.command import doctor, leftovers
 from cni.errors import Drift, Unavailable
 from cni.kernel.view import Link
 from cni.naming import Attachment
-from cni.resources import AntiSpoof, GateTable, NftMasquerade, PodPolicy, encode
+from cni.resources import AntiSpoof, GateTable, NftMasquerade, PodPolicy
 from cni.state import Record, Store
 
 Look = Callable[..., dict[str, list[dict[str, str]]]]
@@ -226,14 +226,11 @@ def test_what_another_release_recorded_is_said(
 
 
 def test_host_ends_of_pods_nobody_knows(
-    look: Look, folder: Path, attach: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+    look: Look, recorded_too: Any, attach: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(doctor.verbs, "check", lambda *_: None)
     record = attach("c1", "10.1.0.2")
-    store = Store.open(folder)
-    with store.transaction():
-        store.put(record.having(resources=({"kind": "VethPair", "host": record.attachment.host_interface},)))
-    store.close()
+    recorded_too("c1", {"kind": "VethPair", "host": record.attachment.host_interface})
     lost = Attachment("pods", "c2", "eth0")
     links(
         monkeypatch,
@@ -261,7 +258,7 @@ RULES = {
 
 def recorded(*resources: Any) -> list[Record]:
     who = Attachment("pods", "c1", "eth0")
-    return [Record(who, "bridge-vxlan", "", "", {}, tuple(map(encode, resources)))]
+    return [Record(who, "bridge-vxlan", "", "", {}, resources)]
 
 
 def test_rules_of_nobody_are_told_with_what_takes_them_away(place: Path, monkeypatch: pytest.MonkeyPatch):

@@ -20,7 +20,7 @@ from cni.resources import (
     Resource,
     VethPair,
     VxlanLink,
-    encode,
+    decoded,
 )
 from cni.state import Record
 
@@ -41,7 +41,7 @@ def veth(container: str, bridge: str) -> VethPair:
 def record(container: str, pod: str, *resources: Resource, addresses: tuple[str, ...] = ()) -> Record:
     result = {"ips": [{"address": text} for text in addresses]}
     who = Attachment("net", container, "eth0")
-    return Record(who, "any", f"/run/netns/{container}", pod, {}, tuple(map(encode, resources)), result, True)
+    return Record(who, "any", f"/run/netns/{container}", pod, {}, resources, result, True)
 
 
 NODE = [
@@ -69,7 +69,7 @@ def test_a_chained_plugin_adds_to_the_pod_of_another():
 
 def test_what_another_release_recorded_is_left_out():
     odd = record("c1", "a/b", veth("c1", "br0"))
-    odd = odd.having(resources=(*odd.resources, {"kind": "Wormhole"}, {"kind": "Bridge", "colour": "red"}))
+    odd = odd.having(resources=(*odd.resources, *decoded([{"kind": "Wormhole"}, {"kind": "Bridge", "colour": "red"}])))
     assert [network.title for network in networks([odd])] == ["bridge br0"]
 
 

@@ -61,14 +61,10 @@ def test_del_goes_by_the_record_and_not_by_todays_configuration(
     ids=lambda odd: odd["kind"],
 )
 def test_del_takes_the_rest_and_the_record_where_a_value_is_none_of_ours(
-    run: Any, remembered: Any, folder: Path, odd: dict[str, Any]
+    run: Any, remembered: Any, recorded_too: Any, odd: dict[str, Any]
 ):
     run("ADD")
-    store = Store.open(folder)
-    (record,) = store.records()
-    with store.transaction():
-        store.put(record.having(resources=(*record.resources, odd)))
-    store.close()
+    recorded_too("c1", odd)
     run("DEL")
     assert run.existing == {"bridge"}
     assert remembered() == ([], [])
