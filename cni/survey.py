@@ -1,4 +1,4 @@
-"""What a plan may know of the node, read before planning so that planning stays pure."""
+"""What a plan may know of the node, read before planning so that planning waits for nobody."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ _ANY_MTU = 65535
 
 
 def survey(node: Node, config: PluginConfig, call: Call) -> Host:
-    """Read what a plan may know of the node."""
+    """Read what a plan may know of the node, and have every folder open that it may ask who else has something."""
     query, world, sidecar = config.uplink, node.world, config.sidecar
+    if config.enters_pod:
+        node.store.open_elsewhere()
     captured = sidecar if sidecar and sidecar.wanted else None
     return Host(
         netns=call.netns,

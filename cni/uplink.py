@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from functools import partial
 from typing import TYPE_CHECKING
 
 from cni.errors import InvalidConfig
@@ -22,7 +21,7 @@ def find(host: Rtnl, query: UplinkQuery) -> Uplink | None:
     link = _named(host, query) or _towards(host, query) or _default(host)
     if link is None:
         return None
-    return Uplink(link.name, link.mtu, link.mac, partial(_addresses, host, link))
+    return Uplink(link.name, link.mtu, link.mac, _addresses(host, link) if query.addresses else ())
 
 
 def _named(host: Rtnl, query: UplinkQuery) -> Link | None:

@@ -141,7 +141,7 @@ def _gates(policy: Policy, held: _Held, port: HostPort) -> Iterator[Gate]:
 
 def _in_pod(policy: Policy, held: _Held, host: Host) -> Isolation:
     """The same chains where there is no host side. The node's addresses get in by a rule like any other."""
-    node = [text.split("/")[0] for text in (host.uplink.addresses() if host.uplink else ())]
+    node = [text.split("/")[0] for text in (host.uplink.addresses if host.uplink else ())]
     if policy.host_access and policy.ingress is not None and node:
         policy = replace(policy, ingress=(*policy.ingress, Allowance(hosts(node))))
     rules = chain_rules(policy, held.token, (4, 6), held.attached.dns.resolvers, held.pod)

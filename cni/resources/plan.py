@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cni.naming import Attachment
 from cni.protocol.result import Result
@@ -20,12 +20,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Uplink:
-    """The link an attachment's traffic leaves by; `mtu` in bytes. `addresses` says which it has now, with their prefixes."""
+    """The link an attachment's traffic leaves by; `mtu` in bytes. `addresses` are those it has now, with their prefixes,
+    where they were asked for.
+    """
 
     name: str
     mtu: int
     mac: str = ""
-    addresses: Callable[[], tuple[str, ...]] = field(default=tuple, compare=False)
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class HostPort:
 @dataclass(frozen=True)
 class UplinkQuery:
     """How to find the uplink: by `dev`, else by who holds `local`, else by the way to `remote`,
-    else the default route; `in_pod` looks in the pod's namespace. `where` is the JSON path of `dev`.
+    else the default route; `in_pod` looks in the pod's namespace. `where` is the JSON path of `dev`. With `addresses`
+    those it has are read too.
     """
 
     dev: str = ""
@@ -48,6 +51,7 @@ class UplinkQuery:
     remote: str = ""
     where: str = "$.vxlan.dev"
     in_pod: bool = False
+    addresses: bool = False
 
 
 def _nobody(*values: str) -> Iterable[tuple[Attachment, Resource]]:
@@ -60,7 +64,8 @@ def _no_gateways(link: str, address: str) -> Iterable[tuple[str, str, Attachment
 
 @dataclass(frozen=True)
 class Host:
-    """What a plan may know of the node, read before planning so that planning stays pure.
+    """What a plan may know of the node. The kernel was asked before, so that planning waits for nobody; what others have is
+    looked up while planning, within the transaction that records the plan: of two calls that want the same, one sees the other.
 
     `netns` is the pod's namespace path, `pod` its Kubernetes name or nothing, `rules` and `pod_rules` the rule backends in use on the host and in
     the pod (see kernel/netfilter), `pod_families` the IP versions (4, 6) the pod speaks. `others` says what other

@@ -60,6 +60,10 @@ class Store(Uses, Leases):
             other.close()
         super().close()
 
+    def open_elsewhere(self) -> None:
+        """Open the other folders' files: who asks the node within a transaction is not to wait for that."""
+        _ = self._elsewhere
+
     def is_used_on_node(self, place: str) -> bool:
         """Whether anybody is known to have it, whichever folder says so. A no is worth something only without `unasked`."""
         return any(self._told(lambda store: store.is_used(place)))

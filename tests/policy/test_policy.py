@@ -256,7 +256,7 @@ def test_a_policy_of_today_changes_rules_and_nothing_else():
 
 
 def test_without_a_host_side_everything_is_in_the_pod():
-    host = Host("/run/netns/p", Uplink("eth1", 1500, addresses=lambda: ("192.0.2.11/24",)))
+    host = Host("/run/netns/p", Uplink("eth1", 1500, addresses=("192.0.2.11/24",)))
     made = isolating(Policy(ingress=()), POD, DUAL, host, None)
     assert (made.first, kinds(*made.then)) == ((), [PolicyTable, PodPolicy])
     policy = made.then[1]

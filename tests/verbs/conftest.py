@@ -107,13 +107,14 @@ class Telling:
     def __init__(self, conf: dict[str, Any]) -> None:
         self.conf = conf
         self.path: tuple[str, ...] = ()
+        self.plugin = PLUGIN
 
     def __call__(
         self, verb: str, container: str = "c1", args: str = "", deliver: Any = None, **keys: Any
     ) -> dict[str, Any]:
         delivered: dict[str, Any] = {}
         call = Call(verb, container, f"/nowhere/{container}", "eth0", args, self.path)
-        verbs.VERBS[verb](PLUGIN, call, self.conf | keys, deliver or delivered.update)
+        verbs.VERBS[verb](self.plugin, call, self.conf | keys, deliver or delivered.update)
         return delivered
 
 

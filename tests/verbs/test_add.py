@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from cni import verbs
 from cni.errors import AlreadyAttached, Conflict, IoFailure, KernelRefused, RangeExhausted
+from cni.state import FILE, Store
 
 
 def test_add_makes_everything_and_says_so_in_the_configurations_version(run: Any, remembered: Any):
@@ -102,3 +108,31 @@ def test_an_add_in_another_namespace_closes_what_it_looked_at_the_first_through(
     monkeypatch.setattr(verbs, "is_of", lambda record, netns: False)
     run("ADD")
     assert len(closed) == 1
+
+
+def test_other_folders_are_opened_before_the_state_is_locked_and_asked_after(
+    run: Any, folder: Path, no_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run("ADD", "c2", dataDir=str(tmp_path / "other"))
+    opened, reading = [], Store.reading
+
+    def noting(where: Path) -> Store | None:
+        with closing(sqlite3.connect(folder / FILE, timeout=0)) as db:
+            db.execute("BEGIN IMMEDIATE")  # OperationalError where the call holds it
+        opened.append(where)
+        return reading(where)
+
+    def asking(config: Any, *nouns: Any) -> Any:
+        (*_, host) = nouns
+        assert not list(host.others("10.1.0.2"))
+        with closing(sqlite3.connect(folder / FILE, timeout=0)) as db, pytest.raises(sqlite3.OperationalError):
+            db.execute("BEGIN IMMEDIATE")
+        return plan(config, *nouns)
+
+    plan, config = run.plugin.plan, run.plugin.Config
+    monkeypatch.setattr(Store, "reading", noting)
+    monkeypatch.setattr("cni.node.Netns", lambda path: Mock(path=path, identity="boot:1"))
+    monkeypatch.setattr(config, "enters_pod", True)
+    run.plugin = SimpleNamespace(name=run.plugin.name, Config=config, plan=asking)
+    run("ADD")
+    assert set(opened) == {tmp_path / "other", no_node}
