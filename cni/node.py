@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from cni import engine, log
+from cni import engine
 from cni.errors import InvalidNetns, Unavailable
 from cni.ipam.config import TYPE as OWN_IPAM
 from cni.kernel.files import PATIENCE, refuse_strangers
@@ -17,6 +18,7 @@ from cni.naming import Attachment
 from cni.protocol.call import Call
 from cni.protocol.config import Config
 from cni.resources import Resource, World, key_of, uses_of
+from cni.retirement import end_use, wait_for_retirements
 from cni.state import DEFAULT_FOLDER, Record, Store
 
 
@@ -46,26 +48,30 @@ class Node:
         self.record = record
         return record
 
-    def forget(self, record: Record | None) -> None:
-        """Forget the attachment last, and retire what of `record` only it used: nobody can begin to use it meanwhile,
-        because an ADD writes its record before it changes the kernel.
-        """
-        with self.store.transaction():
-            self.store.forget(self.attachment, self.plugin)
-            if record:
-                self.retire(record.resources, record)
-        self.record = None
+    def apply(self, resources: Sequence[Resource]) -> None:
+        """Make resources so that the record has, when nobody takes away any more what they share."""
+        assert self.record
+        wait_for_retirements(self.store, self.record, resources)
+        engine.apply(resources, self.world)
 
-    def retire(self, resources: Sequence[Resource], record: Record) -> None:
-        """Remove what nobody on this node has any more of what a record shared. Where not everybody can be asked it stays."""
-        shared = [item for item in resources if item.retires]
-        keys = [key_of(item, record.lasting) for item in shared]
-        unused = [item for item, key in zip(shared, keys, strict=True) if not self.store.is_used_on_node(key)]
-        if unused and (unasked := self.store.unasked):
-            told = f"{self.attachment}: what it shared is left as it is, for nobody can say who uses it"
-            log.warning(self.plugin, f"{told}: {'; '.join(unasked)}", **self.attachment._asdict())
-            return
-        engine.retire(unused, self.world)
+    def keep_only(self, kept: Sequence[Resource]) -> None:
+        """Remove what the record has besides; what of it others may use too goes if this attachment was the last."""
+        assert self.record
+        record, keys = self.record, {key_of(item, self.record.lasting) for item in kept if item.retires}
+        gone = [item for item in record.resources if item not in kept]
+        engine.remove(gone, self.world)
+        shared = [item for item in gone if item.retires and key_of(item, record.lasting) not in keys]
+        end_use(self.store, self.world, record, shared, partial(self.write, record, kept))
+
+    def forget(self, record: Record | None) -> None:
+        """Forget the attachment last, after what of `record` only it used."""
+        ended = partial(self.store.forget, self.attachment, self.plugin)
+        if record:
+            end_use(self.store, self.world, record, record.resources, ended)
+        else:
+            with self.store.transaction():
+                ended()
+        self.record = None
 
 
 @contextmanager

@@ -106,9 +106,8 @@ def _replace(node: Node, wanted: tuple[Resource, ...]) -> None:
     places = {item.place for item in wanted}
     gone = tuple(item for item in node.record.resources if item not in wanted and item.place not in places)
     node.write(node.record, (*wanted, *gone))
-    engine.apply(list(_rules_of(wanted)), node.world)
-    engine.remove(gone, node.world)
-    node.retire(gone, node.write(node.record, wanted))
+    node.apply(tuple(_rules_of(wanted)))
+    node.keep_only(wanted)
 
 
 def _rules_of(resources: Iterable[Resource]) -> Iterator[Resource]:

@@ -75,7 +75,7 @@ def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
                 lease = config.ipam.reserve(node.store, record)
                 plan = plugin.plan(config, node.attachment, lease, host)
                 record = node.write(record, plan.resources)
-            engine.apply(plan.resources, node.world)
+            node.apply(plan.resources)
             result = engine.observed(plan.result, node.world)
             node.write(record.having(complete=True, result=result.render()))
             passed_on = conf["prevResult"] if config.chained and result == Result() else None
@@ -188,10 +188,8 @@ def _repeat(node: Node, plan: Plan) -> None:
     places = {resource.place for resource in plan.resources}
     stale = tuple(resource for resource in node.record.resources if resource.place not in places)
     node.write(node.record, (*stale, *plan.resources))
-    engine.apply(plan.resources, node.world)
-    record = node.write(node.record, plan.resources)
-    engine.remove(stale, node.world)
-    node.retire(stale, record)
+    node.apply(plan.resources)
+    node.keep_only(plan.resources)
 
 
 def _roll_back(node: Node, source: Source, error: BaseException) -> None:

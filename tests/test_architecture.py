@@ -27,6 +27,7 @@ LAYERS = (
     {"resources"},
     {"state"},
     {"engine", "podnet", "nat", "ipam", "overlay", "policy", "sidecar", "uplink"},
+    {"retirement"},
     {"node", "plugin", "liveness"},
     {"survey"},
     {"verbs", "refresh"},

@@ -223,6 +223,20 @@ def test_who_has_something_is_found_by_it(store: Store, record: Record):
     assert store.used_like("gateway ") == [("gateway 10.0.0.1/8 br0", record.attachment)]
 
 
+def test_whether_others_have_something_is_asked_apart_from_oneself_and_from_other_folders(
+    tmp_path: Path, store: Store, record: Record
+):
+    other = record.having(plugin="custom-plugin")
+    for each, places in ((record, "ab"), (other, "bc")):
+        store.put(each)
+        store.put_uses(each, places)
+    assert store.used_by_others(record, "abcd") == {"b", "c"}
+    assert store.used_by_others(other, ["a"]) == {"a"}
+    assert store.used_by_others(record, []) == store.used_elsewhere("abc") == set()
+    with closing(Store.open(tmp_path / "another")) as elsewhere:
+        assert elsewhere.used_elsewhere("abcd") == {"a", "b", "c"}
+
+
 def test_what_is_used_is_replaced_whole_and_forgotten_with_the_record(store: Store, record: Record):
     store.put(record)
     store.put_uses(record, ["a", "b"])
@@ -507,6 +521,7 @@ def test_a_file_that_is_no_database_is_called_damaged(folder: Path, opening: Cal
         lambda store: store.is_used("x"),
         lambda store: store.users(["x"]),
         lambda store: store.used_like("x"),
+        lambda store: store.used_by_others(Record(Attachment("pods", "c1", "eth0"), "x", "", "", {}), ["x"]),
     ],
     ids=[
         "records",
@@ -519,6 +534,7 @@ def test_a_file_that_is_no_database_is_called_damaged(folder: Path, opening: Cal
         "is_used",
         "users",
         "used_like",
+        "used_by_others",
     ],
 )
 def test_every_question_to_a_damaged_file_ends_in_a_clear_error(written: Path, ask: Callable[[Store], Any]):

@@ -18,6 +18,7 @@ from cni.errors import KernelRefused, TryAgainLater, Unavailable
 PATIENCE = 30.0
 
 _STEP = 0.005
+_FLOCK = "hhqqi4x"
 _OURS = ("state.db", "lock", "agent.sock", "folders")
 #: What is opened by name in a folder of ours, by SQLite among others.
 _OPENED = ("state.db", "state.db-wal", "state.db-shm", "state.db-journal", "lock")
@@ -31,7 +32,7 @@ class LockFile:
     """One file whose bytes are locks, so locking leaves nothing behind to clean up.
 
     Byte 0 is the node: every call that changes the kernel shares it. Every other byte is one
-    attachment. The locks belong to the open file (fcntl(2), "Open file description locks"), so
+    attachment, or one thing that several share. The locks belong to the open file (fcntl(2), "Open file description locks"), so
     they hold between the threads of one process too, and end with the process.
     """
 
@@ -49,14 +50,19 @@ class LockFile:
 
     @contextmanager
     def exclusive(self, digest: str, what: str, patience: float = PATIENCE) -> Iterator[None]:
-        """Hold the byte of one attachment. Raises TryAgainLater when the wait is over."""
-        offset = 1 + int(digest[:15], 16)
+        """Hold the byte of one attachment or thing. Raises TryAgainLater when the wait is over."""
+        offset = _offset(digest)
         _waited(lambda: self._try(fcntl.F_WRLCK, offset), what, patience)
         try:
             yield
         finally:
             with suppress(KernelRefused):  # it ends with the file then
                 self._try(fcntl.F_UNLCK, offset)
+
+    def wait_for(self, digest: str, what: str, patience: float = PATIENCE) -> None:
+        """Return when nobody holds a byte; it is not held then. Raises TryAgainLater when the wait is over."""
+        offset = _offset(digest)
+        _waited(lambda: self._ask(fcntl.F_OFD_GETLK, fcntl.F_RDLCK, offset) == fcntl.F_UNLCK, what, patience)
 
     def share_node(self, patience: float = PATIENCE) -> None:
         """Hold the node's byte together with other calls, until `close`."""
@@ -67,14 +73,26 @@ class LockFile:
         return self._try(fcntl.F_WRLCK, 0)
 
     def _try(self, kind: int, offset: int) -> bool:
-        request = struct.pack("hhqqi4x", kind, os.SEEK_SET, offset, 1, 0)
         try:
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, request)
+            self._ask(fcntl.F_OFD_SETLK, kind, offset)
         except BlockingIOError:
             return False
+        return True
+
+    def _ask(self, command: int, kind: int, offset: int) -> int:
+        """What kind of lock the kernel answers with (fcntl(2), struct flock)."""
+        request = struct.pack(_FLOCK, kind, os.SEEK_SET, offset, 1, 0)
+        try:
+            answer = fcntl.fcntl(self._fd, command, request)
+        except BlockingIOError:
+            raise
         except OSError as error:
             raise KernelRefused(f"fcntl on {self._path}: {error.strerror}", error.errno or 0) from None
-        return True
+        return int(struct.unpack(_FLOCK, answer)[0])
+
+
+def _offset(digest: str) -> int:
+    return 1 + int(digest[:15], 16)
 
 
 def private_folder(path: Path) -> Path:

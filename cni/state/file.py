@@ -24,10 +24,11 @@ _kept: dict[tuple[int, int], sqlite3.Connection] = {}
 
 
 class StateFile:
-    """A file of this layout. Every wait is bounded and ends in TryAgainLater."""
+    """A file of this layout. Every wait is bounded by `patience`, in seconds, and ends in TryAgainLater."""
 
     def __init__(self, path: Path, patience: float) -> None:
         self.path = path
+        self.patience = patience
         self._place = _place(path)
         self._db = _connected(path, self._place, patience)
         self.lock = LockFile(path.parent / "lock")

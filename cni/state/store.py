@@ -68,6 +68,12 @@ class Store(Uses, Leases):
         """Whether anybody is known to have it, whichever folder says so. A no is worth something only without `unasked`."""
         return any(self._told(lambda store: store.is_used(place)))
 
+    def used_elsewhere(self, places: Iterable[str]) -> set[str]:
+        """Which of several places anybody is known to have whose state is in another folder; see `unasked`."""
+        wanted = set(places)
+        found = self._told_elsewhere(lambda store: {place for place in wanted if store.is_used(place)})
+        return set().union(*found) if wanted else set()
+
     def users_on_node(self, places: Iterable[str]) -> list[Record]:
         """The records of all folders that have one of several."""
         wanted = tuple(places)
@@ -83,8 +89,12 @@ class Store(Uses, Leases):
         return list(dict.fromkeys(self._unasked))
 
     def _told(self, question: Callable[[Store], T]) -> Iterator[T]:
-        """What each folder answers. One of the others that is damaged keeps what is shared, and stops nobody's ADD or DEL."""
+        """What each folder answers."""
         yield question(self)
+        yield from self._told_elsewhere(question)
+
+    def _told_elsewhere(self, question: Callable[[Store], T]) -> Iterator[T]:
+        """What the others answer. One that is damaged keeps what is shared, and stops nobody's ADD or DEL."""
         for other in self._elsewhere:
             try:
                 answer = question(other)

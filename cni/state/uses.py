@@ -33,6 +33,17 @@ class Uses(Records):
         """Whether anybody in this folder has it."""
         return bool(self._rows("SELECT 1 FROM uses WHERE place = ? LIMIT 1", place))
 
+    def used_by_others(self, record: Record, places: Iterable[str]) -> set[str]:
+        """Which of several places anybody in this folder has besides a record's attachment."""
+        wanted = tuple(places)
+        if not wanted:
+            return set()
+        query = (
+            f"SELECT DISTINCT place FROM uses WHERE place IN ({','.join('?' * len(wanted))})"
+            " AND (network, container, ifname, plugin) != (?,?,?,?)"
+        )
+        return {place for (place,) in self._rows(query, *wanted, *record.attachment, record.plugin)}
+
     def users(self, places: Iterable[str]) -> list[Record]:
         """The records of this folder that have one of several."""
         wanted = list(dict.fromkeys(places))

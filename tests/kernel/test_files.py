@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -76,6 +77,24 @@ def test_a_wait_that_is_over_names_what_was_waited_for(lock: LockFile, second: L
         second.exclusive(ONE, "pods/c1/eth0", 0),
     ):
         pass
+
+
+def test_who_waits_for_a_byte_does_not_take_it(lock: LockFile, second: LockFile):
+    with lock.exclusive(ONE, "it"):
+        with pytest.raises(TryAgainLater, match="another call holds it for more than 0 s"):
+            second.wait_for(ONE, "it", 0)
+        lock.wait_for(ONE, "its own", 0)
+    second.wait_for(ONE, "it", 0)
+    assert is_free(lock, ONE)
+
+
+def test_who_waits_for_a_byte_goes_on_when_it_is_free(lock: LockFile, second: LockFile):
+    with ThreadPoolExecutor(1) as other_thread:
+        with lock.exclusive(ONE, "it"):
+            waiting = other_thread.submit(second.wait_for, ONE, "it")
+            time.sleep(0.05)
+            assert not waiting.done()
+        waiting.result(timeout=5)
 
 
 def test_a_failed_call_gives_its_attachment_back(lock: LockFile, second: LockFile):

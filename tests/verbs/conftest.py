@@ -20,12 +20,13 @@ from cni.state import Store
 
 NOTES: list[str] = []
 FAULTS: dict[str, BaseException] = {}
+MIDST: dict[str, Callable[[], object]] = {}
 EXISTING: set[str] = set()
 
 
 @dataclass(frozen=True)
 class Thing(Resource):
-    """Exists when its name is in EXISTING; FAULTS says which verb of it fails, and how."""
+    """Exists when its name is in EXISTING; FAULTS says which verb of it fails, and how, MIDST what happens in its midst, once."""
 
     name: str
 
@@ -44,6 +45,7 @@ class Thing(Resource):
 
     def _note(self, verb: str) -> None:
         NOTES.append(f"{verb} {self.name}")
+        MIDST.pop(f"{verb} {self.name}", lambda: None)()
         if f"{verb} {self.name}" in FAULTS:
             raise FAULTS[f"{verb} {self.name}"]
 
@@ -67,6 +69,7 @@ class Config:
     policy: None = None
     ports: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    shares: tuple[str, ...] = ("rules",)
     enters_pod: ClassVar[bool] = False
     has_port: ClassVar[bool] = True
     chained: ClassVar[bool] = False
@@ -74,11 +77,14 @@ class Config:
     @classmethod
     def read(cls, conf: dict[str, Any], call: Call) -> Config:
         call.arguments()
-        return cls(source_of(conf, call), links=tuple(conf.get("links", ())))
+        return cls(
+            source_of(conf, call), links=tuple(conf.get("links", ())), shares=tuple(conf.get("shares", ("rules",)))
+        )
 
 
 def plan(config: Config, attachment: Attachment, lease: Result, host: Host) -> Plan:
-    things = (SharedThing("bridge"), Thing(f"veth-{attachment.container}"), RetiringThing("rules"), Thing("last"))
+    shared = map(RetiringThing, config.shares)
+    things = (SharedThing("bridge"), Thing(f"veth-{attachment.container}"), *shared, Thing("last"))
     return Plan(things, replace(lease, interfaces=(Interface("eth0", sandbox=host.netns),)))
 
 
@@ -89,6 +95,7 @@ PLUGIN: Any = SimpleNamespace(name="noted", Config=Config, plan=plan)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     NOTES.clear()
     FAULTS.clear()
+    MIDST.clear()
     EXISTING.clear()
     monkeypatch.setattr(verbs, "validate", lambda conf, plugin: None)
 
@@ -100,9 +107,9 @@ def conf(folder: Path) -> dict[str, Any]:
 
 
 class Telling:
-    """Calls a verb for a container and returns what was delivered; see NOTES, FAULTS and EXISTING."""
+    """Calls a verb for a container and returns what was delivered; see NOTES, FAULTS, MIDST and EXISTING."""
 
-    notes, faults, existing = NOTES, FAULTS, EXISTING
+    notes, faults, midst, existing = NOTES, FAULTS, MIDST, EXISTING
 
     def __init__(self, conf: dict[str, Any]) -> None:
         self.conf = conf
