@@ -9,7 +9,7 @@ from itertools import groupby
 from cni.errors import CniError, Incomplete
 from cni.kernel.signals import end_if_asked, uninterrupted
 from cni.protocol.result import Interface, Result
-from cni.resources import Resource, World
+from cni.resources import Difference, Resource, World
 
 
 def apply(resources: Iterable[Resource], world: World) -> None:
@@ -28,9 +28,10 @@ def apply(resources: Iterable[Resource], world: World) -> None:
                 item.ensure(world)
 
 
-def differences(resources: Iterable[Resource], world: World, reported: Result) -> list[str]:
+def differences(resources: Iterable[Resource], world: World, reported: Result) -> list[Difference]:
     """Every difference of every resource, as far as later plugins of the chain did not report it."""
-    return [line for resource in resources for line in resource.accepting(reported).differences(world)]
+    accepting = (resource.accepting(reported) for resource in resources)
+    return [Difference(line, item.mend, item) for item in accepting for line in item.differences(world)]
 
 
 def remove(resources: Sequence[Resource], world: World) -> None:

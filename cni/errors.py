@@ -32,6 +32,10 @@ Each class owns its CNI error code and says who must act::
 Source: CNI specification 1.1.0, section 5 "Error", and libcni's `types.Error`.
 """
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.resources import Difference
+
 
 class CniError(Exception):
     """A failure that becomes one CNI error document.
@@ -140,9 +144,13 @@ class RangeExhausted(CniError):
 
 
 class Drift(CniError):
-    """CHECK found differences; each is named."""
+    """CHECK found `differences`; the message names the attachment and joins them."""
 
     code = 104
+
+    def __init__(self, attachment: object, differences: "tuple[Difference, ...]") -> None:
+        super().__init__(f"{attachment}: {'; '.join(item.line for item in differences)}")
+        self.differences = differences
 
 
 class AlreadyAttached(CniError):

@@ -17,22 +17,23 @@ from cni.plugin import Plugin
 from cni.policy.pod import as_of_today
 from cni.protocol.call import Call
 from cni.protocol.result import Result
-from cni.resources import BridgeFilter, NftRules, Resource
+from cni.resources import Difference, Resource
+from cni.resources.base import REFRESH
 from cni.state import Record
 from cni.survey import survey
 
-_ANOTHER = "its policy is not what its policyDir says now"
+_ANOTHER = Difference("its policy is not what its policyDir says now", REFRESH)
 
 
 @dataclass(frozen=True)
 class _Standing:
-    """An attachment's rules: `wanted` today in place of what is recorded, `lines` what refreshing them mends,
+    """An attachment's rules: `wanted` today in place of what is recorded, `behind` what refreshing them mends,
     `refused` why they cannot be those of today.
     """
 
     node: Node
     wanted: tuple[Resource, ...] = ()
-    lines: tuple[str, ...] = ()
+    behind: tuple[Difference, ...] = ()
     refused: str = ""
 
 
@@ -53,16 +54,16 @@ def refresh(plugin: Plugin, record: Record, call: Call) -> tuple[bool, str]:
     again where it is missing. Raises TryAgainLater while another call is at the attachment.
     """
     with _standing(plugin, record, call) as found:
-        if found.lines:
+        if found.behind:
             found.node.store.lock.share_node()
             _replace(found.node, found.wanted)
-        return bool(found.lines), found.refused
+        return bool(found.behind), found.refused
 
 
-def behind(plugin: Plugin, record: Record, call: Call) -> tuple[tuple[str, ...], str]:
-    """What `refresh` would mend, one line each, and why today's policy cannot be had. Changes nothing."""
+def behind(plugin: Plugin, record: Record, call: Call) -> tuple[tuple[Difference, ...], str]:
+    """What `refresh` would mend, and why today's policy cannot be had. Changes nothing."""
     with _standing(plugin, record, call) as found:
-        return found.lines, found.refused
+        return found.behind, found.refused
 
 
 @contextmanager
@@ -81,9 +82,9 @@ def _standing(plugin: Plugin, record: Record, call: Call) -> Iterator[_Standing]
             wanted = _as_of_today(plugin, node, node.record, now) if is_fed(node.record) else there
         except CniError as error:
             refused = error.msg
-        lines = [_ANOTHER] if wanted != there else []
-        lines += engine.differences(_rules_of(there), node.world, Result())
-        yield _Standing(node, wanted, tuple(lines), refused)
+        behind = [_ANOTHER] if wanted != there else []
+        behind += engine.differences(_rules_of(there), node.world, Result())
+        yield _Standing(node, wanted, tuple(behind), refused)
 
 
 def _as_of_today(plugin: Plugin, node: Node, record: Record, call: Call) -> tuple[Resource, ...]:
@@ -111,4 +112,4 @@ def _replace(node: Node, wanted: tuple[Resource, ...]) -> None:
 
 
 def _rules_of(resources: Iterable[Resource]) -> Iterator[Resource]:
-    return (item for item in resources if isinstance(item, NftRules | BridgeFilter))
+    return (item for item in resources if item.mend == REFRESH)

@@ -33,7 +33,7 @@ from cni.plugin import Plugin, PluginConfig
 from cni.protocol.call import Call
 from cni.protocol.config import Config, validate, version_of
 from cni.protocol.result import Result
-from cni.resources import Plan, World
+from cni.resources import Difference, Plan, World
 from cni.resources.base import Unknown
 from cni.sidecar import pod as sidecar
 from cni.state import Record, Store
@@ -95,15 +95,18 @@ def check(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
     reported = Result.read(conf["prevResult"])
     with opened(plugin.name, call, conf, config.enters_pod) as node:
         if not (node.record and node.record.complete):
-            raise Drift(f"{node.attachment}: no completed attachment is recorded in {node.store.path}")
+            unknown = Difference(f"no completed attachment is recorded in {node.store.path}")
+            raise Drift(node.attachment, (unknown,))
         if not is_of(node.record, node.world.netns):
-            raise Drift(f"{node.attachment}: CNI_NETNS is another namespace than the one that was attached")
+            other = Difference("CNI_NETNS is another namespace than the one that was attached")
+            raise Drift(node.attachment, (other,))
         given = Result.read(node.record.result or {})
         found = engine.differences(node.record.resources, node.world, reported)
-        found += config.ipam.differences(node.store, node.record, given)
-        found += [f"prevResult lacks {ip.address}" for ip in given.ips if not _reports(reported, ip.address)]
+        found += map(Difference, config.ipam.differences(node.store, node.record, given))
+        lacking = (ip.address for ip in given.ips if not _reports(reported, ip.address))
+        found += [Difference(f"prevResult lacks {address}") for address in lacking]
     if found:
-        raise Drift(f"{node.attachment}: {'; '.join(found)}")
+        raise Drift(node.attachment, tuple(found))
 
 
 def delete(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:

@@ -18,7 +18,7 @@ from cni.kernel import netfilter
 from cni.kernel.files import LockFile
 from cni.protocol.result import Interface, Result
 from cni.resources import Resource, World, decoded, encode, uses_of
-from cni.resources.base import _KINDS
+from cni.resources.base import _KINDS, REATTACH, REFRESH
 from cni.resources.nft import NftRules
 
 NOTES: list[str] = []
@@ -140,7 +140,8 @@ def test_retiring_removes_shared_things_too(world: World, notes: list[str]):
 def test_every_difference_is_collected_as_later_plugins_reported(world: World):
     reported = Result((Interface("a", mtu=1400),))
     plan = [Noted("a", fails="differences"), Noted("b"), Noted("c", fails="differences")]
-    assert engine.differences(plan, world, reported) == ["a differs", "a has MTU 1400", "c differs", "c has MTU 1500"]
+    found = engine.differences(plan, world, reported)
+    assert [item.line for item in found] == ["a differs", "a has MTU 1400", "c differs", "c has MTU 1500"]
 
 
 def test_observed_links_are_reported_as_the_host_has_them(world: World):
@@ -345,8 +346,17 @@ class Ruled(NftRules):
     def in_the_way(self, world: World) -> str:
         return f"{self.obstacle}\n" if self.obstacle else ""
 
+    def differences(self, world: World) -> Iterator[str]:
+        yield f"{self.line} is missing"
+
     def remove(self, world: World) -> None:
         NOTES.append(f"remove {self.line}")
+
+
+def test_a_difference_says_whose_it_is_and_what_mends_it(world: World):
+    link, rules = Noted("a", fails="differences"), Ruled("b")
+    found = engine.differences([link, rules], world, Result())
+    assert [(item.resource, item.mend) for item in found] == [(link, REATTACH), (link, REATTACH), (rules, REFRESH)]
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from cni.policy.config import faults_of
 from cni.policy.folder import reading_once
 from cni.protocol.call import Call
 from cni.refresh import behind
+from cni.resources import Difference
 from cni.state import Record, Store, uses
 
 
@@ -163,18 +164,14 @@ def _attachments(options: argparse.Namespace) -> Iterator[Finding]:
 
 def _of_policy(record: Record) -> Iterator[Finding]:
     """What is wrong with an attachment; first what nobody has to delete a pod for."""
-    faults, (lines, refused) = faults_of(record.config), _behind(record)
+    faults, (found, refused) = faults_of(record.config), _behind(record)
     yield from (Finding(line, "put the folder or file right, then agent-cni refresh") for line in faults)
-    head = f"{record.attachment}: "
-    yield from (Finding(head + line, "agent-cni refresh") for line in lines)
-    told = {head + part for line in lines for part in line.split("; ")}
-    others = [line for line in _drift(record) if line not in told]
-    if refused and refused not in faults:
-        others.insert(0, head + refused)
-    yield from (Finding(line, "delete the pod: what comes in its place is attached anew") for line in others)
+    today = (Difference(refused),) if refused and refused not in faults else ()
+    for item in dict.fromkeys((*found, *today, *_drift(record))):
+        yield Finding(f"{record.attachment}: {item.line}", item.mend)
 
 
-def _behind(record: Record) -> tuple[tuple[str, ...], str]:
+def _behind(record: Record) -> tuple[tuple[Difference, ...], str]:
     """What a refresh would mend, and what it would say; what keeps us from asking keeps CHECK too, and is said there."""
     try:
         return behind(plugin.load(record.plugin), record, Call("REFRESH"))
@@ -206,22 +203,22 @@ def _records(options: argparse.Namespace) -> tuple[list[Record], bool]:
     return records, not unread
 
 
-def _drift(record: Record) -> list[str]:
+def _drift(record: Record) -> tuple[Difference, ...]:
+    """What CHECK says of an attachment, or what keeps it from saying something."""
     result = record.result or {}
     given = result if result.get("interfaces") or result.get("ips") else record.config.get("prevResult") or result
     call = Call("CHECK", record.attachment.container, record.netns, record.attachment.ifname)
     if record.plugin not in plugin.names():
-        return [f"{record.attachment}: this release has no plugin {record.plugin}"]
+        return (Difference(f"this release has no plugin {record.plugin}"),)
     try:
         verbs.check(plugin.load(record.plugin), call, record.config | {"prevResult": given}, lambda _: None)
     except Drift as drift:
-        head = f"{record.attachment}: "
-        return [f"{head}{line}" for line in drift.msg.removeprefix(head).split("; ")]
+        return drift.differences
     except CniError as error:
-        return [f"{record.attachment}: {error.msg}"]
+        return (Difference(error.msg),)
     except (KeyError, TypeError):
-        return [f"{record.attachment}: another release recorded what this one does not know"]
-    return []
+        return (Difference("another release recorded what this one does not know"),)
+    return ()
 
 
 CHECKS: tuple[Callable[[argparse.Namespace], Iterator[Finding]], ...] = (

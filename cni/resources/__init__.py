@@ -2,7 +2,7 @@
 
 from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, PodSysctl
 from cni.resources.antispoof import AntiSpoof, GuardTable
-from cni.resources.base import Resource, decoded, encode, key_of, uses_of
+from cni.resources.base import Difference, Resource, decoded, encode, key_of, uses_of
 from cni.resources.bridge_filter import BridgeFilter
 from cni.resources.fresh import FreshAddress
 from cni.resources.gate import Gate, GateTable, PortOpening
@@ -26,6 +26,7 @@ __all__ = [
     "AntiSpoof",
     "Bridge",
     "BridgeFilter",
+    "Difference",
     "FloodList",
     "Forwarding",
     "FreshAddress",

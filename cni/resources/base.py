@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from cni.protocol.result import Result
 from cni.resources.world import World
@@ -25,11 +25,25 @@ class Batch(Protocol[R_contra]):
         """Make them all so, and tell `world.created` what had to be."""
 
 
+#: What mends a difference: the operator's command that makes rules again, or another pod.
+REFRESH = "agent-cni refresh"
+REATTACH = "delete the pod: what comes in its place is attached anew"
+
+
+class Difference(NamedTuple):
+    """Where what exists is not what was made, in one line: of which resource, if it is one's, and what mends it."""
+
+    line: str
+    mend: str = REATTACH
+    resource: Resource | None = None
+
+
 class Resource:
     """One thing that must exist for an attachment; a frozen dataclass of plain values.
 
     `ensure` makes it so and tells `world.created` what it had to create; already so is success.
     `differences` names, one line each, where the kernel is not as `ensure` left it.
+    `mend` says what makes it so again.
     `remove` takes it away again; removing nothing is success.
     `describe` is one line for people.
 
@@ -38,6 +52,7 @@ class Resource:
     attachment that uses it; `identity` names the fields by which two of a kind are the same thing, where not all tell them apart.
     """
 
+    mend: ClassVar[str] = REATTACH
     shared: ClassVar[bool] = False
     retires: ClassVar[bool] = False
     identity: ClassVar[tuple[str, ...] | None] = None

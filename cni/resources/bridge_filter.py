@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from cni.kernel import netfilter, ruleset
 from cni.kernel.ruleset import Element
 from cni.kernel.view import Link
-from cni.resources.base import Resource
+from cni.resources.base import REFRESH, Resource
 from cni.resources.gate import guarded_devices
 from cni.resources.links import required
 from cni.resources.policy_table import SWITCHED
@@ -28,6 +28,7 @@ class BridgeFilter(Resource):
     """
 
     bridge: str
+    mend = REFRESH
     shared = True
     retires = True
 

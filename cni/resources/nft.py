@@ -10,7 +10,7 @@ from itertools import groupby
 
 from cni.errors import KernelRefused
 from cni.kernel import netfilter
-from cni.resources.base import Resource
+from cni.resources.base import REFRESH, Resource
 from cni.resources.world import World
 
 #: What a map says of an element whose key has another one, and a chain that hangs elsewhere.
@@ -24,6 +24,7 @@ class NftRules(Resource):
     """
 
     netns: str = ""
+    mend = REFRESH
 
     def script(self) -> str:
         """What makes it so, in nft's language, each line ended."""

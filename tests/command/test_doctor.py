@@ -17,7 +17,7 @@ from cni.command import doctor, leftovers
 from cni.errors import Drift, Unavailable
 from cni.kernel.view import Link
 from cni.naming import Attachment
-from cni.resources import AntiSpoof, GateTable, NftMasquerade, PodPolicy
+from cni.resources import AntiSpoof, Difference, GateTable, NftMasquerade, PodPolicy
 from cni.state import Record, Store
 
 Look = Callable[..., dict[str, list[dict[str, str]]]]
@@ -198,7 +198,8 @@ def test_attachments_that_are_stale_unfinished_or_drifting(
 ):
     def drift(plugin: Any, call: Any, conf: Any, deliver: Any) -> None:
         if call.container == "c3":
-            raise Drift("pods/c3/eth0: route 0.0.0.0/0 is missing in the pod; eth0 is down in the pod")
+            said = "route 0.0.0.0/0 is missing in the pod", "eth0 is down in the pod"
+            raise Drift("pods/c3/eth0", tuple(map(Difference, said)))
 
     monkeypatch.setattr(doctor.verbs, "check", drift)
     attach("c1", "10.1.0.2", alive=False)
@@ -210,6 +211,27 @@ def test_attachments_that_are_stale_unfinished_or_drifting(
         "pods/c2/eth0: its ADD or DEL never ended",
         "pods/c3/eth0: route 0.0.0.0/0 is missing in the pod",
         "pods/c3/eth0: eth0 is down in the pod",
+    ]
+
+
+def test_a_difference_is_one_finding_whatever_is_in_its_line_and_told_once(
+    look: Look, attach: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+):
+    rules, link = (
+        Difference("chain in: a { b; c } is missing", "agent-cni refresh"),
+        Difference("eth0 is down; so it is"),
+    )
+
+    def drift(plugin: Any, call: Any, conf: Any, deliver: Any) -> None:
+        raise Drift("pods/c1/eth0", (rules, link))
+
+    monkeypatch.setattr(doctor.verbs, "check", drift)
+    monkeypatch.setattr(doctor, "behind", lambda *_: ((rules,), "today's policy is none; whatever it says"))
+    attach("c1", "10.1.0.2")
+    assert [(item["what"], item["mend"].split(":")[0]) for item in look()["attachments"]] == [
+        ("pods/c1/eth0: chain in: a { b; c } is missing", "agent-cni refresh"),
+        ("pods/c1/eth0: today's policy is none; whatever it says", "delete the pod"),
+        ("pods/c1/eth0: eth0 is down; so it is", "delete the pod"),
     ]
 
 

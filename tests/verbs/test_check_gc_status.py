@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cni.errors import Degraded, Drift, Incomplete, InvalidConfig, KernelRefused, Unavailable
+from cni.resources.base import REATTACH
 from cni.state import Store
 
 
@@ -34,6 +35,10 @@ def test_check_names_every_drift_at_once(run: Any, folder: Path):
         run("CHECK", prevResult=result | {"ips": []})
     for said in ("veth-c1 is missing", "lease of 10.1.0.2/29", "prevResult lacks 10.1.0.2/29"):
         assert said in caught.value.msg
+    found = caught.value.differences
+    assert caught.value.msg == f"pods/c1/eth0: {'; '.join(item.line for item in found)}"
+    assert [item.resource.name for item in found if item.resource] == ["bridge", "veth-c1", "rules", "last"]
+    assert {item.mend for item in found} == {REATTACH}
 
 
 def test_check_needs_the_result_and_an_attachment(run: Any):
