@@ -369,14 +369,17 @@ def test_a_column_that_is_no_json_of_ours_is_told_and_the_rest_is_read(
 
 
 RECORDED = "SELECT network, container, ifname, plugin, resources FROM attachment ORDER BY 1, 2, 3"
-LAYOUT_1 = Path(__file__).parent / "fixtures" / "state-layout-1.sql"
+LAYOUT_1, LAYOUT_2 = (Path(__file__).parent / "fixtures" / f"state-layout-{number}.sql" for number in (1, 2))
 
 
 @pytest.mark.parametrize("opening", [Store.open, Store.reading], ids=["opening", "reading"])
-def test_a_file_of_layout_1_is_read_and_brought_up_in_place(folder: Path, opening: Callable[[Path], Any]):
+@pytest.mark.parametrize("earlier", [LAYOUT_1, LAYOUT_2], ids=["1", "2"])
+def test_a_file_of_an_earlier_layout_is_read_and_brought_up_in_place(
+    folder: Path, earlier: Path, opening: Callable[[Path], Any]
+):
     folder.mkdir()
     db = sqlite3.connect(folder / "state.db")
-    db.executescript(LAYOUT_1.read_text())
+    db.executescript(earlier.read_text())
     before = db.execute(RECORDED).fetchall()
     leases = db.execute("SELECT count(*) FROM lease").fetchone()[0]
     db.close()
@@ -393,6 +396,44 @@ def test_a_file_of_layout_1_is_read_and_brought_up_in_place(folder: Path, openin
                 assert wanted
                 assert {place for place in wanted if not store.is_used(place)} == set()
                 assert all(record in store.users([place]) for place in wanted)
+
+
+@pytest.mark.parametrize("earlier", [LAYOUT_1, LAYOUT_2], ids=["1", "2"])
+def test_a_file_that_was_brought_up_is_laid_out_as_a_new_one(folder: Path, tmp_path: Path, earlier: Path):
+    def of(folder: Path) -> list[Any]:
+        with closing(Store.open(folder)) as store:
+            tables = [name for (name,) in store._rows("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY 1")]
+            about = ("xinfo", "index_list", "foreign_key_list")
+            return [store._rows(f"PRAGMA {what}({table})") for table in tables for what in about] + [tables]
+
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / "state.db")) as db:
+        db.executescript(earlier.read_text())
+    assert of(folder) == of(tmp_path / "new")
+
+
+def test_what_layout_2_allowed_and_cannot_be_is_left_behind(folder: Path):
+    """Uses of nobody, which would keep what is shared for ever, and one address that is kept for two pods."""
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / "state.db")) as db:
+        db.executescript(LAYOUT_2.read_text())
+        db.execute("INSERT INTO uses VALUES ('place', 'net', 'nobody', 'eth0', 'bridge-vxlan')")
+        packed = ADDRESS.packed
+        db.executemany("INSERT INTO sticky VALUES ('net', ?, 'set', 4, ?)", [("a/1", packed), ("a/2", packed)])
+        db.commit()
+    with closing(Store.open(folder)) as store:
+        assert not store.is_used("place")
+        assert store.sticky("net", "set") == {"a/2": ADDRESS}
+        assert store.records()
+
+
+def test_only_who_is_recorded_uses_something(store: Store, record: Record):
+    with pytest.raises(sqlite3.IntegrityError):
+        store.put_uses(record, ["place"])
+    store.put(record)
+    store.put_uses(record, ["place"])
+    store.put(record.having(complete=True))
+    assert store.is_used("place")
 
 
 def test_who_read_an_identity_of_layout_1_is_kept_beside_it(folder: Path):

@@ -83,8 +83,8 @@ class StateFile:
             return
         if version:
             with self.transaction():
-                if self.layout() != layout.VERSION:
-                    layout.upgrade(self._db)
+                if (version := self.layout()) != layout.VERSION:
+                    layout.upgrade(self._db, version)
             return
         self.path.chmod(0o600)
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -109,7 +109,7 @@ def _connected(path: Path, place: tuple[int, int] | None, patience: float) -> sq
         db = _kept.pop(place, None) if place else None
         if db is None:
             db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            db.executescript("PRAGMA synchronous = FULL; PRAGMA cache_size = -256;")  # KiB
+            db.executescript("PRAGMA synchronous = FULL; PRAGMA cache_size = -256; PRAGMA foreign_keys = ON;")  # KiB
         db.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
         return db
 

@@ -13,31 +13,47 @@ from cni.errors import CniError
 from cni.kernel.netns import Netns, whereabouts
 
 #: The layout this release reads and writes, kept as SQLite's `user_version`.
-VERSION = 2
+VERSION = 3
 
 SCHEMA = """
 CREATE TABLE attachment (
-    network TEXT, container TEXT, ifname TEXT, plugin TEXT,  -- who: an attachment, by one plugin of its chain
+    network TEXT,                             -- the configuration's name
+    container TEXT,                           -- CNI_CONTAINERID
+    ifname TEXT,                              -- CNI_IFNAME
+    plugin TEXT,                              -- whose record it is: a chain's plugins have one each
     netns TEXT NOT NULL,                      -- the path the runtime gave
     pod TEXT NOT NULL,                        -- Kubernetes' namespace/name, or nothing
     complete INTEGER NOT NULL,                -- whether its ADD was answered
     config TEXT NOT NULL,                     -- JSON: what the ADD ran with
     resources TEXT NOT NULL,                  -- JSON: its plan
     result TEXT NOT NULL,                     -- JSON: what it answered, or null
-    created TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    created TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,  -- UTC; for people
     netns_id TEXT NOT NULL DEFAULT '',        -- which namespace that path meant (Netns.identity); nothing where it is not known
     home TEXT NOT NULL DEFAULT '',            -- from where that was seen (whereabouts), likewise
     PRIMARY KEY (network, container, ifname, plugin)
 ) WITHOUT ROWID;
-CREATE TABLE lease (
-    network TEXT, family INTEGER, address BLOB,  -- packed, so that they sort
-    container TEXT NOT NULL, ifname TEXT NOT NULL, plugin TEXT NOT NULL,
+CREATE TABLE lease (                          -- no foreign key: one that nobody has is told and kept, a pod may use it
+    network TEXT,                             -- in which the address is given once
+    family INTEGER,                           -- 4 or 6
+    address BLOB,                             -- packed, so that they sort
+    container TEXT NOT NULL,                  -- whose it is, with network:
+    ifname TEXT NOT NULL,                     -- the attachment,
+    plugin TEXT NOT NULL,                     -- and the plugin with whose record it goes
     PRIMARY KEY (network, family, address)
 ) WITHOUT ROWID;
 CREATE INDEX lease_holder ON lease (network, container, ifname, plugin);
-CREATE TABLE last_given (network TEXT, range_set TEXT, address TEXT, PRIMARY KEY (network, range_set)) WITHOUT ROWID;
+CREATE TABLE last_given (
+    network TEXT,
+    range_set TEXT,                           -- as it is spelled in the configuration
+    address TEXT,                             -- the one it gave last: the next comes after it
+    PRIMARY KEY (network, range_set)
+) WITHOUT ROWID;
 CREATE TABLE sticky (
-    network TEXT, pod TEXT, range_set TEXT, family INTEGER, address BLOB,
+    network TEXT,
+    pod TEXT,                                 -- Kubernetes' namespace/name
+    range_set TEXT,                           -- as in last_given
+    family INTEGER,                           -- 4 or 6
+    address BLOB,                             -- packed: kept for this pod if it comes back
     PRIMARY KEY (network, pod, range_set)
 ) WITHOUT ROWID;
 """
@@ -46,14 +62,34 @@ USES = """
 CREATE TABLE uses (
     place TEXT,                               -- a shared resource (Resource.key), an address, a namespace, a link
     network TEXT, container TEXT, ifname TEXT, plugin TEXT,  -- who has it
-    PRIMARY KEY (place, network, container, ifname, plugin)
+    PRIMARY KEY (place, network, container, ifname, plugin),
+    FOREIGN KEY (network, container, ifname, plugin) REFERENCES attachment ON DELETE CASCADE
 ) WITHOUT ROWID;
 CREATE INDEX user ON uses (network, container, ifname, plugin);
+CREATE UNIQUE INDEX IF NOT EXISTS sticky_once ON sticky (network, range_set, family, address);
 """
 
 _TO_2 = """
 ALTER TABLE attachment ADD COLUMN netns_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE attachment ADD COLUMN home TEXT NOT NULL DEFAULT '';
+CREATE TABLE uses (place TEXT, network TEXT, container TEXT, ifname TEXT, plugin TEXT);
+CREATE INDEX user ON uses (place);
+"""
+
+#: What nobody has is used by nobody, and of several pods with one address the last in the alphabet keeps it.
+_TO_3 = f"""
+DELETE FROM sticky AS one WHERE EXISTS (
+    SELECT 1 FROM sticky AS other WHERE other.pod > one.pod
+    AND (other.network, other.range_set, other.family, other.address) = (one.network, one.range_set, one.family, one.address)
+);
+DROP INDEX user;
+ALTER TABLE uses RENAME TO uses_before;
+{USES}
+INSERT OR IGNORE INTO uses SELECT * FROM uses_before AS one WHERE EXISTS (
+    SELECT 1 FROM attachment AS other
+    WHERE (other.network, other.container, other.ifname, other.plugin) = (one.network, one.container, one.ifname, one.plugin)
+);
+DROP TABLE uses_before;
 """
 
 #: What layout 1 found by searching its JSON: the resources that go with their last user, by what tells them apart,
@@ -71,13 +107,17 @@ _SHARED_IN_1: dict[str, tuple[str, ...]] = {
 _ASKED_IN_1 = {"PodPolicy": "addresses", "PodAddress": "address", "PodRules": "netns", "Macvlan": "master"}
 
 
-def upgrade(db: sqlite3.Connection) -> None:
-    """Bring a file of layout 1 to this one, in a transaction of the caller's.
+def upgrade(db: sqlite3.Connection, version: int) -> None:
+    """Bring a file of an earlier layout to this one, in a transaction of the caller's."""
+    if version < 2:
+        _know_users(db)
+    _run(db, _TO_3)
+    db.execute(f"PRAGMA user_version = {VERSION}")
 
-    What a recorded path means now is taken for what it meant then: that release never looked.
-    """
-    for statement in filter(str.strip, f"{_TO_2}{USES}".split(";")):
-        db.execute(statement)
+
+def _know_users(db: sqlite3.Connection) -> None:
+    """From layout 1 to 2. What a recorded path means now is taken for what it meant then: that release never looked."""
+    _run(db, _TO_2)
     known: dict[object, str] = {}
     home = _home()
     rows = db.execute("SELECT network, container, ifname, plugin, netns, resources FROM attachment").fetchall()
@@ -87,10 +127,14 @@ def upgrade(db: sqlite3.Connection) -> None:
         where = "(network, container, ifname, plugin) = (?,?,?,?)"
         seen = (known[path], home if known[path] else "")
         db.execute(f"UPDATE attachment SET (netns_id, home) = (?,?) WHERE {where}", (*seen, *key))
-        lasting = partial(_lasting, path, known[path])
-        for place in dict.fromkeys(_places_in_1(resources, lasting)):
-            db.execute("INSERT OR IGNORE INTO uses VALUES (?,?,?,?,?)", (place, *key))
-    db.execute(f"PRAGMA user_version = {VERSION}")
+        for place in _places_in_1(resources, partial(_lasting, path, known[path])):
+            db.execute("INSERT INTO uses VALUES (?,?,?,?,?)", (place, *key))
+
+
+def _run(db: sqlite3.Connection, script: str) -> None:
+    """`executescript` would end the transaction."""
+    for statement in filter(str.strip, script.split(";")):
+        db.execute(statement)
 
 
 def _identity(path: object) -> str:

@@ -12,7 +12,14 @@ from cni.resources import Resource, decoded, encode
 from cni.state.file import StateFile
 from cni.state.layout import parsed
 
-_COLUMNS = "network, container, ifname, plugin, netns, pod, complete, config, resources, result, netns_id, home"
+_KEY = "network, container, ifname, plugin"
+_REST = ("netns", "pod", "complete", "config", "resources", "result", "netns_id", "home")
+_COLUMNS = f"{_KEY}, {', '.join(_REST)}"
+#: No REPLACE, which would delete the row that is there, and what it uses with it.
+_PUT = (
+    f"INSERT INTO attachment ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+    f" ON CONFLICT ({_KEY}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _REST)}"
+)
 
 
 @dataclass(frozen=True)
@@ -54,12 +61,12 @@ class Records(StateFile):
             *record.attachment, record.plugin, record.netns, record.pod, record.complete, json.dumps(record.config),
             json.dumps([encode(item) for item in record.resources]), json.dumps(record.result), record.netns_id, record.home,
         )  # fmt: skip
-        self._db.execute(f"REPLACE INTO attachment ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", values)
+        self._db.execute(_PUT, values)
 
     def forget(self, attachment: Attachment, plugin: str) -> None:
-        """Delete a record, give back its leases and what it used; absent ones are forgotten already."""
+        """Delete a record and with it what it used, and give back its leases; absent ones are forgotten already."""
         key = (*attachment, plugin)
-        for table in ("attachment", "lease", "uses"):
+        for table in ("attachment", "lease"):
             self._db.execute(f"DELETE FROM {table} WHERE (network, container, ifname, plugin) = (?,?,?,?)", key)
 
     def record(self, attachment: Attachment, plugin: str) -> Record | None:

@@ -78,7 +78,7 @@ def test_a_pod_of_the_release_before_is_checked_and_deleted(lab: Lab, release: P
     result = old_add(release, host, conf, pod)
     assert layout(host) == 1
     host.check(conf, pod, result).ok()
-    assert layout(host) == 2
+    assert layout(host) == 3
     host.delete_pod(conf, pod)
     nothing_is_left(host)
 
