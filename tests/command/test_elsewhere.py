@@ -64,6 +64,7 @@ def test_a_folder_that_was_named_is_the_only_one(agent: Any, no_node: Path, dama
     assert agent("gc", "--data-dir", damaged).status == 1
     said = agent("show", "--data-dir", damaged.parent / "sound")
     assert said.status == 0
+    assert "in-sound" in said.out
     assert "in-node" not in said.out
 
 

@@ -248,14 +248,13 @@ def test_what_says_nothing_that_can_be_is_named_and_nobody_is_let_in(put: Any, c
         assert section_of({"policy": {"policyDir": str(where)}}, Call(command)) == Policy()
 
 
-@pytest.mark.parametrize("at", range(0, 200, 3))
+WHOLE = yaml.safe_dump(listing("List", DENY, version="v1"), sort_keys=True)
+
+
+@pytest.mark.parametrize("at", range(0, WHOLE.index("kind: List"), 3))
 def test_a_list_that_is_cut_anywhere_is_never_read_as_less(put: Any, at: int):
-    whole = yaml.safe_dump(listing("List", DENY, version="v1"), sort_keys=True)
-    end = whole.index("kind: List")
-    if at >= end:
-        pytest.skip("behind its items")
     with pytest.raises(InvalidConfig):
-        load(put(whole[:at]))
+        load(put(WHOLE[:at]))
 
 
 def test_other_kinds_are_nothing_to_us(put: Any):
