@@ -112,7 +112,7 @@ def test_a_caller_that_exits_after_it_sent_everything_leaves_nothing(
     pod: Pod, agent: Agent, conf: dict, delegate: Path
 ):
     for _ in range(20):
-        stranger(agent, wish(conf, pod, delegate, "exits"))
+        assert stranger(agent, wish(conf, pod, delegate, "exits")) == "sent"
     assert "the delegate ran" in stranger(agent, wish(conf, pod, delegate, "plainly"))
     assert eventually(lambda: agent.host.state() == {"attachments": [], "leases": []})
     assert not pod.link("eth0")

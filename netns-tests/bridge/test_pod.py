@@ -37,7 +37,9 @@ def test_a_layer_2_attachment_has_a_link_that_is_up_and_nothing_else(settled: Ho
 
 def test_an_ipv6_address_is_usable_at_return(settled: Host, pod: Pod, conf: dict):
     settled.add(conf, pod)
-    assert "tentative" not in sh("ip", "-n", pod.name, "-6", "addr", "show", "scope", "global").stdout
+    shown = sh("ip", "-n", pod.name, "-6", "addr", "show", "scope", "global").stdout
+    assert "inet6 fd00:1::" in shown
+    assert "tentative" not in shown
     settled.delete_pod(conf, pod)
 
 

@@ -88,6 +88,7 @@ def test_an_agent_of_an_earlier_installation_serves_nobody_and_becomes_the_new_o
     served = lambda: "NONE" in sh(*warm, env=env, check=False).stdout  # noqa: E731
     assert eventually(served)
     before = set(Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split())
+    assert before
     (next((place / "opt/lib").glob("python3*/site-packages")) / "cni/__init__.py").touch()
     assert not served()
     assert eventually(served)

@@ -58,6 +58,7 @@ def networkd(host: Host, etc_systemd: Path) -> Iterator[Path]:
 def test_without_the_drop_ins_it_takes_a_pods_interface_off_its_bridge(host: Host, lab: Lab, etc_systemd: Path):
     pod = lab.pod()
     host.add(CONF, pod)
+    assert pod.pings("10.1.0.1")
     with networkd(host, etc_systemd):
         assert eventually(lambda: not pod.pings("10.1.0.1"))
     host.delete_pod(CONF, pod)

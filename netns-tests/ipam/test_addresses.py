@@ -169,6 +169,7 @@ def test_host_local_serves_our_bridge(settled: Host, pod: Pod, local: dict, tmp_
 def test_a_failure_after_the_delegates_add_brings_its_del(settled: Host, pod: Pod, local: dict, tmp_path: Path):
     pod.run("ip", "link", "add", "eth0", "type", "bridge")
     settled.cni("ADD", local, pod).failed(101)
+    assert (tmp_path / "net/last_reserved_ip.0").exists(), "it was asked, and keeps this"
     assert reservations(tmp_path) == []
 
 

@@ -44,7 +44,7 @@ EVENTS = {
 @pytest.mark.parametrize("after", ["DEL", "DEL with the netns gone", "GC", "ADD"])
 def test_what_comes_after_a_kill_at_an_event_finds_everything(site: Site, pod: Pod, conf: dict, event: str, after: str):
     process = site.host.started(conf, pod)
-    eventually(lambda: EVENTS[event](site, pod) or process.poll() is not None)
+    assert eventually(lambda: EVENTS[event](site, pod))
     process.kill()
     process.wait()
     if after == "DEL with the netns gone":

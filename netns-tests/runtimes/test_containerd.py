@@ -50,6 +50,7 @@ def test_a_pods_life(lab: Lab, tmp_path: Path, chain: list[dict[str, Any]]):
         assert pod.ips[0] in pod.run("ip", "-4", "addr", "show", "dev", "eth0").stdout
         assert redirected(pod)
         assert pod.pings("192.0.2.12")
+        assert shown(site.host)
         for _ in range(2):
             containerd.stop(pod.id)
         assert shown(site.host) == []
@@ -86,6 +87,7 @@ def test_a_host_port_leads_to_the_pod(lab: Lab, tmp_path: Path):
         with Actor(pod) as server, Actor(site.outside) as client:
             server.listen("web", 80)
             assert client.reaches("192.0.2.11", 8080) == "web"
+        assert pod.ips[0] in site.host.run("nft", "list", "ruleset").stdout
         containerd.stop(pod.id)
         assert pod.ips[0] not in site.host.run("nft", "list", "ruleset").stdout
         assert shown(site.host) == []

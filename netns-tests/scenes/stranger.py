@@ -129,6 +129,7 @@ def main() -> None:
         agent = connected(wish["socket"])
         ask(agent, wish["texts"])
         go(agent, wish["conf"])
+        print("sent")
     else:
         ways = {"plainly": spoken, "by another": by_another, "unsharing": unsharing}
         print(ways[how](connected(wish["socket"]), wish))

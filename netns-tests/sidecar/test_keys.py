@@ -65,6 +65,7 @@ def test_an_empty_list_captures_nothing(stage: Stage):
     for family in FAMILIES:
         assert scene.outside.reaches(scene.address(family), WEB) == "app"
         assert scene.app.reaches(scene.far_address(family), 80) == "outside"
+        assert scene.far.pings(scene.address(family)), "what follows drops this"
         assert scene.lines(family) == []
 
 

@@ -241,6 +241,9 @@ def test_pods_of_excluded_namespaces_are_left_alone(host: Host, pod: Pod, attach
     host.add(conf, pod, CNI_ARGS=args)
     assert remains(pod) == NOTHING
     host.delete_pod(conf, pod)
+    host.add(conf, pod, CNI_ARGS=args.replace("kube-system", "shop"))
+    assert remains(pod) != NOTHING
+    host.delete_pod(conf, pod)
 
 
 def test_istios_annotations_win_over_the_configuration(host: Host, pod: Pod, attached: dict[str, Any]):

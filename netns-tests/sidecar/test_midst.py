@@ -95,7 +95,9 @@ def test_it_idled_longer_than_the_kernel_remembers(scene: Scene, family: int):
 def test_the_proxys_own_connection(scene: Scene, family: int):
     assert scene.proxy.connect(scene.far_address(family), 80, keep="own")["who"] == "outside"
     forget(scene.pod)
-    assert scene.proxy.echo("own") == "still there"
+    with Wire(scene.far, "eth0") as wire:
+        assert scene.proxy.echo("own", SECRET) == SECRET
+    assert wire.carried(SECRET.encode()), "what is not captured is read on the wire"
     scene.proxy.say("own", "late 0.5")
     forget(scene.pod)
     assert scene.proxy.hear("own") == "late 0.5", "the other end speaks first"

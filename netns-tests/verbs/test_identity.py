@@ -178,7 +178,7 @@ def test_gc_removes_what_is_gone_beside_what_is_hidden(
     result = host.add(conf, alive)
     host.run("python3", "-c", KNOWN[known])
     dead.delete()
-    hidden(host, AGENT_CNI, "gc")
+    assert json.loads(hidden(host, AGENT_CNI, "gc", "--json").stdout)["removed"] in (0, 1)
     host.check(conf, alive, result).ok()
     assert host.run(AGENT_CNI, "gc").returncode == 0
     assert [item["container"] for item in host.state()["attachments"]] == [alive.container]

@@ -29,10 +29,11 @@ def started(host: Host, conf: dict, pod: Pod, **options: object) -> subprocess.P
 
 
 def wait_for(seen, process: subprocess.Popen) -> None:
-    """Poll, with a bound, until something is visible or the process ended."""
+    """Poll, with a bound, until something is visible; it is so still if the call was over before we looked."""
     deadline = time.monotonic() + 10
     while not seen() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.001)
+    assert seen()
 
 
 EVENTS = {
