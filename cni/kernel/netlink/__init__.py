@@ -1,7 +1,8 @@
 """rtnetlink, a module for each subject: its question, its change and its reading side by side.
 
-``wire`` packs and reads messages, ``channel`` carries them, ``handle`` asks with them; on it stand ``links``, ``namespaces``,
-``addresses``, ``labels``, ``routes``, ``rules`` and ``neighbours``. `Rtnl` is all of them for one network namespace.
+``wire`` packs and reads messages, ``channel`` carries them, ``handle`` asks with them; on it stand ``links`` (with
+``linkinfo``), ``namespaces``, ``addresses``, ``labels``, ``routes``, ``rules`` and ``neighbours``. `Rtnl` is all of them for
+one network namespace.
 """
 
 from cni.kernel.netlink.rtnl import Rtnl

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypedDict, Unpack
 
 from cni.errors import KernelRefused, Unfinished
+from cni.kernel.netlink import linkinfo
+from cni.kernel.netlink.linkinfo import LINKINFO, PortSettings
 from cni.kernel.netlink.namespaces import Namespaces
 from cni.kernel.netlink.wire import (
     CREATE,
@@ -23,7 +24,6 @@ from cni.kernel.netlink.wire import (
     request,
     string,
     text_of,
-    u8,
     u32,
 )
 from cni.kernel.view import Link, LinkRef, MacvlanSettings, VethEnd, Vxlan
@@ -33,17 +33,8 @@ _NEW, _DELETE, _GET = 16, 17, 18
 _IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, the flags that are changed
 _UP, _PROMISC = 0x1, 0x100
 #: IFLA_*
-_ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _OPERSTATE, _LINKINFO, _IFALIAS = 1, 3, 4, 5, 10, 16, 18, 20
+_ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _OPERSTATE, _IFALIAS = 1, 3, 4, 5, 10, 16, 20
 _NET_NS_FD, _EXT_MASK, _LINK_NETNSID = 28, 29, 37
-#: IFLA_INFO_*; what is inside IFLA_INFO_DATA depends on the kind, in IFLA_INFO_SLAVE_DATA on the master's.
-_KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
-_BRPORT = {"mode": 4, "multicast_router": 25, "neigh_suppress": 32, "isolated": 33}
-_NF_CALL = (36, 37)  # IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES
-_VETH_PEER = 1
-_VXLAN_ID, _VXLAN_LINK, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT, _VXLAN_LOCAL6 = 1, 3, 4, 7, 15, 17
-_MACVLAN_MODE, _MACVLAN_BC_QUEUE_LEN = 1, 7
-_MACVLAN_MODES = {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16: "source"}
-_MACVLAN_NUMBERS = {mode: number for number, mode in _MACVLAN_MODES.items()}
 _STATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP")  # RFC 2863
 
 _SETTINGS: dict[str, tuple[int, Callable[[Any], bytes]]] = {
@@ -65,15 +56,6 @@ class LinkSettings(TypedDict, total=False):
     master: int
     address: str
     ifalias: str
-
-
-class PortSettings(TypedDict, total=False):
-    """What can be changed of a bridge's port (ip-link(8)); `mode` 1 is hairpin."""
-
-    mode: int
-    isolated: int
-    neigh_suppress: int
-    multicast_router: int
 
 
 class Links(Namespaces):
@@ -115,7 +97,7 @@ class Links(Namespaces):
 
     def vxlan_ports(self) -> set[int]:
         """The UDP port of every VXLAN device, whoever made it; the kernel leaves out other kinds."""
-        asked = request(_GET, DUMP, _place(), _WITHOUT_STATISTICS, _info("vxlan"))
+        asked = request(_GET, DUMP, _place(), _WITHOUT_STATISTICS, linkinfo.of_kind("vxlan"))
         links = map(link_of, self._dump(asked))
         return {link.vxlan.port for link in links if link.vxlan}
 
@@ -136,13 +118,13 @@ class Links(Namespaces):
         created with follows the smallest port's. So it is created with another one first.
         """
         said = _settings(ifname=name, mtu=mtu ^ 1, address=mac)
-        self._change(_new(_place(), said, _info("bridge")), f"create bridge {name}")
+        self._change(_new(_place(), said, linkinfo.of_kind("bridge")), f"create bridge {name}")
         self._finish(name, up=True, mtu=mtu, ifalias=OWNER)
 
     def filter_bridge(self, link: Link, on: bool = True) -> None:
         """Let what a bridge forwards between its ports meet packet rules, or not, whatever the global setting."""
-        info = _info("bridge", *(attribute(number, u8(on)) for number in _NF_CALL))
-        self._change(request(_NEW, 0, _place(link.index), info), f"set nf_call_iptables on {link.name}")
+        change = request(_NEW, 0, _place(link.index), linkinfo.bridge_filter(on))
+        self._change(change, f"set nf_call_iptables on {link.name}")
 
     def create_veth(self, own: VethEnd, peer: VethEnd, *, bridge: int = 0, up: bool = True) -> None:
         """Create a veth pair in one step: this end up, or not, and a port of a bridge unless that index is 0.
@@ -150,15 +132,14 @@ class Links(Namespaces):
         The other end is down, and in the namespace it names.
         """
         said = _end(own) + (_settings(master=bridge) if bridge else b"")
-        info = _info("veth", attribute(_VETH_PEER, _place() + _end(peer)))
         place = _place(flags=_UP * up, change=_UP * up)
-        self._change(_new(place, said, info), f"create veth {own.name} with {peer.name} in the pod")
+        new = _new(place, said, linkinfo.veth(_place() + _end(peer)))
+        self._change(new, f"create veth {own.name} with {peer.name} in the pod")
 
     def create_vxlan(self, name: str, mtu: int, vxlan: Vxlan) -> None:
         """Create a VXLAN device that learns where remote MACs are; it starts down."""
-        info = _info("vxlan", *_vxlan_data(vxlan))
         what = f"create {name} (VNI {vxlan.vni}, UDP port {vxlan.port})"
-        self._change(_new(_place(), _settings(ifname=name, mtu=mtu), info), what)
+        self._change(_new(_place(), _settings(ifname=name, mtu=mtu), linkinfo.vxlan(vxlan)), what)
         self._finish(name, ifalias=OWNER)
 
     def create_macvlan(self, name: str, mac: str, mtu: int, settings: MacvlanSettings) -> None:
@@ -169,13 +150,10 @@ class Links(Namespaces):
         """
         said = [_settings(ifname=name, mtu=mtu), attribute(_LINK, u32(settings.parent))]
         if settings.netns_fd is not None:
-            said.append(attribute(_LINK_NETNSID, u32(self.nsid(settings.netns_fd))))
+            said.append(attribute(_LINK_NETNSID, u32(self._nsid(settings.netns_fd))))
         if mac:
             said.append(_settings(address=mac))
-        data = [attribute(_MACVLAN_MODE, u32(_MACVLAN_NUMBERS[settings.mode]))]
-        if settings.queue:
-            data.append(attribute(_MACVLAN_BC_QUEUE_LEN, u32(settings.queue)))
-        self._change(_new(_place(), *said, _info("macvlan", *data)), f"create macvlan {name}")
+        self._change(_new(_place(), *said, linkinfo.macvlan(settings)), f"create macvlan {name}")
 
     def set_link(self, link: Link | LinkRef, *, up: bool = False, **settings: Unpack[LinkSettings]) -> None:
         """Set a link up, and change what is said."""
@@ -189,8 +167,7 @@ class Links(Namespaces):
 
     def set_port(self, link: Link | LinkRef, *, up: bool = False, **settings: Unpack[PortSettings]) -> None:
         """Change a bridge's port, and set it up."""
-        info = attribute(_SLAVE_KIND, string("bridge")) + attribute(_SLAVE_DATA, _port(**settings))
-        change = request(_NEW, 0, _place(link.index, _UP * up, _UP * up), attribute(_LINKINFO, info))
+        change = request(_NEW, 0, _place(link.index, _UP * up, _UP * up), linkinfo.port(**settings))
         self._change(change, f"set {_spelled({**settings})} on bridge port {link.name}")
 
     def delete_link(self, link: Link) -> None:
@@ -216,37 +193,20 @@ def link_of(message: bytes) -> Link:
     """A network device of an RTM_NEWLINK message."""
     _, _, index, flags, _ = _IFINFO.unpack_from(message, HEADER.size)
     said = dict(attributes(message, HEADER.size + _IFINFO.size))
-    info = dict(attributes(said.get(_LINKINFO, b"")))
-    kind = text_of(info.get(_KIND, b""))
-    port, data = dict(attributes(info.get(_SLAVE_DATA, b""))), dict(attributes(info.get(_DATA, b"")))
     return Link(
         index=index,
         name=text_of(said[_IFNAME]),
-        kind=kind,
         mac=mac_of(said.get(_ADDRESS, b"")),
         mtu=number_of(said[_MTU]),
         up=bool(flags & _UP),
         state=_STATES[number_of(said[_OPERSTATE])],
         bridge=number_of(said.get(_MASTER, b"")),
         promiscuous=bool(flags & _PROMISC),
-        hairpin=any(port.get(_BRPORT["mode"], b"")),
-        isolated=any(port.get(_BRPORT["isolated"], b"")),
-        neigh_suppress=any(port.get(_BRPORT["neigh_suppress"], b"")),
-        vxlan=_vxlan_of(data) if kind == "vxlan" else None,
         parent=number_of(said.get(_LINK, b"")),
         parent_elsewhere=_LINK_NETNSID in said,
         alias=text_of(said.get(_IFALIAS, b"")),
-        macvlan_mode=_MACVLAN_MODES.get(number_of(data.get(_MACVLAN_MODE, b"")), "") if kind == "macvlan" else "",
-        filtered=kind == "bridge" and all(any(data.get(number, b"")) for number in _NF_CALL),
-        multicast_router=number_of(port.get(_BRPORT["multicast_router"], b"")),
+        **linkinfo.facts_of(said.get(LINKINFO, b"")),
     )
-
-
-def _vxlan_of(data: dict[int, bytes]) -> Vxlan:
-    local = data.get(_VXLAN_LOCAL) or data.get(_VXLAN_LOCAL6)
-    text = str(ipaddress.ip_address(local)) if local else ""
-    port = int.from_bytes(data[_VXLAN_PORT], "big")
-    return Vxlan(number_of(data[_VXLAN_ID]), port, text, number_of(data.get(_VXLAN_LINK, b"")))
 
 
 # --- packing
@@ -265,29 +225,9 @@ def _settings(**settings: Any) -> bytes:
     return b"".join(attribute(number, encode(value)) for number, encode, value in encoded)
 
 
-def _port(**settings: int) -> bytes:
-    return b"".join(attribute(_BRPORT[name], u8(value)) for name, value in settings.items())
-
-
 def _end(end: VethEnd) -> bytes:
     elsewhere = _settings(net_ns_fd=end.netns_fd) if end.netns_fd is not None else b""
     return _settings(ifname=end.name, mtu=end.mtu, address=end.mac) + elsewhere
-
-
-def _info(kind: str, *data: bytes) -> bytes:
-    inside = attribute(_DATA, b"".join(data)) if data else b""
-    return attribute(_LINKINFO, attribute(_KIND, string(kind)) + inside)
-
-
-def _vxlan_data(vxlan: Vxlan) -> Iterator[bytes]:
-    yield attribute(_VXLAN_ID, u32(vxlan.vni))
-    yield attribute(_VXLAN_PORT, vxlan.port.to_bytes(2, "big"))
-    yield attribute(_VXLAN_LEARNING, u8(1))
-    if vxlan.local:
-        local = ipaddress.ip_address(vxlan.local)
-        yield attribute({4: _VXLAN_LOCAL, 6: _VXLAN_LOCAL6}[local.version], local.packed)
-    if vxlan.dev:
-        yield attribute(_VXLAN_LINK, u32(vxlan.dev))
 
 
 def _spelled(settings: Mapping[str, object]) -> str:

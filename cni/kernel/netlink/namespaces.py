@@ -17,7 +17,7 @@ _NONE = 0xFFFFFFFF  # in a request: whichever is free
 class Namespaces(Handle):
     """Numbers for other namespaces."""
 
-    def nsid(self, fd: int) -> int:
+    def _nsid(self, fd: int) -> int:
         """The number this namespace knows another by, given one at the first use."""
         known = self._known_nsid(fd)
         if known == _NONE:

@@ -120,7 +120,7 @@ def test_a_macvlan_on_a_link_of_another_namespace_says_which(fd: int, nsid: int)
 def test_a_namespace_without_a_number_is_given_one():
     none, five = (pyroute.encoded(pyroute.NSID, pyroute.NEW, 0, [("NETNSA_NSID", n)]) for n in (0xFFFFFFFF, 5))
     found = []
-    _, given_one, _ = line.requests_of(lambda rtnl: found.append(rtnl.nsid(9)), none, five)
+    _, given_one, _ = line.requests_of(lambda rtnl: found.append(rtnl._nsid(9)), none, five)
     new = [("NETNSA_FD", 9), ("NETNSA_NSID", 0xFFFFFFFF)]
     assert given_one == pyroute.encoded(pyroute.NSID, pyroute.NEW, 0, new)
     assert found == [5]
