@@ -14,7 +14,7 @@ from itertools import count
 from cni.errors import ToolFailed
 from cni.kernel import netns, nfnetlink, nftables
 from cni.kernel.netlink.channel import NETFILTER, Channel
-from cni.kernel.netlink.wire import APPEND, CREATE, DUMP, attribute, attributes, nested, string, text_of
+from cni.kernel.netlink.wire import APPEND, CREATE, DUMP, attribute, attributes, listed, nested, string, text_of
 from cni.kernel.nfnetlink import (
     CHAIN,
     CHAIN_NAME,
@@ -107,23 +107,23 @@ _apart = cache(_Apart)
 
 def _within(message: bytes) -> bytes:
     """The family and the table of a thing: two may have sets of one name."""
-    return bytes([family_of(message)]) + dict(attributes_of(message))[TABLE_NAME]
+    return bytes([family_of(message)]) + attributes_of(message)[TABLE_NAME]
 
 
 def _again(message: bytes, usual: set[int], *more: bytes) -> bytes:
     """The request that makes what an answer tells of, whether it is there or not."""
-    said = [attribute(name, value) for name, value in attributes_of(message) if name in usual]
+    said = [attribute(name, value) for name, value in attributes_of(message).items() if name in usual]
     how = CREATE | (APPEND if kind_of(message) == RULE else 0)
     return raw_request(kind_of(message), how, family_of(message), b"".join([*said, *more]))
 
 
 def _chain_again(message: bytes, devices: dict[str, str]) -> Iterator[bytes]:
     """A chain, emptied."""
-    said = dict(attributes_of(message))
+    said = attributes_of(message)
     hook = said.get(_CHAIN_HOOK, b"")
     device = devices.get(text_of(said[CHAIN_NAME]))
     if device:
-        numbers = [attribute(name, value) for name, value in attributes(hook) if name in _HOOK_NUMBERS]
+        numbers = [attribute(name, value) for name, value in attributes(hook).items() if name in _HOOK_NUMBERS]
         hook = b"".join([*numbers, attribute(_HOOK_DEVICE, string(device))])
     yield _again(message, _CHAIN_USUAL, *([nested(_CHAIN_HOOK, hook)] if hook else []))
     place = attribute(TABLE_NAME, said[TABLE_NAME]) + attribute(RULE_CHAIN, said[CHAIN_NAME])
@@ -134,7 +134,7 @@ def _set_again(
     apart: _Apart, message: bytes, numbers: dict[bytes, int], filled: set[tuple[str, str]]
 ) -> Iterator[bytes]:
     """A set or map and its elements; `numbers` learns those of anonymous ones, `filled` has the others by table and name."""
-    said = dict(attributes_of(message))
+    said = attributes_of(message)
     table, name, flags = said[TABLE_NAME], said[SET_NAME], int.from_bytes(said.get(_SET_FLAGS, b""), "big")
     called, number, place = name, bytes(4), attribute(TABLE_NAME, table)
     if flags & _ANONYMOUS:
@@ -146,17 +146,17 @@ def _set_again(
         # a tree of intervals is told from its end, and kernels before 6.2 take a start after its end for an overlap
         way = -1 if flags & (_INTERVAL | _CONCATENATED) == _INTERVAL else 1
         for found in apart.there(ELEMENTS, place + attribute(SET_NAME, name), family_of(message))[::way]:
-            listed = list(attributes(dict(attributes_of(found)).get(ELEMENT_LIST, b"")))
-            if listed:
-                yield from _elements_again(found, whose, listed[::way])
+            elements = list(listed(attributes_of(found).get(ELEMENT_LIST, b"")))
+            if elements:
+                yield from _elements_again(found, whose, elements[::way])
 
 
-def _elements_again(message: bytes, place: bytes, elements: list[tuple[int, bytes]]) -> Iterator[bytes]:
+def _elements_again(message: bytes, place: bytes, elements: list[bytes]) -> Iterator[bytes]:
     """What has a comment is added, deleted and added: one that is there would keep its earlier owner's."""
-    body = place + nested(ELEMENT_LIST, *(nested(LIST_ITEM, item) for _, item in elements))
+    body = place + nested(ELEMENT_LIST, *(nested(LIST_ITEM, item) for item in elements))
     made = raw_request(ELEMENTS, CREATE, family_of(message), body)
     yield made
-    if any(_has_comment(dict(attributes(item))) for _, item in elements):
+    if any(_has_comment(attributes(item)) for item in elements):
         yield raw_request(DELETE_ELEMENTS, 0, family_of(message), body)
         yield made
 
@@ -167,18 +167,18 @@ def _has_comment(element: dict[int, bytes]) -> bool:
 
 
 def _rule_again(message: bytes, numbers: dict[bytes, int]) -> bytes:
-    expressions = dict(attributes_of(message))[RULE_EXPRESSIONS]
+    expressions = attributes_of(message)[RULE_EXPRESSIONS]
     within = _within(message)
-    again = (nested(LIST_ITEM, _expression_again(item, numbers, within)) for _, item in attributes(expressions))
+    again = (nested(LIST_ITEM, _expression_again(item, numbers, within)) for item in listed(expressions))
     return _again(message, _RULE_USUAL, nested(RULE_EXPRESSIONS, *again))
 
 
 def _expression_again(expression: bytes, numbers: dict[bytes, int], within: bytes) -> bytes:
     """An expression; one that looks something up in an anonymous set says which by its number."""
-    said = dict(attributes(expression))
+    said = attributes(expression)
     if text_of(said[EXPRESSION_NAME]) != "lookup":
         return expression
-    lookup = dict(attributes(said[_EXPRESSION_DATA]))
+    lookup = attributes(said[_EXPRESSION_DATA])
     number = numbers.get(within + lookup[_LOOKUP_SET])
     if number is None:
         return expression

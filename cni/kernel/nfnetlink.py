@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from cni.errors import KernelRefused
 from cni.kernel.kept import PerNamespace
@@ -70,7 +70,7 @@ def asked(channel: Channel, kind: int, how: int, family: int | str, body: bytes)
 
 def generation(channel: Channel) -> bytes:
     """What changes with every change of rules in a namespace."""
-    return dict(attributes_of(channel.ask(request(GENERATION + GET, 0, 4))[0]))[_GENERATION_ID]
+    return attributes_of(channel.ask(request(GENERATION + GET, 0, 4))[0])[_GENERATION_ID]
 
 
 def change(channel: Channel, requests: Sequence[bytes], generation: bytes = b"") -> None:
@@ -93,8 +93,8 @@ def kind_of(message: bytes) -> int:
     return message[4]
 
 
-def attributes_of(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """The attributes of one of nf_tables' messages."""
+def attributes_of(message: bytes) -> dict[int, bytes]:
+    """The attributes of one of nf_tables' messages, by number."""
     return attributes(message, _BODY_AT)
 
 

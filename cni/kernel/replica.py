@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cni.kernel.netlink.channel import Channel
-from cni.kernel.netlink.wire import APPEND, CREATE, DUMP, EXCLUSIVE, attribute, attributes, nested, text_of
+from cni.kernel.netlink.wire import APPEND, CREATE, DUMP, EXCLUSIVE, attribute, attributes, listed, nested, text_of
 from cni.kernel.nfnetlink import (
     CHAIN,
     DELETE_TABLE,
@@ -82,7 +82,7 @@ def remove(family: int, template: Template) -> bool:
         return False
     if [_content(message) for message in _there(channel, family)] != [_content(request) for request in template]:
         return False
-    names = [dict(attributes_of(request))[TABLE_NAME] for request in template if kind_of(request) == TABLE]
+    names = [attributes_of(request)[TABLE_NAME] for request in template if kind_of(request) == TABLE]
     change(channel, [request(DELETE_TABLE, 0, family, attribute(TABLE_NAME, name)) for name in names], seen)
     return True
 
@@ -94,7 +94,7 @@ def _there(channel: Channel, family: int) -> Iterator[bytes]:
 
 
 def _again(family: int, message: bytes, left: dict[Place, list[int]]) -> bytes:
-    kind, said = kind_of(message), dict(attributes_of(message))
+    kind, said = kind_of(message), attributes_of(message)
     body = b"".join(attribute(name, value) for name, value in said.items() if name in _NAMING[kind])
     if kind == RULE:
         place = text_of(said[TABLE_NAME]), text_of(said[RULE_CHAIN])
@@ -113,15 +113,15 @@ def _compatibility(protocol: int) -> bytes:
 def _content(message: bytes) -> tuple[int, list[tuple[int, object]]]:
     """What a message says of a thing, without what changes by itself: a rule's packet counter."""
     kind = kind_of(message)
-    said = [item for item in attributes_of(message) if item[0] in _NAMING[kind]]
+    said = [item for item in attributes_of(message).items() if item[0] in _NAMING[kind]]
     if kind != RULE:
         return kind, [*said]
     return kind, [(name, _uncounted(value) if name == RULE_EXPRESSIONS else value) for name, value in said]
 
 
 def _uncounted(expressions: bytes) -> list[bytes]:
-    return [item for _, item in attributes(expressions) if not _is_counter(item)]
+    return [item for item in listed(expressions) if not _is_counter(item)]
 
 
 def _is_counter(expression: bytes) -> bool:
-    return text_of(dict(attributes(expression))[EXPRESSION_NAME]) == "counter"
+    return text_of(attributes(expression)[EXPRESSION_NAME]) == "counter"

@@ -7,13 +7,13 @@ share is deleted by the kernel's own word that nothing of anybody is left in it.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from cni.errors import KernelRefused, TryAgainLater
 from cni.kernel import nfnetlink
 from cni.kernel.netlink.channel import Channel, DumpInterrupted
-from cni.kernel.netlink.wire import CREATE, DUMP, attribute, attributes, nested, string, text_of
+from cni.kernel.netlink.wire import CREATE, DUMP, attribute, attributes, listed, nested, string, text_of
 from cni.kernel.nfnetlink import (
     CHAIN,
     CHAIN_NAME,
@@ -90,7 +90,7 @@ def keys(container: str) -> set[bytes]:
             found = _elements(nfnetlink.opened(), family, table, name)
         except DumpInterrupted:
             continue
-        return {_key(item) for elements in found for _, item in attributes(elements)}
+        return {_key(item) for elements in found for item in listed(elements)}
     raise TryAgainLater(f"rules change faster than {container} can be read")
 
 
@@ -179,36 +179,36 @@ def is_dormant(table: str) -> bool:
     """Whether somebody put a table, ``inet name``, to sleep: it is all there, and never asked (NFT_TABLE_F_DORMANT)."""
     family, name = table.split(" ")
     found = asked(nfnetlink.opened(), TABLE, 0, family, attribute(TABLE_NAME, string(name)))
-    return any(dict(attributes_of(answer)).get(_TABLE_FLAGS) == _DORMANT for answer in found)
+    return any(attributes_of(answer).get(_TABLE_FLAGS) == _DORMANT for answer in found)
 
 
 def _chains(channel: Channel, family: str, table: str) -> set[str]:
-    found = (dict(attributes_of(answer)) for answer in asked(channel, CHAIN, DUMP, family, b""))
+    found = (attributes_of(answer) for answer in asked(channel, CHAIN, DUMP, family, b""))
     return {text_of(item[CHAIN_NAME]) for item in found if text_of(item[TABLE_NAME]) == table}
 
 
 def _elements(channel: Channel, family: str, table: str, name: str) -> list[bytes]:
     body = attribute(TABLE_NAME, string(table)) + attribute(SET_NAME, string(name))
     messages = asked(channel, ELEMENTS, DUMP, family, body)
-    return [item for message in messages for item in [dict(attributes_of(message)).get(ELEMENT_LIST)] if item]
+    return [item for message in messages for item in [attributes_of(message).get(ELEMENT_LIST)] if item]
 
 
-def _items(message: bytes) -> list[tuple[int, bytes]]:
-    return list(attributes(dict(attributes_of(message))[ELEMENT_LIST]))
+def _items(message: bytes) -> Iterator[bytes]:
+    return listed(attributes_of(message)[ELEMENT_LIST])
 
 
 def _key(item: bytes) -> bytes:
-    return dict(attributes(dict(attributes(item))[_ELEMENT_KEY]))[_VALUE]
+    return attributes(attributes(item)[_ELEMENT_KEY])[_VALUE]
 
 
 def _target(item: bytes) -> str:
-    data = dict(attributes(dict(attributes(item)).get(_ELEMENT_DATA, b"")))
-    return text_of(dict(attributes(data.get(_VERDICT, b""))).get(_VERDICT_CHAIN, b""))
+    data = attributes(attributes(item).get(_ELEMENT_DATA, b""))
+    return text_of(attributes(data.get(_VERDICT, b"")).get(_VERDICT_CHAIN, b""))
 
 
 def _is_there(channel: Channel, element: Element) -> bool:
     found = asked(channel, ELEMENTS, 0, _family(element.container), element.body())
-    return any(element.chain in ("", _target(item)) for message in found for _, item in _items(message))
+    return any(element.chain in ("", _target(item)) for message in found for item in _items(message))
 
 
 def _family(place: str) -> str:

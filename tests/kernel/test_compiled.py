@@ -8,7 +8,7 @@ import pytest
 
 from cni.errors import ToolFailed
 from cni.kernel import compiled, nfnetlink, nftables
-from cni.kernel.netlink.wire import ACK, APPEND, CREATE, attribute, attributes, nested, string
+from cni.kernel.netlink.wire import ACK, APPEND, CREATE, attribute, attributes, listed, nested, string
 from cni.kernel.nfnetlink import (
     CHAIN,
     DELETE_ELEMENTS,
@@ -66,7 +66,7 @@ def test_scripts_become_one_transaction(apart: Apart, monkeypatch: pytest.Monkey
 def test_what_is_made_again_may_be_there(apart: Apart):
     (table,) = compiled._compiled("x")
     assert table[6:8] == (1 | ACK | CREATE).to_bytes(2, "little")
-    assert dict(attributes_of(table)) == {1: string("t")}
+    assert attributes_of(table) == {1: string("t")}
 
 
 def test_a_device_is_lo_apart_and_itself_where_the_rules_belong(apart: Apart):
@@ -79,11 +79,11 @@ def test_a_device_is_lo_apart_and_itself_where_the_rules_belong(apart: Apart):
     made = compiled._compiled(line % "veth0" + rule)
     assert apart.ran == [line % "lo" + rule]
     assert kinds(made) == [CHAIN, DELETE_RULE] * 2
-    said = dict(attributes_of(made[0]))
+    said = attributes_of(made[0])
     assert list(said) == [1, 3, 4]
-    assert list(attributes(said[4])) == [(1, b"\0\0\0\0"), (2, b"\xff\xff\xfe\x0c"), (3, string("veth0"))]
-    assert dict(attributes_of(made[2])) == {1: string("t"), 3: string("pod")}
-    assert dict(attributes_of(made[1])) == {1: string("t"), 2: string("from-a")}
+    assert list(attributes(said[4]).items()) == [(1, b"\0\0\0\0"), (2, b"\xff\xff\xfe\x0c"), (3, string("veth0"))]
+    assert attributes_of(made[2]) == {1: string("t"), 3: string("pod")}
+    assert attributes_of(made[1]) == {1: string("t"), 2: string("from-a")}
     assert [family_of(request) for request in made] == [NETDEV, NETDEV, INET, INET]
 
 
@@ -106,7 +106,7 @@ def test_an_element_with_a_comment_loses_its_earlier_one(apart: Apart, userdata:
     made, *elements = compiled._compiled("add element inet t pods { 1.2.3.4 }")
     assert kind_of(made) == SET
     assert [kind_of(request) for request in elements] == told
-    assert {dict(attributes_of(request))[3] for request in elements} == {item}
+    assert {attributes_of(request)[3] for request in elements} == {item}
 
 
 def anonymous(name: str, flags: int = 1) -> bytes:
@@ -122,7 +122,7 @@ def looking_up(name: str) -> bytes:
 
 
 def expressions(rule: bytes) -> list[dict[int, bytes]]:
-    return [dict(attributes(dict(attributes(item))[2])) for _, item in attributes(dict(attributes_of(rule))[4])]
+    return [attributes(attributes(item)[2]) for item in listed(attributes_of(rule)[4])]
 
 
 def test_an_anonymous_set_is_found_by_its_number(apart: Apart):
@@ -131,8 +131,8 @@ def test_an_anonymous_set_is_found_by_its_number(apart: Apart):
         RULE: [looking_up("__set0"), looking_up("__map0")],
     }
     first, second, *rules = compiled._compiled("x")
-    numbers = [dict(attributes_of(made))[10] for made in (first, second)]
-    assert [dict(attributes_of(made))[2] for made in (first, second)] == [string("__set%d"), string("__map%d")]
+    numbers = [attributes_of(made)[10] for made in (first, second)]
+    assert [attributes_of(made)[2] for made in (first, second)] == [string("__set%d"), string("__map%d")]
     assert [rule[6:8] for rule in rules] == [(1 | ACK | CREATE | APPEND).to_bytes(2, "little")] * 2
     assert [expressions(rule)[1] for rule in rules] == [
         {1: string("__set%d"), 2: b"\0\0\0\1", 4: number} for number in numbers
@@ -143,7 +143,7 @@ def test_an_anonymous_set_is_found_by_its_number(apart: Apart):
 
 def test_numbers_of_scripts_in_one_transaction_are_not_the_same(apart: Apart):
     apart.holds = {SET: [anonymous("__set0")]}
-    one, other = (dict(attributes_of(compiled._compiled(script)[0]))[10] for script in ("one", "other"))
+    one, other = (attributes_of(compiled._compiled(script)[0])[10] for script in ("one", "other"))
     assert one != other
 
 
@@ -151,9 +151,9 @@ def test_a_set_that_has_a_name_is_found_by_that(apart: Apart):
     rule = looking_up("vteps")
     apart.holds = {SET: [raw_request(SET, 0, INET, IN_TABLE + attribute(2, string("vteps")))], RULE: [rule]}
     made, again = compiled._compiled("x")
-    assert dict(attributes_of(made)) == {1: string("t"), 2: string("vteps"), 10: bytes(4)}
+    assert attributes_of(made) == {1: string("t"), 2: string("vteps"), 10: bytes(4)}
     assert expressions(again) == expressions(rule)
-    assert 3 not in dict(attributes_of(again))  # the handle it has apart
+    assert 3 not in attributes_of(again)  # the handle it has apart
 
 
 def test_nft_says_why_it_refuses_a_script():

@@ -11,7 +11,7 @@ import pytest
 from cni.errors import KernelRefused, TryAgainLater
 from cni.kernel import nfnetlink, ruleset
 from cni.kernel.netlink.channel import DumpInterrupted
-from cni.kernel.netlink.wire import attribute, attributes, nested, string
+from cni.kernel.netlink.wire import attribute, attributes, listed, nested, string
 from cni.kernel.nfnetlink import (
     CHAIN,
     DELETE_CHAIN,
@@ -91,8 +91,8 @@ def test_an_element_is_named_by_its_key():
 
 def test_an_interval_has_an_end_beside_its_key():
     item = Element("ip t near", b"\1\1\1\1", b"\1\1\1\2").body()
-    (body,) = [value for name, value in attributes(dict(attributes(item))[3]) if name == 1]
-    assert [name for name, _ in attributes(body)] == [1, 10]
+    (body,) = listed(attributes(item)[3])
+    assert list(attributes(body)) == [1, 10]
     assert body.endswith(bytes.fromhex("0c000a80 08000100 01010102"))
 
 
@@ -167,7 +167,7 @@ def test_what_goes_or_changes_meanwhile_is_looked_for_again(kernel: Kernel):
     kernel.changes = [errno.ENOENT, errno.ERESTART]
     assert ruleset.delete_there([POD])
     assert len(kernel.told) == 3
-    assert {dict(attributes_of(told[0]))[1] for told in kernel.told} == {b"\0\0\0\7"}, "what was looked at"
+    assert {attributes_of(told[0])[1] for told in kernel.told} == {b"\0\0\0\7"}, "what was looked at"
 
 
 def test_an_element_is_added_where_its_set_is(kernel: Kernel):
@@ -216,7 +216,7 @@ def delete_idle() -> None:
 def test_an_idle_table_is_deleted_as_long_as_nobody_changed_rules(idle: Kernel):
     delete_idle()
     assert idle.kinds == [[DELETE_TABLE]]
-    assert dict(attributes_of(idle.told[0][0])) == {1: b"\0\0\0\7"}
+    assert attributes_of(idle.told[0][0]) == {1: b"\0\0\0\7"}
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Addresses(Handle):
 def address_of(message: bytes) -> HeldAddress:
     """An address of an RTM_NEWADDR message: IPv4's own is IFA_LOCAL, whoever the peer is."""
     _, prefix, flags, _, _ = _IFADDR.unpack_from(message, HEADER.size)
-    said = dict(attributes(message, HEADER.size + _IFADDR.size))
+    said = attributes(message, HEADER.size + _IFADDR.size)
     address = ipaddress.ip_address(said.get(_LOCAL) or said[_ADDRESS])
     flags |= number_of(said.get(_FLAGS, b""))
     return HeldAddress(ipaddress.ip_interface((address, prefix)), bool(flags & _TENTATIVE), bool(flags & _DADFAILED))

@@ -158,5 +158,5 @@ def _error_in(message: bytes, kind: int, flags: int) -> KernelRefused | None:
     if number <= 0:
         return None
     at = _ATTRIBUTES_OF_ERROR if kind == _ERROR else _ATTRIBUTES_OF_DONE
-    said = text_of(dict(attributes(message, at)).get(_ATTR_MSG, b"")) if flags & _ACK_TLVS else ""
+    said = text_of(attributes(message, at).get(_ATTR_MSG, b"")) if flags & _ACK_TLVS else ""
     return KernelRefused(said or os.strerror(number), number)

@@ -45,7 +45,7 @@ class Labels(Handle):
 def label_of(message: bytes) -> tuple[str, int]:
     """A prefix and its label of an RTM_NEWADDRLABEL message."""
     _, length, _, _ = _IFADDRLBL.unpack_from(message, HEADER.size)
-    said = dict(attributes(message, HEADER.size + _IFADDRLBL.size))
+    said = attributes(message, HEADER.size + _IFADDRLBL.size)
     return str(IPv6Network((said[_ADDRESS], length))), number_of(said[_LABEL])
 
 

@@ -85,9 +85,9 @@ def port(**settings: Unpack[PortSettings]) -> bytes:
 
 def facts_of(linkinfo: bytes) -> dict[str, Any]:
     """The fields of a Link that are said there, of a link that has none too."""
-    info = dict(attributes(linkinfo))
+    info = attributes(linkinfo)
     kind = text_of(info.get(_KIND, b""))
-    data, of_port = dict(attributes(info.get(_DATA, b""))), dict(attributes(info.get(_PORT_DATA, b"")))
+    data, of_port = attributes(info.get(_DATA, b"")), attributes(info.get(_PORT_DATA, b""))
     return {
         "kind": kind,
         "filtered": kind == "bridge" and all(any(data.get(number, b"")) for number in _NF_CALL),

@@ -192,7 +192,7 @@ class Links(Namespaces):
 def link_of(message: bytes) -> Link:
     """A network device of an RTM_NEWLINK message."""
     _, _, index, flags, _ = _IFINFO.unpack_from(message, HEADER.size)
-    said = dict(attributes(message, HEADER.size + _IFINFO.size))
+    said = attributes(message, HEADER.size + _IFINFO.size)
     return Link(
         index=index,
         name=text_of(said[_IFNAME]),

@@ -28,4 +28,4 @@ class Namespaces(Handle):
 
     def _known_nsid(self, fd: int) -> int:
         answer = self._question(request(_GET, 0, _PLACE, attribute(_FD, u32(fd))), "look up a namespace's number")
-        return number_of(dict(attributes(answer, HEADER.size + len(_PLACE)))[_NSID])
+        return number_of(attributes(answer, HEADER.size + len(_PLACE))[_NSID])

@@ -98,7 +98,7 @@ class Neighbours(Handle):
 def row_of(message: bytes) -> Row:
     """What an RTM_NEWNEIGH message tells of."""
     _, index, state, _, _ = _NDMSG.unpack_from(message, HEADER.size)
-    said = dict(attributes(message, HEADER.size + _NDMSG.size))
+    said = attributes(message, HEADER.size + _NDMSG.size)
     address = str(ipaddress.ip_address(said[_DST])) if _DST in said else ""
     return Row(index, state, mac_of(said.get(_LLADDR, b"")), address)
 

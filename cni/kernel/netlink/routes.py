@@ -93,8 +93,8 @@ class Routes(Handle):
 def route_of(message: bytes) -> KernelRoute:
     """A route of an RTM_NEWROUTE message."""
     family, length, _, _, table, _, scope, kind, _ = _RTMSG.unpack_from(message, HEADER.size)
-    said = dict(attributes(message, HEADER.size + _RTMSG.size))
-    metrics = dict(attributes(said.get(_METRICS, b"")))
+    said = attributes(message, HEADER.size + _RTMSG.size)
+    metrics = attributes(said.get(_METRICS, b""))
     return KernelRoute(
         dst=f"{_text(said[_DST])}/{length}" if _DST in said else _EVERYWHERE[family],
         gateway=_text(said.get(_GATEWAY, b"")),
@@ -110,7 +110,7 @@ def route_of(message: bytes) -> KernelRoute:
 
 def _link_of(message: bytes) -> int:
     """The index of the link of a route that has one."""
-    return number_of(dict(attributes(message, HEADER.size + _RTMSG.size)).get(_OIF, b""))
+    return number_of(attributes(message, HEADER.size + _RTMSG.size).get(_OIF, b""))
 
 
 def _default_link_of(message: bytes) -> int:
