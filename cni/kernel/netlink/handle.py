@@ -68,12 +68,17 @@ class Handle:
             raise KernelRefused(f"{what}: {error.msg}", error.errno) from None
 
     def _dump(self, request: bytes) -> list[bytes]:
-        """What a dump has; one that a concurrent change interrupted is asked for again."""
+        """What a dump has; one that a concurrent change interrupted is asked for again.
+
+        ENOENT is an empty one: a namespace that never had a route has no main table yet.
+        """
         for _ in range(_DUMP_TRIES):
             try:
                 return self._channel.ask(request)
             except DumpInterrupted:
                 continue
             except KernelRefused as error:
+                if error.errno == errno.ENOENT:
+                    return []
                 raise KernelRefused(f"rtnetlink dump: {error.msg}", error.errno) from None
         raise KernelRefused(f"rtnetlink dump interrupted {_DUMP_TRIES} times", errno.EINTR)

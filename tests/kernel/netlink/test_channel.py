@@ -199,6 +199,14 @@ def test_what_was_to_be_asked_in_a_batch_is_not_asked_after_a_failure(kernel: Fa
     assert len(kernel.sent) == 1
 
 
+def test_a_table_that_is_not_there_has_nothing(kernel: FakeSocket):
+    kernel.answers = [acknowledged(1, 2, "ipv4: FIB table does not exist"), acknowledged(2, 22)]
+    made = Handle()
+    assert made._dump(request()) == []
+    with pytest.raises(KernelRefused, match="rtnetlink dump: Invalid argument"):
+        made._dump(request())
+
+
 @pytest.mark.parametrize("call", ["socket", "bind", "setsockopt"])
 def test_a_socket_that_is_refused_names_the_call_and_leaves_none_open(
     kernel: FakeSocket, monkeypatch: pytest.MonkeyPatch, call: str
