@@ -111,7 +111,7 @@ def test_a_pods_address_is_usable_at_once_unless_asked(world: Any, pod: Any, add
 )
 def test_the_drift_of_a_route_is_named(world: Any, pod: Any, present: list[KernelRoute], said: list[str]):
     pod.add("eth0")
-    pod.ways = present
+    pod.ways["eth0"] = present
     assert list(ROUTE.differences(world)) == said
 
 
@@ -125,6 +125,7 @@ def test_another_route_of_the_pod_is_a_conflict(world: Any, pod: Any):
 @pytest.mark.parametrize(("onlink", "asked"), [(False, "add_route 0.0.0.0/0"), (True, "add_route 0.0.0.0/0 onlink")])
 def test_a_route_is_added_as_planned(world: Any, pod: Any, onlink: bool, asked: str):
     pod.add("eth0")
+    pod.held["eth0"] = [] if onlink else [ip_interface("10.1.0.5/24")]
     route = replace(ROUTE, onlink=onlink, mtu=1400)
     route.ensure(world)
     assert pod.asked == [asked]
@@ -133,7 +134,7 @@ def test_a_route_is_added_as_planned(world: Any, pod: Any, onlink: bool, asked: 
 
 def test_the_flood_list_is_made_exactly_as_it_should_be(world: Any, host: Any, undone: Any):
     host.add("vxlan7", "vxlan")
-    host.vteps = {"192.0.2.2", "192.0.2.9"}
+    host.flooded["vxlan7"] = {"192.0.2.2", "192.0.2.9"}
     wanted = FloodList("vxlan7", ("192.0.2.2", "192.0.2.3"))
     assert list(wanted.differences(world)) == [
         "VTEP 192.0.2.3 is missing from vxlan7",

@@ -1,0 +1,26 @@
+"""The kernel keeps the contract the fake is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+import rtnl_contract
+
+from cni.kernel import netns
+from cni.kernel.netlink import Rtnl
+
+
+@pytest.fixture
+def rtnl() -> Iterator[Rtnl]:
+    """That of a namespace nobody else knows, which goes with its socket."""
+    with netns.fresh():
+        made = Rtnl()
+    with closing(made):
+        yield made
+
+
+@pytest.mark.parametrize("holds", rtnl_contract.STATEMENTS, ids=lambda holds: holds.__name__)
+def test_the_kernel_keeps_it(rtnl: Rtnl, holds: rtnl_contract.Statement):
+    holds(rtnl)

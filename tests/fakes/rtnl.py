@@ -1,0 +1,362 @@
+"""A namespace whose rtnetlink is a few dataclasses. It keeps `rtnl_contract`, as the kernel does."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from ipaddress import IPv6Network
+from itertools import count
+from typing import Any, Unpack
+
+from cni.errors import KernelRefused
+from cni.kernel.netlink.linkinfo import PortSettings
+from cni.kernel.netlink.links import LinkSettings
+from cni.kernel.view import MAIN_TABLE, HeldAddress, KernelRoute, Link, LinkRef, MacvlanSettings, VethEnd, Vxlan
+from cni.naming import OWNER, IPAddress, IPInterface
+
+_FACTS = {"mtu": "mtu", "master": "bridge", "address": "mac", "ifalias": "alias"}
+_NO_PORT: dict[str, Any] = {"hairpin": False, "isolated": False, "neigh_suppress": False, "multicast_router": 0}
+
+
+class FakeRtnl:
+    """One namespace. `asked` lists what was changed; `refusals` maps a request to an errno.
+
+    Unlike the kernel it gives nobody addresses or routes of its own accord.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.refusals: dict[str, int] = {}
+        self.all: dict[str, Link] = {}
+        self.held: dict[str, list[IPInterface]] = defaultdict(list)
+        self.ways: dict[str, list[KernelRoute]] = defaultdict(list)
+        self.known: dict[str, dict[str, str]] = defaultdict(dict)
+        self.behind: dict[str, dict[str, str]] = defaultdict(dict)
+        self.flooded: dict[str, set[str]] = defaultdict(set)
+        self._labels = {"::/0": 1}
+        self._marks: dict[int, set[tuple[int, int]]] = defaultdict(set)
+        self._indices = count(1)
+        self._seen: dict[str, Link] = {}
+        self._batch: list[Callable[[], None]] | None = None
+        self.add("lo", mac="00:00:00:00:00:00", mtu=65536, up=False, state="DOWN")
+
+    def add(self, name: str, kind: str = "", **facts: Any) -> Link:
+        """Let a link exist."""
+        index = next(self._indices)
+        link = Link(index, name, kind, "0a:00:00:00:00:01", 1500, True, "UP", 0, False, False, False, False, None)
+        self.all[name] = replace(link, **facts)
+        return self.all[name]
+
+    def close(self) -> None: ...
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        changes: list[Callable[[], None]] = []
+        self._batch = changes
+        try:
+            yield
+        finally:
+            self._batch = None
+        first: KernelRefused | None = None
+        for change in changes:
+            try:
+                change()
+            except KernelRefused as error:
+                first = first or error
+        if first:
+            raise first
+
+    def _change(self, text: str, make: Callable[[], None]) -> None:
+        def change() -> None:
+            self.asked.append(text)
+            if (word := text.split(maxsplit=1)[0]) in self.refusals:
+                raise KernelRefused(text, self.refusals[word])
+            make()
+
+        change() if self._batch is None else self._batch.append(change)
+
+    def _at(self, link: Link | LinkRef | int) -> Link:
+        """The link as it is now."""
+        index = link if isinstance(link, int) else link.index
+        found = self.link_by_index(index)
+        _need(found is not None, errno.ENODEV)
+        assert found
+        return found
+
+    def _set(self, link: Link | LinkRef, **facts: Any) -> None:
+        now = self._at(link)
+        self.all[now.name] = replace(now, **facts)
+
+    # --- links
+
+    def link_by_name(self, name: str) -> Link | None:
+        found = self.all.get(name)
+        if found:
+            self._seen[name] = found
+        return found
+
+    def link_by_index(self, index: int) -> Link | None:
+        return next((link for link in self.all.values() if link.index == index), None)
+
+    def cached_link(self, name: str) -> Link | None:
+        seen, now = self._seen.get(name), self.all.get(name)
+        return seen if seen and now and seen.index == now.index else self.link_by_name(name)
+
+    def link_ref(self, name: str) -> LinkRef | None:
+        found = self.all.get(name)
+        return LinkRef(found.index, name) if found else None
+
+    def links(self) -> list[Link]:
+        return list(self.all.values())
+
+    def vxlan_ports(self) -> set[int]:
+        return {link.vxlan.port for link in self.all.values() if link.vxlan}
+
+    def create_bridge(self, name: str, mac: str, mtu: int) -> None:
+        def make() -> None:
+            self._free(name)
+            self.add(name, "bridge", mac=mac, mtu=mtu, alias=OWNER)
+
+        self._change(f"create_bridge {name} {mac} {mtu}", make)
+
+    def filter_bridge(self, link: Link, on: bool = True) -> None:
+        self._change(f"filter_bridge {link.name} {on}", lambda: self._set(link, filtered=on))
+
+    def create_veth(self, own: VethEnd, peer: VethEnd, *, bridge: int = 0, up: bool = True) -> None:
+        def make() -> None:
+            elsewhere = peer.netns_fd is not None
+            self._free(own.name, *(() if elsewhere else (peer.name,)))
+            _need(not bridge or self.link_by_index(bridge) is not None, errno.EINVAL)
+            facts = {"mac": own.mac, "mtu": own.mtu, "up": up, "parent_elsewhere": elsewhere}
+            near = self.add(own.name, "veth", **facts, **_port(bridge))
+            if not elsewhere:
+                far = self.add(peer.name, "veth", mac=peer.mac, mtu=peer.mtu, up=False, parent=near.index)
+                self._set(near, parent=far.index)
+
+        text = f"create_veth {own.name} {own.mac} {own.mtu} {bridge} {peer.name} {peer.mac} {peer.mtu}"
+        self._change(text, make)
+
+    def create_vxlan(self, name: str, mtu: int, vxlan: Vxlan) -> None:
+        def make() -> None:
+            self._free(name)
+            _need(not vxlan.dev or self.link_by_index(vxlan.dev) is not None, errno.ENODEV)
+            taken = {(link.vxlan.vni, link.vxlan.port) for link in self.all.values() if link.vxlan}
+            _need((vxlan.vni, vxlan.port) not in taken, errno.EEXIST)
+            self.add(name, "vxlan", mtu=mtu, up=False, vxlan=vxlan, alias=OWNER)
+
+        self._change(f"create_vxlan {name} {mtu}", make)
+
+    def create_macvlan(self, name: str, mac: str, mtu: int, settings: MacvlanSettings) -> None:
+        def make() -> None:
+            self._free(name)
+            elsewhere = settings.netns_fd is not None
+            parent = None if elsewhere else self._at(settings.parent)
+            others = [link for link in self._macvlans_on(settings.parent) if not elsewhere]
+            alone = settings.mode == "passthru" or any(link.macvlan_mode == "passthru" for link in others)
+            _need(not (others and alone), errno.EINVAL)
+            own = parent.mac if parent and settings.mode == "passthru" else mac or "0a:00:00:00:00:05"
+            facts = {"parent": settings.parent, "parent_elsewhere": elsewhere, "macvlan_mode": settings.mode}
+            self.add(name, "macvlan", mac=own, mtu=mtu, up=False, **facts)
+
+        self._change(f"create_macvlan {name} {mac} {mtu} {settings.mode} {settings.parent}", make)
+
+    def set_link(self, link: Link | LinkRef, *, up: bool = False, **settings: Unpack[LinkSettings]) -> None:
+        def make() -> None:
+            facts: dict[str, Any] = {_FACTS[key]: value for key, value in settings.items()}
+            joined = _port(settings["master"]) if "master" in settings else {}
+            self._set(link, **facts | joined | ({"up": True} if up else {}))
+
+        self._change(_spelled("set_link", link, up, settings), make)
+
+    def set_promiscuous(self, link: Link) -> None:
+        self._change(f"set_promiscuous {link.name}", lambda: self._set(link, promiscuous=True))
+
+    def set_port(self, link: Link | LinkRef, *, up: bool = False, **settings: Unpack[PortSettings]) -> None:
+        def make() -> None:
+            _need(self._at(link).bridge != 0, errno.EOPNOTSUPP)
+            facts: dict[str, Any] = {key: bool(value) for key, value in settings.items()}
+            facts |= {"hairpin": facts.pop("mode")} if "mode" in facts else {}
+            facts |= {"multicast_router": settings["multicast_router"]} if "multicast_router" in settings else {}
+            self._set(link, **facts, **({"up": True} if up else {}))
+
+        self._change(_spelled("set_port", link, up, settings), make)
+
+    def delete_link(self, link: Link) -> None:
+        def make() -> None:
+            if (now := self.link_by_index(link.index)) is None:
+                return
+            self._forget(now)
+            peer = self.link_by_index(now.parent) if now.kind == "veth" and not now.parent_elsewhere else None
+            for other in [*([peer] if peer else []), *self._macvlans_on(now.index)]:
+                self._forget(other)
+            for port in [port for port in self.all.values() if port.bridge == now.index]:
+                self._set(port, **_port(0))
+
+        self._seen.pop(link.name, None)
+        self._change(f"delete_link {link.name}", make)
+
+    def _macvlans_on(self, index: int) -> list[Link]:
+        links = self.all.values()
+        return [
+            link for link in links if link.kind == "macvlan" and (link.parent, link.parent_elsewhere) == (index, False)
+        ]
+
+    def _forget(self, link: Link) -> None:
+        for of_links in (self.all, self.held, self.ways, self.known, self.behind, self.flooded):
+            of_links.pop(link.name, None)
+
+    def _free(self, *names: str) -> None:
+        _need(not self.all.keys() & set(names), errno.EEXIST)
+
+    # --- addresses and their labels
+
+    def addresses(self, link: Link | LinkRef) -> list[HeldAddress]:
+        return [HeldAddress(item, False, False) for item in self.held[self._at(link).name]]
+
+    def add_address(
+        self, link: Link | LinkRef, interface: IPInterface, nodad: bool = False, deprecated: bool = False
+    ) -> None:
+        def make() -> None:
+            held = self.held[self._at(link).name]
+            _need(interface not in held, errno.EEXIST)
+            held.append(interface)
+
+        self._change(f"add_address {link.name} {interface}{' nodad' * nodad}{' deprecated' * deprecated}", make)
+
+    def delete_address(self, link: Link, interface: IPInterface) -> None:
+        def make() -> None:
+            name = self._at(link).name
+            self.held[name] = [item for item in self.held[name] if item != interface]
+
+        self._change(f"delete_address {link.name} {interface}", make)
+
+    def labels(self) -> dict[str, int]:
+        return dict(self._labels)
+
+    def add_label(self, prefix: IPv6Network, label: int, perhaps_there: bool = False) -> None:
+        def make() -> None:
+            _need(perhaps_there or str(prefix) not in self._labels, errno.EEXIST)
+            self._labels.setdefault(str(prefix), label)
+
+        self._change(f"add_label {prefix} {label}", make)
+
+    def delete_label(self, prefix: IPv6Network, label: int) -> None:
+        self._change(f"delete_label {prefix} {label}", lambda: self._labels.pop(str(prefix), None) and None)
+
+    # --- routes and policy rules
+
+    def routes(self, link: Link | LinkRef, family: int) -> list[KernelRoute]:
+        return [item for item in self.ways[link.name] if _network(item).version == family]
+
+    def add_route(self, link: Link | LinkRef, route: KernelRoute, onlink: bool) -> None:
+        def make() -> None:
+            now = self._at(link)
+            _need(now.up, errno.ENETDOWN)
+            near = [item.network for item in self.held[now.name]]
+            reached = not route.gateway or any(ipaddress.ip_address(route.gateway) in network for network in near)
+            _need(onlink or reached, errno.ENETUNREACH)
+            there = {(item.dst, item.table, item.priority) for ways in self.ways.values() for item in ways}
+            _need((route.dst, route.table, route.priority) not in there, errno.EEXIST)
+            self.ways[now.name].append(route)
+
+        self._change(f"add_route {route.dst}{' onlink' * onlink}", make)
+
+    def delete_route(self, link: Link | LinkRef, dst: str, table: int = MAIN_TABLE) -> None:
+        def make() -> None:
+            left = [item for item in self.ways[link.name] if (item.dst, item.table) != (dst, table)]
+            self.ways[link.name] = left
+
+        self._change(f"delete_route {dst} {table}", make)
+
+    def route_to(self, address: IPAddress) -> int:
+        leading = [(item, index) for item, index in self._main() if address in _network(item)]
+        best = min(leading, key=lambda way: (-_network(way[0]).prefixlen, way[0].priority), default=(None, 0))
+        return best[1]
+
+    def default_route(self) -> int:
+        for family in (4, 6):
+            every = [(item.priority, index) for item, index in self._main() if _is_default(item, family)]
+            if every:
+                return min(every)[1]
+        return 0
+
+    def _main(self) -> Iterator[tuple[KernelRoute, int]]:
+        for name, ways in self.ways.items():
+            yield from ((item, self.all[name].index) for item in ways if item.table == MAIN_TABLE)
+
+    def mark_rules(self, family: int) -> set[tuple[int, int]]:
+        return set(self._marks[family])
+
+    def add_mark_rule(self, family: int, mark: int, table: int) -> None:
+        self._change(f"add_mark_rule {family} {mark} {table}", lambda: self._marks[family].add((mark, table)))
+
+    def delete_mark_rule(self, family: int, mark: int, table: int) -> None:
+        self._change(f"delete_mark_rule {family} {mark} {table}", lambda: self._marks[family].discard((mark, table)))
+
+    # --- neighbours and the forwarding database
+
+    def neighbours(self, link: Link | LinkRef) -> dict[str, str]:
+        return dict(self.known[link.name])
+
+    def add_neighbour(self, link: Link | LinkRef, address: str, mac: str) -> None:
+        def make() -> None:
+            self.known[self._at(link).name][address] = mac
+
+        self._change(f"add_neighbour {address} {mac}", make)
+
+    def delete_neighbour(self, link: Link | LinkRef, address: str) -> None:
+        self._change(f"delete_neighbour {address}", lambda: self.known[link.name].pop(address, None) and None)
+
+    def fdb(self, link: Link | LinkRef) -> dict[str, str]:
+        return dict(self.behind[link.name])
+
+    def add_fdb_row(self, link: Link | LinkRef, mac: str, vtep: str) -> None:
+        def make() -> None:
+            self.behind[self._at(link).name][mac] = vtep
+
+        self._change(f"add_fdb_row {mac} {vtep}", make)
+
+    def delete_fdb_row(self, link: Link | LinkRef, mac: str, vtep: str) -> None:
+        def make() -> None:
+            if self.behind[link.name].get(mac) == vtep:
+                del self.behind[link.name][mac]
+
+        self._change(f"delete_fdb_row {mac} {vtep}", make)
+
+    def flood_targets(self, link: Link | LinkRef) -> set[str]:
+        return set(self.flooded[link.name])
+
+    def add_flood_target(self, link: Link | LinkRef, vtep: str) -> None:
+        self._change(f"add_flood_target {vtep}", lambda: self.flooded[self._at(link).name].add(vtep))
+
+    def delete_flood_target(self, link: Link | LinkRef, vtep: str) -> None:
+        self._change(f"delete_flood_target {vtep}", lambda: self.flooded[link.name].discard(vtep))
+
+
+def _need(true: bool, number: int) -> None:
+    if not true:
+        raise KernelRefused(os.strerror(number), number)
+
+
+def _port(bridge: int) -> dict[str, Any]:
+    """What a link has as a new port, or has no more."""
+    return _NO_PORT | {"bridge": bridge, "multicast_router": int(bool(bridge))}
+
+
+def _network(route: KernelRoute) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(route.dst)
+
+
+def _is_default(route: KernelRoute, family: int) -> bool:
+    network = _network(route)
+    return (network.version, network.prefixlen) == (family, 0)
+
+
+def _spelled(what: str, link: Link | LinkRef, up: bool, settings: LinkSettings | PortSettings) -> str:
+    said = {**({"up": True} if up else {}), **settings}
+    return " ".join([what, link.name, *(f"{key}={value}" for key, value in said.items())])
