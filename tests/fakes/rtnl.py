@@ -293,7 +293,11 @@ class FakeRtnl:
         return set(self._marks[family])
 
     def add_mark_rule(self, family: int, mark: int, table: int) -> None:
-        self._change(f"add_mark_rule {family} {mark} {table}", lambda: self._marks[family].add((mark, table)))
+        def make() -> None:
+            _need((mark, table) not in self._marks[family], errno.EEXIST)
+            self._marks[family].add((mark, table))
+
+        self._change(f"add_mark_rule {family} {mark} {table}", make)
 
     def delete_mark_rule(self, family: int, mark: int, table: int) -> None:
         self._change(f"delete_mark_rule {family} {mark} {table}", lambda: self._marks[family].discard((mark, table)))

@@ -412,6 +412,8 @@ def ipv6_has_the_default_route_where_ipv4_has_none(rtnl: Rtnl) -> None:
 def a_mark_is_looked_up_in_its_family(rtnl: Rtnl) -> None:
     assert rtnl.mark_rules(4) == set()
     rtnl.add_mark_rule(4, 1337, 1000)
+    with refused(errno.EEXIST):
+        rtnl.add_mark_rule(4, 1337, 1000)
     assert (rtnl.mark_rules(4), rtnl.mark_rules(6)) == ({(1337, 1000)}, set())
     rtnl.delete_mark_rule(4, 1337, 1000)
     rtnl.delete_mark_rule(4, 1337, 1000)

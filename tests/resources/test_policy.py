@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 from nf_tables import NfTables
+from rtnl import FakeRtnl
 
 from cni.errors import Conflict, ToolFailed
 from cni.kernel import netfilter, nftables, ruleset
 from cni.kernel.files import LockFile
 from cni.kernel.ruleset import Element
+from cni.kernel.view import Vxlan
 from cni.policy.gates import entering, leaving
 from cni.resources import (
     AntiSpoof,
@@ -45,8 +47,9 @@ INSIDE = PodPolicy(ADDRESSES, RULES, True, "shop/web", "/run/netns/p", "eth0", "
 @pytest.fixture
 def world(tmp_path) -> World:
     world = World(SimpleNamespace(entered=nullcontext), LockFile(tmp_path / "lock"))
-    links = {"link_by_name": lambda self, name: None, "vxlan_ports": lambda self: {4789, 8472}}
-    world.__dict__["host"] = type("NoLinks", (), links)()
+    world.__dict__["host"] = host = FakeRtnl()
+    for port in (4789, 8472):
+        host.add(f"vxlan{port}", "vxlan", vxlan=Vxlan(1, port, "", 0))
     return world
 
 
@@ -156,8 +159,8 @@ def test_entries_of_a_pod_without_a_record_give_way_if_it_is_gone(world: World, 
     kernel.given(chained("in-DEAD", "out-DEAD", "in-OTHER") + leading("in4", "10.1.0.5", "in-DEAD"))
     kernel.given(leading("in4", "10.1.0.6", "in-DEAD") + leading("in4", "10.1.0.9", "in-OTHER"))
     kernel.given(DEAD.declarations + DEAD.script())
-    link = type("Link", (), {})() if alive else None
-    world.__dict__["host"] = type("Links", (), {"link_by_name": lambda self, name: link})()
+    if alive:
+        world.host.add("veth9", "veth")
     policy = PodPolicy(("10.1.0.5",), (), False, "", token="TOKEN")
     if alive:
         with pytest.raises(Conflict, match="pod behind veth9"):
@@ -278,9 +281,8 @@ def test_a_guard_goes_after_what_it_guards(
     kernel: NfTables, monkeypatch: pytest.MonkeyPatch, world: World, lent: bool, order: list[str]
 ):
     gone: list[str] = []
-    link = type("Veth", (), {"kind": "veth", "bridge": 0})
-    there = {"link_by_name": lambda self, name: link, "delete_link": lambda self, link: gone.append("link")}
-    world.__dict__["host"] = type("OneLink", (), there)()
+    world.host.add("veth0", "veth")
+    monkeypatch.setattr(world.host, "delete_link", lambda link: gone.append("link"))
     monkeypatch.setattr(ruleset, "delete_there", lambda chains: gone.append("guard"))
     AntiSpoof("veth0", MAC, ADDRESSES, lent).remove(world)
     for item in (PortOpening("veth0", on_bridge=False, lent=lent), Gate("veth0", "ingress", "TOKEN", ())):

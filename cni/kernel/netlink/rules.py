@@ -28,7 +28,7 @@ class Rules(Handle):
         return {(mark, table) for mark, table in found if mark}
 
     def add_mark_rule(self, family: int, mark: int, table: int) -> None:
-        """Look packets with a mark up in a table. The kernel adds a second one like it without a word."""
+        """Look packets with a mark up in a table. Raises KernelRefused (EEXIST) where they are already."""
         new = _request(_NEW, CREATE | EXCLUSIVE, family, mark, table)
         self._change(new, f"add rule fwmark {mark} lookup {table}")
 
