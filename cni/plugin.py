@@ -8,7 +8,7 @@ from functools import cache
 from importlib.machinery import SourceFileLoader
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
 
-from cni.protocol.config import PLUGINS
+from cni.protocol.schema import PLUGINS
 
 if TYPE_CHECKING:
     from cni.ipam.source import Source

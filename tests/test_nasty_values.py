@@ -16,7 +16,7 @@ from cni.command.files import _explained
 from cni.errors import CniError
 from cni.main import main
 from cni.plugin import names
-from cni.protocol.config import PLUGINS, schema_of
+from cni.protocol.schema import PLUGINS, schema_of
 
 #: JSON texts, because some of them no JSON module writes.
 NASTY = (

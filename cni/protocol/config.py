@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from functools import cache, lru_cache
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from cni.errors import CniError, DecodingFailure, IncompatibleVersion, InvalidConfig, UnsupportedField
 from cni.protocol.call import is_name
+from cni.protocol.formats import FORMATS, REFUSALS
+from cni.protocol.schema import PLUGINS, is_right, load, schema_of
 from cni.protocol.versions import SINCE, SUPPORTED, at_least
 
 Config = dict[str, Any]
@@ -30,12 +31,6 @@ _MOST_DIGITS, _MOST_LEVELS = 308, 100
 _TOO_DEEP = f"it is nested more than {_MOST_LEVELS} levels deep"
 #: NUL, and halves of what JSON spells in two: no bytes are theirs.
 _ODD = {"\0", *map(chr, range(0xD800, 0xE000))}
-
-_PACKAGE = Path(__file__).parent.parent
-_RUNTIME = _PACKAGE / "protocol" / "runtime.schema.json"
-
-#: The executables and their schemas: in an installation inside this package, in a checkout beside it.
-PLUGINS = next(folder for folder in (_PACKAGE / "plugins", _PACKAGE.parent / "plugins", _PACKAGE) if folder.exists())
 
 
 def parse(text: bytes, where: str = "stdin") -> Config:
@@ -118,13 +113,6 @@ def without_unknown(conf: Config, plugin: str) -> Config:
     return known
 
 
-def schema_of(plugin: str) -> dict[str, Any]:
-    """A plugin's schema with the runtime's keys merged in."""
-    schema = _load(f"{plugin}.schema.json")
-    runtime = json.loads(_RUNTIME.read_text())
-    return schema | {"properties": runtime["properties"] | schema["properties"]}
-
-
 def folded(mapping: Mapping[str, Any] | None, key: str) -> Any:
     """A value by key whatever its case: Go callers send ``Ips`` for ``ips`` in runtimeConfig."""
     for name, value in (mapping or {}).items():
@@ -138,15 +126,13 @@ def listed(value: str | list[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
-def _load(name: str) -> dict[str, Any]:
-    return dict(json.loads((PLUGINS / name).read_text()))
-
-
 @lru_cache(maxsize=64)
 def _faults(conf: str, plugin: str) -> tuple[tuple[type[CniError], str], ...]:
     """What is wrong with a configuration; a network's own comes again with every pod."""
     if odd := [path for path, text in _texts(json.loads(conf), "$") if not _ODD.isdisjoint(text)]:
         return tuple((InvalidConfig, f"{path}: has a character no name or file may have") for path in odd)
+    if is_right(json.loads(conf), plugin):
+        return ()
     errors = sorted(validator(plugin).iter_errors(json.loads(conf)), key=lambda error: error.json_path)
     return tuple(fault for error in errors for fault in _told(error))
 
@@ -167,15 +153,23 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
 @cache
 def validator(plugin: str) -> Any:
     """The jsonschema validator of a plugin's configurations."""
-    from jsonschema import Draft202012Validator
+    from jsonschema import Draft202012Validator, FormatChecker
     from referencing import Registry
     from referencing.jsonschema import DRAFT202012
 
-    from cni.protocol.formats import CHECKER
-
-    schemas = ((file.name, DRAFT202012.create_resource(_load(file.name))) for file in PLUGINS.glob("*.schema.json"))
+    files = (file.name for file in PLUGINS.glob("*.schema.json"))
+    schemas = ((name, DRAFT202012.create_resource(load(name))) for name in files)
     registry: Registry[Any] = Registry().with_resources(schemas).crawl()
-    return Draft202012Validator(schema_of(plugin), registry=registry, format_checker=CHECKER)
+    checker = FormatChecker(formats=())
+    for name, refuse in FORMATS.items():
+        checker.checks(name, raises=REFUSALS)(partial(_is_of_format, refuse))
+    return Draft202012Validator(schema_of(plugin), registry=registry, format_checker=checker)
+
+
+def _is_of_format(refuse: Callable[[str], object], value: object) -> bool:
+    if isinstance(value, str):
+        refuse(value)
+    return True
 
 
 def _told(error: Any) -> Iterator[tuple[type[CniError], str]]:
@@ -248,7 +242,7 @@ def meant(value: Any, known: Iterable[Any], likeness: float = 0.6) -> str:
 def _parts(section: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterable[str]:
     """The keys of a section, also where it stands elsewhere in its schema or in another plugin's."""
     file, _, path = str(section.get("$ref", "")).partition("#/")
-    found = _load(file) if file else schema if path else section
+    found = load(file) if file else schema if path else section
     for step in filter(None, path.split("/")):
         found = found.get(step, {})
     return dict(found.get("properties", {}))

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from cni.errors import DecodingFailure, IncompatibleVersion, InvalidConfig
-from cni.protocol.config import folded, parse, refuse_wrong_header, schema_of, version_of
+from cni.protocol.config import folded, parse, refuse_wrong_header, version_of
+from cni.protocol.schema import schema_of
 from cni.protocol.versions import SUPPORTED
 
 
