@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 from cni.errors import CniError, Incomplete
 from cni.kernel.signals import end_if_asked, uninterrupted
 from cni.protocol.result import Interface, Result
 from cni.resources import Difference, Resource, World
+from cni.values import replace
 
 
 def apply(resources: Iterable[Resource], world: World) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cni.errors import CniError, InvalidConfig, InvalidEnvironment
@@ -14,6 +13,7 @@ from cni.protocol.call import Call
 from cni.protocol.config import Config, folded
 from cni.protocol.result import DNS, Interface, IPConfig, Result, Route
 from cni.resources import Announcement, PodAddress, PodLink, PodRoute, PodSysctl, Resource, Settled
+from cni.values import dataclass, replace
 
 #: The least MTU of an Ethernet link, in bytes (RFC 791, ETH_MIN_MTU).
 MINIMUM_MTU = 68

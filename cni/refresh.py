@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 
 from cni import engine
 from cni.errors import CniError
@@ -21,6 +20,7 @@ from cni.resources import Difference, Resource
 from cni.resources.base import REFRESH
 from cni.state import Record
 from cni.survey import survey
+from cni.values import dataclass, replace
 
 _ANOTHER = Difference("its policy is not what its policyDir says now", REFRESH)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import replace
 from typing import Any
 
 from cni import engine, log
@@ -38,6 +37,7 @@ from cni.resources.base import Unknown
 from cni.sidecar import pod as sidecar
 from cni.state import Record, Store
 from cni.survey import survey, surveyed_without_record
+from cni.values import replace
 
 Deliver = Callable[[dict[str, Any]], None]
 

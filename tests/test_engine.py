@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +19,7 @@ from cni.protocol.result import Interface, Result
 from cni.resources import Resource, World, decoded, encode, uses_of
 from cni.resources.base import _KINDS, REATTACH, REFRESH
 from cni.resources.nft import NftRules
+from cni.values import dataclass, replace
 
 NOTES: list[str] = []
 KINDS = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from cni.resources import (
 )
 from cni.resources.masquerade import nft_chain, nft_rules
 from cni.resources.masquerade_iptables import iptables_rules
+from cni.values import replace
 
 OWNER = "pods/c1/eth0"
 POD = NftMasquerade("nftables", 4, "10.1.0.5", "10.1.0.0/24", OWNER)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_interface
 
 import pytest
@@ -10,6 +9,7 @@ from cni import uplink
 from cni.errors import InvalidConfig
 from cni.kernel.view import MAIN_TABLE, KernelRoute
 from cni.resources import Uplink, UplinkQuery
+from cni.values import replace
 
 LINKS = {"lo": (65536, "127.0.0.1/8"), "eth0": (1500, "192.0.2.1/24"), "eth1": (9000, "fd00:9::1/64")}
 

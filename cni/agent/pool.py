@@ -13,11 +13,11 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from cni.agent.scoreboard import Scoreboard, Slot
 from cni.agent.worker import DISMISSED, OUTDATED, SPENT, Worker
+from cni.values import dataclass
 
 #: How many wait for calls, and how many there may be; beyond that callers queue, or run cold. Half more than processors
 #: keeps them busy while calls wait for the kernel; more attach no pod sooner, at 8 MiB each.

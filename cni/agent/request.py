@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from cni import __version__
 from cni.state import DEFAULT_FOLDER
+from cni.values import dataclass, field
 
 PROTOCOL = "agent-cni/2"
 MOST_BYTES, MOST_FDS = 192 << 10, 4

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mmap
 import time
-from dataclasses import dataclass
+
+from cni.values import dataclass
 
 _SECONDS = 8  # a double
 

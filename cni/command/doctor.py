@@ -7,7 +7,6 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from cni.protocol.call import Call
 from cni.refresh import behind
 from cni.resources import Difference
 from cni.state import Record, Store, uses
+from cni.values import dataclass
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def doctor(options: argparse.Namespace) -> int:
     """Look for what is missing, wrong or left over on this node, and say what mends it."""
     found = {check.__name__.strip("_"): list(dict.fromkeys(check(options))) for check in CHECKS}
     if options.json:
-        print_json({area: [asdict(item) for item in items] for area, items in found.items()})
+        print_json({area: [vars(item) for item in items] for area, items in found.items()})
     for area, items in () if options.json else found.items():
         say(f"{area}: {'ok' if not items else ''}".rstrip())
         for mend, group in groupby(items, lambda item: item.mend):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from html import escape
 
 from cni.command.output import shown
@@ -20,6 +19,7 @@ from cni.resources import (
     VxlanLink,
 )
 from cni.state import Record
+from cni.values import dataclass, field
 
 _POD_WIDTH, _POD_HEIGHT, _GAP, _HEAD, _ACROSS = 216, 92, 16, 46, 4
 _INK, _FAINT, _LINE = "#22313f", "#66788a", "#9fb0c0"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from cni.errors import InvalidEnvironment
+from cni.values import dataclass
 
 #: The line by which a file of ours is known, whatever release made it.
 MARK = "# installed by agent-cni"

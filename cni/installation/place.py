@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from cni.errors import Conflict, Unavailable
+from cni.values import dataclass
 
 #: The interpreter this one was started from, outside any virtual environment.
 PYTHON = Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from cni.errors import AddressTaken, RangeExhausted
 from cni.ipam.config import IpamConfig
@@ -12,6 +11,7 @@ from cni.ipam.ranges import RangeSet, Span, first_gap
 from cni.naming import Attachment, IPAddress
 from cni.protocol.result import IPConfig, Result
 from cni.state import Store
+from cni.values import dataclass
 
 
 @dataclass(frozen=True)

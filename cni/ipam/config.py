@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from cni.protocol.call import Call
 from cni.protocol.config import Config, folded
 from cni.protocol.result import DNS, IPConfig, Result, Route
 from cni.protocol.versions import at_least
+from cni.values import dataclass
 
 TYPE = "agent-ipam"
 _RANGE_KEYS = ("subnet", "rangeStart", "rangeEnd", "gateway")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from cni.errors import InvalidConfig
 from cni.naming import IPAddress
+from cni.values import dataclass
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 Span = tuple[IPAddress, IPAddress]

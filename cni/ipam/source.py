@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +33,7 @@ from cni.protocol.call import Call, is_name
 from cni.protocol.config import Config, decoded, listed
 from cni.protocol.result import Result
 from cni.state import Record, Store
+from cni.values import dataclass
 
 
 class Source(Protocol):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from cni.naming import IPInterface
+from cni.values import dataclass
 
 #: The main routing table and the scopes of rtnetlink(7).
 MAIN_TABLE, SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 254, 0, 253, 254

@@ -7,12 +7,12 @@ those VTEPs; without, nobody here touches it, and what knows the nodes programs 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 
 from cni.errors import InvalidConfig
 from cni.naming import vxlan_interface
 from cni.protocol.config import Config
 from cni.resources import FloodList, Resource, UplinkQuery, VxlanLink
+from cni.values import dataclass
 
 #: Bytes VXLAN adds to an inner packet, by the family of the outer one (RFC 7348, section 5).
 OVERHEAD = {4: 50, 6: 70}

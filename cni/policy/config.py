@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from cni.policy.model import Allowance, Policy
 from cni.policy.peers import ports_of, spans_of
 from cni.protocol.call import Call
 from cni.protocol.config import Config
+from cni.values import replace
 
 if TYPE_CHECKING:
     from cni.policy.kubernetes import Cluster

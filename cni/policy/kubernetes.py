@@ -7,7 +7,6 @@ allows. Where it is not known whether one selects it, it is shut likewise, and n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 
@@ -15,6 +14,7 @@ from cni.policy.labels import Labels, Selector
 from cni.policy.model import Allowance, Peers, Port, hosts
 from cni.policy.objects import NamedPort, Namespace, NetworkPolicy, Pod, PodPeer, Rule
 from cni.policy.peers import together
+from cni.values import dataclass
 
 #: Every namespace has its name as a label (Kubernetes, "Automatic labelling").
 _NAME_LABEL = "kubernetes.io/metadata.name"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from cni.values import dataclass
 
 #: The operators of an expression, and whether each has values.
 OPERATORS = {"In": True, "NotIn": True, "Exists": False, "DoesNotExist": False}

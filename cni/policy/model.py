@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from cni.naming import IPAddress
+from cni.values import dataclass
 
 PROTOCOLS = ("tcp", "udp", "sctp", "icmp")
 

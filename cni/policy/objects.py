@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from cni.policy.labels import Labels, Selector
 from cni.policy.model import Peers, Port
+from cni.values import dataclass, field
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 
 from cni.errors import Conflict, InvalidConfig
 from cni.naming import Attachment, interface_of
@@ -29,6 +28,7 @@ from cni.resources import (
     Resource,
     VethPair,
 )
+from cni.values import dataclass, replace
 
 #: Which plugin's chains: one that makes the interface (custom-plugin's is routed), or comes after that.
 _OWN, _ROUTED, _CHAINED = range(3)

@@ -6,12 +6,12 @@ Source: CNI specification 1.1.0, section 5 "Result Types", and the 0.2.0 and 0.4
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cni.errors import DecodingFailure
 from cni.protocol import addresses
 from cni.protocol.versions import LATEST, at_least
+from cni.values import dataclass, replace
 
 Json = dict[str, Any]
 
@@ -151,7 +151,7 @@ class Result:
         _put(raw, "ips", [_ip(item, version) for item in self.ips])
         _put(raw, "routes", [_route(item, version) for item in self.routes])
         if self.dns or not at_least(version, "1.0.0"):
-            raw["dns"] = _without_empty(asdict(self.dns))
+            raw["dns"] = _without_empty(vars(self.dns))
         return raw
 
     def _render_old(self, version: str) -> Json:
@@ -161,7 +161,7 @@ class Result:
             if first:
                 routes = [_route(route, version) for route in self.routes if route.family == family]
                 raw[key] = _without_empty({"ip": first.address, "gateway": first.gateway, "routes": routes})
-        return raw | {"dns": _without_empty(asdict(self.dns))}
+        return raw | {"dns": _without_empty(vars(self.dns))}
 
     def gateway(self, family: int) -> str:
         """The first gateway of a family, or nothing."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cni.errors import Conflict
@@ -13,6 +12,7 @@ from cni.naming import IPInterface, interface_of
 from cni.resources.base import Resource
 from cni.resources.links import PodChange, required
 from cni.resources.world import World
+from cni.values import dataclass
 
 if TYPE_CHECKING:
     from cni.kernel.netlink import Rtnl

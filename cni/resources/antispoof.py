@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from cni.kernel import netfilter, ruleset
 from cni.kernel.ruleset import Chain
 from cni.resources.chains import line_differences, listed_chains
 from cni.resources.nft import NftRules
 from cni.resources.world import World
+from cni.values import dataclass
 
 TABLE = "netdev agent_cni"
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from cni.protocol.result import Result
 from cni.resources.world import World
+from cni.values import dataclass, fields
 
 #: The classes that a recorded kind may stand for; the first that `reads` the record does.
 _KINDS: dict[str, list[type[Resource]]] = {}

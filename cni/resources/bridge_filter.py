@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from cni.kernel import netfilter, ruleset
 from cni.kernel.ruleset import Element
@@ -15,6 +14,7 @@ from cni.resources.links import required
 from cni.resources.policy_table import SWITCHED
 from cni.resources.policy_table import TABLE as POLICIES
 from cni.resources.world import World
+from cni.values import dataclass
 
 #: A chain of an earlier release is called after an address, so it does not say on which port the pod is.
 _OF_AN_ADDRESS = re.compile(r"chain (?:in|out)-[0-9a-f]*[.-]")

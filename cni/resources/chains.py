@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+
+from cni.values import dataclass, field
 
 PREFIX = "ACNI_"
 _HOOK = re.compile(r"type filter hook .+")

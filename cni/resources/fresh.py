@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from cni.kernel import netfilter, ruleset
 from cni.kernel.ruleset import Element
@@ -14,6 +13,7 @@ from cni.resources.masquerade import near_of
 from cni.resources.policy import PodPolicy
 from cni.resources.policy_table import TABLE as POLICIES
 from cni.resources.world import World
+from cni.values import dataclass
 
 _IP = {4: "ip", 6: "ip6"}
 #: Whose chains no attachment has, so that every entry is somebody else's.

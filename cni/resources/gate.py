@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from cni.kernel import netfilter, ruleset
 from cni.kernel.ruleset import Chain, Element
@@ -20,6 +19,7 @@ from cni.resources.nft import NftRules
 from cni.resources.policy_table import TABLE as POLICIES
 from cni.resources.policy_table import TOLD
 from cni.resources.world import World
+from cni.values import dataclass
 
 _DEVICE = re.compile(r'device "([^"]+)"')
 _WAY = {"ingress": "from", "egress": "into"}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from cni.errors import KernelRefused
@@ -20,6 +19,7 @@ from cni.resources import chains
 from cni.resources.base import Resource
 from cni.resources.links import required
 from cni.resources.world import World
+from cni.values import dataclass
 
 #: The prefixes the kernel labels otherwise than ::/0, but loopback's and those of mapped addresses; and our labels.
 _LABELLED = ("::/96", "2001::/32", "2001:10::/28", "3ffe::/16", "2002::/16", "fec0::/10", "fc00::/7")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from cni.errors import Conflict, KernelRefused, Unfinished
@@ -13,6 +12,7 @@ from cni.kernel.view import Link, LinkRef, VethEnd
 from cni.protocol.result import Result
 from cni.resources.base import Resource
 from cni.resources.world import World
+from cni.values import dataclass, replace
 
 L = TypeVar("L", bound=Link | LinkRef)
 

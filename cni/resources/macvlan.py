@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from cni.errors import Conflict, KernelRefused, Unfinished
 from cni.kernel import sysctl
@@ -16,6 +15,7 @@ from cni.kernel.view import MAIN_TABLE, KernelRoute, Link, MacvlanSettings
 from cni.resources.base import Resource
 from cni.resources.links import required
 from cni.resources.world import World
+from cni.values import dataclass
 
 
 @dataclass(frozen=True)

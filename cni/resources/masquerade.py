@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 from cni.kernel import netfilter, ruleset
@@ -17,6 +16,7 @@ from cni.kernel.ruleset import Element
 from cni.resources.base import Resource
 from cni.resources.nft import NftRules
 from cni.resources.world import World
+from cni.values import dataclass, replace
 
 TABLE = "agent_cni"
 MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}

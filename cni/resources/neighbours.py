@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from cni.resources.base import Resource
 from cni.resources.links import required
 from cni.resources.world import World
+from cni.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from itertools import groupby
 
 from cni.errors import KernelRefused
 from cni.kernel import netfilter
 from cni.resources.base import REFRESH, Resource
 from cni.resources.world import World
+from cni.values import dataclass
 
 #: What a map says of an element whose key has another one, and a chain that hangs elsewhere.
 _IN_THE_WAY = (errno.EEXIST, errno.EOPNOTSUPP)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from cni.naming import Attachment
 from cni.protocol.result import Result
 from cni.resources.base import Resource
+from cni.values import dataclass
 
 
 @dataclass(frozen=True)

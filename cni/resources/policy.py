@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from cni.errors import Conflict, KernelRefused, TryAgainLater
 from cni.kernel import netfilter, ruleset
@@ -20,6 +19,7 @@ from cni.resources.nft import NftRules
 from cni.resources.policy_table import MAPS, PORT_MAPS, TABLE, declared, skeleton
 from cni.resources.verdicts import Verdict, chains_of, naming, verdicts
 from cni.resources.world import World
+from cni.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ Base chains lead by verdict maps to the chains of pods (policy.py), which hold w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from cni.kernel import netfilter, ruleset
 from cni.resources.chains import astray, line_differences, listed_chains
 from cni.resources.nft import NftRules
 from cni.resources.world import World
+from cni.values import dataclass
 
 TABLE = "inet agent_cni_policy"
 #: The set of bridges whose filter we switched on.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from cni.errors import Conflict, KernelRefused
 from cni.kernel import sysctl
 from cni.resources.base import Resource
 from cni.resources.links import required
 from cni.resources.world import World
+from cni.values import dataclass
 
 _PATIENCE, _STEP = 5.0, 0.002
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from cni.errors import Conflict, KernelRefused
 from cni.kernel.view import MAIN_TABLE, SCOPE_LINK, KernelRoute, Link
 from cni.resources.base import Resource
 from cni.resources.links import required
 from cni.resources.world import World
+from cni.values import dataclass
 
 
 @dataclass(frozen=True)

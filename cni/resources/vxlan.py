@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from cni.errors import Conflict, KernelRefused
 from cni.kernel.view import Link, Vxlan
@@ -13,6 +12,7 @@ from cni.resources.base import Resource
 from cni.resources.gate import guard_vtep
 from cni.resources.links import required
 from cni.resources.world import World
+from cni.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from cni.kernel.view import EVERYWHERE
 from cni.sidecar.rule import Match
+from cni.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import lru_cache
 
 from cni.errors import Conflict
@@ -14,6 +13,7 @@ from cni.sidecar.earlier import same_of_the_release_before
 from cni.sidecar.model import Interception
 from cni.sidecar.rule import MARK, ROUTE_TABLE, spelled
 from cni.sidecar.rules import PASSTHROUGH, tables
+from cni.values import replace
 
 
 def intercepting(wanted: Interception | None, link: str, attached: Result, host: Host) -> tuple[Resource, ...]:

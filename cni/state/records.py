@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from cni.naming import Attachment
 from cni.resources import Resource, decoded, encode
 from cni.state.file import StateFile
 from cni.state.layout import parsed
+from cni.values import dataclass, field, replace
 
 _KEY = "network, container, ifname, plugin"
 _REST = ("netns", "pod", "complete", "config", "resources", "result", "netns_id", "home")

@@ -8,7 +8,6 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from ipaddress import IPv6Network
 from itertools import count
 from typing import Any, Unpack
@@ -18,6 +17,7 @@ from cni.kernel.netlink.linkinfo import PortSettings
 from cni.kernel.netlink.links import LinkSettings
 from cni.kernel.view import MAIN_TABLE, HeldAddress, KernelRoute, Link, LinkRef, MacvlanSettings, VethEnd, Vxlan
 from cni.naming import OWNER, IPAddress, IPInterface
+from cni.values import replace
 
 _FACTS = {"mtu": "mtu", "master": "bridge", "address": "mac", "ifalias": "alias"}
 _NO_PORT: dict[str, Any] = {"hairpin": False, "isolated": False, "neigh_suppress": False, "multicast_router": 0}

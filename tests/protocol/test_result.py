@@ -3,7 +3,6 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from cni.errors import DecodingFailure
 from cni.protocol.result import DNS, Interface, IPConfig, Result, Route
 from cni.protocol.versions import LATEST, SUPPORTED, at_least
+from cni.values import replace
 
 WHOLE = Result(
     interfaces=(

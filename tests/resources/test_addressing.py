@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 from ipaddress import ip_interface
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from cni.errors import Conflict
 from cni.kernel.view import KernelRoute
 from cni.resources import FloodList, GatewayAddress, PodAddress, PodRoute
+from cni.values import replace
 
 GATEWAY = GatewayAddress("br0", "10.1.0.1/24", False)
 ROUTE = PodRoute("eth0", "0.0.0.0/0", "10.1.0.1", 0, 0, 0, 254, 0, False)

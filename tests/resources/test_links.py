@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from cni.errors import Conflict, KernelRefused
 from cni.naming import is_mac
 from cni.protocol.result import Interface, Result
 from cni.resources import Bridge, PodLink, VethPair
+from cni.values import replace
 
 BRIDGE = Bridge("br0", "0a:58:0a:00:00:01", 1450, False)
 VETH = VethPair("veth0", "0e:00:00:00:00:02", "eth0", "0a:58:0a:00:00:02", 1450, "br0", False, False)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from cni.errors import Conflict
 from cni.kernel.view import Vxlan
 from cni.resources import VxlanLink
+from cni.values import replace
 
 WANTED = VxlanLink("vxlan7", 7, 4789, "192.0.2.1", "", 1450, "br0")
 SETTINGS = Vxlan(7, 4789, "192.0.2.1", 0)

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import tarfile
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from cni.protocol.result import Result
 from cni.resources import Host, PodRules
 from cni.sidecar.model import Interception
 from cni.sidecar.pod import intercepting
+from cni.values import replace
 
 RELEASE = Path(__file__).parent.parent.parent / "netns-tests/scenes/releases/layout-1.tar.xz"
 SPELL = """
@@ -63,7 +63,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, str
     folder = tmp_path_factory.mktemp("release")
     with tarfile.open(RELEASE) as archive:
         archive.extractall(folder, filter="data")
-    confs = json.dumps([asdict(wanted) for wanted in WANTED.values()])
+    confs = json.dumps([vars(wanted) for wanted in WANTED.values()])
     argv = [sys.executable, "-I", "-c", SPELL, str(folder)]
     done = subprocess.run(argv, input=confs, capture_output=True, text=True, check=True)
     return dict(

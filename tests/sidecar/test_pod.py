@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from pytest_subprocess import FakeProcess
 
@@ -14,6 +12,7 @@ from cni.protocol.result import DNS, IPConfig, Result
 from cni.resources import Host, PodLoopback, PodRules, ProxyAddress, SourceLabels, WayBack, decoded
 from cni.sidecar.model import Interception
 from cni.sidecar.pod import intercepting, refuse_impossible
+from cni.values import replace
 
 HOST = Host("/run/netns/p", pod_rules="iptables-nft", pod_families=(4,))
 FOUR, SIX = IPConfig("10.1.0.2/24"), IPConfig("fd00:1::2/64")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -17,6 +16,7 @@ from cni.protocol.call import Call
 from cni.protocol.result import Interface, Result
 from cni.resources import Host, Plan, Resource, World
 from cni.state import Store
+from cni.values import dataclass, replace
 
 NOTES: list[str] = []
 FAULTS: dict[str, BaseException] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from cni.kernel.netlink.routes import route_of
 from cni.kernel.netlink.wire import ACK, CREATE, DUMP, EXCLUSIVE, REQUEST
 from cni.kernel.view import EVERYWHERE, KernelRoute, LinkRef
+from cni.values import replace
 
 LO = LinkRef(3, "lo")
 FAMILY = {4: 2, 6: 10}
