@@ -14,9 +14,9 @@ from cni.installation.place import Place
 _SYSTEMD = Path("/etc/systemd")
 _EXECUTABLE = """#!{interpreter}
 {mark}
-from cni.main import main
+from cni.main import cold
 
-raise SystemExit(main(__file__))
+raise SystemExit(cold(__file__))
 """
 
 
