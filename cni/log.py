@@ -12,7 +12,6 @@ import os
 import stat
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,8 @@ def event(plugin: str, verb: str, error: BaseException | None = None, **facts: A
         line |= {"error": str(error), "code": getattr(error, "code", 999)}
         line |= {"notes": notes} if (notes := getattr(error, "__notes__", None)) else {}
         if line["code"] == 999:
+            import traceback  # and tokenize with it
+
             line["traceback"] = "".join(traceback.format_exception(error))
         _write_stderr(line)
     _append(plugin, line)

@@ -6,11 +6,15 @@ even when every other trace of it is lost.
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import re
 from functools import lru_cache
 from typing import NamedTuple
+
+try:
+    from _sha256 import sha256  # type: ignore[import-not-found]  # hashlib loads OpenSSL first; random does likewise
+except ImportError:  # since Python 3.12
+    from hashlib import sha256
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -34,7 +38,7 @@ class Attachment(NamedTuple):
     @property
     def digest(self) -> str:
         """64 hexadecimal digits that stand for this attachment."""
-        return hashlib.sha256("\0".join(self).encode()).hexdigest()
+        return digest_of("\0".join(self))
 
     @property
     def host_interface(self) -> str:
@@ -58,6 +62,11 @@ class Attachment(NamedTuple):
         return _mac("0a", self.digest[20:])
 
 
+def digest_of(text: str | bytes) -> str:
+    """64 hexadecimal digits that stand for a text (SHA-256)."""
+    return str(sha256(text.encode() if isinstance(text, str) else text).hexdigest())
+
+
 @lru_cache(maxsize=32)
 def interface_of(text: str) -> IPInterface:
     """An address with its prefix; an ADD asks for the same few a dozen times. ValueError for anything else."""
@@ -72,7 +81,7 @@ def mac_of_address(address: IPAddress) -> str:
     """
     if address.version == 4:
         return _mac("0a58", address.packed.hex())
-    return _mac("0a", hashlib.sha256(address.packed).hexdigest())
+    return _mac("0a", digest_of(address.packed))
 
 
 def link_local(mac: str) -> ipaddress.IPv6Address:
@@ -102,12 +111,12 @@ def vxlan_interface(vni: int) -> str:
 def host_shim(master: str) -> str:
     """The host's own macvlan on a master, for host access."""
     name = f"mv-{master}"
-    return name if len(name.encode()) <= 15 else f"mv-{hashlib.sha256(master.encode()).hexdigest()[:12]}"
+    return name if len(name.encode()) <= 15 else f"mv-{digest_of(master)[:12]}"
 
 
 def shim_mac(master_mac: str) -> str:
     """The shim's MAC: distinct on the wire because its master's is."""
-    return _mac("0e", hashlib.sha256(master_mac.encode()).hexdigest())
+    return _mac("0e", digest_of(master_mac))
 
 
 def _mac(prefix: str, digits: str) -> str:

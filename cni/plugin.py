@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from functools import cache
 from importlib.machinery import SourceFileLoader
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
 
 from cni.protocol.schema import PLUGINS
@@ -74,9 +74,7 @@ def load(name: str) -> Plugin:
     """The two nouns of a plugin: its executable, a file without suffix, read as a module."""
     module_name = f"plugins.{name.replace('-', '_')}"
     loader = _Uncached(module_name, str(PLUGINS / name))
-    spec = importlib.util.spec_from_loader(module_name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(module_name)
     sys.modules[module_name] = module
     loader.exec_module(module)
     module.name = name  # type: ignore[attr-defined]

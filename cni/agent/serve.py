@@ -43,13 +43,14 @@ def _have_room() -> None:
 def _warm() -> None:
     """Import what any call may need, read every schema, and keep what calls have in common."""
     import cni.kernel.netlink
+    import cni.kernel.process
     import cni.kernel.templates
     import cni.log
     import cni.policy.folder
     import cni.verbs
 
     cni.kernel.templates.worthwhile = True
-
+    cni.kernel.process.load()
     for name in plugin.names():
         plugin.load(name)
         validator(name)

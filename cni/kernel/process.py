@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import struct
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cni.errors import ToolFailed, TryAgainLater
 from cni.kernel import signals
+
+if TYPE_CHECKING:
+    from subprocess import CompletedProcess
 
 T = TypeVar("T")
 
@@ -23,8 +24,16 @@ _CAPABILITY_VERSION_3 = 0x20080522
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+def load() -> None:
+    """Import what finding and running programs takes, for those who fork from this process."""
+    import shutil  # noqa: F401
+    import subprocess  # noqa: F401
+
+
 def find(program: str) -> str | None:
     """The path of a system program: runtimes start plugins with any PATH, so ours is fixed."""
+    import shutil  # of no use to most calls, like subprocess
+
     return shutil.which(program, path=SYSTEM_PATH)
 
 
@@ -34,11 +43,13 @@ def run(
     environ: Mapping[str, str] | None = None,
     seconds: float = 60,
     keep: Sequence[int] = (),
-) -> subprocess.CompletedProcess[str]:
+) -> CompletedProcess[str]:
     """Run a program to its end and return what it said, whatever its exit code; it has the descriptors of `keep`.
 
     Raises ToolFailed when it cannot be started and TryAgainLater when it outlives `seconds`.
     """
+    import subprocess
+
     try:
         return subprocess.run(
             argv,

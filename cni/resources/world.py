@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from cni.errors import InvalidNetns, KernelRefused, Unfinished
 from cni.kernel.files import LockFile
 from cni.kernel.netns import Netns, own_fd
+from cni.naming import digest_of
 
 if TYPE_CHECKING:
     from cni.kernel.netlink import Rtnl
@@ -66,7 +66,7 @@ class World:
     @contextmanager
     def turn(self, what: str) -> Iterator[None]:
         """Hold what calls must do one after another, such as look at rules and then change them."""
-        with self._lock.exclusive(hashlib.sha256(what.encode()).hexdigest(), what):
+        with self._lock.exclusive(digest_of(what), what):
             yield
 
     @contextmanager

@@ -5,14 +5,13 @@ A node is one, however many folders its networks keep their state in: what is us
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from cni.errors import Unavailable
 from cni.kernel.files import private_folder
-from cni.naming import Attachment
+from cni.naming import Attachment, digest_of
 from cni.state.records import Record, Records
 
 #: Where state is that no configuration puts elsewhere; beside it stand links to every other folder in use on this node.
@@ -64,7 +63,7 @@ def registered(folder: Path) -> None:
     """Have a folder found by calls that keep their state elsewhere. Raises OSError, and Unavailable as private_folder does."""
     if folder.absolute() == DEFAULT_FOLDER:
         return
-    link = DEFAULT_FOLDER / "folders" / hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:32]
+    link = DEFAULT_FOLDER / "folders" / digest_of(str(folder.absolute()))[:32]
     if not link.is_symlink():
         private_folder(DEFAULT_FOLDER)
         link.parent.mkdir(exist_ok=True, mode=0o700)
