@@ -22,6 +22,9 @@ IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 #: The alias of links on the host that stay after the pods they were made for (ip-link(8)).
 OWNER = "agent-cni"
 
+#: The node's nft tables: of policies, and of masquerading in each family.
+POLICY_TABLE, MASQUERADE_TABLE = "inet agent_cni_policy", "agent_cni"
+
 _MAC = re.compile(r"(?i)[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}")
 
 

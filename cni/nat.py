@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cni.kernel.netfilter import NFTABLES
 from cni.naming import Attachment, interface_of
 from cni.protocol.result import Result
-from cni.resources import (
-    Host,
-    HostSysctl,
-    IptablesMasquerade,
-    IptablesMasqueradeRules,
-    NftMasquerade,
-    NftMasqueradeRules,
-    Resource,
-)
+from cni.resources import Host, HostSysctl, Resource
 
 _FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 
@@ -30,6 +21,11 @@ def masquerading(attachment: Attachment, lease: Result, host: Host, *, wanted: b
     name is known, and any may be: it is looked for whether it is `wanted` or not.
     """
     backend = host.rules
+    if not (wanted or backend):
+        return
+    from cni.kernel.netfilter import NFTABLES  # a call without masquerading loads nothing of it
+    from cni.resources import IptablesMasquerade, IptablesMasqueradeRules, NftMasquerade, NftMasqueradeRules
+
     in_nft = backend == NFTABLES
     rules = NftMasqueradeRules if in_nft else IptablesMasqueradeRules
     masquerade = NftMasquerade if in_nft else IptablesMasquerade

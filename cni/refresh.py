@@ -13,7 +13,7 @@ from cni import engine
 from cni.errors import CniError
 from cni.node import Node, opened
 from cni.plugin import Plugin
-from cni.policy.pod import as_of_today
+from cni.policy.held import as_of_today
 from cni.protocol.call import Call
 from cni.protocol.result import Result
 from cni.resources import Difference, Resource

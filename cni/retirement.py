@@ -8,11 +8,11 @@ who retires it sees the ADD's record, or it is gone before it is made again.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 
 from cni import engine, log
+from cni.naming import digest_of
 from cni.resources import Resource, World, key_of
 from cni.state import Record, Store
 
@@ -63,4 +63,4 @@ def _retire(store: Store, world: World, record: Record, unused: Sequence[Resourc
 
 def _byte(key: str) -> tuple[str, str]:
     """Which byte of the lock file is a thing's, and what to call it."""
-    return hashlib.sha256(key.encode()).hexdigest(), key.strip()
+    return digest_of(key), key.strip()

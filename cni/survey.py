@@ -7,7 +7,7 @@ from functools import partial
 
 from cni import uplink
 from cni.errors import CniError
-from cni.kernel import netfilter, sysctl
+from cni.kernel import sysctl
 from cni.naming import Attachment
 from cni.node import Node
 from cni.plugin import PluginConfig
@@ -28,7 +28,7 @@ def survey(node: Node, config: PluginConfig, call: Call) -> Host:
         netns=call.netns,
         pod=call.pod,
         uplink=uplink.find(world.pod if query.in_pod else world.host, query) if query else None,
-        rules=netfilter.choose(config.rules) if config.rules is not None else "",
+        rules=_rules(config.rules) if config.rules is not None else "",
         pod_rules=_pod_rules(world, captured.backend) if captured else "",
         pod_families=_pod_families() if captured else (),
         others=partial(_others, node),
@@ -45,7 +45,7 @@ def surveyed_without_record(node: Node, config: PluginConfig, call: Call) -> Hos
         netns=call.netns,
         uplink=_uplink_if_there(node.world, config),
         others=partial(_others, node),
-        rules=_unless_missing(netfilter.choose, config.rules) if config.rules is not None else "",
+        rules=_unless_missing(_rules, config.rules) if config.rules is not None else "",
         pod_rules=_unless_missing(_pod_rules, node.world, config.sidecar.backend) if there and config.sidecar else "",
         pod_families=(4, 6),
         port=_port(node.world, config.ports),
@@ -70,7 +70,15 @@ def _unless_missing(choose: Callable[..., str], *how: object) -> str:
         return ""
 
 
+def _rules(wanted: str) -> str:
+    from cni.kernel import netfilter  # a call without rules loads nothing that makes them
+
+    return netfilter.choose(wanted)
+
+
 def _pod_rules(world: World, wanted: str) -> str:
+    from cni.kernel import netfilter
+
     node_is_legacy = netfilter.legacy_in_use()
     with world.in_pod():
         return netfilter.choose_in_pod(wanted, node_is_legacy)

@@ -24,7 +24,6 @@ from cni.errors import (
 )
 from cni.ipam.config import TYPE as OWN_IPAM
 from cni.ipam.source import Delegate, Nothing, Source
-from cni.kernel import netfilter
 from cni.kernel.netns import link_exists
 from cni.kernel.signals import uninterrupted
 from cni.node import Node, folder_of, is_of, opened, refuse_unwritable
@@ -34,7 +33,6 @@ from cni.protocol.config import Config, validate, version_of
 from cni.protocol.result import Result
 from cni.resources import Difference, Plan, World
 from cni.resources.base import Unknown
-from cni.sidecar import pod as sidecar
 from cni.state import Record, Store
 from cni.survey import survey, surveyed_without_record
 from cni.values import replace
@@ -145,11 +143,15 @@ def status(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
             serving = bool(store and store.records(conf["name"], plugin.name))
             raise (Degraded if serving else Unavailable)(f"this host has no link {missing[0]!r}")
         if config.rules is not None:
+            from cni.kernel import netfilter  # no other verb pays for these
+
             netfilter.choose(config.rules)
         if config.sidecar is not None:
-            sidecar.refuse_impossible(config.sidecar)
+            from cni.sidecar import captured
+
+            captured.refuse_impossible(config.sidecar)
         if config.policy is not None:
-            from cni.policy import rehearsal  # no other verb pays for it
+            from cni.policy import rehearsal
 
             grows = bool((conf.get("policy") or {}).get("policyDir"))
             rehearsal.refuse_impossible(config.policy, grows=grows, has_port=config.has_port and not config.chained)

@@ -281,3 +281,49 @@ HEAVY = {"pyroute2", "iptc", "jsonschema", "sqlite3", "subprocess", "socket", "t
 )
 def test_quick_answers_load_nothing_heavy(plugin: Path, environ: dict[str, str], kept_out: set[str]):
     assert kept_out & loaded_by(plugin, environ) == set()
+
+
+def test_what_resources_offer_is_named_alike_for_people_and_for_python():
+    from cni.resources.base import ROOMS
+
+    stub = ast.parse((ROOT / "cni/resources/__init__.pyi").read_text())
+    told = {
+        str(node.module).removeprefix("cni.resources."): tuple(item.name for item in node.names)
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+    }
+    assert told.pop("base") == ("Difference", "Resource", "decoded", "encode", "key_of", "uses_of")
+    assert told == ROOMS
+
+
+#: What only a call with rules, a policy, interception or an overlay enters.
+ROOMS_OF_FEW = {
+    "netfilter",
+    "nftables",
+    "compiled",
+    "process",
+    "held",
+    "captured",
+    "policy_table",
+    "overlay",
+    "masquerade",
+}
+LIBRARIES_OF_FEW = {
+    "jsonschema",
+    "pyroute2",
+    "dataclasses",
+    "subprocess",
+    "shutil",
+    "threading",
+    "hashlib",
+    "traceback",
+}
+
+
+def test_a_plain_call_loads_only_what_it_enters():
+    script = "import sys, cni.main, cni.verbs, cni.plugin; cni.plugin.load('bridge-vxlan'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {script}"], cwd=ROOT, capture_output=True, text=True, check=True)  # fmt: skip
+    loaded = done.stdout.split()
+    assert "cni.resources.links" in loaded
+    assert {name for name in loaded if name.startswith("cni.") and ROOMS_OF_FEW & {*name.split(".")}} == set()
+    assert LIBRARIES_OF_FEW & {*loaded} == set()

@@ -17,11 +17,12 @@ from cni.kernel import netfilter
 from cni.kernel.files import LockFile
 from cni.protocol.result import Interface, Result
 from cni.resources import Resource, World, decoded, encode, uses_of
-from cni.resources.base import _KINDS, REATTACH, REFRESH
+from cni.resources.base import _KINDS, REATTACH, REFRESH, load
 from cni.resources.nft import NftRules
 from cni.values import dataclass, replace
 
 NOTES: list[str] = []
+load()
 KINDS = {
     kind.__name__: kind
     for recorded in _KINDS.values()

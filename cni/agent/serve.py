@@ -46,11 +46,16 @@ def _warm() -> None:
     import cni.kernel.process
     import cni.kernel.templates
     import cni.log
+    import cni.overlay.vxlan
     import cni.policy.folder
+    import cni.policy.held
+    import cni.resources.base
+    import cni.sidecar.captured
     import cni.verbs
 
     cni.kernel.templates.worthwhile = True
     cni.kernel.process.load()
+    cni.resources.base.load()
     for name in plugin.names():
         plugin.load(name)
         validator(name)

@@ -27,7 +27,6 @@ from cni.errors import (
 )
 from cni.ipam.allocator import Allocator
 from cni.ipam.config import TYPE, IpamConfig
-from cni.kernel import process
 from cni.naming import Attachment
 from cni.protocol.call import Call, is_name
 from cni.protocol.config import Config, decoded, listed
@@ -174,6 +173,8 @@ class Delegate(Nothing):
         return str(self.conf["ipam"]["type"])
 
     def _run(self, command: str) -> dict[str, Any]:
+        from cni.kernel import process  # our own IPAM is no program
+
         done = process.run([self._executable()], json.dumps(self.conf), self._environ(command))
         return _answer(self.type, done.returncode, done.stdout, done.stderr)
 

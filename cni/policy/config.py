@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from cni import log
 from cni.errors import InvalidConfig
-from cni.policy.model import Allowance, Policy
-from cni.policy.peers import ports_of, spans_of
 from cni.protocol.call import Call
 from cni.protocol.config import Config
 from cni.values import replace
 
 if TYPE_CHECKING:
     from cni.policy.kubernetes import Cluster
+    from cni.policy.model import Allowance, Policy
 
 #: Verbs that go by what is recorded.
 _HOLDING_NOBODY = ("CHECK", "DEL", "GC")
@@ -73,6 +72,8 @@ def _sum(one: tuple[Allowance, ...] | None, other: tuple[Allowance, ...] | None)
 
 def read(section: Config, where: str) -> Policy:
     """Read a `policy` section."""
+    from cni.policy.model import Policy  # a call without a policy loads nothing of it
+
     deny = bool(section.get("defaultDeny"))
     closed = {"ingress": deny, "egress": deny or bool(section.get("egressDrop"))}
     rules = {name: _direction(section.get(name), name, closed[name], f"{where}.{name}") for name in closed}
@@ -99,6 +100,9 @@ def _direction(raw: list[Any] | None, name: str, closed: bool, where: str) -> tu
 
 
 def _allowance(rule: dict[str, Any], side: str, where: str) -> Allowance:
+    from cni.policy.model import Allowance
+    from cni.policy.peers import ports_of, spans_of
+
     wrong = "to" if side == "from" else "from"
     if wrong in rule:
         raise InvalidConfig(f"{where}.{wrong}: a rule of this direction has {side!r}")

@@ -1,40 +1,21 @@
-"""A policy as resources: on the host, out of the pod's reach, or inside a pod that has no host side."""
+"""A policy as resources: on the host, out of the pod's reach, or inside a pod that has no host side.
+
+How a pod is held stands in ``held.py``, which a call without a policy does not load.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from cni.errors import Conflict, InvalidConfig
 from cni.naming import Attachment, interface_of
-from cni.policy.gates import entering, leaving
-from cni.policy.model import Allowance, Policy, hosts
-from cni.policy.rules import addresses_of, chain_rules
+from cni.policy.owners import refuse_shared_addresses
 from cni.protocol.result import Result
-from cni.resources import (
-    AntiSpoof,
-    BridgeFilter,
-    FreshAddress,
-    Gate,
-    GateTable,
-    GuardTable,
-    Host,
-    HostPort,
-    LostPort,
-    Masquerade,
-    NftRules,
-    PodPolicy,
-    PolicyTable,
-    PortOpening,
-    Resource,
-    VethPair,
-)
-from cni.values import dataclass, replace
+from cni.resources import FreshAddress, Host, HostPort, Resource
+from cni.values import dataclass
 
-#: Which plugin's chains: one that makes the interface (custom-plugin's is routed), or comes after that.
-_OWN, _ROUTED, _CHAINED = range(3)
-
-#: What comes and goes with what a policy says.
-_FED = (PodPolicy, GateTable, Gate)
+if TYPE_CHECKING:
+    from cni.policy.model import Policy
 
 
 @dataclass(frozen=True)
@@ -43,18 +24,6 @@ class Isolation:
 
     first: tuple[Resource, ...] = ()
     then: tuple[Resource, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Held:
-    """A pod to be held: its interface's result, MAC and addresses, and what its chains are called after."""
-
-    attachment: Attachment
-    attached: Result
-    mac: str
-    addresses: tuple[str, ...]
-    token: str
-    pod: str
 
 
 def isolating(
@@ -71,102 +40,9 @@ def isolating(
     """
     if policy is None:
         return Isolation()
-    token = attachment.token(_CHAINED if host.chained else _ROUTED if port and not port.bridge else _OWN)
-    if host.lost:
-        return _traces(attachment, token, host.netns, port, attached)
-    mac = next((item.mac for item in attached.interfaces if item.name == attachment.ifname), "")
-    if not mac:
-        raise InvalidConfig(f"$.prevResult.interfaces: does not say which MAC {attachment.ifname} has")
-    addresses = addresses_of(attached, mac)
-    if not addresses:
-        raise InvalidConfig("$.policy: needs a pod with addresses; there is no ipam")
-    if port is not None:  # in a pod's own namespace it meets nobody's
-        _refuse_shared_addresses(attachment, addresses, host, policed=True)
-    held = _Held(attachment, attached, mac, addresses, token, host.pod or str(attachment))
-    return _in_pod(policy, held, host) if port is None else _on_host(policy, held, port)
+    from cni.policy.held import holding
 
-
-def as_of_today(
-    there: tuple[Resource, ...],
-    policy: Policy | None,
-    attachment: Attachment,
-    attached: Result,
-    host: Host,
-) -> tuple[Resource, ...]:
-    """What an attachment that has `there` is to have under a policy of today: its rules are others, everything else
-    is as it was. What is not among it any more is to be removed. Raises Conflict where what held it on the host is gone.
-    """
-    made = (HostPort(item.host, item.bridge) for item in there if isinstance(item, VethPair))
-    port = next(made, host.port)
-    if port is None and any(
-        isinstance(item, Gate) or (isinstance(item, PodPolicy) and not item.netns) for item in there
-    ):
-        raise Conflict(
-            "the host's end of its link is gone or has another name: in the pod its policy would be in reach"
-        )
-    isolation = isolating(policy, attachment, attached, host, port)
-    rules = {item.place: item for item in (*isolation.first, *isolation.then) if isinstance(item, NftRules)}
-    kept = [rules.pop(item.place, item) for item in there if item.place in rules or not isinstance(item, _FED)]
-    before = [item for item in rules.values() if isinstance(item, PolicyTable | PodPolicy)]
-    opening = next((at for at, item in enumerate(kept) if isinstance(item, PortOpening)), len(kept))
-    gates = [item for item in rules.values() if item not in before]
-    return (*before, *kept[:opening], *gates, *kept[opening:])
-
-
-def _on_host(policy: Policy, held: _Held, port: HostPort) -> Isolation:
-    families = sorted({6 if ":" in text else 4 for text in held.addresses})
-    rules = chain_rules(policy, held.token, families, held.attached.dns.resolvers, held.pod)
-    chains = PodPolicy(held.addresses, rules, not policy.host_access, held.pod, token=held.token)
-    gates = tuple(_gates(policy, held, port))
-    return Isolation(
-        (PolicyTable(edition=2), chains),
-        (
-            *((GateTable(held.token), *gates) if gates else ()),
-            *((BridgeFilter(port.bridge),) if port.bridge else ()),
-            PortOpening(port.name, bool(port.bridge), port.lent, held.token if gates else ""),
-        ),
-    )
-
-
-def _gates(policy: Policy, held: _Held, port: HostPort) -> Iterator[Gate]:
-    """Where a direction is closed, nothing passes that its chains could not judge."""
-    if policy.anti_spoof or policy.closes("egress"):
-        mac = held.mac if policy.anti_spoof else ""
-        yield Gate(port.name, "ingress", held.token, leaving(held.addresses, mac), held.attachment.ifname, mac)
-    if policy.ingress is not None and policy.closes("ingress"):
-        networks = [interface_of(ip.address) for ip in held.attached.ips]
-        lines = entering(held.addresses, networks, policy.ingress)
-        yield Gate(port.name, "egress", held.token, lines, held.attachment.ifname)
-
-
-def _in_pod(policy: Policy, held: _Held, host: Host) -> Isolation:
-    """The same chains where there is no host side. The node's addresses get in by a rule like any other."""
-    node = [text.split("/")[0] for text in (host.uplink.addresses if host.uplink else ())]
-    if policy.host_access and policy.ingress is not None and node:
-        policy = replace(policy, ingress=(*policy.ingress, Allowance(hosts(node))))
-    rules = chain_rules(policy, held.token, (4, 6), held.attached.dns.resolvers, held.pod)
-    name = held.attachment.ifname
-    guarded = name if policy.anti_spoof else ""
-    chains = PodPolicy(held.addresses, rules, False, held.pod, host.netns, guarded, held.token, name)
-    return Isolation((), (PolicyTable(host.netns, edition=2), chains))
-
-
-def _traces(attachment: Attachment, token: str, netns: str, port: HostPort | None, known: Result) -> Isolation:
-    """What may be there of an attachment of which nothing is known but its identity, and perhaps its addresses: the release
-    before called chains after those.
-    """
-    mac = next((item.mac for item in known.interfaces if item.name == attachment.ifname), "")
-    own = addresses_of(known, mac) if known.ips and mac else ()
-    before = tuple(f"{way}-{address.replace(':', '-')} return" for address in own for way in ("in", "out"))
-    on_host = (PolicyTable(edition=2), PodPolicy((), (), False, "", token=token), PodPolicy(own, before, True, ""))
-    gates = (GuardTable(), GateTable(token), *(Gate("", hook, token, ()) for hook in ("ingress", "egress")))
-    opening = (PortOpening(port.name, True) if port.bridge else LostPort(port.name),) if port else ()
-    name = attachment.ifname
-    inside = PolicyTable(netns, edition=2), PodPolicy((), (), False, "", netns, name, token, name)
-    guard = (
-        (AntiSpoof(port.name, "", (), lent=True),) if port else ()
-    )  # of the release before; the veth is another's to take
-    return Isolation(on_host, (*gates, *guard, *opening, *(inside if netns and port is None else ())))
+    return Isolation(*holding(policy, attachment, attached, host, port))
 
 
 def unheld(
@@ -177,27 +53,16 @@ def unheld(
     """
     own = [str(interface_of(ip.address).ip) for ip in lease.ips] if not host.lost else []
     if own and not policed:
-        _refuse_shared_addresses(attachment, tuple(own), host, policed=False)
-    hidden = set() if masqueraded else {
-        item.address for _, item in (host.others(*own) if own else ()) if isinstance(item, Masquerade)
-    }  # fmt: skip
+        refuse_shared_addresses(attachment, tuple(own), host, policed=False)
+    others = [item for _, item in host.others(*own)] if own and not masqueraded else []
+    hidden = _masqueraded(others) if others else set()
     for address in own:
         masquerading = not masqueraded and address not in hidden
         if not policed or masquerading:
             yield FreshAddress(address, not policed, masquerading)
 
 
-def _refuse_shared_addresses(attachment: Attachment, addresses: tuple[str, ...], host: Host, *, policed: bool) -> None:
-    """Two networks of a node may have one address; a policy table that knows pods by address may not."""
-    others: dict[Attachment, list[Resource]] = {}
-    for owner, other in host.others(*addresses):
-        others.setdefault(owner, []).append(other)
-    if not policed:
-        others.pop(attachment, None)  # what a plugin of the same chain made
-    for owner, resources in others.items():
-        policies = [item for item in resources if isinstance(item, PodPolicy) and not item.netns]
-        held = {text for item in policies for text in item.addresses}
-        if shared := held & set(addresses):
-            raise Conflict(f"{owner} has a policy for {', '.join(sorted(shared))} too; one address has one policy")
-        if policed and owner.network != attachment.network and any(isinstance(item, VethPair) for item in resources):
-            raise Conflict(f"{owner} has one of {', '.join(addresses)} without a policy; one address has one policy")
+def _masqueraded(resources: list[Resource]) -> set[str]:
+    from cni.resources import Masquerade
+
+    return {item.address for item in resources if isinstance(item, Masquerade)}

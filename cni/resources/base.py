@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from cni.protocol.result import Result
 from cni.resources.world import World
 from cni.values import dataclass, fields
+
+#: What the other modules of this package offer.
+ROOMS = {
+    "addressing": ("GatewayAddress", "HostSysctl", "PodAddress", "PodSysctl"),
+    "antispoof": ("AntiSpoof", "GuardTable"),
+    "bridge_filter": ("BridgeFilter",),
+    "fresh": ("FreshAddress",),
+    "gate": ("Gate", "GateTable", "PortOpening"),
+    "interception": ("PodLoopback", "PodRules", "ProxyAddress", "SourceLabels", "WayBack"),
+    "links": ("Bridge", "LostPort", "PodLink", "VethPair"),
+    "macvlan": ("HostShim", "Macvlan"),
+    "masquerade": ("Masquerade", "NftMasquerade", "NftMasqueradeRules"),
+    "masquerade_iptables": ("IptablesMasquerade", "IptablesMasqueradeRules"),
+    "neighbours": ("HostNeighbour", "PodNeighbour"),
+    "nft": ("NftRules",),
+    "plan": ("Host", "HostPort", "Plan", "Uplink", "UplinkQuery"),
+    "policy": ("PodPolicy",),
+    "policy_table": ("PolicyTable",),
+    "readiness": ("Announcement", "Forwarding", "Settled"),
+    "routes": ("HostRoute", "PodRoute"),
+    "vxlan": ("FloodList", "VxlanLink"),
+    "world": ("World",),
+}
 
 #: The classes that a recorded kind may stand for; the first that `reads` the record does.
 _KINDS: dict[str, list[type[Resource]]] = {}
@@ -126,6 +150,20 @@ class Unknown(Resource):
         return f"{self.what}, of another release"
 
 
+def named(name: str) -> Any:
+    """What a name in ROOMS stands for; its module is loaded for that (PEP 562)."""
+    for room, names in ROOMS.items():
+        if name in names:
+            return getattr(import_module(f"cni.resources.{room}"), name)
+    raise AttributeError(f"module 'cni.resources' has no attribute {name!r}")
+
+
+def load() -> None:
+    """Load every kind, for records of whatever plugin."""
+    for room in ROOMS:
+        import_module(f"cni.resources.{room}")
+
+
 def encode(resource: Resource) -> dict[str, Any]:
     """A resource as a JSON object that `decoded` reads back."""
     return {"kind": resource.kind, **vars(resource)}
@@ -133,7 +171,7 @@ def encode(resource: Resource) -> dict[str, Any]:
 
 def _decode(raw: Mapping[str, Any]) -> Iterator[Resource]:
     """The resource an object of `encode` stands for, and Unknown for what this release has no name for."""
-    kind = next((each for each in _KINDS.get(str(raw.get("kind")), ()) if each.reads(raw)), None)
+    kind = _kind_of(raw)
     types = {field.name: str(field.type) for field in fields(kind)} if kind else {}  # type: ignore[arg-type]
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items() if key in types}
     odd = [key for key, value in given.items() if not _is_of(types[key], value)]
@@ -152,6 +190,18 @@ def _decode(raw: Mapping[str, Any]) -> Iterator[Resource]:
 
 def _texts(values: Iterable[object]) -> tuple[str, ...]:
     return tuple(value for value in values if isinstance(value, str))
+
+
+def _kind_of(raw: Mapping[str, Any]) -> type[Resource] | None:
+    """The class that reads an object of `encode`; where none that is loaded does, any may."""
+    found = _loaded_kind_of(raw)
+    if found is None:
+        load()
+    return found or _loaded_kind_of(raw)
+
+
+def _loaded_kind_of(raw: Mapping[str, Any]) -> type[Resource] | None:
+    return next((kind for kind in _KINDS.get(str(raw.get("kind")), ()) if kind.reads(raw)), None)
 
 
 def _is_of(annotation: str, value: object) -> bool:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
-from cni.kernel import netfilter, ruleset
+from cni.kernel import ruleset
 from cni.kernel.ruleset import Element
+from cni.naming import MASQUERADE_TABLE, POLICY_TABLE
 from cni.resources.base import Resource
-from cni.resources.masquerade import TABLE as MASQUERADE
-from cni.resources.masquerade import near_of
-from cni.resources.policy import PodPolicy
-from cni.resources.policy_table import TABLE as POLICIES
 from cni.resources.world import World
 from cni.values import dataclass
 
@@ -34,10 +31,15 @@ class FreshAddress(Resource):
     def ensure(self, world: World) -> None:
         key = ipaddress.ip_address(self.address)
         maps = [f"{way}{key.version}" for way in ("in", "out")] if self.policy else []
-        if any(ruleset.has_element(Element(f"{POLICIES} {name}", key.packed)) for name in maps):
+        if any(ruleset.has_element(Element(f"{POLICY_TABLE} {name}", key.packed)) for name in maps):
+            from cni.kernel import netfilter  # there is hardly ever anything to take away
+            from cni.resources.policy import PodPolicy
+
             netfilter.nft(PodPolicy((self.address,), (), closed=True, pod="", token=_NOBODY).in_the_way(world))
-        table = f"{_IP[key.version]} {MASQUERADE}"
+        table = f"{_IP[key.version]} {MASQUERADE_TABLE}"
         if self.masquerade and ruleset.has_element(Element(f"{table} pods", key.packed)):
+            from cni.kernel import netfilter
+
             netfilter.nft("".join(self._hiding(table)))
 
     def describe(self) -> str:
@@ -45,6 +47,8 @@ class FreshAddress(Resource):
         return f"no {held} of an earlier owner of {self.address}"
 
     def _hiding(self, table: str) -> Iterator[str]:
+        from cni.resources.masquerade import near_of
+
         yield f"delete element {table} pods {{ {self.address} }}\n"
         for subnet in near_of(table, self.address):
             yield f"delete element {table} near {{ {self.address} . {subnet} }}\n"

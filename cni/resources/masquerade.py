@@ -13,12 +13,13 @@ from typing import Any
 
 from cni.kernel import netfilter, ruleset
 from cni.kernel.ruleset import Element
+from cni.naming import MASQUERADE_TABLE
 from cni.resources.base import Resource
 from cni.resources.nft import NftRules
 from cni.resources.world import World
 from cni.values import dataclass, replace
 
-TABLE = "agent_cni"
+TABLE = MASQUERADE_TABLE
 MULTICAST = {4: "224.0.0.0/4", 6: "ff00::/8"}
 _NFT_FAMILY = {4: "ip", 6: "ip6"}
 

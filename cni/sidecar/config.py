@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cni.errors import InvalidConfig
 from cni.protocol.call import Call
 from cni.protocol.config import Config, folded
-from cni.sidecar.annotations import CAPABILITY, overrides
-from cni.sidecar.model import Interception
+
+if TYPE_CHECKING:
+    from cni.sidecar.model import Interception
 
 #: What a profile presets; Istio's proxy serves the open ports itself.
 _PROFILES: dict[str, Config] = {
@@ -31,6 +32,8 @@ def read(section: Config, conf: Config, call: Call, where: str = "$") -> Interce
 
     Raises InvalidConfig for what the schema cannot see, and for a malformed annotation by its name.
     """
+    from cni.sidecar.annotations import CAPABILITY, overrides  # a call without interception loads nothing of it
+
     runtime = conf.get("runtimeConfig")
     told = folded(runtime, CAPABILITY) or {}
     given = _PROFILES[section.get("profile") or "plain"] | section | overrides(told)
@@ -40,6 +43,8 @@ def read(section: Config, conf: Config, call: Call, where: str = "$") -> Interce
 
 
 def _interception(given: Config, wanted: bool, resolvers: Sequence[str]) -> Interception:
+    from cni.sidecar.model import Interception
+
     port: int = given.get("port", 15001)
     groups = given.get("ownerGroups") or {}
     return Interception(

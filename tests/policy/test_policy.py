@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from cni.errors import Conflict, InvalidConfig, UnsupportedField
 from cni.naming import Attachment
 from cni.policy.config import read, section_of
+from cni.policy.held import as_of_today
 from cni.policy.model import Allowance, Policy, Port, hosts, merged, without
-from cni.policy.pod import as_of_today, isolating
+from cni.policy.pod import isolating
 from cni.policy.rules import addresses_of, chain_rules
 from cni.protocol.call import Call
 from cni.protocol.config import validate

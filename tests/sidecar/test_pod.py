@@ -10,8 +10,9 @@ from cni.kernel import process
 from cni.naming import Attachment
 from cni.protocol.result import DNS, IPConfig, Result
 from cni.resources import Host, PodLoopback, PodRules, ProxyAddress, SourceLabels, WayBack, decoded
+from cni.sidecar.captured import refuse_impossible
 from cni.sidecar.model import Interception
-from cni.sidecar.pod import intercepting, refuse_impossible
+from cni.sidecar.pod import intercepting
 from cni.values import replace
 
 HOST = Host("/run/netns/p", pod_rules="iptables-nft", pod_families=(4,))

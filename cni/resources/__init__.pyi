@@ -1,0 +1,76 @@
+# What __init__.py has to offer, for type checkers and readers; ROOMS in base.py says the same to Python.
+
+from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, PodSysctl
+from cni.resources.antispoof import AntiSpoof, GuardTable
+from cni.resources.base import Difference, Resource, decoded, encode, key_of, uses_of
+from cni.resources.bridge_filter import BridgeFilter
+from cni.resources.fresh import FreshAddress
+from cni.resources.gate import Gate, GateTable, PortOpening
+from cni.resources.interception import PodLoopback, PodRules, ProxyAddress, SourceLabels, WayBack
+from cni.resources.links import Bridge, LostPort, PodLink, VethPair
+from cni.resources.macvlan import HostShim, Macvlan
+from cni.resources.masquerade import Masquerade, NftMasquerade, NftMasqueradeRules
+from cni.resources.masquerade_iptables import IptablesMasquerade, IptablesMasqueradeRules
+from cni.resources.neighbours import HostNeighbour, PodNeighbour
+from cni.resources.nft import NftRules
+from cni.resources.plan import Host, HostPort, Plan, Uplink, UplinkQuery
+from cni.resources.policy import PodPolicy
+from cni.resources.policy_table import PolicyTable
+from cni.resources.readiness import Announcement, Forwarding, Settled
+from cni.resources.routes import HostRoute, PodRoute
+from cni.resources.vxlan import FloodList, VxlanLink
+from cni.resources.world import World
+
+__all__ = [
+    "Announcement",
+    "AntiSpoof",
+    "Bridge",
+    "BridgeFilter",
+    "Difference",
+    "FloodList",
+    "Forwarding",
+    "FreshAddress",
+    "Gate",
+    "GateTable",
+    "GatewayAddress",
+    "GuardTable",
+    "Host",
+    "HostNeighbour",
+    "HostPort",
+    "HostRoute",
+    "HostShim",
+    "HostSysctl",
+    "IptablesMasquerade",
+    "IptablesMasqueradeRules",
+    "LostPort",
+    "Macvlan",
+    "Masquerade",
+    "NftMasquerade",
+    "NftMasqueradeRules",
+    "NftRules",
+    "Plan",
+    "PodAddress",
+    "PodLink",
+    "PodLoopback",
+    "PodNeighbour",
+    "PodPolicy",
+    "PodRoute",
+    "PodRules",
+    "PodSysctl",
+    "PolicyTable",
+    "PortOpening",
+    "ProxyAddress",
+    "Resource",
+    "Settled",
+    "SourceLabels",
+    "Uplink",
+    "UplinkQuery",
+    "VethPair",
+    "VxlanLink",
+    "WayBack",
+    "World",
+    "decoded",
+    "encode",
+    "key_of",
+    "uses_of",
+]
