@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 import pytest
-from lab import BIN_DIR, Host, Pod, environment
+from lab import Host, Pod
+from strace import cold
 
 pytestmark = pytest.mark.sweep
 
 NETLINK = re.compile(r"^\d+ +recvfrom\(", re.MULTILINE)
-
-
-def cold(host: Host, pod: Pod, conf: dict[str, Any], *options: str) -> tuple[int, dict[str, Any], str]:
-    """An ADD without the agent under strace: exit code, document, what strace saw."""
-    log = host.folder / "strace"
-    argv = ("strace", "-f", "-qq", "-o", log, *options, BIN_DIR / conf["type"])
-    env = environment("ADD", pod) | {"AGENT_CNI_SOCKET": ""}
-    done = host.run(*argv, input=json.dumps(conf), env=env, check=False)
-    return done.returncode, json.loads(done.stdout), log.read_text(errors="replace")
 
 
 @pytest.mark.parametrize("call", ["bind", "setsockopt"])
@@ -28,7 +19,6 @@ def test_a_netlink_socket_that_is_refused(settled: Host, pod: Pod, conf: dict[st
     code, said, _ = cold(settled, pod, conf, "-e", f"trace={call}", "-e", f"inject={call}:error=EPERM:when=1")
     assert (code, said["code"]) == (1, 100)
     assert said["msg"] == f"netlink: {call}{' 10' if call == 'setsockopt' else ''}: Operation not permitted"
-    (settled.folder / "strace").unlink()
 
 
 @pytest.mark.tried("each netlink answer of an ADD unheard once", "100, and nothing is left")
@@ -37,7 +27,6 @@ def test_an_answer_that_is_not_heard_leaves_nothing_whichever_it_is(settled: Hos
     code, _, seen = cold(settled, pod, conf, "-e", "trace=recvfrom")
     assert code == 0
     settled.delete_pod(conf, pod)
-    (settled.folder / "strace").unlink()
     count = len(NETLINK.findall(seen))
     assert count > 5
     refused = 0
@@ -45,7 +34,6 @@ def test_an_answer_that_is_not_heard_leaves_nothing_whichever_it_is(settled: Hos
         code, said, _ = cold(
             settled, pod, conf, "-e", "trace=recvfrom", "-e", f"inject=recvfrom:error=ENOMEM:when={number}"
         )
-        (settled.folder / "strace").unlink()
         if code:
             refused += 1
             assert said["code"] == 100, said

@@ -1,10 +1,9 @@
-"""Killed, interrupted, repeated and parallel calls: nothing is left, nothing is given twice."""
+"""Killed, repeated and parallel calls: nothing is left, nothing is given twice."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -103,23 +102,6 @@ def test_a_second_add_of_a_complete_attachment_is_refused_and_harms_nothing(sett
     assert pod.container in settled.cni("ADD", conf, pod).failed(105)
     assert pod.pings("10.1.0.1")
     settled.delete_pod(conf, pod)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
-def test_a_signal_takes_everything_back_and_says_so_once(settled: Host, lab: Lab, conf: dict, number: signal.Signals):
-    before = settled.snapshot()
-    for event, seen in EVENTS.items():
-        pod = lab.pod()
-        process = started(settled, conf, pod)
-        wait_for(lambda seen=seen, pod=pod: seen(settled, pod), process)
-        process.send_signal(number)
-        said = json.loads(process.stdout.read())
-        process.wait()
-        if process.returncode == 0:  # the result was out already
-            settled.delete_pod(conf, pod)
-        else:
-            assert said["code"] == 108
-        assert settled.snapshot() == before, event
 
 
 def test_a_result_nobody_reads_is_taken_back(settled: Host, pod: Pod, conf: dict):
