@@ -41,7 +41,7 @@ def sock(host: str, kind: socket.SocketKind, transparent: bool) -> socket.socket
     made = socket.socket(family_of(host), kind)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if made.family == socket.AF_INET6:
-        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # IPv4 has a socket of its own on the same port
     if transparent:
         level, option = (41, IPV6_TRANSPARENT) if made.family == socket.AF_INET6 else (0, socket.IP_TRANSPARENT)
         made.setsockopt(level, option, 1)

@@ -120,7 +120,7 @@ class Namespace:
         sh("ip", "-n", self.name, "link", "set", "lo", "up")
 
     def delete(self) -> None:
-        sh("ip", "netns", "del", self.name, check=False)
+        sh("ip", "netns", "del", self.name, check=False)  # a test may have done so
 
     def run(self, *argv: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         return sh("nsenter", f"--net={self.path}", *argv, check=check, **options)
@@ -169,7 +169,7 @@ class Host(Namespace):
     def create(self) -> None:
         super().create()
         self.folder.mkdir(parents=True, exist_ok=True)
-        Path("/run/agent-cni").mkdir(exist_ok=True)
+        Path("/run/agent-cni").mkdir(exist_ok=True)  # where `folder` is mounted for what runs on this host
         self.agent = nursery().start(self.path, self.folder) if MODE == "warm" else 0
 
     def delete(self) -> None:
@@ -194,6 +194,7 @@ class Host(Namespace):
         name = plugin or (conf["type"] if isinstance(conf, dict) else "bridge-vxlan")
         environ = environment(verb, pod, container, ifname) | env
         done = self.run(bin_dir / name, input=text, env={k: v for k, v in environ.items() if v}, check=False)
+        # Parallel calls end in another order each time: only those a test makes one by one can be compared.
         if self.transcript and current_thread() is main_thread() and bin_dir == BIN_DIR:
             self.transcript.add(verb, name, done.returncode, done.stdout, done.stderr)
         return Answer(done.returncode, done.stdout, done.stderr)

@@ -58,7 +58,7 @@ def _nurse() -> None:
     import cni.agent.serve
 
     cni.agent.serve._warm()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for an agent: `stop` asks its pidfd
     for line in sys.stdin:
         netns, folder = json.loads(line)
         pid = os.fork()
@@ -75,6 +75,7 @@ def _be_agent(netns: str, folder: str) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     with Path(netns).open() as file:
         done = [libc.setns(file.fileno(), _NEWNET), libc.unshare(_NEWNS)]
+    # What is mounted next is for this agent alone, however the mounts of the test run propagate.
     done.append(libc.mount(b"none", b"/", None, _REC | _SLAVE, None))
     done.append(libc.mount(folder.encode(), str(RUN).encode(), None, _BIND, None))
     assert done == [0] * 4, os.strerror(ctypes.get_errno())
