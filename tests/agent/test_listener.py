@@ -43,7 +43,7 @@ def full(path: Path) -> Iterator[None]:
 def in_time(asked: Callable[[Path], bool], path: Path) -> bool:
     began = time.monotonic()
     answer = asked(path)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
     return answer
 
 

@@ -62,7 +62,7 @@ class Launcher:
 
     def said(self) -> list[bytes]:
         """Everything it was told, once the connection is closed."""
-        self._thread.join(5)
+        self._thread.join(60)
         return self.packets
 
 
