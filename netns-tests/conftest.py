@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from agents import Agent, serving
-from lab import Host, Lab, Pod, Site, eventually
+from lab import PATIENCE, Host, Lab, Pod, Site, eventually
 from warm import Transcript, stop
 
 
@@ -50,7 +50,7 @@ def agent(node: Host) -> Iterator[Agent]:
     yield made
     made.send(signal.SIGCONT)
     made.process.terminate()
-    made.process.communicate(timeout=30)
+    made.process.communicate(timeout=PATIENCE)
 
 
 CONF = {

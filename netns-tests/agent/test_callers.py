@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from agents import PYTHON, Agent
-from lab import BIN_DIR, ROOT, Lab, Pod, environment, eventually, sh
+from lab import BIN_DIR, PATIENCE, ROOT, Lab, Pod, environment, eventually, sh
 
 from cni import __version__
 from cni.agent.request import PROTOCOL
@@ -130,7 +130,7 @@ def test_a_number_that_another_process_has_by_now_is_nobody(
     assert asked.stdout
     asked.stdin.write(wish(conf, pod, delegate, how))
     asked.stdin.flush()
-    asked.wait(10)
+    asked.wait(PATIENCE)
     assert asked.stdout.readline() == f"{asked.pid}\n"
     heir = with_number(asked.pid, [*agent.host.prefix(), "sleep", "60"])
     agent.send(signal.SIGCONT)

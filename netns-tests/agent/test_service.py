@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from agents import PYTHON, Agent, begun, call, serving, waiting_ipam
-from lab import AGENT_CNI, BIN_DIR, ROOT, Host, Lab, Pod, environment, eventually, nursery, sh
+from lab import AGENT_CNI, BIN_DIR, PATIENCE, ROOT, Host, Lab, Pod, environment, eventually, nursery, sh
 from warm import stop
 
 
@@ -47,7 +47,7 @@ def test_an_agent_keeps_nothing_of_the_calls_it_served(node: Host):
     ask(range(200, 1200))
     grown = agent.private_kib() - before
     agent.process.terminate()
-    agent.process.communicate(timeout=10)
+    agent.process.communicate(timeout=PATIENCE)
     assert grown < 2000, "of 8 to 10 MB that went through it"
 
 
@@ -95,7 +95,7 @@ def test_a_killed_agent_leaves_a_socket_that_disturbs_nobody_and_the_next_takes_
     second = serving(node)
     assert eventually(lambda: call(second, "DEL", conf, pod).returncode == 0)
     second.process.terminate()
-    second.process.communicate(timeout=10)
+    second.process.communicate(timeout=PATIENCE)
     assert not (node.folder / "agent.sock").exists()
 
 
@@ -184,7 +184,7 @@ def test_a_worker_that_is_killed_takes_nobody_along(agent: Agent, lab: Lab, conf
         adds = [pool.submit(call, agent, "ADD", conf, other) for other in others]
         os.kill(worker, signal.SIGKILL)
         assert [add.result().returncode for add in adds] == [0] * 4
-    said, _ = process.communicate(timeout=10)
+    said, _ = process.communicate(timeout=PATIENCE)
     os.kill(sleeper, signal.SIGKILL)
     assert (process.returncode, json.loads(said)["code"]) == (1, 11)
     assert [item["state"] for item in agent.host.state()["attachments"]].count("incomplete") == 1
@@ -196,13 +196,13 @@ def test_a_worker_that_is_killed_takes_nobody_along(agent: Agent, lab: Lab, conf
 def test_a_call_ends_at_its_deadline(node: Host, pod: Pod, conf: dict, tmp_path: Path):
     agent = serving(node, "--deadline", "2")
     process = begun(node, conf, pod, waiting_ipam(tmp_path))
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=PATIENCE)
     assert (process.returncode, json.loads(said)["code"]) == (1, 108)
     assert node.state() == {"attachments": [], "leases": []}
     assert call(agent, "ADD", conf, pod).returncode == 0
     assert call(agent, "DEL", conf, pod).returncode == 0
     agent.process.terminate()
-    agent.process.communicate(timeout=10)
+    agent.process.communicate(timeout=PATIENCE)
 
 
 def test_an_agent_that_is_asked_to_stop_finishes_what_it_does(node: Host, pod: Pod, conf: dict, tmp_path: Path):
@@ -213,8 +213,8 @@ def test_an_agent_that_is_asked_to_stop_finishes_what_it_does(node: Host, pod: P
     script.chmod(0o755)
     process = begun(node, conf, pod, str(tmp_path), "slow")
     agent.process.terminate()
-    assert process.wait(10) == 0
-    assert agent.process.wait(10) == 0
+    assert process.wait(PATIENCE) == 0
+    assert agent.process.wait(PATIENCE) == 0
     assert not (node.folder / "agent.sock").exists()
     node.delete_pod(conf | {"ipam": {"type": "slow"}}, pod, CNI_PATH=str(tmp_path))
 
@@ -235,7 +235,7 @@ def test_more_calls_than_workers_are_all_served(node: Host, lab: Lab, conf: dict
     for pod in pods:
         node.delete_pod(conf, pod)
     agent.process.terminate()
-    agent.process.communicate(timeout=10)
+    agent.process.communicate(timeout=PATIENCE)
 
 
 def test_a_folder_nobody_can_make_is_one_clear_line(node: Host, tmp_path: Path):
@@ -265,7 +265,7 @@ def test_an_agent_takes_the_socket_systemd_passes(node: Host, pod: Pod, conf: di
     assert eventually(lambda: call(agent, "ADD", conf, pod).returncode == 0)
     assert call(agent, "DEL", conf, pod).returncode == 0
     process.terminate()
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE)
     assert (node.folder / "agent.sock").exists(), "it is systemd's to remove"
 
 
@@ -296,7 +296,7 @@ def test_calls_run_cold_where_an_agent_may_open_too_few_files_for_them(node: Hos
         node.delete_pod(conf, pod)
     assert agent.process.poll() is None
     agent.process.terminate()
-    agent.process.communicate(timeout=10)
+    agent.process.communicate(timeout=PATIENCE)
 
 
 def test_an_agent_raises_a_low_limit_of_open_files_as_far_as_it_may(node: Host, pod: Pod, conf: dict):
@@ -307,7 +307,7 @@ def test_an_agent_raises_a_low_limit_of_open_files_as_far_as_it_may(node: Host, 
         limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
         assert [line.split()[3:5] for line in limits if line.startswith("Max open files")] == [["1024", "4096"]]
     agent.process.terminate()
-    agent.process.communicate(timeout=10)
+    agent.process.communicate(timeout=PATIENCE)
 
 
 def test_workers_whose_limit_is_lowered_take_no_more_calls(pod: Pod, agent: Agent, conf: dict):
@@ -328,13 +328,17 @@ def test_a_worker_serves_call_after_call(pod: Pod, agent: Agent, conf: dict):
 def test_a_call_that_is_asked_to_stop_at_any_moment_says_one_document_or_had_not_begun(
     lab: Lab, agent: Agent, conf: dict
 ):
-    codes = []
+    codes, first = [], lab.pod()
+    began = time.monotonic()
+    agent.host.add(conf, first)
+    taken = time.monotonic() - began
+    agent.host.delete_pod(conf, first)
     for number in range(60):
         pod = lab.pod()
         process = agent.host.started(conf, pod)
-        time.sleep(0.008 + number % 20 / 2000)
+        time.sleep(taken * (0.2 + number % 20 / 20))
         process.terminate()
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=PATIENCE)
         if process.returncode == -signal.SIGTERM:
             assert out == ""
         else:
@@ -361,7 +365,7 @@ def test_a_document_and_its_code_stay_together_when_workers_die(lab: Lab, agent:
             time.sleep(0.012 + number / 2000)
         for pid in agent.processes()[1:]:
             os.kill(pid, signal.SIGKILL)
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=PATIENCE)
         said = json.loads(first + out)
         assert (process.returncode, said.get("code", 0)) in ((0, 0), (1, 11)), (process.returncode, out)
         seen.add(process.returncode)
@@ -370,13 +374,13 @@ def test_a_document_and_its_code_stay_together_when_workers_die(lab: Lab, agent:
 
 
 @pytest.mark.parametrize("plugin", ["bridge-vxlan", "macvlan"])
-@pytest.mark.parametrize("stdout", [">/dev/full", "| true", "1</dev/null", ">&-"])
+@pytest.mark.parametrize("stdout", [">/dev/full", "> >(true)", "1</dev/null", ">&-"])
 def test_an_add_whose_result_nobody_gets_is_taken_back(pod: Pod, agent: Agent, conf: dict, plugin: str, stdout: str):
     sent = conf | {"type": plugin} if plugin == "bridge-vxlan" else layer_2(agent.host)
     agent.host.add(sent, pod)
     agent.host.delete_pod(sent, pod)
     before = agent.host.snapshot()
-    script = f'{{ sleep 0.2; "$0"; echo "$?" >&2; }} {stdout}'
+    script = f'{{ wait $!; "$0"; echo "$?" >&2; }} {stdout}'
     for env in ({}, {"AGENT_CNI_SOCKET": ""}):
         command = [*agent.host.prefix(), "bash", "-c", script, BIN_DIR / plugin]
         done = sh(*command, input=json.dumps(sent), env=environment("ADD", pod) | env)
@@ -416,7 +420,7 @@ def test_who_looks_after_a_stopped_agent_with_a_full_queue_does_not_wait(pod: Po
     )
     agent.send(signal.SIGSTOP)
     doctor = ("doctor", "--bin-dir", BIN_DIR, "--conf-dir", "/nowhere")
-    said = agent.host.run("timeout", "10", AGENT_CNI, *doctor, check=False).stdout
+    said = agent.host.run("timeout", PATIENCE, AGENT_CNI, *doctor, check=False).stdout
     assert "takes no calls" in said
     command = [*agent.host.prefix(), PYTHON, "-c", filler]
     with subprocess.Popen(list(map(str, command)), stdin=-1, stdout=-1, text=True) as filling:
@@ -424,11 +428,13 @@ def test_who_looks_after_a_stopped_agent_with_a_full_queue_does_not_wait(pod: Po
         assert filling.stdout.readline() == "full\n"
         began = time.monotonic()
         agent.host.add(conf, pod)
-        second = agent.host.run("timeout", "5", AGENT_CNI, "serve", check=False)
-        said = agent.host.run("timeout", "5", AGENT_CNI, *doctor, check=False).stdout
+        second = agent.host.run("timeout", PATIENCE, AGENT_CNI, "serve", check=False)
+        said = agent.host.run("timeout", PATIENCE, AGENT_CNI, *doctor, check=False).stdout
         agent.host.delete_pod(conf, pod)
-        left = agent.host.run("timeout", "5", AGENT_CNI, "uninstall", "--prefix", "/nowhere/agent-cni", check=False)
-        assert time.monotonic() - began < 10
+        left = agent.host.run(
+            "timeout", PATIENCE, AGENT_CNI, "uninstall", "--prefix", "/nowhere/agent-cni", check=False
+        )
+        assert time.monotonic() - began < PATIENCE
         filling.communicate("")
     assert (second.returncode, second.stderr.count("\n")) == (1, 1)
     assert "listens on /run/agent-cni/agent.sock already" in second.stderr

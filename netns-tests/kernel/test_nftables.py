@@ -25,7 +25,7 @@ subprocess.run(["ip", "netns", "delete", sys.argv[1].rpartition("/")[2]], check=
 time.sleep(0.2)
 print("kept" if there() else "gone")
 kept.let_go()
-deadline = time.monotonic() + 10
+deadline = time.monotonic() + 60
 while there() and time.monotonic() < deadline:
     time.sleep(0.01)
 print("kept" if there() else "gone")

@@ -121,7 +121,7 @@ def attached(site: Site, pod: Pod, conf: dict, result: dict, bin_dir: Path, env:
     assert eventually(lambda: settled not in sh("ip", "-n", pod.name, "addr", "show", "scope", "global").stdout)
     checked = site.host.cni("CHECK", conf | {"prevResult": result}, pod, bin_dir=bin_dir, **env)
     reached = [
-        site.outside.pings(ip["address"].split("/")[0]) for ip in result.get("ips", []) if conf["master"] != "up0"
+        site.outside.pings(ip["address"].split("/")[0], 2) for ip in result.get("ips", []) if conf["master"] != "up0"
     ]
     return {**kernel_state(pod), **told(result, pod), "CHECK": checked.code, "reached": reached}
 

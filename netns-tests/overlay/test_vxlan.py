@@ -6,16 +6,15 @@ import json
 import re
 
 import pytest
-from lab import Host, Lab, Pod, sh
+from lab import PATIENCE, Host, Lab, Pod, sh
 
 SNIFF = """
-import json, socket, sys
-raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)); raw.bind(("port11", 0)); raw.settimeout(1.5)
+import json, select, socket, sys
+raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)); raw.bind(("port11", 0))
 print("ready", flush=True)
 seen = []
-try:
-    while True: seen.append(raw.recv(65535).hex())
-except TimeoutError: pass
+while sys.stdin not in (ready := select.select([raw, sys.stdin], [], [])[0]) or raw in ready:
+    seen.append(raw.recv(65535).hex())
 print(json.dumps(seen))
 """
 
@@ -46,7 +45,10 @@ def test_the_largest_packet_passes_whole_and_no_larger_one(lab: Lab, mtu: int):
     payload = mtu - 50 - 28
     for pod, other in zip(pods, reversed(results), strict=True):
         assert pod.link("eth0")["mtu"] == mtu - 50
-        assert pod.run("ping", "-c1", "-W2", "-M", "do", "-s", payload, address(other), check=False).returncode == 0
+        assert (
+            pod.run("ping", "-c1", f"-W{PATIENCE}", "-M", "do", "-s", payload, address(other), check=False).returncode
+            == 0
+        )
         assert pod.run("ping", "-c1", "-W1", "-M", "do", "-s", payload + 1, address(other), check=False).returncode != 0
 
 
@@ -58,6 +60,7 @@ def test_only_vxlan_crosses_and_no_arp_for_the_gateway(lab: Lab):
         pods[0].run("ip", "neigh", "flush", "all")
         assert pods[0].pings("10.1.0.1")
         assert pods[0].pings(address(results[1]))
+        sniffer.stdin.close()
         frames = [bytes.fromhex(item) for item in json.loads(sniffer.stdout.readline())]
     tunnelled = [
         frame[50:]
@@ -89,7 +92,12 @@ def test_an_ipv6_underlay_costs_70_bytes(lab: Lab):
         for slot, (host, pod) in enumerate(zip(hosts, pods, strict=True))
     ]
     assert pods[0].link("eth0")["mtu"] == 1430
-    assert pods[0].run("ping", "-c1", "-W3", "-M", "do", "-s", "1402", address(results[1]), check=False).returncode == 0
+    assert (
+        pods[0]
+        .run("ping", "-c1", f"-W{PATIENCE}", "-M", "do", "-s", "1402", address(results[1]), check=False)
+        .returncode
+        == 0
+    )
 
 
 @pytest.mark.parametrize(

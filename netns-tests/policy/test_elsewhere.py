@@ -10,7 +10,7 @@ import pytest
 from interception import address_of
 from lab import REFERENCE_DIR, Host, Lab, Pod, Site
 from town import RANGES, TABLE, Town, cidrs, serving
-from traffic import TIMED_OUT, Actor
+from traffic import SHORTLY, TIMED_OUT, Actor
 
 FAMILIES = (4, 6)
 BRIDGE = {
@@ -85,7 +85,7 @@ def test_a_changed_policy_replaces_the_first_and_cuts_what_it_no_longer_allows(n
     node.add(changed, web)
     for family in FAMILIES:
         assert actors[one.name].echo(f"kept{family}") == "still there"
-        assert actors[two.name].echo(f"kept{family}") == TIMED_OUT
+        assert actors[two.name].echo(f"kept{family}", seconds=SHORTLY) == TIMED_OUT
         assert actors[two.name].connect(address_of(given, family), 80) == TIMED_OUT
         assert actors[one.name].reaches(address_of(given, family), 80) == "it"
     actors[web.name].send(text="late", **late)

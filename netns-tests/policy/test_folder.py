@@ -15,7 +15,7 @@ import pytest
 from interception import address_of
 from lab import AGENT_CNI, ROOT, Host, Lab, Pod, Site
 from town import BRIDGED, FAMILIES, KINDS, RANGES, ROUTED, serving
-from traffic import TIMED_OUT, Actor
+from traffic import SHORTLY, TIMED_OUT, Actor
 
 
 def kube_pod(name: str, result: dict[str, Any], **labels: str) -> dict[str, Any]:
@@ -49,7 +49,9 @@ def test_a_pod_follows_the_folder(lab: Lab, host: Host, tmp_path: Path):
         assert "changed 1 of 1" in host.run(AGENT_CNI, "refresh").stdout
         for family in (4, 6):
             assert actors["stranger"].reaches(address_of(result, family), 80) == "it"
-            assert actors["friend"].echo(f"kept{family}") == TIMED_OUT, "what is no longer allowed is cut"
+            assert actors["friend"].echo(f"kept{family}", seconds=SHORTLY) == TIMED_OUT, (
+                "what is no longer allowed is cut"
+            )
         assert "changed 0 of 1" in host.run(AGENT_CNI, "refresh").stdout
         (tmp_path / "policy.json").write_text("a: [")
         refused = host.run(AGENT_CNI, "refresh", check=False)

@@ -9,7 +9,7 @@ import pytest
 from interception import address_of
 from lab import AGENT_CNI, Lab
 from town import RANGES, serving
-from traffic import TIMED_OUT, Actor
+from traffic import SHORTLY, TIMED_OUT, Actor
 
 pytestmark = pytest.mark.sweep
 
@@ -55,7 +55,7 @@ def test_what_a_hand_did_to_the_rules_is_named_and_mended(lab: Lab, kind: str):
     with Actor(web) as server, Actor(friend) as client:
         serving(server)
         serving(client)
-        assert "error" in server.ask(address_of(seen, 4), 80)
+        assert "error" in server.ask(address_of(seen, 4), 80, seconds=SHORTLY)
         for name, (scripts, opens) in TAMPERED.items():
             if kind == "macvlan" and name == "the gates sleep":
                 continue

@@ -14,7 +14,7 @@ from forge import IPV4, sctp, send
 from interception import address_of
 from lab import Host, Lab, eventually, sh
 from town import BRIDGED, FAMILIES, KINDS, RANGES, TABLE, Member, Town, cidrs, serving
-from traffic import TIMED_OUT, Actor
+from traffic import SHORTLY, TIMED_OUT, Actor
 from wire import Wire
 
 
@@ -46,7 +46,7 @@ def test_only_who_is_named_gets_in_and_replies_get_out(town: Town):
         assert reaches(friend, web, family)
         assert stranger.actor.connect(web.address(family), 80) == TIMED_OUT
         assert friend.actor.ask(web.address(family), 80)["who"] == "it"
-        assert stranger.actor.ask(web.address(family), 80) == TIMED_OUT
+        assert stranger.actor.ask(web.address(family), 80, seconds=SHORTLY) == TIMED_OUT
         assert friend.pod.pings(web.address(family))
         assert not stranger.pod.pings(web.address(family), 1)
         assert reaches(stranger, friend, family), "the stranger's own network works"
@@ -85,7 +85,7 @@ def test_ports_and_protocols(town: Town):
         assert client.actor.reaches(target, 80) == "it"
         assert client.actor.connect(target, 81) == TIMED_OUT
         assert client.actor.ask(target, 81)["who"] == "it"
-        assert client.actor.ask(target, 80) == TIMED_OUT
+        assert client.actor.ask(target, 80, seconds=SHORTLY) == TIMED_OUT
         assert client.actor.reaches(target, 9090) == "it"
         assert not client.pod.pings(target, 1)
 
@@ -139,7 +139,7 @@ def test_default_deny_among_all_pods_is_one_line(town: Town):
     one, two = town.member({"defaultDeny": True}), town.member({"defaultDeny": True})
     for family in FAMILIES:
         assert one.actor.connect(two.address(family), 80) == TIMED_OUT
-        assert one.actor.ask(two.address(family), 80) == TIMED_OUT
+        assert one.actor.ask(two.address(family), 80, seconds=SHORTLY) == TIMED_OUT
         assert not one.pod.pings(two.address(family), 1)
         with Actor(town.host) as node:
             assert node.reaches(two.address(family), 80) == "it", "the node still checks its health"
@@ -162,7 +162,7 @@ def test_dns_is_let_out_to_the_pods_resolvers_only(town: Town):
     for family in FAMILIES:
         assert agent.actor.ask(resolver.address(family), 53)["who"] == "dns"
         assert agent.actor.reaches(resolver.address(family), 53) == "dns"
-        assert agent.actor.ask(other.address(family), 53) == TIMED_OUT
+        assert agent.actor.ask(other.address(family), 53, seconds=SHORTLY) == TIMED_OUT
         assert agent.actor.connect(resolver.address(family), 80) == TIMED_OUT
         assert resolver.actor.ask(other.address(family), 53)["who"] == "dns"
 
@@ -174,7 +174,7 @@ def test_without_answers_only_one_way_traffic_is_left(town: Town):
     for family in FAMILIES:
         client.actor.send(web.address(family), 7000, "hello")
         assert [text for _, text in web.actor.heard(1)] == ["hello"]
-        assert client.actor.ask(web.address(family), 80) == TIMED_OUT
+        assert client.actor.ask(web.address(family), 80, seconds=SHORTLY) == TIMED_OUT
 
 
 # --- the node, outside, the tunnel
@@ -388,7 +388,7 @@ def test_rules_are_there_before_the_pods_end_is_up(town: Town):
         town.host.delete_pod(conf, pod)
         return rules
 
-    seen = eventually(rules_at_that_moment, 60)
+    seen = eventually(rules_at_that_moment)
     assert "chain in-" in seen
     assert "table netdev" in seen
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from lab import AGENT_CNI, BIN_DIR, CNITOOL, REFERENCE_DIR, ROOT, Lab
+from lab import AGENT_CNI, BIN_DIR, CNITOOL, PATIENCE, REFERENCE_DIR, ROOT, Lab
 
 FILES = sorted((ROOT / "conf.d").glob("*.conflist"))
 
@@ -35,7 +35,8 @@ def test_a_conflist_works_as_it_stands(lab: Lab, file: Path):
     result = json.loads(cnitool("add"))
     assert pod.addresses("eth0") == {ip["address"] for ip in result["ips"]}
     guarded = any(key in file.read_text() for key in ("denyUncaptured", "policy"))
-    assert [pod.pings(ip["gateway"], 1) for ip in result["ips"]] == [not guarded] * len(result["ips"])
+    waited = 1 if guarded else PATIENCE
+    assert [pod.pings(ip["gateway"], waited) for ip in result["ips"]] == [not guarded] * len(result["ips"])
     cnitool("check")
     if "reference" not in file.name:  # Debian's bridge is older than STATUS and GC
         cnitool("status")

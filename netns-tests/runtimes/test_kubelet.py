@@ -45,13 +45,13 @@ def test_a_static_pod_lives_and_leaves_nothing(lab: Lab, tmp_path: Path):
     host: Host = lab.host()
     with Containerd(host, tmp_path, BRIDGE, REDIRECT) as containerd, Kubelet(containerd) as kubelet:
         manifest = kubelet.run("web", **WEB)
-        assert eventually(lambda: is_ready(kubelet, "web"), 60), kubelet.said()[-5000:]
+        assert eventually(lambda: is_ready(kubelet, "web")), kubelet.said()[-5000:]
         (sandbox,) = containerd.sandboxes()
         pod = containerd.seen("web", sandbox)
         assert kubelet.pod("web")["podIP"] == pod.ips[0] == "10.1.0.2"
         assert [item["pod"] for item in host.state()["attachments"]] == ["shop/web-node"] * 2
         assert "--to-ports 15001" in pod.run("iptables-nft-save").stdout
         manifest.unlink()
-        assert eventually(lambda: host.state() == {"attachments": [], "leases": []}, 60), kubelet.said()[-5000:]
+        assert eventually(lambda: host.state() == {"attachments": [], "leases": []}), kubelet.said()[-5000:]
         assert "veth" not in host.run("ip", "-o", "link").stdout
         assert pod.ips[0] not in host.run("nft", "list", "ruleset").stdout

@@ -16,7 +16,8 @@ from typing import Any
 
 SO_ORIGINAL_DST = 80
 IPV6_TRANSPARENT = 75
-TIMEOUT = 1.5
+#: How long a peer that cannot be reached is tried, and how long one that can may take on a busy machine; seconds.
+TIMEOUT, PATIENCE = 1.5, 60
 KEPT: dict[str, socket.socket] = {}
 HEARD: list[Any] = []
 
@@ -78,8 +79,8 @@ def note(server: socket.socket) -> None:
 
 
 def heard(count: int) -> list[Any]:
-    """What arrived since the last question: sender and text. Wait until it is so many, or for five seconds."""
-    deadline = time.monotonic() + 5
+    """What arrived since the last question: sender and text. Wait until it is so many."""
+    deadline = time.monotonic() + PATIENCE
     while len(HEARD) < count and time.monotonic() < deadline:
         time.sleep(0.005)
     arrived, HEARD[:] = list(HEARD), []
@@ -128,6 +129,7 @@ def connect(
             client.bind(tuple(source))
         client.settimeout(TIMEOUT)
         client.connect(tuple(to))
+        client.settimeout(PATIENCE)
         seen = json.loads(client.makefile("rb").readline() or '{"who": "nobody"}')
     except OSError as error:
         client.close()
@@ -139,8 +141,9 @@ def connect(
     return seen
 
 
-def echo(kept: str, text: str = "still there") -> Any:
+def echo(kept: str, text: str = "still there", seconds: float = PATIENCE) -> Any:
     """What comes back over a kept connection."""
+    KEPT[kept].settimeout(seconds)
     try:
         KEPT[kept].sendall(f"{text}\n".encode())
         return KEPT[kept].recv(4096).decode().strip()
@@ -156,15 +159,16 @@ def say(kept: str, text: str, last: bool = False) -> str:
     return "said"
 
 
-def hear(kept: str) -> Any:
+def hear(kept: str, seconds: float = PATIENCE) -> Any:
     """What comes over a kept connection."""
+    KEPT[kept].settimeout(seconds)
     try:
         return KEPT[kept].recv(4096).decode().strip()
     except OSError as error:
         return {"error": type(error).__name__}
 
 
-def ask(to: list[Any], source: list[Any] | None = None, seconds: float = TIMEOUT) -> Any:
+def ask(to: list[Any], source: list[Any] | None = None, seconds: float = PATIENCE) -> Any:
     """One UDP question: the answer and whom it came from."""
     with sock(to[0], socket.SOCK_DGRAM, transparent=False) as client:
         if source:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from interception import REFERENCE
-from lab import AGENT_CNI, BIN_DIR, REFERENCE_DIR, ROOT, Host, Pod, environment, eventually
+from lab import AGENT_CNI, BIN_DIR, PATIENCE, REFERENCE_DIR, ROOT, Host, Pod, environment, eventually
 
 PYTHON = ROOT / ".venv/bin/python3"
 EMPTY_TABLE = re.compile(r"table ip6? (raw|mangle|filter|nat) \{(\s+chain [A-Z]+ \{\s+type [^}]+;\s+\})*\s+\}\n+")
@@ -26,7 +26,7 @@ def stopped_at(host: Host, number: int, *argv: object, **options: Any) -> tuple[
     trace = host.folder / "trace"
     inject = f"inject=setns:error=EPERM:when={number}"
     strace = ("strace", "-f", "--seccomp-bpf", "-o", trace, "-e", "trace=setns", "-e", inject)
-    done = host.run(*strace, PYTHON, "-I", *argv, check=False, timeout=30, **options)
+    done = host.run(*strace, PYTHON, "-I", *argv, check=False, timeout=PATIENCE, **options)
     return done, "(INJECTED)" in trace.read_text()
 
 
@@ -131,7 +131,7 @@ def refreshed(host: Host) -> int:
 
 def same(where: Host | Pod, before: list[str]) -> bool:
     """Whether a namespace is as it was; the kernel forgets a link in its own time."""
-    return eventually(lambda: seen(where) == before, 2)
+    return eventually(lambda: seen(where) == before)
 
 
 def doctor(host: Host) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import grpc
-from lab import BIN_DIR, REFERENCE_DIR, ROOT, Host, Namespace, eventually, sh
+from lab import BIN_DIR, PATIENCE, REFERENCE_DIR, ROOT, Host, Namespace, eventually, sh
 
 CRICTL = ROOT / ".cache/bin/crictl"
 BUSYBOX = ROOT / ".cache/busybox/bin/busybox"
@@ -73,7 +73,7 @@ class Containerd:
         command = [*self.host.prefix(), "containerd", "--config", str(self.folder / "config.toml")]
         with (self.folder / "log").open("w") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        assert eventually((self.folder / "sock").exists, 30), self.said()
+        assert eventually((self.folder / "sock").exists), self.said()
         sh(
             "ctr",
             "--address",
@@ -93,7 +93,7 @@ class Containerd:
                 self.remove(sandbox)
         self._channel.close()
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(PATIENCE)
         for left in Path("/sys/fs/cgroup").glob(f"*/{self.cgroup}"):
             for folder, _, _ in os.walk(left, topdown=False):
                 Path(folder).rmdir()
@@ -130,7 +130,9 @@ class Containerd:
 
     def crictl(self, *words: object) -> str:
         """What an operator's crictl prints; by itself it gives up after 2 s, which a busy machine needs for one pod."""
-        return sh(CRICTL, "--timeout", "60s", "--runtime-endpoint", f"unix://{self.folder}/sock", *words).stdout.strip()
+        return sh(
+            CRICTL, "--timeout", f"{PATIENCE}s", "--runtime-endpoint", f"unix://{self.folder}/sock", *words
+        ).stdout.strip()
 
     def sandboxes(self) -> dict[str, str]:
         """The sandboxes there are, stopped ones too: id and pod name."""

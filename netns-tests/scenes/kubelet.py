@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from cri import Containerd
-from lab import ROOT
+from lab import PATIENCE, ROOT
 
 KUBELET = ROOT / ".cache/bin/kubelet"
 #: What it wants of the kernel. It sees that without changing the machine's own: these lie over the real ones.
@@ -41,7 +41,7 @@ class Kubelet:
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(PATIENCE)
 
     def said(self) -> str:
         """Its own words."""

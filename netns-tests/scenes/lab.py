@@ -27,6 +27,9 @@ AGENT_CNI = ROOT / ".venv/bin/agent-cni"
 CNITOOL = ROOT / ".cache/bin/cnitool"
 REFERENCE_DIR = Path("/usr/lib/cni")
 
+#: What a busy machine may take for something that is expected, in seconds: a bound, never a wait.
+PATIENCE = 60
+
 N = TypeVar("N", bound="Namespace")
 
 
@@ -59,7 +62,7 @@ def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
     return found
 
 
-def eventually(seen: Callable[[], Any], seconds: float = 10) -> Any:
+def eventually(seen: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """Ask until the answer is true, with a bound; the last answer."""
     deadline = time.monotonic() + seconds
     while not (answer := seen()) and time.monotonic() < deadline:
@@ -128,7 +131,7 @@ class Namespace:
     def start(self, *argv: object) -> subprocess.Popen[str]:
         """A program that goes on; used with `with`, which waits for its end."""
         command = ["nsenter", f"--net={self.path}", *map(str, argv)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ip(self, *argv: object, family: int = 4) -> list[dict[str, Any]]:
         """`ip -j` in this namespace."""
@@ -151,7 +154,8 @@ class Namespace:
     def routes(self, family: int = 4, table: str = "main") -> list[dict[str, Any]]:
         return self.ip("route", "show", "table", table, family=family)
 
-    def pings(self, address: str, seconds: int = 2) -> bool:
+    def pings(self, address: str, seconds: int = PATIENCE) -> bool:
+        """Whether an answer comes within `seconds`, which says who expects none."""
         return self.run("ping", "-c", "1", "-W", seconds, "-n", address, check=False).returncode == 0
 
 

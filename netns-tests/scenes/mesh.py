@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Self
 
-from lab import ROOT, Namespace, eventually, sh
+from lab import PATIENCE, ROOT, Namespace, eventually, sh
 from traffic import PROXY
 
 ENVOY = ROOT / ".cache/dev/envoy/_bin/envoy"
@@ -28,13 +28,13 @@ class Envoy:
         self.where = where
 
     def __enter__(self) -> Self:
-        listening = eventually(lambda: ":15001 " in self.where.run("ss", "-Hltn").stdout, 20)
+        listening = eventually(lambda: ":15001 " in self.where.run("ss", "-Hltn").stdout)
         assert listening, self.log.read_text()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(PATIENCE)
 
 
 class Authority:
@@ -119,7 +119,7 @@ def _cluster(name: str, sources: tuple[str, ...] = ()) -> dict[str, Any]:
         "name": name,
         "type": "ORIGINAL_DST",
         "lb_policy": "CLUSTER_PROVIDED",
-        "connect_timeout": "2s",
+        "connect_timeout": f"{PATIENCE}s",
     }
     if sources:
         first, *others = ({"address": address, "port_value": 0} for address in sources)

@@ -34,7 +34,7 @@ def ask(agent: socket.socket, texts: list[str]) -> None:
 
 def taken(agent: socket.socket) -> bool:
     try:
-        return bool(select.select([agent], [], [], 3)[0]) and agent.recv(1) == b"A"
+        return bool(select.select([agent], [], [], 30)[0]) and agent.recv(1) == b"A"
     except ConnectionError:
         return False
 

@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from lab import Namespace
+from lab import PATIENCE, Namespace
 
 PROXY = 1337
+#: Seconds for whom no answer is expected.
+SHORTLY = 1.5
 REFUSED, TIMED_OUT = {"error": "ConnectionRefusedError"}, {"error": "TimeoutError"}
 
 
@@ -37,7 +39,7 @@ class Actor:
         assert self.process.stdin
         assert self.process.stdout
         self.process.stdin.close()
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
         self.process.stdout.close()
 
     def listen(self, name: str, port: int, *hosts: str, **how: bool) -> None:
@@ -54,20 +56,20 @@ class Actor:
         seen = self.connect(host, port, **how)
         return seen.get("who") or seen["error"]
 
-    def echo(self, kept: str, text: str = "still there") -> Any:
-        """What comes back over a connection kept under a name."""
-        return self._do("echo", kept=kept, text=text)
+    def echo(self, kept: str, text: str = "still there", **how: float) -> Any:
+        """What comes back over a connection kept under a name, in so many `seconds`."""
+        return self._do("echo", kept=kept, text=text, **how)
 
     def say(self, kept: str, text: str, last: bool = False) -> None:
         """Send over a kept connection; a server answers "late 2" after two seconds. `last` closes this direction."""
         assert self._do("say", kept=kept, text=text, last=last) == "said"
 
-    def hear(self, kept: str) -> Any:
-        """What comes over a kept connection."""
-        return self._do("hear", kept=kept)
+    def hear(self, kept: str, **how: float) -> Any:
+        """What comes over a kept connection, in so many `seconds`."""
+        return self._do("hear", kept=kept, **how)
 
     def ask(self, host: str, port: int, **how: Any) -> dict[str, Any]:
-        """One UDP question."""
+        """One UDP question, answered in so many `seconds`."""
         return self._do("ask", to=[host, port], **how)
 
     def collect(self, port: int, *hosts: str) -> None:

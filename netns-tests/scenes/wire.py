@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -40,10 +41,12 @@ class Wire:
     def _collect(self) -> None:
         self.socket.settimeout(0.05)
         while not self.done:
-            try:
+            with suppress(TimeoutError):
                 self.frames.append(self.socket.recv(65535))
-            except TimeoutError:
-                continue
+        self.socket.setblocking(False)
+        with suppress(BlockingIOError):  # what waits to be read, which is less than this where the wire is never still
+            for _ in range(10_000):
+                self.frames.append(self.socket.recv(65535))
 
 
 def _in_namespace(where: Namespace, link: str) -> socket.socket:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from interception import APP_UID, BACKENDS, IN, NOTHING, OUT, WEB, address_of, chained, network, remains
 from lab import Host, Lab, Pod, eventually
-from traffic import PROXY, Actor
+from traffic import PROXY, SHORTLY, Actor
 
 IPV4_ONLY = {"ipam": {"ranges": [[{"subnet": "10.1.0.0/24"}]]}}
 
@@ -60,8 +60,8 @@ def test_link_local_traffic_is_captured_where_ipv6_is_off_by_default(
     app.listen("app", 9999, udp=True)
     app.listen("app", WEB)
     outside.listen("outside", 123, udp=True)
-    assert app.ask(f"{other}%eth0", 123)["error"] in ("TimeoutError", "PermissionError")
-    assert outside.ask(f"{own}%eth0", 9999)["error"] == "TimeoutError"
+    assert app.ask(f"{other}%eth0", 123, seconds=SHORTLY)["error"] in ("TimeoutError", "PermissionError")
+    assert outside.ask(f"{own}%eth0", 9999, seconds=SHORTLY)["error"] == "TimeoutError"
     scope = far.link("eth0")["ifindex"]
     assert outside.reaches(own, WEB, scope=scope) == "ConnectionRefusedError", "no proxy listens"
     with Actor(pod, PROXY) as proxy:

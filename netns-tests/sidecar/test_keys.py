@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from interception import APP_UID, BACKENDS, IN, WEB, Scene, network, staged
 from lab import Lab
-from traffic import PROXY, REFUSED, TIMED_OUT
+from traffic import PROXY, REFUSED, SHORTLY, TIMED_OUT
 
 FAMILIES = (4, 6)
 Stage = Callable[..., Scene]
@@ -173,7 +173,10 @@ def test_resolvers_of_one_family(lab: Lab, backend: str, said: str):
                     who = "dns" if captured else "outside"
                     assert scene.app.ask(scene.far_address(family), 53)["who"] == who
                 else:
-                    assert scene.app.ask(scene.far_address(family), 53)["error"] in ("TimeoutError", "PermissionError")
+                    assert scene.app.ask(scene.far_address(family), 53, seconds=SHORTLY)["error"] in (
+                        "TimeoutError",
+                        "PermissionError",
+                    )
                 assert scene.proxy.ask(scene.far_address(family), 53)["who"] == "outside"
                 assert scene.app.reaches(scene.far_address(family), 80) == "outbound"
         scene.host.delete_pod(conf, pod)
@@ -220,15 +223,15 @@ def test_what_is_not_captured_is_dropped(stage: Stage):
         far, own = scene.far_address(family), scene.address(family)
         assert scene.app.reaches(far, 80) == "outbound"
         assert scene.app.reaches(far, 22) == "outside"
-        assert scene.app.ask(far, 123)["error"] in ("TimeoutError", "PermissionError")
+        assert scene.app.ask(far, 123, seconds=SHORTLY)["error"] in ("TimeoutError", "PermissionError")
         assert scene.app.ask(far, 53)["who"] == "outside"
         assert scene.app.reaches(own, WEB) == "app"
         assert scene.proxy.ask(far, 123)["who"] == "outside"
         assert scene.outside.reaches(own, WEB) == "inbound"
         assert scene.outside.reaches(own, 22) == "app"
         assert scene.outside.connect(own, 9000) == TIMED_OUT
-        assert scene.outside.ask(own, 9999) == TIMED_OUT
-        assert not scene.far.pings(own)
+        assert scene.outside.ask(own, 9999, seconds=SHORTLY) == TIMED_OUT
+        assert not scene.far.pings(own, 1)
 
 
 @pytest.mark.parametrize("mode", ["redirect", "tproxy"])
@@ -242,8 +245,8 @@ def test_an_excluded_port_is_excluded_for_tcp_and_udp(stage: Stage, mode: str):
         assert scene.app.reaches(far, 22) == "outside"
         assert scene.outside.ask(own, 9999)["who"] == "app"
         assert scene.outside.reaches(own, 22) == "app"
-        assert scene.outside.ask(own, 9998) == TIMED_OUT
-        assert scene.app.ask(far, 124)["error"] in ("TimeoutError", "PermissionError")
+        assert scene.outside.ask(own, 9998, seconds=SHORTLY) == TIMED_OUT
+        assert scene.app.ask(far, 124, seconds=SHORTLY)["error"] in ("TimeoutError", "PermissionError")
 
 
 def test_the_guard_holds_without_the_redirect(stage: Stage, backend: str):
@@ -271,7 +274,7 @@ def test_the_guard_and_a_transparent_proxy(stage: Stage):
         assert scene.outside.reaches(scene.address(family), WEB) == "inbound"
         assert scene.outside.reaches(scene.address(family), 22) == "app"
         assert scene.app.reaches(scene.far_address(family), 80) == "outbound"
-        assert not scene.far.pings(scene.address(family))
+        assert not scene.far.pings(scene.address(family), 1)
 
 
 def test_the_guard_drops_what_virtual_machines_send_around_the_proxy(stage: Stage):

@@ -81,7 +81,7 @@ def all_is_well(place: Place) -> None:
         assert (seen["who"], seen["peer"][0]) == ("outside", place.address), target
         said = place.app.ask(target, 123)
         assert (said["who"], said["peer"][0]) == ("outside", place.address), target
-    ping = "setpriv --reuid {} --regid {} --clear-groups --inh-caps +net_raw --ambient-caps +net_raw ping -c 1 -W 1"
+    ping = "setpriv --reuid {} --regid {} --clear-groups --inh-caps +net_raw --ambient-caps +net_raw ping -c 1 -W 60"
     for uid in (PROXY, APP_UID):
         for target in ELSEWHERE[:2]:
             place.pod.run(*ping.format(uid, uid).split(), target)

@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from lab import BIN_DIR, Host, Lab, Pod
+from lab import BIN_DIR, PATIENCE, Host, Lab, Pod
 
 
 def started(host: Host, conf: dict, pod: Pod, **options: object) -> subprocess.Popen:
@@ -29,7 +29,7 @@ def started(host: Host, conf: dict, pod: Pod, **options: object) -> subprocess.P
 
 def wait_for(seen, process: subprocess.Popen) -> None:
     """Poll, with a bound, until something is visible; it is so still if the call was over before we looked."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not seen() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.001)
     assert seen()
