@@ -20,6 +20,7 @@ IPV6_TRANSPARENT = 75
 TIMEOUT, PATIENCE = 1.5, 60
 KEPT: dict[str, socket.socket] = {}
 HEARD: list[Any] = []
+ANSWER = threading.Event()
 
 
 def family_of(host: str) -> socket.AddressFamily:
@@ -87,6 +88,12 @@ def heard(count: int) -> list[Any]:
     return arrived
 
 
+def answer() -> str:
+    """Echo the line that is held back."""
+    ANSWER.set()
+    return "answered"
+
+
 def send(to: list[Any], text: str, source: list[Any] | None = None) -> str:
     """One UDP datagram, without waiting for an answer."""
     with sock(to[0], socket.SOCK_DGRAM, transparent=False) as client:
@@ -109,8 +116,10 @@ def serve(name: str, conn: socket.socket, peer: tuple[Any, ...]) -> None:
         lines.write(json.dumps(seen).encode() + b"\n")
         lines.flush()
         for line in lines:
-            time.sleep(float(line.split()[1]) if line.startswith(b"late ") else 0)
             HEARD.append([peer[0], line.decode(errors="replace").strip()])
+            if line.startswith(b"held"):
+                ANSWER.wait(PATIENCE)
+                ANSWER.clear()
             lines.write(line)
             lines.flush()
             if line == b"half\n":
@@ -186,7 +195,8 @@ def main() -> None:
     for line in sys.stdin:
         order = json.loads(line)
         verb = {
-            function.__name__: function for function in (listen, connect, echo, say, hear, ask, collect, heard, send)
+            function.__name__: function
+            for function in (listen, connect, echo, say, hear, ask, collect, heard, answer, send)
         }[order.pop("do")]
         try:
             said = verb(**order)

@@ -61,7 +61,7 @@ class Actor:
         return self._do("echo", kept=kept, text=text, **how)
 
     def say(self, kept: str, text: str, last: bool = False) -> None:
-        """Send over a kept connection; a server answers "late 2" after two seconds. `last` closes this direction."""
+        """Send over a kept connection; a server echoes what begins with "held" when it is to `answer`. `last` closes this direction."""
         assert self._do("say", kept=kept, text=text, last=last) == "said"
 
     def hear(self, kept: str, **how: float) -> Any:
@@ -81,6 +81,10 @@ class Actor:
         """What arrived since the last question: [sender, text]. `count` is waited for, as long as a busy machine takes."""
         time.sleep(0.1)
         return self._do("heard", count=count)
+
+    def answer(self) -> None:
+        """Echo the line that is held back."""
+        assert self._do("answer") == "answered"
 
     def send(self, host: str, port: int, text: str, **how: Any) -> None:
         """One UDP datagram, which rules of the pod's own namespace may refuse: then it was tried all the same."""
