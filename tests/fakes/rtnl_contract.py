@@ -195,14 +195,15 @@ def a_link_that_is_gone_is_deleted(rtnl: Rtnl) -> None:
 
 @statement
 def a_link_is_cached_until_it_is_another(rtnl: Rtnl) -> None:
-    seen = bridge(rtnl)
+    near, seen = veth(rtnl)
     rtnl.set_promiscuous(seen)
-    assert rtnl.cached_link("br0") == seen
-    rtnl.delete_link(seen)
-    assert rtnl.cached_link("br0") is None
-    again = bridge(rtnl)
-    assert again.index != seen.index
-    assert rtnl.cached_link("br0") == again
+    assert rtnl.cached_link("veth1") == seen
+    rtnl.delete_link(near)
+    assert rtnl.cached_link("veth1") is None
+    rtnl.create_veth(VethEnd("veth0", MAC, 1300), VethEnd("veth1", OTHER_MAC, 1300))
+    again = rtnl.cached_link("veth1")
+    assert again is not None
+    assert (again.index != seen.index, again.mtu) == (True, 1300)
 
 
 @statement
