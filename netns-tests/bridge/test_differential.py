@@ -9,7 +9,7 @@ import copy
 from typing import Any
 
 import pytest
-from lab import BIN_DIR, REFERENCE_DIR, Host, Lab, Pod
+from lab import BIN_DIR, REFERENCE_DIR, Host, Lab, Pod, eventually
 
 V4 = {"ranges": [[{"subnet": "10.1.0.0/24"}]]}
 DUAL = {"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}
@@ -82,7 +82,11 @@ def routes(pod: Pod) -> set[tuple[Any, ...]]:
 
 
 def state(host: Host, pod: Pod) -> dict[str, Any]:
-    """What the kernel has: links and their flags, addresses, routes, settings."""
+    """What the kernel has: links and their flags, addresses, routes, settings.
+
+    It says that a link is up some time after it is (linkwatch), which is not what is compared.
+    """
+    eventually(lambda: {host.link("br0")["operstate"], pod.link("eth0")["operstate"]} == {"UP"})
     bridge, pod_link = host.link("br0"), pod.link("eth0")
     port = next(link for link in host.ip("link", "show") if link["ifname"].startswith("veth"))
     slave = port["linkinfo"]["info_slave_data"]
