@@ -88,8 +88,7 @@ class StateFile:
             return
         self.path.chmod(0o600)
         self._db.execute("PRAGMA journal_mode = WAL")
-        text = f"{layout.SCHEMA} {layout.USES} PRAGMA user_version = {layout.VERSION};"
-        self._db.executescript(f"BEGIN; {text} COMMIT;")
+        self._db.executescript(f"BEGIN; {layout.SCHEMA} COMMIT;")
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with busy(self.path):

@@ -15,23 +15,27 @@ from cni.kernel.netns import Netns, whereabouts
 #: The layout this release reads and writes, kept as SQLite's `user_version`.
 VERSION = 3
 
-SCHEMA = """
+#: Of all tables the one with a rowid: a key beside whole plans is slow to find, for SQLite compares overflowing rows whole.
+_ATTACHMENT = """
 CREATE TABLE attachment (
-    network TEXT,                             -- the configuration's name
-    container TEXT,                           -- CNI_CONTAINERID
-    ifname TEXT,                              -- CNI_IFNAME
-    plugin TEXT,                              -- whose record it is: a chain's plugins have one each
+    network TEXT NOT NULL,                    -- the configuration's name
+    container TEXT NOT NULL,                  -- CNI_CONTAINERID
+    ifname TEXT NOT NULL,                     -- CNI_IFNAME
+    plugin TEXT NOT NULL,                     -- whose record it is: a chain's plugins have one each
     netns TEXT NOT NULL,                      -- the path the runtime gave
     pod TEXT NOT NULL,                        -- Kubernetes' namespace/name, or nothing
     complete INTEGER NOT NULL,                -- whether its ADD was answered
     config TEXT NOT NULL,                     -- JSON: what the ADD ran with
     resources TEXT NOT NULL,                  -- JSON: its plan
     result TEXT NOT NULL,                     -- JSON: what it answered, or null
-    created TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,  -- UTC; for people
+    created TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,  -- UTC, for people
     netns_id TEXT NOT NULL DEFAULT '',        -- which namespace that path meant (Netns.identity); nothing where it is not known
     home TEXT NOT NULL DEFAULT '',            -- from where that was seen (whereabouts), likewise
     PRIMARY KEY (network, container, ifname, plugin)
-) WITHOUT ROWID;
+);
+"""
+
+_LEASES = """
 CREATE TABLE lease (                          -- no foreign key: one that nobody has is told and kept, a pod may use it
     network TEXT,                             -- in which the address is given once
     family INTEGER,                           -- 4 or 6
@@ -58,7 +62,7 @@ CREATE TABLE sticky (
 ) WITHOUT ROWID;
 """
 
-USES = """
+_USES = """
 CREATE TABLE uses (
     place TEXT,                               -- a shared resource (Resource.key), an address, a namespace, a link
     network TEXT, container TEXT, ifname TEXT, plugin TEXT,  -- who has it
@@ -66,14 +70,17 @@ CREATE TABLE uses (
     FOREIGN KEY (network, container, ifname, plugin) REFERENCES attachment ON DELETE CASCADE
 ) WITHOUT ROWID;
 CREATE INDEX user ON uses (network, container, ifname, plugin);
-CREATE UNIQUE INDEX IF NOT EXISTS sticky_once ON sticky (network, range_set, family, address);
 """
+
+_STICKY_ONCE = "CREATE UNIQUE INDEX sticky_once ON sticky (network, range_set, family, address);"
+
+#: What a new file gets.
+SCHEMA = f"{_ATTACHMENT} {_LEASES} {_STICKY_ONCE} {_USES} PRAGMA user_version = {VERSION};"
 
 _TO_2 = """
 ALTER TABLE attachment ADD COLUMN netns_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE attachment ADD COLUMN home TEXT NOT NULL DEFAULT '';
 CREATE TABLE uses (place TEXT, network TEXT, container TEXT, ifname TEXT, plugin TEXT);
-CREATE INDEX user ON uses (place);
 """
 
 #: What nobody has is used by nobody, and of several pods with one address the last in the alphabet keeps it.
@@ -82,9 +89,14 @@ DELETE FROM sticky AS one WHERE EXISTS (
     SELECT 1 FROM sticky AS other WHERE other.pod > one.pod
     AND (other.network, other.range_set, other.family, other.address) = (one.network, one.range_set, one.family, one.address)
 );
-DROP INDEX user;
+{_STICKY_ONCE}
+ALTER TABLE attachment RENAME TO attachment_before;
+{_ATTACHMENT}
+INSERT INTO attachment SELECT * FROM attachment_before;
+DROP TABLE attachment_before;
+DROP INDEX IF EXISTS user;
 ALTER TABLE uses RENAME TO uses_before;
-{USES}
+{_USES}
 INSERT OR IGNORE INTO uses SELECT * FROM uses_before AS one WHERE EXISTS (
     SELECT 1 FROM attachment AS other
     WHERE (other.network, other.container, other.ifname, other.plugin) = (one.network, one.container, one.ifname, one.plugin)
@@ -132,9 +144,13 @@ def _know_users(db: sqlite3.Connection) -> None:
 
 
 def _run(db: sqlite3.Connection, script: str) -> None:
-    """`executescript` would end the transaction."""
-    for statement in filter(str.strip, script.split(";")):
-        db.execute(statement)
+    """Run statements that end with their line; `executescript` would end the transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            db.execute(statement)
+            statement = ""
 
 
 def _identity(path: object) -> str:
