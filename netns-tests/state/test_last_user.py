@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from interception import address_of
-from lab import AGENT_CNI, Host, Lab, Pod, Site
+from lab import AGENT_CNI, Host, Lab, Pod, Site, eventually
 from traffic import Actor
+
+from cni.kernel.files import LockFile
+from cni.resources.masquerade_iptables import CHAIN
 
 RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
 OTHER = [[{"subnet": "10.2.0.0/24"}], [{"subnet": "fd00:2::/64"}]]
@@ -261,6 +266,32 @@ def test_host_access_stays_while_any_folder_has_a_pod(lab: Lab, site: Site, net:
     host.check(other, second, result).ok()
     host.delete_pod(other, second)
     assert host.link("mv-eth0") is None
+
+
+@pytest.mark.tried(
+    "the last masqueraded pod goes, and iptables takes its time",
+    "pods that need nothing of it come meanwhile; one that does is masqueraded when it is there",
+)
+def test_a_slow_retirement_holds_up_nobody_else(lab: Lab, host: Host):
+    masked, plain = conf_of("bridged", "iptables"), conf_of("bridged", "iptables", ipMasq=False)
+    last, other, late = lab.pod(), lab.pod(), lab.pod()
+    host.add(masked, last)
+    (veth,) = [item["ifname"] for item in host.ip("link", "show", "type", "veth") if item.get("master") == "br0"]
+    turn, iptables = LockFile(host.folder / "lock"), hashlib.sha256(CHAIN.encode()).hexdigest()
+    with closing(turn), ThreadPoolExecutor(2) as calls:
+        with turn.exclusive(iptables, CHAIN):
+            going = calls.submit(host.delete_pod, masked, last)
+            eventually(lambda: host.link(veth) is None)
+            host.add(plain, other)
+            coming = calls.submit(host.add, masked, late)
+            host.delete_pod(plain, other)
+            assert not going.done()
+            assert not coming.done()
+        going.result()
+        result = coming.result()
+    host.check(masked, late, result).ok()
+    host.delete_pod(masked, late)
+    assert CHAIN not in host.run("iptables-save", "-t", "nat").stdout
 
 
 @pytest.mark.tried(
