@@ -34,22 +34,22 @@ def end_use(store: Store, world: World, record: Record, gone: Sequence[Resource]
     keys = {key for key, _ in shared}
     settled: set[str] = set()
     with ExitStack() as locks:
-        while lonely := _ended_unless_last(store, record, keys - settled, end):
-            for key in sorted(lonely):
+        while orphans := _end_unless_orphans(store, record, keys - settled, end):
+            for key in sorted(orphans):
                 locks.enter_context(store.lock.exclusive(*_byte(key), store.patience))
-            lonely -= store.used_by_others(record, lonely)  # an ADD may have come before its byte was ours
-            unused = lonely - store.used_elsewhere(lonely)
+            orphans -= store.used_by_others(record, orphans)  # an ADD may have come before its byte was ours
+            unused = orphans - store.used_elsewhere(orphans)
             _retire(store, world, record, [item for key, item in shared if key in unused])
-            settled |= lonely
+            settled |= orphans
 
 
-def _ended_unless_last(store: Store, record: Record, keys: set[str], end: Callable[[], object]) -> set[str]:
-    """What of `keys` nobody else in this folder has; only where that is nothing, the use is ended."""
+def _end_unless_orphans(store: Store, record: Record, keys: set[str], end: Callable[[], object]) -> set[str]:
+    """What of `keys` would be left without a user in this folder; only where that is nothing, the use is ended."""
     with store.transaction():
-        lonely = keys - store.used_by_others(record, keys)
-        if not lonely:
+        orphans = keys - store.used_by_others(record, keys)
+        if not orphans:
             end()
-    return lonely
+    return orphans
 
 
 def _retire(store: Store, world: World, record: Record, unused: Sequence[Resource]) -> None:
