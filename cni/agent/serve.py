@@ -50,6 +50,7 @@ def _warm() -> None:
     import cni.policy.folder
     import cni.policy.held
     import cni.resources.base
+    import cni.sidecar.annotations
     import cni.sidecar.captured
     import cni.verbs
 

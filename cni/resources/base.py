@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
@@ -150,6 +151,7 @@ class Unknown(Resource):
         return f"{self.what}, of another release"
 
 
+@cache
 def named(name: str) -> Any:
     """What a name in ROOMS stands for; its module is loaded for that (PEP 562)."""
     for room, names in ROOMS.items():
