@@ -120,15 +120,15 @@ def _serve(name: str, call: Call, stdout: Stdout) -> None:
 
     signals.handle()
     stdout.refuse_closed()
-    conf = config.parse(_stdin())
-    version = conf.get("cniVersion") or SUPPORTED[0]
+    netconf = config.parse(_stdin())
+    version = netconf.get("cniVersion") or SUPPORTED[0]
     if version in SUPPORTED:
         stdout.version = version
-    config.refuse_wrong_header(conf, call.command)
-    _tell_story(name, call, conf, lambda result: _deliver(stdout, json.dumps(result, allow_nan=False)))
+    config.refuse_wrong_header(netconf, call.command)
+    _tell_story(name, call, netconf, lambda result: _deliver(stdout, json.dumps(result, allow_nan=False)))
 
 
-def _tell_story(name: str, call: Call, conf: "dict[str, Any]", deliver: "Deliver") -> None:
+def _tell_story(name: str, call: Call, netconf: "dict[str, Any]", deliver: "Deliver") -> None:
     import time
 
     from cni import log
@@ -137,9 +137,9 @@ def _tell_story(name: str, call: Call, conf: "dict[str, Any]", deliver: "Deliver
     from cni.verbs import VERBS
 
     began = time.monotonic()
-    facts = {"network": conf["name"], "container": call.container, "ifname": call.ifname, "pod": call.pod}
+    facts = {"network": netconf["name"], "container": call.container, "ifname": call.ifname, "pod": call.pod}
     try:
-        VERBS[call.command](load(name), call, conf, deliver)
+        VERBS[call.command](load(name), call, netconf, deliver)
     except BaseException as error:
         signals.ignore()
         log.event(name, call.command, error, seconds=round(time.monotonic() - began, 4), **facts)

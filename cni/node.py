@@ -15,7 +15,7 @@ from cni.kernel.files import PATIENCE, refuse_strangers
 from cni.kernel.netns import Netns, is_own, whereabouts
 from cni.naming import Attachment
 from cni.protocol.call import Call
-from cni.protocol.config import Config
+from cni.protocol.config import NetConf
 from cni.resources import Resource, World, key_of, uses_of
 from cni.retirement import end_use, wait_for_retirements
 from cni.state import DEFAULT_FOLDER, Record, Store
@@ -32,10 +32,12 @@ class Node:
     plugin: str
     record: Record | None
 
-    def new_record(self, call: Call, conf: Config) -> Record:
+    def new_record(self, call: Call, netconf: NetConf) -> Record:
         """What an ADD begins with: who, and in which namespace of which node."""
         netns_id = self.world.netns.identity if self.world.netns else ""
-        return Record(self.attachment, self.plugin, call.netns, call.pod, conf, netns_id=netns_id, home=whereabouts())
+        return Record(
+            self.attachment, self.plugin, call.netns, call.pod, netconf, netns_id=netns_id, home=whereabouts()
+        )
 
     def write(self, record: Record, planned: Sequence[Resource] | None = None) -> Record:
         """Keep a changed record; with `planned`, what its attachment is to have now and who may ask about it."""
@@ -76,7 +78,7 @@ class Node:
 
 @contextmanager
 def opened(
-    plugin: str, call: Call, conf: Config, enters_pod: bool = False, patience: float = PATIENCE
+    plugin: str, call: Call, netconf: NetConf, enters_pod: bool = False, patience: float = PATIENCE
 ) -> Iterator[Node]:
     """The node with the call's attachment locked.
 
@@ -84,11 +86,11 @@ def opened(
     it is opened if it is there; a runtime that does not name it (any more) means the recorded one. Another namespace
     than the recorded one is not the pod's, whatever its path: it is as good as gone.
     """
-    attachment = Attachment(conf["name"], call.container, call.ifname)
+    attachment = Attachment(netconf["name"], call.container, call.ifname)
     _refuse_own_netns(call)
     with ExitStack() as held:
         netns = held.enter_context(closing(Netns(call.netns))) if enters_pod else None
-        store = held.enter_context(closing(Store.open(folder_of(conf), patience)))
+        store = held.enter_context(closing(Store.open(folder_of(netconf), patience)))
         held.enter_context(store.lock.exclusive(attachment.digest, str(attachment), patience))
         record = store.record(attachment, plugin)
         for path in dict.fromkeys((call.netns, record.netns if record else "")) if netns is None else ():
@@ -105,11 +107,11 @@ def is_of(record: Record, netns: Netns | None) -> bool:
     return netns is None or not record.netns_id or record.netns_id == netns.identity
 
 
-def folder_of(conf: Config) -> Path:
+def folder_of(netconf: NetConf) -> Path:
     """Where a network's state is: `dataDir`, also of our own ``ipam`` section, or the default."""
-    ipam = conf.get("ipam")
+    ipam = netconf.get("ipam")
     section = ipam if isinstance(ipam, dict) and ipam.get("type", OWN_IPAM) == OWN_IPAM else {}
-    return Path(conf.get("dataDir") or section.get("dataDir") or DEFAULT_FOLDER)
+    return Path(netconf.get("dataDir") or section.get("dataDir") or DEFAULT_FOLDER)
 
 
 def refuse_unwritable(folder: Path) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cni.naming import Attachment
     from cni.policy.model import Policy
     from cni.protocol.call import Call
-    from cni.protocol.config import Config
+    from cni.protocol.config import NetConf
     from cni.protocol.result import Result
     from cni.resources import Host, Plan, UplinkQuery
     from cni.sidecar.model import Interception
@@ -43,7 +43,7 @@ class PluginConfig:
     has_port: ClassVar[bool] = False
 
     @classmethod
-    def read(cls, conf: Config, call: Call) -> Self:
+    def read(cls, netconf: NetConf, call: Call) -> Self:
         """Read a validated configuration. Raises InvalidConfig for what its schema cannot say."""
         raise NotImplementedError
 

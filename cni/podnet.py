@@ -10,7 +10,7 @@ from cni.errors import CniError, InvalidConfig, InvalidEnvironment
 from cni.kernel.view import EVERYWHERE, MAIN_TABLE, SCOPE_LINK, SCOPE_UNIVERSE
 from cni.naming import Attachment, interface_of, is_mac, mac_of_address
 from cni.protocol.call import Call
-from cni.protocol.config import Config, folded
+from cni.protocol.config import NetConf, folded
 from cni.protocol.result import DNS, Interface, IPConfig, Result, Route
 from cni.resources import Announcement, PodAddress, PodLink, PodRoute, PodSysctl, Resource, Settled
 from cni.values import dataclass, replace
@@ -19,13 +19,13 @@ from cni.values import dataclass, replace
 MINIMUM_MTU = 68
 
 
-def chosen_mac(conf: Config, call: Call) -> str:
+def chosen_mac(netconf: NetConf, call: Call) -> str:
     """The MAC somebody asked for, or nothing: runtimeConfig, ``args.cni``, CNI_ARGS, the configuration."""
     asked: tuple[tuple[object, str, type[CniError]], ...] = (
-        (folded(conf.get("runtimeConfig"), "mac"), "$.runtimeConfig.mac", InvalidConfig),
-        (((conf.get("args") or {}).get("cni") or {}).get("mac"), "$.args.cni.mac", InvalidConfig),
+        (folded(netconf.get("runtimeConfig"), "mac"), "$.runtimeConfig.mac", InvalidConfig),
+        (((netconf.get("args") or {}).get("cni") or {}).get("mac"), "$.args.cni.mac", InvalidConfig),
         (call.arguments().get("MAC"), "CNI_ARGS: MAC", InvalidEnvironment),
-        (conf.get("mac"), "$.mac", InvalidConfig),
+        (netconf.get("mac"), "$.mac", InvalidConfig),
     )
     for value, where, error in asked:
         if value and not (isinstance(value, str) and is_mac(value)):
@@ -108,15 +108,15 @@ class PodNet:
 
     def _ipv6_settings(self) -> Iterator[Resource]:
         """Addresses are the IPAM's: a router's advertisements add none, and no route, whatever the pod's own default."""
-        conf = f"net.ipv6.conf.{self.attachment.ifname.replace('.', '%')}"
-        yield PodSysctl(f"{conf}.accept_ra", "0")
-        yield PodSysctl(f"{conf}.autoconf", "0")
+        settings = f"net.ipv6.conf.{self.attachment.ifname.replace('.', '%')}"
+        yield PodSysctl(f"{settings}.accept_ra", "0")
+        yield PodSysctl(f"{settings}.autoconf", "0")
         if all(ip.family == 4 for ip in self.lease.ips):
             return
         yield PodSysctl("net.ipv6.conf.lo.disable_ipv6", "0")
-        yield PodSysctl(f"{conf}.disable_ipv6", "0")
-        yield PodSysctl(f"{conf}.keep_addr_on_down", "1")
-        yield PodSysctl(f"{conf}.accept_dad", str(int(self.dad)))
+        yield PodSysctl(f"{settings}.disable_ipv6", "0")
+        yield PodSysctl(f"{settings}.keep_addr_on_down", "1")
+        yield PodSysctl(f"{settings}.accept_dad", str(int(self.dad)))
 
     def _route(self, route: Route) -> PodRoute:
         gateway = route.gw or ("" if route.scope == SCOPE_LINK else self.lease.gateway(route.family))

@@ -29,7 +29,7 @@ from cni.kernel.signals import uninterrupted
 from cni.node import Node, folder_of, is_of, opened, refuse_unwritable
 from cni.plugin import Plugin, PluginConfig
 from cni.protocol.call import Call
-from cni.protocol.config import Config, validate, version_of
+from cni.protocol.config import NetConf, validate, version_of
 from cni.protocol.result import Result
 from cni.resources import Difference, Plan, World
 from cni.resources.base import Unknown
@@ -51,23 +51,23 @@ def sweep(plugin: Plugin | None, record: Record, call: Call) -> None:
             _detach(node, whole, _releaser(record.config, stale))
 
 
-def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
+def add(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> None:
     """Attach, and hand the result to `deliver`; when either fails, nothing of it stays."""
-    config = _configured(plugin, call, conf)
-    if config.chained and not conf.get("prevResult"):
+    config = _configured(plugin, call, netconf)
+    if config.chained and not netconf.get("prevResult"):
         raise InvalidConfig(f"$.prevResult: missing; {plugin.name} is chained after a plugin that makes an interface")
-    previous = Result.read(conf.get("prevResult") or {}) if config.enters_pod else Result()
-    with opened(plugin.name, call, conf, config.enters_pod) as node:
+    previous = Result.read(netconf.get("prevResult") or {}) if config.enters_pod else Result()
+    with opened(plugin.name, call, netconf, config.enters_pod) as node:
         node.store.lock.share_node()
         same = node.record is None or is_of(node.record, node.world.netns)
         if config.chained and node.record and node.record.complete and same:
             _repeat(node, plugin.plan(config, node.attachment, Result(), survey(node, config, call)))
-            deliver(conf["prevResult"])
+            deliver(netconf["prevResult"])
             return
         if node.record:
             _make_way(node, node.record, call, same)
         host = survey(node, config, call)
-        record = node.new_record(call, conf)
+        record = node.new_record(call, netconf)
         try:
             with config.ipam.recording(node.store):
                 lease = config.ipam.reserve(node.store, record)
@@ -76,8 +76,8 @@ def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
             node.apply(plan.resources)
             result = engine.observed(plan.result, node.world)
             node.write(record.having(complete=True, result=result.render()))
-            passed_on = conf["prevResult"] if config.chained and result == Result() else None
-            deliver(passed_on or result.after(previous).render(version_of(conf)))
+            passed_on = netconf["prevResult"] if config.chained and result == Result() else None
+            deliver(passed_on or result.after(previous).render(version_of(netconf)))
         except Stranded:
             raise
         except BaseException as error:
@@ -85,13 +85,13 @@ def add(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
             raise
 
 
-def check(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
+def check(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> None:
     """Raise Drift naming everything of this attachment that is not as ADD left it."""
-    config = _configured(plugin, call, conf)
-    if not isinstance(conf.get("prevResult"), dict):
+    config = _configured(plugin, call, netconf)
+    if not isinstance(netconf.get("prevResult"), dict):
         raise InvalidConfig("$.prevResult: CHECK needs the result of the ADD")
-    reported = Result.read(conf["prevResult"])
-    with opened(plugin.name, call, conf, config.enters_pod) as node:
+    reported = Result.read(netconf["prevResult"])
+    with opened(plugin.name, call, netconf, config.enters_pod) as node:
         if not (node.record and node.record.complete):
             unknown = Difference(f"no completed attachment is recorded in {node.store.path}")
             raise Drift(node.attachment, (unknown,))
@@ -107,40 +107,40 @@ def check(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
         raise Drift(node.attachment, tuple(found))
 
 
-def delete(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
+def delete(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> None:
     """Detach: everything this attachment's ADD made, whether it completed or not."""
-    with opened(plugin.name, call, conf) as node:
-        recorded = _whole(plugin, node, call, conf)
-        _detach(node, recorded, _releaser(conf if "config" in recorded.unreadable else recorded.config, call))
+    with opened(plugin.name, call, netconf) as node:
+        recorded = _whole(plugin, node, call, netconf)
+        _detach(node, recorded, _releaser(netconf if "config" in recorded.unreadable else recorded.config, call))
 
 
-def gc(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
+def gc(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> None:
     """Detach every recorded attachment of this network that the runtime does not list.
 
     An absent list means the runtime said nothing, not that all are stale.
     """
-    listed = conf.get("cni.dev/valid-attachments", conf.get("cni.dev/attachments"))
+    listed = netconf.get("cni.dev/valid-attachments", netconf.get("cni.dev/attachments"))
     if listed is None:
         return
     valid = _listed(listed)
-    records = _recorded(conf, plugin.name)
+    records = _recorded(netconf, plugin.name)
     stale = [record for record in records if record.attachment[1:] not in valid]
     failed = [line for record in stale for line in _swept(plugin, record, call)]
-    _releaser(conf, call).sweep()
+    _releaser(netconf, call).sweep()
     if failed:
         raise Incomplete("; ".join(failed))
 
 
-def status(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
+def status(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> None:
     """Raise Unavailable or Degraded unless an ADD can be served now. Takes no lock, changes nothing."""
-    config = _configured(plugin, call, conf)
-    folder = folder_of(conf)
+    config = _configured(plugin, call, netconf)
+    folder = folder_of(netconf)
     refuse_unwritable(folder)
     store = Store.reading(folder)
     try:
         missing = [name for name in config.links if not link_exists(name)]
         if missing:
-            serving = bool(store and store.records(conf["name"], plugin.name))
+            serving = bool(store and store.records(netconf["name"], plugin.name))
             raise (Degraded if serving else Unavailable)(f"this host has no link {missing[0]!r}")
         if config.rules is not None:
             from cni.kernel import netfilter  # no other verb pays for these
@@ -153,15 +153,15 @@ def status(plugin: Plugin, call: Call, conf: Config, deliver: Deliver) -> None:
         if config.policy is not None:
             from cni.policy import rehearsal
 
-            grows = bool((conf.get("policy") or {}).get("policyDir"))
+            grows = bool((netconf.get("policy") or {}).get("policyDir"))
             rehearsal.refuse_impossible(config.policy, grows=grows, has_port=config.has_port and not config.chained)
-        config.ipam.refuse_when_exhausted(store, conf["name"])
+        config.ipam.refuse_when_exhausted(store, netconf["name"])
     finally:
         if store:
             store.close()
 
 
-VERBS: dict[str, Callable[[Plugin, Call, Config, Deliver], None]] = {
+VERBS: dict[str, Callable[[Plugin, Call, NetConf, Deliver], None]] = {
     "ADD": add,
     "CHECK": check,
     "DEL": delete,
@@ -170,9 +170,9 @@ VERBS: dict[str, Callable[[Plugin, Call, Config, Deliver], None]] = {
 }
 
 
-def _configured(plugin: Plugin, call: Call, conf: Config) -> PluginConfig:
-    validate(conf, plugin.name)
-    return plugin.Config.read(conf, call)
+def _configured(plugin: Plugin, call: Call, netconf: NetConf) -> PluginConfig:
+    validate(netconf, plugin.name)
+    return plugin.Config.read(netconf, call)
 
 
 def _make_way(node: Node, record: Record, call: Call, same: bool) -> None:
@@ -222,53 +222,55 @@ def _detach(node: Node, record: Record, source: Source) -> None:
         log.warning(record.plugin, told, **node.attachment._asdict(), pod=record.pod)
 
 
-def _whole(plugin: Plugin, node: Node, call: Call, conf: Config) -> Record:
+def _whole(plugin: Plugin, node: Node, call: Call, netconf: NetConf) -> Record:
     """The record, with what computed names stand for where it is not there or cannot be read."""
     if node.record and not node.record.unreadable:
         return node.record
-    imagined = _imagined(plugin, node, call, conf)
+    imagined = _imagined(plugin, node, call, netconf)
     if node.record is None:
         return imagined
     return node.record.having(resources=(*imagined.resources, *node.record.resources))
 
 
-def _imagined(plugin: Plugin, node: Node, call: Call, conf: Config) -> Record:
+def _imagined(plugin: Plugin, node: Node, call: Call, netconf: NetConf) -> Record:
     """What an ADD would have made under names that are computed, where no record says more."""
-    record = node.new_record(call, conf)
+    record = node.new_record(call, netconf)
     try:
-        config = plugin.Config.read(_without_folder(conf), call.having(args=""))
-        plan = plugin.plan(config, node.attachment, _reported(conf, call), surveyed_without_record(node, config, call))
+        config = plugin.Config.read(_without_folder(netconf), call.having(args=""))
+        plan = plugin.plan(
+            config, node.attachment, _reported(netconf, call), surveyed_without_record(node, config, call)
+        )
     except (CniError, KeyError, TypeError, ValueError, AttributeError):
         return record
     return record.having(resources=plan.resources)
 
 
-def _reported(conf: Config, call: Call) -> Result:
+def _reported(netconf: NetConf, call: Call) -> Result:
     """The addresses of the pod's interface as the runtime remembers them, if it does."""
-    known = Result.read(conf.get("prevResult") or {})
+    known = Result.read(netconf.get("prevResult") or {})
     own = [at for at, item in enumerate(known.interfaces) if item.sandbox and item.name == call.ifname]
     return Result(ips=tuple(ip for ip in known.ips if ip.interface in own))
 
 
-def _without_folder(conf: Config) -> Config:
+def _without_folder(netconf: NetConf) -> NetConf:
     """A configuration whose policies need not be read: no name depends on them."""
-    section = conf.get("policy")
-    return conf | {"policy": {**section, "policyDir": ""}} if isinstance(section, dict) else conf
+    section = netconf.get("policy")
+    return netconf | {"policy": {**section, "policyDir": ""}} if isinstance(section, dict) else netconf
 
 
-def _releaser(conf: Config, call: Call) -> Source:
+def _releaser(netconf: NetConf, call: Call) -> Source:
     """Whom DEL and GC must tell: only a delegate; our own leases go with the record."""
-    ipam = conf.get("ipam")
+    ipam = netconf.get("ipam")
     foreign = isinstance(ipam, dict) and ipam and ipam.get("type", OWN_IPAM) != OWN_IPAM
-    return Delegate(conf, call) if foreign else Nothing()
+    return Delegate(netconf, call) if foreign else Nothing()
 
 
-def _recorded(conf: Config, plugin: str) -> list[Record]:
-    store = Store.reading(folder_of(conf))
+def _recorded(netconf: NetConf, plugin: str) -> list[Record]:
+    store = Store.reading(folder_of(netconf))
     if store is None:
         return []
     with closing(store):
-        return store.records(conf["name"], plugin)
+        return store.records(netconf["name"], plugin)
 
 
 def _swept(plugin: Plugin, record: Record, call: Call) -> Iterator[str]:

@@ -15,7 +15,7 @@ from cni.kernel import netfilter
 from cni.naming import Attachment
 from cni.protocol import config
 from cni.protocol.call import Call, is_name
-from cni.protocol.config import Config
+from cni.protocol.config import NetConf
 from cni.protocol.versions import SUPPORTED
 from cni.resources import Host, HostPort, Plan, Uplink
 
@@ -24,7 +24,7 @@ _SAMPLE = Call("ADD", "CONTAINER", "NETNS", "eth0", "K8S_POD_NAMESPACE=NAMESPACE
 _LIST_KEYS = ("cniVersion", "cniVersions", "name", "plugins", "disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 _LIKENESS = 0.85
 #: What somebody else's plugin may have made before one of ours in a chain.
-MADE: Config = {
+MADE: NetConf = {
     "interfaces": [{"name": "HOSTEND"}, {"name": "eth0", "mac": "0a:58:0a:00:00:02", "sandbox": "NETNS"}],
     "ips": [{"address": "10.0.0.2/24", "interface": 1}],
 }
@@ -35,25 +35,25 @@ def configurations(folder: Path) -> list[Path]:
     return sorted(file for suffix in (".conf", ".conflist", ".json") for file in folder.glob(f"*{suffix}"))
 
 
-def plugins_of(file: Path) -> Iterator[tuple[str, Config]]:
+def plugins_of(file: Path) -> Iterator[tuple[str, NetConf]]:
     """Each plugin's configuration as libcni would send it, and where it stands in the file; ``-`` is standard input.
 
     Raises CniError for what is wrong with all of them, and OSError.
     """
-    conf = config.parse(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes(), "$")
-    if "plugins" not in conf and "type" in conf and file.suffix != ".conflist":
-        yield "$", conf
+    netconf = config.parse(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes(), "$")
+    if "plugins" not in netconf and "type" in netconf and file.suffix != ".conflist":
+        yield "$", netconf
         return
-    _refuse_misspelt(conf)
-    if "plugins" in conf and file.suffix in (".conf", ".json"):
+    _refuse_misspelt(netconf)
+    if "plugins" in netconf and file.suffix in (".conf", ".json"):
         raise InvalidConfig(f"$.plugins: runtimes read a {file.suffix} as one plugin; a list is a .conflist")
-    plugins = conf.get("plugins")
+    plugins = netconf.get("plugins")
     if plugins is None:
         only = "a .conflist needs" if file.suffix == ".conflist" else "neither the type of a plugin nor"
         raise InvalidConfig(f"$: {only} a list of plugins")
     if not isinstance(plugins, list) or not plugins or not all(isinstance(item, dict) for item in plugins):
         raise InvalidConfig("$.plugins: not a list of objects, or empty")
-    header = {"cniVersion": _newest_version(conf), "name": conf.get("name")}
+    header = {"cniVersion": _newest_version(netconf), "name": netconf.get("name")}
     config.refuse_wrong_header(header, "ADD")
     for number, item in enumerate(plugins):
         yield f"$.plugins[{number}]", item | header
@@ -61,76 +61,76 @@ def plugins_of(file: Path) -> Iterator[tuple[str, Config]]:
 
 def judged(file: Path) -> Iterator[dict[str, Any]]:
     """Of each plugin of a file where it stands, its type, and a judgement of it. Raises as `plugins_of`."""
-    for number, (where, conf) in enumerate(plugins_of(file)):
-        found = judgement(conf)
+    for number, (where, netconf) in enumerate(plugins_of(file)):
+        found = judgement(netconf)
         if found["ours"] and not found["faults"]:
-            found["faults"] = list(_misplaced(conf, first=number == 0))
-        yield {"where": where, "type": conf.get("type"), **found}
+            found["faults"] = list(_misplaced(netconf, first=number == 0))
+        yield {"where": where, "type": netconf.get("type"), **found}
 
 
-def judgement(conf: Config) -> dict[str, Any]:
+def judgement(netconf: NetConf) -> dict[str, Any]:
     """Whether a configuration is of one of our plugins, who gives its addresses, and its faults."""
-    section = conf.get("ipam")
+    section = netconf.get("ipam")
     delegate = str(section.get("type") or "") if isinstance(section, dict) else ""
-    return {"ours": conf.get("type") in plugin.names(), "ipam": delegate, "faults": list(_faults(conf, delegate))}
+    return {"ours": netconf.get("type") in plugin.names(), "ipam": delegate, "faults": list(_faults(netconf, delegate))}
 
 
-def _misplaced(conf: Config, *, first: bool) -> Iterator[str]:
+def _misplaced(netconf: NetConf, *, first: bool) -> Iterator[str]:
     """One plugin makes the pod's interface, and it is the first."""
-    made: Config = {} if first else {"prevResult": MADE}
-    chained = plugin.load(conf["type"]).Config.read(conf | made, _SAMPLE).chained
+    made: NetConf = {} if first else {"prevResult": MADE}
+    chained = plugin.load(netconf["type"]).Config.read(netconf | made, _SAMPLE).chained
     if first and chained:
-        yield f"$.type: {conf['type']} follows a plugin that makes an interface, and there is none before it"
+        yield f"$.type: {netconf['type']} follows a plugin that makes an interface, and there is none before it"
     if not first and not chained:
-        yield f"$.type: {conf['type']} makes an interface, which the first plugin of a list does"
+        yield f"$.type: {netconf['type']} makes an interface, which the first plugin of a list does"
 
 
-def planned(conf: Config) -> Plan | None:
+def planned(netconf: NetConf) -> Plan | None:
     """The plan of an ADD on an empty node, or None for a plugin of somebody else. Raises CniError."""
-    if fault := _type_fault(conf):
+    if fault := _type_fault(netconf):
         raise InvalidConfig(fault)
-    name = conf["type"]
+    name = netconf["type"]
     if name not in plugin.names():
         return None
-    config.refuse_wrong_header(conf, "ADD")
-    config.validate(conf, name)
-    return _plan(conf, name)
+    config.refuse_wrong_header(netconf, "ADD")
+    config.validate(netconf, name)
+    return _plan(netconf, name)
 
 
-def _plan(conf: Config, name: str) -> Plan:
+def _plan(netconf: NetConf, name: str) -> Plan:
     loaded = plugin.load(name)
-    read = loaded.Config.read(conf, _SAMPLE)
+    read = loaded.Config.read(netconf, _SAMPLE)
     uplink = Uplink(read.uplink.dev or "UPLINK", 1500) if read.uplink else None
     rules = (read.rules or netfilter.NFTABLES) if read.rules is not None else ""
     pod_rules = (read.sidecar.backend or netfilter.IPTABLES_NFT) if read.sidecar else ""
     port = HostPort(read.ports[-1], lent=True) if read.ports else None
     host = Host(_SAMPLE.netns, uplink, rules, pod_rules, (4, 6), port=port, chained=read.chained)
-    return loaded.plan(read, Attachment(conf["name"], _SAMPLE.container, _SAMPLE.ifname), read.ipam.preview(), host)
+    return loaded.plan(read, Attachment(netconf["name"], _SAMPLE.container, _SAMPLE.ifname), read.ipam.preview(), host)
 
 
-def _faults(conf: Config, delegate: str) -> Iterator[str]:
-    if fault := _type_fault(conf):
+def _faults(netconf: NetConf, delegate: str) -> Iterator[str]:
+    if fault := _type_fault(netconf):
         yield fault
     try:
-        config.refuse_wrong_header(conf, "ADD")
+        config.refuse_wrong_header(netconf, "ADD")
     except CniError as error:
         yield error.msg
         return
     if hint := _hint(delegate, [OWN_IPAM]):
         yield f"$.ipam.type: {delegate!r}{hint}"
-    if conf.get("type") in plugin.names():
-        yield from _faults_by(str(conf["type"]), conf)
+    if netconf.get("type") in plugin.names():
+        yield from _faults_by(str(netconf["type"]), netconf)
     elif delegate == OWN_IPAM:
-        yield from _faults_by(OWN_IPAM, conf)
+        yield from _faults_by(OWN_IPAM, netconf)
 
 
-def _faults_by(name: str, conf: Config) -> Iterator[str]:
+def _faults_by(name: str, netconf: NetConf) -> Iterator[str]:
     """What a plugin says of a configuration: of each key, then, where only unknown keys are wrong, of them together."""
-    found = config.faults(conf, name)
+    found = config.faults(netconf, name)
     yield from (text for _, text in found)
     if any(kind is not UnsupportedField for kind, _ in found):
         return
-    known = config.without_unknown(conf, name) if found else conf
+    known = config.without_unknown(netconf, name) if found else netconf
     if config.faults(known, name):
         return  # a value this release does not support
     try:
@@ -139,8 +139,8 @@ def _faults_by(name: str, conf: Config) -> Iterator[str]:
         yield error.msg
 
 
-def _type_fault(conf: Config) -> str:
-    name = conf.get("type")
+def _type_fault(netconf: NetConf) -> str:
+    name = netconf.get("type")
     if name is None:
         return "$.type: missing"
     if not isinstance(name, str) or not is_name(name):
@@ -149,9 +149,9 @@ def _type_fault(conf: Config) -> str:
     return f"$.type: {name!r} is no plugin of this suite{hint}" if hint else ""
 
 
-def _refuse_misspelt(conf: Config) -> None:
-    for key in conf:
-        hint = _hint(key, [known for known in _LIST_KEYS if known not in conf])
+def _refuse_misspelt(netconf: NetConf) -> None:
+    for key in netconf:
+        hint = _hint(key, [known for known in _LIST_KEYS if known not in netconf])
         if key not in _LIST_KEYS and hint:
             raise InvalidConfig(f"$.{key}: unknown key{hint}")
 
@@ -161,11 +161,11 @@ def _hint(text: str, known: Sequence[str]) -> str:
     return "" if text in known else config.meant(text, known, _LIKENESS)
 
 
-def _newest_version(conf: Config) -> str:
+def _newest_version(netconf: NetConf) -> str:
     """The highest we know, as libcni chooses, of cniVersion and cniVersions."""
-    listed = conf.get("cniVersions") or []
+    listed = netconf.get("cniVersions") or []
     if not isinstance(listed, list):
         raise InvalidConfig("$.cniVersions: not a list")
-    versions = [item for item in (conf.get("cniVersion"), *listed) if item]
+    versions = [item for item in (netconf.get("cniVersion"), *listed) if item]
     known = [item for item in SUPPORTED if item in versions]
-    return known[-1] if known else str(conf.get("cniVersion") or "")
+    return known[-1] if known else str(netconf.get("cniVersion") or "")

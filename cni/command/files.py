@@ -14,7 +14,7 @@ from cni.command.output import complain, print_json, say
 from cni.errors import CniError
 from cni.ipam.config import TYPE as OWN_IPAM
 from cni.protocol import config
-from cni.protocol.config import Config
+from cni.protocol.config import NetConf
 from cni.protocol.result import Result
 from cni.resources import Resource
 from cni.sidecar.annotations import CAPABILITY
@@ -58,17 +58,17 @@ def explain(options: argparse.Namespace) -> int:
 def _explained(file: Path) -> Iterator[dict[str, Any]]:
     """Each plugin of a file in turn, given what those before it made."""
     before: dict[str, Any] = {}
-    for where, conf in plugins_of(file):
-        annotations = _annotations(conf)
+    for where, netconf in plugins_of(file):
+        annotations = _annotations(netconf)
         with _at(where):
-            plan = planned(_annotated(conf, annotations) | before)
-        said = {"where": where, "type": conf["type"], "ours": plan is not None}
+            plan = planned(_annotated(netconf, annotations) | before)
+        said = {"where": where, "type": netconf["type"], "ours": plan is not None}
         if plan is None:
-            assumed = {} if before else _assumed(conf)
+            assumed = {} if before else _assumed(netconf)
             before = before or {"prevResult": assumed}
             yield said | {"assumed": assumed}
             continue
-        result = plan.result.render(config.version_of(conf))
+        result = plan.result.render(config.version_of(netconf))
         yield said | {"resources": list(map(_described, plan.resources)), "result": result, "assumed": annotations}
         before = {"prevResult": plan.result.render()} if plan.result != Result() else before
 
@@ -83,37 +83,39 @@ def _at(where: str) -> Iterator[None]:
         raise
 
 
-def _assumed(conf: Config) -> dict[str, Any]:
+def _assumed(netconf: NetConf) -> dict[str, Any]:
     """What somebody else's plugin may make: a veth with the first address of its ranges, or with any."""
-    ips = _first_addresses(conf)
+    ips = _first_addresses(netconf)
     return MADE | ({"ips": [ip | {"interface": 1} for ip in ips]} if ips else {})
 
 
-def _first_addresses(conf: Config) -> list[dict[str, Any]]:
+def _first_addresses(netconf: NetConf) -> list[dict[str, Any]]:
     """What our IPAM or host-local, which has the same keys, would give; nothing where that cannot be known."""
-    ipam = conf.get("ipam")
+    ipam = netconf.get("ipam")
     if not isinstance(ipam, dict) or ipam.get("type") not in _LIKE_OURS:
         return []
     with suppress(CniError) if ipam["type"] != OWN_IPAM else nullcontext():
-        lease = planned(conf | {"type": OWN_IPAM, "ipam": ipam | {"type": OWN_IPAM}})
+        lease = planned(netconf | {"type": OWN_IPAM, "ipam": ipam | {"type": OWN_IPAM}})
         return list(lease.result.render()["ips"]) if lease else []
     return []
 
 
-def _annotations(conf: Config) -> dict[str, str]:
+def _annotations(netconf: NetConf) -> dict[str, str]:
     """What makes a pod one that interception is for."""
     conditions = (
-        section["when"] for section in (conf, conf.get("sidecar")) if isinstance(section, dict) and "when" in section
+        section["when"]
+        for section in (netconf, netconf.get("sidecar"))
+        if isinstance(section, dict) and "when" in section
     )
     names = (item.get("annotation") for item in conditions if isinstance(item, dict))
     return {name: "true" for name in names if isinstance(name, str)}
 
 
-def _annotated(conf: Config, annotations: dict[str, str]) -> Config:
-    runtime = conf.get("runtimeConfig") or {}
+def _annotated(netconf: NetConf, annotations: dict[str, str]) -> NetConf:
+    runtime = netconf.get("runtimeConfig") or {}
     if not annotations or not isinstance(runtime, dict):
-        return conf
-    return conf | {"runtimeConfig": runtime | {CAPABILITY: annotations}}
+        return netconf
+    return netconf | {"runtimeConfig": runtime | {CAPABILITY: annotations}}
 
 
 def _described(resource: Resource) -> dict[str, Any]:

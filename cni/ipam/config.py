@@ -12,7 +12,7 @@ from cni.ipam.ranges import Range, RangeSet, RawSet, first_gap, read_sets
 from cni.naming import IPAddress
 from cni.protocol import addresses
 from cni.protocol.call import Call
-from cni.protocol.config import Config, folded
+from cni.protocol.config import NetConf, folded
 from cni.protocol.result import DNS, IPConfig, Result, Route
 from cni.protocol.versions import at_least
 from cni.values import dataclass
@@ -35,16 +35,16 @@ class IpamConfig:
     sticky: bool = False
 
     @classmethod
-    def read(cls, conf: Config, call: Call) -> IpamConfig:
+    def read(cls, netconf: NetConf, call: Call) -> IpamConfig:
         """Read a validated configuration. Raises InvalidConfig, or InvalidEnvironment for CNI_ARGS."""
-        raw = conf["ipam"]
-        sets = read_sets(list(_all_ranges(raw, conf)))
+        raw = netconf["ipam"]
+        sets = read_sets(list(_all_ranges(raw, netconf)))
         if not sets:
             raise InvalidConfig("$.ipam: no subnet, no ranges, and none in runtimeConfig.ipRanges")
-        _refuse_two_of_a_family(sets, conf)
+        _refuse_two_of_a_family(sets, netconf)
         return cls(
             sets,
-            tuple(dict.fromkeys(_requested(conf, call))),
+            tuple(dict.fromkeys(_requested(netconf, call))),
             tuple(_spans(raw.get("reserved") or ())),
             tuple(Route.read(route) for route in raw.get("routes") or ()),
             _resolv_conf(raw["resolvConf"]) if raw.get("resolvConf") else DNS(),
@@ -111,9 +111,9 @@ def _gateways(texts: list[str], families: set[int]) -> dict[int, IPAddress]:
     return found
 
 
-def _all_ranges(raw: Mapping[str, Any], conf: Config) -> Iterator[tuple[RawSet, str]]:
+def _all_ranges(raw: Mapping[str, Any], netconf: NetConf) -> Iterator[tuple[RawSet, str]]:
     """The runtime's ranges first, then the single old-style one, then the list, as host-local does; each with its path."""
-    for number, item in enumerate(folded(conf.get("runtimeConfig"), "ipRanges") or ()):
+    for number, item in enumerate(folded(netconf.get("runtimeConfig"), "ipRanges") or ()):
         yield item, f"$.runtimeConfig.ipRanges[{number}]"
     if raw.get("subnet"):
         yield {key: raw[key] for key in _RANGE_KEYS if key in raw}, "$.ipam"
@@ -121,20 +121,20 @@ def _all_ranges(raw: Mapping[str, Any], conf: Config) -> Iterator[tuple[RawSet, 
         yield item, f"$.ipam.ranges[{number}]"
 
 
-def _refuse_two_of_a_family(sets: tuple[RangeSet, ...], conf: Config) -> None:
+def _refuse_two_of_a_family(sets: tuple[RangeSet, ...], netconf: NetConf) -> None:
     families = [item.ranges[0].subnet.version for item in sets]
-    version = conf.get("cniVersion") or "0.1.0"
+    version = netconf.get("cniVersion") or "0.1.0"
     if len(families) != len(set(families)) and not at_least(version, "0.3.0"):
         raise InvalidConfig(f"$.ipam.ranges: cniVersion {version} knows one address per family only")
 
 
-def _requested(conf: Config, call: Call) -> Iterator[IPAddress]:
+def _requested(netconf: NetConf, call: Call) -> Iterator[IPAddress]:
     in_args = call.arguments().get("IP")
     if in_args:
         yield _address(in_args, InvalidEnvironment, "CNI_ARGS: IP")
-    for text in ((conf.get("args") or {}).get("cni") or {}).get("ips") or ():
+    for text in ((netconf.get("args") or {}).get("cni") or {}).get("ips") or ():
         yield _address(text, InvalidConfig, "$.args.cni.ips")
-    for text in folded(conf.get("runtimeConfig"), "ips") or ():
+    for text in folded(netconf.get("runtimeConfig"), "ips") or ():
         yield _address(text, InvalidConfig, "$.runtimeConfig.ips")
 
 

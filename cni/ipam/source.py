@@ -29,7 +29,7 @@ from cni.ipam.allocator import Allocator
 from cni.ipam.config import TYPE, IpamConfig
 from cni.naming import Attachment
 from cni.protocol.call import Call, is_name
-from cni.protocol.config import Config, decoded, listed
+from cni.protocol.config import NetConf, decoded, listed
 from cni.protocol.result import Result
 from cni.state import Record, Store
 from cni.values import dataclass
@@ -116,7 +116,7 @@ class Own(Nothing):
 class Delegate(Nothing):
     """A foreign IPAM plugin, called as the specification's section 4 "Plugin Delegation" says."""
 
-    conf: Config
+    netconf: NetConf
     call: Call
 
     def recording(self, store: Store) -> AbstractContextManager[None]:
@@ -170,12 +170,12 @@ class Delegate(Nothing):
     @property
     def type(self) -> str:
         """The delegate's name."""
-        return str(self.conf["ipam"]["type"])
+        return str(self.netconf["ipam"]["type"])
 
     def _run(self, command: str) -> dict[str, Any]:
         from cni.kernel import process  # our own IPAM is no program
 
-        done = process.run([self._executable()], json.dumps(self.conf), self._environ(command))
+        done = process.run([self._executable()], json.dumps(self.netconf), self._environ(command))
         return _answer(self.type, done.returncode, done.stdout, done.stderr)
 
     def _result(self, raw: dict[str, Any]) -> Result:
@@ -200,21 +200,21 @@ class Delegate(Nothing):
         }  # fmt: skip
 
 
-def source_of(conf: Config, call: Call) -> Source:
+def source_of(netconf: NetConf, call: Call) -> Source:
     """Where a configuration's addresses come from: the flat form, our IPAM, a delegate, or nowhere."""
-    ipam = conf.get("ipam") or {}
-    if "ip" in conf:
-        return Own(_flat(conf))
+    ipam = netconf.get("ipam") or {}
+    if "ip" in netconf:
+        return Own(_flat(netconf))
     if not ipam:
         return Nothing()
-    return Own(IpamConfig.read(conf, call)) if ipam.get("type", TYPE) == TYPE else Delegate(conf, call)
+    return Own(IpamConfig.read(netconf, call)) if ipam.get("type", TYPE) == TYPE else Delegate(netconf, call)
 
 
-def _flat(conf: Config) -> IpamConfig:
+def _flat(netconf: NetConf) -> IpamConfig:
     """The documents' flat form: the pod's own address and its gateway, without an ``ipam`` section."""
-    if conf.get("ipam"):
+    if netconf.get("ipam"):
         raise InvalidConfig("$.ip: excludes ipam")
-    return IpamConfig.fixed(listed(conf["ip"]), listed(conf.get("gateway")))
+    return IpamConfig.fixed(listed(netconf["ip"]), listed(netconf.get("gateway")))
 
 
 def _answer(plugin: str, code: int, stdout: str, stderr: str) -> dict[str, Any]:

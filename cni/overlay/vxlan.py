@@ -10,7 +10,7 @@ import ipaddress
 
 from cni.errors import InvalidConfig
 from cni.naming import vxlan_interface
-from cni.protocol.config import Config
+from cni.protocol.config import Section
 from cni.resources import FloodList, Resource, UplinkQuery, VxlanLink
 from cni.values import dataclass
 
@@ -33,7 +33,7 @@ class VxlanConfig:
     mtu: int = 0
 
     @classmethod
-    def read(cls, raw: Config) -> VxlanConfig:
+    def read(cls, raw: Section) -> VxlanConfig:
         """Read a validated section. Raises InvalidConfig for VTEPs of both families."""
         remotes = (
             None if raw.get("remotes") is None else tuple(str(ipaddress.ip_address(item)) for item in raw["remotes"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cni import log
 from cni.errors import InvalidConfig
 from cni.protocol.call import Call
-from cni.protocol.config import Config
+from cni.protocol.config import NetConf, Section
 from cni.values import replace
 
 if TYPE_CHECKING:
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 _HOLDING_NOBODY = ("CHECK", "DEL", "GC")
 
 
-def section_of(conf: Config, call: Call) -> Policy | None:
+def section_of(netconf: NetConf, call: Call) -> Policy | None:
     """The policy a validated configuration asks for, or None.
 
     With a `policyDir`, what its NetworkPolicies allow the call's pod adds to it; calls that hold nobody to anything
     do not read it. Raises InvalidConfig naming the entry that is impossible, the file that cannot be read, or a
     `policyDir` for a pod without a name.
     """
-    section = conf.get("policy")
+    section = netconf.get("policy")
     if section is None:
         return None
     policy = read(section, "$.policy")
     if not section.get("policyDir") or call.command in _HOLDING_NOBODY:
         return policy
     cluster = _read(section["policyDir"])
-    return policy if call.command == "STATUS" else _with_folder(policy, cluster, call, conf)
+    return policy if call.command == "STATUS" else _with_folder(policy, cluster, call, netconf)
 
 
-def faults_of(conf: Config) -> list[str]:
+def faults_of(netconf: NetConf) -> list[str]:
     """What is wrong with the folder a configuration names: why it cannot be read, or what in its policies; nothing without one."""
-    folder = (conf.get("policy") or {}).get("policyDir")
+    folder = (netconf.get("policy") or {}).get("policyDir")
     try:
         return _read(folder).faults() if folder else []
     except InvalidConfig as error:
@@ -51,14 +51,14 @@ def _read(folder: str) -> Cluster:
     return load(Path(folder))
 
 
-def _with_folder(policy: Policy, cluster: Cluster, call: Call, conf: Config) -> Policy:
+def _with_folder(policy: Policy, cluster: Cluster, call: Call, netconf: NetConf) -> Policy:
     """Policies add up: a direction anybody speaks of is shut but for what anybody allows."""
     if not call.pod:
-        folder = conf["policy"]["policyDir"]
+        folder = netconf["policy"]["policyDir"]
         wanted = "CNI_ARGS has no K8S_POD_NAMESPACE and K8S_POD_NAME"
         raise InvalidConfig(f"$.policy.policyDir: {wanted}: nothing in {folder} could hold this pod")
     if call.command == "ADD" and (faults := cluster.faults(call.pod.partition("/")[0])):
-        log.event(conf.get("type") or "policy", call.command, pod=call.pod, faults=faults)
+        log.event(netconf.get("type") or "policy", call.command, pod=call.pod, faults=faults)
     return replace(
         policy,
         ingress=_sum(policy.ingress, cluster.allowances("ingress", call.pod)),
@@ -70,7 +70,7 @@ def _sum(one: tuple[Allowance, ...] | None, other: tuple[Allowance, ...] | None)
     return other if one is None else one + (other or ())
 
 
-def read(section: Config, where: str) -> Policy:
+def read(section: Section, where: str) -> Policy:
     """Read a `policy` section."""
     from cni.policy.model import Policy  # a call without a policy loads nothing of it
 

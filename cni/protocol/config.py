@@ -24,7 +24,9 @@ from cni.protocol.formats import FORMATS, REFUSALS
 from cni.protocol.schema import PLUGINS, is_right, load, schema_of
 from cni.protocol.versions import SINCE, SUPPORTED, at_least
 
-Config = dict[str, Any]
+#: A network configuration as the runtime sends it (libcni's name), and an object within one.
+NetConf = dict[str, Any]
+Section = dict[str, Any]
 
 #: Go reads numbers into float64, which ends at 1.8e308; nothing real is nested more than 20 levels.
 _MOST_DIGITS, _MOST_LEVELS = 308, 100
@@ -33,15 +35,15 @@ _TOO_DEEP = f"it is nested more than {_MOST_LEVELS} levels deep"
 _ODD = {"\0", *map(chr, range(0xD800, 0xE000))}
 
 
-def parse(text: bytes, where: str = "stdin") -> Config:
+def parse(text: bytes, where: str = "stdin") -> NetConf:
     """Decode a configuration. Raises DecodingFailure naming `where` unless it is one JSON object."""
     try:
-        conf = decoded(text)
+        netconf = decoded(text)
     except ValueError as error:
         raise DecodingFailure(f"{where}: the network configuration is not JSON: {error}") from None
-    if not isinstance(conf, dict):
-        raise DecodingFailure(f"{where}: the network configuration is {_kind(conf)}, not an object")
-    return conf
+    if not isinstance(netconf, dict):
+        raise DecodingFailure(f"{where}: the network configuration is {_kind(netconf)}, not an object")
+    return netconf
 
 
 def decoded(text: bytes) -> Any:
@@ -58,54 +60,54 @@ def decoded(text: bytes) -> Any:
     return value
 
 
-def version_of(conf: Config) -> str:
+def version_of(netconf: NetConf) -> str:
     """The cniVersion to answer in; absent means 0.1.0, as in libcni."""
-    version = conf.get("cniVersion") or SUPPORTED[0]
+    version = netconf.get("cniVersion") or SUPPORTED[0]
     if version not in SUPPORTED:
         raise IncompatibleVersion(f"cniVersion: {version!r} is not supported", f"supported: {', '.join(SUPPORTED)}")
     return str(version)
 
 
-def refuse_wrong_header(conf: Config, command: str) -> None:
+def refuse_wrong_header(netconf: NetConf, command: str) -> None:
     """Raise unless version and name are there, valid, and the version knows `command`."""
-    version = version_of(conf)
+    version = version_of(netconf)
     since = SINCE.get(command, SUPPORTED[0])
     if not at_least(version, since):
         raise IncompatibleVersion(f"cniVersion: {version} has no {command}; it came with {since}")
-    name = conf.get("name")
+    name = netconf.get("name")
     if not name:
         raise InvalidConfig("$.name: the network's name is missing")
     if not isinstance(name, str) or not is_name(name):
         raise InvalidConfig(f"$.name: {name!r} must be letters, digits, '_', '.', '-'")
-    ipam = conf.get("ipam")
+    ipam = netconf.get("ipam")
     ours = ipam if isinstance(ipam, dict) and ipam.get("type", "agent-ipam") == "agent-ipam" else {}
-    for path, section in (("$", conf), ("$.ipam", ours)):
+    for path, section in (("$", netconf), ("$.ipam", ours)):
         folder = section.get("dataDir") or "/"  # every verb looks there, also those that judge nothing else
         if not (isinstance(folder, str) and folder.startswith("/") and _ODD.isdisjoint(folder)):
             raise InvalidConfig(f"{path}.dataDir: {_short(folder)} is no absolute path")
 
 
-def validate(conf: Config, plugin: str) -> None:
+def validate(netconf: NetConf, plugin: str) -> None:
     """Judge a configuration against `plugin`'s schema and report everything at once.
 
     Raises UnsupportedField (2) where keys are unknown and nothing else is wrong, else
     InvalidConfig (7). Each line of the message begins with a JSON path.
     """
-    found = faults(conf, plugin)
+    found = faults(netconf, plugin)
     if not found:
         return
     unsupported = all(error is UnsupportedField for error, _ in found)
     raise (UnsupportedField if unsupported else InvalidConfig)("; ".join(text for _, text in found))
 
 
-def faults(conf: Config, plugin: str) -> tuple[tuple[type[CniError], str], ...]:
+def faults(netconf: NetConf, plugin: str) -> tuple[tuple[type[CniError], str], ...]:
     """All that `plugin`'s schema says against a configuration, each with the class of its error."""
-    return _faults(json.dumps(conf), plugin)
+    return _faults(json.dumps(netconf), plugin)
 
 
-def without_unknown(conf: Config, plugin: str) -> Config:
+def without_unknown(netconf: NetConf, plugin: str) -> NetConf:
     """A copy of a configuration without the keys nobody knows."""
-    known: Config = json.loads(json.dumps(conf))
+    known: NetConf = json.loads(json.dumps(netconf))
     for error in list(validator(plugin).iter_errors(known)):
         if error.validator == "additionalProperties":
             for key in _unknown(error):
@@ -127,13 +129,13 @@ def listed(value: str | list[str] | None) -> list[str]:
 
 
 @lru_cache(maxsize=64)
-def _faults(conf: str, plugin: str) -> tuple[tuple[type[CniError], str], ...]:
+def _faults(netconf: str, plugin: str) -> tuple[tuple[type[CniError], str], ...]:
     """What is wrong with a configuration; a network's own comes again with every pod."""
-    if odd := [path for path, text in _texts(json.loads(conf), "$") if not _ODD.isdisjoint(text)]:
+    if odd := [path for path, text in _texts(json.loads(netconf), "$") if not _ODD.isdisjoint(text)]:
         return tuple((InvalidConfig, f"{path}: has a character no name or file may have") for path in odd)
-    if is_right(json.loads(conf), plugin):
+    if is_right(json.loads(netconf), plugin):
         return ()
-    errors = sorted(validator(plugin).iter_errors(json.loads(conf)), key=lambda error: error.json_path)
+    errors = sorted(validator(plugin).iter_errors(json.loads(netconf)), key=lambda error: error.json_path)
     return tuple(fault for error in errors for fault in _told(error))
 
 

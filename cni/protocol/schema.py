@@ -43,11 +43,11 @@ def schema_of(plugin: str) -> Schema:
     return schema | {"properties": runtime["properties"] | schema["properties"]}
 
 
-def is_right(conf: Any, plugin: str) -> bool:
+def is_right(netconf: Any, plugin: str) -> bool:
     """Whether a configuration has no fault by `plugin`'s schema. False also means that jsonschema is to be asked."""
     schema = _kept(plugin)
     try:
-        return _fits(conf, schema, schema)
+        return _fits(netconf, schema, schema)
     except Unjudged:
         return False
 

@@ -8,41 +8,41 @@ from typing import TYPE_CHECKING, Any
 
 from cni.errors import InvalidConfig
 from cni.protocol.call import Call
-from cni.protocol.config import Config, folded
+from cni.protocol.config import NetConf, Section, folded
 
 if TYPE_CHECKING:
     from cni.sidecar.model import Interception
 
 #: What a profile presets; Istio's proxy serves the open ports itself.
-_PROFILES: dict[str, Config] = {
+_PROFILES: dict[str, Section] = {
     "plain": {},
     "istio": {"inboundPort": 15006, "tunnelPort": 15008, "openPorts": [15020, 15021, 15090]},
 }
 _EVERYTHING = (None, "*", ["*"])
 
 
-def section_of(conf: Config, call: Call) -> Interception | None:
+def section_of(netconf: NetConf, call: Call) -> Interception | None:
     """The interception a main plugin's `sidecar` asks for, or None."""
-    section = conf.get("sidecar")
-    return None if section is None else read(section, conf, call, "$.sidecar")
+    section = netconf.get("sidecar")
+    return None if section is None else read(section, netconf, call, "$.sidecar")
 
 
-def read(section: Config, conf: Config, call: Call, where: str = "$") -> Interception:
+def read(section: Section, netconf: NetConf, call: Call, where: str = "$") -> Interception:
     """Read a validated section; `conf` is the plugin's whole configuration, with its runtimeConfig.
 
     Raises InvalidConfig for what the schema cannot see, and for a malformed annotation by its name.
     """
     from cni.sidecar.annotations import CAPABILITY, overrides  # a call without interception loads nothing of it
 
-    runtime = conf.get("runtimeConfig")
+    runtime = netconf.get("runtimeConfig")
     told = folded(runtime, CAPABILITY) or {}
     given = _PROFILES[section.get("profile") or "plain"] | section | overrides(told)
     _refuse_contradictions(given, where)
-    resolvers = folded(folded(runtime, "dns"), "servers") or folded(conf.get("dns"), "nameservers")
+    resolvers = folded(folded(runtime, "dns"), "servers") or folded(netconf.get("dns"), "nameservers")
     return _interception(given, _is_for(given, call, told), resolvers or ())
 
 
-def _interception(given: Config, wanted: bool, resolvers: Sequence[str]) -> Interception:
+def _interception(given: Section, wanted: bool, resolvers: Sequence[str]) -> Interception:
     from cni.sidecar.model import Interception
 
     port: int = given.get("port", 15001)
@@ -78,7 +78,7 @@ def _list_or_all(value: Any) -> tuple[Any, ...] | None:
     return None if value in _EVERYTHING else tuple(value)
 
 
-def _is_for(given: Config, call: Call, told: Mapping[str, str]) -> bool:
+def _is_for(given: Section, call: Call, told: Mapping[str, str]) -> bool:
     """Whether this pod has interception: its annotations and its namespace say."""
     when = given.get("when", "always")
     annotated = when == "always" or told.get(when["annotation"], "").lower() == "true"
@@ -86,7 +86,7 @@ def _is_for(given: Config, call: Call, told: Mapping[str, str]) -> bool:
     return annotated and namespace not in given.get("excludeNamespaces", ()) and given.get("mode") != "none"
 
 
-def _refuse_contradictions(given: Config, where: str) -> None:
+def _refuse_contradictions(given: Section, where: str) -> None:
     for cidr in given.get("excludeOutboundCIDRs", ()):
         if ipaddress.ip_network(cidr).prefixlen == 0:
             raise InvalidConfig(
