@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from lab import AGENT_CNI, Host, Lab, Pod, Site, eventually
 from traffic import Actor
 
 from cni.kernel.files import LockFile
+from cni.naming import digest_of
 from cni.resources.masquerade_iptables import CHAIN
 
 RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
@@ -277,7 +277,7 @@ def test_a_slow_retirement_holds_up_nobody_else(lab: Lab, host: Host):
     last, other, late = lab.pod(), lab.pod(), lab.pod()
     host.add(masked, last)
     (veth,) = [item["ifname"] for item in host.ip("link", "show", "type", "veth") if item.get("master") == "br0"]
-    turn, iptables = LockFile(host.folder / "lock"), hashlib.sha256(CHAIN.encode()).hexdigest()
+    turn, iptables = LockFile(host.folder / "lock"), digest_of(CHAIN)
     with closing(turn), ThreadPoolExecutor(2) as calls:
         with turn.exclusive(iptables, CHAIN):
             going = calls.submit(host.delete_pod, masked, last)
