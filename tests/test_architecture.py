@@ -73,6 +73,8 @@ DOORS = {
 }
 
 TOLD_ONCE = {
+    "close",
+    "let_go",
     "reads",
     "ensure",
     "batch",

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import count
 
 from cni.errors import ToolFailed
 from cni.kernel import netns, nfnetlink, nftables
+from cni.kernel.kept import Single
 from cni.kernel.netlink.channel import NETFILTER, Channel
 from cni.kernel.netlink.wire import APPEND, CREATE, DUMP, attribute, attributes, listed, nested, string, text_of
 from cni.kernel.nfnetlink import (
@@ -70,7 +71,7 @@ def apply(scripts: Iterable[str]) -> None:
 def _compiled(script: str) -> tuple[bytes, ...]:
     """The requests a script comes to. Most scripts are the same for every pod."""
     devices = {chain: device for _, chain, device in _ON_DEVICE.findall(script)}
-    apart = _apart()
+    apart = _apart.get()
     apart.run(_ON_DEVICE.sub(r'\1"lo"', script))
     numbers: dict[bytes, int] = {}
     filled = set(_FILLED.findall(script))
@@ -97,12 +98,17 @@ class _Apart:
         if not answer.done:
             raise ToolFailed(f"nft refused a transaction: {answer.reason}")
 
+    def close(self) -> None:
+        """Let the namespace go."""
+        self._channel.close()
+        self._nft.close()
+
     def there(self, kind: int, body: bytes = b"", family: int = 0) -> list[bytes]:
         """All there is of a kind, of one family or of all."""
         return self._channel.ask(raw_request(kind + GET, DUMP, family, body))
 
 
-_apart = cache(_Apart)
+_apart = Single(_Apart)
 
 
 def _within(message: bytes) -> bytes:

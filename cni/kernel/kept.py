@@ -1,10 +1,10 @@
-"""What a process keeps of namespaces for its next question or call, and how it is let go."""
+"""What a process keeps for its next question or call: each kind registers here, and is let go here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from cni.kernel import netns
 
@@ -16,16 +16,27 @@ class _Closing(Protocol):
 T = TypeVar("T", bound=_Closing)
 
 
-class PerNamespace(Generic[T]):
-    """One of a kind in each namespace this process asked; it keeps the namespace alive. For the main thread only.
+class Kept:
+    """A kind of thing that holds descriptors; for the main thread only."""
 
-    What is not `fit` any more is closed, and made again.
-    """
+    def __init__(self) -> None:
+        _every.append(self)
+
+    def let_go(self) -> None:
+        """Give up what is of another namespace than that this process lives in."""
+
+    def close(self) -> None:
+        """Give up all of it; what is asked for next is made again."""
+        raise NotImplementedError
+
+
+class PerNamespace(Kept, Generic[T]):
+    """One in each namespace this process asked; it keeps the namespace alive. What is not `fit` any more is closed, and made again."""
 
     def __init__(self, make: Callable[[], T], fit: Callable[[T], bool] = lambda _: True) -> None:
+        super().__init__()
         self._make, self._fit = make, fit
         self._by_inode: dict[int, T] = {}
-        _every.append(self)
 
     def here(self) -> T:
         """That of the namespace this thread is in."""
@@ -37,16 +48,71 @@ class PerNamespace(Generic[T]):
         return self._by_inode[place]
 
     def let_go(self) -> None:
-        """Close all but that of the namespace this process lives in."""
         _, own = netns.home()
         for place in [place for place in self._by_inode if place != own]:
             self._by_inode.pop(place).close()
 
+    def close(self) -> None:
+        while self._by_inode:
+            self._by_inode.popitem()[1].close()
 
-_every: list[PerNamespace[Any]] = []
+
+class Spare(Kept, Generic[T]):
+    """What one user at a time has, by what tells it apart: taken, and given back for the next. At most `most` are kept."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+        self._by_key: dict[Hashable, T] = {}
+
+    def take(self, key: Hashable) -> T | None:
+        """The one that was given back, for this user alone."""
+        return self._by_key.pop(key, None)
+
+    def give_back(self, key: Hashable, item: T) -> None:
+        """Keep it for the next user, instead of who was given back longest ago; a second of one key is closed."""
+        if key in self._by_key:
+            item.close()
+            return
+        self._by_key[key] = item
+        while len(self._by_key) > self._most:
+            self._by_key.pop(next(iter(self._by_key))).close()
+
+    def close(self) -> None:
+        while self._by_key:
+            self._by_key.popitem()[1].close()
+
+
+class Single(Kept, Generic[T]):
+    """One for the process, made when it is asked for first."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        super().__init__()
+        self._make = make
+        self._made: T | None = None
+
+    def get(self) -> T:
+        """The one."""
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()
+            self._made = None
+
+
+_every: list[Kept] = []
 
 
 def let_go() -> None:
     """Give up every other namespace than that this process lives in: a pod's would stay alive after its DEL."""
     for kind in _every:
         kind.let_go()
+
+
+def close() -> None:
+    """Give up everything."""
+    for kind in _every:
+        kind.close()

@@ -10,6 +10,8 @@ import ctypes
 import os
 from typing import Any
 
+from cni.kernel.kept import Kept
+
 #: The same number on every architecture, since Linux 5.2.
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 _CLOEXEC, _CREATE = 1, 6
@@ -18,21 +20,26 @@ _MOST_LOOKUPS = 256
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-class Procfs:
-    """A mount that is replaced now and then. For the main thread only."""
+class Procfs(Kept):
+    """A mount that is replaced now and then."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._root: int | None = None
         self._left = 0
 
     def root(self) -> int | None:
         """A descriptor to look something up from (openat(2)), or None where this process may not mount: /proc has it, then."""
         if not self._left:
-            if self._root is not None:
-                os.close(self._root)
+            self.close()
             self._root, self._left = _mounted(), _MOST_LOOKUPS
         self._left -= 1
         return self._root
+
+    def close(self) -> None:
+        if self._root is not None:
+            os.close(self._root)
+        self._root, self._left = None, 0
 
 
 def _mounted() -> int | None:

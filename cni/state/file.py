@@ -15,12 +15,12 @@ from typing import Any
 
 from cni.errors import TryAgainLater, Unavailable
 from cni.kernel.files import LockFile
+from cni.kernel.kept import Spare
 from cni.kernel.signals import uninterrupted
 from cni.state import layout
 
 #: The connections this process used last, by the file's device and inode: a warm one keeps them and their prepared statements.
-_MOST_KEPT = 4
-_kept: dict[tuple[int, int], sqlite3.Connection] = {}
+_spare = Spare[sqlite3.Connection](4)
 
 
 class StateFile:
@@ -36,12 +36,10 @@ class StateFile:
     def close(self) -> None:
         """Give up every lock, and keep the file for who opens it next in this process."""
         self.lock.close()
-        if self._place and self._place not in _kept and not self._db.in_transaction:
-            _kept[self._place] = self._db
+        if self._place and not self._db.in_transaction:
+            _spare.give_back(self._place, self._db)
         else:
             self._db.close()
-        while len(_kept) > _MOST_KEPT:
-            _kept.pop(next(iter(_kept))).close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -105,7 +103,7 @@ def _place(path: Path) -> tuple[int, int] | None:
 def _connected(path: Path, place: tuple[int, int] | None, patience: float) -> sqlite3.Connection:
     """A connection of nobody else's. A file that was replaced has another place, whatever its path."""
     with busy(path):
-        db = _kept.pop(place, None) if place else None
+        db = _spare.take(place) if place else None
         if db is None:
             db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             db.executescript("PRAGMA synchronous = FULL; PRAGMA cache_size = -256; PRAGMA foreign_keys = ON;")  # KiB

@@ -44,7 +44,7 @@ class Apart:
 @pytest.fixture
 def apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[Apart]:
     made = Apart()
-    monkeypatch.setattr(compiled, "_apart", lambda: made)
+    monkeypatch.setattr(compiled._apart, "get", lambda: made)
     compiled._compiled.cache_clear()
     yield made
     compiled._compiled.cache_clear()

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from cni.errors import Incomplete, KernelRefused, TryAgainLater
+from cni.kernel import kept
 from cni.naming import Attachment
-from cni.state import Store, file
+from cni.state import Store
 
 
 def test_del_removes_in_reverse_what_is_not_shared_and_retires_the_rest(run: Any, remembered: Any):
@@ -101,8 +102,7 @@ def test_an_attachment_another_call_works_on_is_tried_again_later(
 def test_del_ends_an_odd_record_of_the_release_before(run: Any, remembered: Any, folder: Path, resources: str):
     run("ADD", "c1")
     run("ADD", "c2")
-    while file._kept:  # it knows the columns that go
-        file._kept.popitem()[1].close()
+    kept.close()  # it knows the columns that go
     with closing(sqlite3.connect(folder / "state.db")) as db:
         db.execute("UPDATE attachment SET resources = ? WHERE container = 'c1'", (resources,))
         db.commit()
@@ -122,8 +122,7 @@ def test_a_damaged_file_in_another_folder_keeps_what_is_shared_and_is_told(
 ):
     run("ADD")
     run("ADD", "c2", dataDir=str(tmp_path / "other"))
-    while file._kept:
-        file._kept.popitem()[1].close()
+    kept.close()
     content = (tmp_path / "other/state.db").read_bytes()
     (tmp_path / "other/state.db").write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
     run("DEL")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cni.kernel.kept import Spare
 from cni.kernel.netlink.addresses import Addresses
 from cni.kernel.netlink.labels import Labels
 from cni.kernel.netlink.links import Links
@@ -16,12 +17,16 @@ class Rtnl(Links, Addresses, Labels, Routes, Rules, Neighbours):
     @classmethod
     def kept(cls) -> Rtnl:
         """The one that was given back in this process, or a new one."""
-        return _kept.pop() if _kept else cls()
+        return _spare.take(None) or cls()
 
     def give_back(self) -> None:
         """Keep the socket for the process's next call, unless somebody left it in the middle of an answer."""
         self._seen.clear()
-        _kept.append(self) if self._channel.at_rest else self.close()
+        if self._channel.at_rest:
+            _spare.give_back(None, self)
+        else:
+            self.close()
 
 
-_kept: list[Rtnl] = []
+#: A socket to the node's namespace.
+_spare = Spare[Rtnl](1)

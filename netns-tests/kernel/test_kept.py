@@ -1,0 +1,102 @@
+"""What a process keeps: the second use finds the first one's, and nothing is left when it is let go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cni.kernel import compiled, kept, netns, nfnetlink, nftables, sysctl
+from cni.kernel.netlink import Rtnl
+from cni.state import Store
+
+SCRIPT = "add table inet kept\nadd chain inet kept nothing\n"
+
+
+def ask_rtnetlink(_: Path) -> None:
+    rtnl = Rtnl.kept()
+    assert rtnl.link_by_name("lo")
+    rtnl.give_back()
+
+
+def open_the_state(folder: Path) -> None:
+    for _ in range(2):  # a file is known by its inode, which one that is just being made has not yet
+        with closing(Store.open(folder)) as store:
+            store.records()
+
+
+def compile_a_script(_: Path) -> None:
+    compiled._compiled.cache_clear()
+    compiled.apply([SCRIPT])
+
+
+DOORS: dict[str, Callable[[Path], object]] = {
+    "rtnetlink": ask_rtnetlink,
+    "the state": open_the_state,
+    "settings": lambda _: sysctl.read("net.ipv4.ip_forward"),
+    "nf_tables": lambda _: nfnetlink.generation(nfnetlink.opened()),
+    "libnftables": lambda _: nftables.run("list tables"),
+    "compiled rules": compile_a_script,
+}
+
+
+def descriptors() -> dict[str, str]:
+    """By number, what each leads to."""
+    found = {}
+    for fd in Path("/proc/self/fd").iterdir():
+        try:
+            found[fd.name] = str(fd.readlink())
+        except FileNotFoundError:  # that of the listing itself
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    kept.close()
+    yield
+    kept.close()
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_the_second_use_opens_nothing_and_all_of_it_can_be_let_go(door: str, tmp_path: Path):
+    with netns.fresh():
+        DOORS[door](tmp_path)
+    kept.close()
+    before = descriptors()
+    with netns.fresh():
+        DOORS[door](tmp_path)
+        once = descriptors()
+        DOORS[door](tmp_path)
+        assert descriptors() == once
+    assert len(once) > len(before)
+    kept.close()
+    assert descriptors().keys() == before.keys()
+
+
+def test_every_kind_that_registers_is_one_of_these_doors(tmp_path: Path):
+    """A new one shows here: each must be closed by what was opened."""
+    closed: list[kept.Kept] = []
+    with netns.fresh():
+        for door in DOORS.values():
+            door(tmp_path)
+        for kind in kept._every:
+            held = len(descriptors())
+            kind.close()
+            if len(descriptors()) < held:
+                closed.append(kind)
+    assert closed == kept._every
+
+
+def test_what_is_of_a_pods_namespace_goes_after_the_call(tmp_path: Path):
+    for door in DOORS.values():
+        door(tmp_path)
+    before = descriptors()
+    with netns.fresh():
+        nfnetlink.generation(nfnetlink.opened())
+        nftables.run("list tables")
+    assert len(descriptors()) > len(before)
+    kept.let_go()
+    assert descriptors().keys() == before.keys()
