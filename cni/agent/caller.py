@@ -82,12 +82,12 @@ class Caller:
         try:
             fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC)
             signal.alarm(seconds)
-            if self.has_ended():
+            if self.has_ended():  # what came before O_ASYNC sent no signal
                 raise KeyboardInterrupt
             yield
         finally:
             signals.ignore()
-            self._late = not signal.alarm(0)
+            self._late = not signal.alarm(0)  # nothing was left of its time: it has rung
             fcntl.fcntl(fd, fcntl.F_SETFL, flags)
 
     def has_ended(self) -> bool:

@@ -30,7 +30,7 @@ def listening(path: Path) -> Iterator[socket.socket]:
     try:
         yield listener
     finally:
-        path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # first: once ours is closed, another agent puts its own there
         listener.close()
 
 
@@ -56,10 +56,12 @@ def _passed() -> socket.socket | None:
 def _bound(path: Path) -> socket.socket:
     try:
         private_folder(path.parent)
-        _clear(path)
+        if is_listened_on(path):
+            raise Conflict(f"an agent listens on {path} already")
+        path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         listener.bind(str(path))
-        path.chmod(0o600)
+        path.chmod(0o600)  # in time: until listen() nobody can connect
         listener.listen(_BACKLOG)
     except OSError as error:
         raise IoFailure(f"{path}: {error.strerror or error}") from None
@@ -93,10 +95,3 @@ def takes_calls(path: Path) -> bool:
 def _probe() -> socket.socket:
     """A socket whose connect() waits for nobody: where the queue is full it raises BlockingIOError."""
     return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-
-
-def _clear(path: Path) -> None:
-    """Remove a socket nobody listens on any more."""
-    if is_listened_on(path):
-        raise Conflict(f"an agent listens on {path} already")
-    path.unlink(missing_ok=True)

@@ -73,22 +73,19 @@ class Pool:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         gc.collect()
-        gc.freeze()
+        gc.freeze()  # a worker's collections would write to every object, and so copy every page
         self._fill()
         while not (self._stopping or self._outdated):
-            self._turn()
+            self._listen()
+            self._fill()
+            idle = self._idle()
+            if len(idle) > SPARE and idle[-1].slot.seconds > _IDLE_SECONDS:
+                idle[-1].dismiss()
         self._dismiss_all()
         return self._outdated
 
     def _stop(self, number: int, frame: object) -> None:
         self._stopping = True
-
-    def _turn(self) -> None:
-        self._listen()
-        self._fill()
-        idle = self._idle()
-        if len(idle) > SPARE and idle[-1].slot.seconds > _IDLE_SECONDS:
-            idle[-1].dismiss()
 
     def _listen(self) -> None:
         """Hear of workers that ended, and that none is left to spare; kill one that does not come to its end."""
@@ -105,7 +102,7 @@ class Pool:
         said = b""
         with suppress(ConnectionError):
             said = member.line.recv(64)
-        if not said:
+        if not said:  # what a worker says is only to wake us, for `_fill`
             self._bury(member)
 
     def _fill(self) -> None:
@@ -134,7 +131,7 @@ class Pool:
             os.setpgid(0, 0)  # a terminal's Ctrl-C is for the pool: calls end as their callers wish
             for other in others:
                 other.close()
-            code = Worker(self._listener, line, slot, self._is_current, self._deadline).run()
+            code = Worker(self._listener, line, slot, lambda: _installation() == self._installed, self._deadline).run()
         finally:
             os._exit(code)
 
@@ -155,9 +152,6 @@ class Pool:
             member.dismiss()
         while self._members:
             self._listen()
-
-    def _is_current(self) -> bool:
-        return _installation() == self._installed
 
 
 def _installation() -> tuple[int, int]:

@@ -52,7 +52,7 @@ class Worker:
         gc.disable()
         signals.ignore()
         with select.epoll() as waiting:
-            waiting.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+            waiting.register(self._listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)  # else a call wakes them all
             waiting.register(self._line, select.EPOLLIN)
             while self._line.fileno() not in {fd for fd, _ in waiting.poll()}:
                 with suppress(BlockingIOError):  # another worker was quicker
@@ -134,7 +134,9 @@ def _in_place_of(request: Request) -> Iterator[None]:
     finally:
         netns.handed_over.clear()
         os.chdir("/")
-        _take_back(own)
+        for number, fd in own.items():
+            os.dup2(fd, number)
+            os.close(fd)
         request.close()
 
 
@@ -146,9 +148,3 @@ def _take_streams(fds: dict[str, int]) -> None:
         else:
             with suppress(OSError):
                 os.close(number)
-
-
-def _take_back(own: dict[int, int]) -> None:
-    for number, fd in own.items():
-        os.dup2(fd, number)
-        os.close(fd)
