@@ -64,7 +64,8 @@ class Call:
         """Read the environment. Raises InvalidEnvironment naming each variable at fault."""
         command = _command(environ)
         needed = _NEEDED[command]
-        _refuse_missing(environ, command)
+        if missing := [name for name in needed if not environ.get(name)]:
+            raise InvalidEnvironment(f"{command} needs {', '.join(missing)} in the environment")
         if "CNI_CONTAINERID" in needed:
             _refuse_bad_container(environ["CNI_CONTAINERID"])
         if command == "ADD":
@@ -141,12 +142,6 @@ def _command(environ: "Mapping[str, str]") -> str:
     if command not in _NEEDED:
         raise InvalidEnvironment(f"CNI_COMMAND: {command!r} is none of {', '.join(_NEEDED)}")
     return command
-
-
-def _refuse_missing(environ: "Mapping[str, str]", command: str) -> None:
-    missing = [name for name in _NEEDED[command] if not environ.get(name)]
-    if missing:
-        raise InvalidEnvironment(f"{command} needs {', '.join(missing)} in the environment")
 
 
 def _refuse_other_bytes(environ: "Mapping[str, str]") -> None:

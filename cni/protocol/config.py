@@ -55,7 +55,7 @@ def decoded(text: bytes) -> Any:
         value = json.loads(_decoded(text), parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    if text.count(b"[") + text.count(b"{") > _MOST_LEVELS:
+    if text.count(b"[") + text.count(b"{") > _MOST_LEVELS:  # fewer cannot nest deeper, and are no reason to walk it
         _refuse_depth(value, _MOST_LEVELS)
     return value
 
@@ -102,13 +102,13 @@ def validate(netconf: NetConf, plugin: str) -> None:
 
 def faults(netconf: NetConf, plugin: str) -> tuple[tuple[type[CniError], str], ...]:
     """All that `plugin`'s schema says against a configuration, each with the class of its error."""
-    return _faults(json.dumps(netconf), plugin)
+    return _faults(json.dumps(netconf), plugin)  # as a text: a dict cannot be a cache's key
 
 
 def without_unknown(netconf: NetConf, plugin: str) -> NetConf:
     """A copy of a configuration without the keys nobody knows."""
     known: NetConf = json.loads(json.dumps(netconf))
-    for error in list(validator(plugin).iter_errors(known)):
+    for error in list(validator(plugin).iter_errors(known)):  # all of them, before what they walk is changed
         if error.validator == "additionalProperties":
             for key in _unknown(error):
                 del error.instance[key]

@@ -224,7 +224,7 @@ def _interface(raw: Json) -> Interface:
 
 def _rendered(item: Interface, version: str) -> Json:
     raw = _without_empty(vars(item))
-    return raw if at_least(version, "1.1.0") else _without(raw, "mtu")
+    return raw if at_least(version, "1.1.0") else {key: raw[key] for key in raw if key != "mtu"}
 
 
 def _ip(item: IPConfig, version: str) -> Json:
@@ -238,13 +238,9 @@ def _route(item: Route, version: str) -> Json:
 
 
 def _without_empty(raw: Json) -> Json:
-    return {
+    return {  # 0 is a value of these three, and no absence
         key: value for key, value in raw.items() if value or (value == 0 and key in ("interface", "table", "scope"))
     }
-
-
-def _without(raw: Json, key: str) -> Json:
-    return {name: value for name, value in raw.items() if name != key}
 
 
 def _put(raw: Json, key: str, items: list[Json]) -> None:

@@ -52,12 +52,7 @@ def is_right(netconf: Any, plugin: str) -> bool:
         return False
 
 
-@cache
-def _kept(plugin: str) -> Schema:
-    return schema_of(plugin)
-
-
-_referred = cache(load)
+_kept, _referred = cache(schema_of), cache(load)
 
 
 def _fits(value: Any, schema: Schema | bool, root: Schema) -> bool:
@@ -79,10 +74,6 @@ def _type(value: Any, schema: Schema, _: Schema) -> bool:
     return any(_IS[name](value) for name in ([wanted] if isinstance(wanted, str) else wanted))
 
 
-def _is_integer(value: Any) -> bool:
-    return _is_number(value) and (isinstance(value, int) or value.is_integer())
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -90,7 +81,7 @@ def _is_number(value: Any) -> bool:
 _IS: dict[str, Callable[[Any], bool]] = {
     "array": lambda value: isinstance(value, list),
     "boolean": lambda value: isinstance(value, bool),
-    "integer": _is_integer,
+    "integer": lambda value: _is_number(value) and (isinstance(value, int) or value.is_integer()),
     "null": lambda value: value is None,
     "number": _is_number,
     "object": lambda value: isinstance(value, dict),
@@ -105,14 +96,6 @@ def _same(one: Any, other: Any) -> bool:
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
-def _enum(value: Any, schema: Schema, _: Schema) -> bool:
-    return any(_same(value, item) for item in schema["enum"])
-
-
-def _const(value: Any, schema: Schema, _: Schema) -> bool:
-    return _same(value, schema["const"])
-
-
 def _unique_items(value: Any, schema: Schema, _: Schema) -> bool:
     if not (schema["uniqueItems"] and isinstance(value, list)):
         return True
@@ -122,10 +105,6 @@ def _unique_items(value: Any, schema: Schema, _: Schema) -> bool:
         raise Unjudged("equality of what has parts") from None
 
 
-def _pattern(value: Any, schema: Schema, _: Schema) -> bool:
-    return not isinstance(value, str) or re.search(schema["pattern"], value) is not None
-
-
 def _format(value: Any, schema: Schema, _: Schema) -> bool:
     try:
         if isinstance(value, str) and schema["format"] in FORMATS:
@@ -133,14 +112,6 @@ def _format(value: Any, schema: Schema, _: Schema) -> bool:
     except REFUSALS:
         return False
     return True
-
-
-def _items(value: Any, schema: Schema, root: Schema) -> bool:
-    return not isinstance(value, list) or all(_fits(item, schema["items"], root) for item in value)
-
-
-def _required(value: Any, schema: Schema, _: Schema) -> bool:
-    return not isinstance(value, dict) or value.keys() >= set(schema["required"])
 
 
 def _properties(value: Any, schema: Schema, root: Schema) -> bool:
@@ -165,10 +136,6 @@ def _additional_properties(value: Any, schema: Schema, root: Schema) -> bool:
     return all(_fits(value[key], schema["additionalProperties"], root) for key in more)
 
 
-def _any_of(value: Any, schema: Schema, root: Schema) -> bool:
-    return any(_fits(value, form, root) for form in schema["anyOf"])
-
-
 def _if(value: Any, schema: Schema, root: Schema) -> bool:
     return _fits(value, schema.get("then" if _fits(value, schema["if"], root) else "else", True), root)
 
@@ -185,22 +152,24 @@ def _ref(value: Any, schema: Schema, root: Schema) -> bool:
 #: Whether a value is right by one keyword of a schema, which others of it may have a say in.
 _JUDGES: dict[str, Callable[[Any, Schema, Schema], bool]] = {
     "type": _type,
-    "enum": _enum,
-    "const": _const,
+    "enum": lambda value, schema, _: any(_same(value, item) for item in schema["enum"]),
+    "const": lambda value, schema, _: _same(value, schema["const"]),
     "minimum": lambda value, schema, _: not _is_number(value) or value >= schema["minimum"],
     "maximum": lambda value, schema, _: not _is_number(value) or value <= schema["maximum"],
     "minLength": lambda value, schema, _: not isinstance(value, str) or len(value) >= schema["minLength"],
-    "pattern": _pattern,
+    "pattern": lambda value, schema, _: not isinstance(value, str) or re.search(schema["pattern"], value) is not None,
     "format": _format,
-    "items": _items,
+    "items": lambda value, schema, root: (
+        not isinstance(value, list) or all(_fits(item, schema["items"], root) for item in value)
+    ),
     "minItems": lambda value, schema, _: not isinstance(value, list) or len(value) >= schema["minItems"],
     "maxItems": lambda value, schema, _: not isinstance(value, list) or len(value) <= schema["maxItems"],
     "uniqueItems": _unique_items,
     "properties": _properties,
     "patternProperties": _pattern_properties,
     "additionalProperties": _additional_properties,
-    "required": _required,
-    "anyOf": _any_of,
+    "required": lambda value, schema, _: not isinstance(value, dict) or value.keys() >= set(schema["required"]),
+    "anyOf": lambda value, schema, root: any(_fits(value, form, root) for form in schema["anyOf"]),
     "if": _if,
     "$ref": _ref,
 }
