@@ -16,7 +16,6 @@ from cni.ipam.config import TYPE as OWN_IPAM
 from cni.protocol import config
 from cni.protocol.config import NetConf
 from cni.protocol.result import Result
-from cni.resources import Resource
 from cni.sidecar.annotations import CAPABILITY
 
 _LIKE_OURS = (OWN_IPAM, "host-local")
@@ -69,7 +68,10 @@ def _explained(file: Path) -> Iterator[dict[str, Any]]:
             yield said | {"assumed": assumed}
             continue
         result = plan.result.render(config.version_of(netconf))
-        yield said | {"resources": list(map(_described, plan.resources)), "result": result, "assumed": annotations}
+        resources = [
+            {"says": item.describe(), "shared": item.shared, "details": list(item.details())} for item in plan.resources
+        ]
+        yield said | {"resources": resources, "result": result, "assumed": annotations}
         before = {"prevResult": plan.result.render()} if plan.result != Result() else before
 
 
@@ -94,7 +96,7 @@ def _first_addresses(netconf: NetConf) -> list[dict[str, Any]]:
     ipam = netconf.get("ipam")
     if not isinstance(ipam, dict) or ipam.get("type") not in _LIKE_OURS:
         return []
-    with suppress(CniError) if ipam["type"] != OWN_IPAM else nullcontext():
+    with suppress(CniError) if ipam["type"] != OWN_IPAM else nullcontext():  # host-local may take what ours does not
         lease = planned(netconf | {"type": OWN_IPAM, "ipam": ipam | {"type": OWN_IPAM}})
         return list(lease.result.render()["ips"]) if lease else []
     return []
@@ -116,10 +118,6 @@ def _annotated(netconf: NetConf, annotations: dict[str, str]) -> NetConf:
     if not annotations or not isinstance(runtime, dict):
         return netconf
     return netconf | {"runtimeConfig": runtime | {CAPABILITY: annotations}}
-
-
-def _described(resource: Resource) -> dict[str, Any]:
-    return {"says": resource.describe(), "shared": resource.shared, "details": list(resource.details())}
 
 
 def _print_plan(item: dict[str, Any]) -> None:

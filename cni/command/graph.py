@@ -99,7 +99,8 @@ def _title(resource: Resource) -> str:
 
 def _pod(record: Record) -> Pod:
     addresses = [ip["address"] for ip in (record.result or {}).get("ips", [])]
-    return Pod(record.pod or record.attachment.container[:13], record.attachment.ifname, addresses)
+    name = record.pod or record.attachment.container[:13]  # what crictl shows of an id
+    return Pod(name, record.attachment.ifname, addresses)
 
 
 def _describe(network: Network, resources: Iterable[Resource]) -> None:
@@ -149,7 +150,7 @@ def _network(x: int, y: int, width: int, network: Network) -> str:
 
 def _drawn_pod(x: int, y: int, pod: Pod) -> str:
     parts = [_box(x, y, _POD_WIDTH, _POD_HEIGHT, "pod"), _text(x + 10, y + 20, pod.name, "heading")]
-    for number, address in enumerate(pod.addresses[:2]):
+    for number, address in enumerate(pod.addresses[:2]):  # more would run into the badges
         parts.append(_text(x + 10, y + 38 + 15 * number, f"{pod.ifname} {address}"))
     for number, badge in enumerate(pod.badges):
         left = x + 10 + 64 * number

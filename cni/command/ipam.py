@@ -98,14 +98,9 @@ def _withheld(ours: IpamConfig, part: Range) -> int:
 def _held(store: Store, address: IPAddress, network: str) -> Iterator[dict[str, Any]]:
     for held, attachment, plugin in store.all_leases():
         if held == address and network in ("", attachment.network):
-            state = _state(store.record(attachment, plugin))
+            record = store.record(attachment, plugin)
+            state = STATES[Witness().of(record)] if record else "nobody's"
             yield {"address": str(held), **attachment._asdict(), "plugin": plugin, "state": state}
-
-
-def _state(record: Record | None) -> str:
-    if record is None:
-        return "nobody's"
-    return STATES[Witness().of(record)]
 
 
 def _release(options: argparse.Namespace, held: list[dict[str, Any]]) -> int:
@@ -120,7 +115,7 @@ def _release(options: argparse.Namespace, held: list[dict[str, Any]]) -> int:
         raise Conflict(f"{options.address}: {owner} uses it; --force gives it back all the same")
     store = Store.open(options.data_dir)
     with store.transaction():
-        if store.holder(lease["network"], options.address) != owner:
+        if store.holder(lease["network"], options.address) != owner:  # it was read before the transaction
             raise Conflict(f"{options.address}: somebody else holds it by now")
         store.release(lease["network"], options.address)
     store.close()

@@ -46,7 +46,8 @@ def leftovers(read: Callable[[], Iterable[Record]]) -> Iterator[Leftover]:
         f"chain {GUARDS} {name}" for name in guards - {item.chain for item in known if isinstance(item, AntiSpoof)}
     }
     gates = {f"table {name}" for name in gates - {item.table for item in known if isinstance(item, GateTable)}}
-    yield from _guards(guards | gates)
+    for name in sorted(guards | gates):
+        yield Leftover(f"spoofing guard in {name} is of no attachment", f"nft delete {name}")
     addresses = {item.address for item in known if isinstance(item, Masquerade)}
     yield from _masquerading([item for item in hidden if item[1] not in addresses])
 
@@ -76,11 +77,6 @@ def _policies(unknown: set[str], entries: list[Verdict]) -> Iterator[Leftover]:
         holds = ", ".join(dict.fromkeys(item.key for item in leading)) or "nobody"
         command = "; ".join([*steps, f"delete chain {POLICIES} {name}"])
         yield Leftover(f"policy chain {name}, which holds {holds}, is of no attachment", f"nft '{command}'")
-
-
-def _guards(unknown: set[str]) -> Iterator[Leftover]:
-    for name in sorted(unknown):
-        yield Leftover(f"spoofing guard in {name} is of no attachment", f"nft delete {name}")
 
 
 def _masqueraded() -> Iterator[tuple[str, str]]:

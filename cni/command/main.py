@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Stranded as error:
             _complain(options, error.msg, error)
         except OSError as error:
-            if error.errno in _CANNOT_BE_WRITTEN and error.filename is None:
+            if error.errno in _CANNOT_BE_WRITTEN and error.filename is None:  # stdout's; a file's has a name
                 raise
             _complain(options, f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror), error)
         except Exception as error:

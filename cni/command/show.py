@@ -11,7 +11,6 @@ from cni.command.graph import drawn, networks
 from cni.command.node import answers_of, records_of
 from cni.command.output import complain, print_json, print_table, print_text
 from cni.liveness import STATES, Witness
-from cni.naming import Attachment
 from cni.resources import (
     AntiSpoof,
     Bridge,
@@ -62,7 +61,9 @@ def _shown(options: argparse.Namespace, records: list[Record]) -> None:
         return
     shown = {area: table(records) for area, table in _TABLES.items()}
     leases, _ = answers_of(options.data_dir, lambda store: store.all_leases())
-    shown["leases"] = [_lease(*row) for row in leases]
+    shown["leases"] = [
+        {"address": str(address), **attachment._asdict(), "plugin": holder} for address, attachment, holder in leases
+    ]
     if options.json:
         print_json(shown)
         return
@@ -83,10 +84,6 @@ def _attachments(records: list[Record]) -> Rows:
         }
         for record in records
     ]
-
-
-def _lease(address: object, attachment: Attachment, holder: str) -> dict[str, Any]:
-    return {"address": str(address), **attachment._asdict(), "plugin": holder}
 
 
 def _bridges(records: list[Record]) -> Rows:
