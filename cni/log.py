@@ -90,7 +90,7 @@ def _refuse_strangers(named: os.stat_result, opened: os.stat_result) -> None:
 def _write_stderr(line: dict[str, Any]) -> None:
     try:
         sys.stderr.write(json.dumps(line) + "\n")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError):  # closed, closed by Python, or None as it was closed when we began
         return
 
 

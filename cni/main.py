@@ -101,7 +101,7 @@ def _is_closed() -> bool:
     try:
         os.fstat(1)
     except OSError:
-        while os.open(os.devnull, os.O_RDWR) < 1:
+        while os.open(os.devnull, os.O_RDWR) < 1:  # 0 is given first, where stdin is closed too
             pass
         return True
     return False
@@ -123,7 +123,7 @@ def _serve(name: str, call: Call, stdout: Stdout) -> None:
     netconf = config.parse(_stdin())
     version = netconf.get("cniVersion") or SUPPORTED[0]
     if version in SUPPORTED:
-        stdout.version = version
+        stdout.version = version  # what is wrong with the rest is told in it
     config.refuse_wrong_header(netconf, call.command)
     _tell_story(name, call, netconf, lambda result: _deliver(stdout, json.dumps(result, allow_nan=False)))
 

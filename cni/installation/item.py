@@ -43,7 +43,7 @@ class Item:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            self._rename_from(self.path.parent)
+            self._rename_from(self.path.parent)  # it is a mount of its own, as in a pod
         return True
 
     def take(self) -> bool:

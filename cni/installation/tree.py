@@ -125,7 +125,7 @@ def _write(new: Path, place: Place) -> None:
         members = list(_members(found))
         for source, path in members:
             _put(new / path, source.read_bytes(), 0o755 if path.parts[0] == "bin" else 0o644)
-        _put(new / _record(members), "".join(f"{path}\n" for path in _recorded(members)).encode(), 0o644)
+        _put_record(new, [path for _, path in members])
     _put(new / "pyvenv.cfg", _ALONE.format(home=place.python.parent).encode(), 0o644)
     _put(new / "bin/agent-cni", _COMMAND.format(prefix=place.prefix).encode(), 0o755)
     (new / "bin/python3").symlink_to(place.python)
@@ -179,14 +179,11 @@ def _name(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", found[0]).lower()
 
 
-def _record(members: list[tuple[Path, Path]]) -> Path:
-    metadata = next(path for _, path in members if path.match("*.dist-info/METADATA"))
-    return metadata.with_name("RECORD")
-
-
-def _recorded(members: list[tuple[Path, Path]]) -> list[str]:
-    """RECORD's lines, without the hashes it may leave out, so that a copy can be copied on."""
-    return sorted(f"{os.path.relpath(path, _PACKAGES)},," for _, path in members)
+def _put_record(new: Path, members: list[Path]) -> None:
+    """Put down a distribution's RECORD, without the hashes it may leave out, so that a copy can be copied on."""
+    metadata = next(path for path in members if path.match("*.dist-info/METADATA"))
+    lines = sorted(f"{os.path.relpath(path, _PACKAGES)},," for path in members)
+    _put(new / metadata.with_name("RECORD"), "".join(f"{line}\n" for line in lines).encode(), 0o644)
 
 
 def _put(path: Path, content: bytes, mode: int) -> None:
