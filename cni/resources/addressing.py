@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cni.errors import Conflict
 from cni.kernel import sysctl
-from cni.kernel.view import Link
 from cni.naming import IPInterface, interface_of
 from cni.resources.base import Resource
 from cni.resources.links import PodChange, required
@@ -41,7 +41,10 @@ class GatewayAddress(Resource):
         if wanted in held:
             return
         for other in (item for item in held if _rivals(item, wanted)):
-            self._replace(world, link, other)
+            if not self.force:
+                raise Conflict(f"{self.link} has {other}, so not {self.address} (forceAddress would replace it)")
+            world.host.delete_address(link, other)
+            world.changed(partial(world.host.add_address, link, other))
         world.make(self, lambda: world.host.add_address(link, wanted, nodad=wanted.version == 6))
 
     def differences(self, world: World) -> Iterator[str]:
@@ -61,12 +64,6 @@ class GatewayAddress(Resource):
         """A gateway of one pod alone, the whole of its subnet, is nobody else's business."""
         alone = interface_of(self.address).network.num_addresses == 1
         return () if alone else (gateway_place(self.link, self.address),)
-
-    def _replace(self, world: World, link: Link, other: IPInterface) -> None:
-        if not self.force:
-            raise Conflict(f"{self.link} has {other}, so not {self.address} (forceAddress would replace it)")
-        world.host.delete_address(link, other)
-        world.changed(lambda: world.host.add_address(link, other))
 
 
 @dataclass(frozen=True)

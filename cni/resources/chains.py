@@ -37,7 +37,7 @@ def ours(lines: Iterable[str]) -> dict[str, Chains]:
             table.rules[line[1:].split()[0]] = []
         elif line.startswith(f"-A {PREFIX}"):
             table.rules.setdefault(line.split()[1], []).append(line.strip())
-        elif line.startswith("-A ") and _target(line).startswith(PREFIX):
+        elif line.startswith("-A ") and line.partition(" -j ")[2].startswith(PREFIX):
             table.hooks.append(line.strip())
     return {name: table for name, table in tables.items() if table}
 
@@ -50,8 +50,7 @@ def change(there: dict[str, Chains], wanted: dict[str, Chains]) -> str:
     """
     gone = [name for name in reversed(list(there)) if name not in wanted]
     order = [*gone, *wanted]
-    changes = (_change(name, there.get(name, Chains()), wanted.get(name, Chains())) for name in order)
-    return "".join(changes)
+    return "".join(_change(name, there.get(name, Chains()), wanted.get(name, Chains())) for name in order)
 
 
 def differences(there: dict[str, Chains], wanted: dict[str, Chains]) -> Iterator[str]:
@@ -113,7 +112,3 @@ def line_differences(where: str, have: list[str] | None, want: list[str] | None)
 
 def _more(these: list[str], those: list[str]) -> list[str]:
     return list((Counter(these) - Counter(those)).elements())
-
-
-def _target(line: str) -> str:
-    return line.partition(" -j ")[2].split(" ")[0]

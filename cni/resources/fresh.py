@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
 
 from cni.kernel import ruleset
 from cni.kernel.ruleset import Element
@@ -39,16 +38,15 @@ class FreshAddress(Resource):
         table = f"{_IP[key.version]} {MASQUERADE_TABLE}"
         if self.masquerade and ruleset.has_element(Element(f"{table} pods", key.packed)):
             from cni.kernel import netfilter
+            from cni.resources.masquerade import near_of
 
-            netfilter.nft("".join(self._hiding(table)))
+            lines = [f"delete element {table} pods {{ {self.address} }}\n"]
+            lines += [
+                f"delete element {table} near {{ {self.address} . {subnet} }}\n"
+                for subnet in near_of(table, self.address)
+            ]
+            netfilter.nft("".join(lines))
 
     def describe(self) -> str:
         held = " and ".join(["policy"] * self.policy + ["masquerading"] * self.masquerade)
         return f"no {held} of an earlier owner of {self.address}"
-
-    def _hiding(self, table: str) -> Iterator[str]:
-        from cni.resources.masquerade import near_of
-
-        yield f"delete element {table} pods {{ {self.address} }}\n"
-        for subnet in near_of(table, self.address):
-            yield f"delete element {table} near {{ {self.address} . {subnet} }}\n"

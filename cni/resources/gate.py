@@ -105,7 +105,10 @@ class Gate(NftRules):
         wanted = listed_chains(netfilter.nft_rehearsed(plain, f"chain {table} {self.chain}"))
         have = listed_chains(there).get(self.chain)
         yield from line_differences(f"spoofing guard {self.chain} of {self.link}", have, wanted[self.chain])
-        yield from self._mac_differences(world)
+        # a plugin after us may have changed the MAC, and reported that: the pod is mute all the same
+        link = world.pod.link_by_name(self.pod) if self.mac and self.pod and world.netns else None
+        if link and link.mac != self.mac:
+            yield f"{self.pod} has MAC {link.mac}, but only {self.mac} gets past {self.link}"
 
     def remove(self, world: World) -> None:
         ruleset.delete_there([Chain(table_of(self.token), self.chain)])
@@ -128,12 +131,6 @@ class Gate(NftRules):
 
     def _rules(self) -> list[str]:
         return [f"add rule {table_of(self.token)} {self.chain} {line}" for line in self.lines]
-
-    def _mac_differences(self, world: World) -> Iterator[str]:
-        """A plugin after us may have changed it, and reported that: the pod is mute all the same."""
-        link = world.pod.link_by_name(self.pod) if self.mac and self.pod and world.netns else None
-        if link and link.mac != self.mac:
-            yield f"{self.pod} has MAC {link.mac}, but only {self.mac} gets past {self.link}"
 
 
 def port_of(token: str) -> str:

@@ -57,15 +57,16 @@ class ProxyAddress(Resource):
     def ensure(self, world: World) -> None:
         link = required(world.pod.link_ref(self.link), self.link)
         if not self._there(world, link):
+            address = interface_of(self.address)
             try:
-                self._add(world, link)
+                world.make(self, lambda: world.pod.add_address(link, address, nodad=True, deprecated=True))
             except KernelRefused:
-                if self._needed(world):
+                if _speaks_ipv6(world, self.link):
                     raise
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.pod.link_by_name(self.link)
-        if link is None or not (self._there(world, link) or not self._needed(world)):
+        if link is None or not (self._there(world, link) or not _speaks_ipv6(world, self.link)):
             yield f"address {self.address} is missing on {self.link} in the pod"
 
     def remove(self, world: World) -> None:
@@ -75,13 +76,6 @@ class ProxyAddress(Resource):
 
     def describe(self) -> str:
         return f"{self.address} on {self.link} in the pod, for the proxy"
-
-    def _add(self, world: World, link: Link | LinkRef) -> None:
-        address = interface_of(self.address)
-        world.make(self, lambda: world.pod.add_address(link, address, nodad=True, deprecated=True))
-
-    def _needed(self, world: World) -> bool:
-        return _speaks_ipv6(world, self.link)
 
     def _there(self, world: World, link: Link | LinkRef) -> bool:
         return interface_of(self.address) in (item.interface for item in world.pod.addresses(link))
@@ -140,7 +134,8 @@ class WayBack(Resource):
     def ensure(self, world: World) -> None:
         lo = required(world.pod.link_ref("lo"), "lo")
         if not self._route_there(world) and self._possible(world):
-            world.make(self, lambda: world.pod.add_route(lo, self._route(), onlink=False))
+            route = KernelRoute(EVERYWHERE[self.family], "", self.table, 0, 0, 0, SCOPE_HOST, local=True)
+            world.make(self, lambda: world.pod.add_route(lo, route, onlink=False))
         if not self._rule_there(world):
             world.make(self, lambda: world.pod.add_mark_rule(self.family, self.mark, self.table))
 
@@ -167,13 +162,8 @@ class WayBack(Resource):
 
     def _route_there(self, world: World) -> bool:
         routes = world.pod.routes(required(world.pod.link_ref("lo"), "lo"), self.family)
-        return any((item.dst, item.table, item.local) == self._place() for item in routes)
-
-    def _place(self) -> tuple[str, int, bool]:
-        return EVERYWHERE[self.family], self.table, True
-
-    def _route(self) -> KernelRoute:
-        return KernelRoute(EVERYWHERE[self.family], "", self.table, 0, 0, 0, SCOPE_HOST, local=True)
+        wanted = (EVERYWHERE[self.family], self.table, True)
+        return any((item.dst, item.table, item.local) == wanted for item in routes)
 
 
 @dataclass(frozen=True)
@@ -244,8 +234,12 @@ class BothFamilies:
             if templates.instantiate(self.backend, {item.family: item.text for item in items}):
                 for item in items:
                     world.created(item)
-            else:
-                _ensure_each(items, world)
+                return
+            changes = [_change(item, item.text) for item in items]
+            for item, change in zip(items, changes, strict=True):
+                if change:
+                    world.created(item)
+            process.together([partial(_apply, item, change) for item, change in zip(items, changes, strict=True)])
 
 
 @lru_cache(maxsize=4)
@@ -274,14 +268,6 @@ def _spare_earlier(rules: Sequence[PodRules]) -> None:
 
 def _there(rules: PodRules) -> dict[str, chains.Chains]:
     return chains.ours(netfilter.saved(rules.backend, rules.family))
-
-
-def _ensure_each(rules: Sequence[PodRules], world: World) -> None:
-    changes = [_change(item, item.text) for item in rules]
-    for item, change in zip(rules, changes, strict=True):
-        if change:
-            world.created(item)
-    process.together([partial(_apply, item, change) for item, change in zip(rules, changes, strict=True)])
 
 
 def _change(rules: PodRules, wanted: str) -> str:

@@ -61,7 +61,8 @@ class Bridge(Resource):
         return f"bridge {self.name}, {mac}, MTU {self.mtu}{', promiscuous' * self.promiscuous}"
 
     def _created(self, world: World) -> Link:
-        world.make(self, lambda: world.host.create_bridge(self.name, self.mac or _random_mac(), self.mtu))
+        mac = self.mac or f"0a:{os.urandom(5).hex(':')}"  # its first byte: of one station, and locally administered
+        world.make(self, lambda: world.host.create_bridge(self.name, mac, self.mtu))
         return required(world.host.link_by_name(self.name), self.name)
 
 
@@ -217,7 +218,3 @@ def required(link: L | None, name: str) -> L:
     if link is None:
         raise KernelRefused(f"{name} vanished while it was being set up", errno.ENODEV)
     return link
-
-
-def _random_mac() -> str:
-    return "0a:" + os.urandom(5).hex(":")

@@ -86,17 +86,14 @@ class Macvlan(Resource):
             world.created(self)
             raise
         except KernelRefused as error:
-            self._explain(world, error)
+            if error.errno == errno.EEXIST and world.pod.link_by_name(self.name):
+                path = world.netns.path if world.netns else "the pod"
+                raise Conflict(f"{self.name} exists already in {path}; it is left as it is") from None
+            if error.errno == errno.EINVAL:
+                raise Conflict(
+                    f"{self.master} is taken: passthru needs a master without other macvlans, and shares it with none"
+                ) from None
             raise
-
-    def _explain(self, world: World, error: KernelRefused) -> None:
-        if error.errno == errno.EEXIST and world.pod.link_by_name(self.name):
-            path = world.netns.path if world.netns else "the pod"
-            raise Conflict(f"{self.name} exists already in {path}; it is left as it is")
-        if error.errno == errno.EINVAL:
-            raise Conflict(
-                f"{self.master} is taken: passthru needs a master without other macvlans, and shares it with none"
-            )
 
 
 @dataclass(frozen=True)

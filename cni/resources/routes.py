@@ -30,8 +30,9 @@ class PodRoute(Resource):
 
     def ensure(self, world: World) -> None:
         link = required(world.pod.link_ref(self.link), self.link)
+        route = KernelRoute(self.dst, self.gateway, self.table, self.priority, self.mtu, self.advmss, self.scope)
         try:
-            world.pod.add_route(link, self._wanted(), self.onlink)
+            world.pod.add_route(link, route, self.onlink)
         except KernelRefused as error:
             if error.errno != errno.EEXIST:
                 raise
@@ -49,9 +50,6 @@ class PodRoute(Resource):
 
     def describe(self) -> str:
         return f"route {self._spelled()} dev {self.link} in the pod"
-
-    def _wanted(self) -> KernelRoute:
-        return KernelRoute(self.dst, self.gateway, self.table, self.priority, self.mtu, self.advmss, self.scope)
 
     def _is(self, route: KernelRoute) -> bool:
         numbers = ("mtu", "advmss", "priority")

@@ -88,11 +88,11 @@ class VxlanLink(Resource):
         wanted = Vxlan(self.vni, self.port, self.local, dev)
         world.make(self, lambda: world.host.create_vxlan(self.name, self.mtu, wanted))
         guard_vtep(self.port)
-        return world.host.link_by_name(self.name) or self._explain_holder(world)
-
-    def _explain_holder(self, world: World) -> Link:
-        holders = (link.name for link in world.host.links() if link.vxlan and link.vxlan.vni == self.vni)
-        raise Conflict(f"VNI {self.vni} on UDP port {self.port} is held by {next(holders, 'another device')}")
+        link = world.host.link_by_name(self.name)
+        if link is None:  # refused as there already: a VNI and port have one device, whatever its name
+            holders = (other.name for other in world.host.links() if other.vxlan and other.vxlan.vni == self.vni)
+            raise Conflict(f"VNI {self.vni} on UDP port {self.port} is held by {next(holders, 'another device')}")
+        return link
 
     def _set_up(self, world: World, link: Link) -> None:
         try:
