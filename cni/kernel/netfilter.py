@@ -78,7 +78,13 @@ def nft_if_there(script: str) -> bool:
 
 def nft_list(what: str) -> str:
     """The text of ``nft list WHAT``, without counters, or nothing where that does not exist."""
-    return _nft_asked(f"list {what}")
+    for _ in range(_QUESTION_TRIES):
+        answer = nftables.run(f"list {what}")
+        if "Interrupted system call" not in answer.complaint:  # rules changed while they were read
+            break
+    if not answer.done and "No such file" not in answer.complaint:
+        raise ToolFailed(f"nft list {what}: {answer.reason}")
+    return answer.output if answer.done else ""
 
 
 def nft_rehearsed(script: str, what: str) -> str:
@@ -101,16 +107,6 @@ def nft_tried(script: str) -> None:
     answer = nftables.rehearse(script, "list tables")
     if not answer.done:
         raise Unavailable(f"rules cannot be made here ({NFTABLES}): {answer.reason}")
-
-
-def _nft_asked(question: str) -> str:
-    for _ in range(_QUESTION_TRIES):
-        answer = nftables.run(question)
-        if "Interrupted system call" not in answer.complaint:  # rules changed while they were read
-            break
-    if not answer.done and "No such file" not in answer.complaint:
-        raise ToolFailed(f"nft {question}: {answer.reason}")
-    return answer.output if answer.done else ""
 
 
 def restore(backend: str, family: int, text: str, users: int | None = None) -> None:

@@ -120,8 +120,4 @@ def _content(message: bytes) -> tuple[int, list[tuple[int, object]]]:
 
 
 def _uncounted(expressions: bytes) -> list[bytes]:
-    return [item for item in listed(expressions) if not _is_counter(item)]
-
-
-def _is_counter(expression: bytes) -> bool:
-    return text_of(attributes(expression)[EXPRESSION_NAME]) == "counter"
+    return [item for item in listed(expressions) if text_of(attributes(item)[EXPRESSION_NAME]) != "counter"]

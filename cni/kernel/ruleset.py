@@ -7,7 +7,7 @@ share is deleted by the kernel's own word that nothing of anybody is left in it.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from cni.errors import KernelRefused, TryAgainLater
@@ -193,10 +193,6 @@ def _elements(channel: Channel, family: str, table: str, name: str) -> list[byte
     return [item for message in messages for item in [attributes_of(message).get(ELEMENT_LIST)] if item]
 
 
-def _items(message: bytes) -> Iterator[bytes]:
-    return listed(attributes_of(message)[ELEMENT_LIST])
-
-
 def _key(item: bytes) -> bytes:
     return attributes(attributes(item)[_ELEMENT_KEY])[_VALUE]
 
@@ -208,7 +204,8 @@ def _target(item: bytes) -> str:
 
 def _is_there(channel: Channel, element: Element) -> bool:
     found = asked(channel, ELEMENTS, 0, _family(element.container), element.body())
-    return any(element.chain in ("", _target(item)) for message in found for item in _items(message))
+    items = (item for message in found for item in listed(attributes_of(message)[ELEMENT_LIST]))
+    return any(element.chain in ("", _target(item)) for item in items)
 
 
 def _family(place: str) -> str:

@@ -24,7 +24,7 @@ def handle(meant: Callable[[], bool] | None = None) -> None:
     Who handles them already keeps what was meant.
     """
     global _handled  # noqa: PLW0603 - a process has one disposition for each signal
-    _handled = meant or _handled or _always
+    _handled = meant or _handled or (lambda: True)
     _take_over()
 
 
@@ -74,10 +74,6 @@ def _ignore_for_good() -> None:
     """Python gives signals their default meaning before it ends: one that comes then would change a told exit code."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
-
-
-def _always() -> bool:
-    return True
 
 
 def _end(number: int, _: object) -> None:

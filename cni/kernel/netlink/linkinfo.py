@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
 from typing import Any, TypedDict, Unpack
 
 from cni.kernel.netlink.wire import attribute, attributes, number_of, string, text_of, u8, u32
@@ -48,18 +47,14 @@ def veth(peer: bytes) -> bytes:
 
 def vxlan(settings: Vxlan) -> bytes:
     """A VXLAN device that learns where remote MACs are."""
-    return of_kind("vxlan", *_vxlan_data(settings))
-
-
-def _vxlan_data(settings: Vxlan) -> Iterator[bytes]:
-    yield attribute(_VXLAN_ID, u32(settings.vni))
-    yield attribute(_VXLAN_PORT, settings.port.to_bytes(2, "big"))
-    yield attribute(_VXLAN_LEARNING, u8(1))
+    data = [attribute(_VXLAN_ID, u32(settings.vni))]
+    data += [attribute(_VXLAN_PORT, settings.port.to_bytes(2, "big")), attribute(_VXLAN_LEARNING, u8(1))]
     if settings.local:
         local = ipaddress.ip_address(settings.local)
-        yield attribute({4: _VXLAN_LOCAL, 6: _VXLAN_LOCAL6}[local.version], local.packed)
+        data.append(attribute({4: _VXLAN_LOCAL, 6: _VXLAN_LOCAL6}[local.version], local.packed))
     if settings.dev:
-        yield attribute(_VXLAN_LINK, u32(settings.dev))
+        data.append(attribute(_VXLAN_LINK, u32(settings.dev)))
+    return of_kind("vxlan", *data)
 
 
 def _vxlan_of(data: dict[int, bytes]) -> Vxlan:
