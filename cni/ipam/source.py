@@ -175,7 +175,12 @@ class Delegate(Nothing):
     def _run(self, command: str) -> dict[str, Any]:
         from cni.kernel import process  # our own IPAM is no program
 
-        done = process.run([self._executable()], json.dumps(self.netconf), self._environ(command))
+        environ = {
+            **self.call.environ,
+            "CNI_COMMAND": command, "CNI_CONTAINERID": self.call.container, "CNI_NETNS": self.call.netns,
+            "CNI_IFNAME": self.call.ifname, "CNI_ARGS": self.call.args, "CNI_PATH": ":".join(self.call.path),
+        }  # fmt: skip
+        done = process.run([self._executable()], json.dumps(self.netconf), environ)
         return _answer(self.type, done.returncode, done.stdout, done.stderr)
 
     def _result(self, raw: dict[str, Any]) -> Result:
@@ -191,13 +196,6 @@ class Delegate(Nothing):
                 if candidate.is_file() and os.access(candidate, os.X_OK):
                     return str(candidate)
         raise ToolFailed(f"IPAM plugin {self.type!r} is not in CNI_PATH ({':'.join(self.call.path)})")
-
-    def _environ(self, command: str) -> dict[str, str]:
-        return {
-            **self.call.environ,
-            "CNI_COMMAND": command, "CNI_CONTAINERID": self.call.container, "CNI_NETNS": self.call.netns,
-            "CNI_IFNAME": self.call.ifname, "CNI_ARGS": self.call.args, "CNI_PATH": ":".join(self.call.path),
-        }  # fmt: skip
 
 
 def source_of(netconf: NetConf, call: Call) -> Source:

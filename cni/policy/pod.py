@@ -55,14 +55,12 @@ def unheld(
     if own and not policed:
         refuse_shared_addresses(attachment, tuple(own), host, policed=False)
     others = [item for _, item in host.others(*own)] if own and not masqueraded else []
-    hidden = _masqueraded(others) if others else set()
+    hidden: set[str] = set()
+    if others:
+        from cni.resources import Masquerade  # hardly ever has anybody the address of a pod that comes
+
+        hidden = {item.address for item in others if isinstance(item, Masquerade)}
     for address in own:
         masquerading = not masqueraded and address not in hidden
         if not policed or masquerading:
             yield FreshAddress(address, not policed, masquerading)
-
-
-def _masqueraded(resources: list[Resource]) -> set[str]:
-    from cni.resources import Masquerade
-
-    return {item.address for item in resources if isinstance(item, Masquerade)}
