@@ -71,6 +71,7 @@ class Allocator:
         if mine and mine in range_set and self._is_free(mine):
             return mine
         after = self.store.last_given(self.attachment.network, range_set.key)
+        # what other pods come back to is given when nothing else is free
         for avoided in ({int(address) for address in kept.values()}, set[int]()):
             for span in range_set.spans_after(after):
                 address = self._free_in(span, avoided)

@@ -156,7 +156,7 @@ class Delegate(Nothing):
         try:
             self._run("STATUS")
         except Delegated as error:
-            if error.code in (50, 51):
+            if error.code in (50, 51):  # the specification's two answers to STATUS that mean no
                 raise Unavailable(error.msg, error.details) from None
 
     def sweep(self) -> None:
@@ -164,7 +164,7 @@ class Delegate(Nothing):
         try:
             self._run("GC")
         except Delegated as error:
-            if error.code not in (1, 4):
+            if error.code not in (1, 4):  # a version, or a CNI_COMMAND, that it does not know
                 raise
 
     @property

@@ -92,7 +92,7 @@ class LockFile:
 
 
 def _offset(digest: str) -> int:
-    return 1 + int(digest[:15], 16)
+    return 1 + int(digest[:15], 16)  # 60 bits: an offset has 63 (off_t); byte 0 is the node
 
 
 def private_folder(path: Path) -> Path:

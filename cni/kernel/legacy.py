@@ -48,6 +48,7 @@ def main(family: int, lines: Iterable[str]) -> int:
             else:
                 _apply(table, family, line.split())
     except (iptc.IPTCError, iptc.XTablesError, ValueError, AttributeError) as error:
+        # iptc has AttributeError, too, for an option that a match or target does not take
         sys.stderr.write(f"{error}\n")
         return TEMPORARY if "temporarily unavailable" in str(error) else 1
     return 0
@@ -55,7 +56,7 @@ def main(family: int, lines: Iterable[str]) -> int:
 
 def _opened(family: int, name: str) -> Any:
     table = _TABLE[family](name)
-    table.autocommit = False
+    table.autocommit = False  # else each line is a transaction of its own
     table.refresh()
     return table
 

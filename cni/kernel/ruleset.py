@@ -168,6 +168,7 @@ def delete_idle(table: str, chains: Iterable[str] = (), sets: Iterable[str] = ()
         except DumpInterrupted:
             continue
         except KernelRefused as error:
+            # of another generation by now, in use by now, or gone by now
             if error.errno not in (errno.ERESTART, errno.EBUSY, errno.ENOENT):
                 raise
         else:

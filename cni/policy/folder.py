@@ -112,6 +112,7 @@ def _documents(text: str) -> list[Any]:
             pass  # YAML has braces too, and says where it fails
     import yaml  # only a configuration with a policyDir pays for it
 
+    # cut off there, it would be YAML of another meaning: a key or an item without a value has null
     if text.rpartition("\n")[2].rstrip().endswith((":", "-")):
         raise ValueError("ends in the middle of a line")
     try:

@@ -31,7 +31,7 @@ def leaving(addresses: Iterable[str], mac: str) -> tuple[str, ...]:
     start = f"ether saddr {mac} " if mac else ""
     lines = [f"{start}{_ETHER[family]} saddr {_set(own[family])} meta l4proto tcp accept" for family in own]
     lines += [_TAGS, *([f"ether saddr != {mac} drop"] if mac else [])]
-    lines += ["udp sport { 67, 547 } drop", "udp dport @vteps drop"]
+    lines += ["udp sport { 67, 547 } drop", "udp dport @vteps drop"]  # a pod is no DHCP server, and no VTEP
     if 4 in own:
         lines += ["igmp type membership-query drop", *_arp(own[4], mac), f"ip saddr {_set(own[4])} accept"]
     return (*lines, *(_six(own[6], mac) if 6 in own else ()))

@@ -89,8 +89,10 @@ def _change(name: str, there: Chains, wanted: Chains) -> str:
     lines = [f":{chain} - [0:0]" for chain in wanted.rules]
     lines += [line for rules in wanted.rules.values() for line in rules]
     lines += [line.replace("-A ", "-D ", 1) for line in _more(there.hooks, wanted.hooks)]
+    # each goes before what is there, ours among it: the last comes first
     lines += [line.replace("-A ", "-I ", 1) for line in reversed(_more(wanted.hooks, there.hooks))]
     unwanted = [chain for chain in there.rules if chain not in wanted.rules]
+    # all are emptied before one goes: the kernel keeps a chain that a rule jumps to
     lines += [f"-F {chain}" for chain in unwanted]
     lines += [f"-X {chain}" for chain in unwanted]
     return "\n".join([f"*{name}", *lines, "COMMIT", ""])

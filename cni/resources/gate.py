@@ -219,7 +219,7 @@ class PortOpening(Resource):
     def remove(self, world: World) -> None:
         link = world.host.link_by_name(self.link)
         if link and self.lent and link.bridge and self.on_bridge:
-            world.host.set_port(link, multicast_router=1)
+            world.host.set_port(link, multicast_router=1)  # as the kernel makes a port: it goes by what it hears
         elif link and not self.lent and link.kind == "veth":
             world.host.delete_link(link)
 

@@ -89,7 +89,7 @@ class Macvlan(Resource):
             if error.errno == errno.EEXIST and world.pod.link_by_name(self.name):
                 path = world.netns.path if world.netns else "the pod"
                 raise Conflict(f"{self.name} exists already in {path}; it is left as it is") from None
-            if error.errno == errno.EINVAL:
+            if error.errno == errno.EINVAL:  # all that the kernel says of it (macvlan_common_newlink)
                 raise Conflict(
                     f"{self.master} is taken: passthru needs a master without other macvlans, and shares it with none"
                 ) from None
