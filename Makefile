@@ -4,7 +4,7 @@ PREFIX   ?= /opt/agent-cni
 BIN_DIR  ?= /opt/cni/bin
 CONF_DIR ?= /etc/cni/net.d
 PLACE     = --prefix $(PREFIX) --bin-dir $(BIN_DIR) --conf-dir $(CONF_DIR) $(if $(DESTDIR),--root $(DESTDIR)) $(if $(FORCE),--force)
-SOURCES  := $(shell find cni plugins conf.d launcher -type f -not -name '*.pyc') pyproject.toml constraints.txt $(wildcard tools/*)
+SOURCES  := $(shell find cni plugins conf.d launcher tools -type f -not -name '*.pyc') pyproject.toml constraints.txt
 PLUGINS  := $(patsubst %.schema.json,%,$(wildcard plugins/*.schema.json))
 
 .PHONY: help demo demo-mesh test sweeps check image-test kubelet-test bench install uninstall clean
