@@ -61,7 +61,9 @@ def add(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> None:
         node.store.lock.share_node()
         same = node.record is None or is_of(node.record, node.world.netns)
         if config.chained and node.record and node.record.complete and same:
-            _repeat(node, plugin.plan(config, node.attachment, Result(), survey(node, config, call)))
+            # by the path that is recorded: by another it would be somebody else's rules that are made, and then removed as stale
+            host = survey(node, config, call.having(netns=node.record.netns))
+            _repeat(node, plugin.plan(config, node.attachment, Result(), host))
             deliver(netconf["prevResult"])
             return
         if node.record:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
 from interception import APP_UID, IN, OUT
-from lab import Host, Lab, Pod
+from lab import Host, Lab, Namespace, Pod
 from traffic import PROXY, Actor
 
 CAPTURED = {"inboundPort": IN, "captureDNS": True}
@@ -62,6 +64,39 @@ def test_it_takes_over_a_killed_one_and_works(lab: Lab, network: str, extra: str
     assert reached(host, pod, "192.0.2.11") == (expected, "host")
     host.delete_pod(conf, pod)
     assert pod.link("eth0") is None
+    assert host.state() == {"attachments": [], "leases": []}
+
+
+def ruleset(where: Namespace) -> list[str]:
+    """Every line, whatever the order of tables, and without what packets count."""
+    return sorted(re.sub(r"packets \d+ bytes \d+", "", where.run("nft", "list", "ruleset").stdout).splitlines())
+
+
+POLICED = {"type": "custom-plugin", "policy": {"defaultDeny": True}}
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["with its host end", "as if it had none"])
+@pytest.mark.parametrize("chained", [{"type": "sidecar-redirect", **CAPTURED}, POLICED], ids=["captured", "policed"])
+def test_a_chained_one_by_another_path_of_the_same_namespace_keeps_what_it_made(
+    host: Host, pod: Pod, chained: dict, inside: bool
+):
+    first = HEADER | {"type": "bridge-vxlan", **NETWORKS["bridge-vxlan"]}
+    result = host.add(first, pod)
+    if inside:
+        own = [item for item in result["interfaces"] if "sandbox" in item]
+        result |= {"interfaces": own, "ips": [item | {"interface": 0} for item in result["ips"]]}
+    conf = HEADER | chained | {"prevResult": result}
+    host.add(conf, pod)
+    rules = [ruleset(where) for where in (pod, host)]
+    alias = Path("/run/alias")
+    alias.unlink(missing_ok=True)
+    alias.symlink_to("/run/netns")
+    host.cni("ADD", conf, pod, CNI_NETNS=f"{alias}/{pod.name}").ok()
+    assert [ruleset(where) for where in (pod, host)] == rules
+    host.check(conf, pod, conf["prevResult"]).ok()
+    alias.unlink()
+    host.delete_pod(conf, pod)
+    host.delete_pod(first, pod)
     assert host.state() == {"attachments": [], "leases": []}
 
 
