@@ -63,6 +63,7 @@ def add(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> None:
         if config.chained and node.record and node.record.complete and same:
             # by the path that is recorded: by another it would be somebody else's rules that are made, and then removed as stale
             host = survey(node, config, call.having(netns=node.record.netns))
+            node.record = node.record.having(config=netconf, pod=call.pod)
             _repeat(node, plugin.plan(config, node.attachment, Result(), host))
             deliver(netconf["prevResult"])
             return

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from interception import APP_UID, IN, OUT
-from lab import Host, Lab, Namespace, Pod
+from lab import AGENT_CNI, Host, Lab, Namespace, Pod
 from traffic import PROXY, Actor
 
 CAPTURED = {"inboundPort": IN, "captureDNS": True}
@@ -98,6 +98,21 @@ def test_a_chained_one_by_another_path_of_the_same_namespace_keeps_what_it_made(
     host.delete_pod(conf, pod)
     host.delete_pod(first, pod)
     assert host.state() == {"attachments": [], "leases": []}
+
+
+def test_what_a_chained_one_wants_now_is_what_a_refresh_makes(host: Host, pod: Pod, tmp_path: Path):
+    first = HEADER | {"type": "bridge-vxlan", **NETWORKS["bridge-vxlan"]}
+    tmp_path.chmod(0o755)
+    open_to_all = {"type": "custom-plugin", "policy": {"policyDir": str(tmp_path)}, "prevResult": host.add(first, pod)}
+    args = {"CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"}
+    host.cni("ADD", HEADER | open_to_all, pod, **args).ok()
+    shut = HEADER | open_to_all | {"policy": {"policyDir": str(tmp_path), "defaultDeny": True}}
+    host.cni("ADD", shut, pod, **args).ok()
+    rules = ruleset(host)
+    said = host.run(str(AGENT_CNI), "refresh").stdout
+    assert ruleset(host) == rules, said
+    host.delete_pod(shut, pod)
+    host.delete_pod(first, pod)
 
 
 def test_a_chained_one_takes_over_where_the_link_was_made_anew(host: Host, pod: Pod):
