@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
+from functools import cache
 from typing import Any
 
 from cni import engine, log
@@ -204,6 +205,7 @@ def _roll_back(node: Node, source: Source, error: BaseException) -> None:
     """Take back what this call created; what cannot be taken back stays recorded for DEL and GC."""
     try:
         with uninterrupted():
+            node.world.others = cache(node.shared_by_others)
             node.world.undo.close()
             if node.store.record(node.attachment, node.plugin):
                 source.release()

@@ -44,7 +44,7 @@ class GatewayAddress(Resource):
             if not self.force:
                 raise Conflict(f"{self.link} has {other}, so not {self.address} (forceAddress would replace it)")
             world.host.delete_address(link, other)
-            world.changed(partial(world.host.add_address, link, other))
+            world.changed(self, partial(world.host.add_address, link, other))
         world.make(self, lambda: world.host.add_address(link, wanted, nodad=wanted.version == 6))
 
     def differences(self, world: World) -> Iterator[str]:

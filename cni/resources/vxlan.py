@@ -116,7 +116,7 @@ class FloodList(Resource):
         now = world.host.flood_targets(link)
         missing = tuple(vtep for vtep in self.vteps if vtep not in now)
         extra = tuple(now - set(self.vteps))
-        world.changed(lambda: _reflood(world, link, extra, missing))
+        world.changed(self, lambda: _reflood(world, link, extra, missing))
         _reflood(world, link, missing, extra)
 
     def differences(self, world: World) -> Iterator[str]:

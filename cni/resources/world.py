@@ -29,6 +29,8 @@ class World:
     def __init__(self, netns: Netns | None, lock: LockFile) -> None:
         self.netns = netns
         self.undo = ExitStack()
+        #: What other attachments share; for the undo, when no other call runs.
+        self.others: Callable[[], frozenset[Resource]] = frozenset
         self._lock = lock
         self._doors = ExitStack()
 
@@ -95,10 +97,14 @@ class World:
         else:
             self.created(resource)
 
-    def changed(self, back: Callable[[], None]) -> None:
-        """Remember how to change back what is shared, for a failure while no other call runs."""
-        self.undo.callback(lambda: back() if self._lock.alone() else None)
+    def changed(self, resource: Resource, back: Callable[[], None]) -> None:
+        """Remember how to change back what a shared resource was before."""
+        self.undo.callback(lambda: back() if self._is_nobody_elses(resource) else None)
 
     def _take_back(self, resource: Resource) -> None:
-        if not resource.shared or self._lock.alone():
+        if not resource.shared or self._is_nobody_elses(resource):
             resource.remove(self)
+
+    def _is_nobody_elses(self, resource: Resource) -> bool:
+        """Whether nobody has a shared resource who attached meanwhile, and nobody may begin to: no other call runs."""
+        return self._lock.alone() and resource not in self.others()

@@ -136,3 +136,26 @@ def test_other_folders_are_opened_before_the_state_is_locked_and_asked_after(
     run.plugin = SimpleNamespace(name=run.plugin.name, Config=config, plan=asking)
     run("ADD")
     assert set(opened) == {tmp_path / "other", no_node}
+
+
+def test_a_failed_add_leaves_what_another_attached_to_meanwhile(run: Any, remembered: Any):
+    """It has answered and ended, so nothing tells of it but its record."""
+
+    def break_off(_: Any) -> None:
+        run("ADD", "c2")
+        raise IoFailure("stdout: Broken pipe")
+
+    with pytest.raises(IoFailure):
+        run("ADD", "c1", deliver=break_off)
+    assert {"bridge", "rules", "veth-c2"} <= run.existing
+    assert "veth-c1" not in run.existing
+    assert remembered() == (["c2"], ["10.1.0.3"])
+
+
+def test_a_failed_add_takes_back_what_nobody_else_has(run: Any):
+    def break_off(_: Any) -> None:
+        raise IoFailure("stdout: Broken pipe")
+
+    with pytest.raises(IoFailure):
+        run("ADD", "c1", deliver=break_off)
+    assert run.existing == set()
