@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from interception import address_of
-from lab import AGENT_CNI, ROOT, Host, Lab, Pod, environment, sh
+from lab import AGENT_CNI, ROOT, Host, Lab, Pod, environment, eventually, sh
 from traffic import Actor
 
 RELEASE = ROOT / "netns-tests/scenes/releases/layout-1.tar.xz"
@@ -162,8 +162,8 @@ def test_what_is_left_of_its_dead_pods_is_collected(lab: Lab, release: Path, con
     host, dead, alive = lab.site().host, lab.pod(), lab.pod()
     old_add(release, host, conf, dead)
     result = old_add(release, host, conf, alive)
-    dead.delete()
-    assert host.run(AGENT_CNI, "gc").stdout == "removed 1 of 1 stale attachments\n"
+    dead.delete()  # the kernel takes a namespace's links away later, and until then they tell of it
+    assert eventually(lambda: host.run(AGENT_CNI, "gc").stdout == "removed 1 of 1 stale attachments\n")
     host.check(conf, alive, result).ok()
     host.delete_pod(conf, alive)
     nothing_is_left(host)
