@@ -10,6 +10,7 @@ from pathlib import Path
 from cni import plugin
 from cni.agent.listener import listening, pass_on
 from cni.agent.pool import Pool, hold_back_stopping
+from cni.protocol import schema
 from cni.protocol.config import validator
 
 _USUAL_DESCRIPTORS = 1024
@@ -59,4 +60,5 @@ def _warm() -> None:
     cni.resources.base.load()
     for name in plugin.names():
         plugin.load(name)
-        validator(name)
+        schema.is_right({}, name)  # reads it, for every call
+        validator(name)  # for those it is to be explained to
