@@ -78,7 +78,7 @@ POLICED = {"type": "custom-plugin", "policy": {"defaultDeny": True}}
 @pytest.mark.parametrize("inside", [False, True], ids=["with its host end", "as if it had none"])
 @pytest.mark.parametrize("chained", [{"type": "sidecar-redirect", **CAPTURED}, POLICED], ids=["captured", "policed"])
 def test_a_chained_one_by_another_path_of_the_same_namespace_keeps_what_it_made(
-    host: Host, pod: Pod, chained: dict, inside: bool
+    host: Host, pod: Pod, tmp_path: Path, chained: dict, inside: bool
 ):
     first = HEADER | {"type": "bridge-vxlan", **NETWORKS["bridge-vxlan"]}
     result = host.add(first, pod)
@@ -88,13 +88,10 @@ def test_a_chained_one_by_another_path_of_the_same_namespace_keeps_what_it_made(
     conf = HEADER | chained | {"prevResult": result}
     host.add(conf, pod)
     rules = [ruleset(where) for where in (pod, host)]
-    alias = Path("/run/alias")
-    alias.unlink(missing_ok=True)
-    alias.symlink_to("/run/netns")
-    host.cni("ADD", conf, pod, CNI_NETNS=f"{alias}/{pod.name}").ok()
+    tmp_path.joinpath("alias").symlink_to("/run/netns")
+    host.cni("ADD", conf, pod, CNI_NETNS=f"{tmp_path}/alias/{pod.name}").ok()
     assert [ruleset(where) for where in (pod, host)] == rules
     host.check(conf, pod, conf["prevResult"]).ok()
-    alias.unlink()
     host.delete_pod(conf, pod)
     host.delete_pod(first, pod)
     assert host.state() == {"attachments": [], "leases": []}
