@@ -291,13 +291,33 @@ def test_a_pods_iptables_rules_are_deleted_as_they_were_added(
     assert given == [saved("*nat", *(line.replace('"', "").replace("-A", "-D", 1) for line in LINES))]
 
 
-@pytest.mark.parametrize("present", [LINES, LINES[:1], []], ids=["both", "one", "none"])
+LOST = {
+    "both": (LINES, ""),
+    "one": (LINES[:1], "missing"),
+    "none": ([], "missing"),
+    "the other way round": (LINES[::-1], "out of order"),
+}
+
+
+@pytest.mark.parametrize(("present", "lost"), LOST.values(), ids=LOST)
 def test_check_compares_iptables_rules_as_they_are_saved(
-    program: Callable[..., None], world: World, present: list[str]
+    program: Callable[..., None], world: World, present: list[str], lost: str
 ):
     program(*SAVE, stdout=saved(*HEAD, *present))
-    missing = [] if present == LINES else ["masquerading of 10.1.0.5 is missing (iptables-legacy)"]
-    assert list(LEGACY.differences(world)) == missing
+    expected = [f"masquerading of 10.1.0.5 is {lost} (iptables-legacy)"] if lost else []
+    assert list(LEGACY.differences(world)) == expected
+
+
+@pytest.mark.parametrize("present", [LINES[1:], LINES[::-1]], ids=["the first is lost", "the other way round"])
+def test_what_returns_stands_before_what_is_hidden(
+    program: Callable[..., None], given: list[str], world: World, present: list[str]
+):
+    program(*SAVE, stdout=saved(*HEAD, *present))
+    program(*RESTORE)
+    LEGACY.ensure(world)
+    plain = [line.replace('"', "") for line in LINES]
+    held = [line.replace('"', "").replace("-A ", "-D ", 1) for line in present]
+    assert given == [saved("*nat", *held, *plain)]
 
 
 def test_iptables_for_ipv6_is_another_program(program: Callable[..., None], world: World):

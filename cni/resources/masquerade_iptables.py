@@ -5,7 +5,7 @@ iptables has no transaction that looks and changes, so one call at a time does (
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cni.errors import ToolFailed
 from cni.kernel import netfilter
@@ -50,25 +50,32 @@ class IptablesMasqueradeRules(MasqueradeRules, recorded_as="MasqueradeRules"):
 
 
 class IptablesMasquerade(Masquerade, recorded_as="Masquerade"):
-    """Two rules: what stays near returns, the rest but multicast is hidden. Their comment is the owner."""
+    """Two rules: what stays near returns, the rest but multicast is hidden. Their comment is the owner.
+
+    Their order is what they mean, so where one is lost or behind the other both are made again.
+    """
 
     def ensure(self, world: World) -> None:
         with world.turn(CHAIN):
-            present = _saved(self.backend, self.family)
-            missing = [line for line in self._lines() if line not in present]
-            netfilter.restore(self.backend, self.family, _restorable(missing))
+            held = self._held()
+            if held != self._lines():
+                netfilter.restore(self.backend, self.family, _restorable([*_deletions(held), *self._lines()]))
             world.created(self)
 
     def differences(self, world: World) -> Iterator[str]:
-        if not set(self._lines()) <= set(_saved(self.backend, self.family)):
-            yield f"masquerading of {self.address} is missing ({self.backend})"
+        held = self._held()
+        if held != self._lines():
+            lost = "missing" if set(held) != set(self._lines()) else "out of order"
+            yield f"masquerading of {self.address} is {lost} ({self.backend})"
 
     def remove(self, world: World) -> None:
         with world.turn(CHAIN):
             present = [line for line in _saved(self.backend, self.family) if self._is_mine(line)]
             if present:
-                deletions = [line.replace("-A ", "-D ", 1) for line in present]
-                netfilter.restore(self.backend, self.family, _restorable(deletions))
+                netfilter.restore(self.backend, self.family, _restorable(_deletions(present)))
+
+    def _held(self) -> list[str]:
+        return [line for line in _saved(self.backend, self.family) if line in self._lines()]
 
     def _is_mine(self, line: str) -> bool:
         """Whether a rule is for the address, also one that an earlier owner left, or for the owner where that is all we know."""
@@ -95,8 +102,12 @@ def _restorable(lines: list[str]) -> str:
     return "\n".join(["*nat", *lines, "COMMIT", ""])
 
 
+def _deletions(lines: Iterable[str]) -> list[str]:
+    return [line.replace("-A ", "-D ", 1) for line in lines]
+
+
 def _retiring(present: set[str]) -> str:
-    unhook = [line.replace("-A ", "-D ", 1) for line in present if line.startswith("-A")]
+    unhook = _deletions(line for line in present if line.startswith("-A"))
     chain = [f"-X {CHAIN}"] if any(line.startswith(":") for line in present) else []
     return _restorable([*unhook, *chain])
 
