@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+import pytest
 from lab import ROOT, Lab, sh
 
 READ = """
@@ -95,11 +96,13 @@ print(json.dumps(found))
 """
 
 
+#: Where the administrator left sockets 64 KiB (net.core.rmem_default).
 BATCHES = """
-import ipaddress
+import ipaddress, socket
 from cni.kernel.netlink import Rtnl
 
 rtnl = Rtnl()
+rtnl._channel._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 10)  # which the kernel doubles
 link = rtnl.link_ref("lo")
 with rtnl.batch():
     for number in range(1000):
@@ -115,6 +118,25 @@ def test_changes_of_any_number_are_made_in_a_batch(lab: Lab):
     counted = host.run(ROOT / ".venv/bin/python3", "-I", "-c", BATCHES)
     assert int(counted.stdout) >= 1000
     assert len(host.addresses("lo")) >= 1000
+
+
+#: A transaction of 400 KB, twice what a socket has to send with.
+TRANSACTION = """
+from cni.kernel import nfnetlink
+from cni.kernel.netlink.wire import CREATE, attribute, string
+
+named = [attribute(nfnetlink.TABLE_NAME, string(f"t{number}")) for number in range(10000)]
+nfnetlink.change(nfnetlink.opened(), [nfnetlink.request(nfnetlink.TABLE, CREATE, 4, each) for each in named])
+"""
+
+
+@pytest.mark.parametrize(
+    "whose", [[], ["unshare", "--user", "--map-root-user", "--net"]], ids=["the node's", "a pod's"]
+)
+def test_a_transaction_is_larger_than_a_socket_whoevers_root_sends_it(lab: Lab, whose: list[str]):
+    """What root of other users may not do is go beyond net.core.wmem_max."""
+    python = [str(ROOT / ".venv/bin/python3"), "-I", "-c", TRANSACTION]
+    lab.host().run(*whose, *python)
 
 
 def test_what_the_kernel_has_reads_as_pyroute2_reads_it(lab: Lab):

@@ -157,11 +157,11 @@ def test_each_refused_change_is_told_apart(kernel: FakeSocket):
 
 
 def test_more_changes_than_a_queue_has_acknowledgements_for_go_out_in_parts(kernel: FakeSocket):
-    kernel.answers = [b"".join(map(acknowledged, range(first, first + 100))) for first in (1, 101)]
+    kernel.answers = [b"".join(map(acknowledged, range(first, first + 50))) for first in (1, 51, 101, 151)]
     kernel.answers += [acknowledged(201, 17, "there") + acknowledged(202)]
     refused = Channel().refusals([request() for _ in range(202)])
     assert [number for number, error in enumerate(refused) if error] == [200]
-    assert len(kernel.sent) == 3
+    assert len(kernel.sent) == 5
 
 
 def test_no_change_is_none_that_is_refused(kernel: FakeSocket):
