@@ -19,6 +19,9 @@ from cni.agent.scoreboard import Scoreboard, Slot
 from cni.agent.worker import DISMISSED, OUTDATED, SPENT, Worker
 from cni.values import dataclass
 
+#: What tells one installation of this package from the next.
+Installation = tuple[int, int, int]
+
 #: How many wait for calls, and how many there may be; beyond that callers queue, or run cold. Half more than processors
 #: keeps them busy while calls wait for the kernel; more attach no pod sooner, at 8 MiB each.
 SPARE, MOST = 2, min(16, max(3, 3 * len(os.sched_getaffinity(0)) // 2))
@@ -49,9 +52,9 @@ def hold_back_stopping() -> None:
 
 
 class Pool:
-    """Workers on one listening socket."""
+    """Workers on one listening socket, until `installed` is not what is installed any more."""
 
-    def __init__(self, listener: socket.socket, most: int, deadline: int) -> None:
+    def __init__(self, listener: socket.socket, most: int, deadline: int, installed: Installation) -> None:
         self._listener = listener
         self._most = most
         self._deadline = deadline
@@ -61,7 +64,7 @@ class Pool:
         self._awake, self._wake = socket.socketpair()
         self._stopping = False
         self._outdated = False
-        self._installed = _installation()
+        self._installed = installed
 
     def run(self) -> bool:
         """Serve until SIGTERM or SIGINT. Returns whether another release was installed meanwhile."""
@@ -131,7 +134,7 @@ class Pool:
             os.setpgid(0, 0)  # a terminal's Ctrl-C is for the pool: calls end as their callers wish
             for other in others:
                 other.close()
-            code = Worker(self._listener, line, slot, lambda: _installation() == self._installed, self._deadline).run()
+            code = Worker(self._listener, line, slot, lambda: installation() == self._installed, self._deadline).run()
         finally:
             os._exit(code)
 
@@ -154,7 +157,7 @@ class Pool:
             self._listen()
 
 
-def _installation() -> tuple[int, int]:
-    """What changes when this package is installed again."""
+def installation() -> Installation:
+    """What changes when this package is installed again; to be asked before anything of it is imported."""
     status = _PACKAGE.stat()
-    return status.st_ino, status.st_mtime_ns
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns

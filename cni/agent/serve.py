@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cni import plugin
 from cni.agent.listener import listening, pass_on
-from cni.agent.pool import Pool, hold_back_stopping
+from cni.agent.pool import Pool, hold_back_stopping, installation
 from cni.protocol import schema
 from cni.protocol.config import validator
 
@@ -21,13 +21,14 @@ def serve(path: Path, most: int, deadline: int) -> None:
 
     After an installation the process becomes that release's agent, and keeps its socket.
     """
+    installed = installation()  # before the rest is imported: what is installed meanwhile would be half in here
     _have_room()
     os.umask(0o022)
     os.chdir("/")
     _warm()
     hold_back_stopping()
     with listening(path) as listener:
-        outdated = Pool(listener, most, deadline).run()
+        outdated = Pool(listener, most, deadline, installed).run()
         if outdated:
             pass_on(listener)
             os.execv(sys.executable, [sys.executable, "-I", *sys.argv])  # noqa: S606
@@ -50,6 +51,7 @@ def _warm() -> None:
     import cni.overlay.vxlan
     import cni.policy.folder
     import cni.policy.held
+    import cni.policy.rehearsal
     import cni.resources.base
     import cni.sidecar.annotations
     import cni.sidecar.captured

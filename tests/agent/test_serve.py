@@ -1,0 +1,19 @@
+"""What the agent has before it forks: a module a worker had to load itself would be read again by each, and be another release's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+#: What no call enters: commands, the installation, and a program of its own.
+FOR_OTHERS = ("cni.command", "cni.installation", "cni.kernel.legacy", "cni.liveness", "cni.refresh")
+
+
+def test_everything_a_call_may_enter_is_loaded_before_the_agent_forks():
+    loaded = "import sys; from cni.agent import serve; serve._warm(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True)
+    files = [file.relative_to(ROOT).with_suffix("") for file in (ROOT / "cni").rglob("*.py")]
+    every = {".".join(file.parts).removesuffix(".__init__") for file in files}
+    assert {name for name in every - set(done.stdout.split()) if not name.startswith(FOR_OTHERS)} == set()
