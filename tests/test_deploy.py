@@ -1,8 +1,9 @@
-"""What is written here and run elsewhere: the installer's container file and the cluster's manifest."""
+"""What is written here and run elsewhere: the installer's container file, the cluster's manifest and the agent's unit."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cni.command.main import _parser
 ROOT = Path(__file__).parent.parent
 LINT = ROOT / ".cache/lint/bin"
 MANIFEST = ROOT / "deploy/daemonset.yaml"
+UNIT = ROOT / "tools/systemd/system/agent-cni.service"
 CONFIG, DAEMON_SET = yaml.safe_load_all(MANIFEST.read_text())
 
 
@@ -58,3 +60,20 @@ def test_its_volumes_and_image_are_there():
     mounted = {mount["name"] for item in containers() for mount in item["volumeMounts"]}
     assert mounted == {volume["name"] for volume in spec["volumes"]}
     assert {item["image"] for item in containers()} == {f"agent-cni:{__version__}"}
+
+
+def allowed(key: str) -> set[str]:
+    (line,) = re.findall(rf"(?m)^{key}=(.*)$", UNIT.read_text())
+    return set(line.split())
+
+
+def test_its_unit_lets_the_agent_into_every_kind_of_namespace_that_the_code_enters():
+    code = "".join(file.read_text() for file in (ROOT / "cni").rglob("*.py"))
+    entered = {kind.lower() for kind in re.findall(r"CLONE_NEW([A-Z]+)", code)}
+    by_programs = {
+        kind for rest in re.findall(r'"(?:nsenter|unshare)"([^]]*)\]', code) for kind in re.findall(r"--(\w+)", rest)
+    }
+    kinds = {"cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"}
+    assert allowed("RestrictNamespaces") == (entered | by_programs) & kinds >= {"net", "user"}
+    families = {f"AF_{name}" for name in re.findall(r"\bsocket\.AF_(\w+)", code)}
+    assert families <= allowed("RestrictAddressFamilies")

@@ -39,9 +39,10 @@ class Agent:
             os.kill(pid, number)
 
 
-def serving(host: Host, *options: str) -> Agent:
-    """Start an agent and wait until it listens."""
-    command = [*host.prefix(), str(AGENT_CNI), "serve", *options]
+def serving(host: Host, *options: str, unit: Path | None = None) -> Agent:
+    """Start an agent and wait until it listens; with `unit` it may do no more than that lets it."""
+    bounds = [str(PYTHON), str(Path(__file__).with_name("confined.py")), str(unit)] if unit else []
+    command = [*host.prefix(), *bounds, str(AGENT_CNI), "serve", *options]
     process = subprocess.Popen(command, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     agent = Agent(host, process)
     assert eventually(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agents import call, serving
 from interception import APP_UID, BACKENDS, IN, NOTHING, OUT, WEB, address_of, chained, network, remains
-from lab import Host, Lab, Pod, eventually, sh
+from lab import PATIENCE, ROOT, Host, Lab, Pod, eventually, sh
 from traffic import PROXY, Actor
 
 FAMILIES = (4, 6)
@@ -118,3 +120,16 @@ def test_ids_the_pod_does_not_have(lab: Lab, host: Host, held: ExitStack, backen
     host.check(conf, home.pod, result).ok()
     host.delete_pod(conf, home.pod)
     assert remains(home.pod) == NOTHING
+
+
+def test_an_agent_may_do_it_under_its_unit(lab: Lab, node: Host, held: ExitStack, backend: str):
+    unit = ROOT / "tools/systemd/system/agent-cni.service"
+    agent, home, conf = serving(node, unit=unit), homed(lab, held), network({"backend": backend})
+    done = call(agent, "ADD", conf, home.pod)
+    assert done.returncode == 0, done.stdout
+    for verb in ("CHECK", "DEL"):
+        done = call(agent, verb, conf | {"prevResult": json.loads(done.stdout or "{}")}, home.pod)
+        assert done.returncode == 0, done.stdout
+    assert remains(home.pod) == NOTHING
+    agent.process.terminate()
+    agent.process.communicate(timeout=PATIENCE)
