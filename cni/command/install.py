@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,8 +27,8 @@ def install(options: argparse.Namespace) -> int:
     place.refuse_without_python()
     if "/" in options.conf:
         _refuse_invalid(Path(options.conf))
-    items = [*suite.executables(place), *(suite.units(place) if options.systemd else ())]
-    items += [suite.command(place)] if options.link else []
+    node = [*(suite.units(place) if options.systemd else ()), *([suite.command(place)] if options.link else [])]
+    items = [*suite.executables(place), *(node if options.force else _not_lent(node))]
     items += [suite.conflist(place, options.conf)] if options.conf else []  # last: it lets pods come
     if not options.force:
         suite.refuse_foreign(items)
@@ -42,18 +43,26 @@ def install(options: argparse.Namespace) -> int:
 def uninstall(options: argparse.Namespace) -> int:
     """Take away everything an installation and its plugins made, state, logs and idle bridges included.
 
-    A conflist somebody changed stays, and kernel settings do (ip_forward), on which others rely too.
+    What the node has one of stays where another installation is there. A conflist somebody changed stays, and kernel
+    settings do (ip_forward), on which others rely too.
     """
     place = _place(options)
+    others = suite.other_prefixes(place)
     if not options.force:
-        _refuse_in_use(place)
-    link = suite.command(place)
-    items = [*suite.conflists(place), *suite.executables(place), *suite.units(place)]
-    removed = [str(item.path) for item in [*items, *([link] if link.is_right else [])] if item.take()]
-    removed += [str(path) for path in _remains(place) if tree.remove(path)]
-    removed += _idle_links() if place.root == Place.root else []
+        _refuse_in_use(place, others)
+    every = [*suite.conflists(place), *suite.executables(place), *suite.units(place), suite.command(place)]
+    items = [item for item in every if not (others and item.is_the_nodes)]
+    left = _left(items, place)  # what could tell goes next
+    remains = _remains(place, others)
+    removed = [str(item.path) for item in items if item.take()]
+    removed += [str(path) for path in remains if tree.remove(path)]
+    removed += _idle_links() if place.root == Place.root and not others else []
     _told(options, "removed", removed)
-    _tell_left(items, place)
+    for path, why in left.items():
+        complain(f"agent-cni: {path} {why}, and is left")
+    if others:
+        said = f"what this node has one of is left to the installation in {', '.join(map(str, sorted(others)))}"
+        complain(f"agent-cni: {said}")
     return 0
 
 
@@ -74,28 +83,33 @@ def _refuse_invalid(conf: Path) -> None:
         raise InvalidConfig(f"{conf}: {'; '.join(faults)}")
 
 
-def _refuse_in_use(place: Place) -> None:
-    """Raise Conflict where pods would be left without the plugins that must detach them."""
+def _refuse_in_use(place: Place, others: set[Path]) -> None:
+    """Raise Conflict where pods would be left without the plugins that must detach them, or calls with half an agent."""
     folder = place.now(DEFAULT_FOLDER)
     records, unread = records_of(folder) if folder == DEFAULT_FOLDER or folder.exists() else ([], [])
     attached = len(records)
-    if unread:
+    if unread and not others:
         raise Conflict(
             f"whether pods are attached here cannot be told: {'; '.join(unread)}; drain the node, and --force"
         )
-    if attached:
+    if attached and not others:
         raise Conflict(
             f"pods are attached here ({attached}), and only the plugins can detach them: drain the node, or --force"
         )
-    if is_listened_on(place.now(PATH)):
+    if is_listened_on(place.now(PATH)) and not _agent_is_anothers(place):
         mend = "systemctl disable --now agent-cni.socket agent-cni.service"
         raise Conflict(f"an agent listens on {place.now(PATH)}: {mend}, or --force")
 
 
-def _remains(place: Place) -> list[Path]:
+def _agent_is_anothers(place: Place) -> bool:
+    return any(item.other for item in suite.units(place))
+
+
+def _remains(place: Place, others: set[Path]) -> list[Path]:
     """What is no single file, the copy that runs this at the end."""
     target = place.now(place.prefix)
-    kept = [place.now(DEFAULT_FOLDER), place.now(FOLDER), suite.wanted_by(place)]
+    kept = [] if others else [place.now(DEFAULT_FOLDER), place.now(FOLDER)]
+    kept += [] if _agent_is_anothers(place) else [suite.wanted_by(place)]
     return [*kept, target] if tree.is_ours(target) else kept
 
 
@@ -112,15 +126,23 @@ def _idle_links() -> list[str]:
     return [f"link {link.name}" for link in idle]
 
 
-def _tell_left(items: list[Item], place: Place) -> None:
-    """Say which files are somebody's own, and stay: also configurations that name our plugins."""
+def _left(items: list[Item], place: Place) -> dict[str, str]:
+    """Why files that are somebody's own stay: also configurations that name our plugins."""
     left = {str(item.path): "was changed, or is somebody else's" for item in items if item.is_foreign}
     for file in configurations(place.now(place.conf_dir)):
         with suppress(CniError, OSError):
-            if any(item["ours"] for item in judged(file)):
+            if file not in {item.path for item in items} and any(item["ours"] for item in judged(file)):
                 left.setdefault(str(file), "is your own and still names plugins of this suite")
-    for path, why in left.items():
-        complain(f"agent-cni: {path} {why}, and is left")
+    return left
+
+
+def _not_lent(items: list[Item]) -> Iterator[Item]:
+    """Those that no other installation of this node has put there; of the rest it is said that they stay its own."""
+    for item in items:
+        if item.other:
+            complain(f"agent-cni: {item.path} is of the installation in {item.other}, and is left; --force takes it")
+        else:
+            yield item
 
 
 def _told(options: argparse.Namespace, done: str, paths: list[str]) -> None:

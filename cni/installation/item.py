@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from cni.errors import InvalidEnvironment
 from cni.values import dataclass
 
-#: The line by which a file of ours is known, whatever release made it.
+#: The line by which a file of ours is known, whatever release made it; of a file that serves one prefix alone it names that.
 MARK = "# installed by agent-cni"
+_OF_PREFIX = re.compile(rf"^{MARK} in (/.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,17 @@ class Item:
         present = self._present()
         return present is not None and present != self.text and MARK not in present
 
+    @property
+    def is_the_nodes(self) -> bool:
+        """Whether it serves every installation of the node."""
+        return not _OF_PREFIX.search(self.text)
+
+    @property
+    def other(self) -> Path | None:
+        """The prefix of another installation, where what is there is that one's."""
+        there = _OF_PREFIX.search(self._present() or "")
+        return Path(there[1]) if there and there[0] not in self.text else None
+
     def put(self) -> bool:
         """Bring it about in one rename; whether anything changed."""
         if self.is_right:
@@ -47,8 +60,8 @@ class Item:
         return True
 
     def take(self) -> bool:
-        """Remove it unless it is foreign; whether anything changed."""
-        if self._present() is None or self.is_foreign:
+        """Remove it unless it is foreign, or another installation's; whether anything changed."""
+        if self._present() is None or self.is_foreign or self.other:
             return False
         self.path.unlink()
         return True

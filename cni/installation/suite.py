@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cni import plugin
@@ -10,6 +11,7 @@ from cni.errors import Conflict, InvalidConfig
 from cni.installation import tree
 from cni.installation.item import MARK, Item
 from cni.installation.place import Place
+from cni.values import replace
 
 _SYSTEMD = Path("/etc/systemd")
 _EXECUTABLE = """#!{interpreter}
@@ -23,13 +25,13 @@ raise SystemExit(cold(__file__))
 def executables(place: Place) -> Iterator[Item]:
     """The doors runtimes call: started by the launcher, or by Python where there is none."""
     interpreter = place.prefix / tree.LAUNCHER if tree.has_launcher() else f"{place.prefix}/bin/python3 -I"
-    text = _EXECUTABLE.format(interpreter=interpreter, mark=MARK)
+    text = _EXECUTABLE.format(interpreter=interpreter, mark=f"{MARK} in {place.prefix}")
     return (Item(place.now(place.bin_dir / name), text, 0o755) for name in plugin.names())
 
 
 def command(place: Place) -> Item:
     """The operator's command, where a shell finds it."""
-    text = f'#!/bin/sh\n{MARK}\nexec {place.prefix}/bin/agent-cni "$@"\n'
+    text = f'#!/bin/sh\n{MARK} in {place.prefix}\nexec {shlex.quote(f"{place.prefix}/bin/agent-cni")} "$@"\n'
     return Item(place.now(place.command), text, 0o755)
 
 
@@ -56,10 +58,21 @@ def conflists(place: Place) -> Iterator[Item]:
 
 
 def refuse_foreign(items: list[Item]) -> None:
-    """Raise Conflict where one would replace somebody else's file."""
+    """Raise Conflict where one would replace somebody else's file, or another installation's."""
     foreign = [str(item.path) for item in items if item.is_foreign]
     if foreign:
         raise Conflict(f"not agent-cni's, or changed since: {', '.join(foreign)}; --force replaces it")
+    for item in items:
+        if item.other:
+            raise Conflict(f"{item.path} is of the installation in {item.other}; --bin-dir, or --force replaces it")
+
+
+def other_prefixes(place: Place) -> set[Path]:
+    """The installations whose files stand where a node has one of each kind, and that are there."""
+    usual = replace(place, bin_dir=Place.bin_dir)
+    items: Iterable[Item] = (command(place), *units(place), *executables(place), *executables(usual))
+    found = {item.other for item in items if item.other} | {Place.prefix} - {place.prefix}
+    return {prefix for prefix in found if tree.is_ours(place.now(prefix))}
 
 
 def wanted_by(place: Place) -> Path:

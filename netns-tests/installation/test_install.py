@@ -51,10 +51,12 @@ def bake(image: Path, *more: object, check: bool = True) -> subprocess.Completed
     return sh(SUITE, "install", "--root", image, *more, check=check)
 
 
-def uninstall(host: Host, place: Path, *more: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+def uninstall(
+    host: Host, place: Path, *more: object, check: bool = True, by: Path = SUITE
+) -> subprocess.CompletedProcess[str]:
     """On a host with logs of its own: the other tests' must stay."""
     own_logs = 'mount -t tmpfs tmpfs /var/log && mkdir /var/log/agent-cni && exec "$0" "$@"'
-    return host.run("sh", "-c", own_logs, SUITE, "uninstall", *folders(place), *more, check=check)
+    return host.run("sh", "-c", own_logs, by, "uninstall", *folders(place), *more, check=check)
 
 
 def files(folder: Path) -> set[str]:
@@ -288,6 +290,42 @@ def test_a_configuration_of_ones_own_stays_and_is_named(host: Host, tmp_path: Pa
         in uninstall(host, tmp_path / "node", "--force").stderr
     )
     assert there.exists()
+
+
+def test_a_copy_that_takes_itself_away_knows_all_it_has_to_say(host: Host, tmp_path: Path):
+    """Where a configuration of one's own is left, which is judged by what goes."""
+    install(tmp_path, "--conf", "10-bridge-vxlan.conflist")
+    own = tmp_path / "etc/net.d/20-own.conflist"
+    own.write_text(json.dumps({"cniVersion": "1.0.0", "name": "own", "plugins": [{"type": "macvlan", "master": "e0"}]}))
+    for more in (), ("--json",):
+        done = uninstall(host, tmp_path, *more, by=tmp_path / "opt/bin/agent-cni")
+        assert done.stderr == f"agent-cni: {own} is your own and still names plugins of this suite, and is left\n"
+        assert [item.name for item in tmp_path.rglob("*") if not item.is_dir()] == ["20-own.conflist"]
+        install(tmp_path)
+
+
+def test_of_two_installations_each_takes_away_its_own(image: Path):
+    """The first has what a node has one of: units, the command, the conflist, logs, state."""
+    bake(image, *IMAGE)
+    (image / "var/log/agent-cni").mkdir(parents=True)
+    first = files(image)
+    second = "--prefix", "/opt/second", "--bin-dir", "/opt/second-bin"
+    said = bake(image, *IMAGE, *second).stderr
+    command, service = image / "usr/local/bin/agent-cni", image / "etc/systemd/system/agent-cni.service"
+    for path in (command, service):
+        assert f"{path} is of the installation in /opt/agent-cni, and is left" in said
+        assert "/opt/second" not in path.read_text()
+    taken = bake(image, "--prefix", "/opt/second", check=False).stderr
+    assert taken.startswith(f"agent-cni: {image}/opt/cni/bin/agent-ipam is of the installation in /opt/agent-cni; ")
+    done = sh(SUITE, "uninstall", "--root", image, *second)
+    assert "what this node has one of is left to the installation in /opt/agent-cni\n" in done.stderr
+    assert files(image) == first | {"opt/second-bin"}
+    assert bake(image, *IMAGE, "--link", *second, "--force").returncode == 0
+    assert "/opt/second" in command.read_text()
+    sh(SUITE, "uninstall", "--root", image)
+    assert "/opt/second" in command.read_text()
+    sh(SUITE, "uninstall", "--root", image, *second)
+    assert not [item for item in files(image) - {"var/log"} if "agent-cni" in item]
 
 
 @pytest.mark.parametrize(
