@@ -14,25 +14,27 @@ if TYPE_CHECKING:
 
 
 def find(host: Rtnl, query: UplinkQuery) -> Uplink | None:
-    """The uplink, or None on a host without a default route.
+    """The uplink, or None on a host without a default route. Of a route with several next hops it is the first one's link,
+    with the least of their MTUs: nobody knows which way a packet takes.
 
     Raises InvalidConfig where the configuration names a link or address this host lacks.
     """
-    link = _named(host, query) or _towards(host, query) or _default(host)
-    if link is None:
+    links = _named(host, query) or _leaving(host, query)
+    if not links:
         return None
-    return Uplink(link.name, link.mtu, link.mac, _addresses(host, link) if query.addresses else ())
+    first, mtu = links[0], links[0].mtu if query.master else min(link.mtu for link in links)
+    return Uplink(first.name, mtu, first.mac, _addresses(host, first) if query.addresses else ())
 
 
-def _named(host: Rtnl, query: UplinkQuery) -> Link | None:
+def _named(host: Rtnl, query: UplinkQuery) -> list[Link]:
     if query.dev:
         link = host.link_by_name(query.dev)
         if link is None:
             raise InvalidConfig(
                 f"{query.where}: {'the pod' if query.in_pod else 'this host'} has no link {query.dev!r}"
             )
-        return link
-    return _holding(host, query) if query.local else None
+        return [link]
+    return [_holding(host, query)] if query.local else []
 
 
 def _holding(host: Rtnl, query: UplinkQuery) -> Link:
@@ -43,14 +45,10 @@ def _holding(host: Rtnl, query: UplinkQuery) -> Link:
     raise InvalidConfig(f"$.vxlan.local: no link of this host holds {query.local}")
 
 
-def _towards(host: Rtnl, query: UplinkQuery) -> Link | None:
-    index = host.route_to(ipaddress.ip_address(query.remote)) if query.remote else 0
-    return host.link_by_index(index) if index else None
-
-
-def _default(host: Rtnl) -> Link | None:
-    index = host.default_route()
-    return host.link_by_index(index) if index else None
+def _leaving(host: Rtnl, query: UplinkQuery) -> list[Link]:
+    """The links of the way to the remote, else of the default route: as many as it has next hops."""
+    towards = host.route_to(ipaddress.ip_address(query.remote)) if query.remote else ()
+    return [link for index in towards or host.default_route() if (link := host.link_by_index(index))]
 
 
 def _addresses(host: Rtnl, link: Link) -> tuple[str, ...]:

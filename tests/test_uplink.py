@@ -62,3 +62,13 @@ def test_a_host_without_default_route_has_none():
 def test_what_this_host_lacks_is_blamed_on_the_configuration(query: UplinkQuery, said: str):
     with pytest.raises(InvalidConfig, match=said):
         uplink.find(host(default=True), query)
+
+
+def test_of_several_ways_the_first_links_name_and_the_least_mtu_count():
+    made = host(default=True)
+    made.add("eth2", mtu=1400, mac="")
+    for name, dst in (("eth2", "0.0.0.0/0"), ("eth2", "198.51.100.0/24")):
+        made.ways[name].append(KernelRoute(dst, "", MAIN_TABLE, 0, 0, 0, 0))
+    assert uplink.find(made, UplinkQuery()) == Uplink("eth0", 1400)
+    assert uplink.find(made, UplinkQuery(remote="198.51.100.9")) == Uplink("eth1", 1400)
+    assert uplink.find(made, UplinkQuery(master=True)) == Uplink("eth0", 1500)

@@ -43,7 +43,7 @@ class HostPort:
 class UplinkQuery:
     """How to find the uplink: by `dev`, else by who holds `local`, else by the way to `remote`,
     else the default route; `in_pod` looks in the pod's namespace. `where` is the JSON path of `dev`. With `addresses`
-    those it has are read too.
+    those it has are read too. `master`: it is that link alone that carries the pod's packets, whatever other ways a route has.
     """
 
     dev: str = ""
@@ -52,6 +52,7 @@ class UplinkQuery:
     where: str = "$.vxlan.dev"
     in_pod: bool = False
     addresses: bool = False
+    master: bool = False
 
 
 def _nobody(*values: str) -> Iterable[tuple[Attachment, Resource]]:

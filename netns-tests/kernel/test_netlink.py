@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import pytest
@@ -188,3 +189,45 @@ def test_what_the_kernel_has_reads_as_pyroute2_reads_it(lab: Lab):
     assert neighbours in ours["neighbours"]
     assert ours["rows"] == [{"192.0.2.8": "0a:00:00:00:00:01"}, {"fd00::8": "0a:00:00:00:00:02"}]
     assert ours["flooded"] == ["192.0.2.9"]
+
+
+WAYS = """
+import json
+from cni.kernel.netlink import Rtnl
+
+rtnl = Rtnl()
+links = {item.index: item for item in rtnl.links()}
+ways = ((item.name, route) for item in links.values() for family in (4, 6) for route in rtnl.routes(item, family))
+hops = [(name, route.gateway) for name, route in ways if route.dst in ("0.0.0.0/0", "::/0")]
+print(json.dumps([[links[index].name for index in rtnl.default_route()], hops]))
+"""
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        ["route add default nexthop via 10.0.1.1 nexthop via 10.0.2.1"],
+        ["route add default nexthop via 10.0.1.1 nexthop via inet6 fd00:2::1 dev up2"],
+        ["nexthop add id 1 via 10.0.1.1 dev up1", "nexthop add id 2 via 10.0.2.1 dev up2", "nexthop add id 3 group 1/2",
+         "route add default nhid 3"],
+        ["-6 route add default nexthop via fd00:1::1 nexthop via fd00:2::1"],
+        ["nexthop add id 1 via fd00:1::1 dev up1", "nexthop add id 2 via fd00:2::1 dev up2", "nexthop add id 3 group 1/2",
+         "-6 route add default nhid 3"],
+    ],
+    ids=["IPv4", "IPv4 by IPv6", "a group", "IPv6", "a group of IPv6"],
+)  # fmt: skip
+@pytest.mark.parametrize("compatible", [1, 0])
+def test_every_next_hop_of_a_route_is_known(lab: Lab, ways: list[str], compatible: int):
+    host = lab.host()
+    host.run("sysctl", "-qw", f"net.ipv4.nexthop_compat_mode={compatible}")
+    for number in (1, 2):
+        host.run("ip", "link", "add", f"up{number}", "up", "type", "veth", "peer", "name", f"far{number}")
+        host.run("ip", "link", "set", f"far{number}", "up")
+        host.run("ip", "addr", "add", f"10.0.{number}.2/24", "dev", f"up{number}")
+        host.run("ip", "addr", "add", f"fd00:{number}::2/64", "dev", f"up{number}", "nodad")
+    for words in ways:
+        host.run("ip", *words.split())
+    links, hops = json.loads(sh(*host.prefix(), ROOT / ".venv/bin/python3", "-I", "-c", WAYS).stdout)
+    assert links == ["up1", "up2"]
+    first, second = re.findall(r"via (?:inet6 )?(\S+)", " ".join(ways))
+    assert sorted(hops) == [["up1", first], ["up2", second]]

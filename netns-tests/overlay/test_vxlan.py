@@ -186,3 +186,44 @@ def test_status_tells_a_missing_link(lab: Lab, host: Host, pod: Pod, served: boo
     sh("ip", "-n", host.name, "link", "set", "eth0", "down")
     sh("ip", "-n", host.name, "link", "set", "eth0", "name", "gone0")
     assert "'eth0'" in host.cni("STATUS", bound).failed(code)
+
+
+UPLINKS = {
+    "next hops": ["route add default nexthop via 10.0.1.1 nexthop via 10.0.2.1"],
+    "a group": [
+        "nexthop add id 1 via 10.0.1.1 dev up1",
+        "nexthop add id 2 via 10.0.2.1 dev up2",
+        "nexthop add id 3 group 1/2",
+        "route add default nhid 3",
+    ],
+    "IPv6": ["-6 route add default nexthop via fd00:1::1 nexthop via fd00:2::1"],
+}
+
+
+@pytest.mark.parametrize("ways", UPLINKS)
+def test_of_several_uplinks_the_least_mtu_counts_and_the_first_is_the_master(lab: Lab, ways: str):
+    host, pod = lab.host(), lab.pod()
+    host.run("sysctl", "-qw", "net.ipv4.nexthop_compat_mode=0")
+    for number, mtu in ((1, 1500), (2, 1400)):
+        host.run("ip", "link", "add", f"up{number}", "mtu", mtu, "up", "type", "veth", "peer", "name", f"far{number}")
+        host.run("ip", "link", "set", f"far{number}", "up")
+        for address in (f"10.0.{number}.2/24", f"fd00:{number}::2/64"):
+            host.run("ip", "addr", "add", address, "dev", f"up{number}")
+    for words in UPLINKS[ways]:
+        host.run("ip", *words.split())
+    bridged, tunnelled = conf(isDefaultGateway=False), {"remotes": ["192.0.2.12"]}
+    plain = {key: value for key, value in bridged.items() if key != "vxlan"}
+    networks = [
+        (bridged | {"name": "wide", "vxlan": tunnelled | {"id": 100}}, 1350),
+        (bridged | {"name": "one", "bridge": "br1", "vxlan": tunnelled | {"id": 7, "dev": "up1"}}, 1450),
+        (plain | {"name": "plain", "bridge": "br2"}, 1400),
+        ({"cniVersion": "1.1.0", "name": "routed", "type": "custom-plugin", "ipam": {"subnet": "10.2.0.0/16"}}, 1400),
+        ({"cniVersion": "1.1.0", "name": "mac", "type": "macvlan", "mtu": 1500}, 1500),
+    ]
+    for number, (network, mtu) in enumerate(networks):
+        result = host.add(network, pod, ifname=f"net{number}")
+        assert pod.link(f"net{number}")["mtu"] == mtu
+        host.check(network, pod, result, ifname=f"net{number}").ok()
+    assert pod.link("net4")["link_index"] == host.link("up1")["ifindex"]
+    for number, (network, _) in enumerate(networks):
+        host.delete_pod(network, pod, ifname=f"net{number}")

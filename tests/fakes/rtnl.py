@@ -253,7 +253,7 @@ class FakeRtnl:
     def routes(self, link: Link | LinkRef, family: int) -> list[KernelRoute]:
         return [item for item in self.ways[link.name] if _network(item).version == family]
 
-    def add_route(self, link: Link | LinkRef, route: KernelRoute, onlink: bool) -> None:
+    def add_route(self, link: Link | LinkRef, route: KernelRoute, onlink: bool, beside: bool = False) -> None:
         def make() -> None:
             now = self._at(link)
             _need(now.up, errno.ENETDOWN)
@@ -261,10 +261,11 @@ class FakeRtnl:
             reached = not route.gateway or any(ipaddress.ip_address(route.gateway) in network for network in near)
             _need(onlink or reached, errno.ENETUNREACH)
             there = {(item.dst, item.table, item.priority) for ways in self.ways.values() for item in ways}
-            _need((route.dst, route.table, route.priority) not in there, errno.EEXIST)
+            taken = route in self.ways[now.name] if beside else (route.dst, route.table, route.priority) in there
+            _need(not taken, errno.EEXIST)
             self.ways[now.name].append(route)
 
-        self._change(f"add_route {route.dst}{' onlink' * onlink}", make)
+        self._change(f"add_route {route.dst}{' onlink' * onlink}{' beside' * beside}", make)
 
     def delete_route(self, link: Link | LinkRef, dst: str, table: int = MAIN_TABLE) -> None:
         def make() -> None:
@@ -273,17 +274,17 @@ class FakeRtnl:
 
         self._change(f"delete_route {dst} {table}", make)
 
-    def route_to(self, address: IPAddress) -> int:
-        leading = [(item, index) for item, index in self._main() if address in _network(item)]
-        best = min(leading, key=lambda way: (-_network(way[0]).prefixlen, way[0].priority), default=(None, 0))
-        return best[1]
+    def route_to(self, address: IPAddress) -> tuple[int, ...]:
+        return self._best(lambda item: address in _network(item))
 
-    def default_route(self) -> int:
-        for family in (4, 6):
-            every = [(item.priority, index) for item, index in self._main() if _is_default(item, family)]
-            if every:
-                return min(every)[1]
-        return 0
+    def default_route(self) -> tuple[int, ...]:
+        default = (self._best(lambda item, family=family: _is_default(item, family)) for family in (4, 6))
+        return next(filter(None, default), ())
+
+    def _best(self, leads: Callable[[KernelRoute], bool]) -> tuple[int, ...]:
+        """The links of the narrowest routes of the least priority: of several they are one with several next hops."""
+        rank = [((-_network(item).prefixlen, item.priority), index) for item, index in self._main() if leads(item)]
+        return tuple(index for place, index in rank if place == min(rank)[0])
 
     def _main(self) -> Iterator[tuple[KernelRoute, int]]:
         for name, ways in self.ways.items():

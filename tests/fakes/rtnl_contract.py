@@ -382,31 +382,51 @@ def a_link_that_is_down_or_gone_has_no_routes(rtnl: Rtnl) -> None:
 @statement
 def the_way_to_an_address_is_the_narrowest(rtnl: Rtnl) -> None:
     wide, narrow = bridge(rtnl), bridge(rtnl, "br1")
-    assert rtnl.route_to(ip_address("198.51.100.1")) == 0
+    assert rtnl.route_to(ip_address("198.51.100.1")) == ()
     rtnl.add_route(wide, route("198.51.100.0/24"), onlink=False)
     rtnl.add_route(narrow, route("198.51.100.0/25"), onlink=False)
-    assert rtnl.route_to(ip_address("198.51.100.1")) == narrow.index
-    assert rtnl.route_to(ip_address("198.51.100.200")) == wide.index
-    assert rtnl.route_to(ip_address("fd00::9")) == 0
+    assert rtnl.route_to(ip_address("198.51.100.1")) == (narrow.index,)
+    assert rtnl.route_to(ip_address("198.51.100.200")) == (wide.index,)
+    assert rtnl.route_to(ip_address("fd00::9")) == ()
 
 
 @statement
 def the_best_default_route_counts(rtnl: Rtnl) -> None:
     worse, better = bridge(rtnl), bridge(rtnl, "br1")
-    assert rtnl.default_route() == 0
+    assert rtnl.default_route() == ()
     rtnl.add_route(worse, route("0.0.0.0/0", priority=100), onlink=False)
-    assert rtnl.default_route() == worse.index
+    assert rtnl.default_route() == (worse.index,)
     rtnl.add_route(better, route("0.0.0.0/0", priority=50), onlink=False)
-    assert rtnl.default_route() == better.index
+    assert rtnl.default_route() == (better.index,)
     rtnl.add_route(worse, route("192.0.2.0/24"), onlink=False)
-    assert rtnl.default_route() == better.index
+    assert rtnl.default_route() == (better.index,)
 
 
 @statement
 def ipv6_has_the_default_route_where_ipv4_has_none(rtnl: Rtnl) -> None:
     link = bridge(rtnl)
     rtnl.add_route(link, route("::/0"), onlink=False)
-    assert rtnl.default_route() == link.index
+    assert rtnl.default_route() == (link.index,)
+
+
+@statement
+def a_route_stands_beside_another_if_it_may(rtnl: Rtnl) -> None:
+    first, second = bridge(rtnl), bridge(rtnl, "br1")
+    rtnl.add_address(first, ADDRESS)
+    for family, dst, gateway, other in (
+        (4, "198.51.100.0/24", "192.0.2.9", "192.0.2.8"),
+        (6, "::/0", "fd00:9::9", "fd00:9::8"),
+    ):
+        far = route(dst, gateway)
+        for link in (first, second):
+            rtnl.add_route(link, far, onlink=True, beside=True)
+            with refused(errno.EEXIST):
+                rtnl.add_route(link, far, onlink=True, beside=True)
+        with refused(errno.EEXIST):
+            rtnl.add_route(second, route(dst, other), onlink=True)
+        for link in (first, second):
+            assert [item.gateway for item in rtnl.routes(link, family) if item.dst == dst] == [gateway]
+    assert rtnl.default_route() == rtnl.route_to(ip_address("fd00:99::1")) == (first.index, second.index)
 
 
 @statement

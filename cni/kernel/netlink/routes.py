@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from cni.errors import KernelRefused
-from cni.kernel.netlink.handle import Handle
+from cni.kernel.netlink.nexthops import NextHop, NextHops, gateway_of, several, text_of_address
 from cni.kernel.netlink.wire import (
     CREATE,
     DUMP,
@@ -24,12 +24,13 @@ from cni.kernel.netlink.wire import (
 )
 from cni.kernel.view import EVERYWHERE, MAIN_TABLE, KernelRoute, Link, LinkRef
 from cni.naming import IPAddress
+from cni.values import replace
 
 _NEW, _DELETE, _GET = 24, 25, 26
 #: struct rtmsg: family, lengths of destination and source, tos, table, protocol, scope, type, flags.
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _DST_LEN_AT = HEADER.size + 1
-_DST, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _METRICS, _TABLE = 1, 4, 5, 6, 7, 8, 15
+_DST, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _METRICS, _MULTIPATH, _TABLE, _NH_ID = 1, 4, 5, 6, 7, 8, 9, 15, 30
 _MTU, _ADVMSS = 2, 8
 _ONLINK, _LOOKUP_TABLE, _FIB_MATCH = 4, 0x1000, 0x2000
 _UNICAST, _LOCAL, _BOOT = 1, 2, 3
@@ -41,19 +42,25 @@ _EVERYWHERE = {FAMILY[version]: text for version, text in EVERYWHERE.items()}
 _NOBODY = {4: "192.0.2.1/32", 6: "2001:db8::1/128"}
 
 
-class Routes(Handle):
+class Routes(NextHops):
     """The routes of a namespace."""
 
     def routes(self, link: Link | LinkRef, family: int) -> list[KernelRoute]:
-        """Every route of a family (4 or 6) through a link, whatever its table."""
+        """Every route of a family (4 or 6) through a link, whatever its table; of one with several next hops, that part."""
         found = self._routes(family, _OIF, link.index)
-        return [route_of(message) for message in found if _link_of(message) == link.index]
+        ways = ((route_of(message), hop) for message in found for hop in self._hops(message) if hop.link == link.index)
+        return [route if route.gateway == hop.gateway else replace(route, gateway=hop.gateway) for route, hop in ways]
 
-    def add_route(self, link: Link | LinkRef, route: KernelRoute, onlink: bool) -> None:
-        """Add a route; `onlink` takes a gateway no address of the link covers."""
+    def add_route(self, link: Link | LinkRef, route: KernelRoute, onlink: bool, beside: bool = False) -> None:
+        """Add a route; `onlink` takes a gateway no address of the link covers.
+
+        Another route to the same is in its way (EEXIST); with `beside` only its equal is. Then the latest of IPv4 counts, and
+        those of IPv6 that have gateways share what they carry.
+        """
         kind = _BOOT, route.scope, _LOCAL if route.local else _UNICAST
         place = _place(route.dst, route.table, kind, _ONLINK * onlink)
-        new = request(_NEW, CREATE | EXCLUSIVE, place, attribute(_OIF, u32(link.index)), *_details(route))
+        how = CREATE if beside else CREATE | EXCLUSIVE
+        new = request(_NEW, how, place, attribute(_OIF, u32(link.index)), *_details(route))
         via = f" via {route.gateway}" if route.gateway else ""
         self._change(new, f"add route {route.dst}{via} dev {link.name}")
 
@@ -63,26 +70,40 @@ class Routes(Handle):
         gone = request(_DELETE, 0, place, attribute(_OIF, u32(link.index)))
         self._change(gone, f"remove route {dst} dev {link.name} table {table}", errno.ESRCH)
 
-    def route_to(self, address: IPAddress) -> int:
-        """The index of the link packets to an address leave by, or 0."""
+    def route_to(self, address: IPAddress) -> tuple[int, ...]:
+        """The links packets to an address leave by: their indices, one for each next hop in its order; or none."""
         with suppress(KernelRefused):
-            return _link_of(self._channel.question(request(_GET, 0, _place(f"{address}/{address.max_prefixlen}"))))
-        return 0
+            asked = request(_GET, 0, _place(f"{address}/{address.max_prefixlen}", flags=_FIB_MATCH))
+            return self._links(self._channel.question(asked))
+        return ()
 
-    def default_route(self) -> int:
-        """The index of the link with the best default route of the main table, IPv4's before IPv6's; or 0."""
+    def default_route(self) -> tuple[int, ...]:
+        """The same of the best default route of the main table, IPv4's before IPv6's."""
         return self._default_route(4) or self._default_route(6)
 
-    def _default_route(self, family: int) -> int:
+    def _default_route(self, family: int) -> tuple[int, ...]:
         """What a lookup says, else what all routes do: a full node has one for each pod."""
         table = _LOOKUP_TABLE if family == 4 else 0  # IPv6 says the table without being asked to
         asked = request(_GET, 0, _place(_NOBODY[family], flags=_FIB_MATCH | table))
         with suppress(KernelRefused):
-            if found := _default_link_of(self._channel.question(asked)):
-                return found
+            found = self._channel.question(asked)
+            if route_of(found).table == MAIN_TABLE and found[_DST_LEN_AT] == 0 and (links := self._links(found)):
+                return links
         every = (message for message in self._routes(family, _TABLE, MAIN_TABLE) if message[_DST_LEN_AT] == 0)
-        ways = ((route_of(message).priority, index) for message in every if (index := _link_of(message)))
-        return min(ways, default=(0, 0))[1]
+        ways = ((route_of(message).priority, links) for message in every if (links := self._links(message)))
+        return min(ways, key=lambda way: way[0], default=(0, ()))[1]
+
+    def _links(self, message: bytes) -> tuple[int, ...]:
+        return tuple(hop.link for hop in self._hops(message) if hop.link)
+
+    def _hops(self, message: bytes) -> list[NextHop]:
+        """The next hops of a route. One that names an object says its hops too, unless nexthop_compat_mode is off."""
+        said = attributes(message, HEADER.size + _RTMSG.size)
+        if _MULTIPATH in said:
+            return list(several(said[_MULTIPATH]))
+        if _NH_ID in said and _OIF not in said:
+            return self._next_hops(number_of(said[_NH_ID]))
+        return [NextHop(number_of(said.get(_OIF, b"")), gateway_of(said))]
 
     def _routes(self, family: int, attribute_of: int, value: int) -> list[bytes]:
         """Every route of a family with RTA_OIF or RTA_TABLE."""
@@ -91,32 +112,21 @@ class Routes(Handle):
 
 
 def route_of(message: bytes) -> KernelRoute:
-    """A route of an RTM_NEWROUTE message."""
+    """A route of an RTM_NEWROUTE message; of one with several next hops, without them."""
     family, length, _, _, table, _, scope, kind, _ = _RTMSG.unpack_from(message, HEADER.size)
     said = attributes(message, HEADER.size + _RTMSG.size)
     metrics = attributes(said.get(_METRICS, b""))
     return KernelRoute(
-        dst=f"{_text(said[_DST])}/{length}" if _DST in said else _EVERYWHERE[family],
-        gateway=_text(said.get(_GATEWAY, b"")),
+        dst=f"{text_of_address(said[_DST])}/{length}" if _DST in said else _EVERYWHERE[family],
+        gateway=gateway_of(said),
         table=number_of(said.get(_TABLE, b"")) or table,
         priority=number_of(said.get(_PRIORITY, b"")),
         mtu=number_of(metrics.get(_MTU, b"")),
         advmss=number_of(metrics.get(_ADVMSS, b"")),
         scope=scope,
-        source=_text(said.get(_PREFSRC, b"")),
+        source=text_of_address(said.get(_PREFSRC, b"")),
         local=kind == _LOCAL,
     )
-
-
-def _link_of(message: bytes) -> int:
-    """The index of the link of a route that has one."""
-    return number_of(attributes(message, HEADER.size + _RTMSG.size).get(_OIF, b""))
-
-
-def _default_link_of(message: bytes) -> int:
-    """The same, if it is the main table's default route; or 0."""
-    route = route_of(message)
-    return _link_of(message) if route.table == MAIN_TABLE and message[_DST_LEN_AT] == 0 else 0
 
 
 def _place(dst: str, table: int = 0, kind: tuple[int, int, int] = (0, 0, 0), flags: int = 0) -> bytes:
@@ -139,7 +149,3 @@ def _details(route: KernelRoute) -> Iterator[bytes]:
     metrics = [attribute(number, u32(value)) for number, value in ((_MTU, route.mtu), (_ADVMSS, route.advmss)) if value]
     if metrics:
         yield attribute(_METRICS, b"".join(metrics))
-
-
-def _text(packed: bytes) -> str:
-    return str(ipaddress.ip_address(packed)) if packed else ""

@@ -52,7 +52,7 @@ def target(dst: str, table: int) -> list[tuple[str, Any]]:
     return [("RTA_DST", there), ("RTA_TABLE", table or None)]
 
 
-def encoded(route: KernelRoute, onlink: bool = False, link: int = 3) -> bytes:
+def encoded(route: KernelRoute, onlink: bool = False, link: int = 3, how: int = CREATE | EXCLUSIVE) -> bytes:
     metrics = pyroute.nested([("RTAX_MTU", route.mtu or None), ("RTAX_ADVMSS", route.advmss or None)])
     said = [
         *target(route.dst, route.table),
@@ -63,14 +63,13 @@ def encoded(route: KernelRoute, onlink: bool = False, link: int = 3) -> bytes:
         ("RTA_METRICS", metrics if metrics["attrs"] else None),
     ]
     fields = {"proto": 3, "type": 2 if route.local else 1, "flags": 4 * onlink, "scope": route.scope}
-    return pyroute.encoded(
-        pyroute.ROUTE, pyroute.NEW, CREATE | EXCLUSIVE, said, **place(route.dst, route.table), **fields
-    )
+    return pyroute.encoded(pyroute.ROUTE, pyroute.NEW, how, said, **place(route.dst, route.table), **fields)
 
 
-@given(routes(), st.booleans())
-def test_a_route_is_added(route: KernelRoute, onlink: bool):
-    assert line.request_of(lambda rtnl: rtnl.add_route(LO, route, onlink)) == encoded(route, onlink)
+@given(routes(), st.booleans(), st.booleans())
+def test_a_route_is_added(route: KernelRoute, onlink: bool, beside: bool):
+    ours = line.request_of(lambda rtnl: rtnl.add_route(LO, route, onlink, beside))
+    assert ours == encoded(route, onlink, how=CREATE if beside else CREATE | EXCLUSIVE)
 
 
 @given(routes())
@@ -103,8 +102,8 @@ def test_the_way_to_an_address_is_asked_for(text: str):
     answer = pyroute.encoded(pyroute.ROUTE, pyroute.NEW, 0, [("RTA_OIF", 3)], family=FAMILY[address.version])
     found = []
     asked = line.request_of(lambda rtnl: found.append(rtnl.route_to(address)), answer)
-    assert asked == pyroute.encoded(pyroute.ROUTE, pyroute.GET, 0, target(dst, 0), **place(dst, 0))
-    assert found == [3]
+    assert asked == pyroute.encoded(pyroute.ROUTE, pyroute.GET, 0, target(dst, 0), **place(dst, 0), flags=0x2000)
+    assert found == [(3,)]
 
 
 def test_the_default_route_is_that_by_which_nobody_is_reached():
@@ -113,7 +112,7 @@ def test_the_default_route_is_that_by_which_nobody_is_reached():
     asked = line.request_of(lambda rtnl: found.append(rtnl.default_route()), encoded(default))
     dst = "192.0.2.1/32"
     assert asked == pyroute.encoded(pyroute.ROUTE, pyroute.GET, 0, target(dst, 0), **place(dst, 0), flags=0x3000)
-    assert found == [3]
+    assert found == [(3,)]
 
 
 @pytest.mark.parametrize(
@@ -125,9 +124,54 @@ def test_where_another_route_leads_there_all_routes_are_asked_for_the_best(inste
     default = KernelRoute("0.0.0.0/0", "10.0.0.1", 254, 50, 0, 0, 0)
     worse = replace(default, priority=100)
     kernel = line.Line(encoded(instead), encoded(worse), encoded(default, link=5))
-    assert line.speaking(kernel).default_route() == 5
+    assert line.speaking(kernel).default_route() == (5,)
     wanted = pyroute.encoded(pyroute.ROUTE, pyroute.GET, DUMP, [("RTA_TABLE", 254)], family=2)
     assert kernel.requests[1:] == [wanted]
+
+
+# --- next hops, by hand
+
+
+def attribute(number: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), number) + value + bytes(-len(value) % 4)
+
+
+def default(said: bytes) -> bytes:
+    """IPv4's default route of the main table: struct rtmsg, then what is said of it."""
+    body = struct.pack("=BBBBBBBBI", 2, 0, 0, 0, 254, 3, 0, 1, 0) + said
+    return struct.pack("=IHHII", 16 + len(body), pyroute.ROUTE, 0, 0, 0) + body
+
+
+def several(*hops: tuple[int, bytes]) -> bytes:
+    """The same with such next hops: a link, and the attribute that says its gateway."""
+    return default(attribute(9, b"".join(struct.pack("=HBBI", 8 + len(way), 0, 0, link) + way for link, way in hops)))
+
+
+def next_hop(*said: bytes) -> bytes:
+    """A next hop object: struct nhmsg, then its attributes."""
+    body = struct.pack("=BBBxI", 2, 0, 3, 0) + b"".join(said)
+    return struct.pack("=IHHII", 16 + len(body), 104, 0, 0, 0) + body
+
+
+FIRST, SECOND = ip_address("10.0.1.1").packed, ip_address("fd00:2::1").packed
+
+
+def test_a_route_is_read_by_each_of_its_next_hops():
+    route = several((3, attribute(5, FIRST)), (5, attribute(18, struct.pack("=H", 10) + SECOND)), (7, b""))
+    assert line.speaking(line.Line(route)).default_route() == (3, 5, 7)
+    for link, gateway in ((3, "10.0.1.1"), (5, "fd00:2::1"), (7, "")):
+        found = line.speaking(line.Line(route)).routes(LinkRef(link, "x"), 4)
+        assert found == [KernelRoute("0.0.0.0/0", gateway, 254, 0, 0, 0, 0)]
+
+
+def test_a_route_that_names_a_group_has_the_next_hops_of_its_members():
+    route = default(attribute(30, struct.pack("=I", 10)))
+    group = next_hop(attribute(1, struct.pack("=I", 10)), attribute(2, struct.pack("=IBBxxIBBxx", 2, 0, 0, 1, 9, 0)))
+    members = [next_hop(attribute(5, struct.pack("=I", link)), attribute(6, FIRST)) for link in (7, 3)]
+    kernel = line.Line(route, group, *members)
+    assert line.speaking(kernel).default_route() == (7, 3)
+    asked = [struct.unpack("=IHHIIBBBxIHHI", request) for request in kernel.requests[1:]]
+    assert [(words[1], words[-2:]) for words in asked] == [(106, (1, number)) for number in (10, 2, 1)]
 
 
 @pytest.mark.parametrize(
