@@ -134,12 +134,13 @@ def _tell_story(name: str, call: Call, netconf: "dict[str, Any]", deliver: "Deli
     from cni import log
     from cni.kernel import signals
     from cni.plugin import load
+    from cni.protocol.schema import given
     from cni.verbs import VERBS
 
     began = time.monotonic()
     facts = {"network": netconf["name"], "container": call.container, "ifname": call.ifname, "pod": call.pod}
     try:
-        VERBS[call.command](load(name), call, netconf, deliver)
+        VERBS[call.command](load(name), call, given(netconf, name), deliver)
     except BaseException as error:
         signals.ignore()
         log.event(name, call.command, error, seconds=round(time.monotonic() - began, 4), **facts)

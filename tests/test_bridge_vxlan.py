@@ -12,6 +12,7 @@ from cni.naming import Attachment
 from cni.protocol.call import Call
 from cni.protocol.config import validate
 from cni.protocol.result import DNS, IPConfig, Result, Route
+from cni.protocol.schema import given
 from cni.resources import Bridge, FloodList, GatewayAddress, Host, Plan, PodLink, PodRoute, Uplink, VethPair, VxlanLink
 
 NOUNS = plugin.load("bridge-vxlan")
@@ -23,7 +24,7 @@ IPV6_TUNNEL = {"id": 7, "remotes": ["fd00:9::2"]}
 
 
 def config(cni_args: str = "", **keys: Any) -> Any:
-    conf = {"cniVersion": "1.0.0", "name": "pods", **keys}
+    conf = given({"cniVersion": "1.0.0", "name": "pods", **keys}, "bridge-vxlan")
     validate(conf, "bridge-vxlan")
     return NOUNS.Config.read(conf, Call("ADD", args=cni_args))
 

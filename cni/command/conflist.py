@@ -16,6 +16,7 @@ from cni.naming import Attachment
 from cni.protocol import config
 from cni.protocol.call import Call, is_name
 from cni.protocol.config import NetConf
+from cni.protocol.schema import given
 from cni.protocol.versions import SUPPORTED
 from cni.resources import Host, HostPort, Plan, Uplink
 
@@ -42,7 +43,7 @@ def plugins_of(file: Path) -> Iterator[tuple[str, NetConf]]:
     """
     netconf = config.parse(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes(), "$")
     if "plugins" not in netconf and "type" in netconf and file.suffix != ".conflist":
-        yield "$", netconf
+        yield "$", _as_read(netconf)
         return
     _refuse_misspelt(netconf)
     if "plugins" in netconf and file.suffix in (".conf", ".json"):
@@ -56,7 +57,7 @@ def plugins_of(file: Path) -> Iterator[tuple[str, NetConf]]:
     header = {"cniVersion": _newest_version(netconf), "name": netconf.get("name")}
     config.refuse_wrong_header(header, "ADD")
     for number, item in enumerate(plugins):
-        yield f"$.plugins[{number}]", item | header
+        yield f"$.plugins[{number}]", _as_read(item | header)
 
 
 def judged(file: Path) -> Iterator[dict[str, Any]]:
@@ -147,6 +148,14 @@ def _type_fault(netconf: NetConf) -> str:
         return f"$.type: {json.dumps(name)} is no name of a plugin"
     hint = _hint(name, plugin.names())
     return f"$.type: {name!r} is no plugin of this suite{hint}" if hint else ""
+
+
+def _as_read(netconf: NetConf) -> NetConf:
+    """A configuration as our plugin reads it, or our IPAM beneath somebody else's."""
+    ipam = netconf.get("ipam")
+    types = (netconf.get("type"), ipam.get("type") if isinstance(ipam, dict) else None)
+    reader = next((name for name in types if name in plugin.names()), None)
+    return given(netconf, reader) if reader else netconf
 
 
 def _refuse_misspelt(netconf: NetConf) -> None:

@@ -24,6 +24,7 @@ from cni.node import refuse_unwritable
 from cni.policy.config import faults_of
 from cni.policy.folder import reading_once
 from cni.protocol.call import Call
+from cni.protocol.schema import given
 from cni.refresh import behind
 from cni.resources import Difference
 from cni.state import Record, Store, uses
@@ -206,12 +207,13 @@ def _records(options: argparse.Namespace) -> tuple[list[Record], bool]:
 def _drift(record: Record) -> tuple[Difference, ...]:
     """What CHECK says of an attachment, or what keeps it from saying something."""
     result = record.result or {}
-    given = result if result.get("interfaces") or result.get("ips") else record.config.get("prevResult") or result
+    reported = result if result.get("interfaces") or result.get("ips") else record.config.get("prevResult") or result
     call = Call("CHECK", record.attachment.container, record.netns, record.attachment.ifname)
     if record.plugin not in plugin.names():
         return (Difference(f"this release has no plugin {record.plugin}"),)
     try:
-        verbs.check(plugin.load(record.plugin), call, record.config | {"prevResult": given}, lambda _: None)
+        conf = given(record.config, record.plugin) | {"prevResult": reported}
+        verbs.check(plugin.load(record.plugin), call, conf, lambda _: None)
     except Drift as drift:
         return drift.differences
     except CniError as error:

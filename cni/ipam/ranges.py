@@ -28,6 +28,8 @@ class Range:
     @classmethod
     def read(cls, raw: Mapping[str, Any], where: str) -> Range:
         """Read a range; ends default to the usable addresses, the gateway to the first of them."""
+        if not raw.get("subnet"):
+            raise InvalidConfig(f"{where}.subnet: missing")
         subnet = ipaddress.ip_network(raw["subnet"])
         if subnet.num_addresses < 4:
             raise InvalidConfig(f"{where}.subnet: {subnet} is too small to give addresses from")

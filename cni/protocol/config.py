@@ -21,7 +21,7 @@ from typing import Any
 from cni.errors import CniError, DecodingFailure, IncompatibleVersion, InvalidConfig, UnsupportedField
 from cni.protocol.call import is_name
 from cni.protocol.formats import FORMATS, REFUSALS
-from cni.protocol.schema import PLUGINS, is_right, load, schema_of
+from cni.protocol.schema import PLUGINS, is_right, load, part_of, schema_of
 from cni.protocol.versions import SINCE, SUPPORTED, at_least
 
 #: A network configuration as the runtime sends it (libcni's name), and an object within one.
@@ -219,18 +219,13 @@ def _form(error: Any) -> str:
 
 
 def _unknown(error: Any) -> list[str]:
-    return [key for key in error.instance if key not in error.schema["properties"] and not key.startswith("cni.dev/")]
+    return [key for key in error.instance if part_of(error.schema, key) is True and not key.startswith("cni.dev/")]
 
 
 def _hint(key: str, schema: Mapping[str, Any]) -> str:
-    return meant(key, schema["properties"]) or next(
-        (
-            f" (did you mean '{name}.{key}'?)"
-            for name, part in schema["properties"].items()
-            if key in _parts(part, schema)
-        ),
-        "",
-    )
+    known = schema.get("properties", {})
+    sections = (name for name, part in known.items() if key in _parts(part, schema))
+    return meant(key, known) or next((f" (did you mean '{name}.{key}'?)" for name in sections), "")
 
 
 def meant(value: Any, known: Iterable[Any], likeness: float = 0.6) -> str:

@@ -52,7 +52,49 @@ def is_right(netconf: Any, plugin: str) -> bool:
         return False
 
 
+def given(netconf: dict[str, Any], plugin: str) -> dict[str, Any]:
+    """What a configuration says: a key of `plugin`'s schema with null, or with "" where a text is meant, says nothing.
+
+    Go's encoding/json reads them so, and Go programs write them for what nobody set.
+    """
+    schema = _kept(plugin)
+    return dict(_given(netconf, schema, schema))
+
+
 _kept, _referred = cache(schema_of), cache(load)
+
+
+def _given(value: Any, schema: Schema | bool, root: Schema) -> Any:
+    if isinstance(schema, bool):
+        return value
+    if "$ref" in schema:
+        value = _given(value, *_followed(schema, root))
+    if isinstance(value, list) and "items" in schema:
+        return [_given(item, schema["items"], root) for item in value]
+    if not isinstance(value, dict):
+        return value
+    parts = {key: part_of(schema, key) for key in value}
+    value = {key: _given(item, parts[key], root) for key, item in value.items() if _says(item, parts[key], root)}
+    for form in schema.get("anyOf", ()):
+        value = _given(value, form, root)
+    if "if" in schema:
+        value = _given(value, schema.get("then" if _fits(value, schema["if"], root) else "else", True), root)
+    return value
+
+
+def part_of(schema: Schema, key: str) -> Schema | bool:
+    """What an object's schema says of a key; True for one it does not know."""
+    patterns = (part for pattern, part in schema.get("patternProperties", {}).items() if re.search(pattern, key))
+    known: Schema | bool = schema.get("properties", {}).get(key) or next(patterns, True)
+    return known
+
+
+def _says(value: Any, schema: Schema | bool, root: Schema) -> bool:
+    if isinstance(schema, bool) or value not in (None, ""):
+        return True
+    while "$ref" in schema:
+        schema, root = _followed(schema, root)
+    return value is not None and "string" not in schema.get("type", "string" if "enum" in schema else "")
 
 
 def _fits(value: Any, schema: Schema | bool, root: Schema) -> bool:
@@ -141,12 +183,16 @@ def _if(value: Any, schema: Schema, root: Schema) -> bool:
 
 
 def _ref(value: Any, schema: Schema, root: Schema) -> bool:
-    """A part of this document, or of one beside it."""
+    return _fits(value, *_followed(schema, root))
+
+
+def _followed(schema: Schema, root: Schema) -> tuple[Schema, Schema]:
+    """What a reference stands for, a part of this document or of one beside it, and the document it is in."""
     file, _, path = schema["$ref"].partition("#")
     found = root = _referred(file) if file else root
     for step in path.split("/")[1:]:
         found = found[step]
-    return _fits(value, found, root)
+    return found, root
 
 
 #: Whether a value is right by one keyword of a schema, which others of it may have a say in.

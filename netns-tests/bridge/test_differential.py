@@ -44,6 +44,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "mac": {"ipam": V4, "runtimeConfig": {"mac": "0a:00:00:00:00:07"}},
     "requested address": {"ipam": V4, "runtimeConfig": {"ips": ["10.1.0.77"]}},
     "dns": {"ipam": V4, "dns": {"nameservers": ["192.0.2.53"], "search": ["example"]}},
+    "what says nothing": {
+        **dict.fromkeys(("isGateway", "hairpinMode", "mtu", "vlan", "vlanTrunk", "prevResult", "args", "capabilities")),
+        "ipMasqBackend": "",
+        "isDefaultGateway": True,
+        "dns": {"domain": None, "search": None},
+        "runtimeConfig": {
+            "mac": "",
+            "ips": None,
+            "IPRanges": [[{"Subnet": "10.1.0.0/24", "RangeStart": "", "Gateway": ""}]],
+        },
+        "ipam": {"type": "agent-ipam", "ranges": None, "routes": None, "resolvConf": "", "rangeStart": ""},
+    },
     "version 0.2.0": {"cniVersion": "0.2.0", "isDefaultGateway": True, "ipam": DUAL},
     "version 0.4.0": {"cniVersion": "0.4.0", "isDefaultGateway": True, "ipam": DUAL},
 }

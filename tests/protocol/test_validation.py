@@ -9,6 +9,7 @@ import pytest
 
 from cni.errors import CniError, InvalidConfig, UnsupportedField
 from cni.protocol.config import validate
+from cni.protocol.schema import given
 
 HEADER = {"cniVersion": "1.0.0", "name": "pods", "type": "bridge-vxlan"}
 
@@ -68,7 +69,7 @@ def test_what_does_not_exist_yet_is_code_2_with_a_reason(keys: dict[str, Any]):
     ids=str,
 )
 def test_asking_for_none_of_it_is_fine(keys: dict[str, Any]):
-    validate(HEADER | keys, "bridge-vxlan")
+    validate(given(HEADER | keys, "bridge-vxlan"), "bridge-vxlan")
 
 
 def test_mixed_faults_are_code_7_with_every_path():
@@ -157,7 +158,7 @@ def test_a_format_is_explained_in_one_sentence_that_names_the_value_once(keys: d
     ],
 )
 def test_what_callers_really_send_is_taken(keys: dict[str, Any]):
-    validate(HEADER | keys, "bridge-vxlan")
+    validate(given(HEADER | keys, "bridge-vxlan"), "bridge-vxlan")
 
 
 def test_as_a_delegate_the_ipam_ignores_the_other_plugins_keys():
