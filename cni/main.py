@@ -37,9 +37,9 @@ def cold(executable: str) -> int:
 def main(executable: str, environ: "Mapping[str, str]" = os.environ, stdout: "Stdout | None" = None) -> int:
     """Serve the CNI call in `environ` by the plugin in the file `executable`, and print its document; returns the exit code."""
     name = os.path.basename(executable)
+    if not environ.get("CNI_COMMAND"):
+        return _introduce(name)
     answered = stdout or Stdout()
-    if "CNI_COMMAND" not in environ:
-        _introduce(name)
     try:
         call = Call.read(environ)
         if call.command == "VERSION":
@@ -158,15 +158,19 @@ def _deliver(stdout: Stdout, text: str) -> None:
         signals.ignore()
 
 
-def _introduce(name: str) -> None:
-    """Tell a person who starts a plugin by hand what it is."""
+def _introduce(name: str) -> int:
+    """Tell a person who starts a plugin by hand what it is, in the reference's words (skel, PluginMainFuncs); the exit code."""
     import sys
+    from contextlib import suppress
 
-    try:
+    from cni import __version__
+
+    said = f"CNI {name} plugin of agent-cni {__version__}; a container runtime calls it, see agent-cni --help\n"
+    with suppress(OSError):  # nobody reads it
         if sys.stderr:
-            sys.stderr.write(f"{name} is a CNI plugin (versions {', '.join(SUPPORTED)}); see agent-cni --help\n")
-    except OSError:
-        return  # nobody reads it; the answer on stdout matters
+            sys.stderr.write(f"{said}CNI protocol versions supported: {', '.join(SUPPORTED)}\n")
+            sys.stderr.flush()
+    return 0
 
 
 def _foreseen(error: BaseException) -> CniError:

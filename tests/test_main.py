@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cni import log, main
+from cni import __version__, log, main
 from cni.errors import IoFailure, TryAgainLater
 from cni.protocol.versions import ANSWER, SUPPORTED
 
@@ -66,10 +66,15 @@ def test_a_wrong_environment_is_code_4_in_the_newest_version(plugin: str):
     assert done.stderr == ""
 
 
-def test_a_person_who_starts_a_plugin_is_told_what_it_is():
-    done = call("bridge-vxlan", {})
-    assert failure(done)["code"] == 4
-    assert done.stderr.startswith("bridge-vxlan is a CNI plugin (versions 0.1.0, ")
+@pytest.mark.parametrize("environ", [{}, {"CNI_COMMAND": ""}, {"CNI_CONTAINERID": "c1", "CNI_PATH": "/x"}], ids=str)
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_a_person_who_starts_a_plugin_is_told_what_it_is(plugin: str, environ: dict[str, str]):
+    done = call(plugin, environ, "no JSON")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == (
+        f"CNI {plugin} plugin of agent-cni {__version__}; a container runtime calls it, see agent-cni --help\n"
+        f"CNI protocol versions supported: {', '.join(SUPPORTED)}\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from lab import BIN_DIR, ROOT, Host, Lab, Pod, environment, sh
+from lab import BIN_DIR, REFERENCE_DIR, ROOT, Host, Lab, Pod, environment, sh
 
 PLUGINS = sorted(file.name for file in (ROOT / "plugins").iterdir() if not file.suffix)
 VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
@@ -27,11 +27,22 @@ def test_version_answers_whatever_stdin_holds(host: Host, plugin: str, stdin: st
         *[("CHECK", name) for name in ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH")],
         *[("DEL", name) for name in ("CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH")],
         *[(verb, "CNI_PATH") for verb in ("GC", "STATUS")],
-        ("ADD", "CNI_COMMAND"),
     ],
 )
 def test_a_missing_variable_is_named(host: Host, pod: Pod, conf: dict, plugin: str, verb: str, variable: str):
     assert variable in host.cni(verb, conf, pod, plugin=plugin, **{variable: ""}).failed(4)
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_without_a_command_it_says_what_it_is_as_the_reference_does(host: Host, pod: Pod, conf: dict, plugin: str):
+    for reference, name in ((REFERENCE_DIR, "bridge"), (BIN_DIR, plugin)):
+        for closed in ("", ">&-", "2>&-", "</dev/null >&- 2>&-"):
+            words = {key: value for key, value in environment("ADD", pod).items() if key != "CNI_COMMAND"}
+            done = host.run("sh", "-c", f"{reference / name} {closed}", input=json.dumps(conf), env=words, check=False)
+            assert (done.returncode, done.stdout) == (0, "")
+            first, *_, last = done.stderr.splitlines() if "2>" not in closed else (f"CNI {name} plugin", VERSIONS[-2])
+            assert first.startswith(f"CNI {name} plugin")
+            assert VERSIONS[-2] in last
 
 
 @pytest.mark.parametrize(

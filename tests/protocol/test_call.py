@@ -65,8 +65,8 @@ def test_verbs_without_an_attachment_do_not_judge_its_variables(verb: str):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({}, "CNI_COMMAND is missing"),
-        ({"CNI_COMMAND": ""}, "CNI_COMMAND is missing"),
+        ({}, "CNI_COMMAND: '' is none of"),
+        ({"CNI_COMMAND": ""}, "CNI_COMMAND: '' is none of"),
         ({"CNI_COMMAND": "add"}, "'add' is none of ADD, CHECK, DEL, GC, STATUS, VERSION"),
         ({"CNI_COMMAND": "ADD\n"}, r"'ADD\\n' is none of"),
     ],
