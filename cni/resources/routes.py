@@ -16,7 +16,10 @@ from cni.values import dataclass
 
 @dataclass(frozen=True)
 class PodRoute(Resource):
-    """A route in the pod; `gateway` empty means on the link. `onlink`: no address covers the gateway."""
+    """A route in the pod; `gateway` empty means on the link. `onlink`: no address covers the gateway.
+
+    It stands beside what another network of the pod has to the same destination, and goes with its own link.
+    """
 
     link: str
     dst: str
@@ -32,11 +35,12 @@ class PodRoute(Resource):
         link = required(world.pod.link_ref(self.link), self.link)
         route = KernelRoute(self.dst, self.gateway, self.table, self.priority, self.mtu, self.advmss, self.scope)
         try:
-            world.pod.add_route(link, route, self.onlink)
+            world.pod.add_route(link, route, self.onlink, beside=True)
         except KernelRefused as error:
             if error.errno != errno.EEXIST:
                 raise
-            raise Conflict(f"the pod has another route to {self.dst} already; {self.link} cannot have it") from None
+            if lines := list(self.differences(world)):  # IPv6 has one route by a gateway, whatever its metrics
+                raise Conflict(f"{self.link} has another route by that gateway already: {lines[0]}") from None
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.pod.link_by_name(self.link)

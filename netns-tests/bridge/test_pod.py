@@ -229,7 +229,6 @@ def test_a_second_network_in_the_same_pod(settled: Host, pod: Pod, conf: dict):
     settled.add(other, pod, ifname="net1")
     assert pod.pings("10.9.0.1")
     assert pod.pings("10.1.0.1")
-    assert "another route" in settled.cni("ADD", other | {"isDefaultGateway": True}, pod, ifname="net2").failed(101)
     settled.delete_pod(other, pod, ifname="net1")
     settled.delete_pod(conf, pod)
     sh("ip", "-n", settled.name, "link", "del", "br1")

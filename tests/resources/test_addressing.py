@@ -115,14 +115,26 @@ def test_the_drift_of_a_route_is_named(world: Any, pod: Any, present: list[Kerne
     assert list(ROUTE.differences(world)) == said
 
 
-def test_another_route_of_the_pod_is_a_conflict(world: Any, pod: Any):
+def test_a_route_stands_beside_another_and_once(world: Any, pod: Any):
+    for number in (0, 1):
+        pod.add(f"eth{number}")
+        pod.held[f"eth{number}"] = [ip_interface("10.1.0.5/24")]
+        replace(ROUTE, link=f"eth{number}").ensure(world)
+    ROUTE.ensure(world)
+    assert pod.ways["eth0"] == pod.ways["eth1"] == [KERNEL]
+
+
+def test_a_route_by_the_same_gateway_with_other_metrics_is_a_conflict(world: Any, pod: Any):
     pod.add("eth0")
+    pod.ways["eth0"] = [KERNEL]
     pod.refusals["add_route"] = errno.EEXIST
-    with pytest.raises(Conflict, match=r"the pod has another route to 0\.0\.0\.0/0 already; eth0 cannot have it"):
-        ROUTE.ensure(world)
+    with pytest.raises(Conflict, match=r"0\.0\.0\.0/0 in the pod is not 0\.0\.0\.0/0 via 10\.1\.0\.1 mtu 1400"):
+        replace(ROUTE, mtu=1400).ensure(world)
 
 
-@pytest.mark.parametrize(("onlink", "asked"), [(False, "add_route 0.0.0.0/0"), (True, "add_route 0.0.0.0/0 onlink")])
+@pytest.mark.parametrize(
+    ("onlink", "asked"), [(False, "add_route 0.0.0.0/0 beside"), (True, "add_route 0.0.0.0/0 onlink beside")]
+)
 def test_a_route_is_added_as_planned(world: Any, pod: Any, onlink: bool, asked: str):
     pod.add("eth0")
     pod.held["eth0"] = [] if onlink else [ip_interface("10.1.0.5/24")]

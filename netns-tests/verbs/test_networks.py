@@ -1,0 +1,117 @@
+"""A pod on several networks, and what plugins after ours do with its routes: the reference's meaning, and CHECK content with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from lab import BIN_DIR, REFERENCE_DIR, Host, Lab, Pod, sh
+
+VERSION = "1.0.0"
+
+
+@pytest.fixture
+def node(lab: Lab) -> Host:
+    """A host on a wire."""
+    host = lab.host()
+    lab.underlay(host)
+    return host
+
+
+def ranges(*subnets: str, **keys: Any) -> dict[str, Any]:
+    return {"ranges": [[{"subnet": subnet}] for subnet in subnets], **keys}
+
+
+def network(name: str, **keys: Any) -> dict[str, Any]:
+    return {"cniVersion": VERSION, "name": name, "type": "bridge-vxlan", "bridge": f"br-{name}"} | keys
+
+
+EVERYWHERE = {"routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}
+TENS = {"routes": [{"dst": "10.0.0.0/8"}, {"dst": "fd00::/8"}]}
+FIRST = ("10.1.0.0/24", "fd00:1::/64")
+SECOND = ("10.2.0.0/24", "fd00:2::/64")
+#: A first and a second network of one pod, and where both lead.
+PAIRS = {
+    "two default gateways": (
+        network("one", isDefaultGateway=True, ipam=ranges(*FIRST)),
+        network("two", isDefaultGateway=True, ipam=ranges(*SECOND)),
+        ("default", "default"),
+    ),
+    "a macvlan": (
+        network("one", isDefaultGateway=True, ipam=ranges(*FIRST)),
+        {"cniVersion": VERSION, "name": "mac", "type": "macvlan", "ipam": ranges(*SECOND) | EVERYWHERE}
+        | {"gateway": ["10.2.0.1", "fd00:2::1"]},
+        ("default", "default"),
+    ),
+    "two isolated": (
+        {"cniVersion": VERSION, "name": "one", "type": "custom-plugin", "ipam": ranges(*FIRST)},
+        {"cniVersion": VERSION, "name": "two", "type": "custom-plugin", "ipam": ranges(*SECOND)},
+        ("default", "default"),
+    ),
+    "two 10/8": (
+        network("one", isGateway=True, ipam=ranges(*FIRST) | TENS),
+        network("two", isGateway=True, ipam=ranges(*SECOND) | TENS),
+        ("10.0.0.0/8", "fd00::/8"),
+    ),
+}
+
+
+def ways(pod: Pod, dst: str, family: int) -> list[str]:
+    """The links of what leads there, in the order in which the kernel looks."""
+    found = [route for route in pod.routes(family) if route["dst"] == dst]
+    return [hop["dev"] for route in found for hop in route.get("nexthops", [route])]
+
+
+@pytest.mark.parametrize("leaving", [0, 1], ids=["the first leaves", "the second leaves"])
+@pytest.mark.parametrize("pair", PAIRS)
+def test_networks_that_lead_the_same_way_stand_beside_each_other(node: Host, pod: Pod, pair: str, leaving: int):
+    *networks, everywhere = PAIRS[pair]
+    results = [node.add(conf, pod, ifname=f"net{number}") for number, conf in enumerate(networks)]
+    for family, dst in zip((4, 6), everywhere, strict=True):
+        assert ways(pod, dst, family) == {4: ["net1", "net0"], 6: ["net0", "net1"]}[family]
+    for number, conf in enumerate(networks):
+        node.check(conf, pod, results[number], ifname=f"net{number}").ok()
+    staying = 1 - leaving
+    node.delete_pod(networks[leaving], pod, ifname=f"net{leaving}")
+    for family, dst in zip((4, 6), everywhere, strict=True):
+        assert ways(pod, dst, family) == [f"net{staying}"]
+    node.check(networks[staying], pod, results[staying], ifname=f"net{staying}").ok()
+    node.delete_pod(networks[staying], pod, ifname=f"net{staying}")
+
+
+@pytest.mark.parametrize("pair", ["two default gateways", "two 10/8"])
+def test_the_reference_adds_the_same_routes_in_the_same_order(lab: Lab, pair: str):
+    *networks, everywhere = PAIRS[pair]
+    found = []
+    for bin_dir, kind, ipam in ((BIN_DIR, "bridge-vxlan", {}), (REFERENCE_DIR, "bridge", {"type": "host-local"})):
+        host, pod = lab.host(), lab.pod()
+        for number, conf in enumerate(networks):
+            folder = {"dataDir": str(host.folder / "ipam")} if ipam else {}
+            theirs = conf | {"type": kind, "ipam": conf["ipam"] | ipam | folder}
+            host.add(theirs, pod, ifname=f"net{number}", bin_dir=bin_dir)
+        found.append([ways(pod, dst, family) for family, dst in zip((4, 6), everywhere, strict=True)])
+    assert found[0] == found[1]
+
+
+def test_a_route_may_lead_where_another_leads(node: Host, pod: Pod):
+    routes = [
+        {"dst": "0.0.0.0/0"},
+        {"dst": "0.0.0.0/0", "gw": "10.1.0.1"},
+        {"dst": "10.1.0.0/24", "gw": "10.1.0.7"},
+        {"dst": "fd00:1::/64", "gw": "fd00:1::7"},
+        {"dst": "fd00:9::/64", "gw": "fd00:1::1"},
+        {"dst": "fd00:9::/64", "gw": "fd00:1::8"},
+    ]
+    conf = network("one", cniVersion="1.1.0", isDefaultGateway=True, ipam=ranges(*FIRST, routes=routes))
+    result = node.add(conf, pod)
+    assert [route["gateway"] for route in pod.routes() if route["dst"] == "default"] == ["10.1.0.1"]
+    assert [route.get("gateway") for route in pod.routes() if route["dst"] == "10.1.0.0/24"] == ["10.1.0.7", None]
+    node.check(conf, pod, result).ok()
+    sh("ip", "-n", pod.name, "-6", "route", "del", "fd00:9::/64", "via", "fd00:1::8")
+    assert "route fd00:9::/64 in the pod is not fd00:9::/64 via fd00:1::8" in node.check(conf, pod, result).failed(104)
+    node.delete_pod(conf, pod)
+    twice = {"routes": [routes[4], routes[4] | {"mtu": 1300}]}
+    said = node.cni("ADD", conf | {"ipam": conf["ipam"] | twice}, pod).failed(101)
+    assert "fd00:9::/64 via fd00:1::1 mtu 1300" in said
+    assert pod.link("eth0") is None
+    assert node.state() == {"attachments": [], "leases": []}
