@@ -25,6 +25,9 @@ OWNER = "agent-cni"
 #: The node's nft tables: of policies, and of masquerading in each family.
 POLICY_TABLE, MASQUERADE_TABLE = "inet agent_cni_policy", "agent_cni"
 
+#: What MACs of ports begin with: a bridge that nobody gave a MAC takes the lowest of its ports'.
+_HIGHEST = "fe"
+
 _MAC = re.compile(r"(?i)[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}")
 
 
@@ -57,7 +60,7 @@ class Attachment(NamedTuple):
     @property
     def host_mac(self) -> str:
         """A locally administered unicast MAC for the host end."""
-        return _mac("0e", self.digest)
+        return _mac(_HIGHEST, self.digest)
 
     @property
     def pod_mac(self) -> str:
@@ -95,7 +98,8 @@ def link_local(mac: str) -> ipaddress.IPv6Address:
 
 def is_host_end(name: str, mac: str) -> bool:
     """Whether a link is the host end of some attachment's veth: name and MAC come from one digest."""
-    return name.startswith("veth") and len(name) == 15 and mac == _mac("0e", name[4:])
+    ours = (_mac(first, name[4:]) for first in (_HIGHEST, "0e"))  # the latter is the release before's
+    return name.startswith("veth") and len(name) == 15 and mac in ours
 
 
 def is_mac(text: str) -> bool:
@@ -109,6 +113,11 @@ def is_mac(text: str) -> bool:
 def vxlan_interface(vni: int) -> str:
     """The VXLAN device of a VNI: one per VNI and node."""
     return f"vxlan{vni}"
+
+
+def vtep_mac(link: str, node: str) -> str:
+    """A VXLAN device's MAC: each node, known by its namespace's identity, has another on a bridge they span together."""
+    return _mac(_HIGHEST, digest_of(f"{node} {link}"))
 
 
 def host_shim(master: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni.naming import Attachment, is_mac, mac_of_address, vxlan_interface
+from cni.naming import Attachment, is_host_end, is_mac, mac_of_address, vtep_mac, vxlan_interface
 
 ATTACHMENTS = st.builds(Attachment, st.text("ab-."), st.text("ab-."), st.text("ab-."))
 
@@ -15,7 +15,7 @@ def test_names_are_what_earlier_releases_computed():
     pod = Attachment("pods", "CONTAINER", "eth0")
     assert str(pod) == "pods/CONTAINER/eth0"
     assert pod.host_interface == "veth055550c6283"
-    assert pod.host_mac == "0e:05:55:50:c6:28"
+    assert pod.host_mac == "fe:05:55:50:c6:28"
     assert pod.pod_mac == "0a:4e:80:12:90:21"
 
 
@@ -24,6 +24,19 @@ def test_other_attachments_have_other_names(one: Attachment, other: Attachment):
     names = [(item.digest, item.host_interface, item.host_mac, item.pod_mac) for item in (one, other)]
     assert (one == other) is (names[0] == names[1])
     assert one == other or not set(names[0]) & set(names[1])
+
+
+@pytest.mark.parametrize("first", ["fe", "0e"], ids=["this release's", "the release before's"])
+def test_a_host_end_is_known_by_its_name_and_mac(first: str):
+    assert is_host_end("veth055550c6283", f"{first}:05:55:50:c6:28")
+    assert not is_host_end("veth055550c6283", f"{first}:05:55:50:c6:29")
+    assert not is_host_end("veth0", f"{first}:05:55:50:c6:28")
+
+
+def test_each_node_has_another_vtep_mac():
+    macs = {vtep_mac(link, node) for link in ("vxlan7", "vxlan8") for node in ("one", "other")}
+    assert len(macs) == 4
+    assert all(is_mac(mac) and mac.startswith("fe:") for mac in macs)
 
 
 @given(ATTACHMENTS)

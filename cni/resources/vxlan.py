@@ -7,7 +7,9 @@ import ipaddress
 from collections.abc import Iterator
 
 from cni.errors import Conflict, KernelRefused
+from cni.kernel.netns import home_identity
 from cni.kernel.view import Link, Vxlan
+from cni.naming import vtep_mac
 from cni.resources.base import Resource
 from cni.resources.gate import guard_vtep
 from cni.resources.links import required
@@ -83,10 +85,13 @@ class VxlanLink(Resource):
         if self.local and not _same(link.vxlan.local, self.local):
             yield f"{self.name} has local address {link.vxlan.local or 'none'}, not {self.local}"
 
+    def _mac(self) -> str:
+        return vtep_mac(self.name, home_identity())
+
     def _created(self, world: World) -> Link:
         dev = required(world.host.link_by_name(self.dev), self.dev).index if self.dev else 0
         wanted = Vxlan(self.vni, self.port, self.local, dev)
-        world.make(self, lambda: world.host.create_vxlan(self.name, self.mtu, wanted))
+        world.make(self, lambda: world.host.create_vxlan(self.name, self._mac(), self.mtu, wanted))
         guard_vtep(self.port)
         link = world.host.link_by_name(self.name)
         if link is None:  # refused as there already: a VNI and port have one device, whatever its name

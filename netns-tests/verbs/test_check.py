@@ -151,8 +151,8 @@ def test_check_needs_the_result_of_the_add(node: Host, lab: Lab, conf: dict):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (in_pod("neigh", "del", "169.254.1.1", "dev", "eth0"), "neighbour 169.254.1.1 at 0e:"),
-        (in_pod("neigh", "del", "fe80::1", "dev", "eth0"), "neighbour fe80::1 at 0e:"),
+        (in_pod("neigh", "del", "169.254.1.1", "dev", "eth0"), "neighbour 169.254.1.1 at fe:"),
+        (in_pod("neigh", "del", "fe80::1", "dev", "eth0"), "neighbour fe80::1 at fe:"),
         (in_pod("route", "del", "default"), "route 0.0.0.0/0 is missing in the pod"),
         (on_host("neigh", "del", "10.1.0.2", "dev", "VETH"), "host neighbour 10.1.0.2 at 0a:"),
         (on_host("route", "del", "10.1.0.2/32"), "host route 10.1.0.2/32 dev veth"),

@@ -141,13 +141,13 @@ class FakeRtnl:
         text = f"create_veth {own.name} {own.mac} {own.mtu} {bridge} {peer.name} {peer.mac} {peer.mtu}"
         self._change(text, make)
 
-    def create_vxlan(self, name: str, mtu: int, vxlan: Vxlan) -> None:
+    def create_vxlan(self, name: str, mac: str, mtu: int, vxlan: Vxlan) -> None:
         def make() -> None:
             self._free(name)
             _need(not vxlan.dev or self.link_by_index(vxlan.dev) is not None, errno.ENODEV)
             taken = {(link.vxlan.vni, link.vxlan.port) for link in self.all.values() if link.vxlan}
             _need((vxlan.vni, vxlan.port) not in taken, errno.EEXIST)
-            self.add(name, "vxlan", mtu=mtu, up=False, vxlan=vxlan, alias=OWNER)
+            self.add(name, "vxlan", mac=mac, mtu=mtu, up=False, vxlan=vxlan, alias=OWNER)
 
         self._change(f"create_vxlan {name} {mtu}", make)
 

@@ -53,7 +53,7 @@ def veth(rtnl: Rtnl, bridge: int = 0, *, up: bool = True) -> tuple[Link, Link]:
 
 
 def vxlan(rtnl: Rtnl) -> Link:
-    rtnl.create_vxlan("vx0", 1400, VXLAN)
+    rtnl.create_vxlan("vx0", MAC, 1400, VXLAN)
     return there(rtnl, "vx0")
 
 
@@ -209,7 +209,8 @@ def a_link_is_cached_until_it_is_another(rtnl: Rtnl) -> None:
 @statement
 def a_vxlan_device_is_down_with_what_it_was_given(rtnl: Rtnl) -> None:
     link = vxlan(rtnl)
-    assert (link.kind, link.mtu, link.up, link.alias, link.vxlan) == ("vxlan", 1400, False, OWNER, VXLAN)
+    assert (link.kind, link.mac, link.mtu, link.up) == ("vxlan", MAC, 1400, False)
+    assert (link.alias, link.vxlan) == (OWNER, VXLAN)
     assert rtnl.vxlan_ports() == {4790}
 
 
@@ -217,15 +218,15 @@ def a_vxlan_device_is_down_with_what_it_was_given(rtnl: Rtnl) -> None:
 def a_vni_and_port_that_are_taken_are_refused(rtnl: Rtnl) -> None:
     vxlan(rtnl)
     with refused(errno.EEXIST):
-        rtnl.create_vxlan("vx1", 1400, VXLAN)
-    rtnl.create_vxlan("vx1", 1400, Vxlan(7, 4791, "192.0.2.1", 0))
+        rtnl.create_vxlan("vx1", MAC, 1400, VXLAN)
+    rtnl.create_vxlan("vx1", OTHER_MAC, 1400, Vxlan(7, 4791, "192.0.2.1", 0))
     assert rtnl.vxlan_ports() == {4790, 4791}
 
 
 @statement
 def a_vxlan_device_on_a_link_that_is_not_there_is_refused(rtnl: Rtnl) -> None:
     with refused(errno.ENODEV):
-        rtnl.create_vxlan("vx0", 1400, Vxlan(7, 4790, "", 999))
+        rtnl.create_vxlan("vx0", MAC, 1400, Vxlan(7, 4790, "", 999))
 
 
 @statement

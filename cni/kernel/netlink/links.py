@@ -136,10 +136,10 @@ class Links(Namespaces):
         new = _new(place, said, linkinfo.veth(_place() + _end(peer)))
         self._change(new, f"create veth {own.name} with {peer.name} in the pod")
 
-    def create_vxlan(self, name: str, mtu: int, vxlan: Vxlan) -> None:
+    def create_vxlan(self, name: str, mac: str, mtu: int, vxlan: Vxlan) -> None:
         """Create a VXLAN device that learns where remote MACs are; it starts down."""
         what = f"create {name} (VNI {vxlan.vni}, UDP port {vxlan.port})"
-        self._change(_new(_place(), _settings(ifname=name, mtu=mtu), linkinfo.vxlan(vxlan)), what)
+        self._change(_new(_place(), _settings(ifname=name, mtu=mtu, address=mac), linkinfo.vxlan(vxlan)), what)
         self._finish(name, ifalias=OWNER)
 
     def create_macvlan(self, name: str, mac: str, mtu: int, settings: MacvlanSettings) -> None:

@@ -78,13 +78,14 @@ def test_a_bridge_is_made_with_another_mtu_than_it_is_given(name: str, mac: str,
 
 @given(
     NAMES,
+    MACS,
     NUMBERS,
     st.integers(1, (1 << 24) - 1),
     st.integers(1, 65535),
     st.one_of(st.just(""), st.ip_addresses().map(str)),
     st.one_of(st.just(0), NUMBERS),
 )
-def test_a_vxlan_device(name: str, mtu: int, vni: int, port: int, local: str, dev: int):
+def test_a_vxlan_device(name: str, mac: str, mtu: int, vni: int, port: int, local: str, dev: int):
     data = [
         ("IFLA_VXLAN_ID", vni),
         ("IFLA_VXLAN_PORT", port),
@@ -93,8 +94,8 @@ def test_a_vxlan_device(name: str, mtu: int, vni: int, port: int, local: str, de
         ("IFLA_VXLAN_LINK", dev or None),
     ]
     wanted = Vxlan(vni, port, local, dev)
-    made, _, finished = line.requests_of(lambda rtnl: rtnl.create_vxlan(name, mtu, wanted), a_link(7, name))
-    assert made == encoded(NEW, *spelled(ifname=name, mtu=mtu), info("vxlan", *data))
+    made, _, finished = line.requests_of(lambda rtnl: rtnl.create_vxlan(name, mac, mtu, wanted), a_link(7, name))
+    assert made == encoded(NEW, *spelled(ifname=name, mtu=mtu, address=mac), info("vxlan", *data))
     assert finished == encoded(0, *spelled(ifalias=OWNER), index=7)
 
 
@@ -196,7 +197,9 @@ def test_what_is_not_said_is_left_to_the_kernel():
 
 
 def vxlan_data(settings: Vxlan) -> Any:
-    made, _, _ = line.requests_of(lambda rtnl: rtnl.create_vxlan("vx1", 1450, settings), a_link(7, "vx1"))
+    made, _, _ = line.requests_of(
+        lambda rtnl: rtnl.create_vxlan("vx1", "fe:00:00:00:00:01", 1450, settings), a_link(7, "vx1")
+    )
     return pyroute.decoded(made)[2].get(("linkinfo", "data"))
 
 
