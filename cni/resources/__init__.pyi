@@ -3,11 +3,12 @@
 from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, PodSysctl
 from cni.resources.antispoof import AntiSpoof, GuardTable
 from cni.resources.base import Difference, Resource, decoded, encode, key_of, uses_of
+from cni.resources.bridge import Bridge
 from cni.resources.bridge_filter import BridgeFilter
 from cni.resources.fresh import FreshAddress
 from cni.resources.gate import Gate, GateTable, PortOpening
 from cni.resources.interception import PodLoopback, PodRules, ProxyAddress, SourceLabels, WayBack
-from cni.resources.links import Bridge, LostPort, PodLink, VethPair
+from cni.resources.links import LostPort, PodLink, VethPair
 from cni.resources.macvlan import HostShim, Macvlan
 from cni.resources.masquerade import Masquerade, NftMasquerade, NftMasqueradeRules
 from cni.resources.masquerade_iptables import IptablesMasquerade, IptablesMasqueradeRules

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cni.errors import Conflict
 from cni.kernel import sysctl
-from cni.naming import IPInterface, interface_of
+from cni.naming import OWNER, IPInterface, interface_of
 from cni.resources.base import Resource
 from cni.resources.links import PodChange, required
 from cni.resources.world import World
@@ -40,6 +40,8 @@ class GatewayAddress(Resource):
         held = [item.interface for item in world.host.addresses(link)]
         if wanted in held:
             return
+        if link.kind == "bridge" and link.alias != OWNER:
+            world.host.set_link(link, address=link.mac)  # to what it is, and no port changes it any more
         for other in (item for item in held if _rivals(item, wanted)):
             if not self.force:
                 raise Conflict(f"{self.link} has {other}, so not {self.address} (forceAddress would replace it)")

@@ -15,11 +15,12 @@ from cni.values import dataclass, fields
 ROOMS = {
     "addressing": ("GatewayAddress", "HostSysctl", "PodAddress", "PodSysctl"),
     "antispoof": ("AntiSpoof", "GuardTable"),
+    "bridge": ("Bridge",),
     "bridge_filter": ("BridgeFilter",),
     "fresh": ("FreshAddress",),
     "gate": ("Gate", "GateTable", "PortOpening"),
     "interception": ("PodLoopback", "PodRules", "ProxyAddress", "SourceLabels", "WayBack"),
-    "links": ("Bridge", "LostPort", "PodLink", "VethPair"),
+    "links": ("LostPort", "PodLink", "VethPair"),
     "macvlan": ("HostShim", "Macvlan"),
     "masquerade": ("Masquerade", "NftMasquerade", "NftMasqueradeRules"),
     "masquerade_iptables": ("IptablesMasquerade", "IptablesMasqueradeRules"),

@@ -1,9 +1,8 @@
-"""Links: the bridge, the pod's veth pair, and the pod's end of it."""
+"""Links: the pod's veth pair, and the pod's end of it."""
 
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
@@ -15,55 +14,6 @@ from cni.resources.world import World
 from cni.values import dataclass, replace
 
 L = TypeVar("L", bound=Link | LinkRef)
-
-
-@dataclass(frozen=True)
-class Bridge(Resource):
-    """A Linux bridge, set up. One that exists is used as it is; MAC and MTU are given at creation.
-
-    `mac` empty means a random one, fixed from creation, so no port can make it flap.
-    """
-
-    name: str
-    mac: str
-    mtu: int
-    promiscuous: bool
-    shared = True
-
-    def ensure(self, world: World) -> None:
-        link = world.host.link_by_name(self.name) or self._created(world)
-        if link.kind != "bridge":
-            raise Conflict(f"{self.name} exists on the host and is {link.kind or 'no bridge'}, not a bridge")
-        if not link.up:
-            world.host.set_link(link, up=True)
-        if self.promiscuous and not link.promiscuous:
-            world.host.set_promiscuous(link)
-
-    def differences(self, world: World) -> Iterator[str]:
-        link = world.host.link_by_name(self.name)
-        if link is None or link.kind != "bridge":
-            yield f"bridge {self.name} is missing"
-            return
-        if not link.up:
-            yield f"bridge {self.name} is down"
-        if link.mtu < self.mtu:
-            yield f"bridge {self.name} has MTU {link.mtu}, below the pod's {self.mtu}"
-        if self.promiscuous and not link.promiscuous:
-            yield f"bridge {self.name} is not promiscuous"
-
-    def remove(self, world: World) -> None:
-        link = world.host.link_by_name(self.name)
-        if link and not any(port.bridge == link.index for port in world.host.links()):
-            world.host.delete_link(link)
-
-    def describe(self) -> str:
-        mac = self.mac or "a fixed random MAC"
-        return f"bridge {self.name}, {mac}, MTU {self.mtu}{', promiscuous' * self.promiscuous}"
-
-    def _created(self, world: World) -> Link:
-        mac = self.mac or f"0a:{os.urandom(5).hex(':')}"  # its first byte: of one station, and locally administered
-        world.make(self, lambda: world.host.create_bridge(self.name, mac, self.mtu))
-        return required(world.host.link_by_name(self.name), self.name)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 
 from cni.errors import Conflict
 from cni.kernel.view import KernelRoute
+from cni.naming import OWNER
 from cni.resources import FloodList, GatewayAddress, PodAddress, PodRoute
 from cni.values import replace
 
@@ -17,7 +18,7 @@ KERNEL = KernelRoute("0.0.0.0/0", "10.1.0.1", 254, 0, 0, 0, 0)
 
 
 def test_a_gateway_address_is_added_and_taken_back(world: Any, host: Any, undone: Any):
-    host.add("br0", "bridge")
+    host.add("br0", "bridge", alias=OWNER)
     GATEWAY.ensure(world)
     assert host.asked == ["add_address br0 10.1.0.1/24"]
     assert list(GATEWAY.differences(world)) == []
@@ -25,7 +26,7 @@ def test_a_gateway_address_is_added_and_taken_back(world: Any, host: Any, undone
 
 
 def test_a_gateway_address_that_is_there_is_left(world: Any, host: Any, undone: Any):
-    host.add("br0", "bridge")
+    host.add("br0", "bridge", alias=OWNER)
     host.held["br0"] = [ip_interface("10.1.0.1/24")]
     GATEWAY.ensure(world)
     assert host.asked == undone() == []
@@ -45,7 +46,7 @@ def test_a_gateway_address_that_is_there_is_left(world: Any, host: Any, undone: 
     ],
 )
 def test_a_rival_address_is_an_error_unless_forced(world: Any, host: Any, held: str, wanted: str, rivals: bool):
-    host.add("br0", "bridge")
+    host.add("br0", "bridge", alias=OWNER)
     host.held["br0"] = [ip_interface(held)]
     gateway = GatewayAddress("br0", wanted, False)
     if rivals:
@@ -60,7 +61,7 @@ def test_a_rival_address_is_an_error_unless_forced(world: Any, host: Any, held: 
 
 
 def test_a_replaced_address_comes_back_when_the_add_fails(world: Any, host: Any, undone: Any):
-    host.add("br0", "bridge")
+    host.add("br0", "bridge", alias=OWNER)
     host.held["br0"] = [ip_interface("10.2.0.1/24")]
     replace(GATEWAY, force=True).ensure(world)
     undone()
@@ -68,13 +69,13 @@ def test_a_replaced_address_comes_back_when_the_add_fails(world: Any, host: Any,
 
 
 def test_an_ipv6_gateway_needs_no_duplicate_detection(world: Any, host: Any):
-    host.add("br0", "bridge")
+    host.add("br0", "bridge", alias=OWNER)
     GatewayAddress("br0", "fd00::1/64", False).ensure(world)
     assert host.asked == ["add_address br0 fd00::1/64 nodad"]
 
 
 def test_an_address_another_call_adds_meanwhile_is_not_ours_to_undo(world: Any, host: Any, undone: Any):
-    host.add("br0", "bridge")
+    host.add("br0", "bridge", alias=OWNER)
     host.refusals["add_address"] = errno.EEXIST
     GATEWAY.ensure(world)
     assert undone() == []

@@ -5,81 +5,13 @@ from typing import Any
 
 import pytest
 
-from cni.errors import Conflict, KernelRefused
-from cni.naming import is_mac
+from cni.errors import Conflict
 from cni.protocol.result import Interface, Result
-from cni.resources import Bridge, PodLink, VethPair
+from cni.resources import PodLink, VethPair
 from cni.values import replace
 
-BRIDGE = Bridge("br0", "0a:58:0a:00:00:01", 1450, False)
 VETH = VethPair("veth0", "0e:00:00:00:00:02", "eth0", "0a:58:0a:00:00:02", 1450, "br0", False, False)
 POD = PodLink("eth0", "0a:58:0a:00:00:02", 1450)
-
-
-def test_a_missing_bridge_is_made_with_its_mac_and_mtu(world: Any, host: Any, undone: Any):
-    BRIDGE.ensure(world)
-    assert host.asked == ["create_bridge br0 0a:58:0a:00:00:01 1450"]
-    assert list(BRIDGE.differences(world)) == []
-    assert undone() == ["delete_link br0"]
-
-
-def test_a_bridge_without_a_wish_gets_a_fixed_mac(world: Any, host: Any):
-    replace(BRIDGE, mac="").ensure(world)
-    assert is_mac(host.all["br0"].mac)
-
-
-def test_a_bridge_that_is_there_is_used_as_it_is(world: Any, host: Any, undone: Any):
-    host.add("br0", "bridge", mtu=9000)
-    BRIDGE.ensure(world)
-    assert host.asked == undone() == []
-
-
-def test_a_bridge_that_is_down_is_set_up_and_promiscuous_if_asked(world: Any, host: Any, undone: Any):
-    host.add("br0", "bridge", up=False)
-    replace(BRIDGE, promiscuous=True).ensure(world)
-    assert host.asked == ["set_link br0 up=True", "set_promiscuous br0"]
-    assert undone() == []
-
-
-@pytest.mark.parametrize(("kind", "said"), [("vxlan", "is vxlan, not"), ("", "is no bridge, not")])
-def test_another_link_of_that_name_is_left_untouched(world: Any, host: Any, kind: str, said: str):
-    host.add("br0", kind)
-    with pytest.raises(Conflict, match=said):
-        BRIDGE.ensure(world)
-    assert host.asked == []
-
-
-def test_a_bridge_another_call_makes_meanwhile_is_not_ours_to_undo(world: Any, host: Any, undone: Any):
-    def late(name: str, mac: str, mtu: int) -> None:
-        host.add(name, "bridge")
-        raise KernelRefused("create", errno.EEXIST)
-
-    host.create_bridge = late
-    BRIDGE.ensure(world)
-    assert undone() == []
-
-
-def test_a_bridge_with_ports_is_not_deleted(world: Any, host: Any):
-    bridge = host.add("br0", "bridge")
-    host.add("veth9", "veth", bridge=bridge.index)
-    BRIDGE.remove(world)
-    assert host.asked == []
-
-
-@pytest.mark.parametrize(
-    ("facts", "said"),
-    [
-        ({"kind": "dummy"}, ["bridge br0 is missing"]),
-        ({"up": False}, ["bridge br0 is down"]),
-        ({"mtu": 1400}, ["bridge br0 has MTU 1400, below the pod's 1450"]),
-        ({"mtu": 9000, "mac": "0a:00:00:00:00:09"}, []),
-        ({"promiscuous": False, "up": False}, ["bridge br0 is down", "bridge br0 is not promiscuous"]),
-    ],
-    ids=["another kind", "down", "too small", "larger", "two at once"],
-)
-def test_the_drift_of_a_bridge_is_named(world: Any, host: Any, facts: dict[str, Any], said: list[str]):
-    host.add("br0", **{"kind": "bridge", "promiscuous": True, **facts})
-    assert list(replace(BRIDGE, promiscuous=True).differences(world)) == said
 
 
 def test_a_veth_is_born_with_everything_and_on_its_bridge(world: Any, host: Any, undone: Any):
@@ -153,7 +85,7 @@ def test_the_drift_of_a_pods_end_is_named(world: Any, pod: Any, facts: dict[str,
     assert list(POD.differences(world)) == said
 
 
-@pytest.mark.parametrize("resource", [BRIDGE, VETH, POD], ids=lambda item: type(item).__name__)
+@pytest.mark.parametrize("resource", [VETH, POD], ids=lambda item: type(item).__name__)
 def test_a_missing_link_is_one_line(world: Any, resource: Any):
     (said,) = resource.differences(world)
     assert said.endswith(("is missing", "is missing in the pod"))

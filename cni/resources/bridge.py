@@ -1,0 +1,105 @@
+"""The bridge pods are on: ours, or somebody's that keeps what he gave it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from cni.errors import Conflict
+from cni.kernel import sysctl
+from cni.kernel.view import Link
+from cni.naming import OWNER, is_mac, mac_of_address
+from cni.protocol.result import Result
+from cni.resources.base import Resource
+from cni.resources.links import required
+from cni.resources.world import World
+from cni.values import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Bridge(Resource):
+    """A Linux bridge, set up. One that exists is used as it is; MAC and MTU are given at creation.
+
+    `mac` empty means a random one, fixed from creation, so no port can make it flap. What the chain's result says of it is `reported`.
+    """
+
+    name: str
+    mac: str
+    mtu: int
+    promiscuous: bool
+    reported: str = ""
+    shared = True
+
+    def ensure(self, world: World) -> None:
+        link = world.host.link_by_name(self.name) or self._created(world)
+        if link.kind != "bridge":
+            raise Conflict(f"{self.name} exists on the host and is {link.kind or 'no bridge'}, not a bridge")
+        if link.alias != OWNER:
+            self._keep_mac(world, link)
+        elif not self._has_right_mac(world, link):
+            self._put_mac_right(world, link)
+        if not link.up:
+            world.host.set_link(link, up=True)
+        if self.promiscuous and not link.promiscuous:
+            world.host.set_promiscuous(link)
+
+    def differences(self, world: World) -> Iterator[str]:
+        link = world.host.link_by_name(self.name)
+        if link is None or link.kind != "bridge":
+            yield f"bridge {self.name} is missing"
+            return
+        if not link.up:
+            yield f"bridge {self.name} is down"
+        if self.reported not in ("", link.mac) and not self._has_right_mac(world, link):
+            yield f"bridge {self.name} has MAC {link.mac}, not {self.reported}"
+        if link.mtu < self.mtu:
+            yield f"bridge {self.name} has MTU {link.mtu}, below the pod's {self.mtu}"
+        if self.promiscuous and not link.promiscuous:
+            yield f"bridge {self.name} is not promiscuous"
+
+    def remove(self, world: World) -> None:
+        link = world.host.link_by_name(self.name)
+        if link and not any(port.bridge == link.index for port in world.host.links()):
+            world.host.delete_link(link)
+
+    def accepting(self, reported: Result) -> Bridge:
+        found = (item.mac for item in reported.interfaces if item.name == self.name and not item.sandbox)
+        return replace(self, reported=next(found, ""))
+
+    def describe(self) -> str:
+        mac = self.mac or "a fixed random MAC"
+        return f"bridge {self.name}, {mac}, MTU {self.mtu}{', promiscuous' * self.promiscuous}"
+
+    def _created(self, world: World) -> Link:
+        world.make(self, lambda: world.host.create_bridge(self.name, self.mac or _random_mac(), self.mtu))
+        return required(world.host.link_by_name(self.name), self.name)
+
+    def _keep_mac(self, world: World, link: Link) -> None:
+        """A bridge that nobody gave a MAC has its lowest port's, our first one's too, and after the last none: before there
+        is one it is given its own (br_stp_recalculate_bridge_id in net/bridge).
+        """
+        if link.state == "UP":
+            return
+        mac = link.mac if is_mac(link.mac) else self.mac or _random_mac()
+        world.host.set_link(link, address=mac)
+        world.host.link_by_name(self.name)  # as the result is to say
+
+    def _has_right_mac(self, world: World, link: Link) -> bool:
+        """Of several networks on a bridge it has one's: whichever came first."""
+        if self.mac == link.mac or not (self.mac or self.reported):
+            return True
+        held = (item.interface.ip for item in world.host.addresses(link))
+        return link.mac in map(mac_of_address, held)
+
+    def _put_mac_right(self, world: World, link: Link) -> None:
+        """Who knows the MAC it had hears of it (ip-sysctl.rst: arp_notify, ndisc_notify)."""
+        name = self.name.replace(".", "%")
+        for setting in (f"net.ipv4.conf.{name}.arp_notify", f"net.ipv6.conf.{name}.ndisc_notify"):
+            if sysctl.read(setting) == "0":
+                sysctl.write(setting, "1")
+        world.host.set_link(link, address=self.mac)
+        world.host.link_by_name(self.name)
+
+
+def _random_mac() -> str:
+    return f"0a:{os.urandom(5).hex(':')}"  # its first byte: of one station, and locally administered
