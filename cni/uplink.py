@@ -23,7 +23,7 @@ def find(host: Rtnl, query: UplinkQuery) -> Uplink | None:
     if not links:
         return None
     first, mtu = links[0], links[0].mtu if query.master else min(link.mtu for link in links)
-    return Uplink(first.name, mtu, first.mac, _addresses(host, first) if query.addresses else ())
+    return Uplink(first.name, mtu, first.mac, _addresses(host, first) if query.addresses else (), first.up)
 
 
 def _named(host: Rtnl, query: UplinkQuery) -> list[Link]:

@@ -125,9 +125,18 @@ class OneCall:
 
     def ensure(self, items: Sequence[Resource], world: World) -> None:
         """Ask for all of them."""
-        with world.pod.batch():
-            for item in items:
-                item.ensure(world)
+        try:
+            with world.pod.batch():
+                for item in items:
+                    item.ensure(world)
+        except KernelRefused as error:
+            if error.errno != errno.EADDRINUSE:  # macvlan_open in drivers/net/macvlan.c
+                raise
+            for link in (item for item in items if isinstance(item, PodLink)):
+                raise Conflict(
+                    f"{link.name} cannot go up: its MAC {link.mac} is in use on its master already"
+                ) from None
+            raise
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class Macvlan(Resource):
 
     `mac` empty keeps what the kernel gives: passthru has its master's. `owner` marks the link (its
     alias) as ours; with neither our MAC nor our mark an interface of that name is somebody else's and is
-    never deleted. `in_pod`: the master is in the pod's namespace.
+    never deleted. `in_pod`: the master is in the pod's namespace. It `waits` where the master was down: it has a carrier when that one is up.
     """
 
     name: str
@@ -35,13 +35,12 @@ class Macvlan(Resource):
     queue: int
     in_pod: bool
     owner: str
+    waits: bool = False
 
     def ensure(self, world: World) -> None:
         master = self._master(world)
         if master is None:
             raise Conflict(f"master {self.master} is gone")
-        if not master.up:
-            raise Conflict(f"master {self.master} is down; a macvlan on it cannot go up")
         self._create(world, master)
         world.created(self)
         world.pod.set_link(required(world.pod.link_by_name(self.name), self.name), ifalias=self.owner)
@@ -54,7 +53,7 @@ class Macvlan(Resource):
         master, link = self._master(world), world.pod.link_by_name(self.name)
         if master is None:
             yield f"master {self.master} is missing"
-        elif not master.up:
+        elif not (master.up or self.waits):
             yield f"master {self.master} is down"
         if link is None:
             return
@@ -77,6 +76,12 @@ class Macvlan(Resource):
     def _master(self, world: World) -> Link | None:
         return (world.pod if self.in_pod else world.host).link_by_name(self.master)
 
+    def _taken(self, world: World, master: Link) -> str:
+        taker = (world.pod if self.in_pod else world.host).link_by_index(master.bridge) if master.bridge else None
+        if taker is None:
+            return "taken by what gets all that arrives there (ipvlan, Open vSwitch)"
+        return f"a port of {taker.name} ({taker.kind}), which is a master itself"
+
     def _create(self, world: World, master: Link) -> None:
         try:
             with world.host_netns() as host:
@@ -89,6 +94,12 @@ class Macvlan(Resource):
             if error.errno == errno.EEXIST and world.pod.link_by_name(self.name):
                 path = world.netns.path if world.netns else "the pod"
                 raise Conflict(f"{self.name} exists already in {path}; it is left as it is") from None
+            if (
+                error.errno == errno.EBUSY
+            ):  # what arrives at a link has one taker (netdev_rx_handler_register in net/core)
+                raise Conflict(
+                    f"master {self.master} is {self._taken(world, master)}; a macvlan cannot stand on it"
+                ) from None
             if error.errno == errno.EINVAL:  # all that the kernel says of it (macvlan_common_newlink)
                 raise Conflict(
                     f"{self.master} is taken: passthru needs a master without other macvlans, and shares it with none"

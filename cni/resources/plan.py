@@ -21,13 +21,14 @@ class Plan:
 @dataclass(frozen=True)
 class Uplink:
     """The link an attachment's traffic leaves by; `mtu` in bytes. `addresses` are those it has now, with their prefixes,
-    where they were asked for.
+    where they were asked for. `up`: administratively.
     """
 
     name: str
     mtu: int
     mac: str = ""
     addresses: tuple[str, ...] = ()
+    up: bool = True
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ def neighbour(host: Host, address: str) -> str:
     return next((item.get("lladdr", "") for item in host.ip("neigh", "show", address, family=family)), "")
 
 
+FORGOTTEN = "import sqlite3; d = sqlite3.connect('/run/agent-cni/state.db'); d.execute('DELETE FROM attachment'); d.execute('DELETE FROM lease'); d.execute('DELETE FROM uses'); d.commit()"
 FOREIGN = {
     "a bridge": ["type", "bridge"],
     "a veth": ["type", "veth", "peer", "name", "other"],
@@ -120,16 +121,56 @@ def test_status_says_when_the_master_is_missing(site: Site, net: dict):
     assert "'eth7'" in site.host.cni("STATUS", net | {"master": "eth7"}).failed(50)
 
 
-def test_a_master_that_is_down_is_named_and_nothing_is_left(host: Host, pod: Pod, net: dict):
+@pytest.mark.parametrize("keys", [{}, {"enabledad": True}, {"hostAccess": True}], ids="+".join)
+def test_a_pod_on_a_master_that_is_down_works_as_soon_as_that_is_up(site: Site, pod: Pod, dual: dict, keys: dict):
+    conf = dual | keys | {"isDefaultGateway": True}
+    site.host.run("ip", "link", "set", "eth0", "down")
+    result = site.host.add(conf, pod)
+    site.host.check(conf, pod, result).ok()
+    site.host.run("ip", "link", "set", "eth0", "up")
+    # what went with the link
+    site.host.run("ip", "route", "add", "default", "via", "192.0.2.1")
+    site.host.run("ip", "addr", "replace", "fd00:2::11/64", "dev", "eth0", "nodad")
+    reached = ["192.0.2.12", "fd00:2::12"] + (["192.0.2.11"] if "hostAccess" in keys else [])
+    assert all(eventually(lambda address=address: pod.pings(address, 1)) for address in reached)
+    assert site.outside.pings("192.0.2.100")
+    site.host.check(conf, pod, result).ok()
+    site.host.delete_pod(conf, pod)
+
+
+def test_a_master_that_is_a_bridges_port_is_named(host: Host, pod: Pod, net: dict):
     spare_master(host)
-    on_spare = net | {"master": "phy0"}
-    host.run("ip", "link", "set", "phy0", "down")
+    host.run("ip", "link", "add", "br7", "type", "bridge")
+    host.run("ip", "link", "set", "phy0", "master", "br7")
     before = host.snapshot()
-    assert "phy0 is down" in host.cni("ADD", on_spare, pod).failed(101)
-    assert ([link["ifname"] for link in pod.ip("link", "show")], host.snapshot()) == (["lo"], before)
-    host.run("ip", "link", "set", "phy0", "up")
-    host.add(on_spare, pod)
-    host.delete_pod(on_spare, pod)
+    said = host.cni("ADD", net | {"master": "phy0"}, pod).failed(101)
+    assert "master phy0 is a port of br7" in said
+    assert (pod.link("eth0"), host.snapshot()) == (None, before)
+    host.add(net | {"master": "br7"}, pod)
+    host.delete_pod(net | {"master": "br7"}, pod)
+
+
+@pytest.mark.parametrize("same", ["address", "MAC"])
+@pytest.mark.parametrize("known", [True, False], ids=["on record", "without a record"])
+def test_who_has_a_pods_mac_on_its_master_is_named(site: Site, lab: Lab, net: dict, same: str, known: bool):
+    """A MAC follows from an address, so it is one pod's too if two networks give one address."""
+    first, second = lab.pod(), lab.pod()
+    one = net | {"mac": "0a:00:00:00:00:07"} if same == "MAC" else net
+    other = one | {"name": "other"}
+    if same == "MAC":
+        other |= {"ipam": net["ipam"] | {"rangeStart": "192.0.2.150"}}
+    result = site.host.add(one, first)
+    if not known:
+        site.host.run("python3", "-c", FORGOTTEN)
+    said = site.host.cni("ADD", other, second).failed(101)
+    assert result["interfaces"][0]["mac"] in said
+    assert "eth0" in said
+    if known:
+        assert first.container in said
+        assert ("give 192.0.2.100" in said) is (same == "address")
+    assert second.link("eth0") is None
+    first.run("ip", "link", "del", "eth0")
+    site.host.delete_pod(one, first)
 
 
 @pytest.mark.parametrize("address", ["192.0.2.100", "fd00:2::100"])
