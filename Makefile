@@ -3,16 +3,17 @@
 PREFIX   ?= /opt/agent-cni
 BIN_DIR  ?= /opt/cni/bin
 CONF_DIR ?= /etc/cni/net.d
+SYSTEMD  ?= $(if $(DESTDIR),,$(wildcard /run/systemd/system))
 PLACE     = --prefix $(PREFIX) --bin-dir $(BIN_DIR) --conf-dir $(CONF_DIR) $(if $(DESTDIR),--root $(DESTDIR)) $(if $(FORCE),--force)
 SOURCES  := $(shell find cni plugins conf.d launcher tools -type f -not -name '*.pyc') pyproject.toml constraints.txt
 PLUGINS  := $(patsubst %.schema.json,%,$(wildcard plugins/*.schema.json))
 
-.PHONY: help demo demo-mesh test sweeps check image-test kubelet-test bench install uninstall clean
+.PHONY: help demo demo-mesh test sweeps check image-test kubelet-test bench wheels install uninstall clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1\t/' | expand -t 12
 
-demo: .venv/ready      ## two hosts, pods, pings across a VXLAN, told step by step
+demo: .venv/installed  ## two hosts, pods, pings across a VXLAN, told step by step
 	@tools/isolated .venv/bin/python3 tools/demo.py
 
 demo-mesh: .venv/ready ## two pods on two hosts, two Envoys, mutual TLS: their applications know nothing of it
@@ -45,9 +46,12 @@ bench: .venv/ready     ## our plugins against the reference's, paired in one run
 	@tools/bootstrap --reference
 	@tools/isolated .venv/bin/python3 tools/bench.py $(PARTS)
 
-install:         ## PREFIX, BIN_DIR, CONF_DIR, DESTDIR, CONF=10-bridge-vxlan.conflist, SYSTEMD=1, FORCE=1
+wheels:          ## what `make install WHEELS=folder` needs of PyPI, into WHEELS=folder
+	@tools/bootstrap --wheels "$(WHEELS)"
+
+install:         ## PREFIX, BIN_DIR, CONF_DIR, DESTDIR, CONF=10-bridge-vxlan.conflist, SYSTEMD=0 or 1, FORCE=1, WHEELS=folder
 	@$(if $(DESTDIR),mkdir -p $(DESTDIR))
-	@tools/install $(PLACE) --link $(if $(CONF),--conf $(CONF)) $(if $(SYSTEMD),--systemd)
+	@WHEELS="$(abspath $(WHEELS))" tools/install $(PLACE) --link $(if $(CONF),--conf $(CONF)) $(if $(filter-out 0,$(SYSTEMD)),--systemd)
 
 uninstall:       ## take everything away again
 	@$(DESTDIR)$(PREFIX)/bin/python3 -I -m cni.command.main uninstall $(PLACE)
@@ -55,6 +59,10 @@ uninstall:       ## take everything away again
 clean:           ## remove what was built here
 	rm -rf .venv .cache build dist
 
+.venv/installed: $(SOURCES)
+	@tools/bootstrap --demo
+	@touch $@
+
 .venv/ready: $(SOURCES)
 	@tools/bootstrap
-	@touch $@
+	@touch .venv/installed $@

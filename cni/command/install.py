@@ -12,7 +12,7 @@ from cni.command.conflist import configurations, judged
 from cni.command.node import records_of
 from cni.command.output import complain, print_json, say
 from cni.errors import CniError, Conflict, InvalidConfig, Unavailable
-from cni.installation import suite, tree
+from cni.installation import suite, systemd, tree
 from cni.installation.item import Item
 from cni.installation.place import Place
 from cni.kernel.netlink import Rtnl
@@ -27,13 +27,15 @@ def install(options: argparse.Namespace) -> int:
     place.refuse_without_python()
     if "/" in options.conf:
         _refuse_invalid(Path(options.conf))
-    node = [*(suite.units(place) if options.systemd else ()), *([suite.command(place)] if options.link else [])]
+    node = [*(systemd.units(place) if options.systemd else ()), *([suite.command(place)] if options.link else [])]
     items = [*suite.executables(place), *(node if options.force else _not_lent(node))]
     items += [suite.conflist(place, options.conf)] if options.conf else []  # last: it lets pods come
     if not options.force:
         suite.refuse_foreign(items)
     changed = [str(place.now(place.prefix))] if tree.copy(place) else []
     changed += [str(item.path) for item in items if item.put()]
+    if str(systemd.socket(place)) in changed:  # else whoever disabled it meant it
+        systemd.enable(place)
     if not tree.has_launcher():
         complain("agent-cni: without a launcher, for there was no C compiler: every call starts Python")
     _told(options, "installed", changed)
@@ -48,15 +50,24 @@ def uninstall(options: argparse.Namespace) -> int:
     """
     place = _place(options)
     others = suite.other_prefixes(place)
-    if not options.force:
-        _refuse_in_use(place, others)
-    every = [*suite.conflists(place), *suite.executables(place), *suite.units(place), suite.command(place)]
+    agent_is_ours = not any(item.other for item in systemd.units(place))
+    if not (options.force or others):
+        _refuse_attached(place)
+    if agent_is_ours:
+        systemd.disable(place)
+    if agent_is_ours and not options.force:
+        _refuse_served(place)
+    every = [*suite.conflists(place), *suite.executables(place), *systemd.units(place), suite.command(place)]
     items = [item for item in every if not (others and item.is_the_nodes)]
     left = _left(items, place)  # what could tell goes next
-    remains = _remains(place, others)
+    folders = [] if others else [place.now(DEFAULT_FOLDER), place.now(FOLDER)]
+    folders += [systemd.wanted_by(place)] if agent_is_ours else []
+    folders += [place.now(place.prefix)] if tree.is_ours(place.now(place.prefix)) else []
     removed = [str(item.path) for item in items if item.take()]
-    removed += [str(path) for path in remains if tree.remove(path)]
+    removed += [str(path) for path in folders if tree.remove(path)]  # last the copy that runs this
     removed += _idle_links() if place.root == Place.root and not others else []
+    if str(systemd.socket(place)) in removed:
+        systemd.forget(place)
     _told(options, "removed", removed)
     for path, why in left.items():
         complain(f"agent-cni: {path} {why}, and is left")
@@ -83,34 +94,26 @@ def _refuse_invalid(conf: Path) -> None:
         raise InvalidConfig(f"{conf}: {'; '.join(faults)}")
 
 
-def _refuse_in_use(place: Place, others: set[Path]) -> None:
-    """Raise Conflict where pods would be left without the plugins that must detach them, or calls with half an agent."""
+def _refuse_attached(place: Place) -> None:
+    """Raise Conflict where pods would be left without the plugins that must detach them."""
     folder = place.now(DEFAULT_FOLDER)
     records, unread = records_of(folder) if folder == DEFAULT_FOLDER or folder.exists() else ([], [])
     attached = len(records)
-    if unread and not others:
+    if unread:
         raise Conflict(
             f"whether pods are attached here cannot be told: {'; '.join(unread)}; drain the node, and --force"
         )
-    if attached and not others:
+    if attached:
         raise Conflict(
             f"pods are attached here ({attached}), and only the plugins can detach them: drain the node, or --force"
         )
-    if is_listened_on(place.now(PATH)) and not _agent_is_anothers(place):
-        mend = "systemctl disable --now agent-cni.socket agent-cni.service"
+
+
+def _refuse_served(place: Place) -> None:
+    """Raise Conflict where an agent would be left without what it is made of."""
+    if is_listened_on(place.now(PATH)):
+        mend = "end it (systemctl disable --now agent-cni.socket agent-cni.service)"
         raise Conflict(f"an agent listens on {place.now(PATH)}: {mend}, or --force")
-
-
-def _agent_is_anothers(place: Place) -> bool:
-    return any(item.other for item in suite.units(place))
-
-
-def _remains(place: Place, others: set[Path]) -> list[Path]:
-    """What is no single file, the copy that runs this at the end."""
-    target = place.now(place.prefix)
-    kept = [] if others else [place.now(DEFAULT_FOLDER), place.now(FOLDER)]
-    kept += [] if _agent_is_anothers(place) else [suite.wanted_by(place)]
-    return [*kept, target] if tree.is_ours(target) else kept
 
 
 def _idle_links() -> list[str]:

@@ -178,7 +178,9 @@ def _install_options(command: argparse.ArgumentParser) -> None:
         help="activate a conflist: one of this release's, or a file with a / in its path",
     )
     command.add_argument("--link", action="store_true", help=f"this command as {Place.command} too")
-    command.add_argument("--systemd", action="store_true", help="the agent's units and drop-ins for networkd too")
+    command.add_argument(
+        "--systemd", action="store_true", help="the agent's units, its socket enabled, and drop-ins for networkd too"
+    )
     command.add_argument("--python", type=_absolute, default=Place.python, help="the node's, default %(default)s")
 
 

@@ -1,4 +1,4 @@
-"""Everything a node has of the suite beside the copy itself: executables, units, and the conflist that activates it."""
+"""Everything a node has of the suite beside the copy itself: executables, the command, and the conflist that activates it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 
 from cni import plugin
 from cni.errors import Conflict, InvalidConfig
-from cni.installation import tree
+from cni.installation import systemd, tree
 from cni.installation.item import MARK, Item
 from cni.installation.place import Place
 from cni.values import replace
 
-_SYSTEMD = Path("/etc/systemd")
 _EXECUTABLE = """#!{interpreter}
 {mark}
 from cni.main import cold
@@ -33,13 +32,6 @@ def command(place: Place) -> Item:
     """The operator's command, where a shell finds it."""
     text = f'#!/bin/sh\n{MARK} in {place.prefix}\nexec {shlex.quote(f"{place.prefix}/bin/agent-cni")} "$@"\n'
     return Item(place.now(place.command), text, 0o755)
-
-
-def units(place: Place) -> Iterator[Item]:
-    """The node agent's units, and what keeps systemd-networkd and udev from what the plugins make."""
-    for name, source in tree.shared("systemd").items():
-        text = source.read_text().replace("@PREFIX@", str(place.prefix))
-        yield Item(place.now(_SYSTEMD / name), text)
 
 
 def conflist(place: Place, name: str) -> Item:
@@ -70,11 +62,6 @@ def refuse_foreign(items: list[Item]) -> None:
 def other_prefixes(place: Place) -> set[Path]:
     """The installations whose files stand where a node has one of each kind, and that are there."""
     usual = replace(place, bin_dir=Place.bin_dir)
-    items: Iterable[Item] = (command(place), *units(place), *executables(place), *executables(usual))
+    items: Iterable[Item] = (command(place), *systemd.units(place), *executables(place), *executables(usual))
     found = {item.other for item in items if item.other} | {Place.prefix} - {place.prefix}
     return {prefix for prefix in found if tree.is_ours(place.now(prefix))}
-
-
-def wanted_by(place: Place) -> Path:
-    """The link by which systemd starts the agent's socket, where it was enabled."""
-    return place.now(_SYSTEMD) / "system/sockets.target.wants/agent-cni.socket"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +28,8 @@ IMAGE = ("--systemd", "--link", "--conf", "20-bridge.conflist")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An installation from the checkout with its own prefix and folders, activated."""
     place = tmp_path_factory.mktemp("node")
-    sh(ROOT / "tools/install", *folders(place), "--conf", "10-bridge-vxlan.conflist", env=OFFLINE)
+    wheels = os.environ | {"WHEELS": str(ROOT / ".cache/wheels")}
+    sh("unshare", "--net", ROOT / "tools/install", *folders(place), "--conf", "10-bridge-vxlan.conflist", env=wheels)
     return place
 
 
@@ -70,6 +73,31 @@ def test_executables_have_an_absolute_interpreter_and_run_without_an_environment
         assert first == f"#!{place}/opt/bin/agent-cni-launcher"
         done = sh("/usr/bin/env", "-i", "CNI_COMMAND=VERSION", place / "bin" / name)
         assert json.loads(done.stdout)["cniVersion"] == "1.1.0"
+
+
+def test_without_an_index_it_says_in_a_line_how_it_is_done(tmp_path: Path):
+    done = sh("unshare", "--net", ROOT / "tools/install", *folders(tmp_path), check=False)
+    *reasons, way = done.stderr.splitlines()
+    assert len(reasons) <= 3
+    assert way == (
+        "install: without a package index: make wheels WHEELS=FOLDER where there is one, then make install WHEELS=FOLDER here"
+    )
+    assert (done.returncode, files(tmp_path)) == (1, set())
+
+
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [("cc", "this needs a C compiler (gcc libc6-dev), or WHEELS=FOLDER with built wheels"),
+     ("python3", "this needs Python 3.11 or newer (python3)")],
+)  # fmt: skip
+def test_what_it_needs_is_said_before_anything_is_done(tmp_path: Path, lacks: str, said: str):
+    path = tmp_path / "path"
+    path.mkdir()
+    for name in {"bash", "dirname", "cc", "python3"} - {lacks}:
+        (path / name).symlink_to(shutil.which(name) or "")
+    done = sh(path / "bash", ROOT / "tools/install", *folders(tmp_path), env={"PATH": str(path)}, check=False)
+    assert f"install: {said}" in done.stderr.splitlines()
+    assert not (tmp_path / "opt").exists()
 
 
 def test_without_a_compiler_the_plugins_start_python_themselves(tmp_path: Path):
@@ -326,6 +354,40 @@ def test_of_two_installations_each_takes_away_its_own(image: Path):
     assert "/opt/second" in command.read_text()
     sh(SUITE, "uninstall", "--root", image, *second)
     assert not [item for item in files(image) - {"var/log"} if "agent-cni" in item]
+
+
+#: A node that systemd runs, whose systemctl only keeps what it is told; /etc/systemd is its own.
+BOOTED = """
+mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system
+mount -t tmpfs tmpfs /var/log && mount -t tmpfs tmpfs /etc/systemd && mount -t tmpfs tmpfs /usr/local/bin
+printf '#!/bin/sh\\necho "$@" >>/run/told\\n' >/run/systemctl && chmod +x /run/systemctl
+mount --bind /run/systemctl /usr/bin/systemctl
+"$@"
+"""
+
+
+def test_the_agents_socket_is_enabled_with_its_units_and_goes_with_them(tmp_path: Path):
+    """`make install` asks for them where systemd runs, unless told not to; what was disabled since stays so."""
+    make = f"make -s -C {ROOT} --dry-run install"
+    script = f"""
+    told() {{ cat /run/told; rm -f /run/told; echo; }}
+    wanted=/etc/systemd/system/sockets.target.wants/agent-cni.socket
+    {make} | grep -c -- --systemd; {make} SYSTEMD=0 | grep -c -- --systemd; {make} DESTDIR=/x | grep -c -- --systemd
+    set -e
+    install="{SUITE} install {" ".join(map(str, folders(tmp_path)))} --systemd"
+    $install >/dev/null; told; readlink $wanted
+    rm $wanted
+    echo '# an old one' | cat - /etc/systemd/system/agent-cni.service >/run/new && mv /run/new /etc/systemd/system/agent-cni.service
+    $install; test ! -e $wanted
+    {SUITE} uninstall {" ".join(map(str, folders(tmp_path)))} >/dev/null; told
+    find /etc/systemd -type f
+    """
+    said = sh("unshare", "--mount", "sh", "-ec", BOOTED, "sh", "sh", "-c", script).stdout
+    assert said.split("\n") == [
+        "1", "0", "0", "daemon-reload", "start agent-cni.socket", "", "/etc/systemd/system/agent-cni.socket",
+        "installed /etc/systemd/system/agent-cni.service",
+        "disable --now agent-cni.socket agent-cni.service", "daemon-reload", "", "",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

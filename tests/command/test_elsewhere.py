@@ -82,4 +82,4 @@ def test_what_pods_there_are_is_not_guessed(
 ):
     monkeypatch.setattr(install, "records_of", lambda folder: node.records_of(no_node))
     with pytest.raises(Conflict, match=f"cannot be told: the state in {damaged}/state.db is damaged.*--force"):
-        install._refuse_in_use(Place())
+        install._refuse_attached(Place())
