@@ -30,7 +30,7 @@ def apply(resources: Iterable[Resource], world: World) -> None:
 
 def differences(resources: Iterable[Resource], world: World, reported: Result) -> list[Difference]:
     """Every difference of every resource, as far as later plugins of the chain did not report it."""
-    accepting = (resource.accepting(reported) for resource in resources)
+    accepting = filter(None, (resource.accepting(reported) for resource in resources))
     return [Difference(line, item.mend, item) for item in accepting for line in item.differences(world)]
 
 

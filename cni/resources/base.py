@@ -130,8 +130,8 @@ class Resource:
         """What else to print of it for people, line by line."""
         yield from ()
 
-    def accepting(self, reported: Result) -> Resource:
-        """This resource as the chain's final result reports it, where later plugins may change it."""
+    def accepting(self, reported: Result) -> Resource | None:
+        """This resource as the chain's final result reports it, where later plugins may change it; None where they took it away."""
         return self
 
 

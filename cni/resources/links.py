@@ -141,7 +141,7 @@ class OneCall:
 
 @dataclass(frozen=True)
 class PodLink(PodChange):
-    """The pod's end, set up. Later plugins of a chain may change its MAC and MTU and report it."""
+    """The pod's end, set up. Later plugins of a chain may change its MAC and MTU and report it; `tuning` lowers the MTU and does not."""
 
     name: str
     mac: str
@@ -159,8 +159,8 @@ class PodLink(PodChange):
             yield f"{self.name} is down in the pod"
         if link.mac != self.mac:
             yield f"{self.name} has MAC {link.mac}, not {self.mac}"
-        if link.mtu != self.mtu:
-            yield f"{self.name} has MTU {link.mtu}, not {self.mtu}"
+        if link.mtu > self.mtu:
+            yield f"{self.name} has MTU {link.mtu}, above {self.mtu}"
 
     def accepting(self, reported: Result) -> PodLink:
         for item in reported.interfaces:

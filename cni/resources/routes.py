@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from cni.errors import Conflict, KernelRefused
 from cni.kernel.view import MAIN_TABLE, SCOPE_LINK, KernelRoute, Link
+from cni.protocol.result import Result
 from cni.resources.base import Resource
 from cni.resources.links import required
 from cni.resources.world import World
@@ -18,7 +19,8 @@ from cni.values import dataclass
 class PodRoute(Resource):
     """A route in the pod; `gateway` empty means on the link. `onlink`: no address covers the gateway.
 
-    It stands beside what another network of the pod has to the same destination, and goes with its own link.
+    It stands beside what another network of the pod has to the same destination, and goes with its own link. Later plugins of a
+    chain may take it away, and report it no more, or move it into a table of their own (sbr), which no result tells.
     """
 
     link: str
@@ -46,17 +48,21 @@ class PodRoute(Resource):
         link = world.pod.link_by_name(self.link)
         family = ipaddress.ip_network(self.dst).version
         routes = world.pod.routes(link, family) if link else []
-        same = [route for route in routes if (route.dst, route.table) == (self.dst, self.table)]
+        same = [route for route in routes if route.dst == self.dst]
         if not same:
             yield f"route {self.dst} is missing in the pod"
         elif not any(self._is(route) for route in same):
             yield f"route {self.dst} in the pod is not {self._spelled()}"
 
+    def accepting(self, reported: Result) -> PodRoute | None:
+        told = [route.gw for route in reported.routes if route.dst == self.dst]
+        return self if "" in told or self.gateway in told else None
+
     def describe(self) -> str:
         return f"route {self._spelled()} dev {self.link} in the pod"
 
     def _is(self, route: KernelRoute) -> bool:
-        numbers = ("mtu", "advmss", "priority")
+        numbers = ("mtu", "advmss", "priority") if route.table == self.table else ()
         return route.gateway == self.gateway and all(
             getattr(self, name) in (0, getattr(route, name)) for name in numbers
         )

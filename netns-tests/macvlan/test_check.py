@@ -63,7 +63,7 @@ DRIFTS = {
     "other master": (moved, "another master than phy0"),
     "a master of the pod": (moved_inside, "another master than phy0"),
     "other kind": (replaced, "not a macvlan"),
-    "other MTU": (in_pod("link", "set", "eth0", "mtu", "1300"), "MTU 1300, not 1400"),
+    "other MTU": (in_pod("link", "set", "eth0", "mtu", "1450"), "MTU 1450, above 1400"),
     "other MAC": (in_pod("link", "set", "eth0", "address", "0a:00:00:00:00:09"), "MAC 0a:00:00:00:00:09"),
     "IPv4 address gone": (in_pod("addr", "del", "192.0.2.100/24", "dev", "eth0"), "address 192.0.2.100/24 is missing"),
     "IPv6 address gone": (in_pod("addr", "del", "fd00:2::100/64", "dev", "eth0"), "address fd00:2::100/64 is missing"),
@@ -95,9 +95,9 @@ def test_check_names_every_drift_at_once(spare: Host, pod: Pod, conf: dict):
 
 def test_check_accepts_what_a_later_plugin_changed_and_reported(spare: Host, pod: Pod, conf: dict):
     result = spare.add(conf, pod)
-    pod.run("ip", "link", "set", "eth0", "mtu", "1300")
+    pod.run("ip", "link", "set", "eth0", "mtu", "1450")
     spare.check(conf, pod, result).failed(104)
-    result["interfaces"][0]["mtu"] = 1300
+    result["interfaces"][0]["mtu"] = 1450
     spare.check(conf, pod, result).ok()
     spare.delete_pod(conf, pod)
 

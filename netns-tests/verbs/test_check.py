@@ -41,7 +41,7 @@ DRIFTS = {
     "default route elsewhere": ({}, in_pod("route", "replace", "default", "via", "10.1.0.77"), "route 0.0.0.0/0 in the pod is not"),
     "pod link down": ({}, in_pod("link", "set", "eth0", "down"), "eth0 is down in the pod"),
     "pod link gone": ({}, in_pod("link", "del", "eth0"), "eth0 is missing in the pod"),
-    "pod MTU": ({}, in_pod("link", "set", "eth0", "mtu", "1300"), "eth0 has MTU 1300, not 1500"),
+    "pod MTU": ({}, in_pod("link", "set", "eth0", "mtu", "1600"), "eth0 has MTU 1600, above 1500"),
     "pod MAC": ({}, in_pod("link", "set", "eth0", "address", "0a:00:00:00:00:99"), "eth0 has MAC 0a:00:00:00:00:99"),
     "host end down": ({}, on_host("link", "set", "VETH", "down"), "is down"),
     "host end off the bridge": ({}, on_host("link", "set", "VETH", "nomaster"), "is not a port of br0"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
-from lab import BIN_DIR, REFERENCE_DIR, Host, Lab, Pod, sh
+from lab import BIN_DIR, CNITOOL, REFERENCE_DIR, Host, Lab, Pod, sh
 
 VERSION = "1.0.0"
 
@@ -115,3 +116,61 @@ def test_a_route_may_lead_where_another_leads(node: Host, pod: Pod):
     assert "fd00:9::/64 via fd00:1::1 mtu 1300" in said
     assert pod.link("eth0") is None
     assert node.state() == {"attachments": [], "leases": []}
+
+
+# --- what plugins after ours change
+
+
+KINDS = {
+    "bridge-vxlan": network("chain", isDefaultGateway=True, ipam=ranges(*FIRST, **TENS)),
+    "macvlan": {"name": "chain", "type": "macvlan", "ipam": ranges(*FIRST), "gateway": ["10.1.0.1", "fd00:1::1"]},
+    "custom-plugin": {"name": "chain", "type": "custom-plugin", "ipam": ranges(*FIRST, **TENS)},
+}
+AFTER = {
+    "tuning": ({"type": "tuning", "mtu": 1400, "sysctl": {"net.ipv4.conf.eth0.arp_filter": "1"}}, {"1400"}),
+    "tuning a MAC": ({"type": "tuning", "mtu": 1380, "mac": "0a:00:00:00:00:66"}, {"1380", "0a:00:00:00:00:66"}),
+    "sbr": ({"type": "sbr"}, {"100", "101"}),
+    "both": ({"type": "sbr"}, {"100"}, {"type": "tuning", "mtu": 1300}, {"1300"}),
+}
+
+
+#: A guarded pod is mute under another MAC than its own, and CHECK says so.
+CHAINS = [(kind, after) for kind in KINDS for after in AFTER if kind != "custom-plugin" or after == "tuning"]
+
+
+@pytest.mark.parametrize(("kind", "after"), CHAINS)
+def test_what_a_plugin_after_ours_changes_is_no_drift(node: Host, pod: Pod, kind: str, after: str):
+    first = {key: value for key, value in KINDS[kind].items() if key not in ("cniVersion", "name")}
+    chain = {"cniVersion": VERSION, "name": "chain", "plugins": [first, *AFTER[after][::2]]}
+    (node.folder / "chain.conflist").write_text(json.dumps(chain))
+    env = {
+        "CNI_PATH": f"{BIN_DIR}:{REFERENCE_DIR}",
+        "NETCONFPATH": str(node.folder),
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    }
+    node.run(CNITOOL, "add", "chain", pod.path, env=env)
+    tables = {str(route["table"]) for family in (4, 6) for route in pod.routes(family, "all")}
+    seen = tables | {str(pod.link("eth0")["mtu"]), pod.link("eth0")["address"]}
+    assert seen >= set().union(*AFTER[after][1::2])
+    node.run(CNITOOL, "check", "chain", pod.path, env=env)
+    sh("ip", "-n", pod.name, "link", "set", "eth0", "down")
+    assert "eth0 is down in the pod" in node.run(CNITOOL, "check", "chain", pod.path, env=env, check=False).stderr
+    node.run(CNITOOL, "del", "chain", pod.path, env=env)
+    assert node.state() == {"attachments": [], "leases": []}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_route_that_is_reported_no_more_is_not_missed(node: Host, pod: Pod, kind: str):
+    """Multus takes the default route of a network away that another one's `default-route` replaces, and from its result."""
+    conf = KINDS[kind] | {"cniVersion": "1.1.0"}
+    result = node.add(conf, pod)
+    for family in (4, 6):
+        pod.run("ip", f"-{family}", "route", "del", "default")
+    said = node.check(conf, pod, result).failed(104)
+    assert all(f"route {dst} is missing in the pod" in said for dst in ("0.0.0.0/0", "::/0"))
+    left = [route for route in result["routes"] if route["dst"] not in ("0.0.0.0/0", "::/0")]
+    node.check(conf, pod, result | {"routes": left}).ok()
+    pod.run("ip", "route", "add", "default", "dev", "eth0")
+    other = [{"dst": "0.0.0.0/0", "gw": "10.1.0.99"}, *left]
+    node.check(conf, pod, result | {"routes": other}).ok()
+    node.delete_pod(conf, pod)

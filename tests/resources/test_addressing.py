@@ -9,6 +9,7 @@ import pytest
 from cni.errors import Conflict
 from cni.kernel.view import KernelRoute
 from cni.naming import OWNER
+from cni.protocol.result import Result, Route
 from cni.resources import FloodList, GatewayAddress, PodAddress, PodRoute
 from cni.values import replace
 
@@ -105,15 +106,33 @@ def test_a_pods_address_is_usable_at_once_unless_asked(world: Any, pod: Any, add
         ([replace(KERNEL, mtu=1400, priority=5, scope=253)], []),
         ([replace(KERNEL, gateway="10.1.0.9"), KERNEL], []),
         ([], ["route 0.0.0.0/0 is missing in the pod"]),
-        ([replace(KERNEL, table=100)], ["route 0.0.0.0/0 is missing in the pod"]),
+        ([replace(KERNEL, table=100)], []),
+        (
+            [replace(KERNEL, table=100, gateway="10.1.0.9")],
+            ["route 0.0.0.0/0 in the pod is not 0.0.0.0/0 via 10.1.0.1"],
+        ),
         ([replace(KERNEL, gateway="10.1.0.9")], ["route 0.0.0.0/0 in the pod is not 0.0.0.0/0 via 10.1.0.1"]),
     ],
-    ids=["as made", "with what nobody asked for", "beside another", "gone", "in another table", "elsewhere"],
+    ids=["as made", "with what nobody asked for", "beside another", "gone", "moved", "moved elsewhere", "elsewhere"],
 )
 def test_the_drift_of_a_route_is_named(world: Any, pod: Any, present: list[KernelRoute], said: list[str]):
     pod.add("eth0")
     pod.ways["eth0"] = present
     assert list(ROUTE.differences(world)) == said
+
+
+@pytest.mark.parametrize(
+    ("routes", "asked"),
+    [
+        ([], False),
+        ([Route("0.0.0.0/0")], True),
+        ([Route("0.0.0.0/0", "10.1.0.1", mtu=1300)], True),
+        ([Route("0.0.0.0/0", "10.1.0.9"), Route("10.0.0.0/8", "10.1.0.1")], False),
+    ],
+    ids=["none", "by the gateway", "as made", "by another gateway"],
+)
+def test_a_route_that_nobody_reports_is_not_asked_for(routes: list[Route], asked: bool):
+    assert ROUTE.accepting(Result(routes=tuple(routes))) == (ROUTE if asked else None)
 
 
 def test_a_route_stands_beside_another_and_once(world: Any, pod: Any):

@@ -76,7 +76,8 @@ def test_the_drift_of_a_host_end_is_named(world: Any, host: Any, facts: dict[str
         ({}, []),
         ({"up": False}, ["eth0 is down in the pod"]),
         ({"mac": "0a:00:00:00:00:09"}, ["eth0 has MAC 0a:00:00:00:00:09, not 0a:58:0a:00:00:02"]),
-        ({"mtu": 1400}, ["eth0 has MTU 1400, not 1450"]),
+        ({"mtu": 1400}, []),
+        ({"mtu": 1500}, ["eth0 has MTU 1500, above 1450"]),
     ],
     ids=str,
 )
