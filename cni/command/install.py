@@ -27,7 +27,8 @@ def install(options: argparse.Namespace) -> int:
     place.refuse_without_python()
     if "/" in options.conf:
         _refuse_invalid(Path(options.conf))
-    node = [*(systemd.units(place) if options.systemd else ()), *([suite.command(place)] if options.link else [])]
+    node = list(systemd.units(place)) if options.systemd else []
+    node += [suite.command(place), suite.rotation(place)] if options.link else []
     items = [*suite.executables(place), *(node if options.force else _not_lent(node))]
     items += [suite.conflist(place, options.conf)] if options.conf else []  # last: it lets pods come
     if not options.force:
@@ -57,7 +58,8 @@ def uninstall(options: argparse.Namespace) -> int:
         systemd.disable(place)
     if agent_is_ours and not options.force:
         _refuse_served(place)
-    every = [*suite.conflists(place), *suite.executables(place), *systemd.units(place), suite.command(place)]
+    every = [*suite.conflists(place), *suite.executables(place), *systemd.units(place)]
+    every += [suite.command(place), suite.rotation(place)]
     items = [item for item in every if not (others and item.is_the_nodes)]
     left = _left(items, place)  # what could tell goes next
     folders = [] if others else [place.now(DEFAULT_FOLDER), place.now(FOLDER)]

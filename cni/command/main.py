@@ -177,7 +177,9 @@ def _install_options(command: argparse.ArgumentParser) -> None:
         default="",
         help="activate a conflist: one of this release's, or a file with a / in its path",
     )
-    command.add_argument("--link", action="store_true", help=f"this command as {Place.command} too")
+    command.add_argument(
+        "--link", action="store_true", help=f"this command as {Place.command} too, and logrotate told of the logs"
+    )
     command.add_argument(
         "--systemd", action="store_true", help="the agent's units, its socket enabled, and drop-ins for networkd too"
     )

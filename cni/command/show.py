@@ -30,9 +30,10 @@ R = TypeVar("R", bound=Resource)
 Rows = list[dict[str, Any]]
 
 _KIND = {Masquerade: "masquerade", PodPolicy: "policy", AntiSpoof: "guard", Gate: "guard", PodRules: "interception"}
+_CUT = {"pod": 253, "container": 12}
 _NOTHING = {"bridges": "no bridges in use", "vteps": "no VTEPs in use"}
 _COLUMNS = {
-    "attachments": ("network", "container", "ifname", "plugin", "state", "addresses", "pod"),
+    "attachments": ("pod", "container", "ifname", "network", "addresses", "state", "plugin"),
     "leases": ("network", "address", "container", "ifname"),
     "bridges": ("bridge", "mtu", "gateways", "pods"),
     "vteps": ("device", "bridge", "vni", "port", "local", "remotes"),
@@ -68,7 +69,12 @@ def _shown(options: argparse.Namespace, records: list[Record]) -> None:
         print_json(shown)
         return
     for area, columns in _COLUMNS.items():
-        print_table(_NOTHING.get(area, f"no {area}"), columns, shown[area])
+        print_table(_NOTHING.get(area, f"no {area}"), columns, list(map(_brief, shown[area])))
+
+
+def _brief(row: dict[str, Any]) -> dict[str, Any]:
+    """A row that fits a terminal: `trace` takes an id's beginning, and --json has all of it."""
+    return row | {name: row[name][:length] or "-" for name, length in _CUT.items() if name in row}
 
 
 def _attachments(records: list[Record]) -> Rows:

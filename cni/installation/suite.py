@@ -11,6 +11,7 @@ from cni.errors import Conflict, InvalidConfig
 from cni.installation import systemd, tree
 from cni.installation.item import MARK, Item
 from cni.installation.place import Place
+from cni.log import FOLDER
 from cni.values import replace
 
 _EXECUTABLE = """#!{interpreter}
@@ -32,6 +33,22 @@ def command(place: Place) -> Item:
     """The operator's command, where a shell finds it."""
     text = f'#!/bin/sh\n{MARK} in {place.prefix}\nexec {shlex.quote(f"{place.prefix}/bin/agent-cni")} "$@"\n'
     return Item(place.now(place.command), text, 0o755)
+
+
+def rotation(place: Place) -> Item:
+    """How logrotate(8) bounds the logs: a line is one open, so nobody is to be told, and a file is as new as its name."""
+    text = f"""{MARK}
+{FOLDER}/*.log {{
+    weekly
+    maxsize 10M
+    rotate 4
+    compress
+    missingok
+    notifempty
+    nocreate
+}}
+"""
+    return Item(place.now(Path("/etc/logrotate.d/agent-cni")), text)
 
 
 def conflist(place: Place, name: str) -> Item:

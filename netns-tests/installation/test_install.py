@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from lab import OFFLINE, PATIENCE, ROOT, Host, Pod, eventually, everything, sh
+from lab import BIN_DIR, OFFLINE, PATIENCE, ROOT, Host, Pod, eventually, everything, sh
 
 PYTHON = Path(sys.executable).resolve()
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -354,6 +354,24 @@ def test_of_two_installations_each_takes_away_its_own(image: Path):
     assert "/opt/second" in command.read_text()
     sh(SUITE, "uninstall", "--root", image, *second)
     assert not [item for item in files(image) - {"var/log"} if "agent-cni" in item]
+
+
+def test_logs_are_rotated_by_the_real_logrotate_and_written_on(host: Host, pod: Pod, image: Path, tmp_path: Path):
+    bake(image, *IMAGE)
+    rotate = (
+        'mount -t tmpfs tmpfs /var/log && "$0" && '
+        'head -c 11000000 /dev/zero >>/var/log/agent-cni/bridge-vxlan.log && logrotate --state "$2" "$1" && "$0" && '
+        "cd /var/log/agent-cni && ls && grep -c CHECK bridge-vxlan.log"
+    )
+    checked = tmp_path / "check"
+    env = f"CNI_COMMAND=CHECK CNI_CONTAINERID=c CNI_IFNAME=eth0 CNI_NETNS={pod.path} CNI_PATH=/x AGENT_CNI_SOCKET="
+    call = f"echo '{json.dumps(CONF)}' | {env} {BIN_DIR}/bridge-vxlan >/dev/null 2>&1 || true"
+    checked.write_text(f"#!/bin/sh\n{call}\n")
+    checked.chmod(0o755)
+    done = host.run(
+        "unshare", "--mount", "sh", "-c", rotate, checked, image / "etc/logrotate.d/agent-cni", tmp_path / "state"
+    )
+    assert done.stdout.split() == ["bridge-vxlan.log", "bridge-vxlan.log.1.gz", "1"]
 
 
 #: A node that systemd runs, whose systemctl only keeps what it is told; /etc/systemd is its own.

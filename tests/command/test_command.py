@@ -394,10 +394,10 @@ def test_attachments_and_leases_are_shown_as_tables(agent: Any, folder: Path, at
     said = agent("show", "--data-dir", folder)
     assert (said.status, said.err) == (0, "")
     assert [line.split() for line in said.out.splitlines()] == [
-        ["network", "container", "ifname", "plugin", "state", "addresses", "pod"],
-        ["pods", "c1", "eth0", "bridge-vxlan", "attached", "10.1.0.2/24", "default/web"],
-        ["pods", "c2", "eth0", "bridge-vxlan", "stale", "10.1.0.3/24", "default/web"],
-        ["pods", "c3", "eth0", "bridge-vxlan", "incomplete", "default/web"],
+        ["pod", "container", "ifname", "network", "addresses", "state", "plugin"],
+        ["default/web", "c1", "eth0", "pods", "10.1.0.2/24", "attached", "bridge-vxlan"],
+        ["default/web", "c2", "eth0", "pods", "10.1.0.3/24", "stale", "bridge-vxlan"],
+        ["default/web", "c3", "eth0", "pods", "incomplete", "bridge-vxlan"],
         [],
         ["network", "address", "container", "ifname"],
         ["pods", "10.1.0.2", "c1", "eth0"],
@@ -408,6 +408,16 @@ def test_attachments_and_leases_are_shown_as_tables(agent: Any, folder: Path, at
         ["no", "VTEPs", "in", "use"],
         ["no", "rules"],
     ]
+
+
+def test_a_table_has_the_first_twelve_of_a_containers_id_and_fits_a_terminal(
+    agent: Any, folder: Path, attach: Callable[..., Record]
+):
+    attach("4b" * 32, "10.1.0.2")
+    lines = agent("show", "--data-dir", folder).out.splitlines()
+    assert lines[1].split()[:2] == ["default/web", "4b4b4b4b4b4b"]
+    assert max(map(len, lines)) <= 80
+    assert "4b" * 32 in agent("show", "--json", "--data-dir", folder).out
 
 
 def test_attachments_and_leases_are_shown_as_json(agent: Any, folder: Path, attach: Callable[..., Record]):
