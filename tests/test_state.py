@@ -129,11 +129,12 @@ def test_the_last_given_address_is_remembered_per_network_and_range(store: Store
     assert store.last_given("pods", "10.0.1.0/24") is store.last_given("other", "10.0.0.0/24") is None
 
 
-def test_an_address_is_kept_for_one_pod_and_a_pod_keeps_one_address(store: Store):
-    store.set_sticky("pods", "set", "a/1", ADDRESS)
-    store.set_sticky("pods", "set", "a/2", ADDRESS)
-    store.set_sticky("pods", "set", "a/2", ADDRESS + 1)
-    assert store.sticky("pods", "set") == {"a/2": ADDRESS + 1}
+def test_an_address_is_kept_for_one_pod_and_an_interface_keeps_one_address(store: Store):
+    store.set_sticky("pods", "set", "a/1", "eth0", ADDRESS)
+    store.set_sticky("pods", "set", "a/2", "eth0", ADDRESS)
+    store.set_sticky("pods", "set", "a/2", "eth0", ADDRESS + 1)
+    store.set_sticky("pods", "set", "a/2", "net1", ADDRESS + 2)
+    assert store.sticky("pods", "set") == {("a/2", "eth0"): ADDRESS + 1, ("a/2", "net1"): ADDRESS + 2}
     assert store.sticky("other", "set") == {}
 
 
@@ -369,11 +370,12 @@ def test_a_column_that_is_no_json_of_ours_is_told_and_the_rest_is_read(
 
 
 RECORDED = "SELECT network, container, ifname, plugin, resources FROM attachment ORDER BY 1, 2, 3"
-LAYOUT_1, LAYOUT_2 = (Path(__file__).parent / "fixtures" / f"state-layout-{number}.sql" for number in (1, 2))
+EARLIER = [Path(__file__).parent / "fixtures" / f"state-layout-{number}.sql" for number in (1, 2, 3)]
+LAYOUT_1, LAYOUT_2, LAYOUT_3 = EARLIER
 
 
 @pytest.mark.parametrize("opening", [Store.open, Store.reading], ids=["opening", "reading"])
-@pytest.mark.parametrize("earlier", [LAYOUT_1, LAYOUT_2], ids=["1", "2"])
+@pytest.mark.parametrize("earlier", EARLIER, ids=["1", "2", "3"])
 def test_a_file_of_an_earlier_layout_is_read_and_brought_up_in_place(
     folder: Path, earlier: Path, opening: Callable[[Path], Any]
 ):
@@ -398,7 +400,7 @@ def test_a_file_of_an_earlier_layout_is_read_and_brought_up_in_place(
                 assert all(record in store.users([place]) for place in wanted)
 
 
-@pytest.mark.parametrize("earlier", [LAYOUT_1, LAYOUT_2], ids=["1", "2"])
+@pytest.mark.parametrize("earlier", EARLIER, ids=["1", "2", "3"])
 def test_a_file_that_was_brought_up_is_laid_out_as_a_new_one(folder: Path, tmp_path: Path, earlier: Path):
     def of(folder: Path) -> list[Any]:
         with closing(Store.open(folder)) as store:
@@ -423,8 +425,22 @@ def test_what_layout_2_allowed_and_cannot_be_is_left_behind(folder: Path):
         db.commit()
     with closing(Store.open(folder)) as store:
         assert not store.is_used("place")
-        assert store.sticky("net", "set") == {"a/2": ADDRESS}
+        assert store.sticky("net", "set") == {("a/2", "eth0"): ADDRESS}
         assert store.records()
+
+
+def test_what_layout_3_kept_for_a_pod_is_its_interfaces(folder: Path):
+    """As far as one holds it now; most pods have but one."""
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / "state.db")) as db:
+        db.executescript(LAYOUT_3.read_text())
+        held = ipaddress.ip_address("10.1.0.2")
+        db.execute("UPDATE lease SET ifname = 'net1' WHERE address = ?", (held.packed,))
+        rows = [("net", pod, "set", 4, address.packed) for pod, address in (("a/1", held), ("a/2", ADDRESS))]
+        db.executemany("INSERT INTO sticky VALUES (?,?,?,?,?)", rows)
+        db.commit()
+    with closing(Store.open(folder)) as store:
+        assert store.sticky("net", "set") == {("a/1", "net1"): held, ("a/2", "eth0"): ADDRESS}
 
 
 def test_only_who_is_recorded_uses_something(store: Store, record: Record):

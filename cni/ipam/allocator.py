@@ -53,7 +53,7 @@ class Allocator:
         if not request:
             self.store.set_last_given(self.attachment.network, range_set.key, address)
         if self.config.sticky and self.pod:
-            self.store.set_sticky(self.attachment.network, range_set.key, self.pod, address)
+            self.store.set_sticky(self.attachment.network, range_set.key, self.pod, self.attachment.ifname, address)
         part = range_set.of(address)
         return IPConfig(f"{address}/{part.subnet.prefixlen}", str(part.gateway or ""))
 
@@ -67,11 +67,11 @@ class Allocator:
 
     def _next(self, range_set: RangeSet) -> IPAddress:
         kept = self.store.sticky(self.attachment.network, range_set.key) if self.config.sticky else {}
-        mine = kept.pop(self.pod, None)
+        mine = kept.pop((self.pod, self.attachment.ifname), None)
         if mine and mine in range_set and self._is_free(mine):
             return mine
         after = self.store.last_given(self.attachment.network, range_set.key)
-        # what other pods come back to is given when nothing else is free
+        # what others come back to is given when nothing else is free
         for avoided in ({int(address) for address in kept.values()}, set[int]()):
             for span in range_set.spans_after(after):
                 address = self._free_in(span, avoided)

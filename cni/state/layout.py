@@ -13,7 +13,7 @@ from cni.errors import CniError
 from cni.kernel.netns import Netns, whereabouts
 
 #: The layout this release reads and writes, kept as SQLite's `user_version`.
-VERSION = 3
+VERSION = 4
 
 #: Of all tables the one with a rowid: a key beside whole plans is slow to find, for SQLite compares overflowing rows whole.
 _ATTACHMENT = """
@@ -52,13 +52,17 @@ CREATE TABLE last_given (
     address TEXT,                             -- the one it gave last: the next comes after it
     PRIMARY KEY (network, range_set)
 ) WITHOUT ROWID;
+"""
+
+_STICKY = """
 CREATE TABLE sticky (
     network TEXT,
     pod TEXT,                                 -- Kubernetes' namespace/name
+    ifname TEXT,                              -- CNI_IFNAME: a pod may have several in one network
     range_set TEXT,                           -- as in last_given
     family INTEGER,                           -- 4 or 6
-    address BLOB,                             -- packed: kept for this pod if it comes back
-    PRIMARY KEY (network, pod, range_set)
+    address BLOB,                             -- packed: kept for this interface of this pod if it comes back
+    PRIMARY KEY (network, pod, ifname, range_set)
 ) WITHOUT ROWID;
 """
 
@@ -75,7 +79,7 @@ CREATE INDEX user ON uses (network, container, ifname, plugin);
 _STICKY_ONCE = "CREATE UNIQUE INDEX sticky_once ON sticky (network, range_set, family, address);"
 
 #: What a new file gets.
-SCHEMA = f"{_ATTACHMENT} {_LEASES} {_STICKY_ONCE} {_USES} PRAGMA user_version = {VERSION};"
+SCHEMA = f"{_ATTACHMENT} {_LEASES} {_STICKY} {_STICKY_ONCE} {_USES} PRAGMA user_version = {VERSION};"
 
 _TO_2 = """
 ALTER TABLE attachment ADD COLUMN netns_id TEXT NOT NULL DEFAULT '';
@@ -104,6 +108,18 @@ INSERT OR IGNORE INTO uses SELECT * FROM uses_before AS one WHERE EXISTS (
 DROP TABLE uses_before;
 """
 
+#: An interface whose pod is gone was the only one that most pods have.
+_TO_4 = f"""
+DROP INDEX sticky_once;
+ALTER TABLE sticky RENAME TO sticky_before;
+{_STICKY}
+{_STICKY_ONCE}
+INSERT INTO sticky SELECT network, pod, COALESCE((
+    SELECT ifname FROM lease WHERE (lease.network, lease.family, lease.address) = (one.network, one.family, one.address)
+), 'eth0'), range_set, family, address FROM sticky_before AS one;
+DROP TABLE sticky_before;
+"""
+
 #: What layout 1 found by searching its JSON: the resources that go with their last user, by what tells them apart,
 #: and the fields that others asked for.
 _SHARED_IN_1: dict[str, tuple[str, ...]] = {
@@ -123,7 +139,9 @@ def upgrade(db: sqlite3.Connection, version: int) -> None:
     """Bring a file of an earlier layout to this one, in a transaction of the caller's."""
     if version < 2:
         _know_users(db)
-    _run(db, _TO_3)
+    if version < 3:
+        _run(db, _TO_3)
+    _run(db, _TO_4)
     db.execute(f"PRAGMA user_version = {VERSION}")
 
 

@@ -62,14 +62,14 @@ class Leases(StateFile):
         """Remember what a range set gave last."""
         self._db.execute("REPLACE INTO last_given VALUES (?,?,?)", (network, range_set, str(address)))
 
-    def sticky(self, network: str, range_set: str) -> dict[str, IPAddress]:
-        """The addresses kept for pods (``namespace/name``) that may come back."""
-        query = "SELECT pod, address FROM sticky WHERE (network, range_set) = (?,?)"
-        return {pod: ipaddress.ip_address(packed) for pod, packed in self._rows(query, network, range_set)}
+    def sticky(self, network: str, range_set: str) -> dict[tuple[str, str], IPAddress]:
+        """The addresses kept for pods (``namespace/name``) that may come back, by pod and interface."""
+        query = "SELECT pod, ifname, address FROM sticky WHERE (network, range_set) = (?,?)"
+        return {tuple(whose): ipaddress.ip_address(packed) for *whose, packed in self._rows(query, network, range_set)}
 
-    def set_sticky(self, network: str, range_set: str, pod: str, address: IPAddress) -> None:
-        """Keep an address for a pod, and for no other."""
+    def set_sticky(self, network: str, range_set: str, pod: str, ifname: str, address: IPAddress) -> None:
+        """Keep an address for an interface of a pod, and for no other."""
         key = (network, range_set, address.version, address.packed)
         self._db.execute("DELETE FROM sticky WHERE (network, range_set, family, address) = (?,?,?,?)", key)
-        row = (network, pod, range_set, address.version, address.packed)
-        self._db.execute("REPLACE INTO sticky VALUES (?,?,?,?,?)", row)
+        row = (network, pod, ifname, range_set, address.version, address.packed)
+        self._db.execute("REPLACE INTO sticky VALUES (?,?,?,?,?,?)", row)

@@ -99,12 +99,13 @@ def test_reserved_addresses_are_never_given(host: Host):
 
 
 def test_a_sticky_pod_comes_back_to_its_address(host: Host):
-    conf = ipam(**SMALL, sticky=True)
+    conf = ipam(subnet="10.1.0.0/24", rangeStart="10.1.0.10", rangeEnd="10.1.0.13", sticky=True)
     words = {name: f"IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={name}" for name in ("db-0", "web", "job")}
     first = ask(host, conf, "1", CNI_ARGS=words["db-0"])
     release(host, conf, "1")
     others = [ask(host, conf, name, CNI_ARGS=words[name]) for name in ("web", "job")]
     assert first not in others
+    assert ask(host, conf, "2", CNI_ARGS=words["db-0"], CNI_IFNAME="net1") != first
     assert ask(host, conf, "2", CNI_ARGS=words["db-0"]) == first
 
 

@@ -35,8 +35,10 @@ def config_of(ipam: dict[str, Any], *asked: str) -> IpamConfig:
 def allocate(store: Store) -> Allocate:
     """Allocate for a container of network pods; returns the addresses without prefix."""
 
-    def attach(container: str, ipam: dict[str, Any], *asked: str, pod: str = "", network: str = "pods") -> list[str]:
-        who = Attachment(network, container, "eth0")
+    def attach(
+        container: str, ipam: dict[str, Any], *asked: str, pod: str = "", network: str = "pods", ifname: str = "eth0"
+    ) -> list[str]:
+        who = Attachment(network, container, ifname)
         with store.transaction():
             given = Allocator(config_of(ipam, *asked), store, who, "test", pod).allocate()
         return [ip.address.split("/")[0] for ip in given.ips]
@@ -46,9 +48,9 @@ def allocate(store: Store) -> Allocate:
 
 @pytest.fixture
 def release(store: Store) -> Callable[[str], None]:
-    def detach(container: str) -> None:
+    def detach(container: str, ifname: str = "eth0") -> None:
         with store.transaction():
-            store.forget(Attachment("pods", container, "eth0"), "test")
+            store.forget(Attachment("pods", container, ifname), "test")
 
     return detach
 
@@ -171,6 +173,18 @@ def test_a_pod_that_comes_back_gets_its_address(allocate: Allocate, release: Cal
     release("a")
     assert allocate("b", STICKY, pod="default/web-1") == ["10.0.0.3"]
     assert allocate("c", STICKY, pod="default/web-0") == ["10.0.0.2"]
+
+
+@pytest.mark.parametrize("order", [("eth0", "net1"), ("net1", "eth0")])
+def test_each_interface_of_a_pod_gets_its_own_address(
+    allocate: Allocate, release: Callable[..., None], order: tuple[str, str]
+):
+    for name in ("eth0", "net1"):
+        allocate("a", STICKY, pod="default/web-0", ifname=name)
+    for name in ("eth0", "net1"):
+        release("a", name)
+    given = {name: allocate("b", STICKY, pod="default/web-0", ifname=name) for name in order}
+    assert given == {"eth0": ["10.0.0.2"], "net1": ["10.0.0.3"]}
 
 
 def test_a_kept_address_is_given_to_others_only_when_nothing_else_is_free(
