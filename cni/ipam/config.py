@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cni.errors import InvalidConfig, InvalidEnvironment
-from cni.ipam.ranges import Range, RangeSet, RawSet, first_gap, read_sets
+from cni.ipam.ranges import Range, RangeSet, RawSet, first_gap, is_reserved, read_sets
 from cni.naming import IPAddress
 from cni.protocol import addresses
 from cni.protocol.call import Call
@@ -62,6 +62,10 @@ class IpamConfig:
             gateway = by_family.get(own.version)
             if own.ip == gateway:
                 raise InvalidConfig(f"$.ip: {own.ip} is the gateway's address too")
+            if is_reserved(own.ip, own.network):
+                raise InvalidConfig(
+                    f"$.ip[{number}]: {own} is the network's own or its broadcast address, which no pod can have"
+                )
             if any(item.ranges[0].subnet.version == own.version for item in sets):
                 raise InvalidConfig(f"$.ip[{number}]: a second IPv{own.version} address")
             sets.append(RangeSet((Range(own.network, own.ip, own.ip, gateway),)))

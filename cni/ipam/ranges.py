@@ -11,6 +11,7 @@ from cni.naming import IPAddress
 from cni.values import dataclass
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+_SMALLEST = 4
 Span = tuple[IPAddress, IPAddress]
 #: A range set as configurations have it: ranges, or the old form, one range and nothing around it.
 RawSet = Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -27,19 +28,23 @@ class Range:
 
     @classmethod
     def read(cls, raw: Mapping[str, Any], where: str) -> Range:
-        """Read a range; ends default to the usable addresses, the gateway to the first of them."""
+        """Read a range; ends default to the usable addresses, and those that no pod can have (the subnet's own, its broadcast
+        address) are left out. The gateway defaults to the first of them, where there is a second.
+        """
         if not raw.get("subnet"):
             raise InvalidConfig(f"{where}.subnet: missing")
         subnet = ipaddress.ip_network(raw["subnet"])
-        if subnet.num_addresses < 4:
-            raise InvalidConfig(f"{where}.subnet: {subnet} is too small to give addresses from")
-        usable_last = subnet[-2] if subnet.version == 4 else subnet[-1]
+        usable = _usable(subnet, where)
         ends = [_end(raw, key, subnet, where) for key in ("rangeStart", "rangeEnd")]
-        first, last = ends[0] or subnet[1], ends[1] or usable_last
+        first, last = ends[0] or usable[0], ends[1] or usable[1]
         if int(first) > int(last):
             raise InvalidConfig(f"{where}: rangeStart {first} is after rangeEnd {last}")
-        gateway = ipaddress.ip_address(raw["gateway"]) if raw.get("gateway") else subnet[1]
-        if gateway.version != subnet.version:
+        first, last = max(first, usable[0], key=int), min(last, usable[1], key=int)
+        if int(first) > int(last):
+            raise InvalidConfig(f"{where}: no pod can have the only address of this range of {subnet}")
+        default = usable[0] if usable[0] != usable[1] else None
+        gateway = ipaddress.ip_address(raw["gateway"]) if raw.get("gateway") else default
+        if gateway and gateway.version != subnet.version:
             raise InvalidConfig(f"{where}.gateway: {gateway} is of another family than {subnet}")
         return cls(subnet, first, last, gateway)
 
@@ -117,6 +122,20 @@ def first_gap(span: Span, taken: Iterable[tuple[int, int]]) -> IPAddress | None:
             break
         candidate = max(candidate, high + 1)
     return type(span[0])(candidate) if candidate <= last else None
+
+
+def is_reserved(address: IPAddress, subnet: IPNetwork) -> bool:
+    """Whether no host may have it: a subnet's first and last address in IPv4, but for a wire's two (RFC 3021)."""
+    return subnet.version == 4 and subnet.num_addresses >= _SMALLEST and address in (subnet[0], subnet[-1])
+
+
+def _usable(subnet: IPNetwork, where: str) -> Span:
+    """The first and last address that pods may have; a single address is a range of one, and two are a wire's."""
+    if subnet.num_addresses == 1:
+        return subnet[0], subnet[0]
+    if subnet.num_addresses < _SMALLEST:
+        raise InvalidConfig(f"{where}.subnet: {subnet} is too small to give addresses from")
+    return subnet[1], subnet[-2] if subnet.version == 4 else subnet[-1]
 
 
 def _end(raw: Mapping[str, Any], key: str, subnet: IPNetwork, where: str) -> IPAddress | None:

@@ -92,6 +92,29 @@ def test_ranges_of_the_runtime_come_first(host: Host):
     assert ask(host, conf, "c") == ["10.7.0.2", "10.1.0.2"]
 
 
+def test_the_broadcast_address_is_nobodys(host: Host):
+    conf = ipam(subnet="10.1.0.0/30", rangeStart="10.1.0.2", rangeEnd="10.1.0.3")
+    host.cni("ADD", conf | {"runtimeConfig": {"ips": ["10.1.0.3"]}}, container="a", CNI_NETNS="/x").failed(102)
+    assert ask(host, conf, "a") == ["10.1.0.2"]
+    host.cni("ADD", conf, container="b", CNI_NETNS="/x").failed(103)
+
+
+@pytest.mark.parametrize(
+    "one", [{"subnet": "10.66.0.5/32"}, {"subnet": "fd66::5/128", "gateway": "fd66::1"}], ids=["IPv4", "IPv6"]
+)
+def test_a_single_address_is_a_range_of_one(host: Host, lab: Lab, conf: dict, one: dict[str, str]):
+    own = one["subnet"]
+    routed = {"isDefaultGateway": "gateway" in one, "ipMasq": False, "ipam": {"ranges": [[one]]}}
+    pod = lab.pod()
+    result = host.add(conf | routed, pod)
+    assert (given(result), own in pod.addresses("eth0")) == ([own.split("/")[0]], True)
+    host.check(conf | routed, pod, result).ok()
+    host.cni("ADD", conf | routed, lab.pod()).failed(103)
+    host.cni("STATUS", conf | routed).failed(50)
+    host.delete_pod(conf | routed, pod)
+    assert host.state()["leases"] == []
+
+
 def test_reserved_addresses_are_never_given(host: Host):
     conf = ipam(subnet="10.1.0.0/29", reserved=["10.1.0.2", "10.1.0.4-10.1.0.5"])
     assert [ask(host, conf, name) for name in "ab"] == [["10.1.0.3"], ["10.1.0.6"]]

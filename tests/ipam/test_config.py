@@ -235,8 +235,15 @@ def test_the_flat_form_gives_exactly_its_addresses():
         (["10.0.0.2/24", "10.0.1.2/24"], [], r"\$\.ip\[1\]: a second IPv4 address"),
         (["10.0.0.2/24"], ["10.0.0.1", "10.0.0.9"], r"\$\.gateway\[1\]: a second IPv4"),
         (["10.0.0.2/24"], ["fd00::1"], r"\$\.gateway.*: "),
+        (["10.0.0.255/24"], [], r"\$\.ip\[0\]: 10\.0\.0\.255/24 is the network's own or its broadcast address"),
     ],
-    ids=["the gateway's own", "two of a family", "two gateways of a family", "a gateway without an address"],
+    ids=[
+        "the gateway's own",
+        "two of a family",
+        "two gateways of a family",
+        "a gateway without an address",
+        "broadcast",
+    ],
 )
 def test_a_flat_form_that_contradicts_itself_is_refused(own: list[str], gateways: list[str], said: str):
     with pytest.raises(InvalidConfig, match=f"^{said}"):

@@ -81,8 +81,18 @@ def test_without_an_address_given_spans_begin_at_the_beginning(last: str | None)
             {"subnet": "10.0.0.0/24", "rangeStart": "10.0.0.5", "rangeEnd": "10.0.0.5"},
             ("10.0.0.5", "10.0.0.5", "10.0.0.1"),
         ),
+        ({"subnet": "10.0.0.0/24", "rangeEnd": "10.0.0.255"}, ("10.0.0.1", "10.0.0.254", "10.0.0.1")),
+        ({"subnet": "10.0.0.0/24", "rangeStart": "10.0.0.0"}, ("10.0.0.1", "10.0.0.254", "10.0.0.1")),
+        ({"subnet": "fd00::/64", "rangeStart": "fd00::", "rangeEnd": "fd00::9"}, ("fd00::1", "fd00::9", "fd00::1")),
+        ({"subnet": "10.0.0.5/32"}, ("10.0.0.5", "10.0.0.5", "None")),
+        ({"subnet": "fd00::5/128"}, ("fd00::5", "fd00::5", "None")),
+        ({"subnet": "10.0.0.5/32", "gateway": "10.0.0.1"}, ("10.0.0.5", "10.0.0.5", "10.0.0.1")),
     ],
-    ids=["IPv4", "smallest", "IPv6", "start", "end", "gateway", "a gateway elsewhere", "one address"],
+    ids=[
+        *("IPv4", "smallest", "IPv6", "start", "end", "gateway", "a gateway elsewhere", "one address"),
+        *("to the broadcast address", "from the network's", "from the routers' anycast"),
+        *("one IPv4", "one IPv6", "one with a gateway"),
+    ],
 )
 def test_ends_default_to_the_usable_addresses(raw: dict[str, Any], ends: tuple[str, str, str]):
     assert spelled(Range.read(raw, "$")) == ends
@@ -92,7 +102,6 @@ def test_ends_default_to_the_usable_addresses(raw: dict[str, Any], ends: tuple[s
     ("raw", "said"),
     [
         ({"subnet": "10.0.0.0/31"}, r"\$\.r\.subnet: 10\.0\.0\.0/31 is too small"),
-        ({"subnet": "10.0.0.0/32"}, r"\$\.r\.subnet: 10\.0\.0\.0/32 is too small"),
         ({"subnet": "fd00::/127"}, r"\$\.r\.subnet: fd00::/127 is too small"),
         (
             {"subnet": "10.0.0.0/24", "rangeStart": "10.0.1.1"},
@@ -104,10 +113,22 @@ def test_ends_default_to_the_usable_addresses(raw: dict[str, Any], ends: tuple[s
             {"subnet": "10.0.0.0/24", "rangeStart": "10.0.0.9", "rangeEnd": "10.0.0.8"},
             r"\$\.r: rangeStart 10\.0\.0\.9 is after rangeEnd 10\.0\.0\.8",
         ),
+        (
+            {"subnet": "10.0.0.0/24", "rangeStart": "10.0.0.255", "rangeEnd": "10.0.0.255"},
+            r"\$\.r: no pod can have the only address",
+        ),
         ({"subnet": "10.0.0.0/24", "gateway": "fd00::1"}, r"\$\.r\.gateway: fd00::1 is of another family"),
     ],
     ids=[
-        *("/31", "/32", "/127", "start outside", "end outside", "end of another family", "turned around"),
+        *(
+            "/31",
+            "/127",
+            "start outside",
+            "end outside",
+            "end of another family",
+            "turned around",
+            "only the broadcast address",
+        ),
         "gateway of another family",
     ],
 )
