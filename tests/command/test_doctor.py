@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -72,6 +73,15 @@ def look(agent: Any, place: Path, folder: Path) -> Look:
 
 def test_a_healthy_node(look: Look):
     assert look() == {}
+
+
+def test_a_node_without_an_agent_is_told_what_a_call_costs(agent: Any, place: Path):
+    words = "doctor", "--bin-dir", place / "bin", "--socket", place / "s"
+    assert "\nagent: none\n" in agent(*words).out, "its executables cannot be run"
+    (place / "bin/custom-plugin").write_text("#!/bin/sh\nsleep 0.02\n")
+    took = re.search(r"\nagent: none, so each call starts Python, in (\d+) ms here", agent(*words).out)
+    assert took
+    assert 20 <= int(took[1]) < 5000
 
 
 def test_missing_programs(look: Look, monkeypatch: pytest.MonkeyPatch):
