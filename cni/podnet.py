@@ -12,7 +12,7 @@ from cni.naming import Attachment, interface_of, is_mac, mac_of_address
 from cni.protocol.call import Call
 from cni.protocol.config import NetConf, folded
 from cni.protocol.result import DNS, Interface, IPConfig, Result, Route
-from cni.resources import Announcement, PodAddress, PodLink, PodRoute, PodSysctl, Resource, Settled
+from cni.resources import Announcement, GatewayRoute, PodAddress, PodLink, PodRoute, PodSysctl, Resource, Settled
 from cni.values import dataclass, replace
 
 #: The least MTU of an Ethernet link, in bytes (RFC 791, ETH_MIN_MTU).
@@ -89,8 +89,11 @@ class PodNet:
             yield PodAddress(link, ip.address, self.dad)
         yield from first
         yield PodLink(link, self.mac, self.mtu)
-        for route in dict.fromkeys(self.lease.routes):
-            yield self._route(route)
+        routes = [self._route(route) for route in dict.fromkeys(self.lease.routes)]
+        used = {route.gateway for route in routes if route.onlink}
+        for gateway in dict.fromkeys(ip.gateway for ip in self.lease.ips if ip.gateway in used):
+            yield from _way_to(gateway, link)
+        yield from routes
 
     def announcements(self) -> Iterator[Resource]:
         """What makes the addresses usable at once, for the pod and for its neighbours."""
@@ -131,3 +134,11 @@ class PodNet:
     def _covers(self, gateway: str) -> bool:
         address = ipaddress.ip_address(gateway)
         return any(address in interface_of(ip.address).network for ip in self.lease.ips)
+
+
+def _way_to(gateway: str, link: str) -> Iterator[Resource]:
+    """That of a pod's own gateway; a link-local one is on every link."""
+    address = ipaddress.ip_address(gateway)
+    if address.version == 4 or not address.is_link_local:
+        scope = SCOPE_LINK if address.version == 4 else SCOPE_UNIVERSE
+        yield GatewayRoute(link, str(ipaddress.ip_network(address)), "", 0, 0, 0, MAIN_TABLE, scope, onlink=False)

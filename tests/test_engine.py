@@ -214,6 +214,17 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "FreshAddress": {"address": "10.0.0.2", "policy": True, "masquerade": False},
     "PodAddress": {"link": "eth0", "address": "fd00::2/64", "dad": True},
     "PodLink": {"name": "eth0", "mac": "0a:58:0a:00:00:02", "mtu": 1450},
+    "GatewayRoute": {
+        "link": "eth0",
+        "dst": "169.254.1.1/32",
+        "gateway": "",
+        "mtu": 0,
+        "advmss": 0,
+        "priority": 0,
+        "table": 254,
+        "scope": 253,
+        "onlink": False,
+    },
     "PodRoute": {
         "link": "eth0",
         "dst": "0.0.0.0/0",

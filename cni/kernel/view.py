@@ -7,8 +7,8 @@ from typing import NamedTuple
 from cni.naming import IPInterface
 from cni.values import dataclass
 
-#: The main routing table and the scopes of rtnetlink(7).
-MAIN_TABLE, SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 254, 0, 253, 254
+#: The routing tables and scopes of rtnetlink(7).
+MAIN_TABLE, LOCAL_TABLE, SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 254, 255, 0, 253, 254
 
 #: Every destination, by family.
 EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}

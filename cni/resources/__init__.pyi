@@ -18,7 +18,7 @@ from cni.resources.plan import Host, HostPort, Plan, Uplink, UplinkQuery
 from cni.resources.policy import PodPolicy
 from cni.resources.policy_table import PolicyTable
 from cni.resources.readiness import Announcement, Forwarding, Settled
-from cni.resources.routes import HostRoute, PodRoute
+from cni.resources.routes import GatewayRoute, HostRoute, PodRoute
 from cni.resources.vxlan import FloodList, VxlanLink
 from cni.resources.world import World
 
@@ -34,6 +34,7 @@ __all__ = [
     "Gate",
     "GateTable",
     "GatewayAddress",
+    "GatewayRoute",
     "GuardTable",
     "Host",
     "HostNeighbour",

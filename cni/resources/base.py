@@ -30,7 +30,7 @@ ROOMS = {
     "policy": ("PodPolicy",),
     "policy_table": ("PolicyTable",),
     "readiness": ("Announcement", "Forwarding", "Settled"),
-    "routes": ("HostRoute", "PodRoute"),
+    "routes": ("GatewayRoute", "HostRoute", "PodRoute"),
     "vxlan": ("FloodList", "VxlanLink"),
     "world": ("World",),
 }

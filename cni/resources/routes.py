@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Iterator
 
 from cni.errors import Conflict, KernelRefused
-from cni.kernel.view import MAIN_TABLE, SCOPE_LINK, KernelRoute, Link
+from cni.kernel.view import LOCAL_TABLE, MAIN_TABLE, SCOPE_LINK, KernelRoute, Link
 from cni.protocol.result import Result
 from cni.resources.base import Resource
 from cni.resources.links import required
@@ -48,11 +48,14 @@ class PodRoute(Resource):
         link = world.pod.link_by_name(self.link)
         family = ipaddress.ip_network(self.dst).version
         routes = world.pod.routes(link, family) if link else []
-        same = [route for route in routes if route.dst == self.dst]
-        if not same:
-            yield f"route {self.dst} is missing in the pod"
-        elif not any(self._is(route) for route in same):
-            yield f"route {self.dst} in the pod is not {self._spelled()}"
+        if any(self._is(route) for route in routes):
+            return
+        there = any(route.dst == self.dst for route in routes)
+        yield (
+            f"route {self.dst} in the pod is not {self._spelled()}"
+            if there
+            else f"route {self.dst} is missing in the pod"
+        )
 
     def accepting(self, reported: Result) -> PodRoute | None:
         told = [route.gw for route in reported.routes if route.dst == self.dst]
@@ -62,16 +65,30 @@ class PodRoute(Resource):
         return f"route {self._spelled()} dev {self.link} in the pod"
 
     def _is(self, route: KernelRoute) -> bool:
-        numbers = ("mtu", "advmss", "priority") if route.table == self.table else ()
-        return route.gateway == self.gateway and all(
-            getattr(self, name) in (0, getattr(route, name)) for name in numbers
-        )
+        """Whether it is this one; in another table it may be sbr's, which has its default route for all by a far gateway."""
+        if route.gateway != self.gateway or route.table == LOCAL_TABLE:
+            return False
+        if route.table != self.table:
+            own, wider = ipaddress.ip_network(self.dst), ipaddress.ip_network(route.dst)
+            return own.network_address in wider and wider.prefixlen <= own.prefixlen
+        numbers = ("mtu", "advmss", "priority")
+        return route.dst == self.dst and all(getattr(self, name) in (0, getattr(route, name)) for name in numbers)
 
     def _spelled(self) -> str:
         via = f" via {self.gateway}" if self.gateway else ""
         named = {"mtu": self.mtu, "advmss": self.advmss, "metric": self.priority}
         extra = "".join(f" {name} {value}" for name, value in named.items() if value)
         return f"{self.dst}{via}{extra}{f' table {self.table}' if self.table != 254 else ''}"
+
+
+class GatewayRoute(PodRoute):
+    """The way to a gateway no address of the pod covers, on the link: plugins after ours that route by it look for that (sbr).
+
+    No result tells of it.
+    """
+
+    def accepting(self, reported: Result) -> GatewayRoute:
+        return self
 
 
 @dataclass(frozen=True)
