@@ -33,6 +33,11 @@ def chosen_mac(netconf: NetConf, call: Call) -> str:
     return next((str(value).lower().replace("-", ":") for value, _, _ in asked if value), "")
 
 
+def chosen_dns(netconf: NetConf) -> DNS | None:
+    """What a configuration says of resolvers, that there be none too (``"nameservers": []``); None where it says nothing."""
+    return DNS.read(netconf["dns"]) if netconf.get("dns") else None
+
+
 def with_gateways(lease: Result, named: tuple[str, ...] = ()) -> Result:
     """A lease whose addresses all name a gateway: of `named` the one of their family, else the lease's own,
     else the first address of their subnet.
@@ -103,11 +108,13 @@ class PodNet:
         if self.lease.ips:
             yield Announcement(link, self.mac, tuple(ip.address.split("/")[0] for ip in self.lease.ips))
 
-    def result(self, before: tuple[Interface, ...], netns: str, dns: DNS, after: tuple[Interface, ...] = ()) -> Result:
-        """The attachment's result: this end stands between host interfaces; `dns` wins over the IPAM's."""
+    def result(
+        self, before: tuple[Interface, ...], netns: str, dns: DNS | None, after: tuple[Interface, ...] = ()
+    ) -> Result:
+        """The attachment's result: this end stands between host interfaces; `dns`, where there is one, wins over the IPAM's."""
         own = Interface(self.attachment.ifname, self.mac, self.mtu, netns)
         ips = tuple(replace(ip, interface=len(before)) for ip in self.lease.ips)
-        return Result((*before, own, *after), ips, self.lease.routes, dns or self.lease.dns)
+        return Result((*before, own, *after), ips, self.lease.routes, self.lease.dns if dns is None else dns)
 
     def _ipv6_settings(self) -> Iterator[Resource]:
         """Addresses are the IPAM's: a router's advertisements add none, and no route, whatever the pod's own default."""

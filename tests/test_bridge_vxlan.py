@@ -188,6 +188,13 @@ def test_the_configurations_dns_wins_over_the_ipams():
     assert planned(lease, dns={"nameservers": ["10.0.0.54"]}).result.dns == DNS(("10.0.0.54",))
 
 
+@pytest.mark.parametrize("key", ["nameservers", "search", "options"])
+def test_an_empty_list_says_that_there_is_to_be_no_dns(key: str):
+    lease = Result(ips=LEASE.ips, dns=DNS(("10.0.0.53",)))
+    assert planned(lease, dns={key: []}).result.dns == DNS()
+    assert planned(lease, dns={key: None, "domain": ""}).result.dns == planned(lease, dns={}).result.dns == lease.dns
+
+
 @pytest.mark.parametrize(
     ("remotes", "local", "vteps"),
     [

@@ -56,6 +56,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         },
         "ipam": {"type": "agent-ipam", "ranges": None, "routes": None, "resolvConf": "", "rangeStart": ""},
     },
+    "no dns": {"ipam": V4 | {"resolvConf": "/etc/resolv.conf"}, "dns": {"nameservers": []}},
     "version 0.2.0": {"cniVersion": "0.2.0", "isDefaultGateway": True, "ipam": DUAL},
     "version 0.4.0": {"cniVersion": "0.4.0", "isDefaultGateway": True, "ipam": DUAL},
 }
