@@ -161,15 +161,16 @@ def _deliver(stdout: Stdout, text: str) -> None:
 def _introduce(name: str) -> int:
     """Tell a person who starts a plugin by hand what it is, in the reference's words (skel, PluginMainFuncs); the exit code."""
     import sys
-    from contextlib import suppress
 
     from cni import __version__
 
     said = f"CNI {name} plugin of agent-cni {__version__}; a container runtime calls it, see agent-cni --help\n"
-    with suppress(OSError):  # nobody reads it
+    try:
         if sys.stderr:
             sys.stderr.write(f"{said}CNI protocol versions supported: {', '.join(SUPPORTED)}\n")
             sys.stderr.flush()
+    except OSError:
+        return 0  # nobody reads it
     return 0
 
 
