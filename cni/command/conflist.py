@@ -29,6 +29,11 @@ MADE: NetConf = {
     "interfaces": [{"name": "HOSTEND"}, {"name": "eth0", "mac": "0a:58:0a:00:00:02", "sandbox": "NETNS"}],
     "ips": [{"address": "10.0.0.2/24", "interface": 1}],
 }
+#: What `loopback`, which stands first in some lists (Nomad's), makes: no interface of the pod's own.
+LOOPED: NetConf = {
+    "interfaces": [{"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": "NETNS"}],
+    "ips": [{"address": "127.0.0.1/8", "interface": 0}, {"address": "::1/128", "interface": 0}],
+}
 
 
 def configurations(folder: Path) -> list[Path]:
@@ -62,11 +67,23 @@ def plugins_of(file: Path) -> Iterator[tuple[str, NetConf]]:
 
 def judged(file: Path) -> Iterator[dict[str, Any]]:
     """Of each plugin of a file where it stands, its type, and a judgement of it. Raises as `plugins_of`."""
-    for number, (where, netconf) in enumerate(plugins_of(file)):
+    before: NetConf = {}
+    for where, netconf in plugins_of(file):
         found = judgement(netconf)
         if found["ours"] and not found["faults"]:
-            found["faults"] = list(_misplaced(netconf, first=number == 0))
+            found["faults"] = list(_misplaced(netconf, before))
         yield {"where": where, "type": netconf.get("type"), **found}
+        before = {"prevResult": made_by(netconf)} if is_bare(before) else before
+
+
+def made_by(netconf: NetConf) -> NetConf:
+    """What somebody's plugin may have made in a bare pod."""
+    return LOOPED if netconf.get("type") == "loopback" else MADE
+
+
+def is_bare(before: NetConf) -> bool:
+    """Whether a pod has no interface of its own yet, by the result that the next plugin of a list is given."""
+    return before.get("prevResult") in (None, LOOPED)
 
 
 def judgement(netconf: NetConf) -> dict[str, Any]:
@@ -76,13 +93,13 @@ def judgement(netconf: NetConf) -> dict[str, Any]:
     return {"ours": netconf.get("type") in plugin.names(), "ipam": delegate, "faults": list(_faults(netconf, delegate))}
 
 
-def _misplaced(netconf: NetConf, *, first: bool) -> Iterator[str]:
-    """One plugin makes the pod's interface, and it is the first."""
-    made: NetConf = {} if first else {"prevResult": MADE}
-    chained = plugin.load(netconf["type"]).Config.read(netconf | made, _SAMPLE).chained
-    if first and chained:
+def _misplaced(netconf: NetConf, before: NetConf) -> Iterator[str]:
+    """One plugin makes the pod's interface, and it is the first but for `loopback`."""
+    chained = plugin.load(netconf["type"]).Config.read(netconf | before, _SAMPLE).chained
+    bare = is_bare(before)
+    if bare and chained:
         yield f"$.type: {netconf['type']} follows a plugin that makes an interface, and there is none before it"
-    if not first and not chained:
+    if not bare and not chained:
         yield f"$.type: {netconf['type']} makes an interface, which the first plugin of a list does"
 
 

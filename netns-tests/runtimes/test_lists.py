@@ -1,0 +1,50 @@
+"""Lists in which other people's plugins stand before and after ours, through the real cnitool."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import AGENT_CNI, BIN_DIR, CNITOOL, REFERENCE_DIR, Host, Lab, Pod
+
+
+def cnitool(host: Host, verb: str, network: str, pod: Pod) -> dict[str, Any]:
+    env = {
+        "CNI_PATH": f"{BIN_DIR}:{REFERENCE_DIR}",
+        "NETCONFPATH": str(host.folder),
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    }
+    remembered = host.folder / "cache"  # libcni's own is the machine's
+    remembered.mkdir(exist_ok=True)
+    Path("/var/lib/cni").mkdir(parents=True, exist_ok=True)
+    bound = ["sh", "-c", 'mount --bind "$0" /var/lib/cni && exec "$@"', remembered]
+    return json.loads(host.run(*bound, CNITOOL, verb, network, pod.path, env=env).stdout or "{}")
+
+
+def written(host: Host, name: str, *plugins: dict[str, Any]) -> Path:
+    file = host.folder / f"{name}.conflist"
+    file.write_text(json.dumps({"cniVersion": "1.0.0", "name": name, "plugins": plugins}))
+    return file
+
+
+@pytest.mark.parametrize("policy", ["open", "same-bridge"])
+def test_firewall_finds_our_bridge_first_also_behind_loopback(lab: Lab, policy: str):
+    """Nomad's list: loopback, the bridge, firewall, portmap."""
+    host, first, second, other = lab.host(), lab.pod(), lab.pod(), lab.pod()
+    for number, name in enumerate(("blue", "red")):
+        ipam = {"ranges": [[{"subnet": f"10.{number}.0.0/24"}]]}
+        own = {"type": "bridge-vxlan", "bridge": f"br-{name}", "isDefaultGateway": True, "ipam": ipam}
+        firewall = {"type": "firewall", "backend": "iptables", "ingressPolicy": policy}
+        portmap = {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
+        host.run(AGENT_CNI, "validate", written(host, name, {"type": "loopback"}, own, firewall, portmap))
+    placed = ((first, "blue"), (second, "blue"), (other, "red"))
+    made = [cnitool(host, "add", network, pod) for pod, network in placed]
+    assert [item["interfaces"][-1]["name"] for item in made] == ["lo"] * 3
+    assert second.pings("10.0.0.2")
+    assert other.pings("10.0.0.2", 1 if policy == "same-bridge" else 5) == (policy == "open")
+    for verb in ("check", "del", "del"):
+        for pod, network in placed:
+            cnitool(host, verb, network, pod)
+    assert host.state() == {"attachments": [], "leases": []}
