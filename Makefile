@@ -54,7 +54,9 @@ install:         ## PREFIX, BIN_DIR, CONF_DIR, DESTDIR, CONF=10-bridge-vxlan.con
 	@WHEELS="$(abspath $(WHEELS))" tools/install $(PLACE) --link $(if $(CONF),--conf $(CONF)) $(if $(filter-out 0,$(SYSTEMD)),--systemd)
 
 uninstall:       ## take everything away again
-	@$(DESTDIR)$(PREFIX)/bin/python3 -I -m cni.command.main uninstall $(PLACE)
+	@if [ -x $(DESTDIR)$(PREFIX)/bin/python3 ]; then \
+		$(DESTDIR)$(PREFIX)/bin/python3 -I -m cni.command.main uninstall $(PLACE); \
+	else echo "nothing is installed in $(DESTDIR)$(PREFIX)"; fi
 
 clean:           ## remove what was built here
 	rm -rf .venv .cache build dist
