@@ -113,14 +113,17 @@ class Namespace:
     """A named network namespace."""
 
     name: str
+    loopback = True
 
     @property
     def path(self) -> str:
         return f"/run/netns/{self.name}"
 
     def create(self) -> None:
+        """Make it, with `lo` up unless it is to have no loopback."""
         sh("ip", "netns", "add", self.name)
-        sh("ip", "-n", self.name, "link", "set", "lo", "up")
+        if self.loopback:
+            sh("ip", "-n", self.name, "link", "set", "lo", "up")
 
     def delete(self) -> None:
         sh("ip", "netns", "del", self.name, check=False)  # a test may have done so

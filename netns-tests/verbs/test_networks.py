@@ -177,3 +177,23 @@ def test_a_route_that_is_reported_no_more_is_not_missed(node: Host, pod: Pod, ki
     other = [{"dst": "0.0.0.0/0", "gw": "10.1.0.99"}, *left]
     node.check(conf, pod, result | {"routes": other}).ok()
     node.delete_pod(conf, pod)
+
+
+@pytest.mark.parametrize("kind", ["bridge-vxlan", "macvlan", "custom-plugin"])
+@pytest.mark.parametrize("keys", [{}, {"ipMasq": True, "sidecar": {}, "policy": {}}], ids=["plain", "with rules"])
+def test_a_namespace_whose_lo_was_never_up_is_served(lab: Lab, kind: str, keys: dict[str, Any]):
+    """It has no main routing table yet, and a dump of it is refused (ENOENT)."""
+    host, pod = Host(lab.name("host")), Pod(lab.name("pod"))
+    for made in (host, pod):
+        made.loopback = False
+        lab.add(made)
+    sh("ip", "-n", host.name, "link", "add", "phy0", "type", "veth", "peer", "name", "wire0")
+    known = {key: value for key, value in keys.items() if (kind, key) != ("macvlan", "ipMasq")}
+    conf = KINDS[kind] | {"cniVersion": "1.1.0", "ipam": ranges("10.1.0.0/24")} | known
+    conf |= {"master": "phy0", "gateway": "10.1.0.1"} if kind == "macvlan" else {}
+    host.cni("STATUS", conf).ok()
+    result = host.add(conf, pod)
+    host.check(conf, pod, result).ok()
+    host.cni("GC", conf | {"cni.dev/valid-attachments": []}).ok()
+    assert host.state() == {"attachments": [], "leases": []}
+    host.delete_pod(conf, pod)
