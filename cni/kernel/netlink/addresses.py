@@ -24,7 +24,8 @@ from cni.naming import IPInterface
 
 _NEW, _DELETE, _GET = 20, 21, 22
 _IFADDR = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
-_ADDRESS, _LOCAL, _CACHEINFO, _FLAGS = 1, 2, 6, 8
+_ADDRESS, _LOCAL, _BROADCAST, _CACHEINFO, _FLAGS = 1, 2, 4, 6, 8
+_LEAST_WITH_BROADCAST = 30  # a point-to-point link of two addresses has none (RFC 3021)
 _NODAD, _DADFAILED, _TENTATIVE = 0x02, 0x08, 0x40
 #: struct ifa_cacheinfo: preferred for no second, valid for ever.
 _DEPRECATED = struct.Struct("=IIII").pack(0, 0xFFFFFFFF, 0, 0)
@@ -42,8 +43,12 @@ class Addresses(Handle):
     def add_address(
         self, link: Link | LinkRef, interface: IPInterface, nodad: bool = False, deprecated: bool = False
     ) -> None:
-        """Add an address; `nodad` makes an IPv6 address usable at once, `deprecated` only for who asks for it."""
+        """Add an address, an IPv4 one with its subnet's broadcast address; `nodad` makes an IPv6 address usable at once,
+        `deprecated` only for who asks for it.
+        """
         parts = [_place(link, interface), _own(interface)]
+        if interface.version == 4 and interface.network.prefixlen <= _LEAST_WITH_BROADCAST:
+            parts.append(attribute(_BROADCAST, interface.network.broadcast_address.packed))
         if nodad:
             parts.append(attribute(_FLAGS, u32(_NODAD)))
         if deprecated:

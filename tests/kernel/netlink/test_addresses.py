@@ -35,8 +35,13 @@ def test_a_question_for_the_addresses_of_a_link():
 
 @given(NUMBERS, ADDRESSES, st.integers(0, 32), st.booleans(), st.booleans())
 def test_an_address_is_added(index: int, address: Any, prefix: int, nodad: bool, deprecated: bool):
-    more = {"IFA_FLAGS": 2 if nodad else None, "IFA_CACHEINFO": FOREVER if deprecated else None}
     interface, link = ip_interface((address, prefix)), LinkRef(index, "x")
+    known = interface.version == 4 and prefix < 31
+    more = {
+        "IFA_BROADCAST": str(interface.network.broadcast_address) if known else None,
+        "IFA_FLAGS": 2 if nodad else None,
+        "IFA_CACHEINFO": FOREVER if deprecated else None,
+    }
     ours = line.request_of(lambda rtnl: rtnl.add_address(link, interface, nodad, deprecated))
     assert ours == encoded(pyroute.NEW, CREATE | EXCLUSIVE, address, prefix, index, **more)
 
