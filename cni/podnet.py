@@ -11,7 +11,7 @@ from cni.kernel.view import EVERYWHERE, MAIN_TABLE, SCOPE_LINK, SCOPE_UNIVERSE
 from cni.naming import Attachment, interface_of, is_mac, mac_of_address
 from cni.protocol.call import Call
 from cni.protocol.config import NetConf, folded
-from cni.protocol.result import DNS, Interface, IPConfig, Result, Route
+from cni.protocol.result import DNS, Interface, IPConfig, Result, Route, refuse_gateway
 from cni.resources import Announcement, GatewayRoute, PodAddress, PodLink, PodRoute, PodSysctl, Resource, Settled
 from cni.values import dataclass, replace
 
@@ -121,7 +121,8 @@ class PodNet:
         settings = f"net.ipv6.conf.{self.attachment.ifname.replace('.', '%')}"
         yield PodSysctl(f"{settings}.accept_ra", "0")
         yield PodSysctl(f"{settings}.autoconf", "0")
-        if all(ip.family == 4 for ip in self.lease.ips):
+        used = (text for ip in self.lease.ips for text in (ip.address, ip.gateway))
+        if not any(":" in text for text in (*used, *(route.gw for route in self.lease.routes))):
             return
         yield PodSysctl("net.ipv6.conf.lo.disable_ipv6", "0")
         yield PodSysctl(f"{settings}.disable_ipv6", "0")
@@ -130,12 +131,13 @@ class PodNet:
 
     def _route(self, route: Route) -> PodRoute:
         gateway = route.gw or ("" if route.scope == SCOPE_LINK else self.lease.gateway(route.family))
+        refuse_gateway("the IPAM's routes", route.dst, gateway)
         scope = (
             route.scope if route.scope is not None else (SCOPE_UNIVERSE if gateway or route.family == 6 else SCOPE_LINK)
         )
         return PodRoute(
             self.attachment.ifname, route.dst, gateway, route.mtu, route.advmss, route.priority,
-            route.table if route.table is not None else MAIN_TABLE, scope, bool(gateway) and not self._covers(gateway),
+            route.table or MAIN_TABLE, scope, bool(gateway) and not self._covers(gateway),
         )  # fmt: skip
 
     def _covers(self, gateway: str) -> bool:

@@ -13,7 +13,7 @@ from cni.naming import IPAddress
 from cni.protocol import addresses
 from cni.protocol.call import Call
 from cni.protocol.config import NetConf, folded
-from cni.protocol.result import DNS, IPConfig, Result, Route
+from cni.protocol.result import DNS, IPConfig, Result, Route, refuse_gateway
 from cni.protocol.versions import at_least
 from cni.values import dataclass
 
@@ -46,7 +46,7 @@ class IpamConfig:
             sets,
             tuple(dict.fromkeys(_requested(netconf, call))),
             tuple(_spans(raw.get("reserved") or ())),
-            tuple(Route.read(route) for route in raw.get("routes") or ()),
+            routes_of(raw),
             _resolv_conf(raw["resolvConf"]) if raw.get("resolvConf") else DNS(),
             bool(raw.get("sticky")),
         )
@@ -102,6 +102,14 @@ class IpamConfig:
     def gateways(self) -> list[IPAddress]:
         """Every range's gateway."""
         return [part.gateway for item in self.sets for part in item.ranges if part.gateway]
+
+
+def routes_of(raw: Mapping[str, Any]) -> tuple[Route, ...]:
+    """The routes of an ``ipam`` section, ours or a delegate's. Raises InvalidConfig for one that cannot be, and ValueError."""
+    found = tuple(Route.read(item) for item in raw.get("routes") or ())
+    for number, route in enumerate(found):
+        refuse_gateway(f"$.ipam.routes[{number}]", route.dst, route.gw)
+    return found
 
 
 def _gateways(texts: list[str], families: set[int]) -> dict[int, IPAddress]:

@@ -26,7 +26,7 @@ from cni.errors import (
     Unavailable,
 )
 from cni.ipam.allocator import Allocator
-from cni.ipam.config import TYPE, IpamConfig
+from cni.ipam.config import TYPE, IpamConfig, routes_of
 from cni.naming import Attachment
 from cni.protocol.call import Call, is_name
 from cni.protocol.config import NetConf, decoded, listed
@@ -205,7 +205,11 @@ def source_of(netconf: NetConf, call: Call) -> Source:
         return Own(_flat(netconf))
     if not ipam:
         return Nothing()
-    return Own(IpamConfig.read(netconf, call)) if ipam.get("type", TYPE) == TYPE else Delegate(netconf, call)
+    if ipam.get("type", TYPE) == TYPE:
+        return Own(IpamConfig.read(netconf, call))
+    with suppress(KeyError, TypeError, ValueError, AttributeError):  # whatever else is wrong is the delegate's to say
+        routes_of(ipam)
+    return Delegate(netconf, call)
 
 
 def _flat(netconf: NetConf) -> IpamConfig:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cni.errors import DecodingFailure
+from cni.errors import DecodingFailure, InvalidConfig
 from cni.protocol import addresses
 from cni.protocol.versions import LATEST, at_least
 from cni.values import dataclass, replace
@@ -44,7 +44,7 @@ class IPConfig:
 
 @dataclass(frozen=True)
 class Route:
-    """A route in the pod; `gw` empty means the family's gateway. Units: mtu and advmss in bytes."""
+    """A route in the pod; `gw` empty means the family's gateway, `table` None or 0 the main one. Units: mtu and advmss in bytes."""
 
     dst: str
     gw: str = ""
@@ -71,6 +71,12 @@ class Route:
             table=_optional(raw.get("table")),
             scope=_optional(raw.get("scope")),
         )
+
+
+def refuse_gateway(where: str, dst: str, gateway: str) -> None:
+    """Raise InvalidConfig for an IPv6 route by an IPv4 gateway, which no kernel knows; the other way round is RFC 8950."""
+    if ":" in dst and gateway and ":" not in gateway:
+        raise InvalidConfig(f"{where}: an IPv6 route cannot go by an IPv4 gateway: {dst} via {gateway}")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from lab import BIN_DIR, CNITOOL, PATIENCE, REFERENCE_DIR, Host, Lab, Pod, sh
+from lab import AGENT_CNI, BIN_DIR, CNITOOL, PATIENCE, REFERENCE_DIR, Host, Lab, Pod, sh
 
 VERSION = "1.0.0"
 
@@ -197,3 +197,64 @@ def test_a_namespace_whose_lo_was_never_up_is_served(lab: Lab, kind: str, keys: 
     host.cni("GC", conf | {"cni.dev/valid-attachments": []}).ok()
     assert host.state() == {"attachments": [], "leases": []}
     host.delete_pod(conf, pod)
+
+
+# --- what a route and an address may say
+
+
+def static(*addresses: str, routes: list[dict[str, Any]]) -> dict[str, Any]:
+    """The same from the reference's IPAM of fixed addresses."""
+    given = [
+        {"address": text, "gateway": f"{text.split('::')[0]}::1" if ":" in text else "10.1.0.1"} for text in addresses
+    ]
+    return {"type": "static", "addresses": given, "routes": routes}
+
+
+@pytest.mark.parametrize("delegated", [False, True], ids=["our ipam", "a delegate"])
+def test_an_ipv4_route_goes_by_an_ipv6_gateway_and_not_the_other_way(node: Host, pod: Pod, delegated: bool):
+    routes = [{"dst": "192.0.2.0/24", "gw": "fd00:1::1"}, {"dst": "198.51.100.0/24", "gw": "10.1.0.1", "table": 0}]
+    wrong = {"dst": "fd99::/64", "gw": "10.1.0.1"}
+    dual = ("10.1.0.5/24", "fd00:1::5/64")
+    ipam = static(*dual, routes=routes) if delegated else ranges(*FIRST, routes=routes)
+    conf = network("one", cniVersion="1.0.0" if delegated else "1.1.0", isGateway=True, ipam=ipam)
+    result = node.add(conf, pod)
+    node.check(conf, pod, result).ok()
+    assert [route["via"] for route in pod.routes() if route["dst"] == "192.0.2.0/24"] == [
+        {"family": "inet6", "host": "fd00:1::1"}
+    ]
+    assert [route["gateway"] for route in pod.routes() if route["dst"] == "198.51.100.0/24"] == ["10.1.0.1"]
+    assert pod.pings("192.0.2.11")
+    pod.run("ip", "route", "del", "192.0.2.0/24")
+    assert "route 192.0.2.0/24 is missing in the pod" in node.check(conf, pod, result).failed(104)
+    node.delete_pod(conf, pod)
+    twisted = conf | {"ipam": ipam | {"routes": [*routes, wrong]}}
+    said = "$.ipam.routes[2]: an IPv6 route cannot go by an IPv4 gateway: fd99::/64 via 10.1.0.1"
+    assert node.cni("ADD", twisted, pod).failed(7) == said
+    (node.folder / "one.conf").write_text(json.dumps(twisted))
+    judged = node.run(AGENT_CNI, "validate", node.folder / "one.conf", check=False)
+    assert said in judged.stdout + judged.stderr
+    assert node.state() == {"attachments": [], "leases": []}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pod_without_ipv6_addresses_has_ipv4_routes_by_link_local_gateways(node: Host, pod: Pod, kind: str):
+    pod.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
+    routes = [{"dst": "198.51.100.0/24", "gw": "fe80::1"}]
+    gateway = {"gateway": "10.1.0.1"} if kind == "macvlan" else {}
+    conf = KINDS[kind] | {"cniVersion": "1.1.0", "ipam": ranges(FIRST[0], routes=routes)} | gateway
+    result = node.add(conf, pod)
+    assert {"family": "inet6", "host": "fe80::1"} in [route.get("via") for route in pod.routes()]
+    node.check(conf, pod, result).ok()
+    node.delete_pod(conf, pod)
+
+
+def test_an_address_has_the_broadcast_address_of_its_subnet(node: Host, pod: Pod):
+    for number, (subnet, broadcast) in enumerate({"10.1.0.0/23": "10.1.1.255", "10.3.0.0/30": "10.3.0.3"}.items()):
+        conf = network(f"n{number}", isGateway=True, ipam=ranges(subnet))
+        node.add(conf, pod, ifname=f"net{number}")
+        for place, link in ((pod, f"net{number}"), (node, f"br-n{number}")):
+            (held,) = [info for item in place.ip("addr", "show", "dev", link) for info in item["addr_info"]]
+            assert held["broadcast"] == broadcast
+    routed = {"cniVersion": "1.1.0", "name": "routed", "type": "custom-plugin", "ipam": ranges("10.4.0.0/24")}
+    node.add(routed, pod, ifname="net2")
+    assert "broadcast" not in pod.ip("addr", "show", "dev", "net2")[0]["addr_info"][0]

@@ -29,8 +29,9 @@ from cni.values import replace
 _NEW, _DELETE, _GET = 24, 25, 26
 #: struct rtmsg: family, lengths of destination and source, tos, table, protocol, scope, type, flags.
 _RTMSG = struct.Struct("=BBBBBBBBI")
+_FAMILY = struct.Struct("=H")  # struct rtvia begins with it: a gateway of the other family (RFC 8950)
 _DST_LEN_AT = HEADER.size + 1
-_DST, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _METRICS, _MULTIPATH, _TABLE, _NH_ID = 1, 4, 5, 6, 7, 8, 9, 15, 30
+_DST, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _METRICS, _MULTIPATH, _TABLE, _VIA, _NH_ID = 1, 4, 5, 6, 7, 8, 9, 15, 18, 30
 _MTU, _ADVMSS = 2, 8
 _ONLINK, _LOOKUP_TABLE, _FIB_MATCH = 4, 0x1000, 0x2000
 _UNICAST, _LOCAL, _BOOT = 1, 2, 3
@@ -141,9 +142,16 @@ def _place(dst: str, table: int = 0, kind: tuple[int, int, int] = (0, 0, 0), fla
 
 def _details(route: KernelRoute) -> Iterator[bytes]:
     """What is said of a route, as far as there is anything to say."""
-    for number, text in ((_GATEWAY, route.gateway), (_PREFSRC, route.source)):
-        if text:
-            yield attribute(number, ipaddress.ip_address(text).packed)
+    if route.gateway:
+        gateway = ipaddress.ip_address(route.gateway)
+        other = (":" in route.dst) != (gateway.version == 6)
+        yield (
+            attribute(_VIA, _FAMILY.pack(FAMILY[gateway.version]) + gateway.packed)
+            if other
+            else attribute(_GATEWAY, gateway.packed)
+        )
+    if route.source:
+        yield attribute(_PREFSRC, ipaddress.ip_address(route.source).packed)
     if route.priority:
         yield attribute(_PRIORITY, u32(route.priority))
     metrics = [attribute(number, u32(value)) for number, value in ((_MTU, route.mtu), (_ADVMSS, route.advmss)) if value]

@@ -129,6 +129,13 @@ def test_where_another_route_leads_there_all_routes_are_asked_for_the_best(inste
     assert kernel.requests[1:] == [wanted]
 
 
+def test_an_ipv4_route_goes_by_an_ipv6_gateway():
+    wanted = KernelRoute("198.51.100.0/24", "fd00:2::1", 254, 0, 0, 0, 0)
+    asked = line.request_of(lambda rtnl: rtnl.add_route(LO, wanted, onlink=False))
+    assert attribute(18, struct.pack("=H", 10) + SECOND) in asked
+    assert route_of(asked) == wanted
+
+
 # --- next hops, by hand
 
 
