@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cni.kernel.netlink import Rtnl
-from cni.kernel.netns import Netns, everywhere, home_identity, sees_every_process, whereabouts
+from cni.kernel.netns import Netns, everywhere, home_identity, is_own, sees_every_process, whereabouts
 from cni.resources import AntiSpoof, Gate, PortOpening, VethPair
 from cni.state import Record
 
@@ -45,7 +45,8 @@ class Witness:
         netns = Netns.if_there(record.netns)
         if netns:
             with closing(netns):
-                if record.netns_id in ("", netns.identity):
+                may_be = not (record.netns_id or is_own(record.netns))  # no pod's path led to the node's own namespace
+                if may_be or record.netns_id == netns.identity != "":
                     return True
         if _host_ends(record) & self._veths:
             return True

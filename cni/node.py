@@ -12,7 +12,7 @@ from cni import engine
 from cni.errors import InvalidNetns, Unavailable
 from cni.ipam.config import TYPE as OWN_IPAM
 from cni.kernel.files import PATIENCE, refuse_strangers
-from cni.kernel.netns import Netns, is_own, whereabouts
+from cni.kernel.netns import Netns, home_identity, is_own, whereabouts
 from cni.naming import Attachment
 from cni.protocol.call import Call
 from cni.protocol.config import NetConf
@@ -93,17 +93,19 @@ def opened(
 
     With `enters_pod` the pod's namespace must be there: InvalidNetns before anything is made. Without,
     it is opened if it is there; a runtime that does not name it (any more) means the recorded one. Another namespace
-    than the recorded one is not the pod's, whatever its path: it is as good as gone.
+    than the recorded one is not the pod's, whatever its path: it is as good as gone. So is the node's own, where a path of
+    a dead pod leads to it by now: DEL does what is to be done outside.
     """
     attachment = Attachment(netconf["name"], call.container, call.ifname)
-    _refuse_own_netns(call)
+    if call.command in ("ADD", "CHECK"):
+        _refuse_own_netns(call)
     with ExitStack() as held:
         netns = held.enter_context(closing(Netns(call.netns))) if enters_pod else None
         store = held.enter_context(closing(Store.open(folder_of(netconf), patience)))
         held.enter_context(store.lock.exclusive(attachment.digest, str(attachment), patience))
         record = store.record(attachment, plugin)
         for path in dict.fromkeys((call.netns, record.netns if record else "")) if netns is None else ():
-            found = Netns.if_there(path) if path else None
+            found = Netns.if_there(path) if path and not _is_taken_for_own(path, call, record) else None
             if found:
                 held.enter_context(closing(found))
                 netns = found if record is None or is_of(record, found) else netns
@@ -130,6 +132,12 @@ def refuse_unwritable(folder: Path) -> None:
     existing = next(item for item in (folder, *folder.parents) if item.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
         raise Unavailable(f"the state folder {folder} cannot be written")
+
+
+def _is_taken_for_own(path: str, call: Call, record: Record | None) -> bool:
+    """Whether a path leads to the node's own namespace, and nobody said that this is the pod's."""
+    meant = call.own_netns_allowed or (record and record.netns_id == home_identity() != "")
+    return not meant and is_own(path)
 
 
 def _refuse_own_netns(call: Call) -> None:

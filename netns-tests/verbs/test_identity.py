@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from interception import address_of
-from lab import AGENT_CNI, Host, Lab, Pod, Site, sh
+from lab import AGENT_CNI, ROOT, Host, Lab, Pod, Site, sh
 from traffic import Actor
 
 BRIDGED = {"cniVersion": "1.1.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True}
@@ -65,6 +66,28 @@ def test_the_end_of_one_takes_nothing_from_who_has_its_path_now(
             assert outside.reaches(address_of(result, 4), 80) == "TimeoutError"
             assert server.reaches("127.0.0.1", 80) == "it"
     host.cni("DEL", macvlan, pod, container="second").ok()
+
+
+@pytest.mark.tried("a dead pod's path means the node's own namespace; DEL and GC", "done, and nothing of the node's is touched")
+@pytest.mark.parametrize("known", [True, False], ids=["known", "not known"])
+@pytest.mark.parametrize("end", ENDS)
+def test_a_path_that_means_the_node_itself_by_now(lab: Lab, host: Host, end: str, known: bool):
+    pods = [lab.pod(), lab.pod()]
+    for pod, name in zip(pods, ("first", "second"), strict=True):
+        host.add(BRIDGED, pod, container=name)
+    if not known:
+        host.run("python3", "-c", _OF_RECORDS.format("netns_id = '', home = ''"))
+    before = sorted(host.run("iptables-nft-save").stdout.splitlines())
+    pods[0].delete()
+    Path(pods[0].path).touch()
+    sh("mount", "--bind", host.path, pods[0].path)
+    areas = json.loads(host.run(AGENT_CNI, "doctor", "--json", check=False).stdout)["attachments"]
+    assert [item["mend"] for item in areas if "first" in item["what"]] == ["agent-cni gc"]
+    host.cni("ADD", BRIDGED | {"name": "other"}, pods[0], container="third").failed(8)
+    ENDS[end](host, BRIDGED, pods[0], pods[1])
+    assert [item["container"] for item in host.state()["attachments"]] == ["second"]
+    assert sorted(host.run("iptables-nft-save").stdout.splitlines()) == before
+    host.cni("DEL", BRIDGED, pods[1], container="second").ok()
 
 
 @pytest.mark.tried("the same by a path that leads to another namespace later", "the other's interception")
