@@ -368,7 +368,7 @@ def test_commands_look_into_every_folder(lab: Lab, host: Host):
     pod = lab.pod()
     conf = conf_of("bridged", "nftables", dataDir=f"/run/elsewhere-{host.name}", policy={"ingress": []})
     host.add(conf, pod)
-    assert pod.container in host.run(AGENT_CNI, "show").stdout
+    assert pod.container[:12] in host.run(AGENT_CNI, "show").stdout
     pod.delete()
     assert f"{pod.container}/eth0: its pod is gone" in host.run(AGENT_CNI, "doctor", check=False).stdout
     assert host.run(AGENT_CNI, "gc").stdout == "removed 1 of 1 stale attachments\n"

@@ -12,6 +12,8 @@ from interception import address_of
 from lab import AGENT_CNI, ROOT, Host, Lab, Pod, environment, eventually, sh
 from traffic import Actor
 
+from cni.state.layout import VERSION
+
 RELEASE = ROOT / "netns-tests/scenes/releases/layout-1.tar.xz"
 OLD_ADD = "import sys; sys.path.insert(0, sys.argv[1]); from cni.main import main; raise SystemExit(main(sys.argv[2]))"
 RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
@@ -78,7 +80,7 @@ def test_a_pod_of_the_release_before_is_checked_and_deleted(lab: Lab, release: P
     result = old_add(release, host, conf, pod)
     assert layout(host) == 1
     host.check(conf, pod, result).ok()
-    assert layout(host) == 3
+    assert layout(host) == VERSION
     host.delete_pod(conf, pod)
     nothing_is_left(host)
 
