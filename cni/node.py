@@ -17,6 +17,7 @@ from cni.naming import Attachment
 from cni.protocol.call import Call
 from cni.protocol.config import NetConf
 from cni.resources import Resource, World, key_of, uses_of
+from cni.resources.base import Unknown
 from cni.retirement import end_use, wait_for_retirements
 from cni.state import DEFAULT_FOLDER, Record, Store
 from cni.values import dataclass
@@ -57,8 +58,11 @@ class Node:
         engine.apply(resources, self.world)
 
     def keep_only(self, kept: Sequence[Resource]) -> None:
-        """Remove what the record has besides; what of it others may use too goes if this attachment was the last."""
+        """Remove what the record has besides, but for another release's; what of it others may use too goes if this attachment
+        was the last.
+        """
         assert self.record
+        kept = (*kept, *(item for item in self.record.resources if isinstance(item, Unknown) and item not in kept))
         record, keys = self.record, {key_of(item, self.record.lasting) for item in kept if item.retires}
         gone = [item for item in record.resources if item not in kept]
         engine.remove(gone, self.world)

@@ -64,7 +64,7 @@ def add(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> None:
         if config.chained and node.record and node.record.complete and same:
             # by the path that is recorded: by another it would be somebody else's rules that are made, and then removed as stale
             host = survey(node, config, call.having(netns=node.record.netns))
-            node.record = node.record.having(config=netconf, pod=call.pod)
+            node.record = node.record.configured(netconf, call.pod)
             _repeat(node, plugin.plan(config, node.attachment, Result(), host))
             deliver(netconf["prevResult"])
             return
@@ -219,11 +219,10 @@ def _detach(node: Node, record: Record, source: Source) -> None:
     engine.remove(record.resources, node.world)
     source.release()
     node.forget(record)
-    unknown = [item.what for item in record.resources if isinstance(item, Unknown)] + [
-        f"its {name}" for name in record.unreadable
-    ]
+    unknown = [item.what for item in record.resources if isinstance(item, Unknown)]
+    unknown += [f"its {name}" for name in record.unreadable]
     if unknown:
-        told = f"{node.attachment}: what its record says of {', '.join(unknown)} is left as it is"
+        told = f"{node.attachment}: what its record says of {', '.join(dict.fromkeys(unknown))} is left as it is"
         log.warning(record.plugin, told, **node.attachment._asdict(), pod=record.pod)
 
 

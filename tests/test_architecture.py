@@ -148,7 +148,7 @@ def test_resources_are_read_and_written_in_one_place():
     """Who has a record has resources; how they are spelled in the state file nobody else knows."""
     names = {file: {item.name for node in ast.walk(tree_of(file)) if isinstance(node, ast.ImportFrom)
                     for item in node.names if (node.module or "").startswith("cni.resources")} for file in FILES}  # fmt: skip
-    codec = {name_of(file) for file, found in names.items() if found & {"encode", "decoded"}}
+    codec = {name_of(file) for file, found in names.items() if found & {"encoded", "decoded"}}
     assert codec == {"cni/resources/__init__.py", "cni/state/records.py"}
 
 
@@ -303,7 +303,7 @@ def test_what_resources_offer_is_named_alike_for_people_and_for_python():
         for node in stub.body
         if isinstance(node, ast.ImportFrom)
     }
-    assert told.pop("base") == ("Difference", "Resource", "decoded", "encode", "key_of", "uses_of")
+    assert told.pop("base") == ("Difference", "Resource", "decoded", "encoded", "key_of", "uses_of")
     assert told == ROOMS
 
 

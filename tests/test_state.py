@@ -21,8 +21,11 @@ from cni.naming import Attachment
 from cni.resources import Bridge, uses_of
 from cni.resources.base import Unknown
 from cni.state import Record, Store
+from cni.state.layout import VERSION
 
 ADDRESS = ipaddress.ip_address("10.0.0.2")
+EARLIER = [Path(__file__).parent / "fixtures" / f"state-layout-{number}.sql" for number in (1, 2, 3)]
+LAYOUT_1, LAYOUT_2, LAYOUT_3 = EARLIER
 GARBAGE = b"this is no database, however long one looks at it; " * 40
 
 
@@ -369,9 +372,33 @@ def test_a_column_that_is_no_json_of_ours_is_told_and_the_rest_is_read(
     assert found.config["name"] == "pods"
 
 
+@pytest.mark.parametrize("column", ["config", "resources", "result"])
+def test_a_column_that_is_no_json_of_ours_stays_when_the_rest_changes(written: Path, column: str):
+    db = sqlite3.connect(written / "state.db")
+    db.execute(f"UPDATE attachment SET {column} = '{{odd'")
+    db.commit()
+    with closing(Store.open(written)) as store:
+        (found,) = store.records()
+        store.put(found.having(complete=True))
+        (found,) = store.records()
+    (text,) = db.execute(f"SELECT {column} FROM attachment").fetchone()
+    db.close()
+    assert found.complete
+    assert text == "{odd" if column != "resources" else json.loads(text) == [{"kind": "unreadable", "text": "{odd"}]
+
+
+def test_a_configuration_that_comes_anew_is_read_again(written: Path):
+    with closing(sqlite3.connect(written / "state.db")) as db:
+        db.execute("UPDATE attachment SET config = '{odd'")
+        db.commit()
+    with closing(Store.open(written)) as store:
+        (found,) = store.records()
+        store.put(found.configured({"name": "pods", "type": "test"}, "default/web"))
+        (found,) = store.records()
+    assert (found.config, found.pod, found.unreadable) == ({"name": "pods", "type": "test"}, "default/web", ())
+
+
 RECORDED = "SELECT network, container, ifname, plugin, resources FROM attachment ORDER BY 1, 2, 3"
-EARLIER = [Path(__file__).parent / "fixtures" / f"state-layout-{number}.sql" for number in (1, 2, 3)]
-LAYOUT_1, LAYOUT_2, LAYOUT_3 = EARLIER
 
 
 @pytest.mark.parametrize("opening", [Store.open, Store.reading], ids=["opening", "reading"])

@@ -3,14 +3,14 @@
 A module of this package is loaded when somebody asks for one of its names (PEP 562), so that a call loads the kinds it has.
 """
 
-from cni.resources.base import ROOMS, Difference, Resource, decoded, encode, key_of, named, uses_of
+from cni.resources.base import ROOMS, Difference, Resource, decoded, encoded, key_of, named, uses_of
 
 __getattr__ = named
 __all__ = [  # noqa: PLE0604 - __init__.pyi has them all
     "Difference",
     "Resource",
     "decoded",
-    "encode",
+    "encoded",
     "key_of",
     "uses_of",
     *(name for names in ROOMS.values() for name in names),

@@ -2,7 +2,7 @@
 
 from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, PodSysctl
 from cni.resources.antispoof import AntiSpoof, GuardTable
-from cni.resources.base import Difference, Resource, decoded, encode, key_of, uses_of
+from cni.resources.base import Difference, Resource, decoded, encoded, key_of, uses_of
 from cni.resources.bridge import Bridge
 from cni.resources.bridge_filter import BridgeFilter
 from cni.resources.fresh import FreshAddress
@@ -72,7 +72,7 @@ __all__ = [
     "WayBack",
     "World",
     "decoded",
-    "encode",
+    "encoded",
     "key_of",
     "uses_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from cni.protocol.result import Result
 from cni.resources.world import World
-from cni.values import dataclass, fields
+from cni.values import dataclass, fields, replace
 
 #: What the other modules of this package offer.
 ROOMS = {
@@ -139,11 +140,14 @@ class Resource:
 class Unknown(Resource):
     """What a record of another release holds and this one cannot read: it is told, and cannot be taken away.
 
-    `texts` are its values, of which one may be the name of a link that is there.
+    `texts` are its values, of which one may be the name of a link that is there. `raw` is the JSON object it was read from, which
+    a record keeps; `part` says that a resource was read from that too.
     """
 
     what: str
     texts: tuple[str, ...] = ()
+    raw: str = ""
+    part: bool = False
 
     def differences(self, world: World) -> Iterator[str]:
         yield f"{self.what}, which another release recorded, is not known to this one"
@@ -167,28 +171,44 @@ def load() -> None:
         import_module(f"cni.resources.{room}")
 
 
-def encode(resource: Resource) -> dict[str, Any]:
-    """A resource as a JSON object that `decoded` reads back."""
+def encoded(resources: Iterable[Resource]) -> list[dict[str, Any]]:
+    """What a record keeps of resources, as JSON objects that `decoded` reads back: another release's are as it wrote them, and
+    ours with its fields as long as they are what it was about.
+    """
+    items = list(resources)
+    wholes = [json.loads(item.raw) for item in items if isinstance(item, Unknown) and item.part]
+    richer = {next(_decode(whole)): whole for whole in wholes}
+    kept = (item for item in items if not (isinstance(item, Unknown) and item.part))
+    return [richer.get(item) or _encode(item) for item in kept]
+
+
+def _encode(resource: Resource) -> dict[str, Any]:
+    if isinstance(resource, Unknown) and resource.raw:
+        found: dict[str, Any] = json.loads(resource.raw)
+        return found
     return {"kind": resource.kind, **vars(resource)}
 
 
 def _decode(raw: Mapping[str, Any]) -> Iterator[Resource]:
-    """The resource an object of `encode` stands for, and Unknown for what this release has no name for."""
+    """The resource an object of `encoded` stands for, and Unknown for what this release has no name for."""
     kind = _kind_of(raw)
     types = {field.name: str(field.type) for field in fields(kind)} if kind else {}  # type: ignore[arg-type]
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items() if key in types}
     odd = [key for key, value in given.items() if not _is_of(types[key], value)]
-    texts = _texts(raw.values())
     try:
         if odd:
-            yield Unknown(f"a {raw['kind']} with {', '.join(odd)} of another type", texts)
+            yield _unknown(f"a {raw['kind']} with {', '.join(odd)} of another type", raw)
         else:
-            yield kind(**given) if kind else Unknown(f"a resource of kind {raw.get('kind')}", texts)
+            yield kind(**given) if kind else _unknown(f"a resource of kind {raw.get('kind')}", raw)
     except TypeError:
-        yield Unknown(f"a {raw['kind']} without {', '.join(sorted(types.keys() - given.keys()))}", texts)
+        yield _unknown(f"a {raw['kind']} without {', '.join(sorted(types.keys() - given.keys()))}", raw)
     for key in raw if kind else ():
         if key not in types.keys() | {"kind"}:
-            yield Unknown(f"{key} of a {raw['kind']}", _texts([raw[key]]))
+            yield replace(_unknown(f"{key} of a {raw['kind']}", raw), texts=_texts([raw[key]]), part=True)
+
+
+def _unknown(what: str, raw: Mapping[str, Any]) -> Unknown:
+    return Unknown(what, _texts(raw.values()), json.dumps(raw))
 
 
 def _texts(values: Iterable[object]) -> tuple[str, ...]:
@@ -196,7 +216,7 @@ def _texts(values: Iterable[object]) -> tuple[str, ...]:
 
 
 def _kind_of(raw: Mapping[str, Any]) -> type[Resource] | None:
-    """The class that reads an object of `encode`; where none that is loaded does, any may."""
+    """The class that reads an object of `encoded`; where none that is loaded does, any may."""
     found = _loaded_kind_of(raw)
     if found is None:
         load()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cni.naming import Attachment
-from cni.resources import Resource, decoded, encode
+from cni.resources import Resource, decoded, encoded
+from cni.resources.base import Unknown
 from cni.state.file import StateFile
 from cni.state.layout import parsed
 from cni.values import dataclass, field, replace
@@ -15,11 +17,14 @@ from cni.values import dataclass, field, replace
 _KEY = "network, container, ifname, plugin"
 _REST = ("netns", "pod", "complete", "config", "resources", "result", "netns_id", "home")
 _COLUMNS = f"{_KEY}, {', '.join(_REST)}"
-#: No REPLACE, which would delete the row that is there, and what it uses with it.
-_PUT = (
-    f"INSERT INTO attachment ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
-    f" ON CONFLICT ({_KEY}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _REST)}"
-)
+
+
+@cache
+def _put(kept: tuple[str, ...]) -> str:
+    """A row, new or changed but for the columns that are kept. No REPLACE, which would delete the row and what it uses with it."""
+    changed = ", ".join(f"{name} = excluded.{name}" for name in _REST if name not in kept)
+    values = ",".join("?" * (4 + len(_REST)))
+    return f"INSERT INTO attachment ({_COLUMNS}) VALUES ({values}) ON CONFLICT ({_KEY}) DO UPDATE SET {changed}"
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Record:
     """One attachment by one plugin. `config` is what the ADD ran with, `resources` what its plan
     held, `result` what it answered; `complete` once it has. `netns_id` says which namespace the path
     `netns` meant (`Netns.identity`), `home` from where that was seen (`whereabouts`); `unreadable` names the columns that are no
-    JSON of ours: they are empty here. `folder` is where it was read, which is where it is to be changed.
+    JSON of ours: they are empty here, and stay in the file as they are; of resources the text is one that is Unknown. `folder` is where it was read, which is where it is to be changed.
     """
 
     attachment: Attachment
@@ -47,6 +52,11 @@ class Record:
         """This record with some fields changed."""
         return replace(self, **changes)
 
+    def configured(self, netconf: dict[str, Any], pod: str) -> Record:
+        """This record as of a call with another configuration."""
+        unreadable = tuple(name for name in self.unreadable if name != "config")
+        return self.having(config=netconf, pod=pod, unreadable=unreadable)
+
     def lasting(self, value: object) -> str:
         """A value by what stays true of it: a path may be one of several to a namespace, and lead to another one later."""
         return self.netns_id if self.netns_id and value == self.netns else str(value)
@@ -56,12 +66,12 @@ class Records(StateFile):
     """What is asked of and done to them."""
 
     def put(self, record: Record) -> None:
-        """Write a record, new or changed."""
+        """Write a record, new or changed; what of it could not be read stays as it is."""
         values = (
             *record.attachment, record.plugin, record.netns, record.pod, record.complete, json.dumps(record.config),
-            json.dumps([encode(item) for item in record.resources]), json.dumps(record.result), record.netns_id, record.home,
+            json.dumps(encoded(record.resources)), json.dumps(record.result), record.netns_id, record.home,
         )  # fmt: skip
-        self._db.execute(_PUT, values)
+        self._db.execute(_put(tuple(name for name in record.unreadable if name != "resources")), values)
 
     def forget(self, attachment: Attachment, plugin: str) -> None:
         """Delete a record and with it what it used, and give back its leases; absent ones are forgotten already."""
@@ -85,6 +95,10 @@ class Records(StateFile):
         return [_read(row, self.path.parent) for row in self._rows(query, *values)]
 
 
+def _unreadable(text: object) -> Unknown:
+    return Unknown("its resources", raw=json.dumps({"kind": "unreadable", "text": str(text)}))
+
+
 def _read(row: tuple[Any, ...], folder: Path) -> Record:
     network, container, ifname, plugin, netns, pod, complete, *texts, netns_id, home = row
     config, resources, result = (parsed(text) for text in texts)
@@ -97,7 +111,7 @@ def _read(row: tuple[Any, ...], folder: Path) -> Record:
     return Record(
         Attachment(network, container, ifname), plugin, netns, pod,
         config if sound["config"] else {"name": network, "type": plugin, "dataDir": str(folder)},
-        decoded(resources) if listed else (),
+        decoded(resources) if listed else (_unreadable(texts[1]),),
         result if sound["result"] else None,
         bool(complete), netns_id, home, tuple(name for name, is_so in sound.items() if not is_so), folder,
     )  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -330,6 +332,14 @@ def test_what_another_release_recorded_is_removed_as_far_as_it_is_known(lab: Lab
     )
     host.run("python3", "-c", script)
     assert "Wormhole" in host.check(pair.conf, pair.web, pair.result).failed(104)
+    host.run("nft", "flush", "ruleset")
+    host.run(AGENT_CNI, "refresh", check=False)
+    if "prevResult" in pair.conf:
+        host.add(pair.conf, pair.web)
+    with sqlite3.connect(host.folder / "state.db") as db:
+        items = [item for (text,) in db.execute("SELECT resources FROM attachment") for item in json.loads(text)]
+    assert {"kind": "Wormhole", "to": "mars"} in items
+    assert [item["kind"] for item in items if item.get("colour") == "red"]
     pair.others_go()
     answer = host.cni("DEL", pair.conf, pair.web)
     answer.ok()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from pathlib import Path
@@ -103,11 +104,19 @@ def test_what_a_chained_one_wants_now_is_what_a_refresh_makes(host: Host, pod: P
     open_to_all = {"type": "custom-plugin", "policy": {"policyDir": str(tmp_path)}, "prevResult": host.add(first, pod)}
     args = {"CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"}
     host.cni("ADD", HEADER | open_to_all, pod, **args).ok()
+    later = {"kind": "Wormhole", "to": {"planet": "mars"}}
+    with sqlite3.connect(host.folder / "state.db") as db:
+        ((text,),) = db.execute("SELECT resources FROM attachment WHERE plugin = 'custom-plugin'").fetchall()
+        both = json.dumps([*json.loads(text), later])
+        db.execute("UPDATE attachment SET resources = ? WHERE plugin = 'custom-plugin'", (both,))
     shut = HEADER | open_to_all | {"policy": {"policyDir": str(tmp_path), "defaultDeny": True}}
     host.cni("ADD", shut, pod, **args).ok()
     rules = ruleset(host)
     said = host.run(str(AGENT_CNI), "refresh").stdout
     assert ruleset(host) == rules, said
+    with sqlite3.connect(host.folder / "state.db") as db:
+        ((text,),) = db.execute("SELECT resources FROM attachment WHERE plugin = 'custom-plugin'").fetchall()
+    assert later in json.loads(text)
     host.delete_pod(shut, pod)
     host.delete_pod(first, pod)
 
