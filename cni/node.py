@@ -69,14 +69,13 @@ class Node:
         shared = [item for item in gone if item.retires and key_of(item, record.lasting) not in keys]
         end_use(self.store, self.world, record, shared, partial(self.write, record, kept))
 
-    def shared_by_others(self) -> frozenset[Resource]:
-        """What other attachments of this folder have and may share. It reads every record."""
-        others = (
-            record
-            for record in self.store.records()
-            if (record.attachment, record.plugin) != (self.attachment, self.plugin)
-        )
-        return frozenset(item for record in others for item in record.resources if item.shared)
+    def shared_by_others(self) -> frozenset[Resource] | None:
+        """What other attachments of the node have and may share; None where nobody can say. It reads every record."""
+        records = self.store.records_on_node()
+        own = (self.attachment, self.plugin)
+        others = [record for record in records or () if (record.attachment, record.plugin) != own]
+        shared = frozenset(item for record in others for item in record.resources if item.shared)
+        return shared if records is not None else None
 
     def forget(self, record: Record | None) -> None:
         """Forget the attachment last, after what of `record` only it used."""

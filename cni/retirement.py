@@ -38,6 +38,7 @@ def end_use(store: Store, world: World, record: Record, gone: Sequence[Resource]
             for key in sorted(orphans):
                 locks.enter_context(store.lock.exclusive(*_byte(key), store.patience))
             orphans -= store.used_by_others(record, orphans)  # an ADD may have come before its byte was ours
+            store.look_elsewhere()
             unused = orphans - store.used_elsewhere(orphans)
             _retire(store, world, record, [item for key, item in shared if key in unused])
             settled |= orphans

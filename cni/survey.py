@@ -19,10 +19,8 @@ _ANY_MTU = 65535
 
 
 def survey(node: Node, config: PluginConfig, call: Call) -> Host:
-    """Read what a plan may know of the node, and have every folder open that it may ask who else has something."""
+    """Read what a plan may know of the node."""
     query, world, sidecar = config.uplink, node.world, config.sidecar
-    if config.enters_pod:
-        node.store.open_elsewhere()
     captured = sidecar if sidecar and sidecar.wanted else None
     return Host(
         netns=call.netns,

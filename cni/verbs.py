@@ -75,8 +75,9 @@ def add(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> None:
         try:
             with config.ipam.recording(node.store):
                 lease = config.ipam.reserve(node.store, record)
-                plan = plugin.plan(config, node.attachment, lease, host)
-                record = node.write(record, plan.resources)
+                with node.store.planning():
+                    plan = plugin.plan(config, node.attachment, lease, host)
+                    record = node.write(record, plan.resources)
             node.apply(plan.resources)
             result = engine.observed(plan.result, node.world)
             node.write(record.having(complete=True, result=result.render()))

@@ -432,7 +432,14 @@ def test_rules_that_nft_refuses_in_the_end_are_taken_back_too(world: World, monk
     assert NOTES == ["remove b", "remove a"]
 
 
-RICH = {"kind": "GatewayAddress", "link": "br0", "address": "10.0.0.1/24", "force": False, "since": {"year": [2031]}, "colour": "red"}
+RICH = {
+    "kind": "GatewayAddress",
+    "link": "br0",
+    "address": "10.0.0.1/24",
+    "force": False,
+    "since": {"year": [2031]},
+    "colour": "red",
+}
 OF_ANOTHER_RELEASE = [
     {"kind": "Teleporter", "to": {"planet": "mars"}, "stops": [1, None]},
     {"kind": "PodLink", "name": "eth0", "speed": 3},

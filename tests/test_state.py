@@ -55,10 +55,11 @@ def damage(folder: Path) -> None:
     (folder / "state.db").write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
 
 
-def test_only_root_may_look_inside(folder: Path, store: Store):
-    assert folder.stat().st_mode & 0o777 == 0o700
+def test_only_root_may_look_inside(folder: Path, no_node: Path, store: Store):
+    assert folder.stat().st_mode & 0o777 == no_node.stat().st_mode & 0o777 == 0o700
     modes = {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
-    assert modes == dict.fromkeys(("state.db", "state.db-wal", "state.db-shm", "lock"), 0o600)
+    assert modes == dict.fromkeys(("state.db", "state.db-wal", "state.db-shm"), 0o600)
+    assert (no_node / "lock").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_folder_open_to_others_is_closed_to_them(folder: Path):
@@ -267,6 +268,30 @@ def test_a_node_is_all_its_folders(tmp_path: Path, no_node: Path, record: Record
             assert len(store.used_like_on_node("place ")) == 3
 
 
+def test_a_node_has_one_set_of_locks(tmp_path: Path, no_node: Path):
+    folders = (no_node, tmp_path / "one")
+    with closing(Store.open(folders[0])) as first, closing(Store.open(folders[1], patience=0)) as second:
+        with first.lock.exclusive("1f", "it"), pytest.raises(TryAgainLater):
+            second.lock.wait_for("1f", "it", 0)
+        with first.planning(), pytest.raises(TryAgainLater, match="what is planned on this node"), second.planning():
+            pass
+        first.lock.share_node()
+        assert not second.lock.alone()
+
+
+def test_a_folder_that_appears_later_is_found_by_who_looks_again(tmp_path: Path, no_node: Path, record: Record):
+    with closing(Store.open(no_node)) as store:
+        assert store.records_on_node() == []
+        with closing(Store.open(tmp_path / "one")) as later, later.transaction():
+            later.put(record)
+            later.put_uses(record, ["place"])
+        assert store.used_elsewhere(["place"]) == set()
+        assert store.records_on_node() == [record]
+        assert store.used_elsewhere(["place"]) == {"place"}
+        damage(tmp_path / "one")
+        assert store.records_on_node() is None
+
+
 def test_a_folder_that_is_missing_is_not_asked_and_not_forgotten(tmp_path: Path, no_node: Path, record: Record):
     """Who sees other mounts sees it again."""
     with closing(Store.open(tmp_path / "one")) as store, store.transaction():
@@ -279,6 +304,22 @@ def test_a_folder_that_is_missing_is_not_asked_and_not_forgotten(tmp_path: Path,
     (tmp_path / "hidden").rename(tmp_path / "one")
     with closing(Store.open(no_node)) as store:
         assert store.is_used_on_node("place")
+
+
+@pytest.mark.parametrize("earlier", EARLIER, ids=["1", "2", "3"])
+def test_who_asks_another_folder_changes_nothing_in_it(tmp_path: Path, no_node: Path, earlier: Path):
+    Store.open(tmp_path / "one").close()
+    with closing(sqlite3.connect(tmp_path / "one/state.db")) as db:
+        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        db.executescript(" ".join(f"DROP TABLE {name};" for name in tables if name != "uses") + "DROP TABLE uses;")
+        db.executescript(earlier.read_text())
+        before = list(db.iterdump())
+        with closing(Store.open(no_node)) as store:
+            store.look_elsewhere()
+            assert "10.1.0.2" in {place for place, _ in store.used_like_on_node("10.1.0.")}
+            assert store.unasked == []
+        assert list(db.iterdump()) == before
+        assert db.execute("PRAGMA user_version").fetchone()[0] < VERSION
 
 
 @pytest.mark.parametrize("how", ["garbage", "pages"])
@@ -570,8 +611,9 @@ def test_a_file_that_cannot_be_opened_costs_no_descriptor(folder: Path, store: S
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 4  # the one that is kept: file, WAL, its index
 
 
-def test_the_making_of_the_file_is_waited_for_only_so_long(tmp_path: Path):
-    making = LockFile(tmp_path / "lock")
+def test_the_making_of_the_file_is_waited_for_only_so_long(tmp_path: Path, no_node: Path):
+    no_node.mkdir()
+    making = LockFile(no_node / "lock")
     with making.exclusive("0", "the state"), pytest.raises(TryAgainLater, match=r"state\.db"):
         Store.open(tmp_path, patience=0)
     making.close()

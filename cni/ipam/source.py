@@ -56,7 +56,7 @@ class Nothing:
 
     def recording(self, store: Store) -> AbstractContextManager[None]:
         """One transaction: the record is written when all of it is known."""
-        return store.transaction()
+        return store.planning()
 
     def reserve(self, store: Store, record: Record) -> Result:
         """There are no addresses."""

@@ -29,8 +29,8 @@ class World:
     def __init__(self, netns: Netns | None, lock: LockFile) -> None:
         self.netns = netns
         self.undo = ExitStack()
-        #: What other attachments share; for the undo, when no other call runs.
-        self.others: Callable[[], frozenset[Resource]] = frozenset
+        #: What other attachments share, None where nobody can say; for the undo, when no other call runs.
+        self.others: Callable[[], frozenset[Resource] | None] = frozenset
         self._lock = lock
         self._doors = ExitStack()
 
@@ -107,4 +107,5 @@ class World:
 
     def _is_nobody_elses(self, resource: Resource) -> bool:
         """Whether nobody has a shared resource who attached meanwhile, and nobody may begin to: no other call runs."""
-        return self._lock.alone() and resource not in self.others()
+        others = self.others() if self._lock.alone() else None
+        return others is not None and resource not in others

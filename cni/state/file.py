@@ -1,4 +1,4 @@
-"""The state file, open: one connection, one transaction at a time, the locks beside it.
+"""The state file, open: one connection, one transaction at a time.
 
 The file lives in /run by default and dies with the boot, as the pods do. A call writes the record and
 the lease in one transaction before the first kernel change and forgets them last, so whatever a call
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from cni.errors import TryAgainLater, Unavailable
-from cni.kernel.files import LockFile
 from cni.kernel.kept import Spare
 from cni.kernel.signals import uninterrupted
 from cni.state import layout
@@ -31,11 +30,9 @@ class StateFile:
         self.patience = patience
         self._place = _place(path)
         self._db = _connected(path, self._place, patience)
-        self.lock = LockFile(path.parent / "lock")
 
     def close(self) -> None:
-        """Give up every lock, and keep the file for who opens it next in this process."""
-        self.lock.close()
+        """Keep the file for who opens it next in this process."""
         if self._place and not self._db.in_transaction:
             _spare.give_back(self._place, self._db)
         else:
@@ -55,6 +52,14 @@ class StateFile:
                 self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
+
+    def copy(self) -> None:
+        """Go on with a copy in memory: nobody else sees what is changed from now on."""
+        copied = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        with busy(self.path):
+            self._db.backup(copied)
+        StateFile.close(self)
+        self._db, self._place = copied, None
 
     @contextmanager
     def closed_if_it_fails(self) -> Iterator[None]:

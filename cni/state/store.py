@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from cni.errors import CniError, Unavailable
-from cni.kernel.files import PATIENCE, private_folder, refuse_strangers
-from cni.naming import Attachment
+from cni.kernel.files import PATIENCE, LockFile, private_folder, refuse_strangers
+from cni.naming import Attachment, digest_of
 from cni.state import uses
 from cni.state.file import busy
 from cni.state.layout import VERSION
@@ -18,6 +19,7 @@ from cni.state.records import Record
 from cni.state.uses import DEFAULT_FOLDER, Uses
 
 FILE = "state.db"
+_PLANNING = digest_of("planning")
 
 T = TypeVar("T")
 
@@ -36,8 +38,8 @@ class Store(Uses, Leases):
 
     @classmethod
     def reading(cls, folder: Path) -> Store | None:
-        """Open without locks and without making anything, but for a file of an earlier release, which is brought up to this
-        one; None where there is no state yet.
+        """Open without locks and without changing anything: a file of an earlier release is read as the next call of
+        its own will leave it. None where there is no state yet.
         """
         try:
             (folder / FILE).stat()
@@ -48,20 +50,42 @@ class Store(Uses, Leases):
         refuse_strangers(folder)
         store = cls(folder / FILE, patience=1)
         with store.closed_if_it_fails():
-            if store.layout():
-                store._bring_up(patience=1)
+            if version := store.layout():
+                if version != VERSION:
+                    store.copy()
+                    store.prepare()
                 return store
         store.close()
         return None
 
+    @cached_property
+    def lock(self) -> LockFile:
+        """The node's locks, the same whatever folder the state is in."""
+        return LockFile(uses.node_lock())
+
     def close(self) -> None:
-        """Give up every lock, those in the other folders that were asked too."""
-        for other in self.__dict__.pop("_elsewhere", None) or ():
-            other.close()
+        """Give up every lock, and the other folders that were asked."""
+        self._close_elsewhere()
+        if "lock" in self.__dict__:
+            self.lock.close()
         super().close()
 
-    def open_elsewhere(self) -> None:
-        """Open the other folders' files: who asks the node within a transaction is not to wait for that."""
+    @contextmanager
+    def planning(self) -> Iterator[None]:
+        """A transaction beside which nobody else on the node plans: of two that want the same thing one sees the other,
+        whatever folders they are in.
+        """
+        if self._db.in_transaction:
+            yield
+            return
+        with self.lock.exclusive(_PLANNING, "what is planned on this node", self.patience):
+            self.look_elsewhere()
+            with self.transaction():
+                yield
+
+    def look_elsewhere(self) -> None:
+        """Open the files of the other folders there are now, and of no others: who asked before may have missed one."""
+        self._close_elsewhere()
         _ = self._elsewhere
 
     def is_used_on_node(self, place: str) -> bool:
@@ -73,6 +97,12 @@ class Store(Uses, Leases):
         wanted = set(places)
         found = self._told_elsewhere(lambda store: {place for place in wanted if store.is_used(place)})
         return set().union(*found) if wanted else set()
+
+    def records_on_node(self) -> list[Record] | None:
+        """The records of all folders there are now; None where one cannot be read."""
+        self.look_elsewhere()
+        found = [record for records in self._told(lambda store: store.records()) for record in records]
+        return None if self._unasked else found
 
     def users_on_node(self, places: Iterable[str]) -> list[Record]:
         """The records of all folders that have one of several."""
@@ -121,6 +151,11 @@ class Store(Uses, Leases):
                     self._unasked.append(error.msg)
         except Unavailable as error:
             self._unasked.append(error.msg)
+
+    def _close_elsewhere(self) -> None:
+        for other in self.__dict__.pop("_elsewhere", ()):
+            other.close()
+        self.__dict__.pop("_unasked", None)
 
     def _bring_up(self, patience: float) -> None:
         if self.layout() != VERSION:

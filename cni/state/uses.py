@@ -59,13 +59,18 @@ class Uses(Records):
         return [(place, Attachment(*key)) for place, *key in self._rows(query, beginning, beginning)]
 
 
+def node_lock() -> Path:
+    """The file whose bytes are the node's locks, whatever folder the state is in."""
+    return DEFAULT_FOLDER / "lock"
+
+
 def registered(folder: Path) -> None:
     """Have a folder found by calls that keep their state elsewhere. Raises OSError, and Unavailable as private_folder does."""
     if folder.absolute() == DEFAULT_FOLDER:
         return
+    private_folder(DEFAULT_FOLDER)
     link = DEFAULT_FOLDER / "folders" / digest_of(str(folder.absolute()))[:32]
     if not link.is_symlink():
-        private_folder(DEFAULT_FOLDER)
         link.parent.mkdir(exist_ok=True, mode=0o700)
         with suppress(FileExistsError):
             link.symlink_to(folder.absolute())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from interception import address_of
-from lab import AGENT_CNI, ROOT, Host, Lab, Pod, Site, sh
+from lab import AGENT_CNI, Host, Lab, Pod, Site, sh
 from traffic import Actor
 
 BRIDGED = {"cniVersion": "1.1.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True}
@@ -68,7 +68,9 @@ def test_the_end_of_one_takes_nothing_from_who_has_its_path_now(
     host.cni("DEL", macvlan, pod, container="second").ok()
 
 
-@pytest.mark.tried("a dead pod's path means the node's own namespace; DEL and GC", "done, and nothing of the node's is touched")
+@pytest.mark.tried(
+    "a dead pod's path means the node's own namespace; DEL and GC", "done, and nothing of the node's is touched"
+)
 @pytest.mark.parametrize("known", [True, False], ids=["known", "not known"])
 @pytest.mark.parametrize("end", ENDS)
 def test_a_path_that_means_the_node_itself_by_now(lab: Lab, host: Host, end: str, known: bool):

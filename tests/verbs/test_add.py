@@ -138,18 +138,22 @@ def test_other_folders_are_opened_before_the_state_is_locked_and_asked_after(
     assert set(opened) == {tmp_path / "other", no_node}
 
 
-def test_a_failed_add_leaves_what_another_attached_to_meanwhile(run: Any, remembered: Any):
-    """It has answered and ended, so nothing tells of it but its record."""
+@pytest.mark.parametrize("folder_of_its_own", [False, True])
+def test_a_failed_add_leaves_what_another_attached_to_meanwhile(
+    run: Any, remembered: Any, tmp_path: Path, folder_of_its_own: bool
+):
+    """It has answered and ended, so nothing tells of it but its record, in whatever folder, one that was not there before."""
+    second = {"dataDir": str(tmp_path / "second")} if folder_of_its_own else {}
 
     def break_off(_: Any) -> None:
-        run("ADD", "c2")
+        run("ADD", "c2", **second)
         raise IoFailure("stdout: Broken pipe")
 
     with pytest.raises(IoFailure):
         run("ADD", "c1", deliver=break_off)
     assert {"bridge", "rules", "veth-c2"} <= run.existing
     assert "veth-c1" not in run.existing
-    assert remembered() == (["c2"], ["10.1.0.3"])
+    assert remembered() == (([], []) if second else (["c2"], ["10.1.0.3"]))
 
 
 def test_a_failed_add_takes_back_what_nobody_else_has(run: Any):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,12 @@ def refused(run: Any) -> Callable[..., Callable[[], None]]:
     return refuse
 
 
+@pytest.fixture(params=["one folder", "two folders"])
+def second(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """What another network adds to its configuration: a folder of its own, or nothing. A node is one."""
+    return {"dataDir": str(tmp_path / "second")} if request.param == "two folders" else {}
+
+
 def test_a_slow_retirement_does_not_lock_the_state(run: Any, remembered: Any):
     run("ADD")
     run.midst["remove rules"] = lambda: (
@@ -44,39 +51,43 @@ def test_a_slow_retirement_does_not_lock_the_state(run: Any, remembered: Any):
     assert remembered()[0] == ["c3"]
 
 
-def test_who_comes_while_it_is_taken_away_waits_and_makes_it_again(run: Any, remembered: Any, refused: Any):
+def test_who_comes_while_it_is_taken_away_waits_and_makes_it_again(
+    run: Any, remembered: Any, refused: Any, second: dict[str, Any]
+):
     run("ADD")
-    run.midst["remove rules"] = refused("ADD", "c2")
+    run.midst["remove rules"] = refused("ADD", "c2", **second)
     run("DEL")
     assert run.existing == {"bridge"}
     assert remembered() == ([], [])
-    run("ADD", "c2")
+    run("ADD", "c2", **second)
     assert "rules" in run.existing
 
 
-def test_who_came_before_anybody_could_know_keeps_it(run: Any, remembered: Any, monkeypatch: pytest.MonkeyPatch):
-    """Between the look for other users and the thing's byte."""
+def test_who_came_before_anybody_could_know_keeps_it(
+    run: Any, remembered: Any, monkeypatch: pytest.MonkeyPatch, second: dict[str, Any]
+):
+    """Between the look for other users and the thing's byte; also in a folder that was not there before."""
     run("ADD")
     exclusive, coming = LockFile.exclusive, ["c2"]
 
     def slow(lock: LockFile, digest: str, what: str, *patience: float) -> Any:
         if what == "RetiringThing rules" and coming:
-            run("ADD", coming.pop())
+            run("ADD", coming.pop(), **second)
         return exclusive(lock, digest, what, *patience)
 
     monkeypatch.setattr(LockFile, "exclusive", slow)
     run("DEL")
     assert "remove rules" not in run.notes
-    assert remembered()[0] == ["c2"]
+    assert remembered()[0] == ([] if second else ["c2"])
     assert "rules" in run.existing
-    run("DEL", "c2")
+    run("DEL", "c2", **second)
     assert "rules" not in run.existing
 
 
-def test_of_two_that_go_together_one_retires(run: Any, remembered: Any):
+def test_of_two_that_go_together_one_retires(run: Any, remembered: Any, second: dict[str, Any]):
     run("ADD", "c1")
-    run("ADD", "c2")
-    run.midst["remove veth-c1"] = lambda: run("DEL", "c2")
+    run("ADD", "c2", **second)
+    run.midst["remove veth-c1"] = lambda: run("DEL", "c2", **second)
     run("DEL", "c1")
     assert run.notes.count("remove rules") == 1
     assert remembered() == ([], [])
