@@ -665,9 +665,8 @@ def test_a_file_that_is_no_database_is_called_damaged(folder: Path, opening: Cal
 )
 def test_every_question_to_a_damaged_file_ends_in_a_clear_error(written: Path, ask: Callable[[Store], Any]):
     damage(written)
-    store = Store.reading(written)
     with pytest.raises(CniError, match=r"^the state in .*state\.db is damaged: "):
-        ask(store)
+        ask(Store.reading(written))
 
 
 def test_reading_makes_nothing(folder: Path):
@@ -700,3 +699,71 @@ def test_a_transaction_inside_another_is_part_of_it(store: Store, record: Record
     with pytest.raises(ZeroDivisionError):
         inner_ends_outer_fails()
     assert store.records() == []
+
+
+def of_earlier_boot(folder: Path, known: bool = True, netns_id: str = "earlier:7") -> None:
+    """Have a folder's state be of another boot, and its records with it."""
+    with closing(sqlite3.connect(folder / "state.db")) as db:
+        db.execute("DELETE FROM boot")
+        if known:
+            db.execute("INSERT INTO boot VALUES ('earlier')")
+        db.execute("UPDATE attachment SET netns_id = ?", (netns_id,))
+        db.commit()
+
+
+@pytest.fixture
+def of_before(written: Path, record: Record) -> Path:
+    """A folder with one attachment whose address is ours, one whose address somebody else gave, and a lease of nobody."""
+    theirs = record.having(
+        attachment=Attachment("pods", "c2", "eth0"), config={"name": "pods", "ipam": {"type": "dhcp"}}
+    )
+    with closing(Store.open(written)) as store, store.transaction():
+        store.put(theirs)
+        store.put_uses(theirs, ["theirs"])
+        store.put_uses(record, ["ours"])
+        store.lease(Attachment("pods", "nobody", "eth0"), "test", ADDRESS + 1)
+        store.set_last_given("pods", "set", ADDRESS)
+        store.set_sticky("pods", "set", "a/1", "eth0", ADDRESS)
+    return written
+
+
+def outlived(store: Store) -> tuple[list[str], list[str], list[str]]:
+    containers = [record.attachment.container for record in store.records()]
+    return (
+        containers,
+        [str(address) for address, *_ in store.all_leases()],
+        [x for x in ("ours", "theirs") if store.is_used(x)],
+    )
+
+
+@pytest.mark.parametrize("netns_id", ["earlier:7", ""], ids=["known", "of a kernel that does not say"])
+def test_nothing_of_an_earlier_boot_lives(of_before: Path, netns_id: str):
+    of_earlier_boot(of_before, netns_id=netns_id)
+    for opening in (Store.reading, Store.open, Store.reading):
+        with closing(opening(of_before)) as store:
+            assert outlived(store) == (["c2"], [], [])
+            assert store.last_given("pods", "set") == ADDRESS
+            assert store.sticky("pods", "set") == {("a/1", "eth0"): ADDRESS}
+
+
+def test_who_reads_a_state_of_an_earlier_boot_leaves_it(of_before: Path):
+    of_earlier_boot(of_before)
+    with closing(sqlite3.connect(of_before / "state.db")) as db:
+        before = list(db.iterdump())
+        with closing(Store.reading(of_before)) as store:
+            assert store.all_leases() == []
+        assert list(db.iterdump()) == before
+
+
+def test_this_boots_attachments_live(of_before: Path):
+    for _ in range(2):
+        with closing(Store.open(of_before)) as store:
+            assert outlived(store) == (["c1", "c2"], ["10.0.0.2", "10.0.0.3"], ["ours", "theirs"])
+
+
+@pytest.mark.parametrize(("netns_id", "left"), [("earlier:7", ["c2"]), ("", ["c1", "c2"])])
+def test_of_a_file_that_says_no_boot_its_records_are_asked(of_before: Path, netns_id: str, left: list[str]):
+    of_earlier_boot(of_before, known=False, netns_id=netns_id)
+    with closing(Store.open(of_before)) as store:
+        assert outlived(store)[0] == left
+        assert "10.0.0.3" in outlived(store)[1], "a lease of nobody may be of this boot"

@@ -250,11 +250,12 @@ def _identity() -> str:
             cookie = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
         except OSError:
             return ""
-    return f"{_boot()}:{int.from_bytes(cookie, sys.byteorder)}"
+    return f"{boot()}:{int.from_bytes(cookie, sys.byteorder)}"
 
 
 @cache
-def _boot() -> str:
+def boot() -> str:
+    """Which boot this is (random(4), boot_id). Raises KernelRefused."""
     with _refused(str(_BOOT)):
         return _BOOT.read_text().strip()
 

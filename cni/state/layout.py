@@ -78,8 +78,12 @@ CREATE INDEX user ON uses (network, container, ifname, plugin);
 
 _STICKY_ONCE = "CREATE UNIQUE INDEX sticky_once ON sticky (network, range_set, family, address);"
 
+_BOOT = (
+    "CREATE TABLE boot (id TEXT NOT NULL);  -- the one that what is recorded is of: one row, none where nobody knows"
+)
+
 #: What a new file gets.
-SCHEMA = f"{_ATTACHMENT} {_LEASES} {_STICKY} {_STICKY_ONCE} {_USES} PRAGMA user_version = {VERSION};"
+SCHEMA = f"{_ATTACHMENT} {_LEASES} {_STICKY} {_STICKY_ONCE} {_USES} {_BOOT}\nPRAGMA user_version = {VERSION};"
 
 _TO_2 = """
 ALTER TABLE attachment ADD COLUMN netns_id TEXT NOT NULL DEFAULT '';
@@ -118,6 +122,7 @@ INSERT INTO sticky SELECT network, pod, COALESCE((
     SELECT ifname FROM lease WHERE (lease.network, lease.family, lease.address) = (one.network, one.family, one.address)
 ), 'eth0'), range_set, family, address FROM sticky_before AS one;
 DROP TABLE sticky_before;
+{_BOOT}
 """
 
 #: What layout 1 found by searching its JSON: the resources that go with their last user, by what tells them apart,

@@ -12,6 +12,7 @@ from cni.errors import CniError, Unavailable
 from cni.kernel.files import PATIENCE, LockFile, private_folder, refuse_strangers
 from cni.naming import Attachment, digest_of
 from cni.state import uses
+from cni.state.boots import Boots
 from cni.state.file import busy
 from cni.state.layout import VERSION
 from cni.state.leases import Leases
@@ -24,7 +25,7 @@ _PLANNING = digest_of("planning")
 T = TypeVar("T")
 
 
-class Store(Uses, Leases):
+class Store(Boots, Uses, Leases):
     """The state file of one folder, open."""
 
     @classmethod
@@ -34,11 +35,14 @@ class Store(Uses, Leases):
         store = cls(path, patience)
         with store.closed_if_it_fails():
             store._bring_up(patience)
+            if not store.is_of_this_boot():
+                with store.transaction():
+                    store.outlive()
         return store
 
     @classmethod
     def reading(cls, folder: Path) -> Store | None:
-        """Open without locks and without changing anything: a file of an earlier release is read as the next call of
+        """Open without locks and without changing anything: a file of an earlier release or boot is read as the next call of
         its own will leave it. None where there is no state yet.
         """
         try:
@@ -51,9 +55,10 @@ class Store(Uses, Leases):
         store = cls(folder / FILE, patience=1)
         with store.closed_if_it_fails():
             if version := store.layout():
-                if version != VERSION:
+                if version != VERSION or not store.is_of_this_boot():
                     store.copy()
                     store.prepare()
+                    store.outlive()
                 return store
         store.close()
         return None
