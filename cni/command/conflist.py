@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cni.errors import CniError, InvalidConfig, UnsupportedField
 from cni.ipam.config import TYPE as OWN_IPAM
 from cni.kernel import netfilter
 from cni.naming import Attachment
+from cni.node import folder_of
 from cni.protocol import config
 from cni.protocol.call import Call, is_name
 from cni.protocol.config import NetConf
@@ -39,6 +41,17 @@ LOOPED: NetConf = {
 def configurations(folder: Path) -> list[Path]:
     """What libcni reads of a folder, in its order (libcni, ConfFiles)."""
     return sorted(file for suffix in (".conf", ".conflist", ".json") for file in folder.glob(f"*{suffix}"))
+
+
+def data_dirs(folder: Path) -> Iterator[Path]:
+    """Where the networks of a folder's files keep their state, as far as they can be read: after a boot nobody else knows."""
+    for file in configurations(folder):
+        with suppress(CniError, OSError):
+            for _, netconf in plugins_of(file):
+                ipam = netconf.get("ipam")
+                if netconf["type"] in plugin.names() or (isinstance(ipam, dict) and ipam.get("type") == OWN_IPAM):
+                    with suppress(TypeError):
+                        yield folder_of(netconf)
 
 
 def plugins_of(file: Path) -> Iterator[tuple[str, NetConf]]:

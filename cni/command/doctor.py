@@ -13,8 +13,9 @@ from pathlib import Path
 
 from cni import plugin, verbs
 from cni.agent.listener import is_listened_on, takes_calls
-from cni.command.conflist import configurations, judged
+from cni.command.conflist import configurations, data_dirs, judged
 from cni.command.leftovers import leftovers
+from cni.command.libcni import result_of
 from cni.command.node import folders_of, reading, records_of, unseen_from_here
 from cni.command.output import print_json, say
 from cni.errors import CniError, Drift
@@ -137,7 +138,7 @@ def _without_agent(options: argparse.Namespace) -> str:
 
 def _state(options: argparse.Namespace) -> Iterator[Finding]:
     try:
-        folders = folders_of(options.data_dir)
+        folders = folders_of(options.data_dir, options.conf_dir)
     except CniError as error:
         yield Finding(error.msg, "agent-cni doctor, as root on the node")
         folders = [options.data_dir]
@@ -175,15 +176,15 @@ def _attachments(options: argparse.Namespace) -> Iterator[Finding]:
             elif not record.complete:
                 yield Finding(f"{record.attachment}: its ADD or DEL never ended", "delete the pod, then agent-cni gc")
             else:
-                yield from _of_policy(record)
+                yield from _of_policy(options, record)
 
 
-def _of_policy(record: Record) -> Iterator[Finding]:
+def _of_policy(options: argparse.Namespace, record: Record) -> Iterator[Finding]:
     """What is wrong with an attachment; first what nobody has to delete a pod for."""
     faults, (found, refused) = faults_of(record.config), _behind(record)
     yield from (Finding(line, "put the folder or file right, then agent-cni refresh") for line in faults)
     today = (Difference(refused),) if refused and refused not in faults else ()
-    for item in dict.fromkeys((*found, *today, *_drift(record))):
+    for item in dict.fromkeys((*found, *today, *_drift(options, record))):
         yield Finding(f"{record.attachment}: {item.line}", item.mend)
 
 
@@ -197,7 +198,8 @@ def _behind(record: Record) -> tuple[tuple[Difference, ...], str]:
 
 def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
     """What of ours no attachment of the node has, whatever folder its state is in; where one cannot be read nobody can say that."""
-    folders = dict.fromkeys((options.data_dir, uses.DEFAULT_FOLDER, *uses.other_folders(uses.DEFAULT_FOLDER)))
+    others = uses.other_folders(uses.DEFAULT_FOLDER, data_dirs(options.conf_dir))
+    folders = dict.fromkeys((options.data_dir, uses.DEFAULT_FOLDER, *others))
 
     def every_record() -> Iterator[Record]:
         for folder in folders:
@@ -213,17 +215,20 @@ def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
 def _records(options: argparse.Namespace) -> tuple[list[Record], bool]:
     """What the state says, and whether that is all of it; its own check says why not."""
     try:
-        records, unread = records_of(options.data_dir)
+        records, unread = records_of(options.data_dir, options.conf_dir)
     except CniError:
         return [], False
     return records, not unread
 
 
-def _drift(record: Record) -> tuple[Difference, ...]:
-    """What CHECK says of an attachment, or what keeps it from saying something."""
+def _drift(options: argparse.Namespace, record: Record) -> tuple[Difference, ...]:
+    """What CHECK says of an attachment, called as its runtime would, or what keeps it from saying something."""
     result = record.result or {}
-    reported = result if result.get("interfaces") or result.get("ips") else record.config.get("prevResult") or result
-    call = Call("CHECK", record.attachment.container, record.netns, record.attachment.ifname)
+    own = result if result.get("interfaces") or result.get("ips") else record.config.get("prevResult") or result
+    reported = result_of(record.attachment, options.cache_dir) or own
+    folders = [str(options.bin_dir), *filter(None, os.environ.get("CNI_PATH", "").split(":"))]
+    who = (record.attachment.container, record.netns, record.attachment.ifname)
+    call = Call("CHECK", *who, path=tuple(folders), environ=os.environ)
     if record.plugin not in plugin.names():
         return (Difference(f"this release has no plugin {record.plugin}"),)
     try:

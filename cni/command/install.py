@@ -99,7 +99,9 @@ def _refuse_invalid(conf: Path) -> None:
 def _refuse_attached(place: Place) -> None:
     """Raise Conflict where pods would be left without the plugins that must detach them."""
     folder = place.now(DEFAULT_FOLDER)
-    records, unread = records_of(folder) if folder == DEFAULT_FOLDER or folder.exists() else ([], [])
+    records, unread = (
+        records_of(folder, place.now(place.conf_dir)) if folder == DEFAULT_FOLDER or folder.exists() else ([], [])
+    )
     attached = len(records)
     if unread:
         raise Conflict(

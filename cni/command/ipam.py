@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
 
-from cni.command.node import reading
-from cni.command.output import print_json, print_table, say
+from cni.command.node import answers_of
+from cni.command.output import complain, print_json, print_table, say
 from cni.errors import CniError, Conflict, InvalidConfig
 from cni.ipam.config import TYPE, IpamConfig
 from cni.ipam.ranges import Range
@@ -15,6 +16,8 @@ from cni.liveness import STATES, Liveness, Witness
 from cni.naming import Attachment, IPAddress
 from cni.protocol.call import Call
 from cni.state import Record, Store
+
+T = TypeVar("T")
 
 _USAGE = ("network", "range", "size", "leased", "free")
 #: States of a pod that may be using its addresses.
@@ -28,41 +31,49 @@ def ipam(options: argparse.Namespace) -> int:
         options.refuse("--release: which ADDRESS?")
     if options.force and not options.release:
         options.refuse("--force belongs to --release")
-    store = reading(options.data_dir)
-    if options.network and options.network not in (known := sorted(_networks(store))):
-        raise InvalidConfig(
-            f"nothing is attached to a network {options.network!r}; there are: {', '.join(known) or 'none'}"
-        )
+    networks, unread = _answers(options, _networks)
+    for line in unread:
+        complain(f"agent-cni: {line}")
+    if options.network and options.network not in networks:
+        known = ", ".join(sorted(set(networks))) or "none"
+        raise InvalidConfig(f"nothing is attached to a network {options.network!r}; there are: {known}")
     if options.address is None:
-        rows = [row for row in _usage(store) if options.network in ("", row["network"])] if store else []
+        rows, _ = _answers(options, lambda store: [row for row in _usage(store) if _is_asked_for(options, row)])
         print_json(rows) if options.json else print_table("no attachment has addresses of ours", _USAGE, rows)
-        return 0
-    held = list(_held(store, options.address, options.network)) if store else []
+        return 1 if unread else 0
+    held, _ = _answers(
+        options, lambda store: [row for row in _held(store, options.address) if _is_asked_for(options, row)]
+    )
     if options.release:
         return _release(options, held)
-    nobody = f"nobody holds {options.address}{_never_given(store, options.address)}"
+    why, _ = _answers(options, lambda store: list(_never_given(store, options.address)))
+    nobody = f"nobody holds {options.address}{''.join(why[:1])}"
     print_json(held) if options.json else print_table(nobody, _HELD, held)
-    return 0 if held else 1
+    return 0 if held and not unread else 1
 
 
-def _networks(store: Store | None) -> set[str]:
+def _answers(options: argparse.Namespace, question: Callable[[Store], list[T]]) -> tuple[list[T], list[str]]:
+    return answers_of(options.data_dir, options.conf_dir, question)
+
+
+def _is_asked_for(options: argparse.Namespace, row: dict[str, Any]) -> bool:
+    return options.network in ("", row["network"])
+
+
+def _networks(store: Store) -> list[str]:
     """The networks that have attachments or leases."""
-    if store is None:
-        return set()
-    return {record.attachment.network for record in store.records()} | {
-        held.network for _, held, _ in store.all_leases()
-    }
+    attached = [record.attachment.network for record in store.records()]
+    return [*attached, *(held.network for _, held, _ in store.all_leases())]
 
 
-def _never_given(store: Store | None, address: IPAddress) -> str:
-    """In which network an address is never given, and why, or nothing."""
-    for record in store.records() if store else ():
+def _never_given(store: Store, address: IPAddress) -> Iterator[str]:
+    """In which network an address is never given, and why."""
+    for record in store.records():
         for ours in _ours(record):
             spans = ours.reserved_in(address.version, address, address)
             if any(low <= int(address) <= high for low, high in spans):
                 why = "a gateway" if address in ours.gateways else "reserved"
-                return f": it is {why} in network {record.attachment.network}"
-    return ""
+                yield f": it is {why} in network {record.attachment.network}"
 
 
 def _usage(store: Store) -> Iterator[dict[str, Any]]:
@@ -95,25 +106,30 @@ def _withheld(ours: IpamConfig, part: Range) -> int:
     return count
 
 
-def _held(store: Store, address: IPAddress, network: str) -> Iterator[dict[str, Any]]:
+def _held(store: Store, address: IPAddress) -> Iterator[dict[str, Any]]:
     for held, attachment, plugin in store.all_leases():
-        if held == address and network in ("", attachment.network):
+        if held == address:
             record = store.record(attachment, plugin)
             state = STATES[Witness().of(record)] if record else "nobody's"
-            yield {"address": str(held), **attachment._asdict(), "plugin": plugin, "state": state}
+            where = {"plugin": plugin, "state": state, "dataDir": str(store.path.parent)}
+            yield {"address": str(held), **attachment._asdict(), **where}
 
 
 def _release(options: argparse.Namespace, held: list[dict[str, Any]]) -> int:
     """Give back what one network holds. What a pod uses stays, unless forced: it could be given twice."""
     if len(held) != 1:
-        networks = ", ".join(item["network"] for item in held)
-        said = f"several networks hold it ({networks}): name one with --network" if held else "nobody holds it"
+        holders = ", ".join(f"{item['network']} in {item['dataDir']}" for item in held)
+        said = (
+            f"several networks hold it ({holders}): name one with --network or --data-dir"
+            if held
+            else "nobody holds it"
+        )
         raise Conflict(f"{options.address}: {said}")
     (lease,) = held
     owner = Attachment(lease["network"], lease["container"], lease["ifname"])
     if lease["state"] in _IN_USE and not options.force:
         raise Conflict(f"{options.address}: {owner} uses it; --force gives it back all the same")
-    store = Store.open(options.data_dir)
+    store = Store.open(Path(lease["dataDir"]))
     with store.transaction():
         if store.holder(lease["network"], options.address) != owner:  # it was read before the transaction
             raise Conflict(f"{options.address}: somebody else holds it by now")

@@ -21,6 +21,7 @@ from cni.command.doctor import doctor
 from cni.command.files import explain, validate
 from cni.command.install import install, uninstall
 from cni.command.ipam import ipam
+from cni.command.libcni import CACHE
 from cni.command.node import gc, refresh
 from cni.command.output import complain, print_json
 from cni.command.show import show
@@ -136,7 +137,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _of_state(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data-dir", type=_file, default=DEFAULT_FOLDER, help="default %(default)s")
+    command.add_argument("--data-dir", type=_file, default=DEFAULT_FOLDER, help="default %(default)s, and all others")
+    command.add_argument("--conf-dir", type=Path, default=Path("/etc/cni/net.d"), help="default %(default)s")
 
 
 def _ipam_options(command: argparse.ArgumentParser) -> None:
@@ -150,7 +152,7 @@ def _ipam_options(command: argparse.ArgumentParser) -> None:
 def _doctor_options(command: argparse.ArgumentParser) -> None:
     _of_state(command)
     command.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="default %(default)s")
-    command.add_argument("--conf-dir", type=Path, default=Path("/etc/cni/net.d"), help="default %(default)s")
+    command.add_argument("--cache-dir", type=Path, default=CACHE, help="libcni's, default %(default)s")
     command.add_argument("--socket", type=Path, default=PATH, help="default %(default)s")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cni import plugin
+from cni.command.conflist import data_dirs
 from cni.command.output import complain, print_json, say
 from cni.errors import CniError, Unavailable
 from cni.liveness import Liveness, Witness
@@ -28,7 +29,7 @@ T = TypeVar("T")
 def gc(options: argparse.Namespace) -> int:
     """Remove every attachment whose network namespace is proven to be gone."""
     witness = Witness()
-    records, faults = records_of(options.data_dir)
+    records, faults = records_of(options.data_dir, options.conf_dir)
     judged = [(record, witness.of(record)) for record in records]
     stale = [record for record, fate in judged if fate is Liveness.GONE]
     unseen = [f"{record.attachment}: {unseen_from_here(record)}" for record, fate in judged if fate is Liveness.UNSEEN]
@@ -43,7 +44,7 @@ def gc(options: argparse.Namespace) -> int:
 def refresh(options: argparse.Namespace) -> int:
     """Hold every attachment to its policyDir as it is now, and make again what of its rules is gone."""
     witness = Witness()
-    records, unread = records_of(options.data_dir)
+    records, unread = records_of(options.data_dir, options.conf_dir)
     held = [record for record in records if is_held(record) and witness.of(record) is not Liveness.GONE]
     with reading_once():
         faults = [line for record in held for line in faults_of(record.config)]
@@ -66,19 +67,22 @@ def reading(folder: Path) -> Store | None:
     return Store.reading(folder)
 
 
-def folders_of(folder: Path) -> list[Path]:
-    """A folder that was named, or all of this node. Raises Unavailable where nobody can say which those are."""
-    return [folder, *(other_folders(folder) if folder == DEFAULT_FOLDER else ())]
+def folders_of(folder: Path, conf_dir: Path) -> list[Path]:
+    """A folder that was named, or all of this node: in use since its boot, or in a file of `conf_dir`.
+
+    Raises Unavailable where nobody can say which those are.
+    """
+    return [folder, *(other_folders(folder, data_dirs(conf_dir)) if folder == DEFAULT_FOLDER else ())]
 
 
-def answers_of(folder: Path, question: Callable[[Store], list[T]]) -> tuple[list[T], list[str]]:
-    """What the folders of a node answer, and a line for each that cannot be read.
+def answers_of(folder: Path, conf_dir: Path, question: Callable[[Store], list[T]]) -> tuple[list[T], list[str]]:
+    """What the folders of a node (see `folders_of`) answer, and a line for each that cannot be read.
 
     Raises what `reading` does where a folder was named: there is no other.
     """
     found: list[T] = []
     faults = []
-    for each in folders_of(folder):
+    for each in folders_of(folder, conf_dir):
         try:
             if store := reading(each):
                 with closing(store):
@@ -90,9 +94,9 @@ def answers_of(folder: Path, question: Callable[[Store], list[T]]) -> tuple[list
     return found, faults
 
 
-def records_of(folder: Path) -> tuple[list[Record], list[str]]:
+def records_of(folder: Path, conf_dir: Path) -> tuple[list[Record], list[str]]:
     """The records of a folder that was named, or of all on this node, and what `answers_of` says of those it cannot read."""
-    return answers_of(folder, lambda store: store.records())
+    return answers_of(folder, conf_dir, lambda store: store.records())
 
 
 def unseen_from_here(record: Record) -> str:

@@ -43,7 +43,7 @@ _COLUMNS = {
 
 def show(options: argparse.Namespace) -> int:
     """Print attachments, leases, bridges, VTEPs and rules, or draw them; of the folders that can be read, if one cannot."""
-    records, unread = records_of(options.data_dir)
+    records, unread = records_of(options.data_dir, options.conf_dir)
     for line in unread:
         complain(f"agent-cni: {line}")
     _shown(options, records)
@@ -61,7 +61,7 @@ def _shown(options: argparse.Namespace, records: list[Record]) -> None:
             print_text(svg)
         return
     shown = {area: table(records) for area, table in _TABLES.items()}
-    leases, _ = answers_of(options.data_dir, lambda store: store.all_leases())
+    leases, _ = answers_of(options.data_dir, options.conf_dir, lambda store: store.all_leases())
     shown["leases"] = [
         {"address": str(address), **attachment._asdict(), "plugin": holder} for address, attachment, holder in leases
     ]

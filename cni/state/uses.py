@@ -76,14 +76,14 @@ def registered(folder: Path) -> None:
             link.symlink_to(folder.absolute())
 
 
-def other_folders(folder: Path) -> Iterator[Path]:
-    """The folders of this node that are not `folder`, each once.
+def other_folders(folder: Path, also: Iterable[Path] = ()) -> Iterator[Path]:
+    """The folders of this node that are not `folder`, each once, and of others that somebody knows of.
 
     One that is missing is left out, and its link kept: it may be there for who sees other mounts. One that is there and
     cannot be looked at is among them, and opening it says why. Raises Unavailable where the links cannot be read.
     """
     seen = {None, _place(folder)}
-    for target in (*_linked(), DEFAULT_FOLDER):
+    for target in (*_linked(), DEFAULT_FOLDER, *also):
         if (place := _place(target)) not in seen:
             seen.add(place)
             yield target

@@ -48,3 +48,32 @@ def test_firewall_finds_our_bridge_first_also_behind_loopback(lab: Lab, policy: 
         for pod, network in placed:
             cnitool(host, verb, network, pod)
     assert host.state() == {"attachments": [], "leases": []}
+
+
+@pytest.mark.tried("agent-cni doctor on pods of healthy lists: host-local, tuning and sbr", "ok")
+@pytest.mark.parametrize("folder", ["", "state"], ids=["", "in a folder of its own"])
+def test_the_doctor_judges_a_list_as_its_runtime_does(host: Host, pod: Pod, tmp_path: Path, folder: str):
+    own = {
+        "type": "bridge-vxlan",
+        "bridge": "br0",
+        "isGateway": True,
+        **({"dataDir": str(tmp_path / folder)} if folder else {}),
+    }
+    own |= {"ipam": {"type": "host-local", "subnet": "10.1.0.0/24", "dataDir": str(tmp_path / "local")}}
+    tuning = {"type": "tuning", "mac": "0a:00:00:00:00:09", "mtu": 1400}
+    written(host, "tuned", own | {"ipam": own["ipam"] | {"routes": [{"dst": "0.0.0.0/0"}]}}, tuning, {"type": "sbr"})
+    (host.folder / "bin").mkdir()
+    for file in (*BIN_DIR.iterdir(), *REFERENCE_DIR.iterdir()):
+        if not (host.folder / "bin" / file.name).exists():
+            (host.folder / "bin" / file.name).symlink_to(file)
+    cnitool(host, "add", "tuned", pod)
+    cnitool(host, "check", "tuned", pod)
+    doctor = (AGENT_CNI, "doctor", "--json", "--bin-dir", host.folder / "bin", "--conf-dir", host.folder)
+    cached = (*doctor, "--cache-dir", host.folder / "cache")
+    assert json.loads(host.run(*cached, check=False).stdout)["attachments"] == []
+    assert json.loads(host.run(*doctor, "--cache-dir", "/nowhere", check=False).stdout)["attachments"]
+    pod.run("ip", "link", "set", "eth0", "address", "0a:00:00:00:00:08")
+    said = json.loads(host.run(*cached, check=False).stdout)["attachments"]
+    assert [item for item in said if "0a:00:00:00:00:08" in item["what"]], said
+    cnitool(host, "del", "tuned", pod)
+    assert host.state() == {"attachments": [], "leases": []}

@@ -80,6 +80,49 @@ def test_the_doctor_looks_into_every_folder(agent: Any, no_node: Path, damaged: 
 def test_what_pods_there_are_is_not_guessed(
     monkeypatch: pytest.MonkeyPatch, no_node: Path, damaged: Path, attach: Callable[..., Record]
 ):
-    monkeypatch.setattr(install, "records_of", lambda folder: node.records_of(no_node))
+    monkeypatch.setattr(install, "records_of", lambda folder, conf_dir: node.records_of(no_node, conf_dir))
     with pytest.raises(Conflict, match=f"cannot be told: the state in {damaged}/state.db is damaged.*--force"):
         install._refuse_attached(Place())
+
+
+def unlinked(kind: str, folder: Path) -> dict[str, Any]:
+    """A network that keeps its state in a folder, as three kinds of users write it."""
+    ranges = {"subnet": "10.1.0.0/24"}
+    return {
+        "ours": {"type": "macvlan", "dataDir": str(folder), "ipam": ranges},
+        "in its ipam": {"type": "macvlan", "ipam": ranges | {"dataDir": str(folder)}},
+        "somebody else's": {"type": "bridge", "ipam": ranges | {"type": "agent-ipam", "dataDir": str(folder)}},
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["ours", "in its ipam", "somebody else's"])
+def test_after_a_boot_folders_are_found_by_the_configurations(agent: Any, no_node: Path, damaged: Path, kind: str):
+    """The links to them are in /run, which is empty then."""
+    folder = damaged.parent
+    for link in (no_node / "folders").iterdir():
+        link.unlink()
+    (folder / "conf").mkdir()
+    conf = {"cniVersion": "1.0.0", "name": "pods", "plugins": [unlinked(kind, folder / "sound")]}
+    (folder / "conf/10-pods.conflist").write_text(json.dumps(conf))
+    (folder / "conf/20-odd.conflist").write_text("{")
+    where = ("--json", "--data-dir", no_node, "--conf-dir", folder / "conf")
+    shown = json.loads(agent("show", *where).out)["attachments"]
+    assert sorted(item["container"] for item in shown) == ["in-node", "in-sound"]
+    assert [item["mend"] for item in json.loads(agent("doctor", *where).out)["state"] if "sound" in item["mend"]]
+    assert "in-sound" in agent("ipam", "10.1.0.2", *where).out
+
+
+def test_addresses_are_looked_for_in_every_folder(agent: Any, no_node: Path, damaged: Path):
+    said = agent("ipam", "10.1.0.2", "--json", "--data-dir", no_node)
+    assert said.status == 1
+    assert said.err.count(f"the state in {damaged}/state.db is damaged: ") == 1
+    held = json.loads(said.out)
+    assert [(item["container"], item["dataDir"]) for item in held] == [
+        ("in-node", str(no_node)),
+        ("in-sound", str(damaged.parent / "sound")),
+    ]
+    assert "--data-dir" in agent("ipam", "10.1.0.3", "--release", "--data-dir", no_node).err
+    assert agent("ipam", "10.1.0.3", "--release", "--data-dir", damaged.parent / "sound").status == 0
+    with closing(Store.reading(damaged.parent / "sound")) as store:
+        assert [str(address) for address, *_ in store.all_leases()] == ["10.1.0.2"]
+    assert agent("ipam", "10.1.0.3", "--release", "--data-dir", no_node).status == 0
