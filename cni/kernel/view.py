@@ -24,12 +24,15 @@ class LinkRef:
 
 @dataclass(frozen=True)
 class Vxlan:
-    """A VXLAN device's own settings; `local` is empty where the kernel chooses."""
+    """A VXLAN device's own settings; `local` is empty where the kernel chooses, and says the family of the tunnel: to make
+    one of IPv6 whose address the kernel chooses it is ``::``, which the kernel does not repeat. `dev` is an index, or 0.
+    """
 
     vni: int
     port: int
     local: str
     dev: int
+    learning: bool = True
 
 
 class VethEnd(NamedTuple):
@@ -77,6 +80,7 @@ class Link:
     macvlan_mode: str = ""
     filtered: bool = False
     multicast_router: int = 0
+    loopback: bool = False
 
 
 @dataclass(frozen=True)

@@ -44,13 +44,13 @@ class GateTable(NftRules):
 
     def script_for(self, world: World) -> str:
         """With the ports of the VXLAN devices that are there, whoever made them, and those that nobody is told of again."""
-        ports = sorted((world.host.vxlan_ports() | _told()) - {_IANA_VXLAN})
+        ports = sorted((_ports(world) | _told()) - {_IANA_VXLAN})
         return self.script() + "".join(_known_vtep(self.table, port) for port in ports)
 
     def differences(self, world: World) -> Iterator[str]:
         if ruleset.is_dormant(self.table):
             yield f"spoofing guards' table {self.table} is dormant"
-        for port in sorted(world.host.vxlan_ports()):
+        for port in sorted(_ports(world)):
             if not ruleset.has_element(Element(f"{self.table} {_VTEPS}", port.to_bytes(2, "big"))):
                 yield f"spoofing guards do not know that UDP port {port} is a VTEP's"
 
@@ -172,6 +172,11 @@ def guard_vtep(port: int, own: str = "") -> None:
         ruleset.add_where_there([Element(f"{POLICIES} {TOLD}", key)])
 
 
+def _ports(world: World) -> set[int]:
+    """The UDP ports of the node's VXLAN devices, whoever made them."""
+    return {link.vxlan.port for link in world.host.tunnels() if link.vxlan}
+
+
 def _told() -> set[int]:
     return {int.from_bytes(key, "big") for key in ruleset.keys(f"{POLICIES} {TOLD}")}
 
@@ -200,7 +205,7 @@ class PortOpening(Resource):
 
     def ensure(self, world: World) -> None:
         own = table_of(self.token) if self.token else ""
-        for port in sorted(world.host.vxlan_ports() | _told()):
+        for port in sorted(_ports(world) | _told()):
             guard_vtep(port, own)
         self._open(world)
 

@@ -38,12 +38,13 @@ class FakeRtnl:
         self.known: dict[str, dict[str, str]] = defaultdict(dict)
         self.behind: dict[str, dict[str, str]] = defaultdict(dict)
         self.flooded: dict[str, set[str]] = defaultdict(set)
+        self._version: dict[str, int] = defaultdict(lambda: 4)
         self._labels = {"::/0": 1}
         self._marks: dict[int, set[tuple[int, int]]] = defaultdict(set)
         self._indices = count(1)
         self._seen: dict[str, Link] = {}
         self._batch: list[Callable[[], None]] | None = None
-        self.add("lo", mac="00:00:00:00:00:00", mtu=65536, up=False, state="DOWN")
+        self.add("lo", mac="00:00:00:00:00:00", mtu=65536, up=False, state="DOWN", loopback=True)
 
     def add(self, name: str, kind: str = "", **facts: Any) -> Link:
         """Let a link exist."""
@@ -114,8 +115,11 @@ class FakeRtnl:
     def links(self) -> list[Link]:
         return list(self.all.values())
 
-    def vxlan_ports(self) -> set[int]:
-        return {link.vxlan.port for link in self.all.values() if link.vxlan}
+    def ports(self, bridge: Link | LinkRef) -> list[Link]:
+        return [link for link in self.all.values() if link.bridge == bridge.index]
+
+    def tunnels(self) -> list[Link]:
+        return [link for link in self.all.values() if link.vxlan]
 
     def create_bridge(self, name: str, mac: str, mtu: int) -> None:
         def make() -> None:
@@ -147,9 +151,23 @@ class FakeRtnl:
             _need(not vxlan.dev or self.link_by_index(vxlan.dev) is not None, errno.ENODEV)
             taken = {(link.vxlan.vni, link.vxlan.port) for link in self.all.values() if link.vxlan}
             _need((vxlan.vni, vxlan.port) not in taken, errno.EEXIST)
-            self.add(name, "vxlan", mac=mac, mtu=mtu, up=False, vxlan=vxlan, alias=OWNER)
+            shown = replace(vxlan, local="" if vxlan.local == "::" else vxlan.local)
+            self.add(name, "vxlan", mac=mac, mtu=mtu, up=False, vxlan=shown, alias=OWNER)
+            self._version[name] = 6 if ":" in vxlan.local else 4
 
         self._change(f"create_vxlan {name} {mtu}", make)
+
+    def set_vxlan(self, link: Link | LinkRef, vxlan: Vxlan) -> None:
+        def make() -> None:
+            now = self._at(link)
+            assert now.vxlan
+            _need(self._version[now.name] == (6 if ":" in vxlan.local else 4), errno.EOPNOTSUPP)
+            _need(not vxlan.dev or self.link_by_index(vxlan.dev) is not None, errno.ENODEV)
+            shown = "" if vxlan.local == "::" else vxlan.local
+            same = replace(now.vxlan, local=shown, learning=vxlan.learning, dev=vxlan.dev or now.vxlan.dev)
+            self._set(link, vxlan=same)
+
+        self._change(f"set_vxlan {link.name}", make)
 
     def create_macvlan(self, name: str, mac: str, mtu: int, settings: MacvlanSettings) -> None:
         def make() -> None:
@@ -277,6 +295,13 @@ class FakeRtnl:
     def route_to(self, address: IPAddress) -> tuple[int, ...]:
         return self._best(lambda item: address in _network(item))
 
+    def holder_of(self, address: IPAddress) -> int:
+        return self.link_holding(address)
+
+    def link_holding(self, address: IPAddress) -> int:
+        holders = (name for name, held in self.held.items() if address in (item.ip for item in held))
+        return next((self.all[name].index for name in holders), 0)
+
     def default_route(self) -> tuple[int, ...]:
         default = (self._best(lambda item, family=family: _is_default(item, family)) for family in (4, 6))
         return next(filter(None, default), ())
@@ -320,6 +345,16 @@ class FakeRtnl:
     def fdb(self, link: Link | LinkRef) -> dict[str, str]:
         return dict(self.behind[link.name])
 
+    def given_rows(self, link: Link | LinkRef) -> list[tuple[str, str]]:
+        flooded = [("00:00:00:00:00:00", vtep) for vtep in self.flooded[link.name]]
+        return [*self.behind[link.name].items(), *flooded]
+
+    def add_given_row(self, link: Link | LinkRef, mac: str, vtep: str) -> None:
+        if mac == "00:00:00:00:00:00":
+            self.add_flood_target(link, vtep)
+        else:
+            self.add_fdb_row(link, mac, vtep)
+
     def add_fdb_row(self, link: Link | LinkRef, mac: str, vtep: str) -> None:
         def make() -> None:
             self.behind[self._at(link).name][mac] = vtep
@@ -337,7 +372,12 @@ class FakeRtnl:
         return set(self.flooded[link.name])
 
     def add_flood_target(self, link: Link | LinkRef, vtep: str) -> None:
-        self._change(f"add_flood_target {vtep}", lambda: self.flooded[self._at(link).name].add(vtep))
+        def make() -> None:
+            name = self._at(link).name
+            _need(self._version[name] == (6 if ":" in vtep else 4), errno.EAFNOSUPPORT)
+            self.flooded[name].add(vtep)
+
+        self._change(f"add_flood_target {vtep}", make)
 
     def delete_flood_target(self, link: Link | LinkRef, vtep: str) -> None:
         self._change(f"delete_flood_target {vtep}", lambda: self.flooded[link.name].discard(vtep))

@@ -211,7 +211,7 @@ def a_vxlan_device_is_down_with_what_it_was_given(rtnl: Rtnl) -> None:
     link = vxlan(rtnl)
     assert (link.kind, link.mac, link.mtu, link.up) == ("vxlan", MAC, 1400, False)
     assert (link.alias, link.vxlan) == (OWNER, VXLAN)
-    assert rtnl.vxlan_ports() == {4790}
+    assert rtnl.tunnels() == [link]
 
 
 @statement
@@ -220,7 +220,69 @@ def a_vni_and_port_that_are_taken_are_refused(rtnl: Rtnl) -> None:
     with refused(errno.EEXIST):
         rtnl.create_vxlan("vx1", MAC, 1400, VXLAN)
     rtnl.create_vxlan("vx1", OTHER_MAC, 1400, Vxlan(7, 4791, "192.0.2.1", 0))
-    assert rtnl.vxlan_ports() == {4790, 4791}
+    assert {item.name for item in rtnl.tunnels()} == {"vx0", "vx1"}
+
+
+@statement
+def a_vxlan_device_is_changed_where_it_is(rtnl: Rtnl) -> None:
+    under, _ = veth(rtnl)
+    link = vxlan(rtnl)
+    for wanted in (Vxlan(7, 4790, "192.0.2.2", under.index, learning=False), Vxlan(7, 4790, "", under.index)):
+        rtnl.set_vxlan(link, wanted)
+        assert there(rtnl, "vx0").vxlan == rtnl.tunnels()[0].vxlan == wanted
+    rtnl.set_vxlan(link, Vxlan(7, 4790, "", 0))
+    assert there(rtnl, "vx0").vxlan == Vxlan(7, 4790, "", under.index)
+    for local in ("fd00::1", "::"):
+        with refused(errno.EOPNOTSUPP):
+            rtnl.set_vxlan(link, Vxlan(7, 4790, local, 0))
+
+
+@statement
+def a_vxlan_device_is_of_one_family(rtnl: Rtnl) -> None:
+    link = vxlan(rtnl)
+    rtnl.create_vxlan("vx6", OTHER_MAC, 1400, Vxlan(8, 4790, "::", 0))
+    other = there(rtnl, "vx6")
+    assert other.vxlan == Vxlan(8, 4790, "", 0)
+    rtnl.add_flood_target(link, "192.0.2.8")
+    rtnl.add_flood_target(other, "fd00::8")
+    for at, vtep in ((link, "fd00::8"), (other, "192.0.2.8")):
+        with refused(errno.EAFNOSUPPORT):
+            rtnl.add_flood_target(at, vtep)
+
+
+@statement
+def what_somebody_gave_a_vxlan_device_is_given_to_another(rtnl: Rtnl) -> None:
+    link = vxlan(rtnl)
+    rtnl.add_fdb_row(link, MAC, "192.0.2.8")
+    for vtep in ("192.0.2.8", "192.0.2.9"):
+        rtnl.add_flood_target(link, vtep)
+    rows = rtnl.given_rows(link)
+    assert len(rows) == 3
+    rtnl.delete_link(link)
+    again = vxlan(rtnl)
+    for row in rows:
+        rtnl.add_given_row(again, *row)
+    assert rtnl.fdb(again) == {MAC: "192.0.2.8"}
+    assert rtnl.flood_targets(again) == {"192.0.2.8", "192.0.2.9"}
+
+
+@statement
+def the_ports_of_a_bridge_are_its_own(rtnl: Rtnl) -> None:
+    index = bridge(rtnl).index
+    veth(rtnl)
+    tunnel = vxlan(rtnl)
+    rtnl.set_link(tunnel, master=index)
+    assert [port.name for port in rtnl.ports(there(rtnl, "br0"))] == ["vx0"]
+
+
+@statement
+def who_holds_an_address_is_known(rtnl: Rtnl) -> None:
+    near, _ = veth(rtnl)
+    rtnl.set_link(near, up=True)
+    for address in (ADDRESS, ADDRESS6):
+        rtnl.add_address(near, address, nodad=True)
+        assert rtnl.holder_of(address.ip) == rtnl.link_holding(address.ip) == near.index
+        assert rtnl.holder_of(address.ip + 7) == rtnl.link_holding(address.ip + 7) == 0
 
 
 @statement

@@ -20,7 +20,7 @@ from cni.kernel.netlink.wire import (
     u32,
 )
 from cni.kernel.view import HeldAddress, Link, LinkRef
-from cni.naming import IPInterface
+from cni.naming import IPAddress, IPInterface
 
 _NEW, _DELETE, _GET = 20, 21, 22
 _IFADDR = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
@@ -39,6 +39,13 @@ class Addresses(Handle):
         return [
             address_of(message) for message in self._dump(request(_GET, DUMP, _IFADDR.pack(0, 0, 0, 0, link.index)))
         ]
+
+    def link_holding(self, address: IPAddress) -> int:
+        """The index of a link that has an address, whether traffic to it arrives now or not; or 0. It reads all there are."""
+        for message in self._dump(request(_GET, DUMP, _IFADDR.pack(0, 0, 0, 0, 0))):
+            if address_of(message).interface.ip == address:
+                return int(_IFADDR.unpack_from(message, HEADER.size)[4])
+        return 0
 
     def add_address(
         self, link: Link | LinkRef, interface: IPInterface, nodad: bool = False, deprecated: bool = False

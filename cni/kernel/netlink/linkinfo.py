@@ -46,22 +46,38 @@ def veth(peer: bytes) -> bytes:
 
 
 def vxlan(settings: Vxlan) -> bytes:
-    """A VXLAN device that learns where remote MACs are."""
+    """A VXLAN device to be made."""
     data = [attribute(_VXLAN_ID, u32(settings.vni))]
-    data += [attribute(_VXLAN_PORT, settings.port.to_bytes(2, "big")), attribute(_VXLAN_LEARNING, u8(1))]
+    data += [attribute(_VXLAN_PORT, settings.port.to_bytes(2, "big"))]
+    data += [attribute(_VXLAN_LEARNING, u8(settings.learning))]
     if settings.local:
-        local = ipaddress.ip_address(settings.local)
-        data.append(attribute({4: _VXLAN_LOCAL, 6: _VXLAN_LOCAL6}[local.version], local.packed))
+        data.append(_local(settings.local))
     if settings.dev:
         data.append(attribute(_VXLAN_LINK, u32(settings.dev)))
     return of_kind("vxlan", *data)
+
+
+def vxlan_changed(settings: Vxlan) -> bytes:
+    """What can be changed of a VXLAN device that is there (vxlan_changelink): its VNI, port and family stay, and it stays on some
+    link once it is on one.
+    """
+    data = [attribute(_VXLAN_LEARNING, u8(settings.learning)), _local(settings.local or "0.0.0.0")]
+    if settings.dev:
+        data.append(attribute(_VXLAN_LINK, u32(settings.dev)))
+    return of_kind("vxlan", *data)
+
+
+def _local(address: str) -> bytes:
+    parsed = ipaddress.ip_address(address)
+    return attribute({4: _VXLAN_LOCAL, 6: _VXLAN_LOCAL6}[parsed.version], parsed.packed)
 
 
 def _vxlan_of(data: dict[int, bytes]) -> Vxlan:
     local = data.get(_VXLAN_LOCAL) or data.get(_VXLAN_LOCAL6)
     text = str(ipaddress.ip_address(local)) if local else ""
     port = int.from_bytes(data[_VXLAN_PORT], "big")
-    return Vxlan(number_of(data[_VXLAN_ID]), port, text, number_of(data.get(_VXLAN_LINK, b"")))
+    dev, learning = number_of(data.get(_VXLAN_LINK, b"")), any(data.get(_VXLAN_LEARNING, b""))
+    return Vxlan(number_of(data[_VXLAN_ID]), port, text, dev, learning)
 
 
 def macvlan(settings: MacvlanSettings) -> bytes:

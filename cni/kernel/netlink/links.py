@@ -31,7 +31,7 @@ from cni.naming import OWNER
 
 _NEW, _DELETE, _GET = 16, 17, 18
 _IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, the flags that are changed
-_UP, _PROMISC = 0x1, 0x100
+_UP, _LOOPBACK, _PROMISC = 0x1, 0x8, 0x100
 #: IFLA_*
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _OPERSTATE, _IFALIAS = 1, 3, 4, 5, 10, 16, 20
 _NET_NS_FD, _EXT_MASK, _LINK_NETNSID = 28, 29, 37
@@ -64,6 +64,12 @@ class Links(Namespaces):
     def __init__(self) -> None:
         super().__init__()
         self._seen: dict[str, Link] = {}
+        self._tunnels: list[Link] | None = None
+
+    def forget_seen(self) -> None:
+        """Ask anew for what was kept of answers."""
+        self._seen.clear()
+        self._tunnels = None
 
     # --- questions
 
@@ -95,11 +101,20 @@ class Links(Namespaces):
         """Every link of the namespace."""
         return [link_of(answer) for answer in self._dump(request(_GET, DUMP, _place(), _WITHOUT_STATISTICS))]
 
-    def vxlan_ports(self) -> set[int]:
-        """The UDP port of every VXLAN device, whoever made it; the kernel leaves out other kinds."""
-        asked = request(_GET, DUMP, _place(), _WITHOUT_STATISTICS, linkinfo.of_kind("vxlan"))
-        links = map(link_of, self._dump(asked))
-        return {link.vxlan.port for link in links if link.vxlan}
+    def ports(self, bridge: Link | LinkRef) -> list[Link]:
+        """Every port of a bridge; the kernel leaves out other links."""
+        asked = request(_GET, DUMP, _place(), _WITHOUT_STATISTICS, attribute(_MASTER, u32(bridge.index)))
+        return [link_of(answer) for answer in self._dump(asked)]
+
+    def tunnels(self) -> list[Link]:
+        """Every VXLAN device, whoever made it; the kernel leaves out other kinds.
+
+        It looks through all links for that, so a call asks once, and again when it has changed one.
+        """
+        if self._tunnels is None:
+            asked = request(_GET, DUMP, _place(), _WITHOUT_STATISTICS, linkinfo.of_kind("vxlan"))
+            self._tunnels = [link_of(answer) for answer in self._dump(asked)]
+        return self._tunnels
 
     def _one_link(self, index: int, name: bytes, which: str) -> Link | None:
         try:
@@ -137,10 +152,18 @@ class Links(Namespaces):
         self._change(new, f"create veth {own.name} with {peer.name} in the pod")
 
     def create_vxlan(self, name: str, mac: str, mtu: int, vxlan: Vxlan) -> None:
-        """Create a VXLAN device that learns where remote MACs are; it starts down."""
+        """Create a VXLAN device; it starts down."""
+        self._tunnels = None
         what = f"create {name} (VNI {vxlan.vni}, UDP port {vxlan.port})"
         self._change(_new(_place(), _settings(ifname=name, mtu=mtu, address=mac), linkinfo.vxlan(vxlan)), what)
         self._finish(name, ifalias=OWNER)
+
+    def set_vxlan(self, link: Link | LinkRef, vxlan: Vxlan) -> None:
+        """Change a VXLAN device's local address, link and learning, while it carries traffic."""
+        self._tunnels = None
+        change = request(_NEW, 0, _place(link.index), linkinfo.vxlan_changed(vxlan))
+        said = f"local {vxlan.local or 'any'}, dev {vxlan.dev}, learning {vxlan.learning}"
+        self._change(change, f"set {said} on {link.name}")
 
     def create_macvlan(self, name: str, mac: str, mtu: int, settings: MacvlanSettings) -> None:
         """Create a macvlan here, under its final name, on a link that may be in another namespace; `mac` empty: any.
@@ -173,6 +196,7 @@ class Links(Namespaces):
     def delete_link(self, link: Link) -> None:
         """Delete a link; one that is gone already is deleted."""
         self._seen.pop(link.name, None)
+        self._tunnels = None
         self._change(request(_DELETE, 0, _place(link.index)), f"delete {link.name}", errno.ENODEV)
 
     def _finish(self, name: str, *, up: bool = False, **settings: Unpack[LinkSettings]) -> None:
@@ -202,6 +226,7 @@ def link_of(message: bytes) -> Link:
         state=_STATES[number_of(said[_OPERSTATE])],
         bridge=number_of(said.get(_MASTER, b"")),
         promiscuous=bool(flags & _PROMISC),
+        loopback=bool(flags & _LOOPBACK),
         parent=number_of(said.get(_LINK, b"")),
         parent_elsewhere=_LINK_NETNSID in said,
         alias=text_of(said.get(_IFALIAS, b"")),

@@ -66,10 +66,20 @@ class Neighbours(Handle):
         """The VTEP behind each MAC, learned or given."""
         return {row.mac: row.address for row in self._rows(_BRIDGE, link) if row.address and row.mac != _FLOOD}
 
+    def given_rows(self, link: Link | LinkRef) -> list[tuple[str, str]]:
+        """Every MAC somebody put behind a VTEP for good, with that VTEP; no MAC (zeros) is what has no known destination."""
+        rows = self._rows(_BRIDGE, link)
+        return [(row.mac, row.address) for row in rows if row.address and row.state & _PERMANENT]
+
     def add_fdb_row(self, link: Link | LinkRef, mac: str, vtep: str) -> None:
         """Have a MAC behind a VTEP for good, wherever it was."""
         new = request(_NEW, CREATE | REPLACE, *_row(link, mac, vtep, _PERMANENT | _NOARP))
         self._change(new, f"add {mac} at VTEP {vtep} to {link.name}")
+
+    def add_given_row(self, link: Link | LinkRef, mac: str, vtep: str) -> None:
+        """Have a row that `given_rows` told of; no MAC may have several."""
+        new = request(_NEW, CREATE | APPEND, *_row(link, mac, vtep, _PERMANENT | _NOARP))
+        self._change(new, f"add {mac} at VTEP {vtep} to {link.name}", errno.EEXIST)
 
     def delete_fdb_row(self, link: Link | LinkRef, mac: str, vtep: str) -> None:
         """Have a MAC behind a VTEP no more; one that is gone already is gone."""

@@ -78,8 +78,16 @@ class Routes(NextHops):
             return self._links(self._channel.question(asked))
         return ()
 
+    def holder_of(self, address: IPAddress) -> int:
+        """The index of the link that holds an address of this host, which is up; or 0."""
+        asked = request(_GET, 0, _place(f"{address}/{address.max_prefixlen}", flags=_FIB_MATCH))
+        with suppress(KernelRefused):
+            message = self._channel.question(asked)
+            return next(iter(self._links(message)), 0) if route_of(message).local else 0
+        return 0
+
     def default_route(self) -> tuple[int, ...]:
-        """The same of the best default route of the main table, IPv4's before IPv6's."""
+        """The same as `route_to` of the best default route of the main table, IPv4's before IPv6's."""
         return self._default_route(4) or self._default_route(6)
 
     def _default_route(self, family: int) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ class Rtnl(Links, Addresses, Labels, Routes, Rules, Neighbours):
 
     def give_back(self) -> None:
         """Keep the socket for the process's next call, unless somebody left it in the middle of an answer."""
-        self._seen.clear()
+        self.forget_seen()
         if self._channel.at_rest:
             _spare.give_back(None, self)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 import netlink_line as line
@@ -31,6 +31,13 @@ def encoded(verb: int, how: int, address: Any, prefix: int, index: int, **more: 
 def test_a_question_for_the_addresses_of_a_link():
     wanted = pyroute.encoded(pyroute.ADDRESS, pyroute.GET, DUMP, index=3)
     assert line.request_of(lambda rtnl: rtnl.addresses(LinkRef(3, "lo"))) == wanted
+
+
+def test_who_holds_an_address_is_found_among_all():
+    kernel = line.Line(*(encoded(pyroute.NEW, 0, ip_address(f"192.0.2.{n}"), 24, n) for n in (1, 2)))
+    rtnl = line.speaking(kernel)
+    assert [rtnl.link_holding(ip_address(f"192.0.2.{n}")) for n in (1, 2, 3)] == [1, 2, 0]
+    assert kernel.requests[0] == pyroute.encoded(pyroute.ADDRESS, pyroute.GET, DUMP)
 
 
 @given(NUMBERS, ADDRESSES, st.integers(0, 32), st.booleans(), st.booleans())

@@ -54,7 +54,26 @@ def test_questions_for_all_links_and_for_those_of_a_kind():
     every = encoded(DUMP, *spelled(ext_mask=8), verb=pyroute.GET)
     assert line.request_of(lambda rtnl: rtnl.links()) == every
     tunnels = encoded(DUMP, *spelled(ext_mask=8), info("vxlan"), verb=pyroute.GET)
-    assert line.request_of(lambda rtnl: rtnl.vxlan_ports()) == tunnels
+    assert line.request_of(lambda rtnl: rtnl.tunnels()) == tunnels
+    ports = encoded(DUMP, *spelled(ext_mask=8, master=3), verb=pyroute.GET)
+    assert line.request_of(lambda rtnl: rtnl.ports(LO)) == ports
+
+
+def test_tunnels_are_asked_for_once_until_one_is_changed():
+    kernel = line.Line(a_link(7, "vx1"))
+    rtnl = line.speaking(kernel)
+    for change in (
+        lambda: None,
+        lambda: rtnl.create_vxlan("vx1", OWN.mac, 1400, Vxlan(7, 4789, "", 0)),
+        lambda: rtnl.set_vxlan(LO, Vxlan(7, 4789, "", 0)),
+        lambda: rtnl.delete_link(rtnl.tunnels()[0]),
+        rtnl.forget_seen,
+    ):
+        kernel._answers = [a_link(7, "vx1")]
+        change()
+        kernel._answers, kernel.requests = [a_link(7, "vx1")], []
+        assert rtnl.tunnels() == rtnl.tunnels()
+        assert len(kernel.requests) == 1
 
 
 @pytest.mark.parametrize("up", [True, False])
@@ -84,19 +103,22 @@ def test_a_bridge_is_made_with_another_mtu_than_it_is_given(name: str, mac: str,
     st.integers(1, 65535),
     st.one_of(st.just(""), st.ip_addresses().map(str)),
     st.one_of(st.just(0), NUMBERS),
+    st.booleans(),
 )
-def test_a_vxlan_device(name: str, mac: str, mtu: int, vni: int, port: int, local: str, dev: int):
+def test_a_vxlan_device(name: str, mac: str, mtu: int, vni: int, port: int, local: str, dev: int, learning: bool):
     data = [
         ("IFLA_VXLAN_ID", vni),
         ("IFLA_VXLAN_PORT", port),
-        ("IFLA_VXLAN_LEARNING", 1),
+        ("IFLA_VXLAN_LEARNING", int(learning)),
         ("IFLA_VXLAN_LOCAL6" if ":" in local else "IFLA_VXLAN_LOCAL", local or None),
         ("IFLA_VXLAN_LINK", dev or None),
     ]
-    wanted = Vxlan(vni, port, local, dev)
+    wanted = Vxlan(vni, port, local, dev, learning)
     made, _, finished = line.requests_of(lambda rtnl: rtnl.create_vxlan(name, mac, mtu, wanted), a_link(7, name))
     assert made == encoded(NEW, *spelled(ifname=name, mtu=mtu, address=mac), info("vxlan", *data))
     assert finished == encoded(0, *spelled(ifalias=OWNER), index=7)
+    changed = [*data[2:3], data[3] if local else ("IFLA_VXLAN_LOCAL", "0.0.0.0"), data[4]]
+    assert line.request_of(lambda rtnl: rtnl.set_vxlan(LO, wanted)) == encoded(0, info("vxlan", *changed), index=3)
 
 
 @pytest.mark.parametrize("mode", ["private", "vepa", "bridge", "passthru", "source"])

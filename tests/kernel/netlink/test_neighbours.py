@@ -52,6 +52,8 @@ def test_an_fdb_row(mac: str, vtep: str):
 def test_a_flood_target_is_one_row_more_for_no_mac(vtep: str):
     added = line.request_of(lambda rtnl: rtnl.add_flood_target(VX, vtep))
     assert added == row(pyroute.NEW, CREATE | APPEND, ZERO, vtep, STATIC)
+    again = line.request_of(lambda rtnl: rtnl.add_given_row(VX, ZERO, vtep))
+    assert again == added
     deleted = line.request_of(lambda rtnl: rtnl.delete_flood_target(VX, vtep))
     assert deleted == row(pyroute.DELETE, 0, ZERO, vtep)
 
@@ -80,6 +82,8 @@ def test_fdb_rows_and_flood_targets_are_read_apart():
     found = line.speaking(line.Line(*rows)).fdb(VX)
     assert found == {"0a:00:00:00:00:02": "192.0.2.1", "0a:00:00:00:00:03": "fd00::1"}
     assert line.speaking(line.Line(*rows)).flood_targets(VX) == {"192.0.2.1", "fd00::9"}
+    given = [("0a:00:00:00:00:02", "192.0.2.1"), (ZERO, "192.0.2.1"), (ZERO, "fd00::9")]
+    assert line.speaking(line.Line(*rows)).given_rows(VX) == given
 
 
 @pytest.mark.parametrize("speak", [lambda rtnl: rtnl.fdb(VX), lambda rtnl: rtnl.flood_targets(VX)])

@@ -106,6 +106,18 @@ def test_the_way_to_an_address_is_asked_for(text: str):
     assert found == [(3,)]
 
 
+@pytest.mark.parametrize("text", ["192.0.2.7", "fd00::7"])
+@pytest.mark.parametrize("local", [True, False])
+def test_the_holder_of_an_address_is_the_link_of_its_local_route(text: str, local: bool):
+    address = ip_address(text)
+    dst = f"{text}/{address.max_prefixlen}"
+    found = []
+    answer = encoded(KernelRoute(dst, "", 255, 0, 0, 0, 254, local=local))
+    asked = line.request_of(lambda rtnl: found.append(rtnl.holder_of(address)), answer)
+    assert asked == pyroute.encoded(pyroute.ROUTE, pyroute.GET, 0, target(dst, 0), **place(dst, 0), flags=0x2000)
+    assert found == [3 if local else 0]
+
+
 def test_the_default_route_is_that_by_which_nobody_is_reached():
     default = KernelRoute("0.0.0.0/0", "10.0.0.1", 254, 0, 0, 0, 0)
     found = []
