@@ -26,7 +26,7 @@ class PluginConfig:
 
     `sidecar` is what it does to the pod's traffic, `policy` what it lets through. `uplink` and `rules` say what `plan`
     must know of the host: the link traffic leaves by, and the rule backend (a wish, empty for the node's own); None for
-    neither. `links` must exist for an ADD to succeed; `ports` are the host links that plugins before it in the chain
+    neither. `links` must exist for an ADD to succeed, and the host must have `address`, if it is not empty; `ports` are the host links that plugins before it in the chain
     have made. One that is `chained` makes no interface and passes the result on. What it makes has an end on the host if it
     `has_port`.
     """
@@ -37,6 +37,7 @@ class PluginConfig:
     uplink: UplinkQuery | None = None
     rules: str | None = None
     links: tuple[str, ...] = ()
+    address: str = ""
     ports: tuple[str, ...] = ()
     chained: bool = False
     enters_pod: ClassVar[bool] = True

@@ -112,4 +112,4 @@ def _replace(node: Node, wanted: tuple[Resource, ...]) -> None:
 
 
 def _rules_of(resources: Iterable[Resource]) -> Iterator[Resource]:
-    return (item for item in resources if item.mend == REFRESH)
+    return (item for item in resources if item.mend == REFRESH and not item.configured)

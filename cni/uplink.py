@@ -26,6 +26,17 @@ def find(host: Rtnl, query: UplinkQuery) -> Uplink | None:
     return Uplink(first.name, mtu, first.mac, _addresses(host, first) if query.addresses else (), first.up)
 
 
+def is_own(address: str) -> bool:
+    """Whether this host has an address, on whatever link."""
+    from cni.kernel.netlink import Rtnl  # a call that asks the kernel nothing does not load it
+
+    host, wanted = Rtnl.kept(), ipaddress.ip_address(address)
+    try:
+        return bool(host.holder_of(wanted) or host.link_holding(wanted))
+    finally:
+        host.give_back()
+
+
 def _named(host: Rtnl, query: UplinkQuery) -> list[Link]:
     if query.dev:
         link = host.link_by_name(query.dev)
@@ -34,20 +45,23 @@ def _named(host: Rtnl, query: UplinkQuery) -> list[Link]:
                 f"{query.where}: {'the pod' if query.in_pod else 'this host'} has no link {query.dev!r}"
             )
         return [link]
-    return [_holding(host, query)] if query.local else []
+    return _holding(host, query.local) if query.local else []
 
 
-def _holding(host: Rtnl, query: UplinkQuery) -> Link:
-    local = ipaddress.ip_address(query.local)
-    for link in host.links():
-        if local in (held.interface.ip for held in host.addresses(link)):
-            return link
-    raise InvalidConfig(f"$.vxlan.local: no link of this host holds {query.local}")
+def _holding(host: Rtnl, local: str) -> list[Link]:
+    """The link that has a VTEP's address; one on a loopback is reached by others, and says nothing of an MTU."""
+    address = ipaddress.ip_address(local)
+    link = host.link_by_index(host.holder_of(address) or host.link_holding(address))
+    if link is None:
+        raise InvalidConfig(f"$.vxlan.local: no link of this host holds {local}")
+    return [] if link.loopback else [link]
 
 
 def _leaving(host: Rtnl, query: UplinkQuery) -> list[Link]:
-    """The links of the way to the remote, else of the default route: as many as it has next hops."""
-    towards = host.route_to(ipaddress.ip_address(query.remote)) if query.remote else ()
+    """The links of the way to the first remote that is another host, else of the default route: as many as it has next hops."""
+    remotes = map(ipaddress.ip_address, query.remotes)
+    remote = next((item for item in remotes if not host.holder_of(item)), None)
+    towards = host.route_to(remote) if remote else ()
     return [link for index in towards or host.default_route() if (link := host.link_by_index(index))]
 
 

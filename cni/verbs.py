@@ -11,7 +11,7 @@ from contextlib import closing, nullcontext
 from functools import cache
 from typing import Any
 
-from cni import engine, log
+from cni import engine, log, uplink
 from cni.errors import (
     AlreadyAttached,
     CniError,
@@ -80,7 +80,7 @@ def add(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> None:
                     record = node.write(record, plan.resources)
             node.apply(plan.resources)
             result = engine.observed(plan.result, node.world)
-            node.write(record.having(complete=True, result=result.render()))
+            node.complete(record.having(complete=True, result=result.render()))
             passed_on = netconf["prevResult"] if config.chained and result == Result() else None
             deliver(passed_on or result.after(previous).render(version_of(netconf)))
         except Stranded:
@@ -104,7 +104,7 @@ def check(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> Non
             other = Difference("CNI_NETNS is another namespace than the one that was attached")
             raise Drift(node.attachment, (other,))
         given = Result.read(node.record.result or {})
-        found = engine.differences(node.record.resources, node.world, reported)
+        found = engine.differences(node.as_configured(), node.world, reported)
         found += map(Difference, config.ipam.differences(node.store, node.record, given))
         lacking = (ip.address for ip in given.ips if not _reports(reported, ip.address))
         found += [Difference(f"prevResult lacks {address}") for address in lacking]
@@ -143,10 +143,12 @@ def status(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> No
     refuse_unwritable(folder)
     store = Store.reading(folder)
     try:
-        missing = [name for name in config.links if not link_exists(name)]
+        missing = [f"this host has no link {name!r}" for name in config.links if not link_exists(name)]
+        if config.address and not uplink.is_own(config.address):
+            missing.append(f"no link of this host holds {config.address}")
         if missing:
             serving = bool(store and store.records(netconf["name"], plugin.name))
-            raise (Degraded if serving else Unavailable)(f"this host has no link {missing[0]!r}")
+            raise (Degraded if serving else Unavailable)(missing[0])
         if config.rules is not None:
             from cni.kernel import netfilter  # no other verb pays for these
 

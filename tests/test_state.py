@@ -18,7 +18,7 @@ from cni.errors import CniError, TryAgainLater, Unavailable
 from cni.kernel.files import LockFile
 from cni.kernel.netns import home_identity, whereabouts
 from cni.naming import Attachment
-from cni.resources import Bridge, uses_of
+from cni.resources import Bridge, FloodList, Said, uses_of
 from cni.resources.base import Unknown
 from cni.state import Record, Store
 from cni.state.layout import VERSION
@@ -509,6 +509,27 @@ def test_what_layout_3_kept_for_a_pod_is_its_interfaces(folder: Path):
         db.commit()
     with closing(Store.open(folder)) as store:
         assert store.sticky("net", "set") == {("a/1", "net1"): held, ("a/2", "eth0"): ADDRESS}
+
+
+def test_what_layout_3_recorded_of_an_overlay_is_what_its_network_says(folder: Path):
+    """The latest record's: an older one may be of remotes that have changed since."""
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / "state.db")) as db:
+        db.executescript(LAYOUT_3.read_text())
+        ((before,),) = db.execute("SELECT resources FROM attachment WHERE network = 'vx'").fetchall()
+        later = before.replace('["192.0.2.12"]', '["192.0.2.77"]')
+        row = "INSERT INTO attachment SELECT network, 'a-later-one', ifname, plugin, netns, pod, complete, config, ?, result,"
+        db.execute(f"{row} created, netns_id, home FROM attachment WHERE network = 'vx'", (later,))
+        db.commit()
+    with closing(Store.open(folder)) as store:
+        ((place, said),) = store.said().items()
+        assert place == ("vx", "bridge-vxlan", "overlay br1")
+        assert said.resources[1:] == (FloodList("vxlan100", ("192.0.2.77",)),)
+        assert (said.resources[0].kind, said.in_use) == ("VxlanLink", True)
+        for record in store.records("vx"):
+            store.forget(record.attachment, record.plugin)
+        assert store.said() == {place: Said("vx", said.resources, False)}
+        assert store.said([place]) == {}
 
 
 def test_only_who_is_recorded_uses_something(store: Store, record: Record):

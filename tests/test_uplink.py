@@ -18,7 +18,7 @@ def host(default: bool) -> FakeRtnl:
     """A host with three links, a way to 198.51.100.0/24 by eth1, and maybe a default route by eth0."""
     made = FakeRtnl()
     for name, (mtu, address) in LINKS.items():
-        made.add(name, mtu=mtu, mac="")
+        made.add(name, mtu=mtu, mac="", loopback=name == "lo")
         made.held[name] = [ip_interface(address)]
     ways = {"eth1": "198.51.100.0/24"} | ({"eth0": "0.0.0.0/0"} if default else {})
     for name, dst in ways.items():
@@ -30,13 +30,26 @@ def host(default: bool) -> FakeRtnl:
     ("query", "found"),
     [
         (UplinkQuery(), ("eth0", 1500, "192.0.2.1/24")),
-        (UplinkQuery(remote="198.51.100.9"), ("eth1", 9000, "fd00:9::1/64")),
-        (UplinkQuery(remote="203.0.113.9"), ("eth0", 1500, "192.0.2.1/24")),
-        (UplinkQuery(local="192.0.2.1", remote="198.51.100.9"), ("eth0", 1500, "192.0.2.1/24")),
+        (UplinkQuery(remotes=("198.51.100.9",)), ("eth1", 9000, "fd00:9::1/64")),
+        (UplinkQuery(remotes=("203.0.113.9", "198.51.100.9")), ("eth0", 1500, "192.0.2.1/24")),
+        (UplinkQuery(remotes=("192.0.2.1", "198.51.100.9")), ("eth1", 9000, "fd00:9::1/64")),
+        (UplinkQuery(remotes=("192.0.2.1",)), ("eth0", 1500, "192.0.2.1/24")),
+        (UplinkQuery(local="192.0.2.1", remotes=("198.51.100.9",)), ("eth0", 1500, "192.0.2.1/24")),
+        (UplinkQuery(local="127.0.0.1", remotes=("198.51.100.9",)), ("eth1", 9000, "fd00:9::1/64")),
         (UplinkQuery(local="fd00:9:0::1"), ("eth1", 9000, "fd00:9::1/64")),
-        (UplinkQuery(dev="lo", local="192.0.2.1", remote="198.51.100.9"), ("lo", 65536, "127.0.0.1/8")),
+        (UplinkQuery(dev="lo", local="192.0.2.1", remotes=("198.51.100.9",)), ("lo", 65536, "127.0.0.1/8")),
     ],
-    ids=["default route", "way to the remote", "no way", "holder of local", "IPv6 holder", "dev"],
+    ids=[
+        "default route",
+        "way to the remote",
+        "no way",
+        "the first is this host",
+        "only this host",
+        "holder of local",
+        "local on a loopback",
+        "IPv6 holder",
+        "dev",
+    ],
 )
 def test_the_uplink_is_dev_then_holder_then_way_then_default(query: UplinkQuery, found: tuple[str, int, str]):
     name, mtu, address = found
@@ -70,5 +83,5 @@ def test_of_several_ways_the_first_links_name_and_the_least_mtu_count():
     for name, dst in (("eth2", "0.0.0.0/0"), ("eth2", "198.51.100.0/24")):
         made.ways[name].append(KernelRoute(dst, "", MAIN_TABLE, 0, 0, 0, 0))
     assert uplink.find(made, UplinkQuery()) == Uplink("eth0", 1400)
-    assert uplink.find(made, UplinkQuery(remote="198.51.100.9")) == Uplink("eth1", 1400)
+    assert uplink.find(made, UplinkQuery(remotes=("198.51.100.9",))) == Uplink("eth1", 1400)
     assert uplink.find(made, UplinkQuery(master=True)) == Uplink("eth0", 1500)

@@ -31,6 +31,7 @@ class VxlanConfig:
     dev: str = ""
     remotes: tuple[str, ...] | None = None
     mtu: int = 0
+    learning: bool = True
 
     @classmethod
     def read(cls, raw: Section) -> VxlanConfig:
@@ -43,9 +44,10 @@ class VxlanConfig:
             raise InvalidConfig("$.vxlan: local and remotes must be of one family")
         if local and local in (remotes or ()):
             remotes = tuple(item for item in remotes or () if item != local)
+        learning = raw.get("learning")
         return cls(
             int(raw["id"]), int(raw.get("dstport") or DEFAULT_PORT), local, raw.get("dev") or "",
-            remotes, int(raw.get("mtu") or 0),
+            remotes, int(raw.get("mtu") or 0), learning is None or bool(learning),
         )  # fmt: skip
 
     @property
@@ -56,13 +58,17 @@ class VxlanConfig:
     @property
     def uplink(self) -> UplinkQuery:
         """How to find the link the tunnel leaves by."""
-        return UplinkQuery(self.dev, self.local, (self.remotes or ("",))[0])
+        return UplinkQuery(self.dev, self.local, self.remotes or ())
 
     @property
     def overhead(self) -> int:
         """Bytes each packet grows by."""
-        outer = next(filter(None, (self.local, *(self.remotes or ()))), "0.0.0.0")
-        return OVERHEAD[ipaddress.ip_address(outer).version]
+        return OVERHEAD[6 if self._over_ipv6 else 4]
+
+    @property
+    def _over_ipv6(self) -> bool:
+        """What is not said is IPv4, the kernel's own default."""
+        return any(":" in address for address in (self.local, *(self.remotes or ())))
 
     def fitting_mtu(self, wanted: int, host_mtu: int) -> int:
         """The largest MTU the tunnel carries whole, or `wanted` if that fits.
@@ -79,5 +85,6 @@ class VxlanConfig:
 
     def peers(self, bridge: str, mtu: int) -> tuple[Resource, ...]:
         """The device on its bridge, and the other hosts."""
-        link = VxlanLink(self.link, self.vni, self.port, self.local, self.dev, self.mtu or mtu, bridge)
+        local = self.local or ("::" if self._over_ipv6 else "")
+        link = VxlanLink(self.link, self.vni, self.port, local, self.dev, self.mtu or mtu, bridge, self.learning)
         return (link,) if self.remotes is None else (link, FloodList(self.link, self.remotes))

@@ -14,13 +14,14 @@ from cni.resources.masquerade import Masquerade, NftMasquerade, NftMasqueradeRul
 from cni.resources.masquerade_iptables import IptablesMasquerade, IptablesMasqueradeRules
 from cni.resources.neighbours import HostNeighbour, PodNeighbour
 from cni.resources.nft import NftRules
+from cni.resources.peers import FloodList
 from cni.resources.plan import Host, HostPort, Plan, Uplink, UplinkQuery
 from cni.resources.policy import PodPolicy
 from cni.resources.policy_table import PolicyTable
 from cni.resources.readiness import Announcement, Forwarding, Settled
 from cni.resources.routes import GatewayRoute, HostRoute, PodRoute
-from cni.resources.vxlan import FloodList, VxlanLink
-from cni.resources.world import World
+from cni.resources.vxlan import VxlanLink
+from cni.resources.world import Said, World
 
 __all__ = [
     "Announcement",
@@ -63,6 +64,7 @@ __all__ = [
     "PortOpening",
     "ProxyAddress",
     "Resource",
+    "Said",
     "Settled",
     "SourceLabels",
     "Uplink",

@@ -27,13 +27,14 @@ ROOMS = {
     "masquerade_iptables": ("IptablesMasquerade", "IptablesMasqueradeRules"),
     "neighbours": ("HostNeighbour", "PodNeighbour"),
     "nft": ("NftRules",),
+    "peers": ("FloodList",),
     "plan": ("Host", "HostPort", "Plan", "Uplink", "UplinkQuery"),
     "policy": ("PodPolicy",),
     "policy_table": ("PolicyTable",),
     "readiness": ("Announcement", "Forwarding", "Settled"),
     "routes": ("GatewayRoute", "HostRoute", "PodRoute"),
-    "vxlan": ("FloodList", "VxlanLink"),
-    "world": ("World",),
+    "vxlan": ("VxlanLink",),
+    "world": ("Said", "World"),
 }
 
 #: The classes that a recorded kind may stand for; the first that `reads` the record does.
@@ -74,6 +75,9 @@ class Resource:
     `remove` takes it away again; removing nothing is success.
     `describe` is one line for people.
 
+    A `configured` one serves all attachments of its network that have what it `mentions` as the configuration says now: CHECK
+    goes by what the network's latest ADD or a refresh made of it, whatever an older record says.
+
     A `shared` resource serves several attachments: DEL leaves it alone, and a failed ADD takes back
     what it created only while no other call runs. One that also `retires` goes with the last
     attachment that uses it; `identity` names the fields by which two of a kind are the same thing, where not all tell them apart.
@@ -82,6 +86,7 @@ class Resource:
     mend: ClassVar[str] = REATTACH
     shared: ClassVar[bool] = False
     retires: ClassVar[bool] = False
+    configured: ClassVar[bool] = False
     identity: ClassVar[tuple[str, ...] | None] = None
     #: The name records know it by.
     kind: ClassVar[str]

@@ -42,14 +42,15 @@ class HostPort:
 
 @dataclass(frozen=True)
 class UplinkQuery:
-    """How to find the uplink: by `dev`, else by who holds `local`, else by the way to `remote`,
-    else the default route; `in_pod` looks in the pod's namespace. `where` is the JSON path of `dev`. With `addresses`
-    those it has are read too. `master`: it is that link alone that carries the pod's packets, whatever other ways a route has.
+    """How to find the uplink: by `dev`, else by who holds `local`, if that is no loopback, else by the way to the first of
+    `remotes` that is not this host itself, else the default route; `in_pod` looks in the pod's namespace. `where` is the JSON
+    path of `dev`. With `addresses` those it has are read too. `master`: it is that link alone that carries the pod's packets,
+    whatever other ways a route has.
     """
 
     dev: str = ""
     local: str = ""
-    remote: str = ""
+    remotes: tuple[str, ...] = ()
     where: str = "$.vxlan.dev"
     in_pod: bool = False
     addresses: bool = False

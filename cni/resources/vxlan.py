@@ -1,28 +1,33 @@
-"""VXLAN: the device that makes a bridge span hosts, and the VTEPs it floods to (RFC 7348)."""
+"""VXLAN: the device that makes a bridge span hosts (RFC 7348)."""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
 from collections.abc import Iterator
+from contextlib import suppress
 
 from cni.errors import Conflict, KernelRefused
 from cni.kernel.netns import home_identity
-from cni.kernel.view import Link, Vxlan
-from cni.naming import vtep_mac
-from cni.resources.base import Resource
+from cni.kernel.view import Link, LinkRef, Vxlan
+from cni.naming import OWNER, vtep_mac
+from cni.resources.base import REFRESH, Resource
 from cni.resources.gate import guard_vtep
 from cni.resources.links import required
 from cni.resources.world import World
-from cni.values import dataclass
+from cni.values import dataclass, replace
+
+#: What a network says of its tunnel besides its MTU, which is the largest of those who share one.
+_SAID = ("vni", "port", "local", "dev", "bridge", "learning")
 
 
 @dataclass(frozen=True)
 class VxlanLink(Resource):
-    """A VXLAN device that is a port of a bridge.
+    """A VXLAN device that is a port of a bridge, the only one there: two tunnels to the same hosts are a loop.
 
-    ARP and ND for addresses the bridge itself holds are answered here and not sent across
-    (neigh_suppress), so every host can hold the same gateway address and MAC.
+    ARP and ND for addresses the bridge itself holds are answered here and not sent across (neigh_suppress), so hosts may
+    hold the same gateway address and MAC. What its network's configuration says anew changes in place, or makes the device
+    anew, unless another network of the node has it as it is, or a bridge that others are on: that is refused.
     """
 
     name: str
@@ -32,18 +37,26 @@ class VxlanLink(Resource):
     dev: str
     mtu: int
     bridge: str
+    learning: bool = True
     shared = True
+    configured = True
+    mend = REFRESH
 
     def ensure(self, world: World) -> None:
-        bridge = required(world.host.link_by_name(self.bridge), self.bridge)
-        link = world.host.link_by_name(self.name) or self._created(world)
-        for fault in self._faults(world, link):
-            raise Conflict(f"{fault}; delete it or choose another VNI")
+        bridge = required(world.host.cached_link(self.bridge), self.bridge)
+        tunnel = next((item for item in world.host.tunnels() if item.name == self.name), None)
+        link = tunnel or world.host.link_by_name(self.name)
+        rivals = self._rivals(world, bridge)
+        for fault in (*self._held(world, link, bridge), *self._rivalled(world, rivals)):
+            raise Conflict(fault)
+        for rival in rivals:
+            _delete(world, self, rival)
+        link = self._as_configured(world, link) if link else self._created(world)
         if link.bridge != bridge.index:
             world.host.set_link(link, master=bridge.index)
-        if not link.neigh_suppress:
+        if link.bridge != bridge.index or not link.neigh_suppress:
             world.host.set_port(link, neigh_suppress=1)
-        if link.mtu < self.mtu:
+        if link.mtu < self.mtu or (link.mtu > self.mtu and not self._must_carry_more(world, link, bridge)):
             world.host.set_link(link, mtu=self.mtu)
         if not link.up:
             self._set_up(world, link)
@@ -54,9 +67,13 @@ class VxlanLink(Resource):
             yield f"VXLAN device {self.name} is missing"
             return
         yield from self._faults(world, link)
-        bridge = world.host.link_by_name(self.bridge)
+        if self._own_address and not holds(world, self.local):
+            yield f"VXLAN device {self.name} has local address {self.local}, which this host does not have"
+        bridge = world.host.link_ref(self.bridge)
         if bridge and link.bridge != bridge.index:
             yield f"VXLAN device {self.name} is not a port of {self.bridge}"
+        for other in self._rivals(world, bridge) if bridge else ():
+            yield f"{self.bridge} has two tunnels, {self.name} and {other.name}: a loop where both reach the same hosts"
         if not link.up:
             yield f"VXLAN device {self.name} is down"
         if link.mtu < self.mtu:
@@ -71,7 +88,58 @@ class VxlanLink(Resource):
 
     def describe(self) -> str:
         place = f", local {self.local}" * bool(self.local) + f", dev {self.dev}" * bool(self.dev)
+        place += ", not learning" * (not self.learning)
         return f"VXLAN {self.name}, VNI {self.vni}, UDP port {self.port}{place}, MTU {self.mtu}, on {self.bridge}"
+
+    @property
+    def mentions(self) -> tuple[str, ...]:
+        """By the bridge it is known whether anybody has the tunnel still."""
+        return (overlay_place(self.bridge),)
+
+    @property
+    def _own_address(self) -> str:
+        """The address the configuration gives it, if it gives one: ``::`` says a family only."""
+        return "" if self.local in ("", "::") else self.local
+
+    def _rivals(self, world: World, bridge: Link | LinkRef) -> list[Link]:
+        return [link for link in world.host.tunnels() if link.bridge == bridge.index and link.name != self.name]
+
+    def _held(self, world: World, link: Link | None, bridge: Link) -> Iterator[str]:
+        """Who else has the device, where it is not as it is to be."""
+        if link is None:
+            return
+        faults = list(self._faults(world, link))
+        if link.alias != OWNER:
+            yield from (f"{fault}; delete it or choose another VNI" for fault in faults)
+        elsewhere = world.host.link_by_index(link.bridge) if link.bridge not in (0, bridge.index) else None
+        if not faults and not elsewhere:
+            return
+        yield from (f"{self._wish}: network {network} has {other.describe()}" for network, other in self._others(world))
+        if elsewhere and (link.alias != OWNER or len(world.host.ports(elsewhere)) > 1):
+            yield f"{self._wish}: it is a port of {elsewhere.name}, which has others; one VNI spans one bridge"
+
+    def _rivalled(self, world: World, rivals: list[Link]) -> Iterator[str]:
+        """What keeps another tunnel on the bridge."""
+        for rival in rivals:
+            there = f"{self._wish}: {self.bridge} has {rival.name}, and two tunnels to the same hosts are a loop"
+            if rival.alias != OWNER:
+                yield f"{there}; agent-cni did not make it"
+            for network in _networks_with(world, rival.name):
+                yield f"{there}; network {network} needs it"
+
+    def _others(self, world: World) -> Iterator[tuple[str, VxlanLink]]:
+        """The networks that pods have with this device, and say otherwise of it."""
+        for said in world.networks():
+            for item in said.resources if said.in_use else ():
+                if isinstance(item, VxlanLink) and item.name == self.name and self._differs(item):
+                    yield said.network, item
+
+    def _differs(self, other: VxlanLink) -> bool:
+        return any(getattr(self, name) != getattr(other, name) for name in _SAID)
+
+    @property
+    def _wish(self) -> str:
+        return f"{self.name} for {self.bridge}"
 
     def _faults(self, world: World, link: Link) -> Iterator[str]:
         if link.vxlan is None:
@@ -79,25 +147,54 @@ class VxlanLink(Resource):
             return
         if (link.vxlan.vni, link.vxlan.port) != (self.vni, self.port):
             yield f"{self.name} has VNI {link.vxlan.vni} and UDP port {link.vxlan.port}, not {self.vni} and {self.port}"
-        dev = world.host.link_by_name(self.dev) if self.dev else None
-        if dev and link.vxlan.dev != dev.index:
-            yield f"{self.name} is not bound to {self.dev}"
-        if self.local and not _same(link.vxlan.local, self.local):
-            yield f"{self.name} has local address {link.vxlan.local or 'none'}, not {self.local}"
+        ours = link.alias == OWNER  # somebody else's may be bound where we do not care
+        dev = world.host.link_ref(self.dev) if self.dev else None
+        if (dev or ours) and link.vxlan.dev != (dev.index if dev else 0):
+            yield f"{self.name} is not bound to {self.dev}" if self.dev else f"{self.name} is bound to a link"
+        if (self._own_address or ours) and not _same(link.vxlan.local, self._own_address):
+            yield f"{self.name} has local address {link.vxlan.local or 'none'}, not {self._own_address or 'one'}"
+        if ours and link.vxlan.learning != self.learning:
+            yield f"{self.name} has learning {'off' if self.learning else 'on'}"
 
-    def _mac(self) -> str:
-        return vtep_mac(self.name, home_identity())
+    def _settings(self, world: World) -> Vxlan:
+        dev = required(world.host.link_ref(self.dev), self.dev).index if self.dev else 0
+        return Vxlan(self.vni, self.port, self.local, dev, self.learning)
+
+    def _as_configured(self, world: World, link: Link) -> Link:
+        """Our own device, changed where it is if the kernel can do that, and else made anew."""
+        if link.alias != OWNER or not any(self._faults(world, link)):
+            return link
+        assert link.vxlan
+        wanted, before = self._settings(world), link.vxlan
+        if before.port == wanted.port and (wanted.dev or not before.dev):
+            # of a tunnel without an address the kernel does not tell the family, and refuses one of another
+            with suppress(KernelRefused):
+                world.host.set_vxlan(link, wanted)
+                back = replace(before, local=before.local or ("::" if ":" in wanted.local else ""))
+                world.changed(self, lambda: world.host.set_vxlan(link, back))
+                return link
+        rows = _delete(world, self, link)
+        made = self._created(world)
+        _give(world, made, rows)
+        return made
 
     def _created(self, world: World) -> Link:
-        dev = required(world.host.link_by_name(self.dev), self.dev).index if self.dev else 0
-        wanted = Vxlan(self.vni, self.port, self.local, dev)
-        world.make(self, lambda: world.host.create_vxlan(self.name, self._mac(), self.mtu, wanted))
+        wanted = self._settings(world)
+        mac = vtep_mac(self.name, home_identity())
+        world.make(self, lambda: world.host.create_vxlan(self.name, mac, self.mtu, wanted))
         guard_vtep(self.port)
         link = world.host.link_by_name(self.name)
         if link is None:  # refused as there already: a VNI and port have one device, whatever its name
-            holders = (other.name for other in world.host.links() if other.vxlan and other.vxlan.vni == self.vni)
+            holders = (other.name for other in world.host.tunnels() if other.vxlan and other.vxlan.vni == self.vni)
             raise Conflict(f"VNI {self.vni} on UDP port {self.port} is held by {next(holders, 'another device')}")
+        for fault in self._faults(world, link):  # somebody has made it, or a link of that name, meanwhile
+            raise Conflict(f"{fault}; delete it or choose another VNI")
         return link
+
+    def _must_carry_more(self, world: World, link: Link, bridge: Link) -> bool:
+        """Whether the device's larger MTU is somebody else's wish, or a pod's link has such a one."""
+        others = (port for port in world.host.ports(bridge) if port.name != self.name)
+        return link.alias != OWNER or any(port.mtu > self.mtu for port in others)
 
     def _set_up(self, world: World, link: Link) -> None:
         try:
@@ -108,40 +205,63 @@ class VxlanLink(Resource):
             raise
 
 
-@dataclass(frozen=True)
-class FloodList(Resource):
-    """Exactly these VTEPs get broadcast and unknown traffic (head-end replication)."""
-
-    link: str
-    vteps: tuple[str, ...]
-    shared = True
-
-    def ensure(self, world: World) -> None:
-        link = required(world.host.link_by_name(self.link), self.link)
-        now = world.host.flood_targets(link)
-        missing = tuple(vtep for vtep in self.vteps if vtep not in now)
-        extra = tuple(now - set(self.vteps))
-        world.changed(self, lambda: _reflood(world, link, extra, missing))
-        _reflood(world, link, missing, extra)
-
-    def differences(self, world: World) -> Iterator[str]:
-        link = world.host.link_by_name(self.link)
-        now = world.host.flood_targets(link) if link else set()
-        for vtep in sorted(set(self.vteps) - now):
-            yield f"VTEP {vtep} is missing from {self.link}"
-        for vtep in sorted(now - set(self.vteps)):
-            yield f"{self.link} floods to VTEP {vtep}, which is not among the remotes"
-
-    def describe(self) -> str:
-        return f"{self.link} floods to {', '.join(self.vteps) or 'no other host'}"
+def overlay_place(bridge: str) -> str:
+    """How the tunnel of a bridge is asked for."""
+    return f"overlay {bridge}"
 
 
-def _reflood(world: World, link: Link, added: tuple[str, ...], deleted: tuple[str, ...]) -> None:
-    for vtep in added:
-        world.host.add_flood_target(link, vtep)
-    for vtep in deleted:
-        world.host.delete_flood_target(link, vtep)
+def holds(world: World, address: str) -> bool:
+    """Whether this host has an address, on whatever link."""
+    wanted = ipaddress.ip_address(address)
+    return bool(world.host.holder_of(wanted) or world.host.link_holding(wanted))
+
+
+def _networks_with(world: World, link: str) -> list[str]:
+    """The other networks that pods have with a device."""
+    return [
+        said.network
+        for said in world.networks()
+        if said.in_use and any(isinstance(item, VxlanLink) and item.name == link for item in said.resources)
+    ]
+
+
+def remade(world: World, resource: Resource, name: str, local: str) -> Link:
+    """A tunnel of ours as it was, but for its address, which may say another family."""
+    link = required(world.host.link_by_name(name), name)
+    assert link.vxlan
+    rows = _delete(world, resource, link)
+    _make_like(world, link, replace(link.vxlan, local=local), rows)
+    return required(world.host.link_by_name(name), name)
+
+
+def _delete(world: World, resource: Resource, link: Link) -> list[tuple[str, str]]:
+    """Delete a tunnel of ours, to be made again if the call fails; what somebody gave it to know."""
+    assert link.vxlan
+    rows = world.host.given_rows(link)
+    world.host.delete_link(link)
+    unsaid = "::" if any(":" in vtep for _, vtep in rows) else ""
+    settings = replace(link.vxlan, local=link.vxlan.local or unsaid)
+    world.changed(resource, lambda: _make_like(world, link, settings, rows))
+    return rows
+
+
+def _make_like(world: World, gone: Link, settings: Vxlan, rows: list[tuple[str, str]]) -> None:
+    """Make a tunnel where another was."""
+    world.host.create_vxlan(gone.name, gone.mac, gone.mtu, settings)
+    link = required(world.host.link_by_name(gone.name), gone.name)
+    if gone.bridge:
+        world.host.set_link(link, master=gone.bridge)
+        world.host.set_port(link, neigh_suppress=int(gone.neigh_suppress))
+    world.host.set_link(link, up=gone.up)
+    _give(world, link, rows)
+
+
+def _give(world: World, link: Link, rows: list[tuple[str, str]]) -> None:
+    """Let a device know what another knew, as far as it is of its family."""
+    for mac, vtep in rows:
+        with suppress(KernelRefused):
+            world.host.add_given_row(link, mac, vtep)
 
 
 def _same(one: str, other: str) -> bool:
-    return bool(one) and ipaddress.ip_address(one) == ipaddress.ip_address(other)
+    return one == other or (bool(one and other) and ipaddress.ip_address(one) == ipaddress.ip_address(other))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cni.errors import InvalidNetns, KernelRefused, Unfinished
 from cni.kernel.files import LockFile
@@ -17,6 +17,14 @@ from cni.naming import digest_of
 if TYPE_CHECKING:
     from cni.kernel.netlink import Rtnl
     from cni.resources.base import Resource
+
+
+class Said(NamedTuple):
+    """What a network's configuration makes of what follows it; `in_use` by an attachment of this node."""
+
+    network: str
+    resources: tuple[Resource, ...]
+    in_use: bool
 
 
 class World:
@@ -31,6 +39,10 @@ class World:
         self.undo = ExitStack()
         #: What other attachments share, None where nobody can say; for the undo, when no other call runs.
         self.others: Callable[[], frozenset[Resource] | None] = frozenset
+        #: What the node's other networks say now of what follows their configuration.
+        self.networks: Callable[[], Sequence[Said]] = tuple
+        #: Whether this network said the same when an ADD of it last ended well.
+        self.settled = False
         self._lock = lock
         self._doors = ExitStack()
 

@@ -23,6 +23,7 @@ class Boots(Records):
         for record in self._records("netns_id NOT LIKE ? AND (netns_id != '' OR ?)", f"{boot()}:%", known):
             self._bury(record)
         if known:
+            self._db.execute("DELETE FROM configured")
             self._db.execute(
                 "DELETE FROM lease AS one WHERE NOT EXISTS (SELECT 1 FROM attachment AS other WHERE"
                 " (other.network, other.container, other.ifname, other.plugin)"

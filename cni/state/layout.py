@@ -78,12 +78,24 @@ CREATE INDEX user ON uses (network, container, ifname, plugin);
 
 _STICKY_ONCE = "CREATE UNIQUE INDEX sticky_once ON sticky (network, range_set, family, address);"
 
+_CONFIGURED = """
+CREATE TABLE configured (
+    network TEXT,                             -- whose configuration says it,
+    plugin TEXT,                              -- in which plugin's section,
+    place TEXT,                               -- about what of the node, as in uses
+    resources TEXT NOT NULL,                  -- JSON: what follows it (Resource.configured), whatever older plans say
+    PRIMARY KEY (network, plugin, place)
+) WITHOUT ROWID;
+"""
+
 _BOOT = (
     "CREATE TABLE boot (id TEXT NOT NULL);  -- the one that what is recorded is of: one row, none where nobody knows"
 )
 
 #: What a new file gets.
-SCHEMA = f"{_ATTACHMENT} {_LEASES} {_STICKY} {_STICKY_ONCE} {_USES} {_BOOT}\nPRAGMA user_version = {VERSION};"
+SCHEMA = (
+    f"{_ATTACHMENT} {_LEASES} {_STICKY} {_STICKY_ONCE} {_USES} {_CONFIGURED} {_BOOT}\nPRAGMA user_version = {VERSION};"
+)
 
 _TO_2 = """
 ALTER TABLE attachment ADD COLUMN netns_id TEXT NOT NULL DEFAULT '';
@@ -147,6 +159,7 @@ def upgrade(db: sqlite3.Connection, version: int) -> None:
     if version < 3:
         _run(db, _TO_3)
     _run(db, _TO_4)
+    _know_configured(db)
     db.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -164,6 +177,18 @@ def _know_users(db: sqlite3.Connection) -> None:
         db.execute(f"UPDATE attachment SET (netns_id, home) = (?,?) WHERE {where}", (*seen, *key))
         for place in _places_in_1(resources, partial(_lasting, path, known[path])):
             db.execute("INSERT INTO uses VALUES (?,?,?,?,?)", (place, *key))
+
+
+def _know_configured(db: sqlite3.Connection) -> None:
+    """From layout 3 to 4. A network says what its latest attachment recorded of its overlay."""
+    _run(db, _CONFIGURED)
+    rows = db.execute("SELECT network, container, ifname, plugin, resources FROM attachment ORDER BY rowid").fetchall()
+    for *key, resources in rows:
+        found = [item for item in _items(resources) if item.get("kind") in ("VxlanLink", "FloodList")]
+        for place in {f"overlay {bridge}" for item in found if (bridge := _text(item.get("bridge")))}:
+            db.execute("INSERT OR IGNORE INTO uses VALUES (?,?,?,?,?)", (place, *key))
+            said = (key[0], key[3], place, json.dumps(found))
+            db.execute("INSERT OR REPLACE INTO configured VALUES (?,?,?,?)", said)
 
 
 def _run(db: sqlite3.Connection, script: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ class Records(StateFile):
         """Write a record, new or changed; what of it could not be read stays as it is."""
         values = (
             *record.attachment, record.plugin, record.netns, record.pod, record.complete, json.dumps(record.config),
-            json.dumps(encoded(record.resources)), json.dumps(record.result), record.netns_id, record.home,
+            spelled(record.resources), json.dumps(record.result), record.netns_id, record.home,
         )  # fmt: skip
         self._db.execute(_put(tuple(name for name in record.unreadable if name != "resources")), values)
 
@@ -95,23 +96,36 @@ class Records(StateFile):
         return [_read(row, self.path.parent) for row in self._rows(query, *values)]
 
 
+def spelled(resources: Sequence[Resource]) -> str:
+    """Resources as a column holds them."""
+    return json.dumps(encoded(resources))
+
+
+def resources_of(column: object) -> tuple[Resource, ...] | None:
+    """The resources of a column, or None for what is not ours."""
+    found = parsed(column)
+    if isinstance(found, list) and all(isinstance(item, dict) for item in found):
+        return decoded(found)
+    return None
+
+
 def _unreadable(text: object) -> Unknown:
     return Unknown("its resources", raw=json.dumps({"kind": "unreadable", "text": str(text)}))
 
 
 def _read(row: tuple[Any, ...], folder: Path) -> Record:
     network, container, ifname, plugin, netns, pod, complete, *texts, netns_id, home = row
-    config, resources, result = (parsed(text) for text in texts)
-    listed = isinstance(resources, list) and all(isinstance(item, dict) for item in resources)
+    config, result = parsed(texts[0]), parsed(texts[2])
+    resources = resources_of(texts[1])
     sound = {
         "config": isinstance(config, dict),
-        "resources": listed,
+        "resources": resources is not None,
         "result": result is None or isinstance(result, dict),
     }
     return Record(
         Attachment(network, container, ifname), plugin, netns, pod,
         config if sound["config"] else {"name": network, "type": plugin, "dataDir": str(folder)},
-        decoded(resources) if listed else (_unreadable(texts[1]),),
+        (_unreadable(texts[1]),) if resources is None else resources,
         result if sound["result"] else None,
         bool(complete), netns_id, home, tuple(name for name, is_so in sound.items() if not is_so), folder,
     )  # fmt: skip

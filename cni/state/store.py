@@ -11,8 +11,10 @@ from typing import TypeVar
 from cni.errors import CniError, Unavailable
 from cni.kernel.files import PATIENCE, LockFile, private_folder, refuse_strangers
 from cni.naming import Attachment, digest_of
+from cni.resources import Said
 from cni.state import uses
 from cni.state.boots import Boots
+from cni.state.configured import Configured, Place
 from cni.state.file import busy
 from cni.state.layout import VERSION
 from cni.state.leases import Leases
@@ -25,7 +27,7 @@ _PLANNING = digest_of("planning")
 T = TypeVar("T")
 
 
-class Store(Boots, Uses, Leases):
+class Store(Boots, Uses, Leases, Configured):
     """The state file of one folder, open."""
 
     @classmethod
@@ -117,6 +119,11 @@ class Store(Boots, Uses, Leases):
     def used_like_on_node(self, beginning: str) -> list[tuple[str, Attachment]]:
         """Each place of all folders that begins so, with one who has it."""
         return [place for found in self._told(lambda store: store.used_like(beginning)) for place in found]
+
+    def said_on_node(self, besides: Iterable[Place]) -> list[Said]:
+        """What the networks of all folders say now, but of some places of this one."""
+        elsewhere = self._told_elsewhere(lambda store: store.said().values())
+        return [*self.said(besides).values(), *(said for found in elsewhere for said in found)]
 
     @property
     def unasked(self) -> list[str]:

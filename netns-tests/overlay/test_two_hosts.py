@@ -1,4 +1,4 @@
-"""Two hosts, real cnitool, the conflists of conf.d: pods of different hosts reach each other."""
+"""Two hosts, real cnitool, the conflists of conf.d: pods and nodes of different hosts reach each other."""
 
 from __future__ import annotations
 
@@ -29,9 +29,13 @@ def test_pods_of_two_hosts_reach_each_other(lab: Lab):
     placed = [(host, lab.pod()) for host in (one, one, two)]
     results = [cnitool(host, "add", pod) for host, pod in placed]
     addresses = [ip["address"].split("/")[0] for result in results for ip in result["ips"]]
+    gateways = {ip["gateway"] for result in results for ip in result["ips"]}
     assert len(set(addresses)) == 6
     for _, pod in placed:
-        assert all(pod.pings(address) for address in [*addresses, "10.244.0.1", "fd00:244::1"])
+        assert all(pod.pings(address) for address in [*addresses, *gateways])
+    for host in (one, two):  # what kube-proxy, probes and NodePorts need
+        assert all(host.pings(address) for address in [*addresses, *gateways])
+    assert len(gateways) == 4
     for host, pod in placed:
         cnitool(host, "del", pod)
     assert not any(pod.link("eth0") for _, pod in placed)

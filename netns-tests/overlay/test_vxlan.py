@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
-from lab import PATIENCE, Host, Lab, Pod, sh
+from lab import AGENT_CNI, PATIENCE, Host, Lab, Pod, sh
+from overlay import address, conf, flooded, pair
 
 SNIFF = """
 import json, select, socket, sys
@@ -17,26 +17,6 @@ while sys.stdin not in (ready := select.select([raw, sys.stdin], [], [])[0]) or 
     seen.append(raw.recv(65535).hex())
 print(json.dumps(seen))
 """
-
-
-def conf(remotes: list[str] | None = None, slot: int = 1, **keys: object) -> dict:
-    """A host's configuration: its own slice of the common subnet."""
-    ranges = [[{"subnet": "10.1.0.0/16", "rangeStart": f"10.1.{slot}.1", "rangeEnd": f"10.1.{slot}.254"}]]
-    vxlan = {"id": 100} | ({"remotes": remotes} if remotes is not None else {}) | keys.pop("vxlan", {})
-    base = {"cniVersion": "1.1.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True}
-    return base | {"vxlan": vxlan, "ipam": {"ranges": ranges}} | keys
-
-
-def pair(lab: Lab, mtu: int = 1500, **keys: object) -> tuple[list[Host], list[Pod], list[dict]]:
-    """Two hosts with one pod each, and the pods' results."""
-    hosts, pods = [lab.host(), lab.host()], [lab.pod(), lab.pod()]
-    lab.underlay(*hosts, mtu=mtu)
-    confs = [conf([f"192.0.2.{12 - slot}"], slot, **keys) for slot in (0, 1)]
-    return hosts, pods, [host.add(one, pod) for host, one, pod in zip(hosts, confs, pods, strict=True)]
-
-
-def address(result: dict) -> str:
-    return result["ips"][0]["address"].split("/")[0]
 
 
 @pytest.mark.parametrize("mtu", [1500, 9000])
@@ -122,8 +102,7 @@ def test_the_flood_list_follows_the_configuration(lab: Lab, host: Host):
     lab.underlay(host)
     for remotes in (["192.0.2.12", "192.0.2.13"], ["192.0.2.13", "192.0.2.14"], []):
         host.add(conf(remotes), lab.pod())
-        shown = sh("bridge", "-n", host.name, "fdb", "show", "dev", "vxlan100").stdout
-        assert {word for word in shown.split() if word.startswith("192.0.2.")} == set(remotes)
+        assert flooded(host) == set(remotes)
 
 
 def test_without_remotes_somebody_elses_list_is_left_alone(lab: Lab, host: Host):
@@ -131,14 +110,30 @@ def test_without_remotes_somebody_elses_list_is_left_alone(lab: Lab, host: Host)
     host.add(conf(), lab.pod())
     host.run("bridge", "fdb", "append", "00:00:00:00:00:00", "dev", "vxlan100", "dst", "192.0.2.99")
     host.add(conf(), lab.pod())
-    assert "192.0.2.99" in sh("bridge", "-n", host.name, "fdb", "show", "dev", "vxlan100").stdout
+    assert flooded(host) == {"192.0.2.99"}
 
 
-def test_ones_own_address_among_the_remotes_is_left_out(lab: Lab, host: Host, pod: Pod):
+@pytest.mark.parametrize("local", ["", "192.0.2.11", "198.51.100.1"], ids=["no local", "local", "local on lo"])
+@pytest.mark.parametrize("v6", [False, True], ids=["IPv4", "IPv6"])
+def test_all_hosts_may_have_one_list(lab: Lab, host: Host, local: str, v6: bool):
+    """A host's own addresses among the remotes are left out, and decide no MTU."""
     lab.underlay(host)
-    host.add(conf(["192.0.2.11", "192.0.2.12"], vxlan={"local": "192.0.2.11"}), pod)
-    shown = sh("bridge", "-n", host.name, "fdb", "show", "dev", "vxlan100").stdout
-    assert re.findall(r"dst (\S+)", shown) == ["192.0.2.12"]
+    sixth = {"192.0.2.11": "fd00:aa::11", "192.0.2.12": "fd00:aa::12", "198.51.100.1": "fd00:bb::1", "": ""}
+    for mine, dev in (("192.0.2.11/24", "eth0"), ("198.51.100.1/32", "lo")):
+        host.run("ip", "addr", "replace", mine, "dev", dev)
+        host.run("ip", "addr", "replace", f"{sixth[mine.split('/')[0]]}/64", "dev", dev, "nodad")
+    every = ["198.51.100.1", "192.0.2.11", "192.0.2.12"]
+    where = {"local": sixth[local] if v6 else local} if local else {}
+    wanted, pods = conf([sixth[one] for one in every] if v6 else every, vxlan=where), [lab.pod(), lab.pod()]
+    results = [host.add(wanted, pod) for pod in pods]
+    assert flooded(host) == {"fd00:aa::12" if v6 else "192.0.2.12"}
+    assert pods[0].link("eth0")["mtu"] == (1430 if v6 else 1450)
+    assert pods[0].pings(address(results[1]))
+    for pod, result in zip(pods, results, strict=True):
+        host.check(wanted, pod, result).ok()
+    again = "fd00:aa::11" if v6 else "192.0.2.11"
+    host.run("bridge", "fdb", "append", "00:00:00:00:00:00", "dev", "vxlan100", "dst", again)
+    assert f"{again}, which is this host itself" in host.check(wanted, pods[0], results[0]).failed(104)
 
 
 OBSTACLES = {
@@ -177,15 +172,28 @@ def test_a_taken_udp_port_is_named_and_nothing_is_left(lab: Lab, host: Host, pod
 
 
 @pytest.mark.parametrize(("served", "code"), [(False, 50), (True, 51)])
-def test_status_tells_a_missing_link(lab: Lab, host: Host, pod: Pod, served: bool, code: int):
+@pytest.mark.parametrize("lost", ["dev", "local"])
+def test_status_tells_what_the_tunnel_lacks(lab: Lab, host: Host, pod: Pod, served: bool, code: int, lost: str):
     lab.underlay(host)
-    bound = conf(["192.0.2.12"], vxlan={"dev": "eth0"})
+    wanted = {"dev": {"dev": "eth0"}, "local": {"local": "192.0.2.11"}}[lost]
+    bound = conf(["192.0.2.12"], vxlan=wanted)
     host.cni("STATUS", bound).ok()
-    if served:
-        host.add(bound, pod)
-    sh("ip", "-n", host.name, "link", "set", "eth0", "down")
-    sh("ip", "-n", host.name, "link", "set", "eth0", "name", "gone0")
-    assert "'eth0'" in host.cni("STATUS", bound).failed(code)
+    result = host.add(bound, pod) if served else {}
+    if lost == "dev":
+        sh("ip", "-n", host.name, "link", "set", "eth0", "down")
+        sh("ip", "-n", host.name, "link", "set", "eth0", "name", "gone0")
+    else:  # another lease
+        sh("ip", "-n", host.name, "addr", "del", "192.0.2.11/24", "dev", "eth0")
+        sh("ip", "-n", host.name, "addr", "add", "192.0.2.99/24", "dev", "eth0")
+    said = "'eth0'" if lost == "dev" else "192.0.2.11"
+    assert said in host.cni("STATUS", bound).failed(code)
+    if served and lost == "local":
+        assert "192.0.2.11, which this host does not have" in host.check(bound, pod, result).failed(104)
+        assert "192.0.2.11, which this host does not have" in host.run(AGENT_CNI, "doctor", check=False).stdout
+        corrected = conf(["192.0.2.12"], vxlan={"local": "192.0.2.99"})
+        host.add(corrected, lab.pod())
+        assert host.link("vxlan100")["linkinfo"]["info_data"]["local"] == "192.0.2.99"
+        host.check(bound, pod, result).ok()
 
 
 UPLINKS = {
@@ -207,8 +215,8 @@ def test_of_several_uplinks_the_least_mtu_counts_and_the_first_is_the_master(lab
     for number, mtu in ((1, 1500), (2, 1400)):
         host.run("ip", "link", "add", f"up{number}", "mtu", mtu, "up", "type", "veth", "peer", "name", f"far{number}")
         host.run("ip", "link", "set", f"far{number}", "up")
-        for address in (f"10.0.{number}.2/24", f"fd00:{number}::2/64"):
-            host.run("ip", "addr", "add", address, "dev", f"up{number}")
+        for own in (f"10.0.{number}.2/24", f"fd00:{number}::2/64"):
+            host.run("ip", "addr", "add", own, "dev", f"up{number}")
     for words in UPLINKS[ways]:
         host.run("ip", *words.split())
     bridged, tunnelled = conf(isDefaultGateway=False), {"remotes": ["192.0.2.12"]}

@@ -1,17 +1,24 @@
 from __future__ import annotations
 
 import errno
+from ipaddress import ip_interface
 from typing import Any
 
 import pytest
 
 from cni.errors import Conflict
 from cni.kernel.view import Vxlan
+from cni.naming import OWNER
 from cni.resources import VxlanLink
 from cni.values import replace
 
 WANTED = VxlanLink("vxlan7", 7, 4789, "192.0.2.1", "", 1450, "br0")
 SETTINGS = Vxlan(7, 4789, "192.0.2.1", 0)
+
+
+@pytest.fixture(autouse=True)
+def own_address(host: Any) -> None:
+    host.held["lo"] = [ip_interface("192.0.2.1/32")]
 
 
 def test_a_missing_device_is_made_and_set_up_last(world: Any, host: Any, undone: Any):
@@ -34,12 +41,30 @@ def test_a_device_that_is_right_is_left(world: Any, host: Any, undone: Any):
     assert host.asked == undone() == []
 
 
-def test_a_device_that_is_too_small_grows_and_never_shrinks(world: Any, host: Any):
+def test_somebody_elses_device_grows_and_never_shrinks(world: Any, host: Any):
     bridge = host.add("br0", "bridge")
     host.add("vxlan7", "vxlan", vxlan=SETTINGS, bridge=bridge.index, neigh_suppress=True, mtu=1400)
     WANTED.ensure(world)
     replace(WANTED, mtu=1300).ensure(world)
     assert host.asked == ["set_link vxlan7 mtu=1450"]
+
+
+@pytest.mark.parametrize(("pod", "mtu"), [(1450, 1450), (1300, 1300)])
+def test_our_own_device_shrinks_to_what_its_pods_have(world: Any, host: Any, pod: int, mtu: int):
+    bridge = host.add("br0", "bridge")
+    facts = {"vxlan": SETTINGS, "bridge": bridge.index, "neigh_suppress": True, "mtu": 1450, "alias": OWNER}
+    host.add("vxlan7", "vxlan", **facts)
+    host.add("veth0", "veth", bridge=bridge.index, mtu=pod)
+    replace(WANTED, mtu=1300).ensure(world)
+    assert host.all["vxlan7"].mtu == mtu
+
+
+def test_an_address_that_this_host_lost_is_named(world: Any, host: Any):
+    bridge = host.add("br0", "bridge")
+    host.add("vxlan7", "vxlan", vxlan=SETTINGS, bridge=bridge.index, neigh_suppress=True)
+    host.held.clear()
+    said = "VXLAN device vxlan7 has local address 192.0.2.1, which this host does not have"
+    assert list(WANTED.differences(world)) == [said]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +121,8 @@ def test_a_udp_port_that_another_program_holds_is_named(world: Any, host: Any, u
         ({"up": False}, "VXLAN device vxlan7 is down"),
         ({"mtu": 1400}, "VXLAN device vxlan7 has MTU 1400, below the pods' 1450"),
         ({"neigh_suppress": False}, "VXLAN device vxlan7 does not suppress ARP and ND for the gateway"),
+        ({"alias": OWNER, "vxlan": replace(SETTINGS, learning=False)}, "vxlan7 has learning off"),
+        ({"alias": OWNER, "vxlan": replace(SETTINGS, dev=1)}, "vxlan7 is bound to a link"),
     ],
     ids=str,
 )

@@ -69,6 +69,7 @@ class Config:
     policy: None = None
     ports: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    address: str = ""
     shares: tuple[str, ...] = ("rules",)
     enters_pod: ClassVar[bool] = False
     has_port: ClassVar[bool] = True
