@@ -30,7 +30,7 @@ LAYERS = (
     {"retirement"},
     {"node", "plugin", "liveness"},
     {"survey"},
-    {"verbs", "refresh"},
+    {"verbs", "refresh", "configured"},
     {"main"},
     {"agent", "installation"},
     {"command"},
@@ -54,6 +54,7 @@ DOORS = {
     "referencing": {"cni/protocol/config.py"},
     "sqlite3": {"cni/state/file.py", "cni/state/layout.py"},
     "socket": {
+        "cni/kernel/vteps.py",
         "cni/kernel/netlink/channel.py",
         "cni/kernel/netns.py",
         "cni/agent/caller.py",

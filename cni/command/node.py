@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cni import plugin
-from cni.command.conflist import data_dirs
+from cni.command.conflist import configurations, data_dirs, plugins_of
 from cni.command.output import complain, print_json, say
+from cni.configured import Network, networks
+from cni.configured import refresh as reconfigured
 from cni.errors import CniError, Unavailable
 from cni.liveness import Liveness, Witness
 from cni.policy.config import faults_of
@@ -42,7 +44,7 @@ def gc(options: argparse.Namespace) -> int:
 
 
 def refresh(options: argparse.Namespace) -> int:
-    """Hold every attachment to its policyDir as it is now, and make again what of its rules is gone."""
+    """Hold attachments to their policyDir and overlays to their configuration as they are now, and make again what of them is gone."""
     witness = Witness()
     records, unread = records_of(options.data_dir, options.conf_dir)
     held = [record for record in records if is_held(record) and witness.of(record) is not Liveness.GONE]
@@ -54,8 +56,34 @@ def refresh(options: argparse.Namespace) -> int:
     fed, others = ([changed for record, changed, _ in answers if is_fed(record) is kind] for kind in (True, False))
     said = f"changed {sum(fed)} of {len(fed)} attachments with a policyDir"
     said += f", {sum(others)} of {len(others)} with other rules" if others else ""
-    _told(options, {"changed": sum(fed) + sum(others), "attachments": len(held), "failed": failed}, said)
+    overlays, unlike = _overlays_refreshed(options)
+    failed += unlike
+    said += f", {sum(overlays)} of {len(overlays)} overlays" if overlays else ""
+    data = {"changed": sum(fed) + sum(others), "attachments": len(held), "overlays": sum(overlays), "failed": failed}
+    _told(options, data, said)
     return 1 if failed else 0
+
+
+def networks_of(options: argparse.Namespace) -> list[Network]:
+    """The networks of a node that have said something, judged by the configurations in its folder; a file that cannot be read says nothing."""
+    given = []
+    for file in configurations(options.conf_dir):
+        with suppress(CniError, OSError):
+            given += [netconf for _, netconf in plugins_of(file)]
+    return networks(folders_of(options.data_dir, options.conf_dir), given)
+
+
+def _overlays_refreshed(options: argparse.Namespace) -> tuple[list[bool], list[str]]:
+    """Whether each network's overlay changed, and a line for each that cannot be as it says."""
+    every = networks_of(options)
+    changed, failed = [], [f"network {item.place.network}: {item.refused}" for item in every if item.refused]
+    for network in every:
+        try:
+            changed.append(reconfigured(network, every))
+        except CniError as error:
+            changed.append(False)
+            failed.append(f"network {network.place.network}: {error.msg}")
+    return changed, failed
 
 
 def reading(folder: Path) -> Store | None:

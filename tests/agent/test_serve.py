@@ -8,7 +8,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 #: What no call enters: commands, the installation, and a program of its own.
-FOR_OTHERS = ("cni.command", "cni.installation", "cni.kernel.legacy", "cni.liveness", "cni.refresh")
+FOR_OTHERS = (
+    "cni.command",
+    "cni.installation",
+    "cni.configured",
+    "cni.kernel.legacy",
+    "cni.kernel.vteps",
+    "cni.liveness",
+    "cni.refresh",
+)
 
 
 def test_everything_a_call_may_enter_is_loaded_before_the_agent_forks():
