@@ -12,6 +12,16 @@ sys.path.insert(0, str(ROOT / "netns-tests/scenes"))
 
 from lab import AGENT_CNI, BIN_DIR, CNITOOL, Host, Lab, Pod, sh  # noqa: E402
 
+#: A server that says who asked it, once, and who asks.
+ECHO = """
+import socket, sys
+with socket.create_server((sys.argv[1], 8080), family=socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET) as server:
+    print("ready", flush=True)
+    caller, (address, *_) = server.accept()
+    caller.sendall(address.encode())
+    caller.close()
+"""
+ASK = "import socket, sys; print(socket.create_connection((sys.argv[1], 8080), 8).recv(99).decode())"
 FILES = ("10-bridge-vxlan.conflist", "11-bridge-vxlan-second-host.conflist")
 COLOUR = sys.stdout.isatty()
 
@@ -71,18 +81,19 @@ def attach(placed: list[tuple[Host, Pod]]) -> dict[str, dict]:
 def ping_all(placed: list[tuple[Host, Pod]], results: dict[str, dict]) -> bool:
     title(3, "Everybody reaches everybody, over IPv4 and IPv6", "ping")
     targets = [(pod.name, [ip["address"].split("/")[0] for ip in results[pod.name]["ips"]]) for _, pod in placed]
-    targets += [("gateway", ["10.244.0.1", "fd00:244::1"]), ("host-b", ["192.0.2.12"])]
+    targets += [("gateway", [ip["gateway"] for ip in results[placed[0][1].name]["ips"]]), ("host-b", ["192.0.2.12"])]
     line("from \\ to  " + "".join(f"{name:<20}" for name, _ in targets))
     good = True
-    for _, pod in placed:
-        cells = [[round_trip(pod, address) for address in addresses] for _, addresses in targets]
+    hosts = [placed[0][0], placed[-1][0]]  # kube-proxy, probes and NodePorts come from a node
+    for source in [*hosts, *(pod for _, pod in placed)]:
+        cells = [[round_trip(source, address) for address in addresses] for _, addresses in targets]
         good = good and all(all(cell) for cell in cells)
-        line(f"{pod.name:<11}" + "".join(cell(times) for times in cells))
+        line(f"{source.name:<11}" + "".join(cell(times) for times in cells))
     return good
 
 
-def round_trip(pod: Pod, address: str) -> str:
-    out = pod.run("ping", "-n", "-c", "1", "-W", "2", address, check=False).stdout
+def round_trip(source: Host | Pod, address: str) -> str:
+    out = source.run("ping", "-n", "-c", "1", "-W", "2", address, check=False).stdout
     found = re.search(r"time=([\d.]+) ms", out)
     return f"{float(found[1]):.2f}" if found else ""
 
@@ -92,8 +103,27 @@ def cell(times: list[str]) -> str:
     return paint("32" if all(times) else "31", f"{text:<20}")
 
 
+def serve_a_node(placed: list[tuple[Host, Pod]], results: dict[str, dict]) -> bool:
+    """What a Service needs: a node asks a pod of the other host, and is answered at its own address in the network."""
+    title(4, "A node is answered by a far pod", "nc -l 8080; nc POD 8080")
+    (near, _), (_, far) = placed[0], placed[-1]
+    good = True
+    for ip in results[far.name]["ips"]:
+        address = ip["address"].split("/")[0]
+        with far.start("timeout", "20", "python3", "-c", ECHO, address) as server:
+            assert server.stdout
+            assert server.stdout.readline() == "ready\n"
+            said = near.run("timeout", "10", "python3", "-c", ASK, address, check=False).stdout.strip()
+        own = results[placed[0][1].name]["ips"][results[far.name]["ips"].index(ip)]["gateway"]
+        good = good and said == own
+        line(
+            f"{paint('32', '✓') if said == own else paint('31', '✗')} {near.name} asks {far.name}, {address}: answered as {said or 'nobody'}"
+        )
+    return good
+
+
 def look_at_overlay(hosts: list[Host]) -> None:
-    title(4, "How the two hosts know of each other", "bridge fdb show dev vxlan100")
+    title(5, "How the two hosts know of each other", "bridge fdb show dev vxlan100")
     for host in hosts:
         for row in host.run("bridge", "fdb", "show", "dev", "vxlan100").stdout.splitlines():
             if "dst" in row:
@@ -101,7 +131,7 @@ def look_at_overlay(hosts: list[Host]) -> None:
 
 
 def drift(placed: list[tuple[Host, Pod]]) -> bool:
-    title(5, "Break something and ask", "ip route del default; cnitool check pods …")
+    title(6, "Break something and ask", "ip route del default; cnitool check pods …")
     host, pod = placed[0]
     before, _ = cnitool(host, "check", pod)
     pod.run("ip", "route", "del", "default")
@@ -112,7 +142,7 @@ def drift(placed: list[tuple[Host, Pod]]) -> bool:
 
 
 def detach(hosts: list[Host], placed: list[tuple[Host, Pod]]) -> bool:
-    title(6, "Detach, and look for leftovers", "cnitool del pods …; agent-cni show")
+    title(7, "Detach, and look for leftovers", "cnitool del pods …; agent-cni show")
     for host, pod in placed:
         cnitool(host, "del", pod)
     for host in hosts:
@@ -138,6 +168,7 @@ def main() -> int:
         show_plan()
         results = attach(placed)
         good = ping_all(placed, results)
+        good = serve_a_node(placed, results) and good
         look_at_overlay(hosts)
         good = drift(placed) and good
         good = detach(hosts, placed) and good
