@@ -13,11 +13,12 @@ from pathlib import Path
 
 from cni import plugin, verbs
 from cni.agent.listener import is_listened_on, takes_calls
-from cni.command.conflist import configurations, data_dirs, judged
+from cni.command.conflist import configurations, data_dirs, judged, judgement, plugins_of
 from cni.command.leftovers import leftovers
 from cni.command.libcni import result_of
 from cni.command.node import folders_of, reading, records_of, unseen_from_here
 from cni.command.output import print_json, say
+from cni.command.overlays import overlay_faults, shared_gateway
 from cni.errors import CniError, Drift
 from cni.installation.item import MARK
 from cni.kernel import netfilter, process
@@ -109,6 +110,10 @@ def _faults_of(file: Path, bin_dir: Path) -> Iterator[Finding]:
         for name in filter(None, (item["type"], item["ipam"])) if not item["faults"] else ():
             if name not in plugin.names() and not (bin_dir / name).exists():
                 yield Finding(f"{where}: {bin_dir} has no plugin {name}", f"put {name} into {bin_dir}")
+    for where, netconf in plugins_of(file):
+        if netconf.get("vxlan") and not judgement(netconf)["faults"] and (line := shared_gateway(netconf)):
+            mend = "give each host a gateway of its own range, as conf.d/10 and 11 have it"
+            yield Finding(f"{file}: {where}: {line}", mend)
 
 
 def _agent(options: argparse.Namespace) -> Iterator[Finding]:
@@ -196,6 +201,14 @@ def _behind(record: Record) -> tuple[tuple[Difference, ...], str]:
         return (), ""
 
 
+def _overlays(options: argparse.Namespace) -> Iterator[Finding]:
+    """The tunnel of each network, by what its configuration says now, and whether the other hosts know of this one."""
+    try:
+        yield from (Finding(item.line, item.mend) for item in overlay_faults(options))
+    except CniError:
+        return  # the state's own check says why
+
+
 def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
     """What of ours no attachment of the node has, whatever folder its state is in; where one cannot be read nobody can say that."""
     others = uses.other_folders(uses.DEFAULT_FOLDER, data_dirs(options.conf_dir))
@@ -222,7 +235,9 @@ def _records(options: argparse.Namespace) -> tuple[list[Record], bool]:
 
 
 def _drift(options: argparse.Namespace, record: Record) -> tuple[Difference, ...]:
-    """What CHECK says of an attachment, called as its runtime would, or what keeps it from saying something."""
+    """What CHECK says of an attachment, called as its runtime would, or what keeps it from saying something; a network's tunnel
+    is told once, for all of them.
+    """
     result = record.result or {}
     own = result if result.get("interfaces") or result.get("ips") else record.config.get("prevResult") or result
     reported = result_of(record.attachment, options.cache_dir) or own
@@ -235,7 +250,7 @@ def _drift(options: argparse.Namespace, record: Record) -> tuple[Difference, ...
         conf = given(record.config, record.plugin) | {"prevResult": reported}
         verbs.check(plugin.load(record.plugin), call, conf, lambda _: None)
     except Drift as drift:
-        return drift.differences
+        return tuple(item for item in drift.differences if not (item.resource and item.resource.configured))
     except CniError as error:
         return (Difference(error.msg),)
     except (KeyError, TypeError):
@@ -244,5 +259,5 @@ def _drift(options: argparse.Namespace, record: Record) -> tuple[Difference, ...
 
 
 CHECKS: tuple[Callable[[argparse.Namespace], Iterator[Finding]], ...] = (
-    _programs, _executables, _configurations, _agent, _state, _attachments, _leftovers,
+    _programs, _executables, _configurations, _agent, _state, _attachments, _overlays, _leftovers,
 )  # fmt: skip

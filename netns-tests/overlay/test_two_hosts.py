@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
-from lab import BIN_DIR, CNITOOL, ROOT, Host, Lab, Pod
+import pytest
+from lab import AGENT_CNI, BIN_DIR, CNITOOL, ROOT, Host, Lab, Pod, eventually
+from overlay import address, conf
 
 FILES = ("10-bridge-vxlan.conflist", "11-bridge-vxlan-second-host.conflist")
 
@@ -40,3 +42,52 @@ def test_pods_of_two_hosts_reach_each_other(lab: Lab):
         cnitool(host, "del", pod)
     assert not any(pod.link("eth0") for _, pod in placed)
     assert [host.state() for host in (one, two)] == [{"attachments": [], "leases": []}] * 2
+
+
+def told(host: Host, netconf: dict) -> list[str]:
+    """What doctor says of overlays on a host with a configuration."""
+    (host.folder / "net.d").mkdir(exist_ok=True)
+    (host.folder / "net.d/net.conf").write_text(json.dumps(netconf))
+    done = host.run(AGENT_CNI, "doctor", "--json", "--conf-dir", "/run/agent-cni/net.d", check=False)
+    found = json.loads(done.stdout)
+    return [item["what"] for area in ("attachments", "overlays") for item in found[area]]
+
+
+def test_doctor_asks_the_other_hosts(lab: Lab):
+    """A host that was told of nobody new, one that gives from another's range, one that is not there, one without a tunnel."""
+    old, new, idle = hosts = [lab.host() for _ in range(3)]
+    lab.underlay(*hosts)
+    every = ["192.0.2.11", "192.0.2.12"]
+    first, second = conf([], 1), conf(every, 2)
+    pods = [lab.pod() for _ in range(3)]
+    results = [old.add(first, pods[0]), new.add(second, pods[1])]
+    assert pods[1].pings(address(results[0]))
+    assert any("pods of VTEP 192.0.2.12 are heard" in line for line in told(old, first))
+    assert any("VTEP 192.0.2.11 does not know of this host" in line for line in told(new, second))
+    first["vxlan"]["remotes"] = every
+    assert any("says something else now" in line for line in told(old, first))
+    old.run(AGENT_CNI, "refresh", "--conf-dir", "/run/agent-cni/net.d")
+    assert [told(old, first), told(new, second)] == [[], []]
+    more = [*every, "192.0.2.13", "192.0.2.99"]
+    copied = conf(more, 1)  # from the first host to the third, and not edited
+    idle.add(copied, pods[2])
+    idle.run("ip", "link", "set", "vxlan100", "down")
+    new.add(conf(more, 2), lab.pod())
+    said = told(new, conf(more, 2))
+    assert any("VTEP 192.0.2.13, UDP port 4789: nobody listens there" in line for line in said)
+    assert any("VTEP 192.0.2.99, UDP port 4789: the host does not answer" in line for line in said)
+    idle.run("ip", "link", "set", "vxlan100", "up")
+    old.add(copied, lab.pod())
+    assert eventually(lambda: any("two hosts give from one range" in line for line in told(idle, copied)))
+
+
+@pytest.mark.parametrize("gateway", ["", "10.1.0.1", "10.1.1.1"])
+def test_doctor_tells_a_gateway_that_every_host_has(host: Host, gateway: str):
+    netconf = conf(["192.0.2.12"], 1)
+    if gateway:
+        netconf["ipam"]["ranges"][0][0]["gateway"] = gateway
+    told(host, netconf)
+    done = host.run(AGENT_CNI, "doctor", "--conf-dir", "/run/agent-cni/net.d", check=False)
+    assert ("gateway 10.1.0.1 is not of this host's range 10.1.1.1-10.1.1.254" in done.stdout) == (
+        gateway != "10.1.1.1"
+    )

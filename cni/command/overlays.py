@@ -1,0 +1,101 @@
+"""What is wrong with this node's overlays, as far as one node can see: its own tunnels, and what the other hosts answer."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+from collections.abc import Iterator
+from contextlib import closing
+
+from cni import configured, plugin
+from cni.command.node import networks_of
+from cni.configured import Network
+from cni.ipam.ranges import RangeSet
+from cni.ipam.source import Own
+from cni.kernel import vteps
+from cni.kernel.netlink import Rtnl
+from cni.kernel.view import LinkRef
+from cni.kernel.vteps import Heard
+from cni.naming import IPAddress, mac_of_address
+from cni.protocol.call import Call
+from cni.protocol.config import NetConf
+from cni.resources import Difference, FloodList, VxlanLink
+
+_RANGES = "give each host a range of its own: rangeStart and rangeEnd"
+_REMOTES = "put it among the remotes, then agent-cni refresh"
+_THERE = "put this host among its remotes, then agent-cni refresh there"
+
+
+def overlay_faults(options: argparse.Namespace) -> Iterator[Difference]:
+    """What is wrong with each network's tunnel. Raises CniError where the state cannot be read."""
+    every = networks_of(options)
+    for network in every:
+        if network.refused:
+            yield _of(network, network.refused, "edit its configuration, then agent-cni refresh")
+        own = configured.behind(network, every)
+        yield from (_of(network, item.line, item.mend) for item in own)
+        tunnel = next((item for item in network.wanted if isinstance(item, VxlanLink)), None)
+        with closing(Rtnl()) as host:
+            link = host.link_ref(tunnel.name) if tunnel else None
+            if tunnel and link and not own:
+                yield from (_of(network, line, mend) for line, mend in _of_others(host, network, tunnel, link))
+
+
+def shared_gateway(netconf: NetConf) -> str:
+    """What is wrong with an overlay whose gateway every host has, or nothing.
+
+    What a node sends to a pod of another host carries its gateway's address, and is answered at that pod's own host.
+    """
+    read = plugin.load(netconf["type"]).Config.read(netconf, Call("ADD", "CONTAINER", "NETNS", "eth0"))
+    for found in _ranges(read) if netconf.get("vxlan") and getattr(read, "gateway", False) else ():
+        for part in found.ranges:
+            if part.gateway and part.gateway not in found and str(part.first) != str(part.last):
+                return f"gateway {part.gateway} is not of this host's range {part}: a node does not reach pods of other hosts, nor do Services"
+    return ""
+
+
+def _of(network: Network, line: str, mend: str) -> Difference:
+    return Difference(f"network {network.place.network}: {line}", mend)
+
+
+def _of_others(host: Rtnl, network: Network, tunnel: VxlanLink, link: LinkRef) -> Iterator[tuple[str, str]]:
+    """What the other hosts are heard to say, and what they answer."""
+    behind, targets = host.fdb(link), host.flood_targets(link)
+    ours = any(isinstance(item, FloodList) for item in network.wanted)
+    for vtep in sorted(set(behind.values()) - targets) if ours else ():
+        yield (
+            f"pods of VTEP {vtep} are heard, which is not among the remotes: they are lost once they are silent",
+            _REMOTES,
+        )
+    heard = [Heard(vtep, mac, str(address)) for mac, vtep in behind.items() if (address := _address_of(mac))]
+    ranges = _ranges(plugin.load(network.place.plugin).Config.read(*_call_of(network))) if network.netconf else ()
+    for vtep, _, text in heard:
+        address = ipaddress.ip_address(text)
+        if any(address in item and address not in (part.gateway for part in item.ranges) for item in ranges):
+            yield f"VTEP {vtep} has {address}, which this host gives: two hosts give from one range", _RANGES
+    lost = vteps.unreachable(sorted(targets), tunnel.port)
+    for vtep, why in lost.items():
+        yield (
+            f"VTEP {vtep}, UDP port {tunnel.port}: {why}",
+            f"look at that host, and at what filters UDP port {tunnel.port}",
+        )
+    one_each = list({item.vtep: item for item in heard if item.vtep not in lost}.values())
+    answered, flooding = vteps.known_to(link.name, one_each) if one_each else (set(), set())
+    for vtep in sorted(answered - flooding):
+        yield f"VTEP {vtep} does not know of this host: pods here are lost to it once they are silent", _THERE
+
+
+def _call_of(network: Network) -> tuple[NetConf, Call]:
+    assert network.netconf
+    return network.netconf, Call("ADD", "CONTAINER", "NETNS", "eth0")
+
+
+def _ranges(read: object) -> tuple[RangeSet, ...]:
+    source = getattr(read, "ipam", None)
+    return source.config.sets if isinstance(source, Own) else ()
+
+
+def _address_of(mac: str) -> IPAddress | None:
+    """The IPv4 address a MAC of ours says."""
+    address = ipaddress.IPv4Address(bytes.fromhex(mac.replace(":", ""))[2:])
+    return address if mac_of_address(address) == mac else None
