@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from cni.naming import Attachment, interface_of
 from cni.protocol.result import Result
-from cni.resources import Host, HostSysctl, Resource
-
-_FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
+from cni.resources import Host, HostSysctl, Ipv6Forwarding, Resource
 
 
 def forwarding(family: int) -> Resource:
     """The node forwards packets of an IP version (4 or 6)."""
-    return HostSysctl(_FORWARDING[family], "1")
+    if family == 6:
+        return Ipv6Forwarding("net.ipv6.conf.all.forwarding", "1")
+    return HostSysctl("net.ipv4.ip_forward", "1")
 
 
 def masquerading(attachment: Attachment, lease: Result, host: Host, *, wanted: bool) -> Iterator[Resource]:

@@ -184,6 +184,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     },
     "PodNeighbour": {"link": "eth0", "address": "10.0.0.9", "mac": "0e:00:00:00:00:01"},
     "HostSysctl": {"key": "net.ipv4.ip_forward", "value": "1"},
+    "Ipv6Forwarding": {"key": "net.ipv6.conf.all.forwarding", "value": "1"},
+    "NoAdvertisements": {"bridge": "br0"},
     "IptablesMasquerade": {
         "backend": "iptables-nft",
         "family": 6,

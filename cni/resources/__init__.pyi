@@ -1,6 +1,7 @@
 # What __init__.py has to offer, for type checkers and readers; ROOMS in base.py says the same to Python.
 
 from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, PodSysctl
+from cni.resources.advertisements import Ipv6Forwarding, NoAdvertisements
 from cni.resources.antispoof import AntiSpoof, GuardTable
 from cni.resources.base import Difference, Resource, decoded, encoded, key_of, uses_of
 from cni.resources.bridge import Bridge
@@ -45,12 +46,14 @@ __all__ = [
     "HostSysctl",
     "IptablesMasquerade",
     "IptablesMasqueradeRules",
+    "Ipv6Forwarding",
     "LostPort",
     "Macvlan",
     "Masquerade",
     "NftMasquerade",
     "NftMasqueradeRules",
     "NftRules",
+    "NoAdvertisements",
     "Plan",
     "PodAddress",
     "PodLink",

@@ -15,6 +15,7 @@ from cni.values import dataclass, fields, replace
 #: What the other modules of this package offer.
 ROOMS = {
     "addressing": ("GatewayAddress", "HostSysctl", "PodAddress", "PodSysctl"),
+    "advertisements": ("Ipv6Forwarding", "NoAdvertisements"),
     "antispoof": ("AntiSpoof", "GuardTable"),
     "bridge": ("Bridge",),
     "bridge_filter": ("BridgeFilter",),

@@ -35,6 +35,7 @@ class FakeRtnl:
         self.all: dict[str, Link] = {}
         self.held: dict[str, list[IPInterface]] = defaultdict(list)
         self.ways: dict[str, list[KernelRoute]] = defaultdict(list)
+        self.heard: set[str] = set()
         self.known: dict[str, dict[str, str]] = defaultdict(dict)
         self.behind: dict[str, dict[str, str]] = defaultdict(dict)
         self.flooded: dict[str, set[str]] = defaultdict(set)
@@ -305,6 +306,9 @@ class FakeRtnl:
     def default_route(self) -> tuple[int, ...]:
         default = (self._best(lambda item, family=family: _is_default(item, family)) for family in (4, 6))
         return next(filter(None, default), ())
+
+    def advertised(self) -> set[int]:
+        return {self.all[name].index for name in self.heard}
 
     def _best(self, leads: Callable[[KernelRoute], bool]) -> tuple[int, ...]:
         """The links of the narrowest routes of the least priority: of several they are one with several next hops."""

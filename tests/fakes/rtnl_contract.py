@@ -493,6 +493,14 @@ def a_route_stands_beside_another_if_it_may(rtnl: Rtnl) -> None:
 
 
 @statement
+def what_nobody_advertised_is_no_routers(rtnl: Rtnl) -> None:
+    link = bridge(rtnl)
+    rtnl.add_address(link, ADDRESS6)
+    rtnl.add_route(link, route("::/0", "fd00::9"), onlink=False)
+    assert rtnl.advertised() == set()
+
+
+@statement
 def a_mark_is_looked_up_in_its_family(rtnl: Rtnl) -> None:
     assert rtnl.mark_rules(4) == set()
     rtnl.add_mark_rule(4, 1337, 1000)

@@ -30,11 +30,14 @@ _NEW, _DELETE, _GET = 24, 25, 26
 #: struct rtmsg: family, lengths of destination and source, tos, table, protocol, scope, type, flags.
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _FAMILY = struct.Struct("=H")  # struct rtvia begins with it: a gateway of the other family (RFC 8950)
-_DST_LEN_AT = HEADER.size + 1
-_DST, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _METRICS, _MULTIPATH, _TABLE, _VIA, _NH_ID = 1, 4, 5, 6, 7, 8, 9, 15, 18, 30
+_DST_LEN_AT, _PROTOCOL_AT = HEADER.size + 1, HEADER.size + 5
+_DST, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _METRICS, _MULTIPATH = 1, 4, 5, 6, 7, 8, 9
+_CACHEINFO, _TABLE, _VIA, _NH_ID = 12, 15, 18, 30
+_EXPIRES = slice(8, 12)  # within struct rta_cacheinfo
 _MTU, _ADVMSS = 2, 8
 _ONLINK, _LOOKUP_TABLE, _FIB_MATCH = 4, 0x1000, 0x2000
-_UNICAST, _LOCAL, _BOOT = 1, 2, 3
+_UNICAST, _LOCAL = 1, 2
+_KERNEL, _BOOT, _RA = 2, 3, 9  # who made a route (rtm_protocol)
 _SCOPE_NOWHERE = 255  # in a deletion: whatever the scope
 _KERNELS_TABLES = (253, 254, 255)
 _TABLE_IN_ATTRIBUTE = 252  # RT_TABLE_COMPAT: the header's field has eight bits
@@ -114,6 +117,15 @@ class Routes(NextHops):
             return self._next_hops(number_of(said[_NH_ID]))
         return [NextHop(number_of(said.get(_OIF, b"")), gateway_of(said))]
 
+    def advertised(self) -> set[int]:
+        """The links the namespace has IPv6 routes by from routers' advertisements: default ones, and prefixes with a lifetime."""
+        return {
+            index
+            for message in self._routes(6, _TABLE, MAIN_TABLE)
+            if _is_advertised(message)
+            for index in self._links(message)
+        }
+
     def _routes(self, family: int, attribute_of: int, value: int) -> list[bytes]:
         """Every route of a family with RTA_OIF or RTA_TABLE."""
         place = _RTMSG.pack(FAMILY[family], 0, 0, 0, 0, 0, 0, 0, 0)
@@ -136,6 +148,14 @@ def route_of(message: bytes) -> KernelRoute:
         source=text_of_address(said.get(_PREFSRC, b"")),
         local=kind == _LOCAL,
     )
+
+
+def _is_advertised(message: bytes) -> bool:
+    """Whether the kernel has a route of an advertisement: it counts a prefix as its own (addrconf_prefix_route)."""
+    if message[_PROTOCOL_AT] != _KERNEL:
+        return message[_PROTOCOL_AT] == _RA
+    expiry = attributes(message, HEADER.size + _RTMSG.size).get(_CACHEINFO, b"")[_EXPIRES]
+    return number_of(expiry) != 0
 
 
 def _place(dst: str, table: int = 0, kind: tuple[int, int, int] = (0, 0, 0), flags: int = 0) -> bytes:
