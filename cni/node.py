@@ -104,6 +104,19 @@ class Node:
         shared = frozenset(item for record in others for item in record.resources if item.shared)
         return shared if records is not None else None
 
+    def others(self, *values: str) -> Iterator[tuple[Attachment, Resource]]:
+        """What other attachments of this node have that mention one of some values, and whose it is."""
+        own = self.world.netns
+        asked = (own.identity or value if own and value == own.path else value for value in values)
+        for record in self.store.users_on_node(asked):
+            if (record.attachment, record.plugin) != (self.attachment, self.plugin):
+                yield from ((record.attachment, item) for item in record.resources)
+
+    def at_rest(self, value: str) -> Iterator[Resource]:
+        """The same of attachments no call is at; none begins while what they have is looked at."""
+        for record in self.store.resting_on_node(value, self.attachment):
+            yield from record.resources
+
     def forget(self, record: Record | None) -> None:
         """Forget the attachment last, after what of `record` only it used."""
         ended = partial(self.store.forget, self.attachment, self.plugin)
@@ -142,6 +155,7 @@ def opened(
         world = held.enter_context(closing(World(netns, store.lock)))
         node = Node(store, world, attachment, plugin, record)
         world.networks = cache(node.others_say)
+        world.at_rest = node.at_rest
         yield node
 
 

@@ -12,7 +12,7 @@ from cni.naming import Attachment
 from cni.node import Node
 from cni.plugin import PluginConfig
 from cni.protocol.call import Call
-from cni.resources import Host, HostPort, Resource, Uplink, World
+from cni.resources import Host, HostPort, Uplink, World
 from cni.resources.addressing import GATEWAY, gateway_place
 
 _ANY_MTU = 65535
@@ -29,7 +29,7 @@ def survey(node: Node, config: PluginConfig, call: Call) -> Host:
         rules=_rules(config.rules) if config.rules is not None else "",
         pod_rules=_pod_rules(world, captured.backend) if captured else "",
         pod_families=_pod_families() if captured else (),
-        others=partial(_others, node),
+        others=node.others,
         port=_port(world, config.ports),
         gateways=partial(_gateways, node),
         chained=config.chained,
@@ -42,7 +42,7 @@ def surveyed_without_record(node: Node, config: PluginConfig, call: Call) -> Hos
     return Host(
         netns=call.netns,
         uplink=_uplink_if_there(node.world, config),
-        others=partial(_others, node),
+        others=node.others,
         rules=_unless_missing(_rules, config.rules) if config.rules is not None else "",
         pod_rules=_unless_missing(_pod_rules, node.world, config.sidecar.backend) if there and config.sidecar else "",
         pod_families=(4, 6),
@@ -104,11 +104,3 @@ def _gateways(node: Node, link: str, address: str) -> Iterator[tuple[str, str, A
         for place, owner in node.store.used_like_on_node(GATEWAY):
             held, other = place.removeprefix(GATEWAY).split(" ")
             yield held, other, owner
-
-
-def _others(node: Node, *values: str) -> Iterator[tuple[Attachment, Resource]]:
-    own = node.world.netns
-    asked = (own.identity or value if own and value == own.path else value for value in values)
-    for record in node.store.users_on_node(asked):
-        if (record.attachment, record.plugin) != (node.attachment, node.plugin):
-            yield from ((record.attachment, item) for item in record.resources)

@@ -292,6 +292,25 @@ def test_a_folder_that_appears_later_is_found_by_who_looks_again(tmp_path: Path,
         assert store.records_on_node() is None
 
 
+def test_who_looks_at_records_at_rest_passes_by_those_a_call_is_at(tmp_path: Path, no_node: Path, record: Record):
+    made = [record.having(attachment=record.attachment._replace(container=f"c{number}")) for number in range(3)]
+    with closing(Store.open(tmp_path / "one")) as store, closing(Store.open(tmp_path / "two")) as other:
+        for each in made:
+            holder = other if each == made[2] else store
+            with holder.transaction():
+                holder.put(each)
+                holder.put_uses(each, ["common"])
+
+        def resting() -> set[str]:
+            return {found.attachment.container for found in store.resting_on_node("common", made[0].attachment)}
+
+        store.look_elsewhere()
+        assert resting() == {"c1", "c2"}
+        with other.lock.exclusive(made[2].attachment.digest, "a call"):
+            assert resting() == {"c1"}
+        assert resting() == {"c1", "c2"}
+
+
 def test_a_folder_that_is_missing_is_not_asked_and_not_forgotten(tmp_path: Path, no_node: Path, record: Record):
     """Who sees other mounts sees it again."""
     with closing(Store.open(tmp_path / "one")) as store, store.transaction():

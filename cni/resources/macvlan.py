@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from cni.errors import Conflict, KernelRefused, Unfinished
 from cni.kernel import sysctl
 from cni.kernel.view import MAIN_TABLE, KernelRoute, Link, MacvlanSettings
-from cni.resources.base import Resource
+from cni.naming import OWNER
+from cni.resources.base import REFRESH, Resource
 from cni.resources.links import required
+from cni.resources.neighbours import HostNeighbour
+from cni.resources.routes import HostRoute, restore
 from cni.resources.world import World
 from cni.values import dataclass
+
+if TYPE_CHECKING:
+    from cni.kernel.netlink.links import LinkSettings
 
 
 @dataclass(frozen=True)
@@ -112,52 +119,98 @@ class HostShim(Resource):
     """The host's own macvlan on a master: how the host and pods on that master reach each other.
 
     It answers ARP for the host's addresses only towards what is routed through it (arp_filter), so hosts
-    on the wire do not learn its MAC.
+    on the wire do not learn its MAC. It is known by its alias, because udev and NetworkManager give links MACs of their
+    choice; pods know it by `mac` for good.
     """
 
     name: str
     mac: str
     master: str
+    mtu: int = 0
     shared = True
     retires = True
     identity = ("name",)
+    mend = REFRESH
 
     def ensure(self, world: World) -> None:
-        link = world.host.link_by_name(self.name) or self._created(world)
+        found = world.host.link_by_name(self.name)
+        link = found or self._created(world)
         if not self._is(world, link):
             raise Conflict(f"{self.name} exists on the host and is not our way to pods on {self.master}")
-        sysctl.write(f"net.ipv4.conf.{self.name.replace('.', '%')}.arp_filter", "1")
-        if not link.up:
-            world.host.set_link(link, up=True)
+        if sysctl.read(self._arp_filter) != "1":
+            sysctl.write(self._arp_filter, "1")
+        self._put_right(world, link)
+        anew = found is None or not found.up or found.mac != self.mac
+        if anew or not any(self._leads(world, link, 4)):
+            self._restore(world, link)
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.host.link_by_name(self.name)
         if link is None or not self._is(world, link):
             yield f"host access link {self.name} is missing"
-        elif not link.up:
+            return
+        if not link.up:
             yield f"host access link {self.name} is down"
+        if link.mac != self.mac:
+            yield f"host access link {self.name} has MAC {link.mac}, not {self.mac}"
+        if link.mtu < self._mtu(world):
+            yield f"host access link {self.name} has MTU {link.mtu}, below {self._mtu(world)}"
+        if sysctl.read(self._arp_filter) != "1":
+            yield f"sysctl {self._arp_filter} is not 1"
 
     def remove(self, world: World) -> None:
         """A route through it is some pod's, whoever keeps the record."""
         link = world.host.link_by_name(self.name)
-        if link and self._is(world, link) and not any(self._leads(world, link)):
+        if link and self._is(world, link) and not any(self._leads(world, link, 4, 6)):
             world.host.delete_link(link)
 
     def describe(self) -> str:
         return f"host access through macvlan {self.name} on {self.master}"
 
+    @property
+    def _arp_filter(self) -> str:
+        return f"net.ipv4.conf.{self.name.replace('.', '%')}.arp_filter"
+
+    @property
+    def _alias(self) -> str:
+        return f"{OWNER} host access on {self.master}"
+
     def _is(self, world: World, link: Link) -> bool:
         master = world.host.link_by_name(self.master)
-        return link.kind == "macvlan" and link.mac == self.mac and master is not None and link.parent == master.index
+        ours = link.alias == self._alias or link.mac == self.mac  # the release before gave no alias
+        return link.kind == "macvlan" and ours and master is not None and link.parent == master.index
 
-    def _leads(self, world: World, link: Link) -> Iterator[KernelRoute]:
+    def _mtu(self, world: World) -> int:
+        """What its master had; since then that may have less."""
+        master = world.host.cached_link(self.master)
+        return min(self.mtu, master.mtu) if master else self.mtu
+
+    def _leads(self, world: World, link: Link, *families: int) -> Iterator[KernelRoute]:
         """The routes to pods through it; those of its own addresses are in another table."""
-        for family in (4, 6):
+        for family in families:
             routes = (item for item in world.host.routes(link, family) if item.table == MAIN_TABLE)
             yield from (item for item in routes if item.dst.endswith(("/32", "/128")))
+
+    def _restore(self, world: World, link: Link) -> None:
+        """What others have through it goes with it, when it is down, when its MAC changes (neigh_changeaddr in net/core), and
+        with the host's address (fib_sync_down_addr in net/ipv4), of all of them at once.
+        """
+        theirs = (item for item in world.at_rest(self.master) if isinstance(item, HostRoute | HostNeighbour))
+        restore((item for item in theirs if item.link == self.name), link, world)
 
     def _created(self, world: World) -> Link:
         master = required(world.host.link_by_name(self.master), self.master)
         settings = MacvlanSettings("bridge", master.index)
         world.make(self, lambda: world.host.create_macvlan(self.name, self.mac, master.mtu, settings))
         return required(world.host.link_by_name(self.name), self.name)
+
+    def _put_right(self, world: World, link: Link) -> None:
+        wanted: LinkSettings = {}
+        if link.alias != self._alias:
+            wanted["ifalias"] = self._alias
+        if link.mac != self.mac:
+            wanted["address"] = self.mac
+        if link.mtu < self._mtu(world):
+            wanted["mtu"] = self._mtu(world)
+        if wanted or not link.up:
+            world.host.set_link(link, up=True, **wanted)

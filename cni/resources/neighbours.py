@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cni.resources.base import Resource
+from cni.kernel.view import Link
+from cni.resources.base import REFRESH, Resource
 from cni.resources.links import required
 from cni.resources.world import World
 from cni.values import dataclass
@@ -17,10 +18,15 @@ class HostNeighbour(Resource):
     link: str
     address: str
     mac: str
+    mend = REFRESH
 
     def ensure(self, world: World) -> None:
         link = required(world.host.link_by_name(self.link), self.link)
-        world.make(self, lambda: world.host.add_neighbour(link, self.address, self.mac))
+        world.make(self, lambda: self.add(world, link))
+
+    def add(self, world: World, link: Link) -> None:
+        """Ask for it, whoever has it."""
+        world.host.add_neighbour(link, self.address, self.mac)
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.host.link_by_name(self.link)
@@ -43,6 +49,7 @@ class PodNeighbour(Resource):
     link: str
     address: str
     mac: str
+    mend = REFRESH
 
     def ensure(self, world: World) -> None:
         world.pod.add_neighbour(required(world.pod.link_by_name(self.link), self.link), self.address, self.mac)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from cni.errors import Conflict, KernelRefused
 from cni.kernel.view import LOCAL_TABLE, MAIN_TABLE, SCOPE_LINK, KernelRoute, Link
 from cni.protocol.result import Result
-from cni.resources.base import Resource
+from cni.resources.base import REFRESH, Resource
 from cni.resources.links import required
+from cni.resources.neighbours import HostNeighbour
 from cni.resources.world import World
 from cni.values import dataclass
 
@@ -101,18 +103,31 @@ class HostRoute(Resource):
     link: str
     dst: str
     source: str
+    mend = REFRESH
 
     def ensure(self, world: World) -> None:
         link = required(world.host.link_by_name(self.link), self.link)
-        route = KernelRoute(self.dst, "", MAIN_TABLE, 0, 0, 0, SCOPE_LINK, self.source)
-        world.make(self, lambda: world.host.add_route(link, route, onlink=False))
-        if not self._there(world, link):  # on our own link it may be a lost pod's, and leads where ours is to lead
+        if world.make(self, lambda: self.add(world, link)):
+            return
+        there = self._found(world, link)  # on our own link it may be a lost pod's, and leads where ours is to lead
+        if there is None:
             raise Conflict(f"this host has another route to {self.dst} already")
+        if self.source not in ("", there.source):
+            world.host.delete_route(link, self.dst)
+            self.add(world, link)
+
+    def add(self, world: World, link: Link) -> None:
+        """Ask for it, whoever has it."""
+        route = KernelRoute(self.dst, "", MAIN_TABLE, 0, 0, 0, SCOPE_LINK, self.source)
+        world.host.add_route(link, route, onlink=False)
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.host.link_by_name(self.link)
-        if not link or not self._there(world, link):
+        there = self._found(world, link) if link else None
+        if link and there is None:
             yield f"host route {self.dst} dev {self.link} is missing"
+        elif there and self.source not in ("", there.source):
+            yield f"host route {self.dst} dev {self.link} is from {there.source or 'any address'}, not {self.source}"
 
     def remove(self, world: World) -> None:
         link = world.host.link_by_name(self.link)
@@ -122,6 +137,13 @@ class HostRoute(Resource):
     def describe(self) -> str:
         return f"route {self.dst} dev {self.link}{f' src {self.source}' * bool(self.source)} on the host"
 
-    def _there(self, world: World, link: Link) -> bool:
+    def _found(self, world: World, link: Link) -> KernelRoute | None:
         family = ipaddress.ip_network(self.dst).version
-        return self.dst in (route.dst for route in world.host.routes(link, family))
+        return next((route for route in world.host.routes(link, family) if route.dst == self.dst), None)
+
+
+def restore(ways: Iterable[HostRoute | HostNeighbour], link: Link, world: World) -> None:
+    """Make again what others have through a link of the host, where it is lost; nothing of it is this call's to take back."""
+    for item in ways:
+        with suppress(KernelRefused):  # there already, or from an address that is not: that one's CHECK says so
+            item.add(world, link)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,6 +43,8 @@ class World:
         self.networks: Callable[[], Sequence[Said]] = tuple
         #: Whether this network said the same when an ADD of it last ended well.
         self.settled = False
+        #: What other attachments of the node have that mention a value, as far as no call is at them.
+        self.at_rest: Callable[[str], Iterable[Resource]] = lambda _: ()
         self._lock = lock
         self._doors = ExitStack()
 
@@ -96,8 +98,8 @@ class World:
         """Remember that this call created a resource, so that a failure takes it back."""
         self.undo.callback(self._take_back, resource)
 
-    def make(self, resource: Resource, request: Callable[[], None]) -> None:
-        """Ask for a thing and remember that it is ours; where another call was quicker, it is not."""
+    def make(self, resource: Resource, request: Callable[[], None]) -> bool:
+        """Ask for a thing and remember that it is ours; where another call was quicker, it is not. Whether it is."""
         try:
             request()
         except Unfinished:
@@ -106,8 +108,9 @@ class World:
         except KernelRefused as error:
             if error.errno != errno.EEXIST:
                 raise
-        else:
-            self.created(resource)
+            return False
+        self.created(resource)
+        return True
 
     def changed(self, resource: Resource, back: Callable[[], None]) -> None:
         """Remember how to change back what a shared resource was before."""

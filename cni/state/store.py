@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from cni.errors import CniError, Unavailable
+from cni.errors import CniError, TryAgainLater, Unavailable
 from cni.kernel.files import PATIENCE, LockFile, private_folder, refuse_strangers
 from cni.naming import Attachment, digest_of
 from cni.resources import Said
@@ -115,6 +115,18 @@ class Store(Boots, Uses, Leases, Configured):
         """The records of all folders that have one of several."""
         wanted = tuple(places)
         return [record for found in self._told(lambda store: store.users(wanted)) for record in found]
+
+    def resting_on_node(self, place: str, but: Attachment) -> Iterator[Record]:
+        """The records of all folders that have a place, `but` one attachment's and of those no call is at; none begins
+        while its record is looked at. Nobody is waited for.
+        """
+        for store, found in self._told(lambda store: (store, store.users((place,)))):
+            for record in found:
+                attachment = record.attachment
+                with suppress(TryAgainLater):
+                    if attachment != but:
+                        with self.lock.exclusive(attachment.digest, str(attachment), patience=0):
+                            yield from filter(None, [store.record(attachment, record.plugin)])
 
     def used_like_on_node(self, beginning: str) -> list[tuple[str, Attachment]]:
         """Each place of all folders that begins so, with one who has it."""

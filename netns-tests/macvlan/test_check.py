@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from lab import Host, Lab, Pod, Site
+from lab import AGENT_CNI, Host, Lab, Pod, Site
 
 
 @pytest.fixture
@@ -52,6 +52,10 @@ def moved_inside(host: Host, pod: Pod) -> None:
 def replaced(host: Host, pod: Pod) -> None:
     pod.run("ip", "link", "del", "eth0")
     pod.run("ip", "link", "add", "eth0", "up", "type", "veth", "peer", "name", "other")
+
+
+def arp_filter_off(host: Host, pod: Pod) -> None:
+    host.run("sysctl", "-qw", "net.ipv4.conf.mv-eth0.arp_filter=0")
 
 
 DRIFTS = {
@@ -109,8 +113,17 @@ def test_check_accepts_what_a_later_plugin_changed_and_reported(spare: Host, pod
         (on_host("link", "set", "mv-eth0", "down"), "host access link mv-eth0 is down"),
         (on_host("route", "del", "192.0.2.100/32"), "host route 192.0.2.100/32 dev mv-eth0 is missing"),
         (on_host("-6", "route", "del", "fd00:2::100"), "host route fd00:2::100/128 dev mv-eth0 is missing"),
+        (
+            on_host("link", "set", "mv-eth0", "address", "0a:00:00:00:00:99"),
+            "link mv-eth0 has MAC 0a:00:00:00:00:99, not 0e:",
+        ),
+        (on_host("link", "set", "mv-eth0", "mtu", "1400"), "link mv-eth0 has MTU 1400, below 1500"),
+        (arp_filter_off, "sysctl net.ipv4.conf.mv-eth0.arp_filter is not 1"),
+        (on_host("neigh", "del", "192.0.2.100", "dev", "mv-eth0"), "host neighbour 192.0.2.100 at 0a:"),
+        (in_pod("neigh", "del", "192.0.2.11", "dev", "eth0"), "neighbour 192.0.2.11 at 0e:"),
+        (in_pod("neigh", "del", "fd00:2::11", "dev", "eth0"), "neighbour fd00:2::11 at 0e:"),
     ],
-    ids=["shim missing", "shim down", "IPv4 host route gone", "IPv6 host route gone"],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_check_names_lost_host_access(site: Site, pod: Pod, dual: dict, harm: Callable, words: str):
     shared = dual | {"hostAccess": True}
@@ -119,6 +132,9 @@ def test_check_names_lost_host_access(site: Site, pod: Pod, dual: dict, harm: Ca
     harm(site.host, pod)
     assert words in site.host.check(shared, pod, result).failed(104)
     assert site.outside.pings("192.0.2.100")
+    site.host.run(AGENT_CNI, "refresh")
+    site.host.check(shared, pod, result).ok()
+    assert (site.host.pings("192.0.2.100"), pod.pings("fd00:2::11")) == (True, True)
     site.host.delete_pod(shared, pod)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from lab import Host, Lab, Pod, Site, eventually, sh
+from lab import AGENT_CNI, Host, Lab, Pod, Site, eventually, sh
 
 HOST, POD = ("192.0.2.11", "fd00:2::11"), ("192.0.2.100", "fd00:2::100")
 
@@ -249,6 +249,49 @@ def test_a_lost_shim_comes_back_with_the_next_pod(site: Site, lab: Lab, shared: 
     assert site.host.pings("192.0.2.101")
     for pod in (one, two):
         site.host.delete_pod(shared, pod)
+
+
+def away(host: Host, link: str) -> None:
+    """The host's address is taken away and given again, as a renewed lease or an administrator does."""
+    for verb in ("del", "add"):
+        host.run("ip", "addr", verb, "192.0.2.11/24", "dev", link)
+        host.run("ip", "addr", verb, "fd00:2::11/64", "dev", link, *(["nodad"] if verb == "add" else []))
+    host.run("ip", "route", "replace", "default", "via", "192.0.2.1")
+
+
+LOST = {
+    "another MAC": lambda host: host.run("ip", "link", "set", "mv-eth0", "address", "0a:00:00:00:00:99"),
+    "another MAC of the master": lambda host: host.run("ip", "link", "set", "eth0", "address", "0a:00:00:00:00:98"),
+    "no link": lambda host: host.run("ip", "link", "del", "mv-eth0"),
+    "no address for a while": lambda host: away(host, "eth0"),
+}
+
+
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize("mended", ["ADD", "refresh", "DEL"])
+def test_lost_host_access_is_mended_for_all_and_goes_with_the_last_pod(
+    site: Site, lab: Lab, shared: dict, lost: str, mended: str
+):
+    own = site.host.link("eth0")["address"]
+    pods = [lab.pod() for _ in range(3)]
+    results = [site.host.add(shared, pod) for pod in pods[:2]]
+    LOST[lost](site.host)
+    if mended == "ADD":
+        results.append(site.host.add(shared, pods[2]))
+    if mended == "refresh":
+        site.host.run(AGENT_CNI, "refresh")
+    for pod, result in zip(pods, results if mended != "DEL" else (), strict=False):
+        address = result["ips"][0]["address"].split("/")[0]
+        assert (site.host.pings(address), pod.pings("192.0.2.11"), pod.pings("fd00:2::11")) == (True, True, True)
+        if (mended, lost) != (
+            "ADD",
+            "no address for a while",
+        ):  # IPv6 keeps its routes, and the source they lost is refresh's
+            site.host.check(shared, pod, result).ok()
+    for pod in pods:
+        site.host.delete_pod(shared, pod)
+    assert shims(site.host) == []
+    site.host.run("ip", "link", "set", "eth0", "address", own)
 
 
 def test_pods_that_come_and_go_at_once_never_lose_the_shim_of_those_who_stay(site: Site, lab: Lab, shared: dict):
