@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cni.errors import Conflict
+from cni import log
+from cni.errors import Conflict, KernelRefused
 from cni.kernel import sysctl
 from cni.naming import OWNER, IPInterface, interface_of
 from cni.resources.base import Resource
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 #: What the place of every gateway begins with.
 GATEWAY = "gateway "
+
+#: Settings without which a pod has no traffic, or believes what it should not.
+_NEEDED = ("ip_forward", "forwarding", "disable_ipv6", "rp_filter", "arp_filter")
 
 
 @dataclass(frozen=True)
@@ -102,12 +107,11 @@ class HostSysctl(Resource):
     shared = True
 
     def ensure(self, world: World) -> None:
-        if sysctl.read(self.key) not in (None, self.value):
-            sysctl.write(self.key, self.value)
+        set_as_far_as_needed(self.key, self.value)
 
     def differences(self, world: World) -> Iterator[str]:
         now = sysctl.read(self.key)
-        if now not in (None, self.value):
+        if now not in (None, self.value) and (_is_needed(self.key) or sysctl.is_writable(self.key)):
             yield f"sysctl {self.key} is {now}, not {self.value}"
 
     def describe(self) -> str:
@@ -123,11 +127,26 @@ class PodSysctl(Resource):
 
     def ensure(self, world: World) -> None:
         with world.in_pod():
-            if sysctl.read(self.key) not in (None, self.value):
-                sysctl.write(self.key, self.value)
+            set_as_far_as_needed(self.key, self.value)
 
     def describe(self) -> str:
         return f"sysctl {self.key}={self.value} in the pod"
+
+
+def set_as_far_as_needed(key: str, value: str) -> None:
+    """Set a value that is another. Where /proc/sys is read-only only what traffic or security needs is refused, and the rest told.
+
+    Raises KernelRefused naming the key.
+    """
+    refused = sysctl.prefers(key, value)
+    if refused and _is_needed(key):
+        raise KernelRefused(refused, errno.EROFS)
+    if refused:
+        log.warning("agent-cni", f"{refused}: left as it is")
+
+
+def _is_needed(key: str) -> bool:
+    return key.rpartition(".")[2] in _NEEDED
 
 
 def gateway_place(link: str, address: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from cni.kernel import sysctl
 from cni.naming import OWNER
-from cni.resources.addressing import HostSysctl
+from cni.resources.addressing import HostSysctl, set_as_far_as_needed
 from cni.resources.base import Resource
 from cni.resources.world import World
 from cni.values import dataclass
@@ -38,12 +38,12 @@ class NoAdvertisements(Resource):
 
     def ensure(self, world: World) -> None:
         link = world.host.cached_link(self.bridge)
-        if link and link.alias == OWNER and sysctl.read(_accepting(self.bridge)) not in (None, _NEVER):
-            sysctl.write(_accepting(self.bridge), _NEVER)
+        if link and link.alias == OWNER:
+            set_as_far_as_needed(_accepting(self.bridge), _NEVER)
 
     def differences(self, world: World) -> Iterator[str]:
         link, now = world.host.link_by_name(self.bridge), sysctl.read(_accepting(self.bridge))
-        if link and link.alias == OWNER and now not in (None, _NEVER):
+        if link and link.alias == OWNER and now not in (None, _NEVER) and sysctl.is_writable(_accepting(self.bridge)):
             yield f"sysctl {_accepting(self.bridge)} is {now}, not {_NEVER}"
 
     def describe(self) -> str:

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 
 from cni.errors import Conflict
-from cni.kernel import sysctl
 from cni.kernel.view import Link
 from cni.naming import OWNER, is_mac, mac_of_address
 from cni.protocol.result import Result
+from cni.resources.addressing import set_as_far_as_needed
 from cni.resources.base import Resource
 from cni.resources.links import required
 from cni.resources.world import World
@@ -95,8 +95,7 @@ class Bridge(Resource):
         """Who knows the MAC it had hears of it (ip-sysctl.rst: arp_notify, ndisc_notify)."""
         name = self.name.replace(".", "%")
         for setting in (f"net.ipv4.conf.{name}.arp_notify", f"net.ipv6.conf.{name}.ndisc_notify"):
-            if sysctl.read(setting) == "0":
-                sysctl.write(setting, "1")
+            set_as_far_as_needed(setting, "1")
         world.host.set_link(link, address=self.mac)
         world.host.link_by_name(self.name)
 

@@ -14,6 +14,7 @@ from cni.errors import Conflict, KernelRefused, Unfinished
 from cni.kernel import sysctl
 from cni.kernel.view import MAIN_TABLE, KernelRoute, Link, MacvlanSettings
 from cni.naming import OWNER
+from cni.resources.addressing import set_as_far_as_needed
 from cni.resources.base import REFRESH, Resource
 from cni.resources.links import required
 from cni.resources.neighbours import HostNeighbour
@@ -137,8 +138,7 @@ class HostShim(Resource):
         link = found or self._created(world)
         if not self._is(world, link):
             raise Conflict(f"{self.name} exists on the host and is not our way to pods on {self.master}")
-        if sysctl.read(self._arp_filter) != "1":
-            sysctl.write(self._arp_filter, "1")
+        set_as_far_as_needed(self._arp_filter, "1")
         self._put_right(world, link)
         anew = found is None or not found.up or found.mac != self.mac
         if anew or not any(self._leads(world, link, 4)):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from cni.errors import Conflict, KernelRefused
-from cni.kernel import sysctl
+from cni.resources.addressing import set_as_far_as_needed
 from cni.resources.base import Resource
 from cni.resources.links import required
 from cni.resources.world import World
@@ -68,9 +68,9 @@ class Announcement(Resource):
         families = {ipaddress.ip_address(address).version for address in self.addresses}
         with world.in_pod():
             if 4 in families:
-                sysctl.write(f"net.ipv4.conf.{name}.arp_notify", "1")
-            if 6 in families and sysctl.read(f"net.ipv6.conf.{name}.ndisc_notify") is not None:
-                sysctl.write(f"net.ipv6.conf.{name}.ndisc_notify", "1")
+                set_as_far_as_needed(f"net.ipv4.conf.{name}.arp_notify", "1")
+            if 6 in families:
+                set_as_far_as_needed(f"net.ipv6.conf.{name}.ndisc_notify", "1")
         world.pod.set_link(required(world.pod.link_ref(self.link), self.link), address=self.mac)
 
     def describe(self) -> str:
