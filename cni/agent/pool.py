@@ -15,6 +15,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from cni.agent.follower import Follower
 from cni.agent.scoreboard import Scoreboard, Slot
 from cni.agent.worker import DISMISSED, OUTDATED, SPENT, Worker
 from cni.values import dataclass
@@ -54,7 +55,14 @@ def hold_back_stopping() -> None:
 class Pool:
     """Workers on one listening socket, until `installed` is not what is installed any more."""
 
-    def __init__(self, listener: socket.socket, most: int, deadline: int, installed: Installation) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        most: int,
+        deadline: int,
+        installed: Installation,
+        follower: Follower | None = None,
+    ) -> None:
         self._listener = listener
         self._most = most
         self._deadline = deadline
@@ -65,6 +73,7 @@ class Pool:
         self._stopping = False
         self._outdated = False
         self._installed = installed
+        self._follower = follower
 
     def run(self) -> bool:
         """Serve until SIGTERM or SIGINT. Returns whether another release was installed meanwhile."""
@@ -81,6 +90,8 @@ class Pool:
         while not (self._stopping or self._outdated):
             self._listen()
             self._fill()
+            if self._follower:
+                self._follower.look()
             idle = self._idle()
             if len(idle) > SPARE and idle[-1].slot.seconds > _IDLE_SECONDS:
                 idle[-1].dismiss()

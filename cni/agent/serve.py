@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from cni import plugin
+from cni.agent.follower import Follower
 from cni.agent.listener import listening, pass_on
 from cni.agent.pool import Pool, hold_back_stopping, installation
 from cni.protocol import schema
@@ -16,8 +17,9 @@ from cni.protocol.config import validator
 _USUAL_DESCRIPTORS = 1024
 
 
-def serve(path: Path, most: int, deadline: int) -> None:
-    """Answer calls at `path` until SIGTERM or SIGINT, by at most `most` workers, each call within `deadline` seconds.
+def serve(path: Path, most: int, deadline: int, conf_dir: Path | None = None) -> None:
+    """Answer calls at `path` until SIGTERM or SIGINT, by at most `most` workers, each call within `deadline` seconds; have
+    what pods share follow the configurations of a folder.
 
     After an installation the process becomes that release's agent, and keeps its socket.
     """
@@ -26,9 +28,10 @@ def serve(path: Path, most: int, deadline: int) -> None:
     os.umask(0o022)
     os.chdir("/")
     _warm()
+    follower = Follower(conf_dir) if conf_dir else None
     hold_back_stopping()
     with listening(path) as listener:
-        outdated = Pool(listener, most, deadline, installed).run()
+        outdated = Pool(listener, most, deadline, installed, follower).run()
         if outdated:
             pass_on(listener)
             os.execv(sys.executable, [sys.executable, "-I", *sys.argv])  # noqa: S606

@@ -101,7 +101,7 @@ def _way(error: Exception | Stranded) -> list[str]:
 
 def serve(options: argparse.Namespace) -> int:
     """Be the node agent: answer the plugins' calls warm, until SIGTERM or Ctrl-C."""
-    answering(options.socket, options.workers, options.deadline)
+    answering(options.socket, options.workers, options.deadline, options.conf_dir)
     return 0
 
 
@@ -161,6 +161,9 @@ def _agent_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workers", type=_count, default=MOST, help="most processes at work, default %(default)s")
     command.add_argument(
         "--deadline", type=_count, default=DEADLINE, help="seconds a call may take, default %(default)s"
+    )
+    command.add_argument(
+        "--conf-dir", type=_absolute, default=Place.conf_dir, help="refresh when it changes, default %(default)s"
     )
 
 

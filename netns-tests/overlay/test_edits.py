@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 from lab import AGENT_CNI, Host, Lab, Pod, eventually, sh
@@ -242,3 +243,18 @@ def test_networks_on_one_tunnel_are_edited_together(lab: Lab, host: Host, pod: P
     assert host.link("vxlan100")["linkinfo"]["info_data"]["port"] == 8472
     for one, who, result in zip(before, (pod, other), results, strict=True):
         host.check(one, who, result).ok()
+
+
+def test_the_agent_follows_the_configurations(lab: Lab, host: Host, pod: Pod):
+    lab.underlay(host)
+    result = host.add(conf(["192.0.2.12"]), pod)
+    refreshed(host, conf(["192.0.2.12"]))
+    agent = (AGENT_CNI, "serve", "--socket", "/run/agent-cni/own.sock", "--conf-dir", "/run/agent-cni/net.d")
+    with subprocess.Popen([*host.prefix(), *map(str, agent)]) as process:
+        try:
+            assert eventually((host.folder / "own.sock").exists)
+            (host.folder / "net.d/net.conf").write_text(json.dumps(conf(["192.0.2.12", "192.0.2.13"])))
+            assert eventually(lambda: flooded(host) == {"192.0.2.12", "192.0.2.13"})
+        finally:
+            process.terminate()
+    host.check(conf(["192.0.2.12"]), pod, result).ok()
