@@ -28,7 +28,7 @@ class PluginConfig:
     must know of the host: the link traffic leaves by, and the rule backend (a wish, empty for the node's own); None for
     neither. `links` must exist for an ADD to succeed, and the host must have `address`, if it is not empty; `ports` are the host links that plugins before it in the chain
     have made. One that is `chained` makes no interface and passes the result on. What it makes has an end on the host if it
-    `has_port`.
+    `has_port`, on the `bridge` of that name.
     """
 
     ipam: Source
@@ -39,6 +39,7 @@ class PluginConfig:
     links: tuple[str, ...] = ()
     address: str = ""
     ports: tuple[str, ...] = ()
+    bridge: str = ""
     chained: bool = False
     enters_pod: ClassVar[bool] = True
     has_port: ClassVar[bool] = False

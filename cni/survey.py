@@ -8,7 +8,7 @@ from functools import partial
 from cni import uplink
 from cni.errors import CniError
 from cni.kernel import sysctl
-from cni.naming import Attachment
+from cni.naming import OWNER, Attachment
 from cni.node import Node
 from cni.plugin import PluginConfig
 from cni.protocol.call import Call
@@ -33,6 +33,7 @@ def survey(node: Node, config: PluginConfig, call: Call) -> Host:
         port=_port(world, config.ports),
         gateways=partial(_gateways, node),
         chained=config.chained,
+        bridge_mtu=_foreign_mtu(world, config.bridge) if config.bridge else 0,
     )
 
 
@@ -49,6 +50,11 @@ def surveyed_without_record(node: Node, config: PluginConfig, call: Call) -> Hos
         port=_port(node.world, config.ports),
         lost=True,
     )
+
+
+def _foreign_mtu(world: World, bridge: str) -> int:
+    link = world.host.link_by_name(bridge)
+    return link.mtu if link and link.alias != OWNER else 0
 
 
 def _uplink_if_there(world: World, config: PluginConfig) -> Uplink:

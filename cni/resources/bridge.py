@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 
 from cni.errors import Conflict
 from cni.kernel.view import Link
@@ -18,7 +19,8 @@ from cni.values import dataclass, replace
 
 @dataclass(frozen=True)
 class Bridge(Resource):
-    """A Linux bridge, set up. One that exists is used as it is; MAC and MTU are given at creation.
+    """A Linux bridge, set up. One that is somebody else's is used as it is. Ours has the largest MTU of the pods on it, and the MAC it was
+    given at creation.
 
     `mac` empty means a random one, fixed from creation, so no port can make it flap. What the chain's result says of it is `reported`.
     """
@@ -31,13 +33,13 @@ class Bridge(Resource):
     shared = True
 
     def ensure(self, world: World) -> None:
-        link = world.host.link_by_name(self.name) or self._created(world)
+        link = world.host.cached_link(self.name) or self._created(world)
         if link.kind != "bridge":
             raise Conflict(f"{self.name} exists on the host and is {link.kind or 'no bridge'}, not a bridge")
         if link.alias != OWNER:
             self._keep_mac(world, link)
-        elif not self._has_right_mac(world, link):
-            self._put_mac_right(world, link)
+        else:
+            self._put_right(world, link)
         if not link.up:
             world.host.set_link(link, up=True)
         if self.promiscuous and not link.promiscuous:
@@ -90,6 +92,18 @@ class Bridge(Resource):
             return True
         held = (item.interface.ip for item in world.host.addresses(link))
         return link.mac in map(mac_of_address, held)
+
+    def _put_right(self, world: World, link: Link) -> None:
+        if link.mtu < self.mtu or (link.mtu > self.mtu and not self._must_carry_more(world, link)):
+            world.changed(self, partial(world.host.set_link, link, mtu=link.mtu))
+            world.host.set_link(link, mtu=self.mtu)
+            world.host.link_by_name(self.name)  # as the result is to say
+        if not self._has_right_mac(world, link):
+            self._put_mac_right(world, link)
+
+    def _must_carry_more(self, world: World, link: Link) -> bool:
+        """Whether a pod on it has a larger MTU; a tunnel's follows the bridge's."""
+        return any(port.mtu > self.mtu for port in world.host.ports(link) if port.kind != "vxlan")
 
     def _put_mac_right(self, world: World, link: Link) -> None:
         """Who knows the MAC it had hears of it (ip-sysctl.rst: arp_notify, ndisc_notify)."""

@@ -76,6 +76,7 @@ class Host:
     `port` is the host end that plugins before this one in a chain have made. `gateways` says which gateway (with prefix, link and
     an attachment) the node's networks have, where one on a link is new. `lost` means that there is no record
     and no lease: the plan tells what a removal can find by name. `chained` says that the pod's interface is of those plugins.
+    `bridge_mtu` is that of the bridge it comes to where that is somebody else's, and nobody but him changes it.
     """
 
     netns: str = ""
@@ -89,6 +90,7 @@ class Host:
     gateways: Callable[[str, str], Iterable[tuple[str, str, Attachment]]] = _no_gateways
     lost: bool = False
     chained: bool = False
+    bridge_mtu: int = 0
 
     @property
     def mtu(self) -> int:

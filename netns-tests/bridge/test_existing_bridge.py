@@ -75,3 +75,38 @@ def test_a_mac_of_ours_that_was_changed_is_named_and_put_right(host: Host, lab: 
     assert host.add(conf, two)["interfaces"][0]["mac"] == mac_of(host) == "0a:58:0a:01:00:01"
     assert all(one.pings(address, 2) for address in ("10.1.0.1", "fd00:1::1"))
     host.check(conf, one, result).ok()
+
+
+@pytest.mark.parametrize("overlay", [False, True], ids=["one node", "overlay"])
+def test_our_bridge_is_as_large_as_the_largest_pod_on_it(host: Host, lab: Lab, conf: dict, overlay: bool):
+    """As when `mtu` is edited, or the default route moves to a link with another one."""
+    lab.underlay(host, mtu=9000)
+    sizes = conf | ({"vxlan": {"id": 7, "dev": "eth0", "remotes": []}} if overlay else {})
+    small, large, last = lab.pod(), lab.pod(), lab.pod()
+    results = {pod.name: host.add(sizes | {"mtu": mtu}, pod) for pod, mtu in ((small, 1400), (large, 8000))}
+    assert (host.link("br0")["mtu"], results[large.name]["interfaces"][0]["mtu"]) == (8000, 8000)
+    for pod, mtu in ((small, 1400), (large, 8000)):
+        host.check(sizes | {"mtu": mtu}, pod, results[pod.name]).ok()
+    assert large.run("ping", "-c1", "-W20", "-Mdo", "-s7900", "10.1.0.1", check=False).returncode == 0
+    host.add(sizes | {"mtu": 1400}, last)
+    assert host.link("br0")["mtu"] == 8000
+    for pod in (large, last):
+        host.delete_pod(sizes, pod)
+    result = host.add(sizes | {"mtu": 1400}, last)
+    assert host.link("br0")["mtu"] == 1400
+    assert result["interfaces"][0]["mtu"] == 1400
+    host.check(sizes | {"mtu": 1400}, last, result).ok()
+    assert all(pod.pings("10.1.0.1") for pod in (small, last))
+
+
+def test_on_somebody_elses_bridge_a_pod_has_no_larger_mtu_than_that(host: Host, lab: Lab, conf: dict):
+    lab.underlay(host, mtu=9000)
+    bridge(host)
+    host.run("ip", "link", "set", "br0", "mtu", "1300")
+    for keys in ({}, {"mtu": 8000}, {"mtu": 1280}, LAYER_2):
+        pod = lab.pod()
+        result = host.add(conf | keys, pod)
+        assert pod.link("eth0")["mtu"] == min(keys.get("mtu", 1300), 1300)
+        assert host.link("br0")["mtu"] == 1300
+        host.check(conf | keys, pod, result).ok()
+        host.delete_pod(conf | keys, pod)

@@ -126,3 +126,25 @@ def test_the_mac_of_ours_is_one_of_its_gateways(
     assert host.asked == asked
     assert len(settings) == 2 * len(asked)
     assert list(BRIDGE.accepting(REPORTED).differences(world)) == []
+
+
+@pytest.mark.parametrize(
+    ("alias", "mtu", "others", "asked"),
+    [
+        (OWNER, 1400, [], ["set_link br0 mtu=1450"]),
+        (OWNER, 9000, [("veth", 1450), ("vxlan", 8950)], ["set_link br0 mtu=1450"]),
+        (OWNER, 9000, [("veth", 8000)], []),
+        ("", 1400, [], []),
+        ("", 9000, [], []),
+    ],
+    ids=["too small", "too large", "another pod's", "somebody's", "somebody's, larger"],
+)
+def test_our_bridge_has_the_largest_mtu_on_it(
+    world: Any, host: Any, undone: Any, alias: str, mtu: int, others: list[tuple[str, int]], asked: list[str]
+):
+    link = host.add("br0", "bridge", mac=BRIDGE.mac, mtu=mtu, alias=alias)
+    for number, (kind, its) in enumerate(others):
+        host.add(f"port{number}", kind, mtu=its, bridge=link.index)
+    BRIDGE.ensure(world)
+    assert host.asked == asked
+    assert undone() == [f"set_link br0 mtu={mtu}"] * len(asked)
