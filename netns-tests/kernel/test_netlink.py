@@ -39,11 +39,12 @@ def link(message):
     local = data.get("IFLA_VXLAN_LOCAL") or data.get("IFLA_VXLAN_LOCAL6") or ""
     return {
         "index": message["index"], "name": said["IFLA_IFNAME"], "kind": kind, "mac": said.get("IFLA_ADDRESS", ""),
-        "mtu": said["IFLA_MTU"], "up": bool(message["flags"] & 1), "state": said["IFLA_OPERSTATE"],
+        "mtu": said["IFLA_MTU"], "up": bool(message["flags"] & 1), "loopback": bool(message["flags"] & 8), "state": said["IFLA_OPERSTATE"],
         "bridge": said.get("IFLA_MASTER", 0), "promiscuous": bool(message["flags"] & 0x100),
         "hairpin": bool(port.get("IFLA_BRPORT_MODE")), "isolated": bool(port.get("IFLA_BRPORT_ISOLATED")),
         "neigh_suppress": bool(port.get("IFLA_BRPORT_NEIGH_SUPPRESS")),
-        "vxlan": [data["IFLA_VXLAN_ID"], data["IFLA_VXLAN_PORT"], local, data.get("IFLA_VXLAN_LINK", 0)]
+        "vxlan": [data["IFLA_VXLAN_ID"], data["IFLA_VXLAN_PORT"], local, data.get("IFLA_VXLAN_LINK", 0),
+                  bool(data.get("IFLA_VXLAN_LEARNING"))]
         if kind == "vxlan" else None,
         "parent": said.get("IFLA_LINK", 0), "parent_elsewhere": "IFLA_LINK_NETNSID" in said,
         "alias": said.get("IFLA_IFALIAS", ""),
@@ -68,6 +69,7 @@ def route(message, family):
         "table": message.get("table") or message["table"], "priority": message.get("priority") or 0,
         "mtu": (metrics and metrics.get("RTAX_MTU")) or 0, "advmss": (metrics and metrics.get("RTAX_ADVMSS")) or 0,
         "scope": message["scope"], "source": message.get("prefsrc") or "", "local": message["type"] == 2,
+        "several": False,
     }
 
 def rows(of):
