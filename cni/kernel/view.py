@@ -94,7 +94,10 @@ class HeldAddress:
 
 @dataclass(frozen=True)
 class KernelRoute:
-    """A route as rtnetlink(7) has it: `gateway` empty for what is on the link, `local` for one that delivers here."""
+    """A route as rtnetlink(7) has it: `gateway` empty for what is on the link, `local` for one that delivers here.
+
+    One that is the way by one of `several` next hops shows the metrics of the first, whatever IPv6 has for it.
+    """
 
     dst: str
     gateway: str
@@ -105,3 +108,4 @@ class KernelRoute:
     scope: int
     source: str = ""
     local: bool = False
+    several: bool = False

@@ -73,7 +73,7 @@ class PodRoute(Resource):
         if route.table != self.table:
             own, wider = ipaddress.ip_network(self.dst), ipaddress.ip_network(route.dst)
             return own.network_address in wider and wider.prefixlen <= own.prefixlen
-        numbers = ("mtu", "advmss", "priority")
+        numbers = ("priority",) if route.several else ("mtu", "advmss", "priority")
         return route.dst == self.dst and all(getattr(self, name) in (0, getattr(route, name)) for name in numbers)
 
     def _spelled(self) -> str:

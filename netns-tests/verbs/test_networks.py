@@ -50,6 +50,12 @@ PAIRS = {
         {"cniVersion": VERSION, "name": "two", "type": "custom-plugin", "ipam": ranges(*SECOND)},
         ("default", "default"),
     ),
+    "two of which one has an MTU": (
+        network("one", isGateway=True, ipam=ranges(*FIRST) | EVERYWHERE),
+        network("two", isGateway=True, cniVersion="1.1.0")
+        | {"ipam": ranges(*SECOND, routes=[route | {"mtu": 1300} for route in EVERYWHERE["routes"]])},
+        ("default", "default"),
+    ),
     "two 10/8": (
         network("one", isGateway=True, ipam=ranges(*FIRST) | TENS),
         network("two", isGateway=True, ipam=ranges(*SECOND) | TENS),

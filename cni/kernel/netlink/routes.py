@@ -30,7 +30,7 @@ _NEW, _DELETE, _GET = 24, 25, 26
 #: struct rtmsg: family, lengths of destination and source, tos, table, protocol, scope, type, flags.
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _FAMILY = struct.Struct("=H")  # struct rtvia begins with it: a gateway of the other family (RFC 8950)
-_DST_LEN_AT, _PROTOCOL_AT = HEADER.size + 1, HEADER.size + 5
+_DST_LEN_AT, _PROTOCOL_AT, _TYPE_AT = HEADER.size + 1, HEADER.size + 5, HEADER.size + 7
 _DST, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _METRICS, _MULTIPATH = 1, 4, 5, 6, 7, 8, 9
 _CACHEINFO, _TABLE, _VIA, _NH_ID = 12, 15, 18, 30
 _EXPIRES = slice(8, 12)  # within struct rta_cacheinfo
@@ -52,8 +52,7 @@ class Routes(NextHops):
     def routes(self, link: Link | LinkRef, family: int) -> list[KernelRoute]:
         """Every route of a family (4 or 6) through a link, whatever its table; of one with several next hops, that part."""
         found = self._routes(family, _OIF, link.index)
-        ways = ((route_of(message), hop) for message in found for hop in self._hops(message) if hop.link == link.index)
-        return [route if route.gateway == hop.gateway else replace(route, gateway=hop.gateway) for route, hop in ways]
+        return [route for message in found for index, route in self._ways(message) if index == link.index]
 
     def add_route(self, link: Link | LinkRef, route: KernelRoute, onlink: bool, beside: bool = False) -> None:
         """Add a route; `onlink` takes a gateway no address of the link covers.
@@ -86,7 +85,7 @@ class Routes(NextHops):
         asked = request(_GET, 0, _place(f"{address}/{address.max_prefixlen}", flags=_FIB_MATCH))
         with suppress(KernelRefused):
             message = self._channel.question(asked)
-            return next(iter(self._links(message)), 0) if route_of(message).local else 0
+            return next((hop.link for hop in self._hops(message)), 0) if route_of(message).local else 0
         return 0
 
     def default_route(self) -> tuple[int, ...]:
@@ -105,8 +104,17 @@ class Routes(NextHops):
         ways = ((route_of(message).priority, links) for message in every if (links := self._links(message)))
         return min(ways, key=lambda way: way[0], default=(0, ()))[1]
 
+    def _ways(self, message: bytes) -> list[tuple[int, KernelRoute]]:
+        """A route by each of its next hops, and that one's link."""
+        route, hops = route_of(message), self._hops(message)
+        if len(hops) == 1 and hops[0].gateway == route.gateway:
+            return [(hops[0].link, route)]
+        return [(hop.link, replace(route, gateway=hop.gateway, several=len(hops) > 1)) for hop in hops]
+
     def _links(self, message: bytes) -> tuple[int, ...]:
-        return tuple(hop.link for hop in self._hops(message) if hop.link)
+        """The links a route leads out by: "unreachable" stands on `lo` in IPv6."""
+        leads = message[_TYPE_AT] == _UNICAST
+        return tuple(hop.link for hop in self._hops(message) if hop.link) if leads else ()
 
     def _hops(self, message: bytes) -> list[NextHop]:
         """The next hops of a route. One that names an object says its hops too, unless nexthop_compat_mode is off."""

@@ -99,7 +99,8 @@ def test_the_routes_of_a_link_are_asked_for_by_it_and_looked_at(family: int):
 def test_the_way_to_an_address_is_asked_for(text: str):
     address = ip_address(text)
     dst = f"{text}/{address.max_prefixlen}"
-    answer = pyroute.encoded(pyroute.ROUTE, pyroute.NEW, 0, [("RTA_OIF", 3)], family=FAMILY[address.version])
+    said = {"family": FAMILY[address.version], "type": 1}
+    answer = pyroute.encoded(pyroute.ROUTE, pyroute.NEW, 0, [("RTA_OIF", 3)], **said)
     found = []
     asked = line.request_of(lambda rtnl: found.append(rtnl.route_to(address)), answer)
     assert asked == pyroute.encoded(pyroute.ROUTE, pyroute.GET, 0, target(dst, 0), **place(dst, 0), flags=0x2000)
@@ -180,7 +181,13 @@ def test_a_route_is_read_by_each_of_its_next_hops():
     assert line.speaking(line.Line(route)).default_route() == (3, 5, 7)
     for link, gateway in ((3, "10.0.1.1"), (5, "fd00:2::1"), (7, "")):
         found = line.speaking(line.Line(route)).routes(LinkRef(link, "x"), 4)
-        assert found == [KernelRoute("0.0.0.0/0", gateway, 254, 0, 0, 0, 0)]
+        assert found == [KernelRoute("0.0.0.0/0", gateway, 254, 0, 0, 0, 0, several=True)]
+
+
+def test_an_unreachable_default_route_is_no_way():
+    unreachable = bytearray(several((1, b"")))
+    unreachable[16 + 7] = 7
+    assert line.speaking(line.Line(bytes(unreachable), bytes(unreachable), bytes(unreachable))).default_route() == ()
 
 
 def test_a_route_that_names_a_group_has_the_next_hops_of_its_members():
