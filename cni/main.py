@@ -116,11 +116,14 @@ def _serve(name: str, call: Call, stdout: Stdout) -> None:
     import json
 
     from cni.kernel import signals
+    from cni.naming import OWN_IPAM
     from cni.protocol import config
 
     signals.handle()
     stdout.refuse_closed()
     netconf = config.parse(_stdin())
+    if name == OWN_IPAM and netconf.get("ipam") and isinstance(netconf["ipam"], dict):
+        netconf["ipam"]["type"] = OWN_IPAM  # it may be installed under another IPAM's name; the section is its own
     version = netconf.get("cniVersion") or SUPPORTED[0]
     if version in SUPPORTED:
         stdout.version = version  # what is wrong with the rest is told in it

@@ -22,6 +22,9 @@ IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 #: The alias of links on the host that stay after the pods they were made for (ip-link(8)).
 OWNER = "agent-cni"
 
+#: The IPAM that an ``ipam`` section without a type means.
+OWN_IPAM = "agent-ipam"
+
 #: The node's nft tables: of policies, and of masquerading in each family.
 POLICY_TABLE, MASQUERADE_TABLE = "inet agent_cni_policy", "agent_cni"
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from cni import engine
 from cni.errors import InvalidNetns, Unavailable
-from cni.ipam.config import TYPE as OWN_IPAM
 from cni.kernel.files import PATIENCE, refuse_strangers
 from cni.kernel.netns import Netns, home_identity, is_own, whereabouts
-from cni.naming import Attachment
+from cni.naming import OWN_IPAM, Attachment, digest_of
 from cni.protocol.call import Call
 from cni.protocol.config import NetConf
 from cni.resources import Resource, Said, World, key_of, uses_of
@@ -145,7 +144,7 @@ def opened(
     with ExitStack() as held:
         netns = held.enter_context(closing(Netns(call.netns))) if enters_pod else None
         store = held.enter_context(closing(Store.open(folder_of(netconf), patience)))
-        held.enter_context(store.lock.exclusive(attachment.digest, str(attachment), patience))
+        held.enter_context(store.lock.exclusive(_turn(attachment, plugin), str(attachment), patience))
         record = store.record(attachment, plugin)
         for path in dict.fromkeys((call.netns, record.netns if record else "")) if netns is None else ():
             found = Netns.if_there(path) if path and not _is_taken_for_own(path, call, record) else None
@@ -157,6 +156,11 @@ def opened(
         world.networks = cache(node.others_say)
         world.at_rest = node.at_rest
         yield node
+
+
+def _turn(attachment: Attachment, plugin: str) -> str:
+    """Whose calls wait for each other. An IPAM is asked within a call of the plugin it gives an address for, of ours too."""
+    return digest_of(f"{OWN_IPAM} {attachment}") if plugin == OWN_IPAM else attachment.digest
 
 
 def is_of(record: Record, netns: Netns | None) -> bool:

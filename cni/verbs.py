@@ -23,10 +23,10 @@ from cni.errors import (
     TryAgainLater,
     Unavailable,
 )
-from cni.ipam.config import TYPE as OWN_IPAM
 from cni.ipam.source import Delegate, Nothing, Source
 from cni.kernel.netns import link_exists
 from cni.kernel.signals import uninterrupted
+from cni.naming import OWN_IPAM
 from cni.node import Node, folder_of, is_of, opened, refuse_unwritable
 from cni.plugin import Plugin, PluginConfig
 from cni.protocol.call import Call

@@ -11,9 +11,8 @@ from typing import Any
 
 from cni import plugin
 from cni.errors import CniError, InvalidConfig, UnsupportedField
-from cni.ipam.config import TYPE as OWN_IPAM
 from cni.kernel import netfilter
-from cni.naming import Attachment
+from cni.naming import OWN_IPAM, Attachment
 from cni.node import folder_of
 from cni.protocol import config
 from cni.protocol.call import Call, is_name

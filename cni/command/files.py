@@ -12,7 +12,7 @@ from typing import Any
 from cni.command.conflist import is_bare, judged, made_by, planned, plugins_of
 from cni.command.output import complain, print_json, say
 from cni.errors import CniError
-from cni.ipam.config import TYPE as OWN_IPAM
+from cni.naming import OWN_IPAM
 from cni.protocol import config
 from cni.protocol.config import NetConf
 from cni.protocol.result import Result

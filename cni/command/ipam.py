@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from cni.command.node import answers_of
 from cni.command.output import complain, print_json, print_table, say
 from cni.errors import CniError, Conflict, InvalidConfig
-from cni.ipam.config import TYPE, IpamConfig
+from cni.ipam.config import IpamConfig
 from cni.ipam.ranges import Range
 from cni.liveness import STATES, Liveness, Witness
-from cni.naming import Attachment, IPAddress
+from cni.naming import OWN_IPAM, Attachment, IPAddress
 from cni.protocol.call import Call
 from cni.state import Record, Store
 
@@ -89,7 +89,7 @@ def _usage(store: Store) -> Iterator[dict[str, Any]]:
 def _ours(record: Record) -> Iterator[IpamConfig]:
     """The ranges an attachment was given addresses from, if we gave them."""
     section = record.config.get("ipam")
-    if isinstance(section, dict) and section and section.get("type", TYPE) == TYPE:
+    if isinstance(section, dict) and section and section.get("type", OWN_IPAM) == OWN_IPAM:
         try:
             yield IpamConfig.read(record.config, Call("ADD"))
         except CniError:

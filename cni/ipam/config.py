@@ -17,7 +17,6 @@ from cni.protocol.result import DNS, IPConfig, Result, Route, refuse_gateway
 from cni.protocol.versions import at_least
 from cni.values import dataclass
 
-TYPE = "agent-ipam"
 _RANGE_KEYS = ("subnet", "rangeStart", "rangeEnd", "gateway")
 
 Span = tuple[int, int, int]

@@ -26,8 +26,8 @@ from cni.errors import (
     Unavailable,
 )
 from cni.ipam.allocator import Allocator
-from cni.ipam.config import TYPE, IpamConfig, routes_of
-from cni.naming import Attachment
+from cni.ipam.config import IpamConfig, routes_of
+from cni.naming import OWN_IPAM, Attachment
 from cni.protocol.call import Call, is_name
 from cni.protocol.config import NetConf, decoded, listed
 from cni.protocol.result import Result
@@ -205,7 +205,7 @@ def source_of(netconf: NetConf, call: Call) -> Source:
         return Own(_flat(netconf))
     if not ipam:
         return Nothing()
-    if ipam.get("type", TYPE) == TYPE:
+    if ipam.get("type", OWN_IPAM) == OWN_IPAM:
         return Own(IpamConfig.read(netconf, call))
     with suppress(KeyError, TypeError, ValueError, AttributeError):  # whatever else is wrong is the delegate's to say
         routes_of(ipam)

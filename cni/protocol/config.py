@@ -19,6 +19,7 @@ from functools import cache, lru_cache, partial
 from typing import Any
 
 from cni.errors import CniError, DecodingFailure, IncompatibleVersion, InvalidConfig, UnsupportedField
+from cni.naming import OWN_IPAM
 from cni.protocol.call import is_name
 from cni.protocol.formats import FORMATS, REFUSALS
 from cni.protocol.schema import PLUGINS, is_right, load, part_of, schema_of
@@ -80,7 +81,7 @@ def refuse_wrong_header(netconf: NetConf, command: str) -> None:
     if not isinstance(name, str) or not is_name(name):
         raise InvalidConfig(f"$.name: {name!r} must be letters, digits, '_', '.', '-'")
     ipam = netconf.get("ipam")
-    ours = ipam if isinstance(ipam, dict) and ipam.get("type", "agent-ipam") == "agent-ipam" else {}
+    ours = ipam if isinstance(ipam, dict) and ipam.get("type", OWN_IPAM) == OWN_IPAM else {}
     for path, section in (("$", netconf), ("$.ipam", ours)):
         folder = section.get("dataDir") or "/"  # every verb looks there, also those that judge nothing else
         if not (isinstance(folder, str) and folder.startswith("/") and _ODD.isdisjoint(folder)):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from lab import BIN_DIR, REFERENCE_DIR, Host, Lab, Pod
+from lab import AGENT_CNI, BIN_DIR, REFERENCE_DIR, Host, Lab, Pod
 
 SMALL = {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.10", "rangeEnd": "10.1.0.12"}
 
@@ -210,6 +210,29 @@ def test_static_serves_our_bridge(settled: Host, pod: Pod, conf: dict):
     }
     assert given(settled.add(static, pod)) == ["10.1.0.44"]
     settled.delete_pod(static, pod)
+
+
+@pytest.mark.parametrize("keys", [{"type", "subnet"}, {"type", "subnet", "dataDir"}], ids=["", "a folder of its own"])
+def test_our_ipam_serves_our_bridge_under_another_name(
+    settled: Host, pod: Pod, local: dict, tmp_path: Path, keys: set[str]
+):
+    """As host-local it is asked within the bridge's call about the same attachment, and has the folder of its section."""
+    stand_in = tmp_path / "host-local"
+    stand_in.write_text(f"#!/bin/sh\nexec {BIN_DIR}/agent-ipam\n")
+    stand_in.chmod(0o755)
+    env = {"CNI_PATH": f"{BIN_DIR}:{tmp_path}"}
+    foreign = local | {"name": "other", "cniVersion": "1.1.0", "ipam": {key: local["ipam"][key] for key in keys}}
+    alone = foreign | {"type": "agent-ipam"}
+    result = settled.add(foreign, pod, **env)
+    assert (given(result), (tmp_path / "state.db").exists()) == (["10.1.0.2"], "dataDir" in keys)
+    settled.check(foreign, pod, result, **env).ok()
+    settled.cni("STATUS", foreign, **env).ok()
+    settled.cni("GC", foreign | {"cni.dev/valid-attachments": []}, **env).ok()
+    settled.delete_pod(foreign, pod, **env)
+    assert ask(settled, alone, "another", **env) == ["10.1.0.3"], "the first was given back, and rests"
+    settled.cni("DEL", alone, container="another", **env).ok()
+    shown = json.loads(settled.run(AGENT_CNI, "show", "--json", "--data-dir", tmp_path).stdout)
+    assert (shown["leases"], shown["attachments"]) == ([], [])
 
 
 FAKE = """#!/bin/sh
