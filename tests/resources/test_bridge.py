@@ -119,7 +119,7 @@ def test_the_mac_of_ours_is_one_of_its_gateways(
     settings: dict[str, str] = {}
     monkeypatch.setattr("cni.kernel.sysctl.read", lambda key: "0")
     monkeypatch.setattr("cni.kernel.sysctl.write", settings.__setitem__)
-    host.add("br0", "bridge", mac="0a:58:0a:00:00:09", alias=OWNER)
+    host.add("br0", "bridge", mac="0a:58:0a:00:00:09", mtu=1450, alias=OWNER)
     GatewayAddress("br0", held, False).ensure(world)
     host.asked.clear()
     BRIDGE.ensure(world)

@@ -68,6 +68,7 @@ class Config:
     sidecar: None = None
     policy: None = None
     ports: tuple[str, ...] = ()
+    bridge: str = ""
     links: tuple[str, ...] = ()
     address: str = ""
     shares: tuple[str, ...] = ("rules",)
