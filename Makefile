@@ -55,7 +55,7 @@ wheels:          ## what `make install WHEELS=folder` needs of PyPI, into WHEELS
 
 install:         ## PREFIX, BIN_DIR, CONF_DIR, DESTDIR, CONF=10-bridge-vxlan.conflist, SYSTEMD=0 or 1, FORCE=1, WHEELS=folder
 	@$(if $(DESTDIR),mkdir -p $(DESTDIR))
-	@WHEELS="$(abspath $(WHEELS))" tools/install $(PLACE) --link $(if $(CONF),--conf $(CONF)) $(if $(filter-out 0,$(SYSTEMD)),--systemd)
+	@WHEELS="$(WHEELS)" tools/install $(PLACE) --link $(if $(CONF),--conf $(CONF)) $(if $(filter-out 0,$(SYSTEMD)),--systemd)
 
 uninstall:       ## take everything away again
 	@if [ -x $(DESTDIR)$(PREFIX)/bin/python3 ]; then \
@@ -63,7 +63,7 @@ uninstall:       ## take everything away again
 	else echo "nothing is installed in $(DESTDIR)$(PREFIX)"; fi
 
 clean:           ## remove what was built here
-	rm -rf .venv .cache build dist
+	rm -rf "$$(readlink -f .venv)" .venv .cache build dist
 
 .venv/installed: $(SOURCES)
 	@tools/bootstrap --demo

@@ -169,7 +169,7 @@ def _agent_options(command: argparse.ArgumentParser) -> None:
 
 def _place_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--root", type=_absolute, default=Place.root, help="where the node's / is, for an image")
-    command.add_argument("--prefix", type=_absolute, default=Place.prefix, help="default %(default)s")
+    command.add_argument("--prefix", type=_of_interpreters, default=Place.prefix, help="default %(default)s")
     command.add_argument("--bin-dir", type=_absolute, default=Place.bin_dir, help="default %(default)s")
     command.add_argument("--conf-dir", type=_absolute, default=Place.conf_dir, help="default %(default)s")
     command.add_argument("--force", action="store_true", help="over somebody else's files, or pods that run")
@@ -220,6 +220,13 @@ def _absolute(text: str) -> Path:
     if not path.is_absolute():
         raise argparse.ArgumentTypeError(f"{text!r} is no absolute path")
     return path
+
+
+def _of_interpreters(text: str) -> Path:
+    """A folder with the interpreter of executables: the kernel takes its path up to the first space (execve(2))."""
+    if text.split() != [text]:
+        raise argparse.ArgumentTypeError(f"{text!r} has a space in it, where an executable's interpreter would end")
+    return _absolute(text)
 
 
 def _answering(commands: Any, function: Run) -> argparse.ArgumentParser:

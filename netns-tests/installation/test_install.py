@@ -28,7 +28,8 @@ IMAGE = ("--systemd", "--link", "--conf", "20-bridge.conflist")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An installation from the checkout with its own prefix and folders, activated."""
     place = tmp_path_factory.mktemp("node")
-    wheels = os.environ | {"WHEELS": str(ROOT / ".cache/wheels")}
+    (place / "of a friend").symlink_to(ROOT / ".cache")
+    wheels = os.environ | {"WHEELS": str(place / "of a friend/wheels")}
     sh("unshare", "--net", ROOT / "tools/install", *folders(place), "--conf", "10-bridge-vxlan.conflist", env=wheels)
     return place
 
@@ -416,6 +417,10 @@ def test_the_agents_socket_is_enabled_with_its_units_and_goes_with_them(tmp_path
             "there is no conflist 'nothing.conflist'; there are: 10-bridge-vxlan.conflist",
         ),
         (("--root", "here"), "argument --root: 'here' is no absolute path"),
+        (
+            ("--prefix", "/opt/agent cni"),
+            "argument --prefix: '/opt/agent cni' has a space in it, where an executable's interpreter would end",
+        ),
         (("--prefx", "/x"), "unrecognized arguments: --prefx /x"),
     ],
 )
