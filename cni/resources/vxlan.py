@@ -44,22 +44,12 @@ class VxlanLink(Resource):
 
     def ensure(self, world: World) -> None:
         bridge = required(world.host.cached_link(self.bridge), self.bridge)
-        tunnel = next((item for item in world.host.tunnels() if item.name == self.name), None)
-        link = tunnel or world.host.link_by_name(self.name)
-        rivals = self._rivals(world, bridge)
-        for fault in (*self._held(world, link, bridge), *self._rivalled(world, rivals)):
-            raise Conflict(fault)
-        for rival in rivals:
-            _delete(world, self, rival)
-        link = self._as_configured(world, link) if link else self._created(world)
-        if link.bridge != bridge.index:
-            world.host.set_link(link, master=bridge.index)
-        if link.bridge != bridge.index or not link.neigh_suppress:
-            world.host.set_port(link, neigh_suppress=1)
-        if link.mtu < self.mtu or (link.mtu > self.mtu and not self._must_carry_more(world, link, bridge)):
-            world.host.set_link(link, mtu=self.mtu)
-        if not link.up:
-            self._set_up(world, link)
+        link = next((item for item in world.host.tunnels() if item.name == self.name), None)
+        if link and self._is_so(world, link, bridge):
+            return
+        with world.turn("the node's tunnels"):  # of two calls that find one to replace, the second looks again
+            world.host.forget_seen()
+            self._make_so(world, required(world.host.link_by_name(self.bridge), self.bridge))
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.host.link_by_name(self.name)
@@ -100,6 +90,28 @@ class VxlanLink(Resource):
     def _own_address(self) -> str:
         """The address the configuration gives it, if it gives one: ``::`` says a family only."""
         return "" if self.local in ("", "::") else self.local
+
+    def _is_so(self, world: World, link: Link, bridge: Link) -> bool:
+        placed = link.bridge == bridge.index and link.neigh_suppress and link.up and not self._rivals(world, bridge)
+        return placed and not any(self._faults(world, link)) and self._has_mtu(world, link, bridge)
+
+    def _make_so(self, world: World, bridge: Link) -> None:
+        tunnel = next((item for item in world.host.tunnels() if item.name == self.name), None)
+        link = tunnel or world.host.link_by_name(self.name)
+        rivals = self._rivals(world, bridge)
+        for fault in (*self._held(world, link, bridge), *self._rivalled(world, rivals)):
+            raise Conflict(fault)
+        for rival in rivals:
+            _delete(world, self, rival)
+        link = self._as_configured(world, link) if link else self._created(world)
+        if link.bridge != bridge.index:
+            world.host.set_link(link, master=bridge.index)
+        if link.bridge != bridge.index or not link.neigh_suppress:
+            world.host.set_port(link, neigh_suppress=1)
+        if not self._has_mtu(world, link, bridge):
+            world.host.set_link(link, mtu=self.mtu)
+        if not link.up:
+            self._set_up(world, link)
 
     def _rivals(self, world: World, bridge: Link | LinkRef) -> list[Link]:
         return [link for link in world.host.tunnels() if link.bridge == bridge.index and link.name != self.name]
@@ -191,10 +203,11 @@ class VxlanLink(Resource):
             raise Conflict(f"{fault}; delete it or choose another VNI")
         return link
 
-    def _must_carry_more(self, world: World, link: Link, bridge: Link) -> bool:
-        """Whether the device's larger MTU is somebody else's wish, or a pod's link has such a one."""
-        others = (port for port in world.host.ports(bridge) if port.name != self.name)
-        return link.alias != OWNER or any(port.mtu > self.mtu for port in others)
+    def _has_mtu(self, world: World, link: Link, bridge: Link) -> bool:
+        """Whether it is wide enough; and not wider, but where that is somebody else's wish, or a pod's link is too."""
+        if link.mtu <= self.mtu or link.alias != OWNER:
+            return link.mtu >= self.mtu
+        return any(port.mtu > self.mtu for port in world.host.ports(bridge) if port.name != self.name)
 
     def _set_up(self, world: World, link: Link) -> None:
         try:

@@ -94,6 +94,9 @@ class FakeRtnl:
         now = self._at(link)
         self.all[now.name] = replace(now, **facts)
 
+    def forget_seen(self) -> None:
+        self._seen.clear()
+
     # --- links
 
     def link_by_name(self, name: str) -> Link | None:

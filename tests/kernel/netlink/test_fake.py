@@ -11,7 +11,7 @@ from rtnl import FakeRtnl
 from cni.kernel.netlink import Rtnl
 
 #: A process's own business, not a namespace's.
-KEEPING = {"kept", "give_back", "forget_seen"}
+KEEPING = {"kept", "give_back"}
 
 
 @pytest.mark.parametrize("holds", rtnl_contract.STATEMENTS, ids=lambda holds: holds.__name__)
