@@ -69,7 +69,7 @@ def with_default_routes(lease: Result) -> Result:
 @dataclass(frozen=True)
 class PodNet:
     """A pod's end of an attachment. `asked_mac` empty derives the MAC, `mtu` is in bytes, and `dad`
-    waits for IPv6 duplicate address detection.
+    waits for IPv6 duplicate address detection. `linked` says that it was there before its addresses were known.
     """
 
     attachment: Attachment
@@ -77,18 +77,19 @@ class PodNet:
     mtu: int
     lease: Result
     dad: bool
+    linked: bool = False
 
     @cached_property
     def mac(self) -> str:
         """The MAC asked for, else the address's own, else the attachment's."""
-        addresses = [interface_of(ip.address).ip for ip in self.lease.ips]
+        addresses = [interface_of(ip.address).ip for ip in self.lease.ips if not self.linked]
         first = min(addresses, key=lambda address: address.version, default=None)
         return self.asked_mac or (mac_of_address(first) if first else self.attachment.pod_mac)
 
     def resources(self, first: Iterable[Resource] = ()) -> Iterator[Resource]:
         """Settings, addresses and what must be there `first` before the link goes up, routes after it."""
         link = self.attachment.ifname
-        if self.lease.ips:
+        if self.lease.ips or self.linked:
             yield from self._ipv6_settings()
         for ip in self.lease.ips:
             yield PodAddress(link, ip.address, self.dad)

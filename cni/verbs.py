@@ -23,19 +23,19 @@ from cni.errors import (
     TryAgainLater,
     Unavailable,
 )
-from cni.ipam.source import Delegate, Nothing, Source
+from cni.ipam.source import Delegate, Nothing, Source, is_delegated
 from cni.kernel.netns import link_exists
 from cni.kernel.signals import uninterrupted
-from cni.naming import OWN_IPAM
+from cni.lost import whole_record
 from cni.node import Node, folder_of, is_of, opened, refuse_unwritable
 from cni.plugin import Plugin, PluginConfig
 from cni.protocol.call import Call
 from cni.protocol.config import NetConf, validate, version_of
 from cni.protocol.result import Result
-from cni.resources import Difference, Plan, World
+from cni.resources import Difference, Host, Plan, Resource, World
 from cni.resources.base import Unknown
 from cni.state import Record, Store
-from cni.survey import survey, surveyed_without_record
+from cni.survey import survey
 from cni.values import replace
 
 Deliver = Callable[[dict[str, Any]], None]
@@ -48,7 +48,7 @@ def sweep(plugin: Plugin | None, record: Record, call: Call) -> None:
     found = record.config | {"name": network} | ({"dataDir": str(record.folder)} if record.folder else {})
     with opened(record.plugin, stale, found, patience=1) as node:
         if node.record:
-            whole = _whole(plugin, node, stale, found) if plugin else node.record
+            whole = whole_record(plugin, node, stale, found) if plugin else node.record
             _detach(node, whole, _releaser(record.config, stale))
 
 
@@ -73,12 +73,13 @@ def add(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> None:
         host = survey(node, config, call)
         record = node.new_record(call, netconf)
         try:
+            link = _linked(plugin, config, node, record, host) if config.ipam.delegated else ()
             with config.ipam.recording(node.store):
                 lease = config.ipam.reserve(node.store, record)
                 with node.store.planning():
                     plan = plugin.plan(config, node.attachment, lease, host)
                     record = node.write(record, plan.resources)
-            node.apply(plan.resources)
+            node.apply([item for item in plan.resources if item not in link])
             result = engine.observed(plan.result, node.world)
             node.complete(record.having(complete=True, result=result.render()))
             passed_on = netconf["prevResult"] if config.chained and result == Result() else None
@@ -115,7 +116,7 @@ def check(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> Non
 def delete(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> None:
     """Detach: everything this attachment's ADD made, whether it completed or not."""
     with opened(plugin.name, call, netconf) as node:
-        recorded = _whole(plugin, node, call, netconf)
+        recorded = whole_record(plugin, node, call, netconf)
         _detach(node, recorded, _releaser(netconf if "config" in recorded.unreadable else recorded.config, call))
 
 
@@ -182,6 +183,21 @@ def _configured(plugin: Plugin, call: Call, netconf: NetConf) -> PluginConfig:
     return plugin.Config.read(netconf, call)
 
 
+def _linked(plugin: Plugin, config: PluginConfig, node: Node, record: Record, host: Host) -> tuple[Resource, ...]:
+    """Record and make the link, with its final MAC, before another plugin is asked for its addresses: DHCP is spoken on it.
+
+    One that is to be guarded stays down, because its guards stand in the addresses' way.
+    """
+    config.ipam.refuse_missing()
+    guarded = config.policy is not None or config.sidecar is not None
+    with node.store.planning():
+        planned = plugin.plan(config, node.attachment, Result(), replace(host, unleased=True)).resources
+        link = tuple(item for item in planned if not (guarded and item.opens))
+        node.write(record, link)
+    node.apply(link)
+    return link
+
+
 def _make_way(node: Node, record: Record, call: Call, same: bool) -> None:
     """Refuse a second ADD; take back first what never completed, or what was in another namespace, which is gone."""
     if record.complete and same:
@@ -209,9 +225,8 @@ def _roll_back(node: Node, source: Source, error: BaseException) -> None:
     try:
         with uninterrupted():
             node.world.others = cache(node.shared_by_others)
-            node.world.undo.close()
-            if node.store.record(node.attachment, node.plugin):
-                source.release()
+            recorded = node.store.record(node.attachment, node.plugin) is not None
+            _give_up(source if recorded else Nothing(), node.world.undo.close)
             node.forget(node.record)
     except CniError as second:
         error.add_note(f"and undoing it failed: {second.msg}")
@@ -219,8 +234,7 @@ def _roll_back(node: Node, source: Source, error: BaseException) -> None:
 
 def _detach(node: Node, record: Record, source: Source) -> None:
     """Take away what a record holds, and the record. What another release wrote into it is told, because it may be left."""
-    engine.remove(record.resources, node.world)
-    source.release()
+    _give_up(source, lambda: engine.remove(record.resources, node.world))
     node.forget(record)
     unknown = [item.what for item in record.resources if isinstance(item, Unknown)]
     unknown += [f"its {name}" for name in record.unreadable]
@@ -229,47 +243,21 @@ def _detach(node: Node, record: Record, source: Source) -> None:
         log.warning(record.plugin, told, **node.attachment._asdict(), pod=record.pod)
 
 
-def _whole(plugin: Plugin, node: Node, call: Call, netconf: NetConf) -> Record:
-    """The record, with what computed names stand for where it is not there or cannot be read."""
-    if node.record and not node.record.unreadable:
-        return node.record
-    imagined = _imagined(plugin, node, call, netconf)
-    if node.record is None:
-        return imagined
-    return node.record.having(resources=(*imagined.resources, *node.record.resources))
-
-
-def _imagined(plugin: Plugin, node: Node, call: Call, netconf: NetConf) -> Record:
-    """What an ADD would have made under names that are computed, where no record says more."""
-    record = node.new_record(call, netconf)
+def _give_up(source: Source, take_away: Callable[[], object]) -> None:
+    """Release addresses when nothing uses them any more; but what is told over the link itself, while it is there."""
+    if not source.speaks_on_link:
+        take_away()
+        source.release()
+        return
     try:
-        config = plugin.Config.read(_without_folder(netconf), call.having(args=""))
-        plan = plugin.plan(
-            config, node.attachment, _reported(netconf, call), surveyed_without_record(node, config, call)
-        )
-    except (CniError, KeyError, TypeError, ValueError, AttributeError):
-        return record
-    return record.having(resources=plan.resources)
-
-
-def _reported(netconf: NetConf, call: Call) -> Result:
-    """The addresses of the pod's interface as the runtime remembers them, if it does."""
-    known = Result.read(netconf.get("prevResult") or {})
-    own = [at for at, item in enumerate(known.interfaces) if item.sandbox and item.name == call.ifname]
-    return Result(ips=tuple(ip for ip in known.ips if ip.interface in own))
-
-
-def _without_folder(netconf: NetConf) -> NetConf:
-    """A configuration whose policies need not be read: no name depends on them."""
-    section = netconf.get("policy")
-    return netconf | {"policy": {**section, "policyDir": ""}} if isinstance(section, dict) else netconf
+        source.release()
+    finally:
+        take_away()
 
 
 def _releaser(netconf: NetConf, call: Call) -> Source:
     """Whom DEL and GC must tell: only a delegate; our own leases go with the record."""
-    ipam = netconf.get("ipam")
-    foreign = isinstance(ipam, dict) and ipam and ipam.get("type", OWN_IPAM) != OWN_IPAM
-    return Delegate(netconf, call) if foreign else Nothing()
+    return Delegate(netconf, call) if is_delegated(netconf) else Nothing()
 
 
 def _recorded(netconf: NetConf, plugin: str) -> list[Record]:

@@ -30,6 +30,7 @@ LAYERS = (
     {"retirement"},
     {"node", "plugin", "liveness"},
     {"survey"},
+    {"lost"},
     {"verbs", "refresh", "configured"},
     {"main"},
     {"agent", "installation"},

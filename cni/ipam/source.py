@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from cni.errors import (
     CniError,
@@ -36,11 +36,17 @@ from cni.values import dataclass
 
 
 class Source(Protocol):
-    """Within `recording` an ADD gets its addresses from `reserve`, and writes its record with its plan; `release` tells who
+    """Who is `delegated` is another plugin, which `refuse_missing` looks for and which is to see the link first; one that
+    `speaks_on_link` is told to release while that is there. Within `recording` an ADD gets its addresses from `reserve`, and writes its record with its plan; `release` tells who
     gave them, before the record is forgotten; `differences` names lost ones; `refuse_when_exhausted` serves STATUS;
     `sweep` serves GC; `preview` shows what an ADD on an empty node would get.
     """
 
+    delegated: ClassVar[bool]
+
+    @property
+    def speaks_on_link(self) -> bool: ...
+    def refuse_missing(self) -> None: ...
     def recording(self, store: Store) -> AbstractContextManager[None]: ...
     def reserve(self, store: Store, record: Record) -> Result: ...
     def release(self) -> None: ...
@@ -53,6 +59,16 @@ class Source(Protocol):
 @dataclass(frozen=True)
 class Nothing:
     """A layer 2 attachment."""
+
+    delegated: ClassVar[bool] = False
+
+    @property
+    def speaks_on_link(self) -> bool:
+        """There is nobody to tell."""
+        return False
+
+    def refuse_missing(self) -> None:
+        """There is nobody to look for."""
 
     def recording(self, store: Store) -> AbstractContextManager[None]:
         """One transaction: the record is written when all of it is known."""
@@ -118,19 +134,25 @@ class Delegate(Nothing):
 
     netconf: NetConf
     call: Call
+    delegated: ClassVar[bool] = True
+
+    @property
+    def speaks_on_link(self) -> bool:
+        """A DHCPRELEASE goes out by the pod's own link (RFC 2131, 4.4.6); others give an address again at once, so the kernel has
+        let go of it first.
+        """
+        return self.type == "dhcp"
+
+    def refuse_missing(self) -> None:
+        """Raise ToolFailed when there is no such plugin."""
+        self._executable()
 
     def recording(self, store: Store) -> AbstractContextManager[None]:
-        """No transaction waits for a foreign plugin; the record without a plan is there before it is asked."""
+        """No transaction waits for a foreign plugin; the record is there before it is asked."""
         return nullcontext()
 
     def reserve(self, store: Store, record: Record) -> Result:
-        """Write the record, so that a DEL reaches the delegate whatever happens; then ask it.
-
-        Raises ToolFailed before anything is written when there is no such plugin.
-        """
-        self._executable()
-        with store.transaction():
-            store.put(record)
+        """Ask it; the record is there, so that a DEL reaches it whatever happens."""
         answer = self._result(self._run("ADD"))
         if not answer.ips:
             raise DecodingFailure(f"IPAM plugin {self.type!r} answered without an address")
@@ -200,16 +222,21 @@ class Delegate(Nothing):
 
 def source_of(netconf: NetConf, call: Call) -> Source:
     """Where a configuration's addresses come from: the flat form, our IPAM, a delegate, or nowhere."""
-    ipam = netconf.get("ipam") or {}
     if "ip" in netconf:
         return Own(_flat(netconf))
-    if not ipam:
+    if not netconf.get("ipam"):
         return Nothing()
-    if ipam.get("type", OWN_IPAM) == OWN_IPAM:
+    if not is_delegated(netconf):
         return Own(IpamConfig.read(netconf, call))
     with suppress(KeyError, TypeError, ValueError, AttributeError):  # whatever else is wrong is the delegate's to say
-        routes_of(ipam)
+        routes_of(netconf["ipam"])
     return Delegate(netconf, call)
+
+
+def is_delegated(netconf: NetConf) -> bool:
+    """Whether addresses come from somebody else's plugin; also of a configuration nobody judged."""
+    ipam = netconf.get("ipam")
+    return isinstance(ipam, dict) and bool(ipam) and ipam.get("type", OWN_IPAM) != OWN_IPAM
 
 
 def _flat(netconf: NetConf) -> IpamConfig:

@@ -38,7 +38,7 @@ def isolating(
     `attached` has the pod's interface with its MAC and addresses. Raises InvalidConfig where it has none,
     Conflict where another pod has the same.
     """
-    if policy is None:
+    if policy is None or host.unleased:
         return Isolation()
     from cni.policy.held import holding
 

@@ -88,6 +88,8 @@ class Resource:
     shared: ClassVar[bool] = False
     retires: ClassVar[bool] = False
     configured: ClassVar[bool] = False
+    #: Whether traffic passes from here on.
+    opens: ClassVar[bool] = False
     identity: ClassVar[tuple[str, ...] | None] = None
     #: The name records know it by.
     kind: ClassVar[str]

@@ -146,6 +146,7 @@ class PodLink(PodChange):
     name: str
     mac: str
     mtu: int
+    opens = True
 
     def ensure(self, world: World) -> None:
         world.pod.set_link(required(world.pod.link_ref(self.name), self.name), up=True)

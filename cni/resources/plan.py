@@ -75,7 +75,8 @@ class Host:
     attachments on this node have that mention one of some values (an address, a namespace's path, a link's name).
     `port` is the host end that plugins before this one in a chain have made. `gateways` says which gateway (with prefix, link and
     an attachment) the node's networks have, where one on a link is new. `lost` means that there is no record
-    and no lease: the plan tells what a removal can find by name. `chained` says that the pod's interface is of those plugins.
+    and no lease: the plan tells what a removal can find by name. `chained` says that the pod's interface is of those plugins, `unleased` that
+    the link alone is to be told: who gives its addresses is asked when it is there.
     `bridge_mtu` is that of the bridge it comes to where that is somebody else's, and nobody but him changes it.
     """
 
@@ -91,6 +92,7 @@ class Host:
     lost: bool = False
     chained: bool = False
     bridge_mtu: int = 0
+    unleased: bool = False
 
     @property
     def mtu(self) -> int:

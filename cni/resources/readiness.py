@@ -21,6 +21,7 @@ class Forwarding(Resource):
     """The host end carries traffic: the bridge enables a port only after the link state settled."""
 
     port: str
+    opens = True
 
     def ensure(self, world: World) -> None:
         _wait(lambda: required(world.host.link_by_name(self.port), self.port).state == "UP", f"{self.port} to forward")

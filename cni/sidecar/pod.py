@@ -18,7 +18,7 @@ def intercepting(wanted: Interception | None, link: str, attached: Result, host:
     Every family the pod has is captured, by its addresses or because the kernel speaks it. Raises Conflict
     where another attachment of the pod has other rules.
     """
-    if wanted is None or not wanted.wanted:
+    if wanted is None or not wanted.wanted or host.unleased:
         return ()
     from cni.sidecar.captured import captured  # a call without interception loads nothing of it
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
-from lab import AGENT_CNI, BIN_DIR, REFERENCE_DIR, Host, Lab, Pod
+from lab import AGENT_CNI, BIN_DIR, REFERENCE_DIR, ROOT, Host, Lab, Namespace, Pod, Site, eventually, sh
 
 SMALL = {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.10", "rangeEnd": "10.1.0.12"}
 
@@ -193,6 +194,9 @@ def test_host_local_serves_our_bridge(settled: Host, pod: Pod, local: dict, tmp_
 def test_a_failure_after_the_delegates_add_brings_its_del(settled: Host, pod: Pod, local: dict, tmp_path: Path):
     pod.run("ip", "link", "add", "eth0", "type", "bridge")
     settled.cni("ADD", local, pod).failed(101)
+    assert not (tmp_path / "net/last_reserved_ip.0").exists(), "without a link nobody is asked for addresses"
+    pod.run("ip", "link", "del", "eth0")
+    settled.cni("ADD", local | {"ipam": local["ipam"] | {"gateway": "10.1.0.9"}}, pod).failed(101)
     assert (tmp_path / "net/last_reserved_ip.0").exists(), "it was asked, and keeps this"
     assert reservations(tmp_path) == []
 
@@ -272,6 +276,103 @@ def test_every_verb_reaches_the_delegate(settled: Host, pod: Pod, conf: dict, fa
     settled.delete_pod(foreign, pod, **env)
     verbs = [line.split()[0] for line in log.read_text().splitlines()]
     assert verbs == ["ADD", "CHECK", "STATUS", "GC", "DEL"]
+
+
+LOOKS = """nsenter --net=$CNI_NETNS ip -br link show $CNI_IFNAME >> {log}; """ + GOOD
+
+
+@pytest.mark.parametrize("guarded", [{}, {"policy": {"ingress": []}}, {"sidecar": {}}], ids=["", "policy", "sidecar"])
+@pytest.mark.parametrize("kind", ["bridge-vxlan", "macvlan", "custom-plugin"])
+def test_the_delegate_sees_the_link_with_its_mac(site: Site, lab: Lab, fake, kind: str, guarded: dict):
+    """One that is guarded is down: nothing passes before its guards stand."""
+    pod = lab.pod()
+    env, log = fake(LOOKS.replace("{log}", "$0.seen"))
+    conf = {"cniVersion": "1.1.0", "name": "net", "type": kind, "ipam": {"type": "fake-ipam"}, **guarded}
+    result = site.host.add(conf, pod, **env)
+    name, _, mac, flags = log.with_name("fake-ipam.seen").read_text().split(maxsplit=3)
+    assert name.split("@")[0] == "eth0"
+    assert mac == pod.link("eth0")["address"] == next(item["mac"] for item in result["interfaces"] if "sandbox" in item)
+    assert ("UP" in flags.strip("<>\n ").split(",")) == (not guarded and kind != "custom-plugin")
+    assert given(result) == ["10.1.0.66"]
+    assert pod.run("cat", "/proc/sys/net/ipv6/conf/eth0/accept_ra").stdout == "0\n"
+    site.host.delete_pod(conf, pod, **env)
+    if kind == "bridge-vxlan":
+        sh("ip", "-n", site.host.name, "link", "del", "cni0")
+
+
+BUSYBOX = ROOT / ".cache/busybox/bin/busybox"
+POOL = """start {subnet}.77
+end {subnet}.77
+interface {link}
+lease_file {folder}/leases
+pidfile {folder}/pid
+opt subnet 255.255.255.0
+opt router {subnet}.1
+opt lease 120
+"""
+
+
+@pytest.fixture
+def dhcp(tmp_path: Path):
+    """The reference's daemon, and a DHCP server with one address to give."""
+    running = []
+
+    def serve(server: Namespace, link: str, subnet: str) -> dict:
+        (tmp_path / "leases").touch()
+        (tmp_path / "udhcpd.conf").write_text(POOL.format(subnet=subnet, link=link, folder=tmp_path))
+        socket = tmp_path / "dhcp.sock"
+        running.append(server.start(BUSYBOX, "udhcpd", "-f", "-a", "1", tmp_path / "udhcpd.conf"))
+        running.append(subprocess.Popen([REFERENCE_DIR / "dhcp", "daemon", "-socketpath", socket], stderr=-3))
+        assert eventually(socket.exists)
+        return {"type": "dhcp", "daemonSocketPath": str(socket)}
+
+    yield serve
+    for process in running:
+        process.terminate()
+        process.wait()
+
+
+def test_dhcp_serves_our_bridge(lab: Lab, dhcp, tmp_path: Path):
+    """A server beside the pods on the administrator's bridge; its one address is free again when a pod is gone."""
+    host, server, pods = lab.host(), lab.pod(), [lab.pod(), lab.pod()]
+    sh("ip", "-n", host.name, "link", "add", "br0", "up", "type", "bridge")
+    peer = ("peer", "name", "lan", "netns", server.name)
+    sh("ip", "-n", host.name, "link", "add", "server", "up", "master", "br0", "type", "veth", *peer)
+    sh("ip", "-n", server.name, "addr", "add", "10.66.0.1/24", "dev", "lan")
+    sh("ip", "-n", server.name, "link", "set", "lan", "up")
+    conf = {"cniVersion": "1.0.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0", "sidecar": {}}
+    conf["ipam"] = {"type": "dhcp", "daemonSocketPath": str(tmp_path / "dhcp.sock")}
+    before = host.snapshot() | {"fdb": set()}  # it learns what the server sends
+    assert "DHCP daemon" in host.cni("ADD", conf, pods[0]).json["msg"]
+    assert pods[0].link("eth0") is None
+    dhcp(server, "lan", "10.66.0")
+    held_on(host, conf, pods, "10.66.0")
+    assert host.snapshot() | {"fdb": set()} == before
+
+
+def test_dhcp_serves_our_macvlan(site: Site, lab: Lab, dhcp):
+    """A server on the physical network; with a policy too, which is held in the pod."""
+    switch = next(item for item in lab.made if item.name.startswith("switch"))
+    conf = {"cniVersion": "1.0.0", "name": "net", "type": "macvlan", "master": "eth0"}
+    conf |= {"ipam": dhcp(switch, "sw0", "192.0.2"), "policy": {"ingress": [], "egressDrop": False}}
+    held_on(site.host, conf, [lab.pod(), lab.pod()], "192.0.2")
+
+
+def held_on(host: Host, conf: dict, pods: list[Pod], subnet: str) -> None:
+    for pod in pods:
+        result = host.add(conf, pod)
+        assert given(result) == [f"{subnet}.77"]
+        assert pod.pings(f"{subnet}.1")
+        host.check(conf, pod, result).ok()
+        host.delete_pod(conf, pod)
+        host.delete_pod(conf, pod)
+    assert host.state() == {"attachments": [], "leases": []}
+
+
+@pytest.mark.parametrize("kind", ["bridge-vxlan", "custom-plugin"])
+def test_dhcp_is_refused_where_nothing_could_pass(host: Host, pod: Pod, kind: str):
+    conf = {"cniVersion": "1.0.0", "name": "net", "type": kind, "policy": {}, "ipam": {"type": "dhcp"}}
+    assert "$.ipam.type: dhcp" in host.cni("ADD", conf, pod).failed(7)
 
 
 def test_gc_releases_at_the_delegate(settled: Host, pod: Pod, conf: dict, fake):

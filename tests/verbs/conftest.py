@@ -86,7 +86,8 @@ class Config:
 
 def plan(config: Config, attachment: Attachment, lease: Result, host: Host) -> Plan:
     shared = map(RetiringThing, config.shares)
-    things = (SharedThing("bridge"), Thing(f"veth-{attachment.container}"), *shared, Thing("last"))
+    last = () if host.unleased else (Thing("last"),)
+    things = (SharedThing("bridge"), Thing(f"veth-{attachment.container}"), *shared, *last)
     return Plan(things, replace(lease, interfaces=(Interface("eth0", sandbox=host.netns),)))
 
 
