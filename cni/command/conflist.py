@@ -46,11 +46,16 @@ def data_dirs(folder: Path) -> Iterator[Path]:
     """Where the networks of a folder's files keep their state, as far as they can be read: after a boot nobody else knows."""
     for file in configurations(folder):
         with suppress(CniError, OSError):
-            for _, netconf in plugins_of(file):
-                ipam = netconf.get("ipam")
-                if netconf["type"] in plugin.names() or (isinstance(ipam, dict) and ipam.get("type") == OWN_IPAM):
-                    with suppress(TypeError):
-                        yield folder_of(netconf)
+            yield from (place for _, netconf in plugins_of(file) for place in _data_dir(netconf))
+
+
+def _data_dir(netconf: NetConf) -> Iterator[Path]:
+    """Where our plugin, or our IPAM under somebody else's, keeps its state; nothing where that is no path."""
+    ipam = netconf.get("ipam")
+    if netconf.get("type") in list(plugin.names()) or (isinstance(ipam, dict) and ipam.get("type") == OWN_IPAM):
+        with suppress(TypeError):
+            folder = folder_of(netconf)
+            yield from [folder] if folder.is_absolute() and "\0" not in str(folder) else []
 
 
 def plugins_of(file: Path) -> Iterator[tuple[str, NetConf]]:

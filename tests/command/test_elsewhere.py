@@ -112,6 +112,25 @@ def test_after_a_boot_folders_are_found_by_the_configurations(agent: Any, no_nod
     assert "in-sound" in agent("ipam", "10.1.0.2", *where).out
 
 
+@pytest.mark.parametrize("odd", [None, 5, "", "relative", "/a\0b", [], {}], ids=repr)
+@pytest.mark.parametrize("at", ["type", "dataDir", "ipam", "ipam.type", "ipam.dataDir"])
+def test_no_configuration_keeps_a_command_from_the_others(
+    agent: Any, no_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str, odd: Any
+):
+    monkeypatch.setattr(node, "DEFAULT_FOLDER", no_node)
+    Store.open(no_node).close()
+    conf: dict[str, Any] = {
+        "type": "bridge",
+        "dataDir": "/a\0b",
+        "ipam": {"type": "agent-ipam", "dataDir": str(tmp_path)},
+    }
+    section = conf["ipam"] if "." in at else conf
+    section[at.rpartition(".")[2]] = odd
+    (tmp_path / "1.conflist").write_text(json.dumps({"cniVersion": "1.0.0", "name": "pods", "plugins": [conf]}))
+    said = agent("show", "--json", "--data-dir", no_node, "--conf-dir", tmp_path)
+    assert json.loads(said.out)["attachments"] == []
+
+
 def test_addresses_are_looked_for_in_every_folder(agent: Any, no_node: Path, damaged: Path):
     said = agent("ipam", "10.1.0.2", "--json", "--data-dir", no_node)
     assert said.status == 1
