@@ -59,6 +59,7 @@ class Link:
 
     `bridge` is the index of the bridge it is a port of, `parent` that of the link under it (`parent_elsewhere`:
     in another namespace), 0 for none. `multicast_router` is 1 for a port that may become one by what it sends (ip-link(8)).
+    `switched_off` names what a port does not do that a new one does: learning, flood, mcast_flood, bcast_flood.
     """
 
     index: int
@@ -81,6 +82,7 @@ class Link:
     filtered: bool = False
     multicast_router: int = 0
     loopback: bool = False
+    switched_off: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

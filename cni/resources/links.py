@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cni.errors import Conflict, KernelRefused, Unfinished
 from cni.kernel.view import Link, LinkRef, VethEnd
@@ -12,6 +12,13 @@ from cni.protocol.result import Result
 from cni.resources.base import Resource
 from cni.resources.world import World
 from cni.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from cni.kernel.netlink.linkinfo import PortSettings
+
+#: What a tunnel's port does on any bridge, and what a new port does besides.
+TUNNEL_PORT: PortSettings = {"neigh_suppress": 1, "mode": 0, "isolated": 0}
+FORWARDING_PORT: PortSettings = {**TUNNEL_PORT, "learning": 1, "flood": 1, "mcast_flood": 1, "bcast_flood": 1}
 
 L = TypeVar("L", bound=Link | LinkRef)
 
@@ -61,9 +68,10 @@ class VethPair(Resource):
             yield f"host interface {self.host} is down"
         if link.mtu != self.mtu:
             yield f"host interface {self.host} has MTU {link.mtu}, not {self.mtu}"
-        for name in ("hairpin", "isolated"):
-            if getattr(link, name) != getattr(self, name):
-                yield f"host interface {self.host} has {name} {'off' if getattr(self, name) else 'on'}"
+        if link.mac != self.host_mac:
+            yield f"host interface {self.host} has MAC {link.mac}, not {self.host_mac}"
+        faults = port_faults(link, hairpin=self.hairpin, isolated=self.isolated)
+        yield from (f"host interface {self.host} has {fault}" for fault in faults)
 
     def remove(self, world: World) -> None:
         link = world.host.link_by_name(self.host)
@@ -71,8 +79,10 @@ class VethPair(Resource):
             world.host.delete_link(link)
 
     def accepting(self, reported: Result) -> VethPair:
-        mtu = next((item.mtu for item in reported.interfaces if item.name == self.host and item.mtu), self.mtu)
-        return replace(self, mtu=mtu)
+        for item in reported.interfaces:
+            if item.name == self.host and not item.sandbox:
+                return replace(self, mtu=item.mtu or self.mtu, host_mac=item.mac or self.host_mac)
+        return self
 
     def describe(self) -> str:
         flags = ", hairpin" * self.hairpin + ", isolated" * self.isolated
@@ -171,6 +181,14 @@ class PodLink(PodChange):
 
     def describe(self) -> str:
         return f"{self.name} up in the pod"
+
+
+def port_faults(link: Link, *, hairpin: bool = False, isolated: bool = False, learning: bool = True) -> Iterator[str]:
+    """Which settings of a bridge's port are other than wanted, and how; without `learning` what a port forwards is somebody else's."""
+    yield from (f"{name} off" for name in (link.switched_off if learning else ()))
+    for name, wanted in (("hairpin", hairpin), ("isolated", isolated)):
+        if getattr(link, name) != wanted:
+            yield f"{name} {'off' if wanted else 'on'}"
 
 
 def required(link: L | None, name: str) -> L:

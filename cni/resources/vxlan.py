@@ -11,9 +11,10 @@ from cni.errors import Conflict, KernelRefused
 from cni.kernel.netns import home_identity
 from cni.kernel.view import Link, LinkRef, Vxlan
 from cni.naming import OWNER, vtep_mac
+from cni.protocol.result import Result
 from cni.resources.base import REFRESH, Resource
 from cni.resources.gate import guard_vtep
-from cni.resources.links import required
+from cni.resources.links import FORWARDING_PORT, TUNNEL_PORT, port_faults, required
 from cni.resources.world import World
 from cni.values import dataclass, replace
 
@@ -38,6 +39,7 @@ class VxlanLink(Resource):
     mtu: int
     bridge: str
     learning: bool = True
+    reported: str = ""
     shared = True
     configured = True
     mend = REFRESH
@@ -68,8 +70,13 @@ class VxlanLink(Resource):
             yield f"VXLAN device {self.name} is down"
         if link.mtu < self.mtu:
             yield f"VXLAN device {self.name} has MTU {link.mtu}, below the pods' {self.mtu}"
-        if not link.neigh_suppress:
-            yield f"VXLAN device {self.name} does not suppress ARP and ND for the gateway"
+        if link.alias == OWNER and link.mac not in (self._mac, self.reported):
+            yield f"VXLAN device {self.name} has MAC {link.mac}, not {self._mac}"
+        yield from self._port_faults(link)
+
+    def accepting(self, reported: Result) -> VxlanLink:
+        """The release before had any MAC, and said which."""
+        return replace(self, reported=next((item.mac for item in reported.interfaces if item.name == self.name), ""))
 
     def remove(self, world: World) -> None:
         link = world.host.link_by_name(self.name)
@@ -91,8 +98,19 @@ class VxlanLink(Resource):
         """The address the configuration gives it, if it gives one: ``::`` says a family only."""
         return "" if self.local in ("", "::") else self.local
 
+    @property
+    def _mac(self) -> str:
+        return vtep_mac(self.name, home_identity())
+
+    def _port_faults(self, link: Link) -> Iterator[str]:
+        """A bridge learns as the device does: a controller may have that off."""
+        if not link.neigh_suppress:
+            yield f"VXLAN device {self.name} does not suppress ARP and ND for the gateway"
+        yield from (f"VXLAN device {self.name} has {fault}" for fault in port_faults(link, learning=self.learning))
+
     def _is_so(self, world: World, link: Link, bridge: Link) -> bool:
-        placed = link.bridge == bridge.index and link.neigh_suppress and link.up and not self._rivals(world, bridge)
+        placed = link.bridge == bridge.index and link.up and not self._rivals(world, bridge)
+        placed = placed and not any(self._port_faults(link)) and (link.alias != OWNER or link.mac == self._mac)
         return placed and not any(self._faults(world, link)) and self._has_mtu(world, link, bridge)
 
     def _make_so(self, world: World, bridge: Link) -> None:
@@ -106,8 +124,10 @@ class VxlanLink(Resource):
         link = self._as_configured(world, link) if link else self._created(world)
         if link.bridge != bridge.index:
             world.host.set_link(link, master=bridge.index)
-        if link.bridge != bridge.index or not link.neigh_suppress:
-            world.host.set_port(link, neigh_suppress=1)
+        if link.bridge != bridge.index or any(self._port_faults(link)):
+            world.host.set_port(link, **(FORWARDING_PORT if self.learning else TUNNEL_PORT))
+        if link.alias == OWNER and link.mac != self._mac:
+            world.host.set_link(link, address=self._mac)
         if not self._has_mtu(world, link, bridge):
             world.host.set_link(link, mtu=self.mtu)
         if not link.up:
@@ -192,8 +212,7 @@ class VxlanLink(Resource):
 
     def _created(self, world: World) -> Link:
         wanted = self._settings(world)
-        mac = vtep_mac(self.name, home_identity())
-        world.make(self, lambda: world.host.create_vxlan(self.name, mac, self.mtu, wanted))
+        world.make(self, lambda: world.host.create_vxlan(self.name, self._mac, self.mtu, wanted))
         guard_vtep(self.port)
         link = world.host.link_by_name(self.name)
         if link is None:  # refused as there already: a VNI and port have one device, whatever its name

@@ -20,7 +20,14 @@ from cni.naming import OWNER, IPAddress, IPInterface
 from cni.values import replace
 
 _FACTS = {"mtu": "mtu", "master": "bridge", "address": "mac", "ifalias": "alias"}
-_NO_PORT: dict[str, Any] = {"hairpin": False, "isolated": False, "neigh_suppress": False, "multicast_router": 0}
+_SWITCHES = ("learning", "flood", "mcast_flood", "bcast_flood")
+_NO_PORT: dict[str, Any] = {
+    "hairpin": False,
+    "isolated": False,
+    "neigh_suppress": False,
+    "multicast_router": 0,
+    "switched_off": (),
+}
 
 
 class FakeRtnl:
@@ -201,7 +208,12 @@ class FakeRtnl:
     def set_port(self, link: Link | LinkRef, *, up: bool = False, **settings: Unpack[PortSettings]) -> None:
         def make() -> None:
             _need(self._at(link).bridge != 0, errno.EOPNOTSUPP)
-            facts: dict[str, Any] = {key: bool(value) for key, value in settings.items()}
+            off = set(self._at(link).switched_off) | {
+                key for key, value in settings.items() if key in _SWITCHES and not value
+            }
+            off -= {key for key, value in settings.items() if value}
+            facts: dict[str, Any] = {key: bool(value) for key, value in settings.items() if key not in _SWITCHES}
+            facts["switched_off"] = tuple(name for name in _SWITCHES if name in off)
             facts |= {"hairpin": facts.pop("mode")} if "mode" in facts else {}
             facts |= {"multicast_router": settings["multicast_router"]} if "multicast_router" in settings else {}
             self._set(link, **facts, **({"up": True} if up else {}))

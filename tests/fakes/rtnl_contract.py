@@ -163,7 +163,11 @@ def what_is_set_of_a_port_is_so(rtnl: Rtnl) -> None:
     link = there(rtnl, "veth0")
     assert (link.up, link.hairpin, link.isolated, link.neigh_suppress) == (True, True, True, True)
     assert link.multicast_router == 0
-    rtnl.set_port(port, isolated=0)
+    assert link.switched_off == ()
+    rtnl.set_port(port, isolated=0, flood=0, learning=0)
+    assert there(rtnl, "veth0").switched_off == ("learning", "flood")
+    rtnl.set_port(port, flood=1, learning=1)
+    assert there(rtnl, "veth0").switched_off == ()
     link = there(rtnl, "veth0")
     assert (link.hairpin, link.isolated) == (True, False)
 

@@ -61,12 +61,17 @@ def test_only_a_veth_is_removed_under_the_veths_name(world: Any, host: Any):
         ({"mtu": 1500}, ["host interface veth0 has MTU 1500, not 1450"]),
         ({"hairpin": True}, ["host interface veth0 has hairpin on"]),
         ({"isolated": True}, ["host interface veth0 has isolated on"]),
+        ({"mac": "0a:00:00:00:00:09"}, ["host interface veth0 has MAC 0a:00:00:00:00:09, not 0e:00:00:00:00:02"]),
+        (
+            {"switched_off": ("flood", "learning")},
+            ["host interface veth0 has flood off", "host interface veth0 has learning off"],
+        ),
     ],
     ids=str,
 )
 def test_the_drift_of_a_host_end_is_named(world: Any, host: Any, facts: dict[str, Any], said: list[str]):
     bridge = host.add("br0", "bridge")
-    host.add("veth0", "veth", **{"mtu": 1450, "bridge": bridge.index, **facts})
+    host.add("veth0", "veth", **{"mtu": 1450, "mac": VETH.host_mac, "bridge": bridge.index, **facts})
     assert list(VETH.differences(world)) == said
 
 

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from cni.errors import Conflict
+from cni.kernel.netns import home_identity
 from cni.kernel.view import Vxlan
-from cni.naming import OWNER
+from cni.naming import OWNER, vtep_mac
 from cni.resources import VxlanLink
 from cni.values import replace
 
 WANTED = VxlanLink("vxlan7", 7, 4789, "192.0.2.1", "", 1450, "br0")
+MAC = vtep_mac("vxlan7", home_identity())
 SETTINGS = Vxlan(7, 4789, "192.0.2.1", 0)
 
 
@@ -27,7 +29,7 @@ def test_a_missing_device_is_made_and_set_up_last(world: Any, host: Any, undone:
     assert host.asked == [
         "create_vxlan vxlan7 1450",
         f"set_link vxlan7 master={bridge.index}",
-        "set_port vxlan7 neigh_suppress=1",
+        "set_port vxlan7 neigh_suppress=1 mode=0 isolated=0 learning=1 flood=1 mcast_flood=1 bcast_flood=1",
         "set_link vxlan7 up=True",
     ]
     assert list(WANTED.differences(world)) == []
@@ -121,6 +123,10 @@ def test_a_udp_port_that_another_program_holds_is_named(world: Any, host: Any, u
         ({"up": False}, "VXLAN device vxlan7 is down"),
         ({"mtu": 1400}, "VXLAN device vxlan7 has MTU 1400, below the pods' 1450"),
         ({"neigh_suppress": False}, "VXLAN device vxlan7 does not suppress ARP and ND for the gateway"),
+        ({"switched_off": ("flood",)}, "VXLAN device vxlan7 has flood off"),
+        ({"hairpin": True}, "VXLAN device vxlan7 has hairpin on"),
+        ({"isolated": True}, "VXLAN device vxlan7 has isolated on"),
+        ({"alias": OWNER, "mac": "0a:00:00:00:00:09"}, f"VXLAN device vxlan7 has MAC 0a:00:00:00:00:09, not {MAC}"),
         ({"alias": OWNER, "vxlan": replace(SETTINGS, learning=False)}, "vxlan7 has learning off"),
         ({"alias": OWNER, "vxlan": replace(SETTINGS, dev=1)}, "vxlan7 is bound to a link"),
     ],
@@ -128,7 +134,7 @@ def test_a_udp_port_that_another_program_holds_is_named(world: Any, host: Any, u
 )
 def test_the_drift_of_a_device_is_named(world: Any, host: Any, facts: dict[str, Any], said: str):
     bridge = host.add("br0", "bridge")
-    facts = {"vxlan": SETTINGS, "bridge": bridge.index, "neigh_suppress": True, **facts}
+    facts = {"mac": MAC, "vxlan": SETTINGS, "bridge": bridge.index, "neigh_suppress": True, **facts}
     host.add("vxlan7", "vxlan", **facts)
     assert list(WANTED.differences(world)) == [said]
 

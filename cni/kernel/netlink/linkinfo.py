@@ -12,7 +12,10 @@ LINKINFO = 18
 #: IFLA_INFO_*: what is in the data depends on the link's kind, in a port's on its master's.
 _KIND, _DATA, _PORT_KIND, _PORT_DATA = 1, 2, 4, 5
 _NF_CALL = (36, 37)  # IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES
-_BRPORT = {"mode": 4, "multicast_router": 25, "neigh_suppress": 32, "isolated": 33}
+_BRPORT = {"mode": 4, "learning": 8, "flood": 9, "multicast_router": 25, "mcast_flood": 27, "bcast_flood": 30}
+_BRPORT |= {"neigh_suppress": 32, "isolated": 33}
+#: What a new port has on.
+_FORWARDING = ("learning", "flood", "mcast_flood", "bcast_flood")
 _VETH_PEER = 1
 _VXLAN_ID, _VXLAN_LINK, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT, _VXLAN_LOCAL6 = 1, 3, 4, 7, 15, 17
 _MACVLAN_MODE, _MACVLAN_BC_QUEUE_LEN = 1, 7
@@ -25,6 +28,10 @@ class PortSettings(TypedDict, total=False):
 
     mode: int
     isolated: int
+    learning: int
+    flood: int
+    mcast_flood: int
+    bcast_flood: int
     neigh_suppress: int
     multicast_router: int
 
@@ -107,5 +114,6 @@ def facts_of(linkinfo: bytes) -> dict[str, Any]:
         "hairpin": any(of_port.get(_BRPORT["mode"], b"")),
         "isolated": any(of_port.get(_BRPORT["isolated"], b"")),
         "neigh_suppress": any(of_port.get(_BRPORT["neigh_suppress"], b"")),
+        "switched_off": tuple(name for name in _FORWARDING if of_port.get(_BRPORT[name]) == b"\0"),
         "multicast_router": number_of(of_port.get(_BRPORT["multicast_router"], b"")),
     }
