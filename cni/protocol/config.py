@@ -2,9 +2,10 @@
 
 A schema is JSON Schema 2020-12 in ``plugins/NAME.schema.json``. Keys the runtime and libcni put
 into every configuration are in ``runtime.schema.json`` beside this file and are merged in, so a
-plugin's schema lists its own keys only and every other key is refused. Three annotations of ours:
+plugin's schema lists its own keys only and every other key is refused. Four annotations of ours:
 
 * ``"unsupported": "why"``: a value that fails here is code 2 with that reason
+* ``"unread"``: keys that other people's configurations have, and what to do with each
 * ``"format"``: ``cidr`` (no host bits), ``interface`` (address with prefix), ``address``, ``mac``,
   ``ifname``
 * ``"$ref": "OTHER.schema.json#/$defs/x"``: a schema beside this one
@@ -224,6 +225,8 @@ def _unknown(error: Any) -> list[str]:
 
 
 def _hint(key: str, schema: Mapping[str, Any]) -> str:
+    if said := schema.get("unread", {}).get(key):
+        return f" ({said})"
     known = schema.get("properties", {})
     sections = (name for name, part in known.items() if key in _parts(part, schema))
     return meant(key, known) or next((f" (did you mean '{name}.{key}'?)" for name in sections), "")

@@ -24,6 +24,13 @@ def fault(**keys: Any) -> CniError:
     ("keys", "said"),
     [
         ({"isGatewy": True}, "$.isGatewy: unknown key, value true (did you mean 'isGateway'?)"),
+        (
+            {"addIf": "true"},
+            "$.addIf: unknown key, value \"true\" (kubenet's and minikube's; the reference bridge never",
+        ),
+        ({"master": "eth0"}, '$.master: unknown key, value "eth0" (no bridge has one'),
+        ({"interface": "eth0"}, '$.interface: unknown key, value "eth0" (no reference plugin'),
+        ({"log_file": "/x"}, '$.log_file: unknown key, value "/x" (whereabouts reads it'),
         ({"zzz": {"a": 1}}, '$.zzz: unknown key, value {"a": 1}'),
         ({"vxlan": {"id": 1, "remote": ["x"]}}, "$.vxlan.remote: unknown key, value [\"x\"] (did you mean 'remotes'?)"),
         ({"ipam": {"subnt": "x"}}, "$.ipam.subnt: unknown key, value \"x\" (did you mean 'subnet'?)"),
@@ -33,7 +40,18 @@ def fault(**keys: Any) -> CniError:
             "$.ipam.ranges[0][0].start: unknown key, value 1",
         ),
     ],
-    ids=["a typo", "a stranger", "in vxlan", "in ipam", "in dns", "in a range"],
+    ids=[
+        "a typo",
+        "kubenet's",
+        "macvlan's",
+        "nobody's",
+        "whereabouts'",
+        "a stranger",
+        "in vxlan",
+        "in ipam",
+        "in dns",
+        "in a range",
+    ],
 )
 def test_an_unknown_key_is_code_2_with_key_value_and_suggestion(keys: dict[str, Any], said: str):
     error = fault(**keys)
