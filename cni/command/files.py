@@ -12,6 +12,7 @@ from typing import Any
 from cni.command.conflist import is_bare, judged, made_by, planned, plugins_of
 from cni.command.output import complain, print_json, say
 from cni.errors import CniError
+from cni.ipam.source import SAMPLE, is_delegated
 from cni.naming import OWN_IPAM
 from cni.protocol import config
 from cni.protocol.config import NetConf
@@ -71,7 +72,8 @@ def _explained(file: Path) -> Iterator[dict[str, Any]]:
         resources = [
             {"says": item.describe(), "shared": item.shared, "details": list(item.details())} for item in plan.resources
         ]
-        yield said | {"resources": resources, "result": result, "assumed": annotations}
+        delegate = netconf["ipam"]["type"] if is_delegated(netconf) and "ip" not in netconf else ""
+        yield said | {"resources": resources, "result": result, "assumed": annotations, "delegate": delegate}
         before = {"prevResult": plan.result.render()} if plan.result != Result() else before
 
 
@@ -130,6 +132,8 @@ def _print_plan(item: dict[str, Any]) -> None:
         return
     for name, value in item["assumed"].items():
         say(f"  assumed: the pod is annotated {name}: {value}")
+    if item["delegate"]:
+        say(f"  assumed: its ipam, {item['delegate']}, gives {SAMPLE}")
     for resource in item["resources"]:
         say(f"  {'shared ' if resource['shared'] else '       '}{resource['says']}")
         for line in resource["details"]:

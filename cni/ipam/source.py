@@ -30,9 +30,12 @@ from cni.ipam.config import IpamConfig, routes_of
 from cni.naming import OWN_IPAM, Attachment
 from cni.protocol.call import Call, is_name
 from cni.protocol.config import NetConf, decoded, listed
-from cni.protocol.result import Result
+from cni.protocol.result import IPConfig, Result
 from cni.state import Record, Store
 from cni.values import dataclass
+
+#: What stands for an address that only another plugin knows.
+SAMPLE = "10.0.0.2/24"
 
 
 class Source(Protocol):
@@ -146,6 +149,10 @@ class Delegate(Nothing):
     def refuse_missing(self) -> None:
         """Raise ToolFailed when there is no such plugin."""
         self._executable()
+
+    def preview(self) -> Result:
+        """An address: which one, it says when it is asked."""
+        return Result(ips=(IPConfig(SAMPLE),))
 
     def recording(self, store: Store) -> AbstractContextManager[None]:
         """No transaction waits for a foreign plugin; the record is there before it is asked."""

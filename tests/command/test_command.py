@@ -516,3 +516,14 @@ def test_gc_removes_what_a_plugin_left_that_this_release_lacks(agent: Any, folde
     assert (said.status, said.out, said.err) == (0, "removed 1 of 1 stale attachments\n", "")
     with closing(Store.open(folder)) as store:
         assert store.records() == []
+
+
+@pytest.mark.parametrize("more", [{}, {"policy": {"ingress": []}}, {"isDefaultGateway": True}], ids=str)
+@pytest.mark.parametrize("kind", ["bridge-vxlan", "macvlan", "custom-plugin"])
+def test_another_ipam_counts_as_one_that_gives_addresses(agent: Any, write: Any, kind: str, more: Any):
+    ipam = {"type": "static", "addresses": [{"address": "10.9.0.2/24"}]}
+    if kind == "custom-plugin" and "isDefaultGateway" in more:
+        more = {"ipMasq": True}
+    file = write(CONFLIST | {"plugins": [{"type": kind, "ipam": ipam, **more}]})
+    assert agent("validate", file).status == 0
+    assert "  assumed: its ipam, static, gives 10.0.0.2/24\n" in agent("explain", file).out
