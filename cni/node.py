@@ -96,12 +96,16 @@ class Node:
         end_use(self.store, self.world, record, shared, partial(self.write, record, kept))
 
     def shared_by_others(self) -> frozenset[Resource] | None:
-        """What other attachments of the node have and may share; None where nobody can say. It reads every record."""
+        """What other attachments of the node have and may share, and what their networks say now; None where nobody can say.
+        It reads every record.
+        """
         records = self.store.records_on_node()
         own = (self.attachment, self.plugin)
         others = [record for record in records or () if (record.attachment, record.plugin) != own]
-        shared = frozenset(item for record in others for item in record.resources if item.shared)
-        return shared if records is not None else None
+        shared = (item for record in others for item in record.resources if item.shared and not item.configured)
+        networks = {record.attachment.network for record in others}
+        said = (item for said in self.store.said_on_node(()) if said.network in networks for item in said.resources)
+        return frozenset((*shared, *said)) if records is not None else None
 
     def others(self, *values: str) -> Iterator[tuple[Attachment, Resource]]:
         """What other attachments of this node have that mention one of some values, and whose it is."""

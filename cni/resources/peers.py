@@ -34,14 +34,17 @@ class FloodList(Resource):
         now, wanted = world.host.flood_targets(link), self._wanted(world)
         wanted -= _own(world, wanted - now if world.settled else wanted)
         missing, extra = sorted(wanted - now), sorted(now - wanted if self._is_ours(world) else ())
-        if missing or extra:
-            world.changed(self, lambda: _reflood(world, link, extra, missing))
-            try:
-                _reflood(world, link, missing, extra)
-            except KernelRefused as error:
-                if error.errno != errno.EAFNOSUPPORT:
-                    raise
-                _reflood(world, self._of_the_other_family(world), sorted(wanted), ())
+        if not missing and not extra:
+            return
+        try:
+            _reflood(world, link, missing[:1], ())
+        except KernelRefused as error:
+            if error.errno != errno.EAFNOSUPPORT:
+                raise
+            _reflood(world, self._of_the_other_family(world), sorted(wanted), ())
+            return
+        world.changed(self, lambda: _reflood(world, link, extra, missing))
+        _reflood(world, link, missing[1:], extra)
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.host.link_ref(self.link)

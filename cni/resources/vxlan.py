@@ -263,7 +263,9 @@ def remade(world: World, resource: Resource, name: str, local: str) -> Link:
     assert link.vxlan
     rows = _delete(world, resource, link)
     _make_like(world, link, replace(link.vxlan, local=local), rows)
-    return required(world.host.link_by_name(name), name)
+    made = required(world.host.link_by_name(name), name)
+    world.changed(resource, lambda: world.host.delete_link(made))
+    return made
 
 
 def _delete(world: World, resource: Resource, link: Link) -> list[tuple[str, str]]:

@@ -150,13 +150,18 @@ def test_networks_on_one_tunnel_have_their_remotes_together(lab: Lab, host: Host
 
 
 @pytest.mark.parametrize(
-    "edit", [{"id": 200}, {"dstport": 8472}, {"local": "192.0.2.111"}, {"learning": False}], ids=str
+    "edit",
+    [{"id": 200}, {"dstport": 8472}, {"local": "192.0.2.111"}, {"learning": False}, {"remotes": ["fd00:aa::12"]}],
+    ids=str,
 )
 def test_a_failed_add_leaves_the_tunnel_as_it_was(lab: Lab, host: Host, pod: Pod, edit: dict):
     lab.underlay(host)
     host.run("ip", "addr", "add", "192.0.2.111/24", "dev", "eth0")
     before = conf(["192.0.2.12", "192.0.2.13"])
     result = host.add(before, pod)
+    older = lab.pod()
+    host.add(conf(["192.0.2.14"], vxlan=edit), older)  # a record of what is to fail holds nothing up
+    host.add(before, lab.pod())
     host.run("bridge", "fdb", "add", "0a:00:00:00:00:07", "dev", "vxlan100", "dst", "192.0.2.12")
     seen, link = left_alone(host), host.link("vxlan100")["linkinfo"]["info_data"]
     other = lab.pod()
