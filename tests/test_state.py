@@ -786,6 +786,26 @@ def test_nothing_of_an_earlier_boot_lives(of_before: Path, netns_id: str):
             assert store.sticky("pods", "set") == {("a/1", "eth0"): ADDRESS}
 
 
+def test_what_another_call_wrote_since_the_boot_lives(of_before: Path, record: Record, monkeypatch: pytest.MonkeyPatch):
+    """It was the first, while this one looked."""
+    of_earlier_boot(of_before)
+    ask, looked = Store.is_of_this_boot, []
+
+    def slow(store: Store) -> bool:
+        answer = ask(store)
+        if not looked:
+            looked.append(answer)
+            with closing(Store.open(of_before)) as first, first.transaction():
+                first.put(record.having(attachment=Attachment("pods", "new", "eth0")))
+                first.lease(Attachment("pods", "new", "eth0"), record.plugin, ADDRESS)
+        return answer
+
+    monkeypatch.setattr(Store, "is_of_this_boot", slow)
+    with closing(Store.open(of_before)) as store:
+        assert outlived(store) == (["c2", "new"], ["10.0.0.2"], [])
+    assert looked == [False]
+
+
 def test_who_reads_a_state_of_an_earlier_boot_leaves_it(of_before: Path):
     of_earlier_boot(of_before)
     with closing(sqlite3.connect(of_before / "state.db")) as db:

@@ -17,7 +17,12 @@ class Boots(Records):
         return self._rows("SELECT id FROM boot") == [(boot(),)]
 
     def outlive(self) -> None:
-        """Forget attachments of an earlier boot and their addresses. What is kept for pods that come back is kept."""
+        """Forget attachments of an earlier boot and their addresses, in a transaction of the caller's, unless another call has.
+
+        What is kept for pods that come back is kept.
+        """
+        if self.is_of_this_boot():
+            return
         known = self._rows("SELECT id FROM boot") != []
         # of a file that was brought up nobody knows what boot it is of, but most of its records say so themselves
         for record in self._records("netns_id NOT LIKE ? AND (netns_id != '' OR ?)", f"{boot()}:%", known):
