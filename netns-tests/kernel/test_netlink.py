@@ -25,6 +25,9 @@ def overheard(channel, *requests):
 Channel.ask = overheard
 rtnl = Rtnl()
 
+SWITCHES = {"learning": "IFLA_BRPORT_LEARNING", "flood": "IFLA_BRPORT_UNICAST_FLOOD",
+            "mcast_flood": "IFLA_BRPORT_MCAST_FLOOD", "bcast_flood": "IFLA_BRPORT_BCAST_FLOOD"}
+
 def messages():
     return [pyroute.decoded(message)[2] for message in heard]
 
@@ -50,6 +53,7 @@ def link(message):
         "alias": said.get("IFLA_IFALIAS", ""),
         "macvlan_mode": data["IFLA_MACVLAN_MODE"] if kind == "macvlan" else "",
         "multicast_router": port.get("IFLA_BRPORT_MULTICAST_ROUTER", 0),
+        "switched_off": [name for name, key in SWITCHES.items() if port.get(key) == 0],
         "filtered": bool(data.get("IFLA_BR_NF_CALL_IPTABLES") and data.get("IFLA_BR_NF_CALL_IP6TABLES")),
     }
 
@@ -151,7 +155,7 @@ def test_what_the_kernel_has_reads_as_pyroute2_reads_it(lab: Lab):
         "link set port master br0 up",
         "link set far up promisc on",
         "link set port alias an_alias",
-        "link set port type bridge_slave hairpin on isolated on neigh_suppress on",
+        "link set port type bridge_slave hairpin on isolated on neigh_suppress on learning off",
         "link add vx4 type vxlan id 7 dstport 4790 local 192.0.2.1 dev far",
         "link add vx6 type vxlan id 8 dstport 8472 local fd00::1",
         *(f"link add mv{mode} link far type macvlan mode {mode}" for mode in ("bridge", "vepa", "private", "source")),
