@@ -11,7 +11,8 @@ from cni.errors import Conflict, KernelRefused
 from cni.kernel.view import Link, LinkRef
 from cni.resources.base import REFRESH, Resource
 from cni.resources.links import required
-from cni.resources.vxlan import VxlanLink, remade
+from cni.resources.tunnels import remade
+from cni.resources.vxlan import VxlanLink
 from cni.resources.world import Said, World
 from cni.values import dataclass
 

@@ -15,6 +15,7 @@ from cni.protocol.result import Result
 from cni.resources.base import REFRESH, Resource
 from cni.resources.gate import guard_vtep
 from cni.resources.links import FORWARDING_PORT, TUNNEL_PORT, port_faults, required
+from cni.resources.tunnels import delete_tunnel, give_rows
 from cni.resources.world import World
 from cni.values import dataclass, replace
 
@@ -120,7 +121,7 @@ class VxlanLink(Resource):
         for fault in (*self._held(world, link, bridge), *self._rivalled(world, rivals)):
             raise Conflict(fault)
         for rival in rivals:
-            _delete(world, self, rival)
+            delete_tunnel(world, self, rival)
         link = self._as_configured(world, link) if link else self._created(world)
         if link.bridge != bridge.index:
             world.host.set_link(link, master=bridge.index)
@@ -205,9 +206,9 @@ class VxlanLink(Resource):
                 back = replace(before, local=before.local or ("::" if ":" in wanted.local else ""))
                 world.changed(self, lambda: world.host.set_vxlan(link, back))
                 return link
-        rows = _delete(world, self, link)
+        rows = delete_tunnel(world, self, link)
         made = self._created(world)
-        _give(world, made, rows)
+        give_rows(world, made, rows)
         return made
 
     def _created(self, world: World) -> Link:
@@ -255,46 +256,6 @@ def _networks_with(world: World, link: str) -> list[str]:
         for said in world.networks()
         if said.in_use and any(isinstance(item, VxlanLink) and item.name == link for item in said.resources)
     ]
-
-
-def remade(world: World, resource: Resource, name: str, local: str) -> Link:
-    """A tunnel of ours as it was, but for its address, which may say another family."""
-    link = required(world.host.link_by_name(name), name)
-    assert link.vxlan
-    rows = _delete(world, resource, link)
-    _make_like(world, link, replace(link.vxlan, local=local), rows)
-    made = required(world.host.link_by_name(name), name)
-    world.changed(resource, lambda: world.host.delete_link(made))
-    return made
-
-
-def _delete(world: World, resource: Resource, link: Link) -> list[tuple[str, str]]:
-    """Delete a tunnel of ours, to be made again if the call fails; what somebody gave it to know."""
-    assert link.vxlan
-    rows = world.host.given_rows(link)
-    world.host.delete_link(link)
-    unsaid = "::" if any(":" in vtep for _, vtep in rows) else ""
-    settings = replace(link.vxlan, local=link.vxlan.local or unsaid)
-    world.changed(resource, lambda: _make_like(world, link, settings, rows))
-    return rows
-
-
-def _make_like(world: World, gone: Link, settings: Vxlan, rows: list[tuple[str, str]]) -> None:
-    """Make a tunnel where another was."""
-    world.host.create_vxlan(gone.name, gone.mac, gone.mtu, settings)
-    link = required(world.host.link_by_name(gone.name), gone.name)
-    if gone.bridge:
-        world.host.set_link(link, master=gone.bridge)
-        world.host.set_port(link, neigh_suppress=int(gone.neigh_suppress))
-    world.host.set_link(link, up=gone.up)
-    _give(world, link, rows)
-
-
-def _give(world: World, link: Link, rows: list[tuple[str, str]]) -> None:
-    """Let a device know what another knew, as far as it is of its family."""
-    for mac, vtep in rows:
-        with suppress(KernelRefused):
-            world.host.add_given_row(link, mac, vtep)
 
 
 def _same(one: str, other: str) -> bool:

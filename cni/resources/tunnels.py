@@ -1,0 +1,52 @@
+"""How a VXLAN device of ours goes, for another in its place, and comes back when the call that took it away fails."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from cni.errors import KernelRefused
+from cni.kernel.view import Link, Vxlan
+from cni.resources.base import Resource
+from cni.resources.links import FORWARDING_PORT, TUNNEL_PORT, required
+from cni.resources.world import World
+from cni.values import replace
+
+
+def remade(world: World, resource: Resource, name: str, local: str) -> Link:
+    """A tunnel of ours as it was, but for its address, which may say another family."""
+    link = required(world.host.link_by_name(name), name)
+    assert link.vxlan
+    rows = delete_tunnel(world, resource, link)
+    _make_like(world, link, replace(link.vxlan, local=local), rows)
+    made = required(world.host.link_by_name(name), name)
+    world.changed(resource, lambda: world.host.delete_link(made))
+    return made
+
+
+def delete_tunnel(world: World, resource: Resource, link: Link) -> list[tuple[str, str]]:
+    """Delete a tunnel of ours, to be made again if the call fails; what somebody gave it to know."""
+    assert link.vxlan
+    rows = world.host.given_rows(link)
+    world.host.delete_link(link)
+    unsaid = "::" if any(":" in vtep for _, vtep in rows) else ""
+    settings = replace(link.vxlan, local=link.vxlan.local or unsaid)
+    world.changed(resource, lambda: _make_like(world, link, settings, rows))
+    return rows
+
+
+def _make_like(world: World, gone: Link, settings: Vxlan, rows: list[tuple[str, str]]) -> None:
+    """Make a tunnel where another was."""
+    world.host.create_vxlan(gone.name, gone.mac, gone.mtu, settings)
+    link = required(world.host.link_by_name(gone.name), gone.name)
+    if gone.bridge:
+        world.host.set_link(link, master=gone.bridge)
+        world.host.set_port(link, **(FORWARDING_PORT if settings.learning else TUNNEL_PORT))
+    world.host.set_link(link, up=gone.up)
+    give_rows(world, link, rows)
+
+
+def give_rows(world: World, link: Link, rows: list[tuple[str, str]]) -> None:
+    """Let a device know what another knew, as far as it is of its family."""
+    for mac, vtep in rows:
+        with suppress(KernelRefused):
+            world.host.add_given_row(link, mac, vtep)
