@@ -18,7 +18,7 @@ from cni.protocol.config import NetConf
 from cni.resources import Resource, Said, World, key_of, uses_of
 from cni.resources.base import Unknown
 from cni.retirement import end_use, wait_for_retirements
-from cni.state import DEFAULT_FOLDER, Place, Record, Store
+from cni.state import DEFAULT_FOLDER, Record, Store, said_by
 from cni.values import dataclass
 
 
@@ -54,33 +54,19 @@ class Node:
         """Keep the record of an ADD that is done, and that its network says now what it has."""
         with self.store.transaction():
             self.store.put(record)
-            for place, resources in self._said_by(record) if not self.world.settled else ():
+            for place, resources in said_by(record) if not self.world.settled else ():
                 self.store.put_configured(place, resources)
         self.record = record
 
-    def as_configured(self) -> tuple[Resource, ...]:
-        """What the record has; what of it follows the configuration is what its network says now."""
-        assert self.record
-        said = self._said_by(self.record)
-        now = self.store.configured(self.attachment.network, self.plugin) if said else {}
-        there = [item for place, items in said for item in now.get(place, items)]
-        return (*(item for item in self.record.resources if not item.configured), *there)
-
-    def _said_by(self, record: Record) -> list[tuple[Place, list[Resource]]]:
-        """What of a record follows the configuration, with what of the node it is about."""
-        found = [item for item in record.resources if item.configured]
-        names = [name for item in found for name in item.mentions]
-        return [(Place(record.attachment.network, record.plugin, name), found) for name in names]
-
     def others_say(self) -> list[Said]:
         """What the node's other networks say."""
-        return self.store.said_on_node([place for place, _ in self._said_by(self.record)] if self.record else ())
+        return self.store.said_on_node([place for place, _ in said_by(self.record)] if self.record else ())
 
     def apply(self, resources: Sequence[Resource]) -> None:
         """Make resources so that the record has, when nobody takes away any more what they share."""
         assert self.record
         wait_for_retirements(self.store, self.record, resources)
-        self.world.settled = all(self.store.is_configured(*said) for said in self._said_by(self.record))
+        self.world.settled = all(self.store.is_configured(*said) for said in said_by(self.record))
         engine.apply(resources, self.world)
 
     def keep_only(self, kept: Sequence[Resource]) -> None:

@@ -105,7 +105,7 @@ def check(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> Non
             other = Difference("CNI_NETNS is another namespace than the one that was attached")
             raise Drift(node.attachment, (other,))
         given = Result.read(node.record.result or {})
-        found = engine.differences(node.as_configured(), node.world, reported)
+        found = engine.differences(node.store.as_said(node.record).resources, node.world, reported)
         found += map(Difference, config.ipam.differences(node.store, node.record, given))
         lacking = (ip.address for ip in given.ips if not _reports(reported, ip.address))
         found += [Difference(f"prevResult lacks {address}") for address in lacking]

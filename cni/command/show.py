@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from cni.command.graph import drawn, networks
-from cni.command.node import answers_of, records_of
+from cni.command.node import answers_of
 from cni.command.output import complain, print_json, print_table, print_text
 from cni.liveness import STATES, Witness
 from cni.resources import (
@@ -43,7 +43,8 @@ _COLUMNS = {
 
 def show(options: argparse.Namespace) -> int:
     """Print attachments, leases, bridges, VTEPs and rules, or draw them; of the folders that can be read, if one cannot."""
-    records, unread = records_of(options.data_dir, options.conf_dir)
+    there = options.data_dir, options.conf_dir
+    records, unread = answers_of(*there, lambda store: list(map(store.as_said, store.records())))
     for line in unread:
         complain(f"agent-cni: {line}")
     _shown(options, records)

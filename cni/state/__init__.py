@@ -1,7 +1,7 @@
 """What this node remembers: attachments, leases, and who uses what they share, in one SQLite file."""
 
-from cni.state.configured import Place
+from cni.state.configured import Place, said_by
 from cni.state.records import Record
 from cni.state.store import DEFAULT_FOLDER, FILE, Store
 
-__all__ = ["DEFAULT_FOLDER", "FILE", "Place", "Record", "Store"]
+__all__ = ["DEFAULT_FOLDER", "FILE", "Place", "Record", "Store", "said_by"]

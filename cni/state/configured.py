@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cni.resources import Resource, Said
-from cni.state.records import Records, resources_of, spelled
+from cni.state.records import Record, Records, resources_of, spelled
 
 
 class Place(NamedTuple):
@@ -19,6 +19,13 @@ class Place(NamedTuple):
     network: str
     plugin: str
     place: str
+
+
+def said_by(record: Record) -> list[tuple[Place, list[Resource]]]:
+    """What of a record follows its network's configuration, with what of the node it is about."""
+    found = [item for item in record.resources if item.configured]
+    names = [name for item in found for name in item.mentions]
+    return [(Place(record.attachment.network, record.plugin, name), found) for name in names]
 
 
 class Configured(Records):
@@ -37,6 +44,13 @@ class Configured(Records):
         """What a network says of each place."""
         rows = self._rows("SELECT * FROM configured WHERE (network, plugin) = (?,?)", network, plugin)
         return {Place(*key): resources_of(text) or () for *key, text in rows}
+
+    def as_said(self, record: Record) -> Record:
+        """A record; what of it follows the configuration is what its network says now."""
+        known = said_by(record)
+        now = self.configured(record.attachment.network, record.plugin) if known else {}
+        there = [item for place, items in known for item in now.get(place, items)]
+        return record.having(resources=(*(item for item in record.resources if not item.configured), *there))
 
     def said(self, besides: Iterable[Place] = ()) -> dict[Place, Said]:
         """What every network says of each place, but of some places."""

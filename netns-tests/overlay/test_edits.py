@@ -35,6 +35,8 @@ def test_another_vni_replaces_the_tunnel_and_makes_no_loop(lab: Lab):
     edited = [conf([f"192.0.2.{12 - slot}"], slot, vxlan={"id": 200}) for slot in (0, 1)]
     new = [host.add(one, pod) for host, one, pod in zip(hosts, edited, later, strict=True)]
     assert [tunnels(host) for host in hosts] == [{"vxlan200": "br0"}] * 2
+    shown = json.loads(hosts[0].run(AGENT_CNI, "show", "--json").stdout)["vteps"]
+    assert [(item["device"], item["remotes"]) for item in shown] == [("vxlan200", ["192.0.2.12"])]
     for pod in (*pods, *later):
         assert all(pod.pings(address(result)) for result in (*results, *new))
     before = packets(hosts[0])
