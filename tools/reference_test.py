@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -56,9 +57,9 @@ class Difference(NamedTuple):
         return re.search(self.specs, name) is not None
 
 
-def run(name: str, executables: dict[str, Path]) -> dict[str, Outcome]:
+def run(name: str, whose: str, executables: dict[str, Path]) -> dict[str, Outcome]:
     """What each spec of a suite comes to, by its name, in namespaces of its own."""
-    suite, report = SUITES[name], BUILT / f"{name} with {executables[min(executables)].name}.json"
+    suite, report = SUITES[name], BUILT / f"{name} {whose}.json"
     folder = BUILT / "source" / suite.folder
     report.unlink(missing_ok=True)
     _offer(BUILT / "source/bin", executables)  # where the integration suite looks
@@ -81,12 +82,13 @@ def run(name: str, executables: dict[str, Path]) -> dict[str, Outcome]:
 
 
 def _offer(folder: Path, executables: dict[str, Path]) -> None:
-    """Links by the names the reference gives its plugins; whatever has none of ours is the reference's."""
-    folder.mkdir(exist_ok=True)
-    for link in folder.iterdir():
-        link.unlink()
-    for name, program in {file.name: file for file in THEIRS.iterdir()}.items():
-        (folder / name).symlink_to(executables.get(name, program))
+    """Programs by the names the reference gives its plugins; whatever has none of ours is the reference's."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for file in THEIRS.iterdir():
+        program = folder / file.name
+        program.write_text(f"#!/bin/sh\nexec '{executables.get(file.name, file)}'\n")
+        program.chmod(0o755)
 
 
 def outcomes(report: list[dict[str, Any]], *, calls_always: bool) -> dict[str, Outcome]:
@@ -123,8 +125,8 @@ def judge(counting: list[str], ours: dict[str, Outcome], kept: list[Difference])
 def compared(name: str, kept: list[Difference]) -> bool:
     """Whether a suite has the same outcome with the reference and with ours, but for what is kept; prints a line or more."""
     suite = SUITES[name]
-    theirs = run(name, {plugin: THEIRS / plugin for plugin in suite.ours})
-    ours = run(name, {plugin: OURS / program for plugin, program in suite.ours.items()})
+    theirs = run(name, "theirs", {plugin: THEIRS / plugin for plugin in suite.ours})
+    ours = run(name, "ours", {plugin: OURS / program for plugin, program in suite.ours.items()})
     counting = [spec for spec, outcome in theirs.items() if outcome.called and outcome.passed]
     same = [spec for spec in counting if ours[spec].passed]
     faults = judge(counting, ours, kept)
