@@ -55,6 +55,7 @@ DOORS = {
     "referencing": {"cni/protocol/config.py"},
     "sqlite3": {"cni/state/file.py", "cni/state/layout.py"},
     "socket": {
+        "cni/kernel/arp.py",
         "cni/kernel/vteps.py",
         "cni/kernel/netlink/channel.py",
         "cni/kernel/netns.py",

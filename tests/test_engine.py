@@ -250,6 +250,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "LostPort": {"host": "veth0"},
     "PodSysctl": {"key": "net.ipv6.conf.eth0.disable_ipv6", "value": "0"},
     "Settled": {"link": "eth0"},
+    "Vacant": {"link": "eth0", "mac": "0a:58:0a:00:00:02", "addresses": ("10.0.0.2",)},
     "VethPair": {
         "host": "veth0",
         "host_mac": "0e:00:00:00:00:02",

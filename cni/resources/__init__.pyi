@@ -19,7 +19,7 @@ from cni.resources.peers import FloodList
 from cni.resources.plan import Host, HostPort, Plan, Uplink, UplinkQuery
 from cni.resources.policy import PodPolicy
 from cni.resources.policy_table import PolicyTable
-from cni.resources.readiness import Announcement, Forwarding, Settled
+from cni.resources.readiness import Announcement, Forwarding, Settled, Vacant
 from cni.resources.routes import GatewayRoute, HostRoute, PodRoute
 from cni.resources.vxlan import VxlanLink
 from cni.resources.world import Said, World
@@ -72,6 +72,7 @@ __all__ = [
     "SourceLabels",
     "Uplink",
     "UplinkQuery",
+    "Vacant",
     "VethPair",
     "VxlanLink",
     "WayBack",

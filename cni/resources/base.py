@@ -32,7 +32,7 @@ ROOMS = {
     "plan": ("Host", "HostPort", "Plan", "Uplink", "UplinkQuery"),
     "policy": ("PodPolicy",),
     "policy_table": ("PolicyTable",),
-    "readiness": ("Announcement", "Forwarding", "Settled"),
+    "readiness": ("Announcement", "Forwarding", "Settled", "Vacant"),
     "routes": ("GatewayRoute", "HostRoute", "PodRoute"),
     "vxlan": ("VxlanLink",),
     "world": ("Said", "World"),

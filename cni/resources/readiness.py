@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import time
 from collections.abc import Callable
 
 from cni.errors import Conflict, KernelRefused
+from cni.kernel import sysctl
 from cni.resources.addressing import set_as_far_as_needed
 from cni.resources.base import Resource
 from cni.resources.links import required
@@ -14,6 +16,10 @@ from cni.resources.world import World
 from cni.values import dataclass
 
 _PATIENCE, _STEP = 5.0, 0.002
+#: States of a link on which detection waits for a carrier (addrconf_dad_kick in net/ipv6).
+_NO_CARRIER = ("DOWN", "LOWERLAYERDOWN")
+#: A value of addr_gen_mode (linux/if_link.h).
+_NO_LINK_LOCAL = "1"
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,8 @@ class Settled(Resource):
 
     def ensure(self, world: World) -> None:
         link = required(world.pod.link_by_name(self.link), self.link)
-        if link.state in ("DOWN", "LOWERLAYERDOWN"):
-            return  # detection begins when there is a carrier (addrconf_dad_kick in net/ipv6)
+        if link.state in _NO_CARRIER:
+            return
         _wait(lambda: not any(item.tentative and not item.duplicate for item in world.pod.addresses(link)),
               f"duplicate address detection on {self.link}")  # fmt: skip
         for item in world.pod.addresses(link):
@@ -48,6 +54,49 @@ class Settled(Resource):
 
     def describe(self) -> str:
         return f"wait for duplicate address detection on {self.link} in the pod"
+
+
+@dataclass(frozen=True)
+class Vacant(Resource):
+    """Nobody on a macvlan's wire has its addresses: asked under a MAC of the moment, because another node that gives
+    the same address gives the same MAC, and takes what comes from that for its own pod's (macvlan_handle_frame).
+
+    IPv4 is asked for by ARP probes (RFC 5227), IPv6 by the kernel. The link-local address follows from `mac`, which the link
+    has afterwards; detection is over then, and not repeated.
+    """
+
+    link: str
+    mac: str
+    addresses: tuple[str, ...]
+
+    def ensure(self, world: World) -> None:
+        link = required(world.pod.link_ref(self.link), self.link)
+        setting, passing = f"net.ipv6.conf.{self.link.replace('.', '%')}", f"0a:{os.urandom(5).hex(':')}"
+        with world.in_pod():
+            before = sysctl.read(f"{setting}.addr_gen_mode") or ""
+            set_as_far_as_needed(f"{setting}.addr_gen_mode", _NO_LINK_LOCAL)
+        world.pod.set_link(link, address=passing)
+        world.pod.set_link(link, up=True)
+        self._refuse_held(world, passing)
+        Settled(self.link).ensure(world)
+        world.pod.set_link(link, address=self.mac)
+        with world.in_pod():
+            set_as_far_as_needed(f"{setting}.addr_gen_mode", before)
+
+    def describe(self) -> str:
+        return f"ask whether somebody has {', '.join(self.addresses)} already"
+
+    def _refuse_held(self, world: World, mac: str) -> None:
+        parsed = map(ipaddress.ip_address, self.addresses)
+        asked = [address for address in parsed if isinstance(address, ipaddress.IPv4Address)]
+        if not asked or required(world.pod.link_by_name(self.link), self.link).state in _NO_CARRIER:
+            return
+        from cni.kernel import arp  # only who asks loads it
+
+        with world.in_pod():
+            found = arp.holder_of(asked, self.link, mac)
+        if found:
+            raise Conflict(f"{found[0]} is in use by another host on this network, {found[1]}")
 
 
 @dataclass(frozen=True)

@@ -207,3 +207,25 @@ def test_an_ipam_that_cannot_speak_the_version_leaves_nothing(site: Site, pod: P
     assert "host-local" in site.host.cni("ADD", foreign, pod).failed(1)
     assert not pod.link("eth0")
     site.host.delete_pod(foreign, pod)
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["IPv4", "IPv6"])
+def test_an_address_another_node_gave_is_seen_with_enabledad(site: Site, lab: Lab, dual: dict, family: int):
+    """Its MAC follows from its address, and is the same there."""
+    span = dual["ipam"]["ranges"][family][0]
+    conf = dual | {"ipam": {"ranges": [[span | {"rangeEnd": span["rangeStart"]}]]}, "enabledad": True}
+    theirs, ours = lab.pod(), lab.pod()
+    first = site.outside.add(conf, theirs)
+    said = site.host.cni("ADD", conf, ours).failed(101)
+    assert f"{first['ips'][0]['address'].split('/')[0]}" in said
+    assert "is in use by another host on this network" in said
+    assert ours.link("eth0") is None
+    site.outside.delete_pod(conf, theirs)
+    result = site.host.add(conf, ours)
+    assert result["interfaces"][0]["mac"] == first["interfaces"][0]["mac"] == ours.link("eth0")["address"]
+    assert site.outside.pings(result["ips"][0]["address"].split("/")[0])
+    site.host.check(conf, ours, result).ok()
+    shown = ours.run("ip", "-6", "addr", "show", "dev", "eth0", "scope", "link").stdout
+    mac = bytes.fromhex(first["interfaces"][0]["mac"].replace(":", ""))
+    assert f"{mac[4] << 8 | mac[5]:x}/64" in shown
+    site.host.delete_pod(conf, ours)
