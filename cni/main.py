@@ -45,7 +45,7 @@ def main(executable: str, environ: "Mapping[str, str]" = os.environ, stdout: "St
         if call.command == "VERSION":
             answered.write(ANSWER)
         else:
-            _serve(name, call, answered)
+            _serve(executable, call, answered)
     except (CniError, Stranded) as error:
         return answered.fail(error)
     except BaseException as error:
@@ -112,15 +112,17 @@ def _print(_: int, data: bytes) -> None:
         data = data[os.write(1, data) :]
 
 
-def _serve(name: str, call: Call, stdout: Stdout) -> None:
+def _serve(executable: str, call: Call, stdout: Stdout) -> None:
     import json
 
     from cni.kernel import signals
     from cni.naming import OWN_IPAM
+    from cni.plugin import name_of
     from cni.protocol import config
 
     signals.handle()
     stdout.refuse_closed()
+    name = name_of(executable)
     netconf = config.parse(_stdin())
     if name == OWN_IPAM and netconf.get("ipam") and isinstance(netconf["ipam"], dict):
         netconf["ipam"]["type"] = OWN_IPAM  # it may be installed under another IPAM's name; the section is its own

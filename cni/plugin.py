@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import cache
 from importlib.machinery import SourceFileLoader
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
 
+from cni.errors import ToolFailed
 from cni.protocol.schema import PLUGINS
 
 if TYPE_CHECKING:
@@ -69,6 +72,22 @@ class _Uncached(SourceFileLoader):
 def names() -> list[str]:
     """The names of the suite's plugins."""
     return sorted(file.name.removesuffix(".schema.json") for file in PLUGINS.glob("*.schema.json"))
+
+
+#: The reference plugins whose names ours may have, for who calls nobody else: nerdctl, podman.
+STANDS_FOR = {"bridge": "bridge-vxlan", "ptp": "custom-plugin", "host-local": "agent-ipam"}
+
+
+def name_of(executable: str) -> str:
+    """The plugin in a file: the one it is called after, or that it links to, or that stands for the reference's of its name.
+
+    Raises ToolFailed where that is none.
+    """
+    called = [Path(path).name for path in (executable, os.path.realpath(executable))]
+    for name in (*called, *(STANDS_FOR.get(name, "") for name in called)):
+        if name and (PLUGINS / f"{name}.schema.json").is_file():
+            return name
+    raise ToolFailed(f"{executable}: is called like no plugin of this suite, and like none that one stands for")
 
 
 @cache

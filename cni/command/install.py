@@ -29,7 +29,7 @@ def install(options: argparse.Namespace) -> int:
         _refuse_invalid(Path(options.conf))
     node = list(systemd.units(place)) if options.systemd else []
     node += [suite.command(place), suite.rotation(place)] if options.link else []
-    items = [*suite.executables(place), *(node if options.force else _not_lent(node))]
+    items = [*suite.executables(place, options.stand_ins), *(node if options.force else _not_lent(node))]
     items += [suite.conflist(place, options.conf)] if options.conf else []  # last: it lets pods come
     if not options.force:
         suite.refuse_foreign(items)
@@ -58,7 +58,7 @@ def uninstall(options: argparse.Namespace) -> int:
         systemd.disable(place)
     if agent_is_ours and not options.force:
         _refuse_served(place)
-    every = [*suite.conflists(place), *suite.executables(place), *systemd.units(place)]
+    every = [*suite.conflists(place), *suite.executables(place), *suite.stand_ins(place), *systemd.units(place)]
     every += [suite.command(place), suite.rotation(place)]
     items = [item for item in every if not (others and item.is_the_nodes)]
     left = _left(items, place)  # what could tell goes next

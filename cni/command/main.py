@@ -29,6 +29,7 @@ from cni.command.trace import trace
 from cni.errors import CniError, Stranded
 from cni.installation.place import Place
 from cni.naming import IPAddress, interface_of
+from cni.plugin import STANDS_FOR
 from cni.state import DEFAULT_FOLDER
 
 Run = Callable[[argparse.Namespace], int]
@@ -187,6 +188,14 @@ def _install_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--systemd", action="store_true", help="the agent's units, its socket enabled, and drop-ins for networkd too"
+    )
+    command.add_argument(
+        "--as",
+        dest="stand_ins",
+        action="append",
+        default=[],
+        choices=sorted(STANDS_FOR),
+        help="under a reference plugin's name too, for nerdctl and podman; again for each",
     )
     command.add_argument("--python", type=_absolute, default=Place.python, help="the node's, default %(default)s")
 

@@ -22,11 +22,17 @@ raise SystemExit(cold(__file__))
 """
 
 
-def executables(place: Place) -> Iterator[Item]:
-    """The doors runtimes call: started by the launcher, or by Python where there is none."""
+def executables(place: Place, more: Iterable[str] = ()) -> Iterator[Item]:
+    """The doors runtimes call, also under `more` names: started by the launcher, or by Python where there is none."""
     interpreter = place.prefix / tree.LAUNCHER if tree.has_launcher() else f"{place.prefix}/bin/python3 -I"
     text = _EXECUTABLE.format(interpreter=interpreter, mark=f"{MARK} in {place.prefix}")
-    return (Item(place.now(place.bin_dir / name), text, 0o755) for name in plugin.names())
+    return (Item(place.now(place.bin_dir / name), text, 0o755) for name in (*plugin.names(), *more))
+
+
+def stand_ins(place: Place) -> Iterator[Item]:
+    """Those that are there under the name of a reference plugin they stand for."""
+    every = executables(place, plugin.STANDS_FOR)
+    return (item for item in every if item.path.name in plugin.STANDS_FOR and not item.is_foreign)
 
 
 def command(place: Place) -> Item:

@@ -154,6 +154,21 @@ def test_nothing_is_writable_by_others_and_there_is_bytecode_but_no_pip(place: P
     assert not (packages / "pip").exists()
 
 
+def test_it_stands_for_a_reference_plugin_where_nobody_has_the_name(host: Host, tmp_path: Path):
+    install(tmp_path, "--as", "bridge", "--as", "host-local")
+    answered = sh(
+        "/usr/bin/env", "-i", "CNI_COMMAND=STATUS", "CNI_PATH=/x", tmp_path / "bin/bridge", input="{}", check=False
+    )
+    assert "has no STATUS" in json.loads(answered.stdout)["msg"], answered
+    assert install(tmp_path, "--as", "bridge", "--as", "host-local").stdout == "nothing to be installed\n"
+    (tmp_path / "bin/ptp").write_text("the reference's\n")
+    assert "bin/ptp" in install(tmp_path, "--as", "ptp", check=False).stderr
+    assert "invalid choice" in install(tmp_path, "--as", "loopback", check=False).stderr
+    said = uninstall(host, tmp_path, "--force")
+    assert "ptp" not in said.stdout + said.stderr
+    assert [path.name for path in (tmp_path / "bin").iterdir()] == ["ptp"]
+
+
 def test_installing_again_changes_nothing(tmp_path: Path):
     install(tmp_path, "--conf", "10-bridge-vxlan.conflist")
     before = everything(tmp_path)

@@ -10,9 +10,9 @@ import pytest
 from lab import AGENT_CNI, BIN_DIR, CNITOOL, REFERENCE_DIR, Host, Lab, Pod
 
 
-def cnitool(host: Host, verb: str, network: str, pod: Pod) -> dict[str, Any]:
+def cnitool(host: Host, verb: str, network: str, pod: Pod, path: str = f"{BIN_DIR}:{REFERENCE_DIR}") -> dict[str, Any]:
     env = {
-        "CNI_PATH": f"{BIN_DIR}:{REFERENCE_DIR}",
+        "CNI_PATH": path,
         "NETCONFPATH": str(host.folder),
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
     }
@@ -76,4 +76,44 @@ def test_the_doctor_judges_a_list_as_its_runtime_does(host: Host, pod: Pod, tmp_
     said = json.loads(host.run(*cached, check=False).stdout)["attachments"]
     assert [item for item in said if "0a:00:00:00:00:08" in item["what"]], said
     cnitool(host, "del", "tuned", pod)
+    assert host.state() == {"attachments": [], "leases": []}
+
+
+RANGES = [[{"subnet": "10.4.0.0/24", "gateway": "10.4.0.1"}]]
+NEXT = (
+    {"type": "portmap", "capabilities": {"portMappings": True}},
+    {"type": "firewall", "ingressPolicy": "same-bridge"},
+    {"type": "tuning"},
+)
+#: What `network create` writes of its own bridge (nerdctl pkg/netutil, podman libpod's CNI backend).
+CREATED = {
+    "nerdctl": {"bridge": "br-0123456789ab", "hairpinMode": True, "ipam": {"ranges": RANGES, "routes": [{"dst": "0.0.0.0/0"}]}},
+    "podman": {
+        "bridge": "cni-podman1", "hairpinMode": True,
+        "ipam": {"routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}], "ranges": [*RANGES, [{"subnet": "fd04::/64", "gateway": "fd04::1"}]]},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("linked", [True, False], ids=["a link", "a file"])
+@pytest.mark.parametrize("creator", CREATED)
+def test_what_nerdctl_and_podman_create_runs_on_ours(lab: Lab, tmp_path: Path, creator: str, linked: bool):
+    """Both know drivers by the reference's names alone."""
+    host, pods = lab.host(), [lab.pod(), lab.pod()]
+    for name, plugin in (("bridge", "bridge-vxlan"), ("host-local", "agent-ipam")):
+        if linked:
+            (tmp_path / name).symlink_to(BIN_DIR / plugin)
+        else:
+            (tmp_path / name).write_bytes((BIN_DIR / plugin).read_bytes())
+            (tmp_path / name).chmod(0o755)
+    own = {"type": "bridge", "isGateway": True, "ipMasq": True, "capabilities": {"ips": True}, **CREATED[creator]}
+    own["ipam"] = {"type": "host-local", **own["ipam"]}
+    written(host, creator, own, *NEXT)
+    made = [cnitool(host, "add", creator, pod, f"{tmp_path}:{REFERENCE_DIR}") for pod in pods]
+    assert [item["ips"][0]["address"] for item in made] == ["10.4.0.2/24", "10.4.0.3/24"]
+    assert pods[0].pings("10.4.0.3")
+    assert {item["plugin"] for item in host.state()["attachments"]} == {"bridge-vxlan", "agent-ipam"}
+    for verb in ("check", "del", "del"):
+        for pod in pods:
+            cnitool(host, verb, creator, pod, f"{tmp_path}:{REFERENCE_DIR}")
     assert host.state() == {"attachments": [], "leases": []}
