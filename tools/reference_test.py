@@ -82,13 +82,11 @@ def run(name: str, whose: str, executables: dict[str, Path]) -> dict[str, Outcom
 
 
 def _offer(folder: Path, executables: dict[str, Path]) -> None:
-    """Programs by the names the reference gives its plugins; whatever has none of ours is the reference's."""
+    """Links by the names the reference gives its plugins; whatever has none of ours is the reference's."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for file in THEIRS.iterdir():
-        program = folder / file.name
-        program.write_text(f"#!/bin/sh\nexec '{executables.get(file.name, file)}'\n")
-        program.chmod(0o755)
+        (folder / file.name).symlink_to(executables.get(file.name, file))
 
 
 def outcomes(report: list[dict[str, Any]], *, calls_always: bool) -> dict[str, Outcome]:
