@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from cni import plugin, verbs
 from cni.agent.listener import is_listened_on, takes_calls
@@ -27,6 +28,8 @@ from cni.node import refuse_unwritable
 from cni.policy.config import faults_of
 from cni.policy.folder import reading_once
 from cni.protocol.call import Call
+from cni.protocol.config import version_of
+from cni.protocol.result import Result
 from cni.protocol.schema import given
 from cni.refresh import behind
 from cni.resources import Difference
@@ -238,15 +241,13 @@ def _drift(options: argparse.Namespace, record: Record) -> tuple[Difference, ...
     """What CHECK says of an attachment, called as its runtime would, or what keeps it from saying something; a network's tunnel
     is told once, for all of them.
     """
-    result = record.result or {}
-    own = result if result.get("interfaces") or result.get("ips") else record.config.get("prevResult") or result
-    reported = result_of(record.attachment, options.cache_dir) or own
     folders = [str(options.bin_dir), *filter(None, os.environ.get("CNI_PATH", "").split(":"))]
     who = (record.attachment.container, record.netns, record.attachment.ifname)
     call = Call("CHECK", *who, path=tuple(folders), environ=os.environ)
     if record.plugin not in plugin.names():
         return (Difference(f"this release has no plugin {record.plugin}"),)
     try:
+        reported = result_of(record.attachment, options.cache_dir) or _answered(record)
         conf = given(record.config, record.plugin) | {"prevResult": reported}
         verbs.check(plugin.load(record.plugin), call, conf, lambda _: None)
     except Drift as drift:
@@ -256,6 +257,14 @@ def _drift(options: argparse.Namespace, record: Record) -> tuple[Difference, ...
     except (KeyError, TypeError):
         return (Difference("another release recorded what this one does not know"),)
     return ()
+
+
+def _answered(record: Record) -> dict[str, Any]:
+    """The result of an ADD in its configuration's version, in which a delegate reads it; a chained one passed on what it got."""
+    result = record.result or {}
+    if not (result.get("interfaces") or result.get("ips")):
+        return record.config.get("prevResult") or result
+    return Result.read(result).render(version_of(record.config))
 
 
 CHECKS: tuple[Callable[[argparse.Namespace], Iterator[Finding]], ...] = (

@@ -16,6 +16,9 @@ from cni.resources.neighbours import HostNeighbour
 from cni.resources.world import World
 from cni.values import dataclass
 
+#: What the kernel makes of larger ones (ip_metrics_convert in net/ipv4/metrics.c).
+_MOST = {"mtu": 65535 - 15, "advmss": 65535 - 40}
+
 
 @dataclass(frozen=True)
 class PodRoute(Resource):
@@ -74,7 +77,8 @@ class PodRoute(Resource):
             own, wider = ipaddress.ip_network(self.dst), ipaddress.ip_network(route.dst)
             return own.network_address in wider and wider.prefixlen <= own.prefixlen
         numbers = ("priority",) if route.several else ("mtu", "advmss", "priority")
-        return route.dst == self.dst and all(getattr(self, name) in (0, getattr(route, name)) for name in numbers)
+        wanted = {name: min(getattr(self, name), _MOST.get(name, getattr(self, name))) for name in numbers}
+        return route.dst == self.dst and all(number in (0, getattr(route, name)) for name, number in wanted.items())
 
     def _spelled(self) -> str:
         via = f" via {self.gateway}" if self.gateway else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -251,6 +252,25 @@ def test_a_pod_without_ipv6_addresses_has_ipv4_routes_by_link_local_gateways(nod
     result = node.add(conf, pod)
     assert {"family": "inet6", "host": "fe80::1"} in [route.get("via") for route in pod.routes()]
     node.check(conf, pod, result).ok()
+    node.delete_pod(conf, pod)
+
+
+def test_a_metric_beyond_what_the_kernel_keeps_is_no_drift(node: Host, pod: Pod):
+    """It makes 65,520 and 65,495 of larger ones (ip_metrics_convert in net/ipv4/metrics.c)."""
+    routes = [{"dst": dst, "mtu": 65535, "advmss": 65535} for dst in ("198.51.100.0/24", "fd00:9::/64")]
+    conf = network("one", cniVersion="1.1.0", isGateway=True, ipam=ranges(*FIRST, routes=routes))
+    result = node.add(conf, pod)
+    node.check(conf, pod, result).ok()
+    assert [route["metrics"][0]["mtu"] for route in pod.routes() if "metrics" in route] == [65520]
+
+
+def test_the_doctor_asks_a_delegate_in_the_configurations_version(node: Host, pod: Pod):
+    """A reference plugin reads a result in the version of its configuration, and no other."""
+    conf = network("one", ipam={"type": "static", "addresses": [{"address": "10.1.0.9/24"}]})
+    node.add(conf, pod)
+    path = {"CNI_PATH": f"{BIN_DIR}:{REFERENCE_DIR}"}
+    told = node.run(AGENT_CNI, "doctor", "--json", "--bin-dir", BIN_DIR, check=False, env=os.environ | path).stdout
+    assert json.loads(told)["attachments"] == []
     node.delete_pod(conf, pod)
 
 
