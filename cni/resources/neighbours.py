@@ -52,7 +52,9 @@ class PodNeighbour(Resource):
     mend = REFRESH
 
     def ensure(self, world: World) -> None:
-        world.pod.add_neighbour(required(world.pod.link_by_name(self.link), self.link), self.address, self.mac)
+        link = world.pod.link_by_name(self.link)
+        if link:  # a refresh may come upon a pod whose DEL was stopped half-way
+            world.pod.add_neighbour(link, self.address, self.mac)
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.pod.link_by_name(self.link)
