@@ -127,7 +127,7 @@ def test_results_and_errors_come_in_the_configurations_version(settled: Host, po
 def test_runtime_owned_keys_are_accepted(settled: Host, pod: Pod, conf: dict):
     owned = {
         "capabilities": {"mac": True}, "runtimeConfig": {"Mac": "0A:00:00:00:00:07"}, "args": {"cni": {}}, "prevResult": None,
-        "dns": {"nameservers": ["192.0.2.53"]}, "cni.dev/attachments": [], "mtu": 1400.0,
+        "dns": {"nameservers": ["192.0.2.53"]}, "cni.dev/attachments": [], "mtu": 1500.0,
     }  # fmt: skip
     result = settled.add(conf | owned, pod)
     assert pod.link("eth0")["address"] == "0a:00:00:00:00:07"
