@@ -342,7 +342,7 @@ def test_a_copy_that_takes_itself_away_knows_all_it_has_to_say(host: Host, tmp_p
     own = tmp_path / "etc/net.d/20-own.conflist"
     own.write_text(json.dumps({"cniVersion": "1.0.0", "name": "own", "plugins": [{"type": "macvlan", "master": "e0"}]}))
     for more in (), ("--json",):
-        done = uninstall(host, tmp_path, *more, by=tmp_path / "opt/bin/agent-cni")
+        done = uninstall(host, tmp_path, "--force", *more, by=tmp_path / "opt/bin/agent-cni")
         assert done.stderr == f"agent-cni: {own} is your own and still names plugins of this suite, and is left\n"
         assert [item.name for item in tmp_path.rglob("*") if not item.is_dir()] == ["20-own.conflist"]
         install(tmp_path)
