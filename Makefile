@@ -8,7 +8,7 @@ PLACE     = --prefix $(PREFIX) --bin-dir $(BIN_DIR) --conf-dir $(CONF_DIR) $(if 
 SOURCES  := $(shell find cni plugins conf.d launcher tools -type f -not -name '*.pyc') pyproject.toml constraints.txt
 PLUGINS  := $(patsubst %.schema.json,%,$(wildcard plugins/*.schema.json))
 
-.PHONY: help demo demo-mesh test sweeps check image-test kubelet-test reference-test bench wheels install uninstall clean
+.PHONY: help demo demo-mesh test sweeps check image-test kubelet-test podman-test reference-test bench wheels install uninstall clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1\t/' | expand -t 12
@@ -41,6 +41,10 @@ image-test: .venv/ready ## bake a minimal Debian root twice, compare, and make a
 kubelet-test: .venv/ready ## build a kubelet from the Go module proxy (ten minutes, once) and run a static pod with it
 	@tools/bootstrap --kubelet
 	@tools/isolated .venv/bin/python3 -m pytest netns-tests/runtimes/test_kubelet.py
+
+podman-test: .venv/ready ## podman's own networks and containers, with our executables for its drivers
+	@tools/bootstrap --podman
+	@tools/isolated .venv/bin/python3 -m pytest netns-tests/runtimes/test_podman.py
 
 reference-test: .venv/ready ## the reference plugins' own suites with our executables (five minutes); SUITES="bridge ptp" runs some
 	@tools/bootstrap --reference-suites
