@@ -81,7 +81,7 @@ class Routes(NextHops):
         return ()
 
     def holder_of(self, address: IPAddress) -> int:
-        """The index of the link that holds an address of this host, which is up; or 0."""
+        """The index of the link that holds an address of this host, which is up; or 0, also for a moment after an IPv6 one was added."""
         asked = request(_GET, 0, _place(f"{address}/{address.max_prefixlen}", flags=_FIB_MATCH))
         with suppress(KernelRefused):
             message = self._channel.question(asked)
