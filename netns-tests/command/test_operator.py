@@ -101,7 +101,7 @@ def test_drift_is_found_and_mended_by_a_refresh_or_a_new_pod(
 
 def test_what_a_pod_left_is_found_and_gone_after_gc(host: Host, pod: Pod, tmp_path: Path):
     host.add(CONF, pod)
-    pod.delete()
+    host.bury(pod)
     (item,) = found(host, tmp_path)
     assert item == {"what": f"net/{pod.container}/eth0: its pod is gone, what it had is not", "mend": "agent-cni gc"}
     host.run(AGENT_CNI, "gc")

@@ -230,6 +230,14 @@ class Host(Namespace):
         """CHECK with the result of the ADD."""
         return self.cni("CHECK", conf | {"prevResult": result}, pod, **options)
 
+    def bury(self, pod: Pod) -> None:
+        """Delete a pod's namespace, and wait until the kernel has taken its veths away from here: they tell of it until then."""
+        theirs = {item["link_index"] for item in pod.ip("link", "show", "type", "veth")}
+        pod.delete()
+        assert eventually(
+            lambda: theirs.isdisjoint(item["ifindex"] for item in self.ip("link", "show", "type", "veth"))
+        )
+
     def state(self) -> dict[str, list[Any]]:
         """The attachments and leases the node remembers, as `agent-cni show --json` says them."""
         shown = json.loads(self.run(AGENT_CNI, "show", "--json").stdout)

@@ -166,7 +166,7 @@ def test_a_record_elsewhere_without_a_configuration_is_collected(lab: Lab, host:
     host.add(conf_of("bridged", "nftables", dataDir=elsewhere, policy={"ingress": []}), pod)
     script = f"import sqlite3; db = sqlite3.connect('{elsewhere}/state.db')\n"
     host.run("python3", "-c", script + "db.execute(\"UPDATE attachment SET config = '{'\"); db.commit()")
-    pod.delete()
+    host.bury(pod)
     assert host.run(AGENT_CNI, "gc").stdout == "removed 1 of 1 stale attachments\n"
     assert host.run(AGENT_CNI, "gc").stdout == "removed 0 of 0 stale attachments\n"
     assert tables(host) == []
@@ -361,7 +361,7 @@ def test_a_record_that_is_no_json_ends_with_its_pod(host: Host, pair: Pair, colu
     pair.others_go()
     if end == "gc":
         pair.server.close()
-        pair.web.delete()
+        host.bury(pair.web)
         assert host.run(AGENT_CNI, "gc").stdout == "removed 1 of 1 stale attachments\n"
     else:
         host.cni("DEL", pair.conf, pair.web).ok()
@@ -379,7 +379,7 @@ def test_commands_look_into_every_folder(lab: Lab, host: Host):
     conf = conf_of("bridged", "nftables", dataDir=f"/run/elsewhere-{host.name}", policy={"ingress": []})
     host.add(conf, pod)
     assert pod.container[:12] in host.run(AGENT_CNI, "show").stdout
-    pod.delete()
+    host.bury(pod)
     assert f"{pod.container}/eth0: its pod is gone" in host.run(AGENT_CNI, "doctor", check=False).stdout
     assert host.run(AGENT_CNI, "gc").stdout == "removed 1 of 1 stale attachments\n"
     assert tables(host) == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from interception import address_of
-from lab import AGENT_CNI, Host, Lab, Pod, Site, eventually, sh
+from lab import AGENT_CNI, Host, Lab, Pod, Site, sh
 from traffic import Actor
 
 BRIDGED = {"cniVersion": "1.1.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True}
@@ -80,9 +80,7 @@ def test_a_path_that_means_the_node_itself_by_now(lab: Lab, host: Host, end: str
     if not known:
         host.run("python3", "-c", _OF_RECORDS.format("netns_id = '', home = ''"))
     before = sorted(host.run("iptables-nft-save").stdout.splitlines())
-    ports = {link["ifname"] for link in host.ip("link", "show", "type", "veth")}
-    pods[0].delete()
-    assert eventually(lambda: len(ports & {link["ifname"] for link in host.ip("link", "show", "type", "veth")}) == 1)
+    host.bury(pods[0])
     Path(pods[0].path).touch()
     sh("mount", "--bind", host.path, pods[0].path)
     areas = json.loads(host.run(AGENT_CNI, "doctor", "--json", check=False).stdout)["attachments"]
