@@ -121,9 +121,8 @@ def _judged(
         found = _planned(netconf, world)
     except (CniError, TypeError, KeyError, ValueError) as error:
         return said, getattr(error, "msg", "") or f"its configuration cannot be read: {error}"
-    here = any(
-        place.place in item.mentions for item in found
-    )  # one that moved, or has none any more, is for the next ADD
+    # one that moved, or has none any more, is for the next ADD
+    here = any(place.place in item.mentions for item in found)
     return found if here else said, ""
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 
 from cni.errors import CniError, InvalidConfig, InvalidEnvironment
+from cni.kernel import sysctl
 from cni.kernel.view import EVERYWHERE, MAIN_TABLE, SCOPE_LINK, SCOPE_UNIVERSE
 from cni.naming import Attachment, interface_of, is_mac, mac_of_address
 from cni.protocol.call import Call
@@ -119,16 +120,16 @@ class PodNet:
 
     def _ipv6_settings(self) -> Iterator[Resource]:
         """Addresses are the IPAM's: a router's advertisements add none, and no route, whatever the pod's own default."""
-        settings = f"net.ipv6.conf.{self.attachment.ifname.replace('.', '%')}"
-        yield PodSysctl(f"{settings}.accept_ra", "0")
-        yield PodSysctl(f"{settings}.autoconf", "0")
+        setting = partial(sysctl.of_link, 6, self.attachment.ifname)
+        yield PodSysctl(setting("accept_ra"), "0")
+        yield PodSysctl(setting("autoconf"), "0")
         used = (text for ip in self.lease.ips for text in (ip.address, ip.gateway))
         if not any(":" in text for text in (*used, *(route.gw for route in self.lease.routes))):
             return
         yield PodSysctl("net.ipv6.conf.lo.disable_ipv6", "0")
-        yield PodSysctl(f"{settings}.disable_ipv6", "0")
-        yield PodSysctl(f"{settings}.keep_addr_on_down", "1")
-        yield PodSysctl(f"{settings}.accept_dad", str(int(self.dad)))
+        yield PodSysctl(setting("disable_ipv6"), "0")
+        yield PodSysctl(setting("keep_addr_on_down"), "1")
+        yield PodSysctl(setting("accept_dad"), str(int(self.dad)))
 
     def _route(self, route: Route) -> PodRoute:
         gateway = route.gw or ("" if route.scope == SCOPE_LINK else self.lease.gateway(route.family))

@@ -16,6 +16,11 @@ _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 _PROC = Procfs()
 
 
+def of_link(version: int, link: str, setting: str) -> str:
+    """The key of a link's setting of an IP version (4 or 6)."""
+    return f"net.ipv{version}.conf.{link.replace('.', '%')}.{setting}"
+
+
 def read(key: str) -> str | None:
     """A setting's value, or None where this kernel or namespace lacks it. Raises KernelRefused naming the key."""
     try:

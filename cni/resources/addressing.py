@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -143,6 +143,13 @@ def set_as_far_as_needed(key: str, value: str) -> None:
         raise KernelRefused(refused, errno.EROFS)
     if refused:
         log.warning("agent-cni", f"{refused}: left as it is")
+
+
+def announcing(versions: Collection[int], link: str) -> None:
+    """Have the kernel tell neighbours of some IP versions when a link's MAC is set (ip-sysctl.rst: arp_notify, ndisc_notify)."""
+    for version, setting in ((4, "arp_notify"), (6, "ndisc_notify")):
+        if version in versions:
+            set_as_far_as_needed(sysctl.of_link(version, link, setting), "1")
 
 
 def _is_needed(key: str) -> bool:

@@ -51,4 +51,4 @@ class NoAdvertisements(Resource):
 
 
 def _accepting(link: str) -> str:
-    return f"net.ipv6.conf.{link.replace('.', '%')}.accept_ra"
+    return sysctl.of_link(6, link, "accept_ra")

@@ -10,7 +10,7 @@ from cni.errors import Conflict
 from cni.kernel.view import Link
 from cni.naming import OWNER, is_mac, mac_of_address
 from cni.protocol.result import Result
-from cni.resources.addressing import set_as_far_as_needed
+from cni.resources.addressing import announcing
 from cni.resources.base import Resource
 from cni.resources.links import required
 from cni.resources.world import World
@@ -107,9 +107,7 @@ class Bridge(Resource):
 
     def _put_mac_right(self, world: World, link: Link) -> None:
         """Who knows the MAC it had hears of it (ip-sysctl.rst: arp_notify, ndisc_notify)."""
-        name = self.name.replace(".", "%")
-        for setting in (f"net.ipv4.conf.{name}.arp_notify", f"net.ipv6.conf.{name}.ndisc_notify"):
-            set_as_far_as_needed(setting, "1")
+        announcing((4, 6), self.name)
         world.host.set_link(link, address=self.mac)
         world.host.link_by_name(self.name)
 

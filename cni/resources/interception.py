@@ -252,7 +252,7 @@ def _labels(address: str) -> tuple[tuple[ipaddress.IPv6Network, int], ...]:
 def _speaks_ipv6(world: World, link: str) -> bool:
     """Whether a link of the pod has IPv6 now; one whose MTU is below 1280 has no such settings."""
     with world.in_pod():
-        return sysctl.read(f"net.ipv6.conf.{link.replace('.', '%')}.disable_ipv6") == "0"
+        return sysctl.read(sysctl.of_link(6, link, "disable_ipv6")) == "0"
 
 
 def _alone(world: World, path: str) -> AbstractContextManager[None]:

@@ -169,7 +169,7 @@ class HostShim(Resource):
 
     @property
     def _arp_filter(self) -> str:
-        return f"net.ipv4.conf.{self.name.replace('.', '%')}.arp_filter"
+        return sysctl.of_link(4, self.name, "arp_filter")
 
     @property
     def _alias(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from cni.errors import Conflict, KernelRefused
 from cni.kernel import sysctl
-from cni.resources.addressing import set_as_far_as_needed
+from cni.resources.addressing import announcing, set_as_far_as_needed
 from cni.resources.base import Resource
 from cni.resources.links import required
 from cni.resources.world import World
@@ -71,17 +71,17 @@ class Vacant(Resource):
 
     def ensure(self, world: World) -> None:
         link = required(world.pod.link_ref(self.link), self.link)
-        setting, passing = f"net.ipv6.conf.{self.link.replace('.', '%')}", f"0a:{os.urandom(5).hex(':')}"
+        setting, passing = sysctl.of_link(6, self.link, "addr_gen_mode"), f"0a:{os.urandom(5).hex(':')}"
         with world.in_pod():
-            before = sysctl.read(f"{setting}.addr_gen_mode") or ""
-            set_as_far_as_needed(f"{setting}.addr_gen_mode", _NO_LINK_LOCAL)
+            before = sysctl.read(setting) or ""
+            set_as_far_as_needed(setting, _NO_LINK_LOCAL)
         world.pod.set_link(link, address=passing)
         world.pod.set_link(link, up=True)
         self._refuse_held(world, passing)
         Settled(self.link).ensure(world)
         world.pod.set_link(link, address=self.mac)
         with world.in_pod():
-            set_as_far_as_needed(f"{setting}.addr_gen_mode", before)
+            set_as_far_as_needed(setting, before)
 
     def describe(self) -> str:
         return f"ask whether somebody has {', '.join(self.addresses)} already"
@@ -114,13 +114,8 @@ class Announcement(Resource):
     addresses: tuple[str, ...]
 
     def ensure(self, world: World) -> None:
-        name = self.link.replace(".", "%")
-        families = {ipaddress.ip_address(address).version for address in self.addresses}
         with world.in_pod():
-            if 4 in families:
-                set_as_far_as_needed(f"net.ipv4.conf.{name}.arp_notify", "1")
-            if 6 in families:
-                set_as_far_as_needed(f"net.ipv6.conf.{name}.ndisc_notify", "1")
+            announcing({ipaddress.ip_address(address).version for address in self.addresses}, self.link)
         world.pod.set_link(required(world.pod.link_ref(self.link), self.link), address=self.mac)
 
     def describe(self) -> str:
