@@ -30,9 +30,9 @@ def is_own(address: str) -> bool:
     """Whether this host has an address, on whatever link."""
     from cni.kernel.netlink import Rtnl  # a call that asks the kernel nothing does not load it
 
-    host, wanted = Rtnl.kept(), ipaddress.ip_address(address)
+    host = Rtnl.kept()
     try:
-        return bool(host.holder_of(wanted) or host.link_holding(wanted))
+        return bool(host.holding(ipaddress.ip_address(address)))
     finally:
         host.give_back()
 
@@ -50,8 +50,7 @@ def _named(host: Rtnl, query: UplinkQuery) -> list[Link]:
 
 def _holding(host: Rtnl, local: str) -> list[Link]:
     """The link that has a VTEP's address; one on a loopback is reached by others, and says nothing of an MTU."""
-    address = ipaddress.ip_address(local)
-    link = host.link_by_index(host.holder_of(address) or host.link_holding(address))
+    link = host.link_by_index(host.holding(ipaddress.ip_address(local)))
     if link is None:
         raise InvalidConfig(f"$.vxlan.local: no link of this host holds {local}")
     return [] if link.loopback else [link]

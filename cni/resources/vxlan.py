@@ -60,7 +60,7 @@ class VxlanLink(Resource):
             yield f"VXLAN device {self.name} is missing"
             return
         yield from self._faults(world, link)
-        if self._own_address and not holds(world, self.local):
+        if self._own_address and not world.host.holding(ipaddress.ip_address(self.local)):
             yield f"VXLAN device {self.name} has local address {self.local}, which this host does not have"
         bridge = world.host.link_ref(self.bridge)
         if bridge and link.bridge != bridge.index:
@@ -241,12 +241,6 @@ class VxlanLink(Resource):
 def overlay_place(bridge: str) -> str:
     """How the tunnel of a bridge is asked for."""
     return f"overlay {bridge}"
-
-
-def holds(world: World, address: str) -> bool:
-    """Whether this host has an address, on whatever link."""
-    wanted = ipaddress.ip_address(address)
-    return bool(world.host.holder_of(wanted) or world.host.link_holding(wanted))
 
 
 def _networks_with(world: World, link: str) -> list[str]:

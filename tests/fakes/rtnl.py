@@ -314,6 +314,9 @@ class FakeRtnl:
     def holder_of(self, address: IPAddress) -> int:
         return self.link_holding(address)
 
+    def holding(self, address: IPAddress) -> int:
+        return self.link_holding(address)
+
     def link_holding(self, address: IPAddress) -> int:
         holders = (name for name, held in self.held.items() if address in (item.ip for item in held))
         return next((self.all[name].index for name in holders), 0)

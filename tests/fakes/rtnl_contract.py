@@ -286,14 +286,14 @@ def who_holds_an_address_is_known(rtnl: Rtnl) -> None:
     rtnl.set_link(near, up=True)
     for address in (ADDRESS, ADDRESS6):
         rtnl.add_address(near, address, nodad=True)
-        assert rtnl.link_holding(address.ip) == near.index
+        assert rtnl.holding(address.ip) == rtnl.link_holding(address.ip) == near.index
         until = (
             time.monotonic() + 10
         )  # the kernel routes to an IPv6 address a moment later (addrconf_dad_work in net/ipv6)
         while not rtnl.holder_of(address.ip) and time.monotonic() < until:
             time.sleep(0.01)
         assert rtnl.holder_of(address.ip) == near.index
-        assert rtnl.holder_of(address.ip + 7) == rtnl.link_holding(address.ip + 7) == 0
+        assert rtnl.holder_of(address.ip + 7) == rtnl.holding(address.ip + 7) == rtnl.link_holding(address.ip + 7) == 0
 
 
 @statement

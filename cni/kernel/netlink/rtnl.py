@@ -9,6 +9,7 @@ from cni.kernel.netlink.links import Links
 from cni.kernel.netlink.neighbours import Neighbours
 from cni.kernel.netlink.routes import Routes
 from cni.kernel.netlink.rules import Rules
+from cni.naming import IPAddress
 
 
 class Rtnl(Links, Addresses, Labels, Routes, Rules, Neighbours):
@@ -18,6 +19,10 @@ class Rtnl(Links, Addresses, Labels, Routes, Rules, Neighbours):
     def kept(cls) -> Rtnl:
         """The one that was given back in this process, or a new one."""
         return _spare.take(None) or cls()
+
+    def holding(self, address: IPAddress) -> int:
+        """The index of the link that has an address of this namespace, up or not; or 0. Mostly a lookup says so, which costs less."""
+        return self.holder_of(address) or self.link_holding(address)
 
     def give_back(self) -> None:
         """Keep the socket for the process's next call, unless somebody left it in the middle of an answer."""
