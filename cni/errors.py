@@ -12,6 +12,9 @@ Each class owns its CNI error code and says who must act::
     │   ├── InvalidConfig         7   a value in the configuration
     │   └── InvalidNetns          8   CNI_NETNS is no network namespace, or is our own
     ├── TryAgainLater            11   a lock, a store: the runtime repeats the call
+    │   ├── Unreachable          11   the cluster's store does not answer, or not in time
+    │   ├── SessionLost          11   the store has not heard of this host for too long, and counts it as gone
+    │   └── Compacted            11   the store has forgotten what changed since; all is to be read anew
     ├── the node cannot serve now                 (answers of STATUS)
     │   ├── Unavailable          50   no ADD can be served
     │   └── Degraded             51   and running pods may be cut off
@@ -24,7 +27,8 @@ Each class owns its CNI error code and says who must act::
     │   ├── AlreadyAttached     105   ADD of an attachment that is complete
     │   ├── ToolFailed          106   nft, iptables or a delegate could not run or failed
     │   ├── Incomplete          107   several steps of a removal failed; all are named
-    │   └── Interrupted         108   a signal ended the call; what it did is undone
+    │   ├── Interrupted         108   a signal ended the call; what it did is undone
+    │   └── NameTaken           109   another machine of the cluster has this host's name
     └── Internal                999   a bug: the traceback is in the log
 
     Stranded                    100   no CniError, so that nothing catches it on its way out: see there
@@ -97,6 +101,18 @@ class TryAgainLater(CniError):
     """A bounded wait ended; the same call may succeed later."""
 
     code = 11
+
+
+class Unreachable(TryAgainLater):
+    """The cluster's store does not answer, or not in time: what was asked for may have been done."""
+
+
+class SessionLost(TryAgainLater):
+    """The cluster's store counts this host as gone: what it wants to write is not written."""
+
+
+class Compacted(TryAgainLater):
+    """The cluster's store cannot say any more what changed."""
 
 
 class Unavailable(CniError):
@@ -175,6 +191,12 @@ class Interrupted(CniError):
     """A signal ended the call after its changes were undone."""
 
     code = 108
+
+
+class NameTaken(CniError):
+    """Another machine of the cluster has this host's name."""
+
+    code = 109
 
 
 class Internal(CniError):

@@ -24,7 +24,7 @@ FILES = [*MODULES, *PLUGINS]
 LAYERS = (
     {"cni", "errors", "naming", "values"},
     {"kernel", "protocol", "log"},
-    {"resources"},
+    {"resources", "cluster"},
     {"state"},
     {"engine", "podnet", "nat", "ipam", "overlay", "policy", "sidecar", "uplink"},
     {"retirement"},

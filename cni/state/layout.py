@@ -13,7 +13,7 @@ from cni.errors import CniError
 from cni.kernel.netns import Netns, whereabouts
 
 #: The layout this release reads and writes, kept as SQLite's `user_version`.
-VERSION = 4
+VERSION = 5
 
 #: Of all tables the one with a rowid: a key beside whole plans is slow to find, for SQLite compares overflowing rows whole.
 _ATTACHMENT = """
@@ -92,10 +92,49 @@ _BOOT = (
     "CREATE TABLE boot (id TEXT NOT NULL);  -- the one that what is recorded is of: one row, none where nobody knows"
 )
 
+_MEMBERSHIP = """
+CREATE TABLE member (
+    value TEXT NOT NULL                       -- JSON: this host in its cluster (membership.Member); one row, none outside of one
+);
+CREATE TABLE shared (
+    network TEXT,                             -- a network whose addresses all hosts of the cluster share
+    value TEXT NOT NULL,                      -- JSON: as this host's configuration says it (cluster.model.Network)
+    refused TEXT NOT NULL,                    -- why the cluster does not take it so, or nothing
+    PRIMARY KEY (network)
+) WITHOUT ROWID;
+CREATE TABLE block (
+    network TEXT,                             -- whose addresses they are
+    family INTEGER,                           -- 4 or 6
+    first BLOB,                               -- packed, so that they sort
+    last BLOB NOT NULL,                       -- likewise
+    value TEXT NOT NULL,                      -- JSON: its owner, which is this host
+    state TEXT NOT NULL,                      -- held, leaving, or lost
+    PRIMARY KEY (network, family, first)
+) WITHOUT ROWID;
+CREATE TABLE endpoint (
+    network TEXT,                             -- of which
+    family INTEGER,                           -- 4 or 6
+    address BLOB,                             -- packed: somebody has this one
+    container TEXT NOT NULL,                  -- who, with network; empty is the host itself
+    ifname TEXT NOT NULL,                     -- with which interface,
+    plugin TEXT NOT NULL,                     -- and with whose record it goes
+    wanted TEXT,                              -- JSON: what the cluster is to know of it, null: nothing any more
+    published TEXT,                           -- JSON: what the cluster was told last, null: nothing
+    PRIMARY KEY (network, family, address)
+) WITHOUT ROWID;
+CREATE INDEX endpoint_holder ON endpoint (network, container, ifname, plugin);
+CREATE INDEX endpoint_unsaid ON endpoint (network) WHERE wanted IS NOT published;
+CREATE TABLE wish (
+    network TEXT,                             -- in which a call waits for one more block
+    family INTEGER,                           -- of 4 or 6
+    address TEXT,                             -- for that of this address, or nothing
+    answer TEXT NOT NULL,                     -- why it cannot be had, or nothing yet
+    PRIMARY KEY (network, family, address)
+) WITHOUT ROWID;
+"""
+
 #: What a new file gets.
-SCHEMA = (
-    f"{_ATTACHMENT} {_LEASES} {_STICKY} {_STICKY_ONCE} {_USES} {_CONFIGURED} {_BOOT}\nPRAGMA user_version = {VERSION};"
-)
+SCHEMA = f"{_ATTACHMENT} {_LEASES} {_STICKY} {_STICKY_ONCE} {_USES} {_CONFIGURED} {_BOOT} {_MEMBERSHIP}\nPRAGMA user_version = {VERSION};"
 
 _TO_2 = """
 ALTER TABLE attachment ADD COLUMN netns_id TEXT NOT NULL DEFAULT '';
@@ -158,8 +197,10 @@ def upgrade(db: sqlite3.Connection, version: int) -> None:
         _know_users(db)
     if version < 3:
         _run(db, _TO_3)
-    _run(db, _TO_4)
-    _know_configured(db)
+    if version < 4:
+        _run(db, _TO_4)
+        _know_configured(db)
+    _run(db, _MEMBERSHIP)
     db.execute(f"PRAGMA user_version = {VERSION}")
 
 

@@ -18,6 +18,7 @@ from cni.state.configured import Configured, Place
 from cni.state.file import busy
 from cni.state.layout import VERSION
 from cni.state.leases import Leases
+from cni.state.membership import Membership
 from cni.state.records import Record
 from cni.state.uses import DEFAULT_FOLDER, Uses
 
@@ -27,7 +28,7 @@ _PLANNING = digest_of("planning")
 T = TypeVar("T")
 
 
-class Store(Boots, Uses, Leases, Configured):
+class Store(Boots, Uses, Leases, Configured, Membership):
     """The state file of one folder, open."""
 
     @classmethod

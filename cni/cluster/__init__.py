@@ -1,0 +1,1 @@
+"""What the hosts of a cluster know of each other, and the store they know it from."""

@@ -1,0 +1,70 @@
+"""Which blocks a network is made of, and which one a host asks for next: pure arithmetic."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterator
+
+from cni.cluster.model import IPNetwork, Network, Pool
+from cni.naming import IPAddress, digest_of
+
+#: Of a block, what is to be free ahead of the pods that come; at least so many addresses of a network.
+AHEAD, AHEAD_OF_BLOCK = 16, 4
+#: How many blocks are tried one by one from where a host begins, before all are looked through.
+_TRIED = 1 << 12
+
+
+def ahead(network: Network) -> int:
+    """How many free addresses of each pool a host keeps."""
+    return max(AHEAD, network.block // AHEAD_OF_BLOCK)
+
+
+def block_of(network: Network, address: IPAddress) -> str | None:
+    """The block an address is in, whoever has it; None where it is of no pool."""
+    pool = network.pool_of(address)
+    return str(ipaddress.ip_network((address, _length(pool, network.block)), strict=False)) if pool else None
+
+
+def next_block(network: Network, pool: Pool, node: str, taken: Collection[str]) -> str | None:
+    """A block of a pool nobody is known to have; hosts begin at different ones, so that they seldom want the same."""
+    first, count = _grid(pool, network.block)
+    start = int(digest_of(f"{node} {pool.subnet}")[:16], 16) % count
+    for number in range(min(count, len(taken) + _TRIED)):
+        at = first + (start + number) % count * network.block
+        if (span := str(ipaddress.ip_network((at, _length(pool, network.block))))) not in taken:
+            return span
+    return None
+
+
+def host_address(network: Network, span: str) -> str:
+    """The address of a block that is its host's own and no pod's: the first that may be anybody's.
+
+    Where blocks are subnets (l3) it is their gateway, else the one by which a host speaks to pods.
+    """
+    block = ipaddress.ip_network(span)
+    pool = network.pool_of(block[0])
+    assert pool
+    never = {ipaddress.ip_network(pool.subnet)[0], ipaddress.ip_address(pool.gateway) if pool.gateway else None}
+    if network.mode == "l3":
+        never.add(block[0])
+    return str(next(address for address in _some(block) if address not in never))
+
+
+def _some(block: IPNetwork) -> Iterator[IPAddress]:
+    return (block[number] for number in range(min(4, block.num_addresses)))
+
+
+def _length(pool: Pool, size: int) -> int:
+    subnet = ipaddress.ip_network(pool.subnet)
+    return max(subnet.prefixlen, subnet.max_prefixlen - (size.bit_length() - 1))
+
+
+def _grid(pool: Pool, size: int) -> tuple[int, int]:
+    """The first address of the first block that pods get addresses of, and how many blocks there are; a subnet smaller than a
+    block is one.
+    """
+    low, high = (int(ipaddress.ip_address(text)) // size for text in (pool.first, pool.last))
+    subnet = ipaddress.ip_network(pool.subnet)
+    if subnet.num_addresses <= size:
+        return int(subnet[0]), 1
+    return low * size, high - low + 1

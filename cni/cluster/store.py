@@ -1,0 +1,93 @@
+"""What a store of a cluster can do, in the cluster's own words: engines are etcd, the Kubernetes API, and memory for tests.
+
+One contract suite holds all of them to what is said here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from cni.cluster.model import Block, Endpoint, Item, Key, Network, Node
+
+
+class Session(NamedTuple):
+    """A host's time in the cluster, from `join` until nothing was heard of it for `seconds`. `fence` is what every write of it
+    is compared with, `lease` what keeps it; both are the engine's own.
+    """
+
+    node: Node
+    token: str
+    fence: str
+    lease: str
+    seconds: float
+
+
+class Listing(NamedTuple):
+    """All there is at a revision. `refused` names what could not be read."""
+
+    revision: int
+    items: tuple[Item, ...]
+    refused: tuple[str, ...] = ()
+
+
+class Change(NamedTuple):
+    """What one revision, or several together, put and took away."""
+
+    revision: int
+    put: tuple[Item, ...]
+    gone: tuple[Key, ...]
+    refused: tuple[str, ...] = ()
+
+
+class ClusterStore(Protocol):
+    """Every method is bounded in time and raises Unreachable; none repeats a write whose answer was lost: it looks first.
+
+    One object may be used by several threads.
+    """
+
+    def join(self, me: Node, token: str) -> Session:
+        """Live under a name. `token` is the host's own for a boot: who comes back with it goes on with the session it had.
+        Raises NameTaken where another machine has the name, or another life of this one is heard of for longer than a session.
+        """
+
+    def renew(self, session: Session) -> None:
+        """Be heard of for another `seconds`. Raises SessionLost."""
+
+    def announce(self, session: Session, me: Node) -> Session:
+        """Say what changed of the host; the session goes on. Raises SessionLost."""
+
+    def leave(self, session: Session) -> None:
+        """Be gone, with every block and endpoint of the host; of a lost session too, unless another machine has the name."""
+
+    def remove(self, node: str) -> list[Block]:
+        """Say for a host that is gone that it is: the blocks that were its own, now free. Nobody is to be alive under the name:
+        Raises NameTaken.
+        """
+
+    def declare(self, session: Session, network: Network) -> Network:
+        """What the cluster says of a network: what this host says, if it is the first. Raises SessionLost."""
+
+    def claim(self, session: Session, block: Block) -> bool:
+        """Have a block, also where it was one's own already. False: somebody else has it, or one that overlaps.
+        Raises SessionLost.
+        """
+
+    def give_up(self, session: Session, block: Block) -> bool:
+        """Have a block no more, and no endpoint in it. False: it was somebody else's. Raises SessionLost."""
+
+    def publish(self, session: Session, block: Block, there: Sequence[Endpoint], gone: Sequence[Endpoint]) -> bool:
+        """Say which endpoints of a block are there, and which are gone, any number of them. False: the block is not this
+        host's, and nothing was said. Raises SessionLost.
+        """
+
+    def listing(self) -> Listing:
+        """All there is now."""
+
+    def changes(self) -> Iterator[Listing | Change]:
+        """A Listing, and then what changes, as it does. It ends by raising Unreachable, or Compacted, after which whoever wants
+        to go on begins anew. A Change without anything in it says that the store is still heard of, every few seconds.
+        """
+
+    def turn(self, session: Session, what: str, seconds: float) -> bool:
+        """Whether a host is the one that does something for all, for so long; asked again in time, it stays. Raises SessionLost."""

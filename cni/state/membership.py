@@ -1,0 +1,213 @@
+"""What this host has of a cluster, where calls and the member meet: who it is there, the networks it shares, its blocks of their
+addresses, what others are to know of its pods, and what calls wait for.
+
+Calls write what is wanted, the member what is; there is no queue and no log: the difference is what is to be done.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from cni.cluster.model import Block, Endpoint, Network
+from cni.cluster.model import read as item_of
+from cni.naming import Attachment, IPAddress
+from cni.state.file import StateFile
+from cni.values import dataclass
+
+#: A block is given from; on its way back to the cluster; or somebody else's by now, while pods of ours have addresses of it.
+HELD, LEAVING, LOST = "held", "leaving", "lost"
+
+
+@dataclass(frozen=True)
+class Member:
+    """This host in its cluster. `overhead` is what its tunnels add to a packet besides VXLAN's own, in bytes. `trouble` is why
+    nothing new can be had of the cluster now, for people; empty when all is well. After `fenced_at`, in seconds of CLOCK_BOOTTIME,
+    no address is given any more; 0 is never.
+    """
+
+    node: str
+    machine: str
+    token: str
+    vtep: str
+    mac: str
+    overhead: int = 0
+    encryption: str = ""
+    trouble: str = ""
+    fenced_at: float = 0.0
+
+
+class Wish(NamedTuple):
+    """What a call waits for: one more block of a family, or that of a certain address. `answer` is why it cannot be had."""
+
+    network: str
+    family: int
+    address: str = ""
+    answer: str = ""
+
+
+class Holding(NamedTuple):
+    """A block of this host, in one of the states above, and how many of its addresses are leased."""
+
+    block: Block
+    state: str
+    leased: int
+
+
+class Unsaid(NamedTuple):
+    """Of an address, what the cluster is to know and what it was told; None is nothing."""
+
+    network: str
+    address: str
+    wanted: Endpoint | None
+    published: Endpoint | None
+
+
+class Membership(StateFile):
+    """What is asked of and done to it. Changes are within a transaction of the caller's."""
+
+    def member(self) -> Member | None:
+        """This host's membership, None where it is in no cluster."""
+        rows = self._rows("SELECT value FROM member")
+        return Member(**json.loads(rows[0][0])) if rows else None
+
+    def put_member(self, member: Member) -> None:
+        """Say who this host is, and how it is."""
+        self._db.execute("DELETE FROM member")
+        self._db.execute("INSERT INTO member VALUES (?)", (json.dumps(vars(member)),))
+
+    def forget_member(self) -> None:
+        """Be in no cluster: nothing of it stays, but for the addresses that pods have."""
+        for table in ("member", "shared", "block", "endpoint", "wish"):
+            self._db.execute(f"DELETE FROM {table}")
+
+    # --- networks
+
+    def share(self, network: Network) -> None:
+        """Say what this host's configuration says of a network it shares; what the cluster said of it before stays."""
+        row = (network.name, json.dumps(network.value))
+        self._db.execute(
+            "INSERT INTO shared VALUES (?,?,'') ON CONFLICT (network) DO UPDATE SET value = excluded.value", row
+        )
+
+    def refuse_network(self, network: str, why: str) -> None:
+        """Say why the cluster does not take a network as this host has it; empty: it does."""
+        self._db.execute("UPDATE shared SET refused = ? WHERE network = ?", (why, network))
+
+    def shared(self, name: str = "") -> list[tuple[Network, str]]:
+        """The networks this host shares, or one of them, each with why the cluster does not take it so."""
+        rows = self._rows("SELECT network, value, refused FROM shared WHERE ? IN ('', network) ORDER BY 1", name)
+        return [(Network.read((Network.room, key), json.loads(value)), refused) for key, value, refused in rows]
+
+    def unshare(self, network: str) -> None:
+        """Share a network no more."""
+        self._db.execute("DELETE FROM shared WHERE network = ?", (network,))
+
+    # --- blocks
+
+    def put_block(self, block: Block, state: str = HELD) -> None:
+        """Have a block, in a state."""
+        span = block.addresses
+        row = (block.network, span.version, span[0].packed, span[-1].packed, json.dumps(block.value), state)
+        self._db.execute("REPLACE INTO block VALUES (?,?,?,?,?,?)", row)
+
+    def drop_block(self, block: Block) -> None:
+        """Have a block no more."""
+        span = block.addresses
+        key = (block.network, span.version, span[0].packed)
+        self._db.execute("DELETE FROM block WHERE (network, family, first) = (?,?,?)", key)
+
+    def blocks(self, network: str = "") -> list[Holding]:
+        """This host's blocks of a network, or of all, in the order of their addresses."""
+        query = (
+            "SELECT network, first, last, value, state, (SELECT count(*) FROM lease WHERE lease.network = block.network"
+            " AND lease.family = block.family AND lease.address BETWEEN block.first AND block.last)"
+            " FROM block WHERE ? IN ('', network) ORDER BY network, family, first"
+        )
+        return [
+            Holding(Block(name, _span(first, last), **json.loads(value)), state, leased)
+            for name, first, last, value, state, leased in self._rows(query, network)
+        ]
+
+    # --- what others are to know
+
+    def say(self, endpoints: Iterable[Endpoint], plugin: str = "") -> None:
+        """Have the cluster know of addresses: of pods by what plugin's record they go, or of the host itself."""
+        rows = [
+            (item.network, *_packed(item.address), item.container, item.ifname, plugin, json.dumps(item.value))
+            for item in endpoints
+        ]
+        self._db.executemany(
+            "INSERT INTO endpoint VALUES (?,?,?,?,?,?,?,NULL) ON CONFLICT (network, family, address) DO UPDATE SET"
+            " (container, ifname, plugin, wanted) = (excluded.container, excluded.ifname, excluded.plugin, excluded.wanted)",
+            rows,
+        )
+
+    def unsay(self, attachment: Attachment, plugin: str) -> None:
+        """Have the cluster know of an attachment no more."""
+        where = "(network, container, ifname, plugin) = (?,?,?,?)"
+        self._db.execute(f"UPDATE endpoint SET wanted = NULL WHERE {where}", (*attachment, plugin))
+        self._db.execute(f"DELETE FROM endpoint WHERE {where} AND published IS NULL", (*attachment, plugin))
+
+    def unsaid(self, most: int = 1000) -> list[Unsaid]:
+        """What the cluster is to be told, some of it."""
+        rows = self._rows(f"{_ENDPOINTS} WHERE wanted IS NOT published LIMIT ?", most)
+        return [_unsaid(*row) for row in rows]
+
+    def said_of(self, network: str) -> list[Unsaid]:
+        """Every address of a network the cluster knows of this host, or is to know."""
+        return [_unsaid(*row) for row in self._rows(f"{_ENDPOINTS} WHERE network = ?", network)]
+
+    def told(self, network: str, address: str, known: Endpoint | None) -> None:
+        """Keep what the cluster knows of an address of ours by now."""
+        value = json.dumps(known.value) if known else None
+        key = (network, *_packed(address))
+        row = (*key, value)
+        if known:  # one that no call has said: a state that was lost, or is an older copy; it is to be withdrawn
+            self._db.execute("INSERT OR IGNORE INTO endpoint VALUES (?,?,?,'','','',NULL,?)", row)
+        where = "(network, family, address) = (?,?,?)"
+        self._db.execute(f"UPDATE endpoint SET published = ? WHERE {where}", (value, *key))
+        self._db.execute(f"DELETE FROM endpoint WHERE {where} AND wanted IS NULL AND published IS NULL", key)
+
+    # --- what calls wait for
+
+    def wish(self, network: str, family: int, address: str = "") -> None:
+        """Wait for one more block of a family, or for that of an address."""
+        self._db.execute("REPLACE INTO wish VALUES (?,?,?,'')", (network, family, address))
+
+    def wishes(self) -> list[Wish]:
+        """What calls wait for, answered or not."""
+        return [Wish(*row) for row in self._rows("SELECT * FROM wish ORDER BY 1, 2, 3")]
+
+    def answer(self, wish: Wish, why: str) -> None:
+        """Say why what a call waits for cannot be had; empty: it can, and is there."""
+        key = (wish.network, wish.family, wish.address)
+        if why:
+            self._db.execute("UPDATE wish SET answer = ? WHERE (network, family, address) = (?,?,?)", (why, *key))
+        else:
+            self._db.execute("DELETE FROM wish WHERE (network, family, address) = (?,?,?)", key)
+
+
+_ENDPOINTS = "SELECT network, address, wanted, published FROM endpoint"
+
+
+def _unsaid(network: str, packed: bytes, wanted: str | None, published: str | None) -> Unsaid:
+    address = str(ipaddress.ip_address(packed))
+    return Unsaid(network, address, _endpoint(network, address, wanted), _endpoint(network, address, published))
+
+
+def _endpoint(network: str, address: str, value: str | None) -> Endpoint | None:
+    found = item_of((Endpoint.room, network, address), json.loads(value)) if value else None
+    return found if isinstance(found, Endpoint) else None
+
+
+def _packed(address: str) -> tuple[int, bytes]:
+    parsed: IPAddress = ipaddress.ip_address(address)
+    return parsed.version, parsed.packed
+
+
+def _span(first: bytes, last: bytes) -> str:
+    (network,) = ipaddress.summarize_address_range(ipaddress.ip_address(first), ipaddress.ip_address(last))
+    return str(network)
