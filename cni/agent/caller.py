@@ -7,11 +7,13 @@ for the caller: when it closes, or asks to stop, the kernel sends SIGIO and the 
 
 from __future__ import annotations
 
+import _thread
 import fcntl
 import os
 import select
 import signal
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
@@ -21,6 +23,8 @@ from cni.kernel import signals
 
 _TAKEN, _EXIT, _STOP, _PRINTED = b"A", b"X", b"S", b"P"
 _HANDSHAKE_SECONDS = 2.0
+#: fcntl(2): SIGIO is held back by thread, so it is to come to the one that serves the call, whatever others a process has.
+_F_SETOWN_EX, _F_OWNER_TID, _OWNER = 15, 0, struct.Struct("2i")
 #: Of a document; a larger one goes as a file, because a packet has its bounds (net.core.wmem_default).
 _PACKET_BYTES = 32 << 10
 
@@ -77,7 +81,7 @@ class Caller:
         """End the call (KeyboardInterrupt) when the caller goes or asks to stop, and after `seconds`."""
         fd = self._connection.fileno()
         signals.handle(self.has_ended)
-        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(fd, _F_SETOWN_EX, _OWNER.pack(_F_OWNER_TID, _thread.get_native_id()))
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
         try:
             fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC)
