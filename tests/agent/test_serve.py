@@ -7,10 +7,15 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-#: What no call enters: commands, the installation, and a program of its own.
+#: What no call enters: commands, the installation, the member, and a program of its own.
 FOR_OTHERS = (
     "cni.command",
     "cni.installation",
+    "cni.cluster",
+    "cni.member",
+    "cni.kernel.http",
+    "cni.kernel.events",
+    "cni.kernel.wireguard",
     "cni.configured",
     "cni.kernel.legacy",
     "cni.kernel.vteps",
