@@ -29,7 +29,8 @@ from cni.ipam.allocator import Allocator
 from cni.ipam.config import IpamConfig, routes_of
 from cni.naming import OWN_IPAM, Attachment
 from cni.protocol.call import Call, is_name
-from cni.protocol.config import NetConf, decoded, listed
+from cni.protocol.config import NetConf, listed
+from cni.protocol.decoding import decoded
 from cni.protocol.result import IPConfig, Result
 from cni.state import Record, Store
 from cni.values import dataclass

@@ -14,7 +14,6 @@ plugin's schema lists its own keys only and every other key is refused. Four ann
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, lru_cache, partial
 from typing import Any
@@ -22,17 +21,15 @@ from typing import Any
 from cni.errors import CniError, DecodingFailure, IncompatibleVersion, InvalidConfig, UnsupportedField
 from cni.naming import OWN_IPAM
 from cni.protocol.call import is_name
+from cni.protocol.decoding import decoded
 from cni.protocol.formats import FORMATS, REFUSALS
-from cni.protocol.schema import PLUGINS, is_right, load, part_of, schema_of
+from cni.protocol.schema import PLUGINS, Schema, fits, kept, load, part_of, schema_of
 from cni.protocol.versions import SINCE, SUPPORTED, at_least
 
 #: A network configuration as the runtime sends it (libcni's name), and an object within one.
 NetConf = dict[str, Any]
 Section = dict[str, Any]
 
-#: Go reads numbers into float64, which ends at 1.8e308; nothing real is nested more than 20 levels.
-_MOST_DIGITS, _MOST_LEVELS = 308, 100
-_TOO_DEEP = f"it is nested more than {_MOST_LEVELS} levels deep"
 #: NUL, and halves of what JSON spells in two: no bytes are theirs.
 _ODD = {"\0", *map(chr, range(0xD800, 0xE000))}
 
@@ -46,20 +43,6 @@ def parse(text: bytes, where: str = "stdin") -> NetConf:
     if not isinstance(netconf, dict):
         raise DecodingFailure(f"{where}: the network configuration is {_kind(netconf)}, not an object")
     return netconf
-
-
-def decoded(text: bytes) -> Any:
-    """What a JSON text says, as strictly as Go's encoding/json reads it. Raises ValueError.
-
-    Nesting is bounded far below what Python's stack takes, because what is read is walked and written again.
-    """
-    try:
-        value = json.loads(_decoded(text), parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float)
-    except RecursionError:
-        raise ValueError(_TOO_DEEP) from None
-    if text.count(b"[") + text.count(b"{") > _MOST_LEVELS:  # fewer cannot nest deeper, and are no reason to walk it
-        _refuse_depth(value, _MOST_LEVELS)
-    return value
 
 
 def version_of(netconf: NetConf) -> str:
@@ -133,12 +116,19 @@ def listed(value: str | list[str] | None) -> list[str]:
 @lru_cache(maxsize=64)
 def _faults(netconf: str, plugin: str) -> tuple[tuple[type[CniError], str], ...]:
     """What is wrong with a configuration; a network's own comes again with every pod."""
-    if odd := [path for path, text in _texts(json.loads(netconf), "$") if not _ODD.isdisjoint(text)]:
+    return faults_by(json.loads(netconf), kept(plugin), partial(validator, plugin))
+
+
+def faults_by(
+    document: Any, schema: Schema, judge: Callable[[], Any] | None = None
+) -> tuple[tuple[type[CniError], str], ...]:
+    """All that a schema says against any document; `judge` is what makes its validator, where that is kept."""
+    if odd := [path for path, text in _texts(document, "$") if not _ODD.isdisjoint(text)]:
         return tuple((InvalidConfig, f"{path}: has a character no name or file may have") for path in odd)
-    if is_right(json.loads(netconf), plugin):
+    if fits(document, schema):
         return ()
-    errors = sorted(validator(plugin).iter_errors(json.loads(netconf)), key=lambda error: error.json_path)
-    return tuple(fault for error in errors for fault in _told(error))
+    found = (judge() if judge else validator_of(schema)).iter_errors(document)
+    return tuple(fault for error in sorted(found, key=lambda error: error.json_path) for fault in _told(error))
 
 
 def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
@@ -157,6 +147,11 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
 @cache
 def validator(plugin: str) -> Any:
     """The jsonschema validator of a plugin's configurations."""
+    return validator_of(schema_of(plugin))
+
+
+def validator_of(schema: Schema) -> Any:
+    """The jsonschema validator of a schema."""
     from jsonschema import Draft202012Validator, FormatChecker
     from referencing import Registry
     from referencing.jsonschema import DRAFT202012
@@ -167,7 +162,7 @@ def validator(plugin: str) -> Any:
     checker = FormatChecker(formats=())
     for name, refuse in FORMATS.items():
         checker.checks(name, raises=REFUSALS)(partial(_is_of_format, refuse))
-    return Draft202012Validator(schema_of(plugin), registry=registry, format_checker=checker)
+    return Draft202012Validator(schema, registry=registry, format_checker=checker)
 
 
 def _is_of_format(refuse: Callable[[str], object], value: object) -> bool:
@@ -256,39 +251,3 @@ def _short(value: Any) -> str:
 
 def _kind(value: Any) -> str:
     return {list: "an array", str: "a string", type(None): "null", bool: "a boolean"}.get(type(value), "a number")
-
-
-def _decoded(text: bytes) -> str:
-    """As Go's encoding/json reads it: UTF-8 alone. Raises ValueError."""
-    if text.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError("it begins with a byte order mark; runtimes read UTF-8 without one")
-    if not text.strip():
-        raise ValueError("it is empty")
-    try:
-        return text.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} is no UTF-8") from None
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > _MOST_DIGITS:
-        raise ValueError(f"a number of {len(digits)} digits")
-    return int(digits)
-
-
-def _float(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{_short(text)} is too large a number")
-    return number
-
-
-def _refuse_depth(value: Any, left: int) -> None:
-    if not left:
-        raise ValueError(_TOO_DEEP)
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _refuse_depth(item, left - 1)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from cni.errors import InvalidConfig
 from cni.naming import is_mac
 from cni.protocol import addresses
 from cni.protocol.call import is_name, refuse_unruly_ifname
+
+_PORTS = 65535
+#: Texts, because few calls are given what they are for.
+_SERVER = r"https?://(?:[A-Za-z0-9][A-Za-z0-9._-]*|\[(?P<v6>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?"
+_PLACE = r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})"
 
 
 def _interface(text: str) -> None:
@@ -31,6 +37,32 @@ def _ifname(text: str) -> None:
         refuse_unruly_ifname(text, "interface", InvalidConfig)
 
 
+def _path(text: str) -> None:
+    if not text.startswith("/"):
+        raise ValueError(f"{text!r} is no absolute path")
+
+
+def _server(text: str) -> None:
+    found = re.fullmatch(_SERVER, text)
+    if not found:
+        raise ValueError(f"{text!r} is no URL of a server, such as https://192.0.2.1:2379")
+    if found["v6"]:
+        addresses.address(found["v6"])
+    _refuse_no_port(text, found["port"])
+
+
+def _loopback(text: str) -> None:
+    found = re.fullmatch(_PLACE, text)
+    if not (found and addresses.address(found["v4"] or found["v6"]).is_loopback):
+        raise ValueError(f"{text!r} is no loopback address and port, such as 127.0.0.1:9402")
+    _refuse_no_port(text, found["port"])
+
+
+def _refuse_no_port(text: str, port: str | None) -> None:
+    if port is not None and not 0 < int(port) <= _PORTS:
+        raise ValueError(f"{text!r} has no port from 1 to {_PORTS}")
+
+
 #: What raises one of REFUSALS for a text that is not of a format.
 FORMATS: dict[str, Callable[[str], object]] = {
     "cidr": addresses.network,
@@ -40,5 +72,8 @@ FORMATS: dict[str, Callable[[str], object]] = {
     "mac": _mac,
     "name": _name,
     "ifname": _ifname,
+    "path": _path,
+    "server": _server,
+    "loopback": _loopback,
 }
 REFUSALS = (ValueError, InvalidConfig)

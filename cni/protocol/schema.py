@@ -45,9 +45,13 @@ def schema_of(plugin: str) -> Schema:
 
 def is_right(netconf: Any, plugin: str) -> bool:
     """Whether a configuration has no fault by `plugin`'s schema. False also means that jsonschema is to be asked."""
-    schema = _kept(plugin)
+    return fits(netconf, kept(plugin))
+
+
+def fits(value: Any, schema: Schema) -> bool:
+    """Whether a value has no fault by a schema. False also means that jsonschema is to be asked."""
     try:
-        return _fits(netconf, schema, schema)
+        return _fits(value, schema, schema)
     except Unjudged:
         return False
 
@@ -57,11 +61,12 @@ def given(netconf: dict[str, Any], plugin: str) -> dict[str, Any]:
 
     Go's encoding/json reads them so, and Go programs write them for what nobody set.
     """
-    schema = _kept(plugin)
+    schema = kept(plugin)
     return dict(_given(netconf, schema, schema))
 
 
-_kept, _referred = cache(schema_of), cache(load)
+#: A plugin's schema, read once.
+kept, _referred = cache(schema_of), cache(load)
 
 
 def _given(value: Any, schema: Schema | bool, root: Schema) -> Any:
