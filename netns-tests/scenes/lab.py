@@ -308,7 +308,7 @@ class Lab:
     def pod(self) -> Pod:
         return self.add(Pod(self.name("pod")))
 
-    def underlay(self, *hosts: Host, mtu: int = 1500, subnet: str = "192.0.2", first: int = 11) -> Namespace:
+    def underlay(self, *hosts: Namespace, mtu: int = 1500, subnet: str = "192.0.2", first: int = 11) -> Namespace:
         """Join hosts by a switch: each gets `eth0` with .11, .12, … and a default route to .1."""
         switch = Namespace(self.name("switch"))
         self.add(switch)
@@ -316,7 +316,7 @@ class Lab:
         sh("ip", "-n", switch.name, "addr", "add", f"{subnet}.1/24", "dev", "sw0")
         sh("ip", "-n", switch.name, "link", "set", "sw0", "up")
         for number, host in enumerate(hosts, first):
-            self._wire(switch, host, number, subnet, mtu)
+            self.wire(switch, host, number, subnet, mtu)
         return switch
 
     def site(self) -> Site:
@@ -335,7 +335,8 @@ class Lab:
         for namespace in reversed(self.made):
             namespace.delete()
 
-    def _wire(self, switch: Namespace, host: Host, number: int, subnet: str, mtu: int) -> None:
+    def wire(self, switch: Namespace, host: Namespace, number: int, subnet: str = "192.0.2", mtu: int = 1500) -> None:
+        """Join one more to a switch, as `underlay` does."""
         port = f"port{number}"
         peer = ("peer", "name", "eth0", "netns", host.name, "mtu", mtu)
         sh("ip", "-n", switch.name, "link", "add", port, "mtu", mtu, "master", "sw0", "type", "veth", *peer)

@@ -1,0 +1,491 @@
+"""Hosts that are one cluster: an underlay, a store they reach over it, a member on each, and what must be so of all of them.
+
+lab -> Cluster(lab, hosts=3) -> join -> add pods -> settle -> faults, duplicates -> leave -> left
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from answers import ASKED, Answers, faults, within
+from interception import address_of
+from lab import AGENT_CNI, PATIENCE, ROOT, Host, Lab, Namespace, Pod, eventually, sh
+
+from cni.cluster.model import Block, Endpoint, Item
+from cni.state import FILE, Store
+from cni.state.membership import HELD, LOST, Unsaid
+
+ETCD = ROOT / ".cache/etcd/usr/bin"
+PREFIX, CLIENTS, PEERS = "/agent-cni", 2379, 2380
+#: Where the store is on the underlay, and where the first host.
+STORE, FIRST = 2, 11
+UNDERLAY = {4: "192.0.2.{}", 6: "fd00:2::{:x}"}
+SUBNETS = {4: "10.10.0.0/16", 6: "fd00:10::/64"}
+#: How long a session lasts in tests, in seconds: no wait, but what a pause must exceed.
+SESSION = 5
+
+
+def conf(mode: str = "l2", *, name: str = "net", families: str = "46", block: int = 0, **keys: Any) -> dict[str, Any]:
+    """A network of the cluster, the same on every host."""
+    ranges = [[{"subnet": SUBNETS[int(family)]}] for family in families]
+    ipam = {"type": "agent-ipam", "cluster": True, "ranges": ranges} | ({"blockSize": block} if block else {})
+    base = {"cniVersion": "1.1.0", "name": name, "type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True}
+    return (
+        base | {"vxlan": {"id": 100, "mode": mode} | keys.pop("vxlan", {}), "ipam": ipam | keys.pop("ipam", {})} | keys
+    )
+
+
+@dataclass
+class Node(Host):
+    """A host of the cluster: what runs on it sees its own /etc/agent-cni and its own machine id."""
+
+    number: int = FIRST
+    machine: str = ""
+    member: subprocess.Popen[bytes] | None = None
+    #: What the member's command line begins with, where a test lets it run otherwise.
+    around: tuple[str, ...] = ()
+
+    @property
+    def etc(self) -> Path:
+        """What is laid over /etc on this host."""
+        return Path("/run/hosts-etc") / self.name
+
+    @property
+    def log(self) -> Path:
+        """What its members said, one after the other."""
+        return self.folder.with_suffix(".log")
+
+    def create(self) -> None:
+        super().create()
+        (self.etc / "agent-cni").mkdir(parents=True)
+        self.identify(self.machine or f"{self.number:032x}")
+
+    def identify(self, machine: str) -> None:
+        """Be another machine, or the same as another."""
+        self.machine = machine
+        (self.etc / "machine-id").write_text(f"{machine}\n")
+
+    def delete(self) -> None:
+        self.kill()
+        super().delete()
+        shutil.rmtree(self.etc)
+
+    def prefix(self) -> list[str]:
+        layers = 'mount -t overlay overlay -o "lowerdir=$1:/etc" /etc && mount --bind "$1/agent-cni" /etc/agent-cni'
+        bind = f'{layers} && mount --bind "$0" /run/agent-cni && shift && exec "$@"'
+        return [
+            "nsenter",
+            f"--net={self.path}",
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            bind,
+            str(self.folder),
+            str(self.etc),
+        ]
+
+    def underlay(self, family: int = 4) -> str:
+        """Its address on the wire."""
+        return UNDERLAY[family].format(self.number)
+
+    # --- its member
+
+    def start(self) -> None:
+        """Start a member with the configuration that is there."""
+        with self.log.open("ab") as log:
+            command = [*self.prefix(), *self.around, str(AGENT_CNI), "join"]
+            self.member = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    @property
+    def running(self) -> bool:
+        """Whether its member is."""
+        return self.member is not None and self.member.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send its member a signal."""
+        assert self.member
+        self.member.send_signal(number)
+
+    def pause(self) -> None:
+        """Let its member do nothing, as a machine without a processor to spare would."""
+        self.signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let a paused member go on."""
+        self.signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End its member as the kernel would that has no memory left."""
+        if self.member and self.member.poll() is None:
+            self.member.kill()
+        if self.member:
+            self.member.wait(PATIENCE)
+        self.member = None
+
+    def stop(self) -> int:
+        """End its member as systemd does; its exit code."""
+        self.signal(signal.SIGTERM)
+        assert self.member
+        code = self.member.wait(PATIENCE)
+        self.member = None
+        return code
+
+    def said(self) -> str:
+        """The end of what its members said, for who looks why."""
+        return self.log.read_text()[-3000:] if self.log.exists() else ""
+
+    # --- what it has of the cluster
+
+    def remembered(self, asked: Callable[[Store], Any]) -> Any:
+        """What a question to a copy of its state answers; None where there is no state."""
+        if not (self.folder / FILE).exists():
+            return None
+        store = Store(self.folder / FILE, PATIENCE)
+        try:
+            store.copy()
+            return asked(store)
+        finally:
+            store.close()
+
+    def holdings(self, *states: str) -> set[str]:
+        """Its blocks, as `network span`; of certain states."""
+        held = self.remembered(lambda store: store.blocks()) or []
+        return {f"{item.block.network} {item.block.span}" for item in held if not states or item.state in states}
+
+    def unsaid(self) -> list[Unsaid]:
+        """What the cluster is still to be told by it."""
+        return self.remembered(lambda store: store.unsaid()) or []
+
+    def leases(self) -> dict[str, str]:
+        """Who has each address by its state, those of lost blocks apart: `network address` -> container."""
+        lost = self.remembered(lambda store: [item.block for item in store.blocks() if item.state == LOST]) or []
+        said = self.state()["leases"] if (self.folder / FILE).exists() else []
+        return {
+            f"{item['network']} {item['address']}": item["container"]
+            for item in said
+            if not any(block.network == item["network"] and _within(item["address"], block) for block in lost)
+        }
+
+
+@dataclass
+class Placed:
+    """A pod on a host, and its result."""
+
+    host: Node
+    pod: Pod
+    conf: dict[str, Any]
+    result: dict[str, Any]
+
+    @property
+    def addresses(self) -> list[str]:
+        return [item["address"].split("/")[0] for item in self.result["ips"]]
+
+    def address(self, family: int) -> str:
+        return address_of(self.result, family)
+
+
+@dataclass
+class Keeper(Namespace):
+    """A machine with one etcd, whose data die with the test."""
+
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def folder(self) -> Path:
+        return Path("/run/hosts") / self.name
+
+    def serve(self) -> None:
+        """Start it, and wait until it answers."""
+        url, every = f"http://127.0.0.1:{PEERS}", f"http://[::]:{CLIENTS}"
+        command = [
+            ETCD / "etcd", "--name", "one", "--data-dir", self.folder, "--log-level", "error",
+            "--listen-client-urls", every, "--advertise-client-urls", f"http://127.0.0.1:{CLIENTS}",
+            "--listen-peer-urls", url, "--initial-advertise-peer-urls", url, "--initial-cluster", f"one={url}",
+        ]  # fmt: skip
+        log = self.folder.with_suffix(".log")
+        log.parent.mkdir(exist_ok=True)
+        with log.open("ab") as said:
+            self.process = subprocess.Popen(["nsenter", f"--net={self.path}", *command], stdout=said, stderr=said)
+        assert eventually(lambda: not self.ask("endpoint", "health", check=False).returncode), log.read_text()
+
+    def stop(self) -> None:
+        """End it; its data stay."""
+        if self.process:
+            self.process.kill()
+            self.process.wait(PATIENCE)
+            self.process = None
+
+    def wipe(self) -> None:
+        """Lose all it knows."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def save(self) -> Path:
+        """Keep what it knows now, as a backup would."""
+        kept = self.folder.with_suffix(".snapshot")
+        kept.unlink(missing_ok=True)
+        self.ask("snapshot", "save", kept)
+        return kept
+
+    def restore(self, kept: Path) -> None:
+        """Know what it knew then, and nothing of what came after."""
+        self.wipe()
+        url = f"http://127.0.0.1:{PEERS}"
+        cluster = ("--name", "one", "--initial-cluster", f"one={url}", "--initial-advertise-peer-urls", url)
+        self.ask("snapshot", "restore", kept, "--data-dir", self.folder, *cluster)
+
+    def ask(self, *words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """etcdctl."""
+        return self.run(ETCD / "etcdctl", *words, check=check, env=os.environ | {"ETCDCTL_API": "3"})
+
+    def written(self) -> list[str]:
+        """Every key of ours."""
+        return self.ask("get", "--prefix", PREFIX, "--keys-only").stdout.split()
+
+    def delete(self) -> None:
+        self.stop()
+        super().delete()
+
+
+@dataclass
+class Cluster:
+    """Hosts .11, .12, … on one underlay with a store at .2, which each reaches by its address of `family`. Use it with `with`."""
+
+    lab: Lab
+    hosts: int = 3
+    family: int = 4
+    mtu: int = 1500
+    session: int = SESSION
+    nodes: list[Node] = field(default_factory=list)
+    placed: list[Placed] = field(default_factory=list)
+    answers: Answers = field(default_factory=Answers)
+
+    def __post_init__(self) -> None:
+        self.keeper = self.lab.add(Keeper(self.lab.name("store")))
+        self.switch = self.lab.underlay(self.keeper, mtu=self.mtu, first=STORE)  # type: ignore[arg-type]
+        sh("ip", "-n", self.switch.name, "addr", "add", f"{UNDERLAY[6].format(1)}/64", "dev", "sw0", "nodad")
+        self._dual(self.keeper, STORE)
+        for _ in range(self.hosts):
+            self.more()
+        self.keeper.serve()
+
+    def __enter__(self) -> Self:
+        self.answers.__enter__()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.answers.__exit__()
+        if kind:
+            for node in self.nodes:
+                print(f"--- {node.name}\n{node.said()}")
+
+    def more(self, machine: str = "") -> Node:
+        """One more host, in no cluster yet."""
+        number = FIRST + len(self.nodes)
+        node = self.lab.add(Node(self.lab.name("host"), self.lab.transcript, number=number, machine=machine))
+        self.lab.wire(self.switch, node, number, mtu=self.mtu)
+        self._dual(node, number)
+        self.nodes.append(node)
+        return node
+
+    def _dual(self, where: Namespace, number: int) -> None:
+        sh("ip", "-n", where.name, "addr", "add", f"{UNDERLAY[6].format(number)}/64", "dev", "eth0", "nodad")
+
+    @property
+    def endpoint(self) -> str:
+        """Where the store is reached."""
+        host = UNDERLAY[self.family].format(STORE)
+        return f"http://{f'[{host}]' if self.family == 6 else host}:{CLIENTS}"
+
+    # --- members
+
+    def join(self, *nodes: Node, wait: bool = True, **options: Any) -> None:
+        """Start the members of hosts, all unless it says which; `options` are keys of cluster.json."""
+        for node in nodes or self.nodes:
+            self.configure(node, **options)
+            node.start()
+        for node in (nodes or self.nodes) if wait else ():
+            assert eventually(lambda node=node: self.joined(node)), node.said()
+
+    def configure(self, node: Node, **options: Any) -> None:
+        """Write a host's cluster.json."""
+        known = {
+            "node": node.name, "etcd": {"endpoints": [self.endpoint]}, "vtep": node.underlay(self.family),
+            "session": self.session,
+        }  # fmt: skip
+        (node.etc / "agent-cni/cluster.json").write_text(json.dumps(known | options))
+
+    def joined(self, node: Node) -> bool:
+        """Whether a host is in the cluster and nothing troubles its member."""
+        member = node.remembered(lambda store: store.member())
+        return bool(node.running and member and not member.trouble and self.alive(node))
+
+    def alive(self, node: Node) -> bool:
+        """Whether the store has heard of a host in the time of a session."""
+        return f"{PREFIX}/alive/{node.name}" in self.keeper.written()
+
+    def partition(self, *nodes: Node) -> None:
+        """Let nothing pass between these hosts and the store; the hosts still reach each other."""
+        ends = [node.underlay(family) for node in nodes for family in UNDERLAY]
+        rules = "".join(f"add rule inet cut in ip{'6' * (':' in it)} saddr {it} drop\n" for it in ends)
+        self.heal()
+        chain = "add chain inet cut in { type filter hook input priority 0; }"
+        self.keeper.run("nft", "-f", "-", input=f"add table inet cut\n{chain}\n{rules}")
+
+    def heal(self) -> None:
+        """Let everything pass again."""
+        self.keeper.run("nft", "destroy", "table", "inet", "cut", check=False)
+        self.keeper.run("nft", "delete", "table", "inet", "cut", check=False)
+
+    # --- pods
+
+    def add(self, node: Node, conf: dict[str, Any], **options: Any) -> Placed:
+        """A pod on a host, which from now on answers with its name."""
+        pod = self.lab.pod()
+        placed = Placed(node, pod, conf, node.add(conf, pod, **options))
+        self.placed.append(placed)
+        self.answers.say(pod)
+        return placed
+
+    def remove(self, placed: Placed, bury: bool = True) -> None:
+        """DEL, and the namespace goes with it."""
+        placed.host.delete_pod(placed.conf, placed.pod)
+        self.forget(placed)
+        if bury:
+            placed.pod.delete()
+            self.lab.made.remove(placed.pod)
+
+    def forget(self, placed: Placed) -> None:
+        """A pod that answers no more."""
+        self.answers.forget(placed.pod.name)
+        self.placed.remove(placed)
+
+    # --- what must be so
+
+    def listing(self) -> list[Item]:
+        """All there is in the store."""
+        from cni.cluster.etcd import EtcdStore
+
+        from cni.cluster.config import EtcdConfig
+
+        config = EtcdConfig(endpoints=(f"http://127.0.0.1:{CLIENTS}",), prefix=PREFIX)
+        return list(within(self.keeper, lambda: EtcdStore(config, self.session).listing()).items)
+
+    def expected(self) -> dict[str, str]:
+        """Who has which address."""
+        return {address: placed.pod.name for placed in self.placed for address in placed.addresses}
+
+    def faults(self, *, asked: int = ASKED) -> list[str]:
+        """Whom pods and hosts do not reach, or whom they reach instead: everybody asks every pod's addresses."""
+        return faults([*(it.pod for it in self.placed), *self.nodes], self.expected(), asked)
+
+    def meshed(self, seconds: float = PATIENCE) -> None:
+        """Wait until everybody reaches every pod; nobody may ever be answered by another one."""
+        last: list[str] = []
+
+        def reached() -> bool:
+            last[:] = self.faults(asked=2)
+            assert all(line.endswith("no answer") for line in last), last
+            return not last
+
+        assert eventually(reached, seconds), last
+
+    def settle(self, nodes: Iterable[Node] = (), seconds: float = PATIENCE) -> None:
+        """Wait until the store says of hosts what they say of themselves, and they nothing else."""
+        last: list[str] = []
+
+        def settled() -> bool:
+            last[:] = self.disagreements(nodes)
+            return not last
+
+        assert eventually(settled, seconds), [*last, *(node.said() for node in self.nodes)]
+
+    def disagreements(self, nodes: Iterable[Node] = ()) -> list[str]:
+        """Where hosts and the store say different things."""
+        items, found = self.listing(), []
+        for node in nodes or self.nodes:
+            if left := node.unsaid():
+                found.append(f"{node.name}: {len(left)} not said, such as {left[0]}")
+            theirs = {f"{it.network} {it.span}" for it in items if isinstance(it, Block) and it.node == node.name}
+            if (own := node.holdings(HELD)) != theirs:
+                found.append(f"{node.name}: holds {sorted(own)}, by the store {sorted(theirs)}")
+            said = {f"{it.network} {it.address}" for it in _endpoints(items) if it.node == node.name and it.container}
+            if (own := set(node.leases())) != said:
+                found.append(f"{node.name}: leases and endpoints differ in {sorted(own ^ said)[:10]}")
+        return found
+
+    def duplicates(self) -> list[str]:
+        """Addresses that two have: by the hosts' states, by the store, and by the pods themselves."""
+        holders: dict[str, set[str]] = defaultdict(set)
+        for node in self.nodes:
+            for address, container in node.leases().items():
+                holders[address].add(f"{container} on {node.name}")
+        wearing: dict[str, set[str]] = defaultdict(set)
+        for placed in self.placed:
+            for address in placed.addresses:
+                wearing[address].add(placed.pod.name)
+        return [
+            f"{address}: {sorted(who)}" for many in (holders, wearing) for address, who in many.items() if len(who) > 1
+        ]
+
+    def sound(self, seconds: float = PATIENCE) -> None:
+        """What must be so in the end, whatever happened: no address twice, all hosts agree with the store, everybody reached."""
+        assert self.duplicates() == []
+        self.settle([node for node in self.nodes if node.running], seconds)
+        assert self.duplicates() == []
+        self.meshed(seconds)
+
+    # --- the end
+
+    def leave(self, *nodes: Node) -> None:
+        """Take pods away and leave the cluster, all hosts unless it says which; nothing of them may be left."""
+        going = list(nodes or self.nodes)
+        for placed in [it for it in self.placed if it.host in going]:
+            self.remove(placed)
+        for node in going:
+            node.run(AGENT_CNI, "leave")
+            if node.member:
+                node.member.wait(PATIENCE)
+                node.member = None
+        for node in going:
+            assert self.left(node) == []
+
+    def left(self, node: Node) -> list[str]:
+        """What is left of a host that left: in the store, in its state, in its kernel."""
+        found = [key for key in self.keeper.written() if node.name in key.split("/")]
+        found += [f"{item}" for item in self.listing() if getattr(item, "node", "") == node.name]
+        found += [f"state: {what}" for what in (node.holdings(), node.unsaid()) if what]
+        if node.remembered(lambda store: store.member()):
+            found.append("state: it is still a member")
+        links = [item for item in node.ip("link", "show") if item["ifname"] not in ("lo", "eth0", "br0")]
+        found += [f"link {item['ifname']}" for item in links if item.get("linkinfo", {}).get("info_kind") != "vxlan"]
+        for link in (item["ifname"] for item in links):
+            rows = sh("bridge", "-n", node.name, "fdb", "show", "dev", link).stdout.splitlines()
+            found += [f"fdb {link} {row}" for row in rows if " dst " in row]
+        for family in (4, 6):
+            rows = sh("ip", "-n", node.name, f"-{family}", "neigh", "show", "nud", "permanent").stdout.splitlines()
+            found += [f"neighbour {row}" for row in rows]
+            known = ("192.0.2.", "fd00:2:", "fe80:", "ff00:", "default", "127.", "::1")
+            for route in node.routes(family):
+                if not route["dst"].startswith(known) and route.get("protocol") != "kernel":
+                    found.append(f"route {route['dst']} dev {route.get('dev')} proto {route.get('protocol')}")
+        return found + node.run("nft", "list", "tables").stdout.splitlines()
+
+
+def _endpoints(items: Iterable[Item]) -> Iterable[Endpoint]:
+    return (item for item in items if isinstance(item, Endpoint))
+
+
+def _within(address: str, block: Block) -> bool:
+    import ipaddress
+
+    return ipaddress.ip_address(address) in block.addresses
