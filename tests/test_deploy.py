@@ -13,7 +13,7 @@ import yaml
 
 from cni import __version__
 from cni.command.conflist import judged
-from cni.command.main import _parser
+from cni.command.parser import parser
 
 ROOT = Path(__file__).parent.parent
 LINT = ROOT / ".cache/lint/bin"
@@ -51,8 +51,8 @@ def test_its_conflist_is_valid(tmp_path: Path):
 
 def test_its_commands_are_understood():
     install, serve = (item.get("args") or item["command"][3:] for item in containers())
-    assert _parser().parse_args(install).conf == f"/config/{next(iter(CONFIG['data']))}"
-    assert _parser().parse_args(serve)
+    assert parser().parse_args(install).conf == f"/config/{next(iter(CONFIG['data']))}"
+    assert parser().parse_args(serve)
 
 
 def test_its_volumes_and_image_are_there():

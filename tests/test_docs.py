@@ -13,7 +13,7 @@ import pytest
 
 from cni import plugin
 from cni.command.conflist import judgement
-from cni.command.main import _parser
+from cni.command.parser import parser
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
@@ -74,7 +74,7 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("line", commands())
 def test_commands_in_the_docs_are_understood(line: str):
     words = [word for word in shlex.split(line, comments=True)[1:] if word != "..."]
-    assert _parser().parse_args(words)
+    assert parser().parse_args(words)
 
 
 def test_the_words_of_an_error_are_looked_up_as_they_are_said():

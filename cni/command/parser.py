@@ -1,0 +1,191 @@
+"""What agent-cni understands: its subcommands, their options, and what those may be."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cni import __version__
+from cni.agent.listener import PATH
+from cni.agent.pool import DEADLINE, MOST
+from cni.agent.serve import serve as answering
+from cni.command.completion import SHELLS, completion
+from cni.command.doctor import doctor
+from cni.command.files import explain, validate
+from cni.command.install import install, uninstall
+from cni.command.ipam import ipam
+from cni.command.libcni import CACHE
+from cni.command.node import gc, refresh
+from cni.command.show import show
+from cni.command.trace import trace
+from cni.installation.place import Place
+from cni.naming import IPAddress, interface_of
+from cni.plugin import STANDS_FOR
+from cni.state import DEFAULT_FOLDER
+
+Run = Callable[[argparse.Namespace], int]
+
+_EXIT_CODES = (
+    "Exit codes: 0 fine; 1 no (a file is invalid, something was found, is missing or could not be done); 2 wrong usage."
+)
+_MOST = 10_000
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Be the node agent: answer the plugins' calls warm, until SIGTERM or Ctrl-C."""
+    answering(options.socket, options.workers, options.deadline, options.conf_dir)
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Say that help cannot be written, which argparse overlooks."""
+        (file or sys.stderr).write(message or "")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command."""
+    made = _Parser("agent-cni", description="Look after the agent-cni plugins of this node.", epilog=_EXIT_CODES)
+    made.add_argument("--version", action="version", version=f"agent-cni {__version__}")
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
+    for function in (validate, explain):
+        _answering(commands, function).add_argument("file", type=_file, help="a .conf, .json or .conflist file")
+    for function in (show, gc, refresh):
+        _of_state(_answering(commands, function))
+    commands.choices["show"].add_argument(
+        "--graph", type=_file, metavar="SVG", help="draw the node into a file, or - for stdout"
+    )
+    commands.choices["gc"].add_argument("--cni-path", default="/opt/cni/bin", help="where IPAM delegates are")
+    _ipam_options(_answering(commands, ipam))
+    _answering(commands, trace).add_argument("container", type=_some, help="a container's id, or its beginning")
+    _doctor_options(_answering(commands, doctor))
+    _agent_options(_command(commands, serve))
+    for function in (install, uninstall):
+        _place_options(_answering(commands, function))
+    _install_options(commands.choices["install"])
+    command = _answering(commands, completion)
+    command.add_argument("shell", choices=SHELLS)
+    command.set_defaults(parser=made, commands=commands.choices)
+    return made
+
+
+def _of_state(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data-dir", type=_file, default=DEFAULT_FOLDER, help="default %(default)s, and all others")
+    command.add_argument("--conf-dir", type=Path, default=Path("/etc/cni/net.d"), help="default %(default)s")
+
+
+def _ipam_options(command: argparse.ArgumentParser) -> None:
+    _of_state(command)
+    command.add_argument("address", nargs="?", type=_address, help="say who holds it")
+    command.add_argument("--network", default="", help="only of this network")
+    command.add_argument("--release", action="store_true", help="give the address back")
+    command.add_argument("--force", action="store_true", help="even if a pod uses it")
+
+
+def _doctor_options(command: argparse.ArgumentParser) -> None:
+    _of_state(command)
+    command.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="default %(default)s")
+    command.add_argument("--cache-dir", type=Path, default=CACHE, help="libcni's, default %(default)s")
+    command.add_argument("--socket", type=Path, default=PATH, help="default %(default)s")
+
+
+def _agent_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--socket", type=_absolute, default=PATH, help="default %(default)s")
+    command.add_argument("--workers", type=_count, default=MOST, help="most processes at work, default %(default)s")
+    command.add_argument(
+        "--deadline", type=_count, default=DEADLINE, help="seconds a call may take, default %(default)s"
+    )
+    command.add_argument(
+        "--conf-dir", type=_absolute, default=Place.conf_dir, help="refresh when it changes, default %(default)s"
+    )
+
+
+def _place_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--root", type=_absolute, default=Place.root, help="where the node's / is, for an image")
+    command.add_argument("--prefix", type=_of_interpreters, default=Place.prefix, help="default %(default)s")
+    command.add_argument("--bin-dir", type=_absolute, default=Place.bin_dir, help="default %(default)s")
+    command.add_argument("--conf-dir", type=_absolute, default=Place.conf_dir, help="default %(default)s")
+    command.add_argument("--force", action="store_true", help="over somebody else's files, or pods that run")
+
+
+def _install_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--conf",
+        metavar="NAME",
+        default="",
+        help="activate a conflist: one of this release's, or a file with a / in its path",
+    )
+    command.add_argument(
+        "--link", action="store_true", help=f"this command as {Place.command} too, and logrotate told of the logs"
+    )
+    command.add_argument(
+        "--systemd", action="store_true", help="the agent's units, its socket enabled, and drop-ins for networkd too"
+    )
+    command.add_argument(
+        "--as",
+        dest="stand_ins",
+        action="append",
+        default=[],
+        choices=sorted(STANDS_FOR),
+        help="under a reference plugin's name too, for nerdctl and podman; again for each",
+    )
+    command.add_argument("--python", type=_absolute, default=Place.python, help="the node's, default %(default)s")
+
+
+def _some(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < _MOST):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {_MOST - 1}")
+    return int(text)
+
+
+def _file(text: str) -> Path:
+    return Path(_some(text))
+
+
+def _address(text: str) -> IPAddress:
+    """An address, with or without its prefix: `show` prints both."""
+    try:
+        return interface_of(text).ip
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no IP address") from None
+
+
+def _absolute(text: str) -> Path:
+    path = Path(os.path.normpath(text))
+    if not path.is_absolute():
+        raise argparse.ArgumentTypeError(f"{text!r} is no absolute path")
+    return path
+
+
+def _of_interpreters(text: str) -> Path:
+    """A folder with the interpreter of executables: the kernel takes its path up to the first space (execve(2))."""
+    if text.split() != [text]:
+        raise argparse.ArgumentTypeError(f"{text!r} has a space in it, where an executable's interpreter would end")
+    return _absolute(text)
+
+
+def _answering(commands: Any, function: Run) -> argparse.ArgumentParser:
+    """A subcommand that answers in JSON too."""
+    command = _command(commands, function)
+    command.add_argument("--json", action="store_true", help="print JSON")
+    return command
+
+
+def _command(commands: Any, function: Run) -> argparse.ArgumentParser:
+    summary = str(function.__doc__).split(".")[0]
+    command: argparse.ArgumentParser = commands.add_parser(
+        function.__name__, help=summary, description=function.__doc__
+    )
+    command.add_argument("-v", "--verbose", action="store_true", help="say all there is to an error")
+    command.set_defaults(run=function, refuse=command.error)
+    return command
