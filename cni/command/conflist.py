@@ -58,12 +58,17 @@ def _data_dir(netconf: NetConf) -> Iterator[Path]:
             yield from [folder] if folder.is_absolute() and "\0" not in str(folder) else []
 
 
-def plugins_of(file: Path) -> Iterator[tuple[str, NetConf]]:
-    """Each plugin's configuration as libcni would send it, and where it stands in the file; ``-`` is standard input.
+def text_of(file: Path) -> bytes:
+    """What is in a file; ``-`` is standard input, which is read once. Raises OSError."""
+    return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+
+
+def plugins_of(file: Path, text: bytes | None = None) -> Iterator[tuple[str, NetConf]]:
+    """Each plugin's configuration as libcni would send it, and where it stands in the file, whose text may have been read.
 
     Raises CniError for what is wrong with all of them, and OSError.
     """
-    netconf = config.parse(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes(), "$")
+    netconf = config.parse(text_of(file) if text is None else text, "$")
     if "plugins" not in netconf and "type" in netconf and file.suffix != ".conflist":
         yield "$", _as_read(netconf)
         return
@@ -82,10 +87,10 @@ def plugins_of(file: Path) -> Iterator[tuple[str, NetConf]]:
         yield f"$.plugins[{number}]", _as_read(item | header)
 
 
-def judged(file: Path) -> Iterator[dict[str, Any]]:
+def judged(file: Path, text: bytes | None = None) -> Iterator[dict[str, Any]]:
     """Of each plugin of a file where it stands, its type, and a judgement of it. Raises as `plugins_of`."""
     before: NetConf = {}
-    for where, netconf in plugins_of(file):
+    for where, netconf in plugins_of(file, text):
         found = judgement(netconf)
         if found["ours"] and not found["faults"]:
             found["faults"] = list(_misplaced(netconf, before))

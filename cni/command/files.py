@@ -9,13 +9,15 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from cni.command.conflist import is_bare, judged, made_by, planned, plugins_of
+from cni.cluster.config import read
+from cni.command.conflist import is_bare, judged, made_by, planned, plugins_of, text_of
 from cni.command.output import complain, print_json, say
 from cni.errors import CniError
 from cni.ipam.source import SAMPLE, is_delegated
 from cni.naming import OWN_IPAM
 from cni.protocol import config
 from cni.protocol.config import NetConf
+from cni.protocol.decoding import decoded
 from cni.protocol.result import Result
 from cni.sidecar.annotations import CAPABILITY
 
@@ -23,8 +25,11 @@ _LIKE_OURS = (OWN_IPAM, "host-local")
 
 
 def validate(options: argparse.Namespace) -> int:
-    """Judge a configuration or list; every error with its JSON path."""
-    found = list(judged(options.file))
+    """Judge a configuration or list, or a host's cluster.json; every error with its JSON path."""
+    text = text_of(options.file)
+    if _is_a_clusters(text):
+        return _validated_cluster(options, text)
+    found = list(judged(options.file, text))
     if options.json:
         print_json({"file": str(options.file), "plugins": found})
     for item in () if options.json else found:
@@ -33,6 +38,24 @@ def validate(options: argparse.Namespace) -> int:
         if not item["faults"]:
             say(f"{options.file}: {item['where']}: {item['type']}: {_verdict(item)}")
     return 1 if any(item["faults"] for item in found) else 0
+
+
+def _is_a_clusters(text: bytes) -> bool:
+    """Whether a file is no plugin's but says how a host is in a cluster."""
+    with suppress(ValueError):
+        said = decoded(text)
+        return isinstance(said, dict) and "etcd" in said and not said.keys() & {"type", "plugins"}
+    return False
+
+
+def _validated_cluster(options: argparse.Namespace, text: bytes) -> int:
+    _, faults = read(text)
+    if options.json:
+        print_json({"file": str(options.file), "cluster": {"faults": faults}})
+        return 1 if faults else 0
+    complain(*(f"{options.file}: {fault}" for fault in faults))
+    say(*[] if faults else [f"{options.file}: ok, by it a host is in a cluster"])
+    return 1 if faults else 0
 
 
 def _verdict(item: dict[str, Any]) -> str:

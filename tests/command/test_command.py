@@ -50,6 +50,20 @@ def test_every_fault_of_every_plugin_is_a_line(agent: Any, write: Any):
     ]
 
 
+@pytest.mark.parametrize("name", ["cluster.json", "draft"])
+def test_how_a_host_is_in_a_cluster_is_judged_too(agent: Any, tmp_path: Path, name: str):
+    file = tmp_path / name
+    file.write_text(json.dumps({"etcd": {"endpoints": ["https://192.0.2.1:2379"]}}))
+    said = agent("validate", file)
+    assert (said.status, said.out, said.err) == (0, f"{file}: ok, by it a host is in a cluster\n", "")
+    assert json.loads(agent("validate", "--json", file).out) == {"file": str(file), "cluster": {"faults": []}}
+    file.write_text(json.dumps({"etcd": {"endpoint": "https://192.0.2.1:2379"}, "vtep": "me"}))
+    said = agent("validate", file)
+    assert (said.status, said.out) == (1, "")
+    assert [line.split(": ")[1] for line in said.err.splitlines()] == ["$.etcd", "$.etcd.endpoint", "$.vtep"]
+    assert len(json.loads(agent("validate", "--json", file).out)["cluster"]["faults"]) == 3
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -371,7 +385,7 @@ def test_verbose_says_all_there_is(agent: Any, write: Any):
 
 
 def test_a_bug_is_one_line_and_where_it_was_only_if_asked(agent: Any, write: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("cni.command.files.judged", lambda file: 1 / 0)
+    monkeypatch.setattr("cni.command.files.judged", lambda file, text: 1 / 0)
     assert (
         agent("validate", write("")).err == "agent-cni: a bug, please report it: ZeroDivisionError: division by zero\n"
     )
