@@ -99,7 +99,7 @@ CREATE TABLE member (
 CREATE TABLE shared (
     network TEXT,                             -- a network whose addresses all hosts of the cluster share
     value TEXT NOT NULL,                      -- JSON: as this host's configuration says it (cluster.model.Network)
-    refused TEXT NOT NULL,                    -- why the cluster does not take it so, or nothing
+    refused TEXT,                             -- why the cluster does not take it so, or nothing; null: it was not asked yet
     PRIMARY KEY (network)
 ) WITHOUT ROWID;
 CREATE TABLE block (

@@ -86,18 +86,22 @@ class Membership(StateFile):
     # --- networks
 
     def share(self, network: Network) -> None:
-        """Say what this host's configuration says of a network it shares; what the cluster said of it before stays."""
+        """Say what this host's configuration says of a network it shares; of what is said anew the cluster is to be asked again."""
         row = (network.name, json.dumps(network.value))
         self._db.execute(
-            "INSERT INTO shared VALUES (?,?,'') ON CONFLICT (network) DO UPDATE SET value = excluded.value", row
+            "INSERT INTO shared VALUES (?,?,NULL) ON CONFLICT (network) DO UPDATE SET (value, refused) = (excluded.value, NULL)"
+            " WHERE value IS NOT excluded.value",
+            row,
         )
 
     def refuse_network(self, network: str, why: str) -> None:
         """Say why the cluster does not take a network as this host has it; empty: it does."""
         self._db.execute("UPDATE shared SET refused = ? WHERE network = ?", (why, network))
 
-    def shared(self, name: str = "") -> list[tuple[Network, str]]:
-        """The networks this host shares, or one of them, each with why the cluster does not take it so."""
+    def shared(self, name: str = "") -> list[tuple[Network, str | None]]:
+        """The networks this host shares, or one of them, each with why the cluster does not take it so: empty where it does, None
+        where it was not asked yet.
+        """
         rows = self._rows("SELECT network, value, refused FROM shared WHERE ? IN ('', network) ORDER BY 1", name)
         return [(Network.read((Network.room, key), json.loads(value)), refused) for key, value, refused in rows]
 
