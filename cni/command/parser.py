@@ -13,6 +13,8 @@ from cni import __version__
 from cni.agent.listener import PATH
 from cni.agent.pool import DEADLINE, MOST
 from cni.agent.serve import serve as answering
+from cni.cluster import config as cluster
+from cni.command.cluster import block, node
 from cni.command.completion import SHELLS, completion
 from cni.command.doctor import doctor
 from cni.command.files import explain, validate
@@ -64,6 +66,8 @@ def parser() -> argparse.ArgumentParser:
     _answering(commands, trace).add_argument("container", type=_some, help="a container's id, or its beginning")
     _doctor_options(_answering(commands, doctor))
     _agent_options(_command(commands, serve))
+    _node_options(_answering(commands, node))
+    _block_options(_answering(commands, block))
     for function in (install, uninstall):
         _place_options(_answering(commands, function))
     _install_options(commands.choices["install"])
@@ -102,6 +106,26 @@ def _agent_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--conf-dir", type=_absolute, default=Place.conf_dir, help="refresh when it changes, default %(default)s"
     )
+
+
+def _node_options(command: argparse.ArgumentParser) -> None:
+    _cluster_option(command)
+    command.set_defaults(name="")
+    verbs = command.add_subparsers(metavar="[remove NODE]")
+    remove = verbs.add_parser("remove", help="free the blocks of a host that will not come back")
+    remove.add_argument("name", type=_some, metavar="NODE", help="its name")
+    for option, action in (("--json", "store_true"), ("--verbose", "store_true")):
+        remove.add_argument(option, action=action, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def _block_options(command: argparse.ArgumentParser) -> None:
+    _cluster_option(command)
+    command.add_argument("--network", default="", help="only of this network")
+    command.add_argument("--node", default="", help="only of this host")
+
+
+def _cluster_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=_file, default=cluster.PATH, metavar="FILE", help="default %(default)s")
 
 
 def _place_options(command: argparse.ArgumentParser) -> None:

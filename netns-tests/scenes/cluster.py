@@ -373,9 +373,8 @@ class Cluster:
 
     def listing(self) -> list[Item]:
         """All there is in the store."""
-        from cni.cluster.etcd import EtcdStore
-
         from cni.cluster.config import EtcdConfig
+        from cni.cluster.etcd import EtcdStore
 
         config = EtcdConfig(endpoints=(f"http://127.0.0.1:{CLIENTS}",), prefix=PREFIX)
         return list(within(self.keeper, lambda: EtcdStore(config, self.session).listing()).items)

@@ -18,6 +18,8 @@ ASK = 'source /dev/stdin; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shtab_agen
         (["show", "--gr"], {"--graph"}),
         (["validate", "/etc/hostn"], {"/etc/hostname"}),
         (["completion", ""], {"bash", "zsh", "tcsh"}),
+        (["node", "rem"], {"remove"}),
+        (["block", "--n"], {"--network", "--node"}),
     ],
 )
 def test_bash_offers_what_fits(agent: Any, words: list[str], offered: set[str]):
