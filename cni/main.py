@@ -113,16 +113,23 @@ def _print(_: int, data: bytes) -> None:
 
 
 def _serve(executable: str, call: Call, stdout: Stdout) -> None:
-    import json
-
     from cni.kernel import signals
-    from cni.naming import OWN_IPAM
     from cni.plugin import name_of
-    from cni.protocol import config
+    from cni.state.tally import counted
 
     signals.handle()
     stdout.refuse_closed()
     name = name_of(executable)
+    with counted(name, call.command):
+        _answer(name, call, stdout)
+
+
+def _answer(name: str, call: Call, stdout: Stdout) -> None:
+    import json
+
+    from cni.naming import OWN_IPAM
+    from cni.protocol import config
+
     netconf = config.parse(_stdin())
     if name == OWN_IPAM and netconf.get("ipam") and isinstance(netconf["ipam"], dict):
         netconf["ipam"]["type"] = OWN_IPAM  # it may be installed under another IPAM's name; the section is its own

@@ -59,6 +59,7 @@ def _warm() -> None:
     import cni.resources.base
     import cni.sidecar.annotations
     import cni.sidecar.captured
+    import cni.state.tally
     import cni.verbs
 
     cni.kernel.templates.worthwhile = True

@@ -19,7 +19,7 @@ PATIENCE = 30.0
 
 _STEP = 0.005
 _FLOCK = "hhqqi4x"
-_OURS = ("state.db", "lock", "agent.sock", "folders")
+_OURS = ("state.db", "lock", "agent.sock", "folders", "tally")
 #: What is opened by name in a folder of ours, by SQLite among others.
 _OPENED = ("state.db", "state.db-wal", "state.db-shm", "state.db-journal", "lock")
 _MOST_LINKS = 40  # as the kernel (path_resolution(7))
@@ -136,7 +136,7 @@ def _refuse_strange_content(folder: Path) -> None:
         raise _unsafe(folder, "others may write into it")
     for name in _OPENED:
         with suppress(FileNotFoundError):
-            if why := _strange(os.lstat(f"{folder}/{name}")):
+            if why := strange(os.lstat(f"{folder}/{name}")):
                 raise _unsafe(folder, f"{folder}/{name} {why}")
 
 
@@ -180,7 +180,7 @@ def _way(path: str) -> Iterator[tuple[str, os.stat_result, bool]]:
             at = place
 
 
-def _strange(status: os.stat_result) -> str:
+def strange(status: os.stat_result) -> str:
     """What is wrong with something that should be a file of ours, or nothing."""
     if not stat.S_ISREG(status.st_mode):
         return "is no file"
