@@ -46,6 +46,7 @@ class FakeRtnl:
         self.known: dict[str, dict[str, str]] = defaultdict(dict)
         self.behind: dict[str, dict[str, str]] = defaultdict(dict)
         self.flooded: dict[str, set[str]] = defaultdict(set)
+        self.refused: set[str] = set()
         self._version: dict[str, int] = defaultdict(lambda: 4)
         self._labels = {"::/0": 1}
         self._marks: dict[int, set[tuple[int, int]]] = defaultdict(set)
@@ -194,6 +195,10 @@ class FakeRtnl:
 
         self._change(f"create_macvlan {name} {mac} {mtu} {settings.mode} {settings.parent}", make)
 
+    def create_wireguard(self, name: str) -> bool:
+        self._change(f"create_wireguard {name}", lambda: self._free(name))
+        return False
+
     def set_link(self, link: Link | LinkRef, *, up: bool = False, **settings: Unpack[LinkSettings]) -> None:
         def make() -> None:
             facts: dict[str, Any] = {_FACTS[key]: value for key, value in settings.items()}
@@ -308,8 +313,17 @@ class FakeRtnl:
 
         self._change(f"delete_route {dst} {table}", make)
 
+    def refuse_route(self, dst: str) -> None:
+        self._change(f"refuse_route {dst}", lambda: self.refused.add(dst))
+
+    def delete_refused(self, dst: str) -> None:
+        self._change(f"delete_refused {dst}", lambda: self.refused.discard(dst))
+
     def route_to(self, address: IPAddress) -> tuple[int, ...]:
-        return self._best(lambda item: address in _network(item))
+        refused = [ipaddress.ip_network(dst).prefixlen for dst in self.refused if address in ipaddress.ip_network(dst)]
+        return self._best(
+            lambda item: address in _network(item) and _network(item).prefixlen >= max(refused, default=0)
+        )
 
     def holder_of(self, address: IPAddress) -> int:
         return self.link_holding(address)

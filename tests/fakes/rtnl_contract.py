@@ -392,6 +392,14 @@ def a_prefix_has_one_label(rtnl: Rtnl) -> None:
     assert "fd00:9::/64" not in rtnl.labels()
 
 
+@statement
+def a_wireguard_device_is_made_where_the_kernel_has_them(rtnl: Rtnl) -> None:
+    made = rtnl.create_wireguard("wg0")
+    assert made == (rtnl.link_by_name("wg0") is not None)
+    if made:
+        assert (there(rtnl, "wg0").kind, there(rtnl, "wg0").up) == ("wireguard", False)
+
+
 # --- routes and policy rules
 
 
@@ -462,6 +470,22 @@ def the_way_to_an_address_is_the_narrowest(rtnl: Rtnl) -> None:
     assert rtnl.route_to(ip_address("198.51.100.1")) == (narrow.index,)
     assert rtnl.route_to(ip_address("198.51.100.200")) == (wide.index,)
     assert rtnl.route_to(ip_address("fd00::9")) == ()
+
+
+@statement
+def a_destination_is_refused_unless_a_route_leads_there(rtnl: Rtnl) -> None:
+    link, inside = bridge(rtnl), ip_address("fd00:7::1")
+    rtnl.add_route(link, route("::/0", "fd00::9"), onlink=True)
+    for _ in range(2):
+        rtnl.refuse_route("fd00:7::/48")
+    assert rtnl.route_to(inside) == ()
+    rtnl.add_route(link, route("fd00:7::/48", priority=1024), onlink=False)
+    assert rtnl.route_to(inside) == (link.index,)
+    rtnl.delete_route(link, "fd00:7::/48")
+    assert rtnl.route_to(inside) == ()
+    for _ in range(2):
+        rtnl.delete_refused("fd00:7::/48")
+    assert rtnl.route_to(inside) == (link.index,)
 
 
 @statement

@@ -178,6 +178,16 @@ class Links(Namespaces):
             said.append(_settings(address=mac))
         self._change(_new(_place(), *said, linkinfo.macvlan(settings)), f"create macvlan {name}")
 
+    def create_wireguard(self, name: str) -> bool:
+        """Create a WireGuard device; it starts down. False where the kernel has none to give."""
+        try:
+            self._change(_new(_place(), _settings(ifname=name), linkinfo.of_kind("wireguard")), f"create {name}")
+        except KernelRefused as error:
+            if error.errno == errno.EOPNOTSUPP:
+                return False
+            raise
+        return True
+
     def set_link(self, link: Link | LinkRef, *, up: bool = False, **settings: Unpack[LinkSettings]) -> None:
         """Set a link up, and change what is said."""
         place = _place(link.index, _UP * up, _UP * up)

@@ -22,7 +22,7 @@ from cni.kernel.netlink.wire import (
     request,
     u32,
 )
-from cni.kernel.view import EVERYWHERE, MAIN_TABLE, KernelRoute, Link, LinkRef
+from cni.kernel.view import EVERYWHERE, MAIN_TABLE, SCOPE_UNIVERSE, KernelRoute, Link, LinkRef
 from cni.naming import IPAddress
 from cni.values import replace
 
@@ -38,6 +38,7 @@ _MTU, _ADVMSS = 2, 8
 _ONLINK, _LOOKUP_TABLE, _FIB_MATCH = 4, 0x1000, 0x2000
 _UNICAST, _LOCAL = 1, 2
 _KERNEL, _BOOT, _RA = 2, 3, 9  # who made a route (rtm_protocol)
+_REFUSED, _LAST = (_BOOT, SCOPE_UNIVERSE, 7), 0xFFFFFFFF  # RTN_UNREACHABLE, after every other route
 _SCOPE_NOWHERE = 255  # in a deletion: whatever the scope
 _KERNELS_TABLES = (253, 254, 255)
 _TABLE_IN_ATTRIBUTE = 252  # RT_TABLE_COMPAT: the header's field has eight bits
@@ -72,6 +73,16 @@ class Routes(NextHops):
         place = _place(dst, table, (0, _SCOPE_NOWHERE, 0))
         gone = request(_DELETE, 0, place, attribute(_OIF, u32(link.index)))
         self._change(gone, f"remove route {dst} dev {link.name} table {table}", errno.ESRCH)
+
+    def refuse_route(self, dst: str) -> None:
+        """Have what is sent to an IPv6 destination refused ("unreachable" in ip-route(8)) where no other route leads there."""
+        new = request(_NEW, CREATE, _place(dst, MAIN_TABLE, _REFUSED), attribute(_PRIORITY, u32(_LAST)))
+        self._change(new, f"add route unreachable {dst}", errno.EEXIST)
+
+    def delete_refused(self, dst: str) -> None:
+        """Refuse it no more; what is not refused is so already."""
+        gone = request(_DELETE, 0, _place(dst, MAIN_TABLE, _REFUSED), attribute(_PRIORITY, u32(_LAST)))
+        self._change(gone, f"remove route unreachable {dst}", errno.ESRCH)
 
     def route_to(self, address: IPAddress) -> tuple[int, ...]:
         """The links packets to an address leave by: their indices, one for each next hop in its order; or none."""

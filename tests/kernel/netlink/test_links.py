@@ -182,6 +182,11 @@ def test_a_bridges_switch(on: bool):
     assert line.request_of(lambda rtnl: rtnl.filter_bridge(LO, on)) == encoded(0, info("bridge", *both), index=3)
 
 
+def test_a_wireguard_device():
+    made = line.request_of(lambda rtnl: rtnl.create_wireguard("wg0"))
+    assert made == encoded(NEW, *spelled(ifname="wg0"), info("wireguard"))
+
+
 def test_promiscuity_and_deletion():
     promiscuous = encoded(0, index=3, flags=0x100, change=0x100)
     assert line.request_of(lambda rtnl: rtnl.set_promiscuous(LO)) == promiscuous
