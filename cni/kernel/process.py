@@ -22,6 +22,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 #: Where system programs are, whatever PATH a runtime has.
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_ENVIRON = {"PATH": SYSTEM_PATH, "LC_ALL": "C"}
 
 
 def load() -> None:
@@ -30,11 +31,14 @@ def load() -> None:
     import subprocess  # noqa: F401
 
 
-def find(program: str) -> str | None:
-    """The path of a system program: runtimes start plugins with any PATH, so ours is fixed."""
+def find(program: str, before: str = "") -> str | None:
+    """The path of a system program: runtimes start plugins with any PATH, so ours is fixed. `before` is looked into first, as far
+    as it names folders absolutely: a PATH that an operator gave to what he started.
+    """
     import shutil  # of no use to most calls, like subprocess
 
-    return shutil.which(program, path=SYSTEM_PATH)
+    folders = [folder for folder in before.split(":") if folder.startswith("/")]
+    return shutil.which(program, path=":".join([*folders, SYSTEM_PATH]))
 
 
 def run(
@@ -48,19 +52,22 @@ def run(
 
     Raises ToolFailed when it cannot be started and TryAgainLater when it outlives `seconds`.
     """
+    return _run(argv, seconds, input=stdin, env=dict(_ENVIRON if environ is None else environ), pass_fds=keep)
+
+
+def run_apart(argv: Sequence[str], seconds: float) -> CompletedProcess[str]:
+    """The same of a program that leaves another running: in a session of their own, so that what a terminal interrupts with us
+    is not that.
+    """
+    return _run(argv, seconds, input="", env=dict(_ENVIRON), start_new_session=True)
+
+
+def _run(argv: Sequence[str], seconds: float, **how: Any) -> CompletedProcess[str]:
     import subprocess
 
     try:
         return subprocess.run(
-            argv,
-            input=stdin,
-            env=dict(environ) if environ is not None else {"PATH": SYSTEM_PATH, "LC_ALL": "C"},
-            capture_output=True,
-            encoding="utf-8",
-            errors="backslashreplace",
-            timeout=seconds,
-            check=False,
-            pass_fds=keep,
+            argv, capture_output=True, encoding="utf-8", errors="backslashreplace", timeout=seconds, check=False, **how
         )
     except OSError as error:
         raise ToolFailed(f"{argv[0]} cannot be run: {error.strerror}") from None

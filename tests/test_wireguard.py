@@ -1,0 +1,167 @@
+"""What an encrypted cluster's hosts are to each other, and the key of this one."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+
+import pytest
+
+from cni.cluster.config import ClusterConfig, EtcdConfig
+from cni.cluster.model import Node
+from cni.errors import Conflict, ToolFailed
+from cni.kernel import process, wireguard
+from cni.kernel.wireguard import Peer
+from cni.member.encryption import KEY, Encryption
+from cni.overlay.wireguard import DEVICE, PREFIX, overhead, peers, underlay, vtep
+
+KEYS = ["GIk0mrQVmtX4VqTOYZ6N0Ws3sFkFbHs7ZtLkHoFJd1o=", "iQif0lXosw1dLDsfjO3DEon7DhOJut4DFRn/kuHwUGk="]
+ME = Node("node-a", "a" * 32, "192.0.2.11", "fe:00:00:00:00:01")
+WG = """#!/bin/sh
+echo "$@" >>"{0}/asked"
+case $1 in
+genkey) echo "private-$(wc -l <"{0}/asked")";;
+pubkey) sed s/private/public/;;
+*) echo "Unable to modify interface: $(cat "{0}/refusal")" >&2; exit 1;;
+esac
+"""
+
+
+def node(name: str, **fields: str) -> Node:
+    said = {"wireguard": KEYS[0], "underlay": "192.0.2.12:51820"} | fields
+    return Node(name, "b" * 32, vtep(name), "fe:00:00:00:00:02", **said)
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `wg` that makes keys, refuses the rest for the reason in `refusal`, and keeps what it was asked."""
+    (tmp_path / "wg").write_text(WG.format(tmp_path))
+    (tmp_path / "wg").chmod(0o755)
+    (tmp_path / "asked").touch()
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return tmp_path / "asked"
+
+
+def test_an_address_inside_the_tunnels_goes_by_the_name_alone():
+    assert vtep("node-a") == "fd45:c445:445c:6657:ff0:5a20:7404:3084"
+    assert ipaddress.ip_address(vtep("node-a")) in PREFIX
+    assert vtep("node-a") != vtep("node-b")
+    assert PREFIX.is_private
+    assert len(DEVICE.encode()) < 16
+
+
+@pytest.mark.parametrize(
+    ("address", "text", "more"), [("192.0.2.11", "192.0.2.11:51820", 60), ("2001:db8::1", "[2001:db8::1]:51820", 80)]
+)
+def test_the_underlay_has_either_family(address: str, text: str, more: int):
+    assert (underlay(address, 51820), overhead(address)) == (text, more)
+    assert peers([node("node-b", underlay=text)], "")[0][KEYS[0]].endpoint == text
+
+
+def test_a_peer_is_sent_to_at_the_address_of_its_name_and_at_none_it_says_itself():
+    claims = node("node-b")
+    claims = Node(claims.name, claims.machine, vtep("node-c"), claims.mac, claims.wireguard, claims.underlay)
+    assert peers([claims], "") == ({KEYS[0]: Peer(KEYS[0], f"{vtep('node-b')}/128", "192.0.2.12:51820")}, ())
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"wireguard": ""}, "node-b has no WireGuard key"),
+        ({"wireguard": "AAAA"}, "node-b has 'AAAA', which is no WireGuard key"),
+        ({"wireguard": KEYS[0][:-2] + "\n="}, "which is no WireGuard key"),
+        ({"wireguard": "ä" * 44}, "which is no WireGuard key"),
+        ({"wireguard": KEYS[1]}, "node-b has the WireGuard key of this host"),
+        ({"underlay": ""}, "node-b is reached at '', which is no address and port"),
+        ({"underlay": "192.0.2.12"}, "no address and port"),
+        ({"underlay": "192.0.2.12:0"}, "no address and port"),
+        ({"underlay": "192.0.2.12:65536"}, "no address and port"),
+        ({"underlay": "192.0.2.12:٣"}, "no address and port"),
+        ({"underlay": "host.example:51820"}, "no address and port"),
+        ({"underlay": "192.0.2.12 allowed-ips ::/0:51820"}, "no address and port"),
+    ],
+)
+def test_who_cannot_be_a_peer_is_named_and_the_others_are_peers(fields: dict[str, str], why: str):
+    found, refused = peers([node("node-b", **fields), node("node-c")], KEYS[1])
+    assert list(found.values()) == [Peer(KEYS[0], f"{vtep('node-c')}/128", "192.0.2.12:51820")]
+    assert len(refused) == 1
+    assert why in refused[0]
+
+
+def test_a_key_is_spelled_as_wg_shows_it():
+    assert list(peers([node("node-b", wireguard=KEYS[0].replace("1o=", "1p="))], "")[0]) == [KEYS[0]]
+
+
+def test_of_two_hosts_with_one_key_the_first_by_name_is_the_peer():
+    found, refused = peers([node("node-c"), node("node-b")], "")
+    assert found[KEYS[0]].inside == f"{vtep('node-b')}/128"
+    assert refused == ("node-c has the WireGuard key of node-b",)
+
+
+# --- the key
+
+
+def encryption(folder: Path, address: str = "192.0.2.11") -> Encryption:
+    return Encryption(ClusterConfig("node-a", EtcdConfig(())), address, folder)
+
+
+def test_a_key_is_made_once_and_only_we_read_it(asked: Path, tmp_path: Path):
+    first = encryption(tmp_path).described(ME)
+    assert first.wireguard == "public-1"
+    assert (first.vtep, first.underlay) == (vtep("node-a"), "192.0.2.11:51820")
+    assert (tmp_path / KEY).stat().st_mode & 0o777 == 0o600
+    assert encryption(tmp_path).described(ME) == first
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["asked", "wg", KEY]
+
+
+def test_another_key_file_is_another_key_and_none_is_a_new_one(asked: Path, tmp_path: Path):
+    mine = encryption(tmp_path)
+    mine.described(ME)
+    (tmp_path / KEY).write_text("private-mine\n")
+    assert mine.described(ME).wireguard == "public-mine"
+    (tmp_path / KEY).unlink()
+    assert mine.described(ME).wireguard not in ("", "public-1", "public-mine")
+    assert "private" not in asked.read_text()
+
+
+def test_a_key_that_others_may_read_is_none(asked: Path, tmp_path: Path):
+    (tmp_path / KEY).write_text("private-mine\n")
+    (tmp_path / KEY).chmod(0o640)
+    assert encryption(tmp_path).described(ME).wireguard == ""
+
+
+def test_what_ends_half_way_through_a_key_is_made_again(asked: Path, tmp_path: Path):
+    (tmp_path / KEY).with_suffix(".new").write_text("half")
+    assert encryption(tmp_path).described(ME).wireguard == "public-1"
+
+
+# --- its programs
+
+
+def test_a_port_that_somebody_has_is_named(asked: Path, tmp_path: Path):
+    (tmp_path / "refusal").write_text("Address already in use")
+    with pytest.raises(Conflict, match=r"^UDP port 51820 of this host is taken"):
+        wireguard.set_device("wg0", "private-1", 51820)
+    (tmp_path / "refusal").write_text("Operation not permitted")
+    with pytest.raises(ToolFailed, match=r"^wg set wg0: Unable to modify interface: Operation not permitted$"):
+        wireguard.set_device("wg0", "private-1", 51820)
+    assert "private-1" not in asked.read_text()
+
+
+def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(process, "SYSTEM_PATH", str(tmp_path))
+    with pytest.raises(ToolFailed, match=r"^the program wg is missing$"):
+        wireguard.new_key()
+    with pytest.raises(ToolFailed, match=r"^this kernel has no WireGuard, and the program wireguard-go is missing"):
+        wireguard.start("wg0")
+    assert encryption(tmp_path).described(ME).wireguard == ""
+
+
+def test_programs_are_looked_for_in_absolute_folders_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wg").touch(0o755)
+    assert process.find("wg", ":.:") == process.find("wg")
+    assert process.find("wg", str(tmp_path)) == str(tmp_path / "wg")
+    assert os.access(str(process.find("sh", str(tmp_path))), os.X_OK)
