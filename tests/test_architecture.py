@@ -56,6 +56,8 @@ DOORS = {
     "sqlite3": {"cni/state/file.py", "cni/state/layout.py"},
     "socket": {
         "cni/kernel/arp.py",
+        "cni/kernel/bell.py",
+        "cni/kernel/notify.py",
         "cni/kernel/vteps.py",
         "cni/kernel/netlink/channel.py",
         "cni/kernel/netns.py",
@@ -68,7 +70,13 @@ DOORS = {
     "yaml": {"cni/policy/folder.py"},
     "iptc": {"cni/kernel/legacy.py"},
     "concurrent": {"cni/kernel/process.py"},
-    "threading": {"cni/kernel/nftables.py", "cni/member/figures.py"},  # locks
+    "threading": {
+        "cni/kernel/nftables.py",  # a lock
+        "cni/member/figures.py",  # another
+        "cni/member/inbox.py",  # where threads begin, and what they bring
+        "cni/member/ledger.py",
+        "cni/member/session.py",
+    },
     "dataclasses": set(),  # values.py shows them to type checkers only
     "asyncio": set(),
     "multiprocessing": set(),

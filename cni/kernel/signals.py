@@ -62,6 +62,24 @@ def end_if_asked() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
 
 
+def hold_back() -> None:
+    """Have this thread and those it starts from now on not be interrupted; `next_ending` says what comes."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+
+
+def next_ending() -> bool:
+    """Wait for a signal that was held back; whether it ends a service: SIGHUP asks it to look at its configuration, and SIGALRM
+    and SIGIO are of calls alone.
+    """
+    return signal.sigwait(ENDING) in (signal.SIGTERM, signal.SIGINT)
+
+
+def end_by_default() -> None:
+    """Let SIGTERM end this process now, as it ends who does not mind it: for who cannot end otherwise."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    signal.raise_signal(signal.SIGTERM)
+
+
 def _take_over() -> None:
     """Have one handler for all, whatever is handled."""
     if signal.getsignal(signal.SIGALRM) is not _end:
