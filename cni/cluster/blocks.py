@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection, Iterator
 
-from cni.cluster.model import IPNetwork, Network, Pool
+from cni.cluster.model import LAYER_3, IPNetwork, Network, Pool
 from cni.naming import IPAddress, digest_of
 
 #: Of a block, what is to be free ahead of the pods that come; at least so many addresses of a network.
@@ -45,9 +45,24 @@ def host_address(network: Network, span: str) -> str:
     pool = network.pool_of(block[0])
     assert pool
     never = {ipaddress.ip_network(pool.subnet)[0], ipaddress.ip_address(pool.gateway) if pool.gateway else None}
-    if network.mode == "l3":
+    if network.mode == LAYER_3:
         never.add(block[0])
     return str(next(address for address in _some(block) if address not in never))
+
+
+def capacity(network: Network, span: str) -> int:
+    """How many pods a block has addresses for."""
+    block = ipaddress.ip_network(span)
+    pool = network.pool_of(block[0])
+    if pool is None:
+        return 0
+    first, last = (ipaddress.ip_address(text) for text in (pool.first, pool.last))
+    low, high = max(int(block[0]), int(first)), min(int(block[-1]), int(last))
+    never = {int(ipaddress.ip_address(host_address(network, span)))}
+    never |= {int(ipaddress.ip_address(pool.gateway))} if pool.gateway else set()
+    if network.mode == LAYER_3:  # it is a subnet of its own
+        never |= {int(block[0])} | ({int(block[-1])} if block.version == 4 else set())
+    return max(0, high - low + 1 - sum(low <= one <= high for one in never))
 
 
 def _some(block: IPNetwork) -> Iterator[IPAddress]:

@@ -32,6 +32,7 @@ class Node:
     It stays when the host is gone, until somebody says so. `machine` is which machine lives under the name (machine-id(5)).
     Others send to `vtep`, and `mac` is that of its VXLAN devices. With encryption `vtep` is inside the tunnel: `wireguard` is the
     public key (base64), `underlay` the address and port it is reached at, as ``192.0.2.11:51820`` or ``[2001:db8::1]:51820``.
+    After `fences` seconds without a word from it it has given up its addresses by itself; 0: it never does.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Node:
     mac: str
     wireguard: str = ""
     underlay: str = ""
+    fences: int = 0
 
     room: ClassVar[str] = "nodes"
 
@@ -51,14 +53,16 @@ class Node:
     @property
     def value(self) -> dict[str, Any]:
         """What the store holds of it, as JSON."""
-        rest = {"wireguard": self.wireguard, "underlay": self.underlay} if self.wireguard else {}
+        rest: dict[str, Any] = {"wireguard": self.wireguard, "underlay": self.underlay} if self.wireguard else {}
+        rest |= {"fences": self.fences} if self.fences else {}
         return {"machine": self.machine, "vtep": self.vtep, "mac": self.mac} | rest
 
     @classmethod
     def read(cls, key: Key, raw: Mapping[str, Any]) -> Node:
         """What a store holds. Raises Malformed."""
         fields = {name: _text(key, raw, name) for name in ("machine", "vtep", "mac")}
-        optional = {name: _text(key, raw, name) for name in ("wireguard", "underlay") if name in raw}
+        optional: dict[str, Any] = {name: _text(key, raw, name) for name in ("wireguard", "underlay") if name in raw}
+        optional |= {"fences": _of(key, raw, "fences", int)} if "fences" in raw else {}
         return cls(key[1], fields["machine"], str(_address(key, fields["vtep"])), _mac(key, fields["mac"]), **optional)
 
 

@@ -160,9 +160,9 @@ class Membership(StateFile):
         rows = self._rows(f"{_ENDPOINTS} WHERE wanted IS NOT published LIMIT ?", most)
         return [_unsaid(*row) for row in rows]
 
-    def said_of(self, network: str) -> list[Unsaid]:
-        """Every address of a network the cluster knows of this host, or is to know."""
-        return [_unsaid(*row) for row in self._rows(f"{_ENDPOINTS} WHERE network = ?", network)]
+    def said_of(self, network: str = "") -> list[Unsaid]:
+        """Every address of a network, or of all, the cluster knows of this host, or is to know."""
+        return [_unsaid(*row) for row in self._rows(f"{_ENDPOINTS} WHERE ? IN ('', network)", network)]
 
     def told(self, network: str, address: str, known: Endpoint | None) -> None:
         """Keep what the cluster knows of an address of ours by now."""
@@ -174,6 +174,13 @@ class Membership(StateFile):
         where = "(network, family, address) = (?,?,?)"
         self._db.execute(f"UPDATE endpoint SET published = ? WHERE {where}", (value, *key))
         self._db.execute(f"DELETE FROM endpoint WHERE {where} AND wanted IS NULL AND published IS NULL", key)
+
+    def silence(self, block: Block) -> None:
+        """Have nothing to say of a block's addresses any more, and have said nothing: it is not this host's."""
+        span = block.addresses
+        where = "(network, family) = (?,?) AND address BETWEEN ? AND ?"
+        key = (block.network, span.version, span[0].packed, span[-1].packed)
+        self._db.execute(f"DELETE FROM endpoint WHERE {where}", key)
 
     # --- what calls wait for
 
