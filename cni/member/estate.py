@@ -1,0 +1,206 @@
+"""This host's blocks: had, kept, lost and given up, in the store and in the state, so that each step can be the last.
+
+The store is asked before the state says that a block is had, and after it says that a block leaves: whatever a process that was
+ended has left, the next one finds in either and goes on.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable, Iterable
+
+from cni import log
+from cni.cluster.blocks import block_of, host_address, next_block
+from cni.cluster.model import LAYER_2, Block, Endpoint, Network, Pool
+from cni.cluster.store import ClusterStore, Session
+from cni.member import figures
+from cni.member.ledger import Ledger
+from cni.member.steward import differing, free, of_pool, short, spare
+from cni.state import Store
+from cni.state.membership import HELD, LEAVING, LOST, Holding, Wish
+
+#: How many claims of one pool are tried in a row; the next turn goes on.
+_TRIES = 64
+_IDLE_SECONDS = 3600.0
+
+
+class Estate:
+    """What a host does about its blocks; `idle` seconds is how long two may be empty."""
+
+    def __init__(self, store: ClusterStore, ledger: Ledger, idle: float = _IDLE_SECONDS) -> None:
+        self.store = store
+        self.ledger = ledger
+        self._idle = idle
+        self._since: dict[tuple[str, str], float] = {}
+
+    def look_after(self, session: Session, state: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        """One turn. Raises Unreachable and SessionLost, after which another turn finishes what this one began."""
+        for network, refused in state.shared():
+            self._agree(session, state, network, refused)
+        self._keep(session, state)
+        agreed = {network.name: network for network, refused in state.shared() if refused == ""}
+        self._grant(session, state, agreed)
+        for network in agreed.values():
+            self._have_ahead(session, state, network)
+        self._let_go(session, state, clock())
+
+    def lose(self, state: Store, block: Block) -> None:
+        """A block is another host's by now: nothing is given of it or said of it, and it is kept in mind while pods have
+        addresses of it.
+        """
+        with state.transaction():
+            for holding in _like(state, block):
+                if holding.leased:
+                    state.put_block(block, LOST)
+                    why = f"{holding.leased} of its addresses are pods' of this host, which are cut off"
+                    log.warning(
+                        "member", f"the block {block.span} is another host's by now: {why}", network=block.network
+                    )
+                else:
+                    state.drop_block(block)
+            state.silence(block)
+
+    # --- networks
+
+    def _agree(self, session: Session, state: Store, network: Network, refused: str | None) -> None:
+        """Have the cluster take a network as it is here, or know why not."""
+        known = self.ledger.network(network.name)
+        if refused == "" and known == network:
+            return
+        if known != network:
+            known = self.store.declare(session, network)
+            self.ledger.note([known])
+        if (why := differing(network, known)) != refused:
+            with state.transaction():
+                state.refuse_network(network.name, why)
+            if why:
+                log.warning("member", why, network=network.name)
+
+    # --- what there is
+
+    def _keep(self, session: Session, state: Store) -> None:
+        """Have in the state what the store says is this host's, and in the store what the state says."""
+        known = {holding.block: holding for holding in state.blocks()}
+        ours = {*self.ledger.own_blocks(session.node.machine)}
+        for block in sorted(ours - known.keys(), key=lambda block: block.key):
+            self._claim(session, state, block)
+        for block, holding in known.items():
+            if holding.state == LEAVING:
+                self._give_up(session, state, block)
+            elif holding.state == LOST and not holding.leased:
+                with state.transaction():
+                    state.drop_block(block)
+            elif (block in ours) == (holding.state == LOST) and not self._claim(session, state, block):
+                self.lose(state, block) if holding.state == HELD else None
+
+    def _claim(self, session: Session, state: Store, block: Block) -> bool:
+        """Have a block, in the store and then here; others may speak to this host by its own address in it."""
+        had = self.store.claim(session, block)
+        figures.CLAIMS.add(outcome="claimed" if had else "taken")
+        if not had:
+            return False
+        self.ledger.note([block])
+        network = self._network(state, block.network)
+        with state.transaction():
+            state.put_block(block, HELD)
+            if network and network.mode == LAYER_2 and network.vni:
+                state.say([Endpoint(block.network, host_address(network, block.span), block.node, session.node.mac)])
+        return True
+
+    def _network(self, state: Store, name: str) -> Network | None:
+        return self.ledger.network(name) or next((network for network, _ in state.shared(name)), None)
+
+    # --- what there is to be
+
+    def _grant(self, session: Session, state: Store, agreed: dict[str, Network]) -> None:
+        """Answer what calls wait for."""
+        refusals = {network.name: refused for network, refused in state.shared()}
+        for wish in state.wishes():
+            if wish.answer:
+                continue
+            network = agreed.get(wish.network)
+            answer = self._granted(session, state, network, wish) if network else refusals.get(wish.network) or ""
+            with state.transaction():
+                state.answer(wish, answer)
+
+    def _granted(self, session: Session, state: Store, network: Network, wish: Wish) -> str:
+        """Why a call cannot have what it waits for; empty: it can, by now."""
+        if wish.address:
+            return self._granted_address(session, state, network, wish.address)
+        pools = [pool for pool in network.pools if ipaddress.ip_network(pool.subnet).version == wish.family]
+        for pool in pools:
+            if not free(network, of_pool(pool, state.blocks(network.name))) and not self._one_more(
+                session, state, network, pool
+            ):
+                return f"no block is free in {pool.subnet}"
+        return "" if pools else f"{network.name} has no addresses of IPv{wish.family}"
+
+    def _granted_address(self, session: Session, state: Store, network: Network, address: str) -> str:
+        span = block_of(network, ipaddress.ip_address(address))
+        if span is None:
+            return f"{address} is in no subnet of {network.name}"
+        block = Block(network.name, span, session.node.name, session.node.machine)
+        if self._claim(session, state, block):
+            return ""
+        owner = self.ledger.block(network.name, span)
+        return f"{address} is in a block of {owner.node if owner else 'another host'}"
+
+    def _have_ahead(self, session: Session, state: Store, network: Network) -> None:
+        for pool in short(network, state.blocks(network.name)):
+            while pool in short(network, state.blocks(network.name)):
+                if not self._one_more(session, state, network, pool):
+                    break
+
+    def _one_more(self, session: Session, state: Store, network: Network, pool: Pool) -> bool:
+        """Whether another block of a pool was had."""
+        taken = {block.span for block in self.ledger.blocks(network.name)}
+        taken |= {holding.block.span for holding in state.blocks(network.name)}
+        for _ in range(_TRIES):
+            span = next_block(network, pool, session.node.name, taken)
+            if span is None:
+                return False
+            if self._claim(session, state, Block(network.name, span, session.node.name, session.node.machine)):
+                return True
+            taken.add(span)
+        return False
+
+    # --- what is not needed
+
+    def _let_go(self, session: Session, state: Store, now: float) -> None:
+        """Give up what was not needed for long."""
+        spares = {(one.block.network, one.block.span): one.block for one in self._spares(state)}
+        self._since = {place: self._since.get(place, now) for place in spares}
+        for place, since in self._since.items():
+            if now - since >= self._idle and self._leaves(state, spares[place]):
+                self._give_up(session, state, spares[place])
+
+    def _spares(self, state: Store) -> Iterable[Holding]:
+        holdings = state.blocks()
+        for name in {holding.block.network for holding in holdings}:
+            if network := self._network(state, name):
+                yield from spare(network, [one for one in holdings if one.block.network == name])
+
+    def _leaves(self, state: Store, block: Block) -> bool:
+        """Whether a block, from now on, gives nothing: nobody has an address of it, and nothing of it is still to be said."""
+        with state.transaction():
+            leased = any(holding.leased for holding in _like(state, block))
+            if leased or any(_is_in(item.address, block) for item in state.unsaid() if item.network == block.network):
+                return False
+            state.put_block(block, LEAVING)
+            return True
+
+    def _give_up(self, session: Session, state: Store, block: Block) -> None:
+        self.store.give_up(session, block)
+        self.ledger.note(gone=[block.key])
+        with state.transaction():
+            state.drop_block(block)
+            state.silence(block)
+
+
+def _like(state: Store, block: Block) -> list[Holding]:
+    return [holding for holding in state.blocks(block.network) if holding.block.span == block.span]
+
+
+def _is_in(address: str, block: Block) -> bool:
+    return ipaddress.ip_address(address) in block.addresses

@@ -1,0 +1,74 @@
+"""Who this host is in its cluster: which machine, which life of it, and where others send to."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+
+from cni import uplink
+from cni.cluster.config import ClusterConfig
+from cni.cluster.model import Node
+from cni.errors import Unavailable
+from cni.kernel.netlink import Rtnl
+from cni.kernel.netns import boot
+from cni.naming import vtep_mac
+from cni.resources import UplinkQuery
+from cni.state.membership import Member
+from cni.values import replace
+
+_MACHINE_ID = Path("/etc/machine-id")
+_MACHINE = re.compile(r"[0-9a-f]{32}")
+_NONE_YET = ("", "uninitialized")
+
+
+def machine_id(path: Path = _MACHINE_ID) -> str:
+    """Which machine this is (machine-id(5)). Raises Unavailable where nobody has said so."""
+    try:
+        found = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = f"cannot be read: {error}"
+    else:
+        if _MACHINE.fullmatch(found) and set(found) != {"0"}:
+            return found
+        why = "is empty" if found in _NONE_YET else f"says {found[:40]!r}"
+    raise Unavailable(f"{path} {why}: a cluster tells machines apart by it (systemd-machine-id-setup makes one)")
+
+
+def this_host(config: ClusterConfig, machine: str, before: Member | None) -> Member:
+    """This host as its configuration has it; it goes on with what it was before in this boot. Raises Unavailable where nobody
+    could send to it, and KernelRefused.
+    """
+    vtep = config.vtep or _found(before.vtep if before else "")
+    mac = vtep_mac("", f"{machine} {config.node}")
+    if before and (before.node, before.machine) == (config.node, machine) and _is_of_this_boot(before.token):
+        return replace(before, vtep=vtep, mac=mac, encryption=config.encryption)
+    return Member(config.node, machine, _new_token(), vtep, mac, encryption=config.encryption)
+
+
+def node_of(member: Member, config: ClusterConfig) -> Node:
+    """What the others are to know of it."""
+    return Node(member.node, member.machine, member.vtep, member.mac, fences=config.free_after)
+
+
+def _new_token() -> str:
+    return f"{boot()}:{os.urandom(16).hex()}"
+
+
+def _is_of_this_boot(token: str) -> bool:
+    return token.startswith(f"{boot()}:")
+
+
+def _found(before: str) -> str:
+    """The address of the default route's link: the same as before while it is there, else IPv4's first."""
+    host = Rtnl()  # a thread's own
+    try:
+        link = uplink.find(host, UplinkQuery(addresses=True))
+    finally:
+        host.close()
+    held = [str(ipaddress.ip_interface(text).ip) for text in link.addresses] if link else []
+    if not held:
+        why = f"{link.name} has no address" if link else "this host has no default route"
+        raise Unavailable(f"others cannot send to this host: {why} (vtep of cluster.json says which address it is)")
+    return before if before in held else min(held, key=lambda text: ":" in text)

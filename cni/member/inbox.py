@@ -1,0 +1,76 @@
+"""What the threads that wait have for the one hand that changes the kernel."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from threading import Condition, Thread
+
+from cni.cluster.store import Change, Listing
+from cni.errors import Internal
+
+#: News beyond which who brings more waits: the store's own buffers hold them, then.
+_MOST = 64
+
+
+class Inbox:
+    """News in their order, as many as the hand can take; whether a comparison is wanted, once however often; and the end."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._news: deque[Listing | Change] = deque()
+        self._compare = False
+        self._end: BaseException | None = None
+
+    def put(self, news: Listing | Change) -> None:
+        """Bring news; waits while there are too many."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._news) < _MOST)
+            self._news.append(news)
+            self._changed.notify_all()
+
+    def compare(self) -> None:
+        """Have the kernel compared with what is to be there."""
+        with self._changed:
+            self._compare = True
+            self._changed.notify_all()
+
+    def end(self, why: BaseException) -> None:
+        """Have the hand stop, by raising this."""
+        with self._changed:
+            self._end = self._end or why
+            self._changed.notify_all()
+
+    def take(self, seconds: float) -> list[Listing | Change] | None:
+        """All news there are; an empty list asks for a comparison, None says that nothing came in so long. What was brought
+        is taken before a comparison, and the end before both.
+        """
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            self._changed.wait_for(lambda: self._news or self._compare or self._end, deadline - time.monotonic())
+            if self._end:
+                raise self._end
+            if not self._news and not self._compare:
+                return None
+            news = list(self._news)
+            self._compare = self._compare and bool(news)
+            self._news.clear()
+            self._changed.notify_all()
+            return news
+
+
+def started(name: str, work: Callable[[], None], inbox: Inbox) -> Thread:
+    """A thread that works for as long as the process lives: when it ends, for whatever reason, so does the hand."""
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - told by the main thread, which is the only catcher
+            inbox.end(error)
+        else:
+            inbox.end(Internal(f"the member's {name} thread ended"))
+
+    thread = Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,116 @@
+"""Of the cluster, what this host's own doings go by: the networks, who has which block, and what is said of this host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from threading import Lock
+
+from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node
+from cni.cluster.store import Change, Listing
+
+
+class Ledger:
+    """What was heard so far, and what this host did meanwhile. It may lag behind the store, which every write asks again."""
+
+    def __init__(self, me: str) -> None:
+        self.me = me
+        self._lock = Lock()
+        self._networks: dict[str, Network] = {}
+        self._blocks: dict[str, dict[str, Block]] = {}
+        self._endpoints: dict[Key, Endpoint] = {}
+        self._nodes: dict[str, Node] = {}
+        self._alive: set[str] = set()
+        #: Counts what this host is to look at: listings, and changes of what is its own.
+        self.news = 0
+        self.listings = 0
+
+    def heard(self, news: Listing | Change) -> None:
+        """Know what is new."""
+        with self._lock:
+            if isinstance(news, Listing):
+                for known in (self._networks, self._blocks, self._endpoints, self._nodes, self._alive):
+                    known.clear()
+                self._put(news.items)
+                self.listings += 1
+                self.news += 1
+            elif self._take(news.gone) | self._put(news.put):
+                self.news += 1
+
+    def network(self, name: str) -> Network | None:
+        """What the cluster says of a network."""
+        with self._lock:
+            return self._networks.get(name)
+
+    def blocks(self, network: str) -> list[Block]:
+        """Who has which block of a network."""
+        with self._lock:
+            return list(self._blocks.get(network, {}).values())
+
+    def block(self, network: str, span: str) -> Block | None:
+        """Who has a block."""
+        with self._lock:
+            return self._blocks.get(network, {}).get(span)
+
+    def own_blocks(self, machine: str) -> list[Block]:
+        """The blocks that are said to be this host's."""
+        me = (self.me, machine)
+        with self._lock:
+            return [one for known in self._blocks.values() for one in known.values() if (one.node, one.machine) == me]
+
+    def own_endpoints(self) -> list[Endpoint]:
+        """The endpoints that are said to be this host's."""
+        with self._lock:
+            return list(self._endpoints.values())
+
+    def away(self) -> list[Node]:
+        """The hosts nothing is heard of."""
+        with self._lock:
+            return [node for name, node in self._nodes.items() if name not in self._alive]
+
+    def note(self, put: Iterable[Item] = (), gone: Iterable[Key] = ()) -> None:
+        """Know what this host itself has just done."""
+        with self._lock:
+            self._take(gone)
+            self._put(put)
+
+    def _put(self, items: Iterable[Item]) -> bool:
+        """Whether any of it is of this host's."""
+        ours = False
+        for item in items:
+            if isinstance(item, Block):
+                before = self._blocks.setdefault(item.network, {}).get(item.span)
+                self._blocks[item.network][item.span] = item
+                ours |= before != item and self.me in (item.node, before.node if before else "")
+            elif isinstance(item, Endpoint):
+                ours |= self._put_endpoint(item)
+            elif isinstance(item, Network):
+                ours |= self._networks.get(item.name) != item
+                self._networks[item.name] = item
+            elif isinstance(item, Node):
+                self._nodes[item.name] = item
+            elif isinstance(item, Alive):
+                self._alive.add(item.node)
+        return ours
+
+    def _put_endpoint(self, item: Endpoint) -> bool:
+        if item.node != self.me:
+            return self._endpoints.pop(item.key, None) is not None
+        before, self._endpoints[item.key] = self._endpoints.get(item.key), item
+        return before != item
+
+    def _take(self, keys: Iterable[Key]) -> bool:
+        """Whether any of it was of this host's."""
+        ours = False
+        for key in keys:
+            if key[0] == Block.room:
+                before = self._blocks.get(key[1], {}).pop(key[2], None)
+                ours |= before is not None and before.node == self.me
+            elif key[0] == Endpoint.room:
+                ours |= self._endpoints.pop(key, None) is not None
+            elif key[0] == Network.room:
+                ours |= self._networks.pop(key[1], None) is not None
+            elif key[0] == Node.room:
+                self._nodes.pop(key[1], None)
+            elif key[0] == Alive.room:
+                self._alive.discard(key[1])
+        return ours

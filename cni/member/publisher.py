@@ -1,0 +1,117 @@
+"""What calls have written, done in the store: blocks for those who wait, and the difference between what is wanted to be known of
+pods and what was said of them, block by block.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+from cni.cluster.model import Block
+from cni.cluster.store import ClusterStore, Session
+from cni.errors import CniError, SessionLost, Unreachable
+from cni.kernel.bell import Bell
+from cni.member import figures
+from cni.member.estate import Estate
+from cni.member.ledger import Ledger
+from cni.member.session import SessionKeeper
+from cni.member.trouble import Trouble
+from cni.state import Store
+from cni.state.membership import LOST, Unsaid
+
+#: How long a bell that was lost is missed, in seconds.
+PATIENCE = 1.0
+_MOST = 1000
+
+
+class Publisher:
+    """Does it, by a thread of its own, when the bell rings and every second."""
+
+    def __init__(self, keeper: SessionKeeper, estate: Estate, folder: Path, bell: Bell) -> None:
+        self._keeper = keeper
+        self._estate = estate
+        self._store, self._ledger = estate.store, estate.ledger
+        self._folder = folder
+        self._bell = bell
+        self._trouble = Trouble("publish")
+        self._compared: tuple[Session | None, int] = (None, 0)
+
+    def run(self) -> None:
+        """Do it for ever."""
+        while True:
+            self.step()
+            self._bell.wait(PATIENCE)
+
+    def step(self) -> None:
+        """Do what there is to do, once, if this host is in the cluster and has heard what is in it."""
+        session = self._keeper.session
+        if session is None or not self._ledger.listings:
+            return
+        try:
+            with closing(Store.open(self._folder)) as state:
+                self.turn(session, state)
+        except SessionLost:
+            self._keeper.lost(session)
+        except Unreachable as error:
+            figures.STORE_ERRORS.add(kind="unreachable")
+            self._trouble.is_so(f"the cluster's store is not told: {error.msg}")
+        except CniError as error:  # the state is in use, or damaged: calls are told so, too
+            self._trouble.is_so(error.msg)
+        else:
+            self._trouble.over()
+
+    def turn(self, session: Session, state: Store) -> None:
+        """The same, with what it takes. Raises Unreachable and SessionLost; another turn goes on."""
+        if (now := (session, self._ledger.news)) != self._compared:
+            compare(state, self._ledger)
+        self._compared = now
+        self._estate.look_after(session, state)
+        for block in publish(self._store, session, state, self._ledger):
+            self._estate.lose(state, block)
+
+
+def publish(store: ClusterStore, session: Session, state: Store, ledger: Ledger) -> list[Block]:
+    """Say what is unsaid; the blocks that turned out not to be this host's. Raises Unreachable and SessionLost."""
+    refused = []
+    for block, some in _by_block(state, state.unsaid(_MOST)):
+        there = [item.wanted for item in some if item.wanted]
+        gone = [item.published for item in some if not item.wanted and item.published]
+        if not store.publish(session, block, there, gone):
+            refused.append(block)
+            continue
+        figures.PUBLISHED.add(len(there), change="there")
+        figures.PUBLISHED.add(len(gone), change="gone")
+        ledger.note(there, (item.key for item in gone))
+        with state.transaction():
+            for item in some:
+                state.told(item.network, item.address, item.wanted)
+    return refused
+
+
+def compare(state: Store, ledger: Ledger) -> None:
+    """Take what the store says of this host for what it was told, so that what differs is said: nothing is kept there that only
+    an older state, or one that was lost, had said.
+    """
+    said = {(item.network, item.address): item for item in ledger.own_endpoints()}
+    known = {(item.network, item.address): item.published for item in state.said_of()}
+    if all(said.get(key) == known.get(key) for key in said.keys() | known.keys()):
+        return
+    with state.transaction():
+        known = {(item.network, item.address): item.published for item in state.said_of()}
+        for key in said.keys() | known.keys():
+            if said.get(key) != known.get(key):
+                state.told(*key, said.get(key))
+
+
+def _by_block(state: Store, unsaid: Iterable[Unsaid]) -> list[tuple[Block, list[Unsaid]]]:
+    """What is unsaid, by this host's blocks; of others it says nothing."""
+    found: dict[Block, list[Unsaid]] = {holding.block: [] for holding in state.blocks() if holding.state != LOST}
+    for item in unsaid:
+        address = ipaddress.ip_address(item.address)
+        for block, some in found.items():
+            if block.network == item.network and address in block.addresses:
+                some.append(item)
+                break
+    return [(block, some) for block, some in found.items() if some]

@@ -1,0 +1,148 @@
+"""This host's session: it joins, is heard of, says what changed of the host, and joins anew when it was counted as gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from threading import Event, Lock
+
+from cni.cluster.config import ClusterConfig
+from cni.cluster.model import Node
+from cni.cluster.store import ClusterStore, Session
+from cni.errors import CniError, NameTaken, SessionLost, Unreachable
+from cni.member import figures
+from cni.member.fence import Fence
+from cni.member.identity import node_of, this_host
+from cni.member.trouble import Trouble
+from cni.state import Store
+from cni.state.membership import Member
+from cni.values import replace
+
+#: Of a session, after what part it is renewed: two renewals may fail, and it goes on.
+_RENEWED_AFTER = 1 / 3
+_TRIED_AGAIN_AFTER = 1.0
+
+
+class SessionKeeper:
+    """The session there is, kept by a thread of its own; `joined` is called with each new one."""
+
+    def __init__(
+        self, config: ClusterConfig, store: ClusterStore, folder: Path, machine: str, joined: Callable[[], None]
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._folder = folder
+        self._machine = machine
+        self._joined = joined
+        self._trouble = Trouble("session")
+        self._session: Session | None = None
+        self._lock = Lock()
+        self._wake = Event()
+        self._fence = Fence(config.free_after)
+
+    @property
+    def session(self) -> Session | None:
+        """The one that is thought to go on, None while there is none."""
+        with self._lock:
+            return self._session
+
+    def lost(self, session: Session) -> None:
+        """Somebody was told that it is over: there is to be another."""
+        with self._lock:
+            if self._session is not session:
+                return
+            self._session = None
+        figures.SESSIONS_LOST.add()
+        self._wake.set()
+
+    def run(self) -> None:
+        """Keep it, for ever."""
+        while True:
+            self._wake.wait(self.step())
+            self._wake.clear()
+
+    def step(self) -> float:
+        """Join, or be heard of; after how many seconds to come again. What cannot be is kept in the state, for people."""
+        session = self.session
+        try:
+            if session is None:
+                self._join()
+            else:
+                self._renew(session)
+        except SessionLost:
+            if session:
+                self.lost(session)
+            return 0
+        except CniError as error:
+            self._say(_told(error, self._config.node))
+            return self._config.session * _RENEWED_AFTER if isinstance(error, NameTaken) else _TRIED_AGAIN_AFTER
+        self._trouble.over()
+        return self._config.session * _RENEWED_AFTER
+
+    def _join(self) -> None:
+        member = self._prepared()
+        heard_at = self._fence.now()
+        session = self._store.join(node_of(member, self._config), member.token)
+        with self._lock:
+            self._session = session
+        self._keep(member, heard_at)
+        self._joined()
+
+    def _renew(self, session: Session) -> None:
+        before = self._member()
+        member = this_host(self._config, self._machine, before)
+        heard_at = self._fence.now()
+        self._store.renew(session)
+        figures.RENEWALS.add()
+        if (me := node_of(member, self._config)) != session.node:
+            session = self._announced(session, me)
+        self._keep(member, heard_at)
+
+    def _announced(self, session: Session, me: Node) -> Session:
+        announced = self._store.announce(session, me)
+        with self._lock:
+            if self._session is session:
+                self._session = announced
+        self._joined()
+        return announced
+
+    def _prepared(self) -> Member:
+        """This host, in the state before the store hears of it: a token that is lost would be another life."""
+        before = self._member()
+        member = this_host(self._config, self._machine, before)
+        goes_on = before is not None and before.token == member.token
+        member = replace(member, fenced_at=self._fence.before_joining(member if goes_on else None))
+        if not goes_on:
+            member = replace(member, trouble=f"{member.node} has not joined the cluster yet")
+        self._put(member)
+        return member
+
+    def _keep(self, member: Member, heard_at: float) -> None:
+        """All is well, and was at a time."""
+        self._put(replace(member, trouble="", fenced_at=self._fence.after(heard_at)))
+
+    def _put(self, member: Member) -> None:
+        with closing(Store.open(self._folder)) as state, state.transaction():
+            if state.member() != member:
+                state.put_member(member)
+
+    def _member(self) -> Member | None:
+        with closing(Store.open(self._folder)) as state:
+            return state.member()
+
+    def _say(self, why: str) -> None:
+        """Have people know what is wrong, from when on."""
+        if not self._trouble.is_so(why):
+            return
+        with closing(Store.open(self._folder)) as state, state.transaction():
+            if member := state.member():
+                state.put_member(replace(member, trouble=f"{why} (since {self._trouble.since})"))
+
+
+def _told(error: CniError, name: str) -> str:
+    if isinstance(error, NameTaken):
+        return f"this host may not be {name} in the cluster: {error.msg}"
+    if isinstance(error, Unreachable):
+        return f"the cluster's store is not reached: {error.msg}"
+    return error.msg

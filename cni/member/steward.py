@@ -1,0 +1,62 @@
+"""The steward: what blocks this host is to have, decided from what it holds, what calls wait for, and what the cluster says.
+
+Pure: who asks does what is answered, and asks again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+
+from cni.cluster.blocks import ahead, capacity
+from cni.cluster.model import Network, Pool
+from cni.state.membership import HELD, Holding
+
+#: Of whole empty blocks of a pool, how many stay.
+_KEPT = 1
+
+
+def free(network: Network, holdings: Iterable[Holding]) -> int:
+    """How many addresses these blocks can still give."""
+    return sum(max(0, capacity(network, one.block.span) - one.leased) for one in holdings if one.state == HELD)
+
+
+def of_pool(pool: Pool, holdings: Iterable[Holding]) -> list[Holding]:
+    """The blocks that are of a pool."""
+    subnet = ipaddress.ip_network(pool.subnet)
+    return [one for one in holdings if one.block.addresses[0] in subnet]
+
+
+def short(network: Network, holdings: Sequence[Holding]) -> list[Pool]:
+    """The pools of which too few addresses are free ahead."""
+    return [pool for pool in network.pools if free(network, of_pool(pool, holdings)) < ahead(network)]
+
+
+def spare(network: Network, holdings: Sequence[Holding]) -> list[Holding]:
+    """Of each pool the block that could go: the last of two that are whole and empty, without which enough is free still."""
+    return [one for pool in network.pools for one in _spare(network, of_pool(pool, holdings))]
+
+
+def _spare(network: Network, holdings: Sequence[Holding]) -> list[Holding]:
+    empty = [one for one in holdings if one.state == HELD and not one.leased]
+    if len(empty) <= _KEPT or free(network, [one for one in holdings if one is not empty[-1]]) < ahead(network):
+        return []
+    return empty[-1:]
+
+
+def differing(ours: Network, theirs: Network) -> str:
+    """Why the cluster does not take a network as this host has it; empty where it does."""
+    said = [
+        f"{name} is {_spelled(mine)} here and {_spelled(other)} there"
+        for name, mine, other in zip(ours.value, ours.value.values(), theirs.value.values(), strict=True)
+        if mine != other
+    ]
+    return f"the cluster has {ours.name} differently: {'; '.join(said)}" if said else ""
+
+
+def _spelled(value: object) -> str:
+    if not isinstance(value, list):
+        return str(value)
+    return ", ".join(
+        f"{item['subnet']} ({item['first']}-{item['last']}, gateway {item['gateway'] or 'none'})" for item in value
+    )

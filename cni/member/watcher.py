@@ -1,0 +1,48 @@
+"""What the store says, heard for ever: a listing, its changes, and a listing again when the thread of changes is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from cni import log
+from cni.cluster.store import Change, ClusterStore, Listing
+from cni.errors import Compacted, Unreachable
+from cni.member import figures
+from cni.member.trouble import Trouble
+
+_TRIED_AGAIN_AFTER = 1.0
+
+
+class Watcher:
+    """Tells `heard` of it, in order, by a thread of its own."""
+
+    def __init__(self, store: ClusterStore, heard: Callable[[Listing | Change], None]) -> None:
+        self._store = store
+        self._heard = heard
+        self._trouble = Trouble("watch")
+
+    def run(self) -> None:
+        """Listen, for ever."""
+        while True:
+            try:
+                self.listen()
+            except Compacted:
+                figures.STORE_ERRORS.add(kind="compacted")
+            except Unreachable as error:
+                figures.STORE_ERRORS.add(kind="unreachable")
+                self._trouble.is_so(f"the cluster's store is not heard: {error.msg}")
+                time.sleep(_TRIED_AGAIN_AFTER)
+
+    def listen(self) -> None:
+        """Listen once, until the store is heard no more. Raises Unreachable and Compacted."""
+        for news in self._store.changes():
+            self._trouble.over()
+            figures.HEARD.now()
+            if isinstance(news, Listing):
+                figures.LISTINGS.add()
+            for line in news.refused:
+                log.warning("member", line, verb="watch")
+            figures.REFUSED.add(len(news.refused))
+            if isinstance(news, Listing) or news.put or news.gone:
+                self._heard(news)
