@@ -6,27 +6,28 @@ lab -> Cluster(lab, hosts=3) -> join -> add pods -> settle -> faults, duplicates
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
 from answers import ASKED, Answers, faults, within
+from etcd import Etcd
 from interception import address_of
-from lab import AGENT_CNI, PATIENCE, ROOT, Host, Lab, Namespace, Pod, eventually, sh
+from lab import AGENT_CNI, PATIENCE, Host, Lab, Namespace, Pod, eventually, sh
 
+from cni.cluster.etcd import EtcdStore
 from cni.cluster.model import Block, Endpoint, Item
 from cni.state import FILE, Store
 from cni.state.membership import HELD, LOST, Unsaid
 
-ETCD = ROOT / ".cache/etcd/usr/bin"
-PREFIX, CLIENTS, PEERS = "/agent-cni", 2379, 2380
-#: Where the store is on the underlay, and where the first host.
+PREFIX = "/agent-cni"
+#: Where the first member of the store is on the underlay, and where the first host.
 STORE, FIRST = 2, 11
 UNDERLAY = {4: "192.0.2.{}", 6: "fd00:2::{:x}"}
 SUBNETS = {4: "10.10.0.0/16", 6: "fd00:10::/64"}
@@ -51,6 +52,8 @@ class Node(Host):
     number: int = FIRST
     machine: str = ""
     member: subprocess.Popen[bytes] | None = None
+    #: Whether a member that ends is started again, as systemd does.
+    wanted: bool = False
     #: What the member's command line begins with, where a test lets it run otherwise.
     around: tuple[str, ...] = ()
 
@@ -105,6 +108,12 @@ class Node(Host):
         with self.log.open("ab") as log:
             command = [*self.prefix(), *self.around, str(AGENT_CNI), "join"]
             self.member = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.wanted = True
+
+    def revive(self) -> None:
+        """Start its member again where it ended by itself."""
+        if self.wanted and not self.running:
+            self.start()
 
     @property
     def running(self) -> bool:
@@ -126,19 +135,17 @@ class Node(Host):
 
     def kill(self) -> None:
         """End its member as the kernel would that has no memory left."""
-        if self.member and self.member.poll() is None:
-            self.member.kill()
+        self.wanted = False
         if self.member:
+            self.member.kill()
             self.member.wait(PATIENCE)
-        self.member = None
 
     def stop(self) -> int:
         """End its member as systemd does; its exit code."""
+        self.wanted = False
         self.signal(signal.SIGTERM)
         assert self.member
-        code = self.member.wait(PATIENCE)
-        self.member = None
-        return code
+        return self.member.wait(PATIENCE)
 
     def said(self) -> str:
         """The end of what its members said, for who looks why."""
@@ -166,14 +173,21 @@ class Node(Host):
         """What the cluster is still to be told by it."""
         return self.remembered(lambda store: store.unsaid()) or []
 
+    def lost(self) -> Callable[[str, str], bool]:
+        """Whether an address of a network is of a block that is somebody else's by now: who has it here is cut off."""
+        blocks = self.remembered(lambda store: [item.block for item in store.blocks() if item.state == LOST]) or []
+        return lambda network, address: any(
+            it.network == network and ip_address(address) in it.addresses for it in blocks
+        )
+
     def leases(self) -> dict[str, str]:
         """Who has each address by its state, those of lost blocks apart: `network address` -> container."""
-        lost = self.remembered(lambda store: [item.block for item in store.blocks() if item.state == LOST]) or []
+        lost = self.lost()
         said = self.state()["leases"] if (self.folder / FILE).exists() else []
         return {
             f"{item['network']} {item['address']}": item["container"]
             for item in said
-            if not any(block.network == item["network"] and _within(item["address"], block) for block in lost)
+            if not lost(item["network"], item["address"])
         }
 
 
@@ -195,73 +209,12 @@ class Placed:
 
 
 @dataclass
-class Keeper(Namespace):
-    """A machine with one etcd, whose data die with the test."""
-
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def folder(self) -> Path:
-        return Path("/run/hosts") / self.name
-
-    def serve(self) -> None:
-        """Start it, and wait until it answers."""
-        url, every = f"http://127.0.0.1:{PEERS}", f"http://[::]:{CLIENTS}"
-        command = [
-            ETCD / "etcd", "--name", "one", "--data-dir", self.folder, "--log-level", "error",
-            "--listen-client-urls", every, "--advertise-client-urls", f"http://127.0.0.1:{CLIENTS}",
-            "--listen-peer-urls", url, "--initial-advertise-peer-urls", url, "--initial-cluster", f"one={url}",
-        ]  # fmt: skip
-        log = self.folder.with_suffix(".log")
-        log.parent.mkdir(exist_ok=True)
-        with log.open("ab") as said:
-            self.process = subprocess.Popen(["nsenter", f"--net={self.path}", *command], stdout=said, stderr=said)
-        assert eventually(lambda: not self.ask("endpoint", "health", check=False).returncode), log.read_text()
-
-    def stop(self) -> None:
-        """End it; its data stay."""
-        if self.process:
-            self.process.kill()
-            self.process.wait(PATIENCE)
-            self.process = None
-
-    def wipe(self) -> None:
-        """Lose all it knows."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def save(self) -> Path:
-        """Keep what it knows now, as a backup would."""
-        kept = self.folder.with_suffix(".snapshot")
-        kept.unlink(missing_ok=True)
-        self.ask("snapshot", "save", kept)
-        return kept
-
-    def restore(self, kept: Path) -> None:
-        """Know what it knew then, and nothing of what came after."""
-        self.wipe()
-        url = f"http://127.0.0.1:{PEERS}"
-        cluster = ("--name", "one", "--initial-cluster", f"one={url}", "--initial-advertise-peer-urls", url)
-        self.ask("snapshot", "restore", kept, "--data-dir", self.folder, *cluster)
-
-    def ask(self, *words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """etcdctl."""
-        return self.run(ETCD / "etcdctl", *words, check=check, env=os.environ | {"ETCDCTL_API": "3"})
-
-    def written(self) -> list[str]:
-        """Every key of ours."""
-        return self.ask("get", "--prefix", PREFIX, "--keys-only").stdout.split()
-
-    def delete(self) -> None:
-        self.stop()
-        super().delete()
-
-
-@dataclass
 class Cluster:
-    """Hosts .11, .12, … on one underlay with a store at .2, which each reaches by its address of `family`. Use it with `with`."""
+    """Hosts .11, .12, … on one underlay with a store's members at .2, …, which they reach by `family`. Use it with `with`."""
 
     lab: Lab
     hosts: int = 3
+    stores: int = 1
     family: int = 4
     mtu: int = 1500
     session: int = SESSION
@@ -270,23 +223,31 @@ class Cluster:
     answers: Answers = field(default_factory=Answers)
 
     def __post_init__(self) -> None:
-        self.keeper = self.lab.add(Keeper(self.lab.name("store")))
-        self.switch = self.lab.underlay(self.keeper, mtu=self.mtu, first=STORE)  # type: ignore[arg-type]
+        if self.lab.transcript:
+            self.lab.transcript.drop()  # which block a host gets first depends on the instant
+        self.keepers = [self.lab.add(Namespace(self.lab.name("store"))) for _ in range(self.stores)]
+        self.switch = self.lab.underlay(*self.keepers, mtu=self.mtu, first=STORE)
         sh("ip", "-n", self.switch.name, "addr", "add", f"{UNDERLAY[6].format(1)}/64", "dev", "sw0", "nodad")
-        self._dual(self.keeper, STORE)
+        for number, keeper in enumerate(self.keepers, STORE):
+            self._dual(keeper, number)
         for _ in range(self.hosts):
             self.more()
-        self.keeper.serve()
+        addresses = [UNDERLAY[self.family].format(STORE + number) for number in range(self.stores)]
+        places = [(it, f"[{at}]" if ":" in at else at) for it, at in zip(self.keepers, addresses, strict=True)]
+        self.etcd = Etcd(Path("/run/hosts-etcd") / self.switch.name, places=places)
 
     def __enter__(self) -> Self:
+        self.etcd.__enter__()
         self.answers.__enter__()
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         self.answers.__exit__()
-        if kind:
-            for node in self.nodes:
+        for node in self.nodes:
+            if kind:
                 print(f"--- {node.name}\n{node.said()}")
+            node.kill()
+        self.etcd.__exit__()
 
     def more(self, machine: str = "") -> Node:
         """One more host, in no cluster yet."""
@@ -299,12 +260,6 @@ class Cluster:
 
     def _dual(self, where: Namespace, number: int) -> None:
         sh("ip", "-n", where.name, "addr", "add", f"{UNDERLAY[6].format(number)}/64", "dev", "eth0", "nodad")
-
-    @property
-    def endpoint(self) -> str:
-        """Where the store is reached."""
-        host = UNDERLAY[self.family].format(STORE)
-        return f"http://{f'[{host}]' if self.family == 6 else host}:{CLIENTS}"
 
     # --- members
 
@@ -319,7 +274,7 @@ class Cluster:
     def configure(self, node: Node, **options: Any) -> None:
         """Write a host's cluster.json."""
         known = {
-            "node": node.name, "etcd": {"endpoints": [self.endpoint]}, "vtep": node.underlay(self.family),
+            "node": node.name, "etcd": {"endpoints": list(self.etcd.endpoints)}, "vtep": node.underlay(self.family),
             "session": self.session,
         }  # fmt: skip
         (node.etc / "agent-cni/cluster.json").write_text(json.dumps(known | options))
@@ -331,7 +286,7 @@ class Cluster:
 
     def alive(self, node: Node) -> bool:
         """Whether the store has heard of a host in the time of a session."""
-        return f"{PREFIX}/alive/{node.name}" in self.keeper.written()
+        return f"{PREFIX}/alive/{node.name}" in self.written()
 
     def partition(self, *nodes: Node) -> None:
         """Let nothing pass between these hosts and the store; the hosts still reach each other."""
@@ -339,12 +294,13 @@ class Cluster:
         rules = "".join(f"add rule inet cut in ip{'6' * (':' in it)} saddr {it} drop\n" for it in ends)
         self.heal()
         chain = "add chain inet cut in { type filter hook input priority 0; }"
-        self.keeper.run("nft", "-f", "-", input=f"add table inet cut\n{chain}\n{rules}")
+        for keeper in self.keepers:
+            keeper.run("nft", "-f", "-", input=f"add table inet cut\n{chain}\n{rules}")
 
     def heal(self) -> None:
         """Let everything pass again."""
-        self.keeper.run("nft", "destroy", "table", "inet", "cut", check=False)
-        self.keeper.run("nft", "delete", "table", "inet", "cut", check=False)
+        for keeper in self.keepers:
+            keeper.run("nft", "delete", "table", "inet", "cut", check=False)
 
     # --- pods
 
@@ -373,19 +329,27 @@ class Cluster:
 
     def listing(self) -> list[Item]:
         """All there is in the store."""
-        from cni.cluster.config import EtcdConfig
-        from cni.cluster.etcd import EtcdStore
+        found = within(self.keepers[0], lambda: EtcdStore(self.etcd.config(), self.session).listing())
+        assert not found.refused, found.refused
+        return list(found.items)
 
-        config = EtcdConfig(endpoints=(f"http://127.0.0.1:{CLIENTS}",), prefix=PREFIX)
-        return list(within(self.keeper, lambda: EtcdStore(config, self.session).listing()).items)
+    def written(self) -> list[str]:
+        """Every key of ours in the store."""
+        return self.etcd.ctl("get", "--prefix", PREFIX, "--keys-only").split()
 
-    def expected(self) -> dict[str, str]:
-        """Who has which address."""
-        return {address: placed.pod.name for placed in self.placed for address in placed.addresses}
+    def holders(self) -> list[tuple[str, str]]:
+        """Who wears which address, those apart who are cut off."""
+        lost = {node.name: node.lost() for node in self.nodes}
+        return [
+            (address, placed.pod.name)
+            for placed in self.placed
+            for address in placed.addresses
+            if not lost[placed.host.name](placed.conf["name"], address)
+        ]
 
     def faults(self, *, asked: int = ASKED) -> list[str]:
         """Whom pods and hosts do not reach, or whom they reach instead: everybody asks every pod's addresses."""
-        return faults([*(it.pod for it in self.placed), *self.nodes], self.expected(), asked)
+        return faults([*(it.pod for it in self.placed), *self.nodes], dict(self.holders()), asked)
 
     def meshed(self, seconds: float = PATIENCE) -> None:
         """Wait until everybody reaches every pod; nobody may ever be answered by another one."""
@@ -403,6 +367,8 @@ class Cluster:
         last: list[str] = []
 
         def settled() -> bool:
+            for node in self.nodes:
+                node.revive()
             last[:] = self.disagreements(nodes)
             return not last
 
@@ -429,9 +395,8 @@ class Cluster:
             for address, container in node.leases().items():
                 holders[address].add(f"{container} on {node.name}")
         wearing: dict[str, set[str]] = defaultdict(set)
-        for placed in self.placed:
-            for address in placed.addresses:
-                wearing[address].add(placed.pod.name)
+        for address, pod in self.holders():
+            wearing[address].add(pod)
         return [
             f"{address}: {sorted(who)}" for many in (holders, wearing) for address, who in many.items() if len(who) > 1
         ]
@@ -447,20 +412,20 @@ class Cluster:
 
     def leave(self, *nodes: Node) -> None:
         """Take pods away and leave the cluster, all hosts unless it says which; nothing of them may be left."""
-        going = list(nodes or self.nodes)
+        going = [node for node in nodes or self.nodes if node.wanted]
         for placed in [it for it in self.placed if it.host in going]:
             self.remove(placed)
         for node in going:
             node.run(AGENT_CNI, "leave")
+            node.wanted = False
             if node.member:
                 node.member.wait(PATIENCE)
-                node.member = None
         for node in going:
             assert self.left(node) == []
 
     def left(self, node: Node) -> list[str]:
         """What is left of a host that left: in the store, in its state, in its kernel."""
-        found = [key for key in self.keeper.written() if node.name in key.split("/")]
+        found = [key for key in self.written() if node.name in key.split("/")]
         found += [f"{item}" for item in self.listing() if getattr(item, "node", "") == node.name]
         found += [f"state: {what}" for what in (node.holdings(), node.unsaid()) if what]
         if node.remembered(lambda store: store.member()):
@@ -482,9 +447,3 @@ class Cluster:
 
 def _endpoints(items: Iterable[Item]) -> Iterable[Endpoint]:
     return (item for item in items if isinstance(item, Endpoint))
-
-
-def _within(address: str, block: Block) -> bool:
-    import ipaddress
-
-    return ipaddress.ip_address(address) in block.addresses

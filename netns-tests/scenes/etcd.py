@@ -148,21 +148,14 @@ class Etcd:
         """Undo `isolate`."""
         self.places[number][0].run("nft", "delete table inet etcd")
 
-    def wipe(self, backup: Path) -> None:
-        """End all members and start them anew with what a `backup` has."""
+    def wipe(self, backup: Path | None = None) -> None:
+        """End all members and start them anew with what a `backup` has, or with nothing."""
         for number in range(len(self.processes)):
             self.kill(number)
             shutil.rmtree(self._data(number))
-            sh(
-                ETCDCTL,
-                "snapshot",
-                "restore",
-                backup,
-                "--data-dir",
-                self._data(number),
-                *self._cluster(number),
-                env=_ENV,
-            )
+            if backup:
+                where = ("--data-dir", self._data(number), *self._cluster(number))
+                sh(ETCDCTL, "snapshot", "restore", backup, *where, env=_ENV)
         self.start_all()
 
     # --- what an operator does
