@@ -23,7 +23,8 @@ from cni.errors import (
     TryAgainLater,
     Unavailable,
 )
-from cni.ipam.source import Delegate, Nothing, Source, is_delegated
+from cni.ipam.own import Nothing
+from cni.ipam.source import Delegate, Source, is_delegated
 from cni.kernel.netns import link_exists
 from cni.kernel.signals import uninterrupted
 from cni.lost import whole_record
@@ -74,11 +75,10 @@ def add(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> None:
         record = node.new_record(call, netconf)
         try:
             link = _linked(plugin, config, node, record, host) if config.ipam.delegated else ()
-            with config.ipam.recording(node.store):
-                lease = config.ipam.reserve(node.store, record)
-                with node.store.planning():
-                    plan = plugin.plan(config, node.attachment, lease, host)
-                    record = node.write(record, plan.resources)
+            with config.ipam.reserving(node.store, record) as lease, node.store.planning():
+                plan = plugin.plan(config, node.attachment, lease, host)
+                record = node.write(record, plan.resources)
+                config.ipam.told(node.store, record, plan.result)
             node.apply([item for item in plan.resources if item not in link])
             result = engine.observed(plan.result, node.world)
             node.complete(record.having(complete=True, result=result.render()))

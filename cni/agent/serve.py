@@ -47,6 +47,7 @@ def _have_room() -> None:
 
 def _warm() -> None:
     """Import what any call may need, read every schema, and keep what calls have in common."""
+    import cni.ipam.shared
     import cni.kernel.arp
     import cni.kernel.netlink
     import cni.kernel.process

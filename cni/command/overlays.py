@@ -10,8 +10,8 @@ from contextlib import closing
 from cni import configured, plugin
 from cni.command.node import networks_of
 from cni.configured import Network
+from cni.ipam.own import Own
 from cni.ipam.ranges import RangeSet
-from cni.ipam.source import Own
 from cni.kernel import vteps
 from cni.kernel.netlink import Rtnl
 from cni.kernel.view import LinkRef

@@ -44,8 +44,12 @@ class Allocator:
         """
         asked = [item for item in self.config.sets if any(address in item for address in self.config.requested)]
         for range_set in (item for item in self.config.sets if item not in asked):
-            if not any(self._free_in(span, set()) for span in range_set.spans_after(None)):
+            if self.is_exhausted(range_set):
                 raise RangeExhausted(self._exhausted(range_set))
+
+    def is_exhausted(self, range_set: RangeSet) -> bool:
+        """Whether a set has no free address."""
+        return not any(self._free_in(span, set()) for span in range_set.spans_after(None))
 
     def _lease(self, range_set: RangeSet, request: IPAddress | None) -> IPConfig:
         address = self._checked(request) if request else self._next(range_set)

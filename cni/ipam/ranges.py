@@ -57,9 +57,10 @@ class Range:
 
 @dataclass(frozen=True)
 class RangeSet:
-    """Ranges of one family from which an attachment gets one address."""
+    """Ranges of one family from which an attachment gets one address; `part_of` is the key of the set they are a part of."""
 
     ranges: tuple[Range, ...]
+    part_of: str = ""
 
     @classmethod
     def read(cls, raw: RawSet, where: str) -> RangeSet:
@@ -80,7 +81,7 @@ class RangeSet:
     @property
     def key(self) -> str:
         """What its round robin is remembered under."""
-        return str(self.ranges[0].subnet)
+        return self.part_of or str(self.ranges[0].subnet)
 
     def of(self, address: IPAddress) -> Range:
         """The range an address of this set lies in."""

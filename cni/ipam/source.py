@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -21,13 +21,12 @@ from cni.errors import (
     IncompatibleVersion,
     Internal,
     InvalidConfig,
-    RangeExhausted,
     ToolFailed,
     Unavailable,
 )
-from cni.ipam.allocator import Allocator
 from cni.ipam.config import IpamConfig, routes_of
-from cni.naming import OWN_IPAM, Attachment
+from cni.ipam.own import Nothing, Own
+from cni.naming import OWN_IPAM
 from cni.protocol.call import Call, is_name
 from cni.protocol.config import NetConf, listed
 from cni.protocol.decoding import decoded
@@ -41,95 +40,25 @@ SAMPLE = "10.0.0.2/24"
 
 class Source(Protocol):
     """Who is `delegated` is another plugin, which `refuse_missing` looks for and which is to see the link first; one that
-    `speaks_on_link` is told to release while that is there. Within `recording` an ADD gets its addresses from `reserve`, and writes its record with its plan; `release` tells who
-    gave them, before the record is forgotten; `differences` names lost ones; `refuse_when_exhausted` serves STATUS;
-    `sweep` serves GC; `preview` shows what an ADD on an empty node would get.
+    `speaks_on_link` is told to release while that is there. An ADD writes its record with its plan within `reserving`, which gives
+    its addresses, and then what others are to know of them (`told`); `release` tells who gave them, before the record is forgotten;
+    `differences` names lost ones; `refuse_when_exhausted` serves STATUS; `sweep` serves GC; `preview` shows what an ADD on an
+    empty node would get. One that is `clustered` gives what no other host of the cluster gives.
     """
 
     delegated: ClassVar[bool]
+    clustered: ClassVar[bool]
 
     @property
     def speaks_on_link(self) -> bool: ...
     def refuse_missing(self) -> None: ...
-    def recording(self, store: Store) -> AbstractContextManager[None]: ...
-    def reserve(self, store: Store, record: Record) -> Result: ...
+    def reserving(self, store: Store, record: Record) -> AbstractContextManager[Result]: ...
+    def told(self, store: Store, record: Record, result: Result) -> None: ...
     def release(self) -> None: ...
     def preview(self) -> Result: ...
     def differences(self, store: Store, record: Record, given: Result) -> Iterator[str]: ...
     def refuse_when_exhausted(self, store: Store | None, network: str) -> None: ...
     def sweep(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Nothing:
-    """A layer 2 attachment."""
-
-    delegated: ClassVar[bool] = False
-
-    @property
-    def speaks_on_link(self) -> bool:
-        """There is nobody to tell."""
-        return False
-
-    def refuse_missing(self) -> None:
-        """There is nobody to look for."""
-
-    def recording(self, store: Store) -> AbstractContextManager[None]:
-        """One transaction: the record is written when all of it is known."""
-        return store.planning()
-
-    def reserve(self, store: Store, record: Record) -> Result:
-        """There are no addresses."""
-        return Result()
-
-    def release(self) -> None:
-        """There is nobody to tell: leases go with the record."""
-
-    def preview(self) -> Result:
-        """There are no addresses."""
-        return Result()
-
-    def differences(self, store: Store, record: Record, given: Result) -> Iterator[str]:
-        """There is nothing to lose."""
-        yield from ()
-
-    def refuse_when_exhausted(self, store: Store | None, network: str) -> None:
-        """There is nothing to run out of."""
-
-    def sweep(self) -> None:
-        """There is nobody to tell."""
-
-
-@dataclass(frozen=True)
-class Own(Nothing):
-    """The suite's IPAM; the record's deletion releases its leases."""
-
-    config: IpamConfig
-
-    def preview(self) -> Result:
-        """The first address of every range set."""
-        return self.config.first_addresses()
-
-    def reserve(self, store: Store, record: Record) -> Result:
-        """Write the leases, within `recording`. Raises AddressTaken or RangeExhausted."""
-        who = (record.attachment, record.plugin, record.pod)
-        return Allocator(self.config, store, *who).allocate()
-
-    def differences(self, store: Store, record: Record, given: Result) -> Iterator[str]:
-        """Name each address whose lease is gone."""
-        held = {str(address) for address in store.leases(record.attachment, record.plugin)}
-        for ip in given.ips:
-            if ip.address.split("/")[0] not in held:
-                yield f"lease of {ip.address} in network {record.attachment.network!r} is missing"
-
-    def refuse_when_exhausted(self, store: Store | None, network: str) -> None:
-        """Raise Unavailable (50) naming the exhausted range set."""
-        if store is None:
-            return
-        try:
-            Allocator(self.config, store, Attachment(network, "", "")).refuse_exhausted()
-        except RangeExhausted as error:
-            raise Unavailable(error.msg) from None
 
 
 @dataclass(frozen=True)
@@ -155,16 +84,13 @@ class Delegate(Nothing):
         """An address: which one, it says when it is asked."""
         return Result(ips=(IPConfig(SAMPLE),))
 
-    def recording(self, store: Store) -> AbstractContextManager[None]:
-        """No transaction waits for a foreign plugin; the record is there before it is asked."""
-        return nullcontext()
-
-    def reserve(self, store: Store, record: Record) -> Result:
-        """Ask it; the record is there, so that a DEL reaches it whatever happens."""
+    @contextmanager
+    def reserving(self, store: Store, record: Record) -> Iterator[Result]:
+        """Ask it. No transaction waits for a foreign plugin; the record is there before, so that a DEL reaches it whatever happens."""
         answer = self._result(self._run("ADD"))
         if not answer.ips:
             raise DecodingFailure(f"IPAM plugin {self.type!r} answered without an address")
-        return answer
+        yield answer
 
     def release(self) -> None:
         """Tell the delegate to release; one that does not speak the version never gave anything."""
@@ -228,17 +154,31 @@ class Delegate(Nothing):
         raise ToolFailed(f"IPAM plugin {self.type!r} is not in CNI_PATH ({':'.join(self.call.path)})")
 
 
-def source_of(netconf: NetConf, call: Call) -> Source:
-    """Where a configuration's addresses come from: the flat form, our IPAM, a delegate, or nowhere."""
+def source_of(netconf: NetConf, call: Call, vni: int = 0, mode: str = "") -> Source:
+    """Where a configuration's addresses come from: the flat form, our IPAM, a delegate, or nowhere; `vni` and `mode` are those of
+    the overlay they are in.
+    """
     if "ip" in netconf:
         return Own(_flat(netconf))
     if not netconf.get("ipam"):
         return Nothing()
     if not is_delegated(netconf):
-        return Own(IpamConfig.read(netconf, call))
+        return ours(netconf, call, vni, mode)
     with suppress(KeyError, TypeError, ValueError, AttributeError):  # whatever else is wrong is the delegate's to say
         routes_of(netconf["ipam"])
     return Delegate(netconf, call)
+
+
+def ours(netconf: NetConf, call: Call, vni: int = 0, mode: str = "") -> Own:
+    """Our IPAM, for this host or for all of its cluster. Raises InvalidConfig."""
+    config, ipam = IpamConfig.read(netconf, call), netconf["ipam"]
+    if ipam.get("cluster"):
+        from cni.ipam.shared import Shared  # a network of one host loads nothing of it
+
+        return Shared.read(config, netconf, vni, mode)
+    if ipam.get("blockSize"):
+        raise InvalidConfig("$.ipam.blockSize: belongs to cluster")
+    return Own(config)
 
 
 def is_delegated(netconf: NetConf) -> bool:

@@ -32,6 +32,7 @@ class VxlanConfig:
     remotes: tuple[str, ...] | None = None
     mtu: int = 0
     learning: bool = True
+    mode: str = ""
 
     @classmethod
     def read(cls, raw: Section) -> VxlanConfig:
@@ -47,7 +48,7 @@ class VxlanConfig:
         learning = raw.get("learning")
         return cls(
             int(raw["id"]), int(raw.get("dstport") or DEFAULT_PORT), local, raw.get("dev") or "",
-            remotes, int(raw.get("mtu") or 0), learning is None or bool(learning),
+            remotes, int(raw.get("mtu") or 0), learning is None or bool(learning), raw.get("mode") or "",
         )  # fmt: skip
 
     @property

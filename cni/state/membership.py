@@ -9,9 +9,10 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
-from cni.cluster.model import Block, Endpoint, Network
+from cni.cluster.model import Block, Endpoint, IPNetwork, Network
 from cni.cluster.model import read as item_of
 from cni.naming import Attachment, IPAddress
 from cni.state.file import StateFile
@@ -83,6 +84,16 @@ class Membership(StateFile):
         for table in ("member", "shared", "block", "endpoint", "wish"):
             self._db.execute(f"DELETE FROM {table}")
 
+    def begin_anew(self) -> None:
+        """Forget what only the member can say after a boot: who this host is, and which blocks are still its own. What the cluster
+        was told is withdrawn, but for what is recorded.
+        """
+        for table in ("member", "block", "wish"):
+            self._db.execute(f"DELETE FROM {table}")
+        self._db.execute("UPDATE shared SET refused = NULL")
+        same = " AND ".join(f"one.{name} = endpoint.{name}" for name in ("network", "container", "ifname", "plugin"))
+        self._unsay(f"NOT EXISTS (SELECT 1 FROM attachment AS one WHERE {same})")
+
     # --- networks
 
     def share(self, network: Network) -> None:
@@ -131,9 +142,14 @@ class Membership(StateFile):
             " FROM block WHERE ? IN ('', network) ORDER BY network, family, first"
         )
         return [
-            Holding(Block(name, _span(first, last), **json.loads(value)), state, leased)
+            Holding(Block(name, str(_span(first, last)), **json.loads(value)), state, leased)
             for name, first, last, value, state, leased in self._rows(query, network)
         ]
+
+    def held(self, network: str) -> list[IPNetwork]:
+        """The blocks of a network this host gives addresses from."""
+        query = "SELECT first, last FROM block WHERE network = ? AND state = ? ORDER BY family, first"
+        return [_span(*row) for row in self._rows(query, network, HELD)]
 
     # --- what others are to know
 
@@ -151,9 +167,21 @@ class Membership(StateFile):
 
     def unsay(self, attachment: Attachment, plugin: str) -> None:
         """Have the cluster know of an attachment no more."""
-        where = "(network, container, ifname, plugin) = (?,?,?,?)"
-        self._db.execute(f"UPDATE endpoint SET wanted = NULL WHERE {where}", (*attachment, plugin))
-        self._db.execute(f"DELETE FROM endpoint WHERE {where} AND published IS NULL", (*attachment, plugin))
+        self._unsay("(network, container, ifname, plugin) = (?,?,?,?)", *attachment, plugin)
+
+    def unsay_address(self, network: str, address: IPAddress) -> None:
+        """Have the cluster know of an address no more."""
+        self._unsay("(network, family, address) = (?,?,?)", network, address.version, address.packed)
+
+    def _unsay(self, where: str, *values: object) -> None:
+        self._db.execute(f"DELETE FROM endpoint WHERE {where} AND published IS NULL", values)
+        self._db.execute(f"UPDATE endpoint SET wanted = NULL WHERE {where}", values)
+
+    def said_by(self, attachment: Attachment, plugin: str) -> set[str]:
+        """The addresses of an attachment the cluster is to know of."""
+        where = "(network, container, ifname, plugin) = (?,?,?,?) AND wanted NOT NULL"
+        rows = self._rows(f"SELECT address FROM endpoint WHERE {where}", *attachment, plugin)
+        return {str(ipaddress.ip_address(packed)) for (packed,) in rows}
 
     def unsaid(self, most: int = 1000) -> list[Unsaid]:
         """What the cluster is to be told, some of it."""
@@ -219,6 +247,7 @@ def _packed(address: str) -> tuple[int, bytes]:
     return parsed.version, parsed.packed
 
 
-def _span(first: bytes, last: bytes) -> str:
+@lru_cache(maxsize=1024)
+def _span(first: bytes, last: bytes) -> IPNetwork:
     (network,) = ipaddress.summarize_address_range(ipaddress.ip_address(first), ipaddress.ip_address(last))
-    return str(network)
+    return network

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from cni.errors import CniError, TryAgainLater, Unavailable
 from cni.kernel.files import PATIENCE, LockFile, private_folder, refuse_strangers
-from cni.naming import Attachment, digest_of
+from cni.naming import Attachment, IPAddress, digest_of
 from cni.resources import Said
 from cni.state import uses
 from cni.state.boots import Boots
@@ -70,6 +70,22 @@ class Store(Boots, Uses, Leases, Configured, Membership):
     def lock(self) -> LockFile:
         """The node's locks, the same whatever folder the state is in."""
         return LockFile(uses.node_lock())
+
+    def forget(self, attachment: Attachment, plugin: str) -> None:
+        """Delete a record with its leases, and have no other host know of them."""
+        super().forget(attachment, plugin)
+        self.unsay(attachment, plugin)
+
+    def release(self, network: str, address: IPAddress) -> None:
+        """Give back one address, whoever holds it, and have no other host know of it."""
+        super().release(network, address)
+        self.unsay_address(network, address)
+
+    def outlive(self) -> None:
+        """Forget what did not outlive a boot. Which blocks are this host's the cluster says anew, and who it is its member."""
+        if not self.is_of_this_boot():
+            super().outlive()
+            self.begin_anew()
 
     def close(self) -> None:
         """Give up every lock, and the other folders that were asked."""

@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[2]
 FOR_OTHERS = (
     "cni.command",
     "cni.installation",
-    "cni.cluster",
+    "cni.cluster.config",
+    "cni.cluster.etcd",
+    "cni.cluster.snapshot",
+    "cni.cluster.store",
     "cni.member",
     "cni.kernel.http",
     "cni.kernel.events",

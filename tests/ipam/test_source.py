@@ -12,7 +12,8 @@ from pytest_subprocess import FakeProcess
 
 from cni.errors import AddressTaken, CniError, DecodingFailure, Delegated, ToolFailed, Unavailable
 from cni.ipam.config import IpamConfig
-from cni.ipam.source import Delegate, Nothing, Own, Source
+from cni.ipam.own import Nothing, Own
+from cni.ipam.source import Delegate, Source
 from cni.protocol.call import Call
 from cni.protocol.result import IPConfig, Result
 from cni.state import Record, Store
@@ -64,9 +65,15 @@ def host_local(fp: FakeProcess, bin_folder: Path) -> Answering:
     return Answering(fp, bin_folder / "host-local")
 
 
+def reserved(source: Source, store: Store, record: Record) -> Result:
+    """What an ADD gets."""
+    with source.reserving(store, record) as lease:
+        return lease
+
+
 def test_add_asks_the_delegate(delegate: Delegate, host_local: Answering, store: Store, record: Record):
     host_local.say(ANSWER)
-    assert delegate.reserve(store, record) == Result(ips=(IPConfig("10.0.0.2/24", "10.0.0.1"),))
+    assert reserved(delegate, store, record) == Result(ips=(IPConfig("10.0.0.2/24", "10.0.0.1"),))
     assert host_local.asked == [CONF]
     assert host_local.environ == {
         "LANG": "C",
@@ -143,7 +150,7 @@ def test_an_answer_that_is_none_is_refused_by_name(
 ):
     host_local.say(stdout, code)
     with pytest.raises(error) as caught:
-        delegate.reserve(store, record)
+        reserved(delegate, store, record)
     assert "'host-local'" in caught.value.msg
 
 
@@ -207,7 +214,7 @@ def test_what_is_no_executable_of_cni_path_is_refused_before_anything_is_written
     (bin_folder / "folder").mkdir()
     delegate = Delegate(CONF | {"ipam": {"type": name}}, Call("ADD", path=(str(bin_folder),)))
     with pytest.raises(ToolFailed, match="is not in CNI_PATH"):
-        delegate.reserve(store, record)
+        reserved(delegate, store, record)
     assert store.records() == []
     assert not fp.calls
 
@@ -218,17 +225,17 @@ def own(*asked: str) -> Own:
 
 
 def test_our_ipam_writes_leases_with_the_record(store: Store, record: Record):
-    with own().recording(store):
-        assert [ip.address for ip in own().reserve(store, record).ips] == ["10.0.0.2/30"]
+    with own().reserving(store, record) as lease:
+        assert [ip.address for ip in lease.ips] == ["10.0.0.2/30"]
         store.put(record)
     assert store.records() == [record]
     assert [str(address) for address in store.leases(record.attachment, record.plugin)] == ["10.0.0.2"]
 
 
 def recorded(source: Source, store: Store, record: Record) -> None:
-    with source.recording(store):
+    with store.planning():
         store.put(record)
-        source.reserve(store, record)
+        reserved(source, store, record)
 
 
 def test_our_ipam_writes_neither_when_it_cannot_lease(store: Store, record: Record):
@@ -239,7 +246,7 @@ def test_our_ipam_writes_neither_when_it_cannot_lease(store: Store, record: Reco
 
 
 def test_our_ipam_names_a_lost_lease(store: Store, record: Record):
-    given = own().reserve(store, record)
+    given = reserved(own(), store, record)
     assert list(own().differences(store, record, given)) == []
     store.forget(record.attachment, record.plugin)
     assert list(own().differences(store, record, given)) == ["lease of 10.0.0.2/30 in network 'pods' is missing"]
@@ -248,11 +255,11 @@ def test_our_ipam_names_a_lost_lease(store: Store, record: Record):
 def test_our_ipam_foresees_exhaustion_as_50(store: Store, record: Record):
     own().refuse_when_exhausted(None, "pods")
     own().refuse_when_exhausted(store, "pods")
-    own().reserve(store, record)
+    reserved(own(), store, record)
     with pytest.raises(Unavailable, match=r"^network 'pods': no free address in 10\.0\.0\.1-10\.0\.0\.2$"):
         own().refuse_when_exhausted(store, "pods")
 
 
 def test_layer_2_attachments_have_no_address(store: Store, record: Record):
-    assert Nothing().reserve(store, record) == Nothing().preview() == Result()
+    assert reserved(Nothing(), store, record) == Nothing().preview() == Result()
     assert store.all_leases() == []

@@ -1,0 +1,287 @@
+"""Addresses that all hosts of a cluster give each once: out of blocks this host has, and no other.
+
+A call never speaks to the cluster's store. It says in the state what it lacks, and waits for a moment for the member, who does.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
+
+from cni.cluster.blocks import block_of, host_address
+from cni.cluster.model import LAYER_2, LAYER_3, Endpoint, IPNetwork, Network, Pool
+from cni.errors import (
+    AddressTaken,
+    Conflict,
+    Degraded,
+    InvalidConfig,
+    RangeExhausted,
+    TryAgainLater,
+    Unavailable,
+)
+from cni.ipam.allocator import Allocator
+from cni.ipam.config import IpamConfig
+from cni.ipam.own import Own
+from cni.ipam.ranges import Range, RangeSet
+from cni.naming import Attachment, IPAddress, interface_of
+from cni.protocol.config import NetConf, folded
+from cni.protocol.result import Result, Route
+from cni.state import Record, Store, uses
+from cni.state.membership import LOST, Member, Wish
+from cni.values import dataclass, replace
+
+DEFAULT_BLOCK, SMALLEST_SUBNET = 64, 8
+#: How long a call waits for the member, and how often it looks, in seconds.
+PATIENCE, LOOK = 1.0, 0.005
+
+
+class _Lacking(Exception):
+    """Something must be had of the cluster first."""
+
+
+@dataclass(frozen=True)
+class Shared(Own):
+    """A network over all hosts of the cluster; `network` is what each of them must say alike of it."""
+
+    network: Network
+    clustered: ClassVar[bool] = True
+
+    @classmethod
+    def read(cls, config: IpamConfig, netconf: NetConf, vni: int, mode: str) -> Shared:
+        """Read a validated configuration. Raises InvalidConfig for what only one host could mean."""
+        _refuse_unshareable(config, netconf, mode)
+        parts = [part for item in config.sets for part in item.ranges]
+        pools = tuple(
+            Pool(str(part.subnet), str(part.first), str(part.last), "" if mode == LAYER_3 else str(part.gateway or ""))
+            for part in parts
+        )
+        if mode == LAYER_3:  # a pod's way to the blocks that are not its own
+            there = {route.dst for route in config.routes}
+            ways = (Route(str(part.subnet)) for part in parts if str(part.subnet) not in there)
+            config = replace(config, routes=(*config.routes, *dict.fromkeys(ways)))
+        size = int(netconf["ipam"].get("blockSize") or DEFAULT_BLOCK)
+        return cls(config, Network(netconf["name"], pools, size, mode or LAYER_2, vni))
+
+    def preview(self) -> Result:
+        """The first address of every range set, as if its block were this host's."""
+        blocks = []
+        for item in self.config.sets:
+            asked = next((address for address in self.config.requested if address in item), None)
+            blocks += [block_of(self.network, asked or item.ranges[0].first)]
+        return self._within(map(ipaddress.ip_network, filter(None, blocks))).first_addresses()
+
+    @contextmanager
+    def reserving(self, store: Store, record: Record) -> Iterator[Result]:
+        """One transaction, as with addresses of one host; what is lacking is waited for before, outside of any.
+
+        Raises TryAgainLater where it cannot be had now, Conflict where the cluster has another network of that name.
+        """
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with store.planning():
+                    yield self._reserved(store, record)
+                    return
+            except _Lacking:
+                wishes = self._wished(store)
+            while not self._is_granted(store, wishes):
+                if time.monotonic() > until:
+                    raise self._late(store)
+                time.sleep(LOOK)
+
+    def told(self, store: Store, record: Record, result: Result) -> None:
+        """Have the cluster know where each address is, and by which MAC; where nobody said one there is nothing to know."""
+        member = store.member()
+        network, container, ifname = record.attachment
+        if member:
+            found = (
+                Endpoint(network, address, member.node, mac, container, ifname, record.pod)
+                for address, mac in _macs(result)
+            )
+            store.say(found, record.plugin)
+
+    def differences(self, store: Store, record: Record, given: Result) -> Iterator[str]:
+        """Name each address whose lease is gone, that is another host's by now, or that others do not know of."""
+        yield from super().differences(store, record, given)
+        lost = [item.block.addresses for item in store.blocks(self.network.name) if item.state == LOST]
+        said = store.said_by(record.attachment, record.plugin)
+        for ip in given.ips:
+            address = interface_of(ip.address).ip
+            if any(address in block for block in lost):
+                yield f"{address} in network {self.network.name!r} is in a block that is another host's by now"
+        for text, _ in _macs(given):
+            if text not in said:
+                yield f"{text} in network {self.network.name!r} is not told to the cluster"
+
+    def refuse_when_exhausted(self, store: Store | None, network: str) -> None:
+        """Raise Unavailable (50) where nothing is free and nothing can be had, Degraded (51) where pods may be cut off."""
+        member = store.member() if store else None
+        if store is None or member is None:
+            raise Unavailable(self._outside)
+        lost = [item.block.span for item in store.blocks(network) if item.state == LOST]
+        if lost:
+            raise Degraded(
+                f"network {network!r}: {', '.join(lost)}: given to another host by now, and pods here may use it"
+            )
+        if _is_fenced(member):
+            raise Degraded(self._fenced)
+        for _, refused in store.shared(network):
+            if refused:
+                raise Unavailable(self._not_so(refused))
+        try:
+            Allocator(self._within(store.held(network)), store, Attachment(network, "", "")).refuse_exhausted()
+        except RangeExhausted:
+            if member.trouble:
+                raise Unavailable(f"{self._exhausted}, and none can be had now: {member.trouble}") from None
+
+    def _reserved(self, store: Store, record: Record) -> Result:
+        """Write the leases. Raises _Lacking."""
+        if not self._is_agreed(store):
+            raise _Lacking
+        config = self._within(store.held(self.network.name))
+        if any(self._elsewhere(config)):
+            raise _Lacking
+        try:
+            return Allocator(config, store, record.attachment, record.plugin, record.pod).allocate()
+        except RangeExhausted:
+            raise _Lacking from None
+
+    def _is_agreed(self, store: Store) -> bool:
+        """Whether the cluster is known to have the network as this host has it. Raises TryAgainLater outside of any cluster, and
+        Conflict where it has another.
+        """
+        member = store.member()
+        if member is None:
+            raise TryAgainLater(self._outside)
+        if _is_fenced(member):
+            raise TryAgainLater(self._fenced)
+        refused = [refused for network, refused in store.shared(self.network.name) if network == self.network]
+        if any(refused):
+            raise Conflict(self._not_so(refused[0] or ""))
+        return refused == [""]
+
+    def _elsewhere(self, config: IpamConfig) -> Iterator[IPAddress]:
+        """The addresses asked for that are in no block of this host. Raises AddressTaken for one that no pod can have."""
+        for address in self.config.requested:
+            if not any(address in item for item in self.config.sets):
+                continue  # the allocator says so
+            whole = self._within([ipaddress.ip_network(block_of(self.network, address) or "")])
+            never = whole.reserved_in(address.version, address, address)
+            if not any(address in item for item in whole.sets) or any(
+                low <= int(address) <= high for low, high in never
+            ):
+                raise AddressTaken(f"{address} is reserved or a gateway in network {self.network.name!r}")
+            if not any(address in item for item in config.sets):
+                yield address
+
+    def _wished(self, store: Store) -> list[Wish]:
+        """Say what is lacking, and what of."""
+        with store.transaction():
+            store.share(self.network)
+            config = self._within(store.held(self.network.name))
+            elsewhere = list(self._elsewhere(config))
+            wishes = [Wish(self.network.name, item.version, str(item)) for item in elsewhere]
+            allocator = Allocator(config, store, Attachment(self.network.name, "", ""))
+            for item, whole in zip(config.sets, self.config.sets, strict=True):
+                if not any(address in whole for address in elsewhere) and allocator.is_exhausted(item):
+                    wishes.append(Wish(self.network.name, whole.ranges[0].subnet.version))
+            for wish in wishes:
+                store.wish(wish.network, wish.family, wish.address)
+        return wishes
+
+    def _is_granted(self, store: Store, wishes: list[Wish]) -> bool:
+        """Whether what was lacking is there. Raises what the member answered instead."""
+        left = {wish[:3]: wish for wish in store.wishes()}
+        mine = [left[wish[:3]] for wish in wishes if wish[:3] in left]
+        for wish in mine:
+            if wish.answer:
+                with store.transaction():
+                    store.answer(wish, "")
+                raise (AddressTaken if wish.address else RangeExhausted)(f"network {wish.network!r}: {wish.answer}")
+        return self._is_agreed(store) and not mine
+
+    def _late(self, store: Store) -> TryAgainLater:
+        member = store.member()
+        trouble = member.trouble if member else self._outside
+        return TryAgainLater(f"{self._exhausted}: {trouble or f'its member gave none within {PATIENCE:g} s'}")
+
+    def _within(self, blocks: Iterable[IPNetwork]) -> IpamConfig:
+        """The configuration with its ranges cut to blocks, and what of each is its host's own never given."""
+        held = list(blocks)
+        sets = (
+            RangeSet(
+                tuple(filter(None, (_cut(self.network, part, block) for part in item.ranges for block in held))),
+                item.key,
+            )
+            for item in self.config.sets
+        )
+        own = tuple(_host_span(self.network, block) for block in held)
+        return replace(self.config, sets=tuple(sets), reserved=(*self.config.reserved, *own))
+
+    @property
+    def _outside(self) -> str:
+        return f"network {self.network.name!r} is the cluster's, and this host is in none: agent-cni join"
+
+    @property
+    def _fenced(self) -> str:
+        return f"network {self.network.name!r}: the cluster has not heard of this host for too long (freeAfter)"
+
+    @property
+    def _exhausted(self) -> str:
+        return f"network {self.network.name!r}: no address is free in this host's blocks"
+
+    def _not_so(self, refused: str) -> str:
+        return f"network {self.network.name!r} is another one in the cluster: {refused}"
+
+
+@lru_cache(maxsize=1024)
+def _cut(network: Network, part: Range, block: IPNetwork) -> Range | None:
+    """What of a range a block has; where blocks are subnets (l3) with its own gateway, else with the network's."""
+    if block.version != part.subnet.version or not block.overlaps(part.subnet):
+        return None
+    whole = part
+    if network.mode == LAYER_3:
+        whole = Range.read({"subnet": str(block), "gateway": host_address(network, str(block))}, "block")
+    first = max(part.first, whole.first, block[0], key=int)
+    last = min(part.last, whole.last, block[-1], key=int)
+    return replace(whole, first=first, last=last) if int(first) <= int(last) else None
+
+
+@lru_cache(maxsize=1024)
+def _host_span(network: Network, block: IPNetwork) -> tuple[int, int, int]:
+    own = int(interface_of(host_address(network, str(block))).ip)
+    return block.version, own, own
+
+
+def _macs(result: Result) -> Iterator[tuple[str, str]]:
+    """The addresses of a result, each with the MAC of its interface."""
+    for ip in result.ips:
+        if ip.interface is not None and (mac := result.interfaces[ip.interface].mac):
+            yield ip.address.split("/")[0], mac
+
+
+def _is_fenced(member: Member) -> bool:
+    return bool(member.fenced_at) and time.clock_gettime(time.CLOCK_BOOTTIME) >= member.fenced_at
+
+
+def _refuse_unshareable(config: IpamConfig, netconf: NetConf, mode: str) -> None:
+    ipam = netconf["ipam"]
+    for where, folder in (("$", netconf.get("dataDir")), ("$.ipam", ipam.get("dataDir"))):
+        if folder and Path(folder) != uses.DEFAULT_FOLDER:
+            raise InvalidConfig(f"{where}.dataDir: excludes ipam.cluster: the member looks into {uses.DEFAULT_FOLDER}")
+    if folded(netconf.get("runtimeConfig"), "ipRanges"):
+        raise InvalidConfig("$.runtimeConfig.ipRanges: excludes ipam.cluster: all hosts have the same ranges")
+    families = [item.ranges[0].subnet.version for item in config.sets]
+    if len(families) != len(set(families)):
+        raise InvalidConfig("$.ipam.ranges: with cluster there is one range set of a family")
+    for part in (part for item in config.sets for part in item.ranges):
+        if part.subnet.num_addresses < SMALLEST_SUBNET:
+            raise InvalidConfig(f"$.ipam: {part.subnet} is too small for several hosts")
+    ranges = [ipam, *(part for item in ipam.get("ranges") or () for part in item)]
+    if mode == LAYER_3 and any(item.get("gateway") for item in ranges):
+        raise InvalidConfig("$.ipam: gateway: with vxlan.mode l3 each block of addresses has its own")
