@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cni.naming import IPInterface
-from cni.values import dataclass
+from cni.values import dataclass, field
 
 #: The routing tables and scopes of rtnetlink(7).
 MAIN_TABLE, LOCAL_TABLE, SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 254, 255, 0, 253, 254
+
+#: What routes, neighbours and addresses that agent-cni's member made say of who made them (rtm_protocol, NDA_PROTOCOL, IFA_PROTO):
+#: "ac", which neither rtnetlink.h nor iproute2's rt_protos gives to anybody. As a metric it has its routes stand behind others'.
+MEMBER = 0xAC
 
 #: Every destination, by family.
 EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
@@ -92,13 +96,15 @@ class HeldAddress:
     interface: IPInterface
     tentative: bool
     duplicate: bool
+    protocol: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
 class KernelRoute:
     """A route as rtnetlink(7) has it: `gateway` empty for what is on the link, `local` for one that delivers here.
 
-    One that is the way by one of `several` next hops shows the metrics of the first, whatever IPv6 has for it.
+    One that is the way by one of `several` next hops shows the metrics of the first, whatever IPv6 has for it. `protocol` is who
+    made it, 0 in a wish for somebody at boot.
     """
 
     dst: str
@@ -111,3 +117,4 @@ class KernelRoute:
     source: str = ""
     local: bool = False
     several: bool = False
+    protocol: int = field(default=0, compare=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cni import log
 from cni.errors import Conflict, KernelRefused
 from cni.kernel import sysctl
+from cni.kernel.view import MEMBER
 from cni.naming import OWNER, IPInterface, interface_of
 from cni.resources.base import Resource
 from cni.resources.links import PodChange, required
@@ -42,7 +43,7 @@ class GatewayAddress(Resource):
     def ensure(self, world: World) -> None:
         link = required(world.host.cached_link(self.link), self.link)
         wanted = interface_of(self.address)
-        held = [item.interface for item in world.host.addresses(link)]
+        held = [item.interface for item in world.host.addresses(link) if item.protocol != MEMBER]
         if wanted in held:
             return
         if link.kind == "bridge" and link.alias != OWNER:

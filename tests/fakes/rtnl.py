@@ -48,6 +48,8 @@ class FakeRtnl:
         self.flooded: dict[str, set[str]] = defaultdict(set)
         self.refused: set[str] = set()
         self._version: dict[str, int] = defaultdict(lambda: 4)
+        self._makers: dict[tuple[str, object], int] = {}
+        self._elsewhere: set[tuple[str, str]] = set()
         self._labels = {"::/0": 1}
         self._marks: dict[int, set[tuple[int, int]]] = defaultdict(set)
         self._indices = count(1)
@@ -255,19 +257,26 @@ class FakeRtnl:
     # --- addresses and their labels
 
     def addresses(self, link: Link | LinkRef) -> list[HeldAddress]:
-        return [HeldAddress(item, False, False) for item in self.held[self._at(link).name]]
+        name = self._at(link).name
+        return [HeldAddress(item, False, False, self._makers.get((name, item), 0)) for item in self.held[name]]
 
     def add_address(
-        self, link: Link | LinkRef, interface: IPInterface, nodad: bool = False, deprecated: bool = False
+        self,
+        link: Link | LinkRef,
+        interface: IPInterface,
+        nodad: bool = False,
+        deprecated: bool = False,
+        protocol: int = 0,
     ) -> None:
         def make() -> None:
-            held = self.held[self._at(link).name]
-            _need(interface not in held, errno.EEXIST)
-            held.append(interface)
+            name = self._at(link).name
+            _need(interface not in self.held[name], errno.EEXIST)
+            self.held[name].append(interface)
+            self._makers[name, interface] = protocol
 
         self._change(f"add_address {link.name} {interface}{' nodad' * nodad}{' deprecated' * deprecated}", make)
 
-    def delete_address(self, link: Link, interface: IPInterface) -> None:
+    def delete_address(self, link: Link | LinkRef, interface: IPInterface) -> None:
         def make() -> None:
             name = self._at(link).name
             self.held[name] = [item for item in self.held[name] if item != interface]
@@ -306,10 +315,18 @@ class FakeRtnl:
 
         self._change(f"add_route {route.dst}{' onlink' * onlink}{' beside' * beside}", make)
 
-    def delete_route(self, link: Link | LinkRef, dst: str, table: int = MAIN_TABLE) -> None:
+    def replace_route(self, link: Link | LinkRef, route: KernelRoute, onlink: bool) -> None:
+        place = (route.dst, route.table, route.priority)
+        for name, ways in self.ways.items():
+            self.ways[name] = [item for item in ways if (item.dst, item.table, item.priority) != place]
+        self.add_route(link, route, onlink)
+
+    def delete_route(self, link: Link | LinkRef, dst: str, table: int = MAIN_TABLE, protocol: int = 0) -> None:
         def make() -> None:
-            left = [item for item in self.ways[link.name] if (item.dst, item.table) != (dst, table)]
-            self.ways[link.name] = left
+            gone = [item for item in self.ways[link.name] if (item.dst, item.table) == (dst, table)]
+            self.ways[link.name] = [
+                item for item in self.ways[link.name] if item not in gone or (protocol and item.protocol != protocol)
+            ]
 
         self._change(f"delete_route {dst} {table}", make)
 
@@ -369,9 +386,14 @@ class FakeRtnl:
     def neighbours(self, link: Link | LinkRef) -> dict[str, str]:
         return dict(self.known[link.name])
 
-    def add_neighbour(self, link: Link | LinkRef, address: str, mac: str) -> None:
+    def neighbours_by(self, link: Link | LinkRef, protocol: int) -> dict[str, str]:
+        known = self.known[link.name].items()
+        return {address: mac for address, mac in known if self._makers.get((link.name, address)) == protocol}
+
+    def add_neighbour(self, link: Link | LinkRef, address: str, mac: str, protocol: int = 0) -> None:
         def make() -> None:
             self.known[self._at(link).name][address] = mac
+            self._makers[link.name, address] = protocol or self._makers.get((link.name, address), 0)
 
         self._change(f"add_neighbour {address} {mac}", make)
 
@@ -403,6 +425,17 @@ class FakeRtnl:
                 del self.behind[link.name][mac]
 
         self._change(f"delete_fdb_row {mac} {vtep}", make)
+
+    def peer_rows(self, link: Link) -> dict[str, str]:
+        rows = self.behind[link.name].items()
+        return {mac: vtep for mac, vtep in rows if (link.name, mac) in self._elsewhere}
+
+    def add_peer_row(self, link: Link | LinkRef, mac: str, vtep: str) -> None:
+        self.add_fdb_row(link, mac, vtep)
+        self._elsewhere.add((link.name, mac))
+
+    def delete_peer_row(self, link: Link | LinkRef, mac: str, vtep: str) -> None:
+        self.delete_fdb_row(link, mac, vtep)
 
     def flood_targets(self, link: Link | LinkRef) -> set[str]:
         return set(self.flooded[link.name])

@@ -12,8 +12,9 @@ import pytest
 
 from cni.errors import KernelRefused
 from cni.kernel.netlink import Rtnl
-from cni.kernel.view import MAIN_TABLE, SCOPE_LINK, KernelRoute, Link, LinkRef, MacvlanSettings, VethEnd, Vxlan
+from cni.kernel.view import MAIN_TABLE, MEMBER, SCOPE_LINK, KernelRoute, Link, LinkRef, MacvlanSettings, VethEnd, Vxlan
 from cni.naming import OWNER
+from cni.values import replace
 
 Statement = Callable[[Rtnl], None]
 #: Every statement; a test runs each.
@@ -53,9 +54,9 @@ def veth(rtnl: Rtnl, bridge: int = 0, *, up: bool = True) -> tuple[Link, Link]:
     return there(rtnl, "veth0"), there(rtnl, "veth1")
 
 
-def vxlan(rtnl: Rtnl) -> Link:
-    rtnl.create_vxlan("vx0", MAC, 1400, VXLAN)
-    return there(rtnl, "vx0")
+def vxlan(rtnl: Rtnl, number: int = 0) -> Link:
+    rtnl.create_vxlan(f"vx{number}", MAC, 1400, VXLAN if not number else replace(VXLAN, vni=number))
+    return there(rtnl, f"vx{number}")
 
 
 # --- links
@@ -582,6 +583,53 @@ def a_mac_is_behind_one_vtep(rtnl: Rtnl) -> None:
         rtnl.delete_fdb_row(link, MAC, "192.0.2.9")
     assert rtnl.fdb(link) == {OTHER_MAC: "192.0.2.8"}
     assert rtnl.flood_targets(link) == set()
+
+
+@statement
+def a_neighbour_an_address_and_a_route_say_who_made_them(rtnl: Rtnl) -> None:
+    link = bridge(rtnl)
+    rtnl.add_neighbour(link, "10.0.0.8", MAC)
+    for address in ("10.0.0.9", "fd00::9"):
+        rtnl.add_neighbour(link, address, MAC, protocol=MEMBER)
+    assert rtnl.neighbours_by(link, MEMBER) == {"10.0.0.9": MAC, "fd00::9": MAC}
+    assert rtnl.neighbours(link) == {"10.0.0.8": MAC, "10.0.0.9": MAC, "fd00::9": MAC}
+    for interface in (ADDRESS, ADDRESS6):
+        rtnl.add_address(link, interface, protocol=MEMBER)
+    assert {item.interface for item in rtnl.addresses(link) if item.protocol == MEMBER} == {ADDRESS, ADDRESS6}
+
+
+@statement
+def a_route_replaces_its_equal_and_goes_only_if_who_made_it_says_so(rtnl: Rtnl) -> None:
+    link = bridge(rtnl)
+    rtnl.add_address(link, ADDRESS)
+    other, first, second = (
+        replace(route("198.51.100.0/24", priority=priority), source=source, protocol=maker)
+        for priority, source, maker in ((0, "", 0), (MEMBER, "", MEMBER), (MEMBER, str(ADDRESS.ip), MEMBER))
+    )
+    rtnl.add_route(link, other, onlink=False)
+    rtnl.replace_route(link, first, onlink=False)
+    rtnl.replace_route(link, second, onlink=False)
+    assert [item for item in rtnl.routes(link, 4) if item.dst == other.dst] == [other, second]
+    for _ in range(2):
+        rtnl.delete_route(link, other.dst, protocol=MEMBER)
+    assert [item for item in rtnl.routes(link, 4) if item.dst == other.dst] == [other]
+
+
+@statement
+def what_a_control_plane_knows_is_apart_and_goes_only_if_it_is_behind_that_vtep(rtnl: Rtnl) -> None:
+    port, lone = vxlan(rtnl), vxlan(rtnl, 43)
+    rtnl.set_link(port, master=bridge(rtnl).index)
+    for link in (there(rtnl, port.name), lone):
+        rtnl.add_fdb_row(link, OTHER_MAC, "192.0.2.8")
+        for vtep in ("192.0.2.8", "192.0.2.9", "192.0.2.9"):
+            rtnl.add_peer_row(link, MAC, vtep)
+        assert rtnl.peer_rows(link) == {MAC: "192.0.2.9"}
+        rtnl.delete_peer_row(link, MAC, "192.0.2.8")
+        assert rtnl.fdb(link) == {MAC: "192.0.2.9", OTHER_MAC: "192.0.2.8"}
+        for _ in range(2):
+            rtnl.delete_peer_row(link, MAC, "192.0.2.9")
+        assert rtnl.peer_rows(link) == {}
+        assert rtnl.fdb(link) == {OTHER_MAC: "192.0.2.8"}
 
 
 @statement

@@ -17,6 +17,7 @@ from cni.kernel.netlink.wire import (
     attributes,
     number_of,
     request,
+    u8,
     u32,
 )
 from cni.kernel.view import HeldAddress, Link, LinkRef
@@ -24,7 +25,7 @@ from cni.naming import IPAddress, IPInterface
 
 _NEW, _DELETE, _GET = 20, 21, 22
 _IFADDR = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
-_ADDRESS, _LOCAL, _BROADCAST, _CACHEINFO, _FLAGS = 1, 2, 4, 6, 8
+_ADDRESS, _LOCAL, _BROADCAST, _CACHEINFO, _FLAGS, _PROTO = 1, 2, 4, 6, 8, 11
 _LEAST_WITH_BROADCAST = 30  # a point-to-point link of two addresses has none (RFC 3021)
 _NODAD, _DADFAILED, _TENTATIVE = 0x02, 0x08, 0x40
 #: struct ifa_cacheinfo: preferred for no second, valid for ever.
@@ -48,10 +49,15 @@ class Addresses(Handle):
         return 0
 
     def add_address(
-        self, link: Link | LinkRef, interface: IPInterface, nodad: bool = False, deprecated: bool = False
+        self,
+        link: Link | LinkRef,
+        interface: IPInterface,
+        nodad: bool = False,
+        deprecated: bool = False,
+        protocol: int = 0,
     ) -> None:
         """Add an address, an IPv4 one with its subnet's broadcast address; `nodad` makes an IPv6 address usable at once,
-        `deprecated` only for who asks for it.
+        `deprecated` only for who asks for it. `protocol` says who made it, to kernels since 5.18.
         """
         parts = [_place(link, interface), _own(interface)]
         if interface.version == 4 and interface.network.prefixlen <= _LEAST_WITH_BROADCAST:
@@ -60,9 +66,11 @@ class Addresses(Handle):
             parts.append(attribute(_FLAGS, u32(_NODAD)))
         if deprecated:
             parts.append(attribute(_CACHEINFO, _DEPRECATED))
+        if protocol:
+            parts.append(attribute(_PROTO, u8(protocol)))
         self._change(request(_NEW, CREATE | EXCLUSIVE, *parts), f"add {interface} to {link.name}")
 
-    def delete_address(self, link: Link, interface: IPInterface) -> None:
+    def delete_address(self, link: Link | LinkRef, interface: IPInterface) -> None:
         """Remove an address; one that is gone already is removed."""
         gone = request(_DELETE, 0, _place(link, interface), _own(interface))
         self._change(gone, f"remove {interface} from {link.name}", errno.EADDRNOTAVAIL)
@@ -74,7 +82,8 @@ def address_of(message: bytes) -> HeldAddress:
     said = attributes(message, HEADER.size + _IFADDR.size)
     address = ipaddress.ip_address(said.get(_LOCAL) or said[_ADDRESS])
     flags |= number_of(said.get(_FLAGS, b""))
-    return HeldAddress(ipaddress.ip_interface((address, prefix)), bool(flags & _TENTATIVE), bool(flags & _DADFAILED))
+    held, maker = ipaddress.ip_interface((address, prefix)), number_of(said.get(_PROTO, b""))
+    return HeldAddress(held, bool(flags & _TENTATIVE), bool(flags & _DADFAILED), maker)
 
 
 def _place(link: Link | LinkRef, interface: IPInterface) -> bytes:

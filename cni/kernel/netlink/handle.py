@@ -14,11 +14,11 @@ _DUMP_TRIES = 5
 
 
 class Change(NamedTuple):
-    """A request, what it is for, and the errno of a refusal that is none."""
+    """A request, what it is for, and each errno of a refusal that is none."""
 
     request: bytes
     what: str
-    tolerated: int | None
+    tolerated: tuple[int, ...]
 
 
 class Handle:
@@ -43,7 +43,7 @@ class Handle:
             self._batch = None
         self._ask_for(changes)
 
-    def _change(self, request: bytes, what: str, tolerated: int | None = None) -> None:
+    def _change(self, request: bytes, what: str, *tolerated: int) -> None:
         """Ask for a change, now or with its batch."""
         change = Change(request, what, tolerated)
         if self._batch is None:
@@ -57,7 +57,7 @@ class Handle:
         except Unfinished as unheard:
             raise Unfinished(f"{changes[0].what}: {unheard.msg}", unheard.errno) from None
         for change, error in zip(changes, refusals, strict=True):
-            if error and error.errno != change.tolerated:
+            if error and error.errno not in change.tolerated:
                 raise KernelRefused(f"{change.what}: {error.msg}", error.errno)
 
     def _question(self, request: bytes, what: str) -> bytes:

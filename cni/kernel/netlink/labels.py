@@ -35,7 +35,7 @@ class Labels(Handle):
     def add_label(self, prefix: IPv6Network, label: int, perhaps_there: bool = False) -> None:
         """Label a prefix that has no label of its own."""
         new = request(_NEW, CREATE | EXCLUSIVE, *_label(prefix, label))
-        self._change(new, f"label IPv6 prefixes {label}", errno.EEXIST if perhaps_there else None)
+        self._change(new, f"label IPv6 prefixes {label}", *[errno.EEXIST] * perhaps_there)
 
     def delete_label(self, prefix: IPv6Network, label: int) -> None:
         """Take a prefix's label away; one that is gone already is taken away."""

@@ -18,8 +18,10 @@ from cni.kernel.netlink.wire import (
     attribute,
     attributes,
     mac_of,
+    number_of,
     packed_mac,
     request,
+    u8,
     u32,
 )
 from cni.kernel.view import Link, LinkRef
@@ -28,8 +30,9 @@ _NEW, _DELETE, _GET = 28, 29, 30
 #: struct ndmsg: family, index, state, flags, kind.
 _NDMSG = struct.Struct("=BxxxiHBB")
 _BRIDGE = 7  # AF_BRIDGE: what forwards MACs, not a host's own neighbours
-_DST, _LLADDR, _IFINDEX = 1, 2, 8
-_NOARP, _PERMANENT, _SELF = 0x40, 0x80, 0x02
+_DST, _LLADDR, _IFINDEX, _PROTOCOL = 1, 2, 8, 12
+_REACHABLE, _NOARP, _PERMANENT = 0x02, 0x40, 0x80
+_SELF, _MASTER, _LEARNED_ELSEWHERE = 0x02, 0x04, 0x10  # the last: NTF_EXT_LEARNED, which neither FDB lets grow old
 _FLOOD = "00:00:00:00:00:00"  # the row for what has no row of its own, and for groups
 
 
@@ -40,6 +43,8 @@ class Row(NamedTuple):
     state: int
     mac: str
     address: str
+    flags: int = 0
+    protocol: int = 0
 
 
 class Neighbours(Handle):
@@ -49,10 +54,16 @@ class Neighbours(Handle):
         """The permanent neighbours of a link: MACs by address."""
         return {row.address: row.mac for row in self._rows(0, link) if row.state & _PERMANENT}
 
-    def add_neighbour(self, link: Link | LinkRef, address: str, mac: str) -> None:
-        """Make a neighbour known for good, replacing what was learned."""
+    def neighbours_by(self, link: Link | LinkRef, protocol: int) -> dict[str, str]:
+        """The permanent neighbours of a link that somebody made who says so: MACs by address."""
+        rows = self._rows(0, link)
+        return {row.address: row.mac for row in rows if row.protocol == protocol and row.state & _PERMANENT}
+
+    def add_neighbour(self, link: Link | LinkRef, address: str, mac: str, protocol: int = 0) -> None:
+        """Make a neighbour known for good, replacing what was learned; `protocol` says who did."""
         place, dst = _neighbour(link, address, _PERMANENT)
-        new = request(_NEW, CREATE | REPLACE, place, dst, attribute(_LLADDR, packed_mac(mac)))
+        maker = attribute(_PROTOCOL, u8(protocol)) if protocol else b""
+        new = request(_NEW, CREATE | REPLACE, place, dst, attribute(_LLADDR, packed_mac(mac)), maker)
         self._change(new, f"add neighbour {address} {mac} dev {link.name}")
 
     def delete_neighbour(self, link: Link | LinkRef, address: str) -> None:
@@ -86,6 +97,30 @@ class Neighbours(Handle):
         gone = request(_DELETE, 0, *_row(link, mac, vtep, 0))
         self._change(gone, f"remove {mac} at VTEP {vtep} from {link.name}", errno.ENOENT)
 
+    # --- what others' MACs are behind: a row of the device, and one of the bridge it is a port of
+
+    def peer_rows(self, link: Link) -> dict[str, str]:
+        """The MACs that a control plane put behind VTEPs; no VTEP where the bridge does not send a MAC to the device."""
+        rows = [row for row in self._rows(_BRIDGE, link) if row.flags & _LEARNED_ELSEWHERE]
+        bridged = {row.mac for row in rows if not row.flags & _SELF}
+        behind = {row.mac: row.address for row in rows if row.flags & _SELF}
+        if not link.bridge:
+            return behind
+        return {mac: behind.get(mac, "") if mac in bridged else "" for mac in bridged | behind.keys()}
+
+    def add_peer_row(self, link: Link | LinkRef, mac: str, vtep: str) -> None:
+        """Have a MAC behind a VTEP, wherever it was, and behind the device for its bridge if it has one (rtnl_fdb_add)."""
+        flags = _SELF | _MASTER | _LEARNED_ELSEWHERE  # NOARP alone the device refuses, after the bridge has taken it
+        new = request(_NEW, CREATE | REPLACE, *_row(link, mac, vtep, _REACHABLE | _NOARP, flags))
+        self._change(new, f"add {mac} at VTEP {vtep} to {link.name}")
+
+    def delete_peer_row(self, link: Link | LinkRef, mac: str, vtep: str) -> None:
+        """Have a MAC behind a VTEP no more, nor behind the device where its bridge still sends it there."""
+        self.delete_fdb_row(link, mac, vtep)
+        gone = request(_DELETE, 0, _place(link, 0, _MASTER), attribute(_LLADDR, packed_mac(mac)))
+        what = f"remove {mac} from the bridge of {link.name}"
+        self._change(gone, what, errno.ENOENT, errno.EOPNOTSUPP)  # the latter where it is no port
+
     def flood_targets(self, link: Link | LinkRef) -> set[str]:
         """The VTEPs that get what has no known destination."""
         return {row.address for row in self._rows(_BRIDGE, link) if row.address and row.mac == _FLOOD}
@@ -107,10 +142,10 @@ class Neighbours(Handle):
 
 def row_of(message: bytes) -> Row:
     """What an RTM_NEWNEIGH message tells of."""
-    _, index, state, _, _ = _NDMSG.unpack_from(message, HEADER.size)
+    _, index, state, flags, _ = _NDMSG.unpack_from(message, HEADER.size)
     said = attributes(message, HEADER.size + _NDMSG.size)
     address = str(ipaddress.ip_address(said[_DST])) if _DST in said else ""
-    return Row(index, state, mac_of(said.get(_LLADDR, b"")), address)
+    return Row(index, state, mac_of(said.get(_LLADDR, b"")), address, flags, number_of(said.get(_PROTOCOL, b"")))
 
 
 def _neighbour(link: Link | LinkRef, address: str, state: int) -> tuple[bytes, bytes]:
@@ -118,6 +153,10 @@ def _neighbour(link: Link | LinkRef, address: str, state: int) -> tuple[bytes, b
     return _NDMSG.pack(FAMILY[parsed.version], link.index, state, 0, 0), attribute(_DST, parsed.packed)
 
 
-def _row(link: Link | LinkRef, mac: str, vtep: str, state: int) -> tuple[bytes, ...]:
-    place = _NDMSG.pack(_BRIDGE, link.index, state, _SELF, 0)
-    return place, attribute(_DST, ipaddress.ip_address(vtep).packed), attribute(_LLADDR, packed_mac(mac))
+def _row(link: Link | LinkRef, mac: str, vtep: str, state: int, flags: int = _SELF) -> tuple[bytes, ...]:
+    where = attribute(_DST, ipaddress.ip_address(vtep).packed)
+    return _place(link, state, flags), where, attribute(_LLADDR, packed_mac(mac))
+
+
+def _place(link: Link | LinkRef, state: int, flags: int) -> bytes:
+    return _NDMSG.pack(_BRIDGE, link.index, state, flags, 0)

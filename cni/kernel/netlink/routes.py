@@ -16,6 +16,7 @@ from cni.kernel.netlink.wire import (
     EXCLUSIVE,
     FAMILY,
     HEADER,
+    REPLACE,
     attribute,
     attributes,
     number_of,
@@ -61,16 +62,22 @@ class Routes(NextHops):
         Another route to the same is in its way (EEXIST); with `beside` only its equal is. Then the latest of IPv4 counts, and
         those of IPv6 that have gateways share what they carry.
         """
-        kind = _BOOT, route.scope, _LOCAL if route.local else _UNICAST
+        self._put_route(link, route, onlink, CREATE if beside else CREATE | EXCLUSIVE)
+
+    def replace_route(self, link: Link | LinkRef, route: KernelRoute, onlink: bool) -> None:
+        """Have a route in the place of one to the same with the same metric, whoever's that is."""
+        self._put_route(link, route, onlink, CREATE | REPLACE)
+
+    def _put_route(self, link: Link | LinkRef, route: KernelRoute, onlink: bool, how: int) -> None:
+        kind = route.protocol or _BOOT, route.scope, _LOCAL if route.local else _UNICAST
         place = _place(route.dst, route.table, kind, _ONLINK * onlink)
-        how = CREATE if beside else CREATE | EXCLUSIVE
         new = request(_NEW, how, place, attribute(_OIF, u32(link.index)), *_details(route))
         via = f" via {route.gateway}" if route.gateway else ""
         self._change(new, f"add route {route.dst}{via} dev {link.name}")
 
-    def delete_route(self, link: Link | LinkRef, dst: str, table: int = MAIN_TABLE) -> None:
-        """Remove a route through a link; one that is gone already is removed."""
-        place = _place(dst, table, (0, _SCOPE_NOWHERE, 0))
+    def delete_route(self, link: Link | LinkRef, dst: str, table: int = MAIN_TABLE, protocol: int = 0) -> None:
+        """Remove a route through a link, whoever made it, or one who says so; one that is gone already is removed."""
+        place = _place(dst, table, (protocol, _SCOPE_NOWHERE, 0))
         gone = request(_DELETE, 0, place, attribute(_OIF, u32(link.index)))
         self._change(gone, f"remove route {dst} dev {link.name} table {table}", errno.ESRCH)
 
@@ -166,6 +173,7 @@ def route_of(message: bytes) -> KernelRoute:
         scope=scope,
         source=text_of_address(said.get(_PREFSRC, b"")),
         local=kind == _LOCAL,
+        protocol=message[_PROTOCOL_AT],
     )
 
 

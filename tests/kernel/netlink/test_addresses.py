@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from cni.kernel.netlink.addresses import address_of
 from cni.kernel.netlink.labels import label_of
 from cni.kernel.netlink.wire import CREATE, DUMP, EXCLUSIVE
-from cni.kernel.view import HeldAddress, LinkRef
+from cni.kernel.view import MEMBER, HeldAddress, LinkRef
 
 NUMBERS = st.integers(1, (1 << 31) - 1)
 ADDRESSES = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
@@ -51,6 +52,17 @@ def test_an_address_is_added(index: int, address: Any, prefix: int, nodad: bool,
     }
     ours = line.request_of(lambda rtnl: rtnl.add_address(link, interface, nodad, deprecated))
     assert ours == encoded(pyroute.NEW, CREATE | EXCLUSIVE, address, prefix, index, **more)
+
+
+@given(NUMBERS, ADDRESSES, st.integers(0, 32))
+def test_an_address_says_who_made_it(index: int, address: Any, prefix: int):
+    """IFA_PROTO, which pyroute2 does not know: it is the rest, and one attribute more."""
+    interface, link = ip_interface((address, prefix)), LinkRef(index, "x")
+    plain = line.request_of(lambda rtnl: rtnl.add_address(link, interface))
+    ours = line.request_of(lambda rtnl: rtnl.add_address(link, interface, protocol=MEMBER))
+    assert ours[4:] == plain[4:] + b"\x05\x00\x0b\x00\xac\x00\x00\x00"
+    assert int.from_bytes(ours[:4], sys.byteorder) == len(ours)
+    assert address_of(ours).protocol == MEMBER
 
 
 @given(NUMBERS, ADDRESSES, st.integers(0, 32))

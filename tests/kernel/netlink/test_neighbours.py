@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni.kernel.netlink.wire import APPEND, CREATE, DUMP, REPLACE
-from cni.kernel.view import LinkRef
+from cni.kernel.view import MEMBER, LinkRef
 
 VX = LinkRef(5, "vx")
 MACS = st.binary(min_size=6, max_size=6).filter(any).map(lambda raw: raw.hex(":"))
 ADDRESSES = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str)
 ZERO = "00:00:00:00:00:00"
 BRIDGE, SELF, STATIC, PERMANENT, REACHABLE = 7, 2, 0xC0, 0x80, 0x02
+MASTER, EXT_LEARNED, NOARP = 0x04, 0x10, 0x40
 
 
 def neighbour(verb: int, how: int, address: str, mac: str | None, state: int = 0, link: int = 5) -> bytes:
@@ -46,6 +47,26 @@ def test_an_fdb_row(mac: str, vtep: str):
     assert added == row(pyroute.NEW, CREATE | REPLACE, mac, vtep, STATIC)
     deleted = line.request_of(lambda rtnl: rtnl.delete_fdb_row(VX, mac, vtep))
     assert deleted == row(pyroute.DELETE, 0, mac, vtep)
+
+
+@given(ADDRESSES, MACS)
+def test_a_neighbour_says_who_made_it(address: str, mac: str):
+    added = line.request_of(lambda rtnl: rtnl.add_neighbour(VX, address, mac, protocol=MEMBER))
+    said = [("NDA_DST", address), ("NDA_LLADDR", mac), ("NDA_PROTOCOL", MEMBER)]
+    fields = {"family": 10 if ":" in address else 2, "ifindex": 5, "state": PERMANENT}
+    assert added == pyroute.encoded(pyroute.NEIGHBOUR, pyroute.NEW, CREATE | REPLACE, said, **fields)
+
+
+@given(MACS, ADDRESSES)
+def test_a_row_of_a_control_plane_is_one_of_the_device_and_one_of_its_bridge(mac: str, vtep: str):
+    added = line.request_of(lambda rtnl: rtnl.add_peer_row(VX, mac, vtep))
+    said, place = [("NDA_DST", vtep), ("NDA_LLADDR", mac)], {"family": BRIDGE, "ifindex": 5}
+    fields = place | {"flags": SELF | MASTER | EXT_LEARNED, "state": REACHABLE | NOARP}
+    assert added == pyroute.encoded(pyroute.NEIGHBOUR, pyroute.NEW, CREATE | REPLACE, said, **fields)
+    kernel = line.Line()
+    line.speaking(kernel).delete_peer_row(VX, mac, vtep)
+    of_bridge = pyroute.encoded(pyroute.NEIGHBOUR, pyroute.DELETE, 0, [("NDA_LLADDR", mac)], **place, flags=MASTER)
+    assert kernel.requests == [row(pyroute.DELETE, 0, mac, vtep), of_bridge]
 
 
 @given(ADDRESSES)

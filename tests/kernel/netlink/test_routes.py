@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni.kernel.netlink.routes import route_of
-from cni.kernel.netlink.wire import ACK, CREATE, DUMP, EXCLUSIVE, REQUEST
-from cni.kernel.view import EVERYWHERE, KernelRoute, LinkRef
+from cni.kernel.netlink.wire import ACK, CREATE, DUMP, EXCLUSIVE, REPLACE, REQUEST
+from cni.kernel.view import EVERYWHERE, MEMBER, KernelRoute, LinkRef
 from cni.values import replace
 
 LO = LinkRef(3, "lo")
@@ -52,7 +52,9 @@ def target(dst: str, table: int) -> list[tuple[str, Any]]:
     return [("RTA_DST", there), ("RTA_TABLE", table or None)]
 
 
-def encoded(route: KernelRoute, onlink: bool = False, link: int = 3, how: int = CREATE | EXCLUSIVE) -> bytes:
+def encoded(
+    route: KernelRoute, onlink: bool = False, link: int = 3, how: int = CREATE | EXCLUSIVE, proto: int = 3
+) -> bytes:
     metrics = pyroute.nested([("RTAX_MTU", route.mtu or None), ("RTAX_ADVMSS", route.advmss or None)])
     said = [
         *target(route.dst, route.table),
@@ -62,7 +64,7 @@ def encoded(route: KernelRoute, onlink: bool = False, link: int = 3, how: int = 
         ("RTA_PRIORITY", route.priority or None),
         ("RTA_METRICS", metrics if metrics["attrs"] else None),
     ]
-    fields = {"proto": 3, "type": 2 if route.local else 1, "flags": 4 * onlink, "scope": route.scope}
+    fields = {"proto": proto, "type": 2 if route.local else 1, "flags": 4 * onlink, "scope": route.scope}
     return pyroute.encoded(pyroute.ROUTE, pyroute.NEW, how, said, **place(route.dst, route.table), **fields)
 
 
@@ -70,6 +72,21 @@ def encoded(route: KernelRoute, onlink: bool = False, link: int = 3, how: int = 
 def test_a_route_is_added(route: KernelRoute, onlink: bool, beside: bool):
     ours = line.request_of(lambda rtnl: rtnl.add_route(LO, route, onlink, beside))
     assert ours == encoded(route, onlink, how=CREATE if beside else CREATE | EXCLUSIVE)
+
+
+@given(routes(), st.booleans())
+def test_a_route_replaces_its_equal_and_says_who_made_it(route: KernelRoute, onlink: bool):
+    ours = line.request_of(lambda rtnl: rtnl.replace_route(LO, replace(route, protocol=MEMBER), onlink))
+    assert ours == encoded(route, onlink, how=CREATE | REPLACE, proto=MEMBER)
+    assert route_of(ours).protocol == MEMBER
+
+
+@given(routes())
+def test_a_route_of_one_who_says_so_is_deleted(route: KernelRoute):
+    said = [*target(route.dst, route.table), ("RTA_OIF", 3)]
+    fields = place(route.dst, route.table) | {"scope": 255, "proto": MEMBER}
+    theirs = pyroute.encoded(pyroute.ROUTE, pyroute.DELETE, 0, said, **fields)
+    assert line.request_of(lambda rtnl: rtnl.delete_route(LO, route.dst, route.table, protocol=MEMBER)) == theirs
 
 
 @given(routes())
