@@ -49,6 +49,7 @@ def _warm() -> None:
     """Import what any call may need, read every schema, and keep what calls have in common."""
     import cni.ipam.shared
     import cni.kernel.arp
+    import cni.kernel.bell
     import cni.kernel.netlink
     import cni.kernel.process
     import cni.kernel.templates

@@ -26,12 +26,15 @@ def block_of(network: Network, address: IPAddress) -> str | None:
 
 
 def next_block(network: Network, pool: Pool, node: str, taken: Collection[str]) -> str | None:
-    """A block of a pool nobody is known to have; hosts begin at different ones, so that they seldom want the same."""
+    """A block of a pool nobody is known to have, and pods can have addresses of; hosts begin at different ones, so that they seldom
+    want the same.
+    """
     first, count = _grid(pool, network.block)
     start = int(digest_of(f"{node} {pool.subnet}")[:16], 16) % count
     for number in range(min(count, len(taken) + _TRIED)):
         at = first + (start + number) % count * network.block
-        if (span := str(ipaddress.ip_network((at, _length(pool, network.block))))) not in taken:
+        span = str(ipaddress.ip_network((at, _length(pool, network.block))))
+        if span not in taken and capacity(network, span):
             return span
     return None
 
@@ -39,15 +42,20 @@ def next_block(network: Network, pool: Pool, node: str, taken: Collection[str]) 
 def host_address(network: Network, span: str) -> str:
     """The address of a block that is its host's own and no pod's: the first that may be anybody's.
 
-    Where blocks are subnets (l3) it is their gateway, else the one by which a host speaks to pods.
+    Where blocks are subnets (l3) it is their gateway, else the one by which a host speaks to pods, which are within the ranges.
     """
     block = ipaddress.ip_network(span)
     pool = network.pool_of(block[0])
     assert pool
-    never = {ipaddress.ip_network(pool.subnet)[0], ipaddress.ip_address(pool.gateway) if pool.gateway else None}
     if network.mode == LAYER_3:
-        never.add(block[0])
-    return str(next(address for address in _some(block) if address not in never))
+        return str(block[1])
+    low, high = _given(pool, block)
+    never = [(int(ipaddress.ip_address(end)),) * 2 for end in (pool.gateway, pool.subnet.split("/")[0]) if end]
+    for first, last in sorted([*never, *_withheld(network, block)]):
+        if first > low:
+            break
+        low = max(low, last + 1)
+    return str(type(block[0])(min(low, high)))
 
 
 def capacity(network: Network, span: str) -> int:
@@ -56,17 +64,25 @@ def capacity(network: Network, span: str) -> int:
     pool = network.pool_of(block[0])
     if pool is None:
         return 0
-    first, last = (ipaddress.ip_address(text) for text in (pool.first, pool.last))
-    low, high = max(int(block[0]), int(first)), min(int(block[-1]), int(last))
-    never = {int(ipaddress.ip_address(host_address(network, span)))}
-    never |= {int(ipaddress.ip_address(pool.gateway))} if pool.gateway else set()
+    low, high = _given(pool, block)
+    own = [ipaddress.ip_address(text) for text in (host_address(network, span), pool.gateway) if text]
     if network.mode == LAYER_3:  # it is a subnet of its own
-        never |= {int(block[0])} | ({int(block[-1])} if block.version == 4 else set())
-    return max(0, high - low + 1 - sum(low <= one <= high for one in never))
+        own += [block[0], *([block[-1]] if block.version == 4 else [])]
+    left = high - low + 1
+    for first, last in sorted([*((int(one), int(one)) for one in own), *_withheld(network, block)]):
+        left -= max(0, min(last, high) - max(first, low) + 1)
+        low = max(low, last + 1)
+    return max(0, left)
 
 
-def _some(block: IPNetwork) -> Iterator[IPAddress]:
-    return (block[number] for number in range(min(4, block.num_addresses)))
+def _given(pool: Pool, block: IPNetwork) -> tuple[int, int]:
+    """The first and the last address of a block that are within its pool's range; of none the last is before the first."""
+    first, last = (int(ipaddress.ip_address(text)) for text in (pool.first, pool.last))
+    return max(int(block[0]), first), min(int(block[-1]), last)
+
+
+def _withheld(network: Network, block: IPNetwork) -> Iterator[tuple[int, int]]:
+    return ((low, high) for family, low, high in network.withheld if family == block.version)
 
 
 def _length(pool: Pool, size: int) -> int:

@@ -104,7 +104,7 @@ class Pool:
 @dataclass(frozen=True)
 class Network:
     """What all hosts must say alike of a network they share. `block` is how many addresses a block has, a power of two;
-    `vni` 0 says that it has no overlay.
+    `vni` 0 says that it has no overlay. `reserved` are spans of addresses that nobody gets, as ``10.1.0.5-10.1.0.9``.
     """
 
     name: str
@@ -112,6 +112,7 @@ class Network:
     block: int
     mode: str = LAYER_2
     vni: int = 0
+    reserved: tuple[str, ...] = ()
 
     room: ClassVar[str] = "networks"
 
@@ -123,7 +124,9 @@ class Network:
     @property
     def value(self) -> dict[str, Any]:
         """What the store holds of it, as JSON."""
-        return {"pools": [vars(pool) for pool in self.pools], "block": self.block, "mode": self.mode, "vni": self.vni}
+        pools = [vars(pool) for pool in self.pools]
+        rest = {"mode": self.mode, "vni": self.vni, "reserved": list(self.reserved)}
+        return {"pools": pools, "block": self.block} | rest
 
     @classmethod
     def read(cls, key: Key, raw: Mapping[str, Any]) -> Network:
@@ -132,7 +135,14 @@ class Network:
         if mode not in (LAYER_2, LAYER_3):
             raise _malformed(key, f"mode is {mode!r}")
         pools = tuple(_pool(key, item) for item in _of(key, raw, "pools", list))
-        return cls(key[1], pools, _of(key, raw, "block", int), mode, _of(key, raw, "vni", int))
+        reserved = tuple(_reserved(key, item) for item in _of(key, raw, "reserved", list))
+        return cls(key[1], pools, _of(key, raw, "block", int), mode, _of(key, raw, "vni", int), reserved)
+
+    @cached_property
+    def withheld(self) -> tuple[tuple[int, int, int], ...]:
+        """What is reserved: family, first and last address of each span."""
+        ends = (tuple(map(ipaddress.ip_address, text.split("-"))) for text in self.reserved)
+        return tuple((low.version, int(low), int(high)) for low, high in ends)
 
     def pool_of(self, address: IPAddress) -> Pool | None:
         """The pool an address is of."""
@@ -231,6 +241,14 @@ def _pool(key: Key, raw: object) -> Pool:
     first, last = (str(_address(key, _text(key, raw, name))) for name in ("first", "last"))
     gateway = _text(key, raw, "gateway")
     return Pool(subnet, first, last, str(_address(key, gateway)) if gateway else "")
+
+
+def _reserved(key: Key, raw: object) -> str:
+    low, dash, high = raw.partition("-") if isinstance(raw, str) else ("", "", "")
+    ends = [_address(key, text) for text in (low, high)]
+    if not dash or ends[0].version != ends[1].version:
+        raise _malformed(key, f"{raw!r} is no span of addresses")
+    return f"{ends[0]}-{ends[1]}"
 
 
 def _text(key: Key, raw: Mapping[str, Any], name: str) -> str:

@@ -65,7 +65,7 @@ class Shared(Own):
             ways = (Route(str(part.subnet)) for part in parts if str(part.subnet) not in there)
             config = replace(config, routes=(*config.routes, *dict.fromkeys(ways)))
         size = int(netconf["ipam"].get("blockSize") or DEFAULT_BLOCK)
-        return cls(config, Network(netconf["name"], pools, size, mode or LAYER_2, vni))
+        return cls(config, Network(netconf["name"], pools, size, mode or LAYER_2, vni, tuple(_spans(config))))
 
     def preview(self) -> Result:
         """The first address of every range set, as if its block were this host's."""
@@ -89,9 +89,11 @@ class Shared(Own):
                     return
             except _Lacking:
                 wishes = self._wished(store)
-            while not self._is_granted(store, wishes):
+            while True:  # what was had others may have taken meanwhile, and then it is wished for again
                 if time.monotonic() > until:
                     raise self._late(store)
+                if self._is_granted(store, wishes):
+                    break
                 time.sleep(LOOK)
 
     def told(self, store: Store, record: Record, result: Result) -> None:
@@ -196,6 +198,7 @@ class Shared(Own):
 
     def _is_granted(self, store: Store, wishes: list[Wish]) -> bool:
         """Whether what was lacking is there. Raises what the member answered instead."""
+        agreed = self._is_agreed(store)
         left = {wish[:3]: wish for wish in store.wishes()}
         mine = [left[wish[:3]] for wish in wishes if wish[:3] in left]
         for wish in mine:
@@ -203,7 +206,7 @@ class Shared(Own):
                 with store.transaction():
                     store.answer(wish, "")
                 raise (AddressTaken if wish.address else RangeExhausted)(f"network {wish.network!r}: {wish.answer}")
-        return self._is_agreed(store) and not mine
+        return agreed and not mine
 
     def _late(self, store: Store) -> TryAgainLater:
         member = store.member()
@@ -237,6 +240,13 @@ class Shared(Own):
 
     def _not_so(self, refused: str) -> str:
         return f"network {self.network.name!r} is another one in the cluster: {refused}"
+
+
+def _spans(config: IpamConfig) -> Iterator[str]:
+    """What is reserved, as all hosts are to spell it."""
+    for family, low, high in sorted(set(config.reserved)):
+        kind = ipaddress.IPv4Address if family == 4 else ipaddress.IPv6Address
+        yield f"{kind(low)}-{kind(high)}"
 
 
 @lru_cache(maxsize=1024)

@@ -130,11 +130,11 @@ class Estate:
             return self._granted_address(session, state, network, wish.address)
         pools = [pool for pool in network.pools if ipaddress.ip_network(pool.subnet).version == wish.family]
         for pool in pools:
-            if not free(network, of_pool(pool, state.blocks(network.name))) and not self._one_more(
-                session, state, network, pool
-            ):
-                return f"no block is free in {pool.subnet}"
-        return "" if pools else f"{network.name} has no addresses of IPv{wish.family}"
+            if free(network, of_pool(pool, state.blocks(network.name))):
+                return ""
+        if any(self._one_more(session, state, network, pool) for pool in pools):
+            return ""
+        return f"no block is free in {' and '.join(pool.subnet for pool in pools) or f'IPv{wish.family}'}"
 
     def _granted_address(self, session: Session, state: Store, network: Network, address: str) -> str:
         span = block_of(network, ipaddress.ip_address(address))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -67,7 +68,24 @@ class Unsaid(NamedTuple):
 
 
 class Membership(StateFile):
-    """What is asked of and done to it. Changes are within a transaction of the caller's."""
+    """What is asked of and done to it. Changes are within a transaction of the caller's, after which the member hears that there is
+    something for it.
+    """
+
+    #: Whether there is, in the transaction there is.
+    _has_news = False
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing, as of any state; then the bell is rung."""
+        outermost = not self._db.in_transaction
+        with super().transaction():
+            yield
+        if outermost and self._has_news:
+            from cni.kernel.bell import ring  # who is in no cluster never does
+
+            self._has_news = False
+            ring(self.path.parent)
 
     def member(self) -> Member | None:
         """This host's membership, None where it is in no cluster."""
@@ -104,6 +122,7 @@ class Membership(StateFile):
             " WHERE value IS NOT excluded.value",
             row,
         )
+        self._has_news = True
 
     def refuse_network(self, network: str, why: str) -> None:
         """Say why the cluster does not take a network as this host has it; empty: it does."""
@@ -164,6 +183,7 @@ class Membership(StateFile):
             " (container, ifname, plugin, wanted) = (excluded.container, excluded.ifname, excluded.plugin, excluded.wanted)",
             rows,
         )
+        self._has_news = True
 
     def unsay(self, attachment: Attachment, plugin: str) -> None:
         """Have the cluster know of an attachment no more."""
@@ -175,7 +195,8 @@ class Membership(StateFile):
 
     def _unsay(self, where: str, *values: object) -> None:
         self._db.execute(f"DELETE FROM endpoint WHERE {where} AND published IS NULL", values)
-        self._db.execute(f"UPDATE endpoint SET wanted = NULL WHERE {where}", values)
+        changed = self._db.execute(f"UPDATE endpoint SET wanted = NULL WHERE {where}", values)
+        self._has_news |= changed.rowcount > 0
 
     def said_by(self, attachment: Attachment, plugin: str) -> set[str]:
         """The addresses of an attachment the cluster is to know of."""
@@ -215,6 +236,7 @@ class Membership(StateFile):
     def wish(self, network: str, family: int, address: str = "") -> None:
         """Wait for one more block of a family, or for that of an address."""
         self._db.execute("REPLACE INTO wish VALUES (?,?,?,'')", (network, family, address))
+        self._has_news = True
 
     def wishes(self) -> list[Wish]:
         """What calls wait for, answered or not."""
