@@ -6,6 +6,7 @@ lab -> Cluster(lab, hosts=3) -> join -> add pods -> settle -> faults, duplicates
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from typing import Any, Self
 from answers import ASKED, Answers, faults, within
 from etcd import Etcd
 from interception import address_of
-from lab import AGENT_CNI, PATIENCE, Host, Lab, Namespace, Pod, eventually, sh
+from lab import AGENT_CNI, PATIENCE, ROOT, Host, Lab, Namespace, Pod, eventually, sh
 
 from cni.cluster.etcd import EtcdStore
 from cni.cluster.model import Block, Endpoint, Item
@@ -27,6 +28,7 @@ from cni.state import FILE, Store
 from cni.state.membership import HELD, LOST, Unsaid
 
 PREFIX = "/agent-cni"
+WIREGUARD = ROOT / ".cache/wireguard/usr/bin"
 #: Where the first member of the store is on the underlay, and where the first host.
 STORE, FIRST = 2, 11
 UNDERLAY = {4: "192.0.2.{}", 6: "fd00:2::{:x}"}
@@ -69,7 +71,9 @@ class Node(Host):
 
     def create(self) -> None:
         super().create()
-        (self.etc / "agent-cni").mkdir(parents=True)
+        for folder in ("agent-cni", "wireguard"):
+            (self.etc / folder).mkdir(parents=True)
+        Path("/run/wireguard").mkdir(exist_ok=True)  # where wireguard-go has its sockets, by the names of devices
         self.identify(self.machine or f"{self.number:032x}")
 
     def identify(self, machine: str) -> None:
@@ -84,6 +88,7 @@ class Node(Host):
 
     def prefix(self) -> list[str]:
         layers = 'mount -t overlay overlay -o "lowerdir=$1:/etc" /etc && mount --bind "$1/agent-cni" /etc/agent-cni'
+        layers += ' && mount --bind "$1/wireguard" /run/wireguard'
         bind = f'{layers} && mount --bind "$0" /run/agent-cni && shift && exec "$@"'
         return [
             "nsenter",
@@ -107,7 +112,8 @@ class Node(Host):
         """Start a member with the configuration that is there."""
         with self.log.open("ab") as log:
             command = [*self.prefix(), *self.around, str(AGENT_CNI), "join"]
-            self.member = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            environ = os.environ | {"PATH": f"{WIREGUARD}:{os.environ['PATH']}"}
+            self.member = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ)
         self.wanted = True
 
     def revive(self) -> None:

@@ -1,0 +1,299 @@
+"""Encrypted tunnels between hosts: what is on the wire, and what becomes of it when keys, devices and programs go."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from answers import within
+from cluster import UNDERLAY, WIREGUARD, Node
+from lab import PATIENCE, ROOT, Lab, eventually, sh
+from wire import Wire
+
+from cni.overlay.wireguard import DEVICE, PREFIX, vtep
+
+PORT, VXLAN, MTU = 51820, 4789, 1500
+#: One end of tunnels, which is told whom to have as peers and says how it is.
+END = """
+import json, sys
+from cni.cluster.config import ClusterConfig, EtcdConfig
+from cni.cluster.model import Node
+from cni.member.encryption import Encryption
+name, address, port = sys.argv[1:]
+end = Encryption(ClusterConfig(name, EtcdConfig(()), wireguard_port=int(port)), address)
+me = Node(name, "0" * 32, address, "fe:00:00:00:00:01")
+for line in sys.stdin:
+    verb, nodes = json.loads(line)
+    if verb == "ensure":
+        end.ensure([Node.read(("nodes", name), value) for name, value in nodes.items()])
+    changed = end.look() if verb == "look" else end.remove() if verb == "remove" else None
+    known = end.described(me).value if verb != "remove" else {}
+    print(json.dumps({"me": known, "trouble": end.trouble, "refused": end.refused, "changed": changed}), flush=True)
+"""
+
+
+class End:
+    """A host and the process that has its end of the tunnels. Use it with `with`."""
+
+    def __init__(self, host: Node, family: int = 4, path: str = str(WIREGUARD)) -> None:
+        self.host, self._family, self._path = host, family, path
+
+    def __enter__(self) -> Self:
+        command = [*self.host.prefix(), ROOT / ".venv/bin/python3", "-c", END]
+        command += [self.host.name, self.host.underlay(self._family), str(PORT)]
+        environ = os.environ | {"PATH": f"{self._path}:{os.environ['PATH']}"}
+        self.process = subprocess.Popen(command, stdin=-1, stdout=-1, text=True, env=environ)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def ask(self, verb: str, **nodes: Any) -> dict[str, Any]:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(f"{json.dumps([verb, nodes])}\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    @property
+    def me(self) -> dict[str, Any]:
+        return self.ask("described")["me"]
+
+    def ensure(self, *others: End) -> dict[str, Any]:
+        """With others as peers."""
+        return self.ask("ensure", **{end.host.name: end.me for end in (self, *others)})
+
+    @property
+    def vtep(self) -> str:
+        return vtep(self.host.name)
+
+    def wg(self, *words: str) -> str:
+        """What `wg` says on the host."""
+        return self.host.run(WIREGUARD / "wg", *words).stdout
+
+    def heard(self) -> dict[str, int]:
+        """When each peer proved its key."""
+        return {
+            key: int(when)
+            for key, when in (line.split() for line in self.wg("show", DEVICE, "latest-handshakes").splitlines())
+        }
+
+    def reaches(self, other: End, seconds: int = PATIENCE) -> bool:
+        return self.host.pings(other.vtep, seconds)
+
+    def send(self, other: End) -> OSError | None:
+        """A VXLAN packet of ours to another host, and why it was not taken."""
+
+        def sent() -> OSError | None:
+            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as out:
+                try:
+                    out.sendto(b"\x08" + bytes(7) + b"cleartext", (other.vtep, VXLAN))
+                except OSError as error:
+                    return error
+            return None
+
+        return within(self.host, sent)
+
+    def servers(self) -> list[int]:
+        """The processes that serve the device on this host."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                same = str((process / "ns/net").readlink()) == f"net:[{Path(self.host.path).stat().st_ino}]"
+                if same and (process / "comm").read_text().strip() == "wireguard-go" and (process / "exe").exists():
+                    found.append(int(process.name))
+            except OSError:
+                continue
+        return found
+
+
+@pytest.fixture
+def ends(lab: Lab) -> Callable[..., Any]:
+    """Makes ends on hosts of one wire."""
+
+    @contextmanager
+    def made(count: int = 2, family: int = 4, mtu: int = MTU) -> Iterator[list[End]]:
+        hosts = [lab.add(Node(lab.name("host"), number=11 + number)) for number in range(count)]
+        lab.underlay(*hosts, mtu=mtu)
+        for host in hosts:
+            sh("ip", "-n", host.name, "addr", "add", f"{UNDERLAY[6].format(host.number)}/64", "dev", "eth0", "nodad")
+        with ExitStack() as stack:
+            found = [stack.enter_context(End(host, family)) for host in hosts]
+            yield found
+            for end in found:
+                end.ask("remove")
+            assert eventually(lambda: not any(end.servers() for end in found))
+            assert [left_on(end.host) for end in found] == [[]] * count
+
+    return made
+
+
+def left_on(host: Node) -> list[str]:
+    links = [item["ifname"] for item in host.ip("link", "show") if item["ifname"] not in ("lo", "eth0")]
+    routes = [route["dst"] for route in host.routes(6) if route["dst"] == str(PREFIX)]
+    return [
+        *links,
+        *routes,
+        *(item.name for item in (host.etc / "wireguard").iterdir()),
+        *(item.name for item in host.folder.iterdir()),
+    ]
+
+
+def strangers(wire: Wire) -> list[bytes]:
+    """What was on the wire and is neither the tunnels' nor what hosts of a wire say of themselves."""
+    inside = ipaddress.IPv6Address(PREFIX[0]).packed[:6]
+    return [frame for frame in wire.frames if inside in frame or not (is_tunnels(frame) or is_of_hosts(frame))]
+
+
+def is_tunnels(frame: bytes) -> bool:
+    kind, packet = frame[12:14], frame[14:]
+    if kind == b"\x08\x00":
+        return packet[9] == socket.IPPROTO_UDP and packet[22:24] == PORT.to_bytes(2, "big")
+    return kind == b"\x86\xdd" and packet[6] == socket.IPPROTO_UDP and packet[42:44] == PORT.to_bytes(2, "big")
+
+
+def is_of_hosts(frame: bytes) -> bool:
+    """ARP, IGMP, ICMP, and ICMPv6 with its listeners' reports."""
+    kind, packet = frame[12:14], frame[14:]
+    protocol = {b"\x08\x00": packet[9], b"\x86\xdd": packet[6]}.get(kind)
+    return kind == b"\x08\x06" or protocol in (0, socket.IPPROTO_ICMP, socket.IPPROTO_IGMP, socket.IPPROTO_ICMPV6)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_only_the_wireguard_port_is_on_the_wire_whatever_becomes_of_the_device(ends: Any, family: int):
+    with ends(2, family) as (a, b), Wire(a.host, "eth0") as wire:
+        assert a.ensure(b)["trouble"] == b.ensure(a)["trouble"] == ""
+        assert a.reaches(b)
+        link = a.host.link(DEVICE)
+        assert link
+        assert link["mtu"] == MTU - {4: 60, 6: 80}[family]
+        whole = link["mtu"] - 48  # of ICMPv6 over IPv6
+        assert a.host.run("ping", "-c", 1, "-W", PATIENCE, "-M", "do", "-s", whole, b.vtep).returncode == 0
+        assert max(map(len, wire.frames)) == 14 + MTU
+        assert not a.ask("look")["changed"]
+
+        (server,) = a.servers()
+        os.kill(server, signal.SIGKILL)
+        assert eventually(lambda: a.send(b))
+        assert a.ask("look")["changed"]
+        assert a.ensure(b)["trouble"] == ""
+        assert b.reaches(a, 5), "a session is begun by who was made again"
+
+        sh("ip", "-n", a.host.name, "link", "delete", DEVICE)
+        assert a.send(b)
+        assert eventually(lambda: not a.servers())
+        assert a.ask("look")["changed"]
+        assert a.ensure(b)["trouble"] == ""
+        assert a.reaches(b, 5)
+
+        sh("ip", "-n", a.host.name, "link", "set", DEVICE, "down")
+        assert a.send(b)
+        sh("ip", "-n", a.host.name, "link", "set", DEVICE, "up")  # its address is gone
+        assert a.ask("look")["changed"]
+        assert a.ensure(b)["trouble"] == ""
+        assert a.reaches(b, 5)
+        assert a.send(b) is None
+    assert strangers(wire) == []
+    assert not wire.carried(b"cleartext")
+    assert sum(map(is_tunnels, wire.frames)) > 10
+
+
+def test_a_tunnel_outlives_its_member_and_a_peer_does_not_notice_others(ends: Any):
+    with ends(3) as (a, b, c):
+        assert a.ensure(b)["trouble"] == b.ensure(a)["trouble"] == ""
+        assert a.reaches(b)
+        servers, heard, key = a.servers(), a.heard(), a.me["wireguard"]
+        a.process.send_signal(signal.SIGINT)  # from a terminal, too
+        a.process.wait(PATIENCE)
+        assert a.reaches(b)
+        with End(a.host) as again:
+            assert again.me["wireguard"] == key
+            assert again.ensure(b, c)["trouble"] == c.ensure(again)["trouble"] == ""
+            assert (again.servers(), again.heard()[b.me["wireguard"]]) == (servers, heard[b.me["wireguard"]])
+            assert again.reaches(c)
+            assert again.ensure(c)["trouble"] == ""
+            assert list(again.heard()) == [c.me["wireguard"]]
+            assert not again.reaches(b, 1)
+        a.__enter__()
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_another_key_is_in_use_within_seconds_at_both_ends(ends: Any, how: str):
+    with ends(2) as (a, b):
+        assert a.ensure(b)["trouble"] == b.ensure(a)["trouble"] == ""
+        assert a.reaches(b)
+        assert b.reaches(a)
+        old, file = a.me["wireguard"], a.host.folder / "wireguard.key"
+        file.unlink()
+        if how == "replaced":
+            file.touch(0o600)
+            file.write_text(sh(WIREGUARD / "wg", "genkey").stdout)
+        assert a.ask("look")["changed"]
+        assert a.ensure(b)["trouble"] == ""
+        assert not a.reaches(b, 1), "nobody knows this key yet"
+        assert a.me["wireguard"] != old
+        assert b.ensure(a)["trouble"] == ""
+        assert list(b.heard()) == [a.me["wireguard"]]
+        assert a.reaches(b, 5)
+        assert b.reaches(a, 5)
+
+
+def test_what_is_in_the_way_is_named_and_nothing_is_in_clear_until_it_is_gone(ends: Any):
+    with ends(2) as (a, b), Wire(a.host, "eth0") as wire:
+        assert b.ensure(a)["trouble"] == ""
+        sh("ip", "-n", a.host.name, "link", "add", DEVICE, "type", "bridge")
+        assert "not ours" in a.ensure(b)["trouble"]
+        assert a.send(b)
+        sh("ip", "-n", a.host.name, "link", "delete", DEVICE)
+
+        def taken() -> socket.socket:
+            made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            made.bind(("0.0.0.0", PORT))
+            return made
+
+        with within(a.host, taken):
+            assert (
+                a.ensure(b)["trouble"] == f"encryption: UDP port {PORT} of this host is taken: WireGuard cannot have it"
+            )
+            assert a.send(b)
+            assert a.ask("look")["changed"]
+        sh("ip", "-n", a.host.name, "link", "set", "eth0", "mtu", 1300)
+        assert "MTU 1300 of eth0 is too little for IPv6 in the tunnel: 1340 is needed" in a.ensure(b)["trouble"]
+        sh("ip", "-n", a.host.name, "link", "set", "eth0", "mtu", MTU)
+        sh("ip", "-n", a.host.name, "addr", "del", "192.0.2.11/24", "dev", "eth0")
+        assert "no link of this host has its underlay address 192.0.2.11" in a.ensure(b)["trouble"]
+        sh("ip", "-n", a.host.name, "addr", "add", "192.0.2.11/24", "dev", "eth0")
+        (a.host.folder / "wireguard.key").chmod(0o644)
+        assert "may be read by others (mode 644, not 600)" in a.ensure(b)["trouble"]
+        assert a.send(b)
+        (a.host.folder / "wireguard.key").chmod(0o600)
+        for setting in ("all", "default"):
+            a.host.run("sysctl", "-qw", f"net.ipv6.conf.{setting}.disable_ipv6=1")
+        assert a.ensure(b)["trouble"] == ""
+        assert a.reaches(b, 10)
+    assert strangers(wire) == []
+
+
+def test_without_the_programs_there_is_no_tunnel_and_it_is_said(ends: Any, tmp_path: Path):
+    with ends(1) as (a,):
+        with End(a.host, path=str(tmp_path)) as without:
+            said = without.ensure()
+            assert said["trouble"] == "encryption: the program wg is missing"
+            assert "wireguard" not in said["me"]
+            assert without.send(a)
+        (tmp_path / "wg").symlink_to(WIREGUARD / "wg")
+        with End(a.host, path=str(tmp_path)) as without:
+            said = without.ensure()
+            assert said["trouble"] == (
+                f"encryption: this kernel has no WireGuard, and the program wireguard-go is missing: {DEVICE} cannot be made"
+            )
