@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import struct
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_STEP = 0.002  # between two looks at a child, in seconds
 _PR_SET_PDEATHSIG = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -52,27 +54,59 @@ def run(
 
     Raises ToolFailed when it cannot be started and TryAgainLater when it outlives `seconds`.
     """
-    return _run(argv, seconds, input=stdin, env=dict(_ENVIRON if environ is None else environ), pass_fds=keep)
-
-
-def run_apart(argv: Sequence[str], seconds: float) -> CompletedProcess[str]:
-    """The same of a program that leaves another running: in a session of their own, so that what a terminal interrupts with us
-    is not that.
-    """
-    return _run(argv, seconds, input="", env=dict(_ENVIRON), start_new_session=True)
-
-
-def _run(argv: Sequence[str], seconds: float, **how: Any) -> CompletedProcess[str]:
     import subprocess
 
     try:
         return subprocess.run(
-            argv, capture_output=True, encoding="utf-8", errors="backslashreplace", timeout=seconds, check=False, **how
+            argv,
+            input=stdin,
+            env=dict(_ENVIRON if environ is None else environ),
+            capture_output=True,
+            encoding="utf-8",
+            errors="backslashreplace",
+            timeout=seconds,
+            check=False,
+            pass_fds=keep,
         )
     except OSError as error:
         raise ToolFailed(f"{argv[0]} cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise TryAgainLater(f"{argv[0]} did not end within {seconds:g} s") from None
+
+
+def run_apart(argv: Sequence[str], seconds: float) -> CompletedProcess[str]:
+    """The same of a program that leaves another running: both are in a session of their own and hear every signal, whatever is
+    held back here, so that nothing ends them with us.
+    """
+    from subprocess import CompletedProcess
+
+    said = os.memfd_create("stderr")
+    try:
+        nothing = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1)]
+        to_file = (os.POSIX_SPAWN_DUP2, said, 2)
+        child = os.posix_spawn(
+            argv[0], list(argv), _ENVIRON, file_actions=[*nothing, to_file], setsid=True, setsigmask=[]
+        )
+        return CompletedProcess(
+            argv, _ended(child, argv[0], seconds), "", os.pread(said, 1 << 16, 0).decode("utf-8", "replace")
+        )
+    except OSError as error:
+        raise ToolFailed(f"{argv[0]} cannot be run: {error.strerror}") from None
+    finally:
+        os.close(said)
+
+
+def _ended(child: int, name: str, seconds: float) -> int:
+    """A child's exit code. Raises TryAgainLater, and there is no child."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(_STEP)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise TryAgainLater(f"{name} did not end within {seconds:g} s")
 
 
 def together(calls: Sequence[Callable[[], T]]) -> list[T]:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from cni.kernel.process import capabilities
+from cni.errors import ToolFailed, TryAgainLater
+from cni.kernel import signals
+from cni.kernel.process import capabilities, run_apart
+
+#: A program that leaves another running, and says who that is.
+LEAVES = "sleep 60 & echo $! >&2; exit 3"
 
 
 def effective(pid: int) -> int:
@@ -35,3 +41,24 @@ def test_capabilities_are_the_effective_ones_of_that_process():
 def test_nobody_has_no_capabilities_rather_than_ours(pid: int):
     with pytest.raises(ProcessLookupError):
         capabilities(pid)
+
+
+def test_what_is_apart_is_in_no_group_of_ours_and_hears_every_signal():
+    with signals.uninterrupted():
+        done = run_apart(["/bin/sh", "-c", LEAVES], 20)
+    left = int(done.stderr)
+    assert done.returncode == 3
+    try:
+        assert os.getsid(left) != os.getsid(0)
+        masks = re.findall(r"^Sig(?:Blk|Ign):\s*(\w+)$", Path(f"/proc/{left}/status").read_text(), re.MULTILINE)
+        assert not int(masks[0], 16) & 1 << (signal.SIGTERM - 1)
+        assert {str(item.readlink()) for item in Path(f"/proc/{left}/fd").iterdir()} & {"/dev/null"}
+    finally:
+        os.kill(left, signal.SIGTERM)
+
+
+def test_what_does_not_end_is_ended():
+    with pytest.raises(TryAgainLater, match=r"^/bin/sleep did not end within 0.05 s$"):
+        run_apart(["/bin/sleep", "60"], 0.05)
+    with pytest.raises(ToolFailed, match=r"^/nonexistent cannot be run: No such file or directory$"):
+        run_apart(["/nonexistent"], 1)
