@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cni.agent.listener import PATH, is_listened_on
+from cni.cluster import config as cluster
 from cni.command.conflist import configurations, judged
 from cni.command.node import records_of
 from cni.command.output import complain, print_json, say
@@ -46,14 +47,15 @@ def install(options: argparse.Namespace) -> int:
 def uninstall(options: argparse.Namespace) -> int:
     """Take away everything an installation and its plugins made, state, logs and idle bridges included.
 
-    What the node has one of stays where another installation is there. A conflist somebody changed stays, and kernel
-    settings do (ip_forward), on which others rely too.
+    A host in a cluster leaves that first. What the node has one of stays where another installation is there. A conflist
+    somebody changed stays, and kernel settings do (ip_forward), on which others rely too.
     """
     place = _place(options)
     others = suite.other_prefixes(place)
     agent_is_ours = not any(item.other for item in systemd.units(place))
     if not (options.force or others):
         _refuse_attached(place)
+        _refuse_clustered(place)
     if agent_is_ours:
         systemd.disable(place)
     if agent_is_ours and not options.force:
@@ -63,7 +65,7 @@ def uninstall(options: argparse.Namespace) -> int:
     items = [item for item in every if not (others and item.is_the_nodes)]
     left = _left(items, place)  # what could tell goes next
     folders = [] if others else [place.now(DEFAULT_FOLDER), place.now(FOLDER)]
-    folders += [systemd.wanted_by(place)] if agent_is_ours else []
+    folders += systemd.wanted(place) if agent_is_ours else []
     folders += [place.now(place.prefix)] if tree.is_ours(place.now(place.prefix)) else []
     removed = [str(item.path) for item in items if item.take()]
     removed += [str(path) for path in folders if tree.remove(path)]  # last the copy that runs this
@@ -71,6 +73,10 @@ def uninstall(options: argparse.Namespace) -> int:
     if str(systemd.socket(place)) in removed:
         systemd.forget(place)
     _told(options, "removed", removed)
+    if place.now(cluster.PATH).exists():
+        left[str(place.now(cluster.PATH))] = (
+            "says how this host is in a cluster, which counts it in until agent-cni node remove"
+        )
     for path, why in left.items():
         complain(f"agent-cni: {path} {why}, and is left")
     if others:
@@ -111,6 +117,12 @@ def _refuse_attached(place: Place) -> None:
         raise Conflict(
             f"pods are attached here ({attached}), and only the plugins can detach them: drain the node, or --force"
         )
+
+
+def _refuse_clustered(place: Place) -> None:
+    """Raise Conflict where others would go on counting this host in, and keep its addresses for it."""
+    if place.root == Place.root and (file := place.now(cluster.PATH)).exists():
+        raise Conflict(f"this host is in a cluster, by {file}: agent-cni leave, or --force")
 
 
 def _refuse_served(place: Place) -> None:

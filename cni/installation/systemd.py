@@ -1,4 +1,4 @@
-"""What systemd knows of the suite: the node agent's units and its enabled socket, and drop-ins for networkd and udev."""
+"""What systemd knows of the suite: the node agent's units and its enabled socket, the member's, and drop-ins for networkd and udev."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from cni.installation.place import Place
 from cni.kernel import process
 
 _FOLDER = Path("/etc/systemd")
-_SOCKET, _SERVICE = "agent-cni.socket", "agent-cni.service"
+_SOCKET, _SERVICE, _MEMBER = "agent-cni.socket", "agent-cni.service", "agent-cni-member.service"
+#: By which targets those are started that may be enabled.
+_TARGETS = {_SOCKET: "sockets.target", _MEMBER: "multi-user.target"}
 _UNITS = _FOLDER / "system"
+#: What says why the member does not run.
+WHERE_TO_LOOK = f"systemctl status {_MEMBER}"
 #: There where systemd is process 1 (sd_booted(3)).
 _BOOTED = Path("/run/systemd/system")
 
 
 def units(place: Place) -> Iterator[Item]:
-    """The node agent's units, and what keeps systemd-networkd and udev from what the plugins make."""
+    """The node agent's units and the member's, and what keeps systemd-networkd and udev from what the plugins make."""
     for name, source in tree.shared("systemd").items():
         text = source.read_text().replace("@PREFIX@", str(place.prefix))
         yield Item(place.now(_FOLDER / name), text)
@@ -30,14 +34,14 @@ def socket(place: Place) -> Path:
     return place.now(_UNITS / _SOCKET)
 
 
-def wanted_by(place: Place) -> Path:
-    """The link by which systemd starts that socket, where it is enabled. It is absolute, as systemctl makes it."""
-    return place.now(_UNITS / "sockets.target.wants") / _SOCKET
+def wanted(place: Place) -> Iterator[Path]:
+    """The links by which systemd starts units of ours, where they are enabled. They are absolute, as systemctl makes them."""
+    return (place.now(_UNITS / f"{target}.wants") / unit for unit, target in _TARGETS.items())
 
 
 def enable(place: Place) -> None:
     """Have the socket opened at every start of the node, and now where it runs. Raises ToolFailed with systemd's words."""
-    link = wanted_by(place)
+    link, *_ = wanted(place)
     open_folder(link.parent)
     if not link.is_symlink():
         link.symlink_to(_UNITS / _SOCKET)
@@ -47,9 +51,31 @@ def enable(place: Place) -> None:
 
 
 def disable(place: Place) -> None:
-    """End the agent and close its socket, where they run. Raises ToolFailed with systemd's words."""
-    if _is_live(place) and socket(place).exists():
-        _systemctl("disable", "--now", _SOCKET, _SERVICE)
+    """End the agent and the member and close the socket, where they run. Raises ToolFailed with systemd's words."""
+    there = [unit for unit in (_SOCKET, _SERVICE, _MEMBER) if place.now(_UNITS / unit).exists()]
+    if _is_live(place) and there:
+        _systemctl("disable", "--now", *there)
+
+
+def runs_members(place: Place) -> bool:
+    """Whether systemd runs here and has the member's unit."""
+    return _is_live(place) and place.now(_UNITS / _MEMBER).exists()
+
+
+def start_member(*, anew: bool) -> None:
+    """Have the member run now and at every start of the node; `anew`: not the one that runs. Raises ToolFailed with systemd's words."""
+    _systemctl("enable", _MEMBER)
+    _systemctl("--no-block", "restart" if anew else "start", _MEMBER)
+
+
+def stop_member() -> None:
+    """Have the member run no more. Raises ToolFailed with systemd's words."""
+    _systemctl("disable", "--now", _MEMBER)
+
+
+def member_state() -> str:
+    """`active` when it is ready, `activating` before that, or another word of systemd's."""
+    return process.run(["systemctl", "is-active", _MEMBER]).stdout.strip()
 
 
 def forget(place: Place) -> None:
@@ -62,7 +88,7 @@ def _is_live(place: Place) -> bool:
     return place.root == Place.root and _BOOTED.is_dir()
 
 
-def _systemctl(*words: str) -> None:
-    done = process.run(["systemctl", *words])
+def _systemctl(*words: str, seconds: float = 60) -> None:
+    done = process.run(["systemctl", *words], seconds=seconds)
     if done.returncode:
         raise ToolFailed(f"systemctl {' '.join(words)}: {done.stderr.strip()}")

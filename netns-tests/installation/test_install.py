@@ -420,8 +420,31 @@ def test_the_agents_socket_is_enabled_with_its_units_and_goes_with_them(tmp_path
     assert said.split("\n") == [
         "1", "0", "0", "daemon-reload", "start agent-cni.socket", "", "/etc/systemd/system/agent-cni.socket",
         "installed /etc/systemd/system/agent-cni.service",
-        "disable --now agent-cni.socket agent-cni.service", "daemon-reload", "", "",
+        "disable --now agent-cni.socket agent-cni.service agent-cni-member.service", "daemon-reload", "", "",
     ]  # fmt: skip
+
+
+def test_a_host_in_a_cluster_keeps_the_suite_until_it_has_left(tmp_path: Path):
+    """Or until it is forced to; what says how it is in the cluster stays then, and a line says what is to be done elsewhere."""
+    install(tmp_path / "node")
+    (tmp_path / "etc/agent-cni").mkdir(parents=True)
+    (tmp_path / "etc/agent-cni/cluster.json").write_text('{"etcd": {"endpoints": ["http://192.0.2.1:2379"]}}')
+    script = f"""
+    mount -t overlay overlay -o lowerdir={tmp_path}/etc:/etc /etc
+    mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/log
+    uninstall="{SUITE} uninstall {" ".join(map(str, folders(tmp_path / "node")))}"
+    $uninstall 2>&1 || echo refused
+    $uninstall --force >/dev/null
+    """
+    done = sh("unshare", "--mount", "--net", "sh", "-c", script)
+    file = "/etc/agent-cni/cluster.json"
+    assert done.stdout.splitlines() == [
+        f"agent-cni: this host is in a cluster, by {file}: agent-cni leave, or --force", "refused",
+    ]  # fmt: skip
+    assert done.stderr == (
+        f"agent-cni: {file} says how this host is in a cluster, which counts it in until agent-cni node remove, and is left\n"
+    )
+    assert not (tmp_path / "node/opt").exists()
 
 
 @pytest.mark.parametrize(
