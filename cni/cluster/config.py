@@ -80,18 +80,23 @@ class ClusterConfig:
 
     def write(self, path: Path = PATH) -> None:
         """Have a file say it, in one rename; it is root's alone."""
-        from tempfile import NamedTemporaryFile  # of no use to who reads
+        write(path, json.dumps(self.document, indent=2) + "\n")
 
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:  # it is 0600
-            try:
-                file.write(json.dumps(self.document, indent=2) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-                Path(file.name).rename(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+
+def write(path: Path, text: str) -> None:
+    """Give a file a text, in one rename; it is root's alone."""
+    from tempfile import NamedTemporaryFile  # of no use to who reads
+
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:  # it is 0600
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).rename(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
 
 
 def read(text: bytes) -> tuple[dict[str, Any], list[str]]:

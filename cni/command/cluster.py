@@ -31,7 +31,7 @@ def node(options: argparse.Namespace) -> int:
     config = ClusterConfig.load(options.config)
     if options.name:
         return _remove(options, config)
-    member, held = _own()
+    member, held = own_part()
     items, faults = _listed(config)
     rows = list(_nodes(items, config.node)) if items is not None else list(_known_here(member, held))
     if options.json:
@@ -45,7 +45,7 @@ def node(options: argparse.Namespace) -> int:
 def block(options: argparse.Namespace) -> int:
     """Print whose each block of addresses is, and how many of its addresses are used; own ones also without the store."""
     config = ClusterConfig.load(options.config)
-    _, held = _own()
+    _, held = own_part()
     items, faults = _listed(config)
     rows = sorted(_blocks(items or [], held, config.node), key=_in_order)
     _refuse_unknown(options.network, "network", {row["network"] for row in rows})
@@ -86,7 +86,7 @@ def _remove(options: argparse.Namespace, config: ClusterConfig) -> int:
     return 0
 
 
-def _own() -> tuple[Member | None, list[Holding]]:
+def own_part() -> tuple[Member | None, list[Holding]]:
     """Who this host is in the cluster and which blocks it has, by its own state."""
     store = reading(DEFAULT_FOLDER)
     if store is None:

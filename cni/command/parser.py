@@ -20,6 +20,7 @@ from cni.command.doctor import doctor
 from cni.command.files import explain, validate
 from cni.command.install import install, uninstall
 from cni.command.ipam import ipam
+from cni.command.join import join
 from cni.command.libcni import CACHE
 from cni.command.node import gc, refresh
 from cni.command.show import show
@@ -66,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     _answering(commands, trace).add_argument("container", type=_some, help="a container's id, or its beginning")
     _doctor_options(_answering(commands, doctor))
     _agent_options(_command(commands, serve))
+    _join_options(_answering(commands, join))
     _node_options(_answering(commands, node))
     _block_options(_answering(commands, block))
     for function in (install, uninstall):
@@ -106,6 +108,31 @@ def _agent_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--conf-dir", type=_absolute, default=Place.conf_dir, help="refresh when it changes, default %(default)s"
     )
+
+
+def _join_options(command: argparse.ArgumentParser) -> None:
+    _cluster_option(command)
+    store = command.add_argument_group("the store")
+    store.add_argument("--etcd", nargs="+", metavar="URL", help="where it answers, such as https://192.0.2.1:2379")
+    for option, what in (
+        ("--cacert", "file with the authorities that sign its certificates"),
+        ("--cert", "file with this host's certificate"),
+        ("--key", "file with its private key"),
+        ("--password-file", "file with the user's password"),
+    ):
+        store.add_argument(option, type=_file_or_none, metavar="FILE", help=what)
+    store.add_argument("--user", help="etcd's user, where it has some")
+    store.add_argument("--prefix", help="what all keys begin with: another is another cluster; default /agent-cni")
+    host = command.add_argument_group("this host")
+    host.add_argument("--node", help="its name there, default the host name")
+    host.add_argument("--vtep", metavar="ADDRESS", help="where others send to, default that of the default route")
+    host.add_argument("--encryption", choices=("", "wireguard"), help="between hosts, default none")
+    host.add_argument("--wireguard-port", type=_number, metavar="PORT", help="default 51820")
+    host.add_argument("--session", type=_number, metavar="SECONDS", help="without a word it is away after, default 15")
+    host.add_argument(
+        "--free-after", type=_number, metavar="SECONDS", help="away, its addresses are free after; default 0: never"
+    )
+    host.add_argument("--metrics", metavar="ADDRESS:PORT", help="answer Prometheus there, on a loopback address")
 
 
 def _node_options(command: argparse.ArgumentParser) -> None:
@@ -170,6 +197,17 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < _MOST):
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {_MOST - 1}")
     return int(text)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    return int(text)
+
+
+def _file_or_none(text: str) -> str:
+    """The absolute path of a file, for a file others read; nothing is nothing."""
+    return str(Path.cwd() / text) if text else ""
 
 
 def _file(text: str) -> Path:
