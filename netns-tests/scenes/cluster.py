@@ -32,14 +32,20 @@ WIREGUARD = ROOT / ".cache/wireguard/usr/bin"
 #: Where the first member of the store is on the underlay, and where the first host.
 STORE, FIRST = 2, 11
 UNDERLAY = {4: "192.0.2.{}", 6: "fd00:2::{:x}"}
-SUBNETS = {4: "10.10.0.0/16", 6: "fd00:10::/64"}
 #: How long a session lasts in tests, in seconds: no wait, but what a pause must exceed.
 SESSION = 5
 
 
-def conf(mode: str = "l2", *, name: str = "net", families: str = "46", block: int = 0, **keys: Any) -> dict[str, Any]:
-    """A network of the cluster, the same on every host."""
-    ranges = [[{"subnet": SUBNETS[int(family)]}] for family in families]
+def subnet(family: int, number: int = 0) -> str:
+    """That of a network."""
+    return f"10.{10 + number}.0.0/16" if family == 4 else f"fd00:{10 + number}::/64"
+
+
+def conf(
+    mode: str = "l2", *, name: str = "net", families: str = "46", block: int = 0, number: int = 0, **keys: Any
+) -> dict[str, Any]:
+    """A network of the cluster, the same on every host; another `number` is another network, on a bridge and a VNI of its own."""
+    ranges = [[{"subnet": subnet(int(family), number)}] for family in families]
     ipam = {"type": "agent-ipam", "cluster": True, "ranges": ranges} | ({"blockSize": block} if block else {})
     base = {"cniVersion": "1.1.0", "name": name, "type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True}
     return (
@@ -436,7 +442,7 @@ class Cluster:
         found += [f"state: {what}" for what in (node.holdings(), node.unsaid()) if what]
         if node.remembered(lambda store: store.member()):
             found.append("state: it is still a member")
-        links = [item for item in node.ip("link", "show") if item["ifname"] not in ("lo", "eth0", "br0")]
+        links = [item for item in node.ip("link", "show") if item["ifname"] not in ("lo", "eth0", "br0", "br1")]
         found += [f"link {item['ifname']}" for item in links if item.get("linkinfo", {}).get("info_kind") != "vxlan"]
         for link in (item["ifname"] for item in links):
             rows = sh("bridge", "-n", node.name, "fdb", "show", "dev", link).stdout.splitlines()

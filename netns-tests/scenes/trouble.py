@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from cluster import Cluster, Node, Placed, conf
 from lab import ROOT, sh
+from overlay import tunnels
 
 FAKETIME = ROOT / ".cache/faketime/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 #: Pods a host has at most while they come and go.
@@ -65,84 +66,108 @@ class Churn:
         self.cluster.placed.append(Placed(node, pod, self._conf, answer.ok()))
 
 
-def partitioned(cluster: Cluster) -> None:
+def befall(cluster: Cluster, seed: object, trouble: str) -> None:
+    """Let something befall a host, or the store, that chance chooses."""
+    chance = random.Random(f"{seed} {trouble}")
+    LASTING[trouble](cluster, chance.choice(cluster.nodes), chance)
+
+
+def partitioned(cluster: Cluster, node: Node, chance: random.Random) -> None:
     """A host does not reach the store for longer than its session, and then it does."""
-    cluster.partition(cluster.nodes[0])
-    time.sleep(cluster.session * 2)
+    cluster.partition(node)
+    time.sleep(cluster.session * (1 + chance.random()))
     cluster.heal()
 
 
-def paused(cluster: Cluster) -> None:
+def paused(cluster: Cluster, node: Node, chance: random.Random) -> None:
     """A member does nothing for longer than its session, and then goes on where it was."""
-    cluster.nodes[0].pause()
-    time.sleep(cluster.session * 2)
-    cluster.nodes[0].go_on()
+    node.pause()
+    time.sleep(cluster.session * (1 + chance.random()))
+    node.go_on()
 
 
-def killed(cluster: Cluster) -> None:
+def killed(cluster: Cluster, node: Node, chance: random.Random) -> None:
     """Members are killed at random, and started again."""
-    chance = random.Random("killed")
     for _ in range(6):
-        node = chance.choice(cluster.nodes)
-        node.kill()
+        one = chance.choice(cluster.nodes)
+        one.kill()
         time.sleep(chance.random())
-        node.start()
+        one.start()
         time.sleep(chance.random())
 
 
-def jumped(cluster: Cluster) -> None:
+def jumped(cluster: Cluster, node: Node, chance: random.Random) -> None:
     """A member's clock of the day jumps a day ahead and two back: libfaketime says another CLOCK_REALTIME to it, and no other."""
-    node = cluster.nodes[0]
     said = node.folder / "faketime"
     node.kill()
     said.write_text("+0\n")
-    settings = {
-        "LD_PRELOAD": FAKETIME,
-        "FAKETIME_TIMESTAMP_FILE": said,
-        "FAKETIME_NO_CACHE": 1,
-        "FAKETIME_DONT_FAKE_MONOTONIC": 1,
-    }
-    node.around = ("env", *(f"{name}={value}" for name, value in settings.items()))
+    node.around = (
+        "env", f"LD_PRELOAD={FAKETIME}", f"FAKETIME_TIMESTAMP_FILE={said}", "FAKETIME_NO_CACHE=1",
+        "FAKETIME_DONT_FAKE_MONOTONIC=1",
+    )  # fmt: skip
     node.start()
     for offset in ("+1d", "-1d", "+0"):
         time.sleep(cluster.session / 2)
         said.write_text(f"{offset}\n")
     time.sleep(cluster.session / 2)
+    node.kill()
+    node.around = ()
+    node.start()
 
 
-def stopped(cluster: Cluster) -> None:
+def stopped(cluster: Cluster, node: Node, chance: random.Random) -> None:
     """The store is away for longer than a session."""
-    cluster.etcd.kill(0)
-    time.sleep(cluster.session * 2)
-    cluster.etcd.start(0)
+    for number in range(cluster.stores):
+        cluster.etcd.kill(number)
+    time.sleep(cluster.session * (1 + chance.random()))
+    cluster.etcd.start_all()
 
 
-def wiped(cluster: Cluster) -> None:
+def wiped(cluster: Cluster, node: Node, chance: random.Random) -> None:
     """The store lost everything."""
     cluster.etcd.wipe()
 
 
-def restored(cluster: Cluster) -> None:
+def restored(cluster: Cluster, node: Node, chance: random.Random) -> None:
     """The store is restored from a backup older than what happened since."""
     kept = cluster.etcd.backup(cluster.etcd.folder / "backup")
-    time.sleep(cluster.session / 2)
+    time.sleep(cluster.session * (0.5 + chance.random()))
     cluster.etcd.wipe(kept)
 
 
-def unlinked(cluster: Cluster) -> None:
+def unlinked(cluster: Cluster, node: Node, chance: random.Random) -> None:
     """The tunnels of every host are deleted by another hand."""
-    for node in cluster.nodes:
-        sh("ip", "-n", node.name, "link", "del", "vxlan100", check=False)
-        time.sleep(0.2)
+    for one in cluster.nodes:
+        for link in tunnels(one):
+            sh("ip", "-n", one.name, "link", "del", link, check=False)
+        time.sleep(chance.random())
 
 
-TROUBLES: dict[str, Callable[[Cluster], None]] = {
-    "a host partitioned from the store": partitioned,
-    "a member paused longer than a session": paused,
-    "members killed at random": killed,
-    "a clock that jumps": jumped,
-    "the store stopped": stopped,
-    "the store wiped": wiped,
-    "the store restored from an older snapshot": restored,
-    "tunnels deleted": unlinked,
-}
+def bounced(cluster: Cluster, node: Node, chance: random.Random) -> None:
+    """Links go down and up again, with which the kernel forgets neighbours and routes."""
+    for _ in range(4):
+        for link in ("br0", "br1", *tunnels(node)):
+            for state in ("down", "up"):
+                sh("ip", "-n", node.name, "link", "set", link, state, check=False)
+        time.sleep(chance.random())
+
+
+#: What befalls the store or the way to it, members, and the kernel; each is over when it returns. Of one group one at a time.
+GROUPS: tuple[dict[str, Callable[[Cluster, Node, random.Random], None]], ...] = (
+    {
+        "a host partitioned from the store": partitioned,
+        "the store stopped": stopped,
+        "the store wiped": wiped,
+        "the store restored from an older backup": restored,
+    },
+    {
+        "a member paused longer than a session": paused,
+        "members killed at random": killed,
+        "a clock that jumps": jumped,
+    },
+    {
+        "tunnels deleted": unlinked,
+        "links down and up": bounced,
+    },
+)
+LASTING = {name: what for group in GROUPS for name, what in group.items()}
