@@ -73,6 +73,7 @@ DOORS = {
     "threading": {
         "cni/kernel/nftables.py",  # a lock
         "cni/member/figures.py",  # another
+        "cni/member/key.py",
         "cni/member/inbox.py",  # where threads begin, and what they bring
         "cni/member/ledger.py",
         "cni/member/session.py",

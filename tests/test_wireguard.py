@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from cluster_memory import Memory
+from member_host import Host
 
 from cni.cluster.config import ClusterConfig, EtcdConfig
 from cni.cluster.model import Node
-from cni.errors import Conflict, ToolFailed
+from cni.errors import Conflict, ToolFailed, Unavailable
 from cni.kernel import process, wireguard
 from cni.kernel.wireguard import Peer
-from cni.member.encryption import KEY, Encryption
+from cni.member.identity import node_of, this_host
+from cni.member.key import FILE, Key
 from cni.overlay.wireguard import DEVICE, PREFIX, overhead, peers, underlay, vtep
+from cni.values import replace
 
 KEYS = ["GIk0mrQVmtX4VqTOYZ6N0Ws3sFkFbHs7ZtLkHoFJd1o=", "iQif0lXosw1dLDsfjO3DEon7DhOJut4DFRn/kuHwUGk="]
-ME = Node("node-a", "a" * 32, "192.0.2.11", "fe:00:00:00:00:01")
+MACHINE = "a" * 32
 WG = """#!/bin/sh
 echo "$@" >>"{0}/asked"
 case $1 in
@@ -102,38 +107,89 @@ def test_of_two_hosts_with_one_key_the_first_by_name_is_the_peer():
 # --- the key
 
 
-def encryption(folder: Path, address: str = "192.0.2.11") -> Encryption:
-    return Encryption(ClusterConfig("node-a", EtcdConfig(())), address, folder)
-
-
 def test_a_key_is_made_once_and_only_we_read_it(asked: Path, tmp_path: Path):
-    first = encryption(tmp_path).described(ME)
-    assert first.wireguard == "public-1"
-    assert (first.vtep, first.underlay) == (vtep("node-a"), "192.0.2.11:51820")
-    assert (tmp_path / KEY).stat().st_mode & 0o777 == 0o600
-    assert encryption(tmp_path).described(ME) == first
-    assert sorted(item.name for item in tmp_path.iterdir()) == ["asked", "wg", KEY]
+    key = Key(tmp_path)
+    assert key.pair() == ("private-1", "public-1")
+    assert key.file.stat().st_mode & 0o777 == 0o600
+    assert Key(tmp_path).pair() == key.pair()
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["asked", "wg", FILE]
 
 
 def test_another_key_file_is_another_key_and_none_is_a_new_one(asked: Path, tmp_path: Path):
-    mine = encryption(tmp_path)
-    mine.described(ME)
-    (tmp_path / KEY).write_text("private-mine\n")
-    assert mine.described(ME).wireguard == "public-mine"
-    (tmp_path / KEY).unlink()
-    assert mine.described(ME).wireguard not in ("", "public-1", "public-mine")
+    key = Key(tmp_path)
+    versions = {key.version, key.pair() and key.version}
+    key.file.unlink()
+    key.file.touch(0o600)
+    key.file.write_text("private-mine\n")
+    versions.add(key.version)
+    assert key.public == "public-mine"
+    key.delete()
+    assert key.public not in ("", "public-1", "public-mine")
+    assert len({*versions, key.version}) == 4
     assert "private" not in asked.read_text()
 
 
 def test_a_key_that_others_may_read_is_none(asked: Path, tmp_path: Path):
-    (tmp_path / KEY).write_text("private-mine\n")
-    (tmp_path / KEY).chmod(0o640)
-    assert encryption(tmp_path).described(ME).wireguard == ""
+    (tmp_path / FILE).write_text("private-mine\n")
+    (tmp_path / FILE).chmod(0o640)
+    assert Key(tmp_path).public == ""
+    with pytest.raises(Unavailable, match=r"may be read by others \(mode 640, not 600\)"):
+        Key(tmp_path).pair()
 
 
 def test_what_ends_half_way_through_a_key_is_made_again(asked: Path, tmp_path: Path):
-    (tmp_path / KEY).with_suffix(".new").write_text("half")
-    assert encryption(tmp_path).described(ME).wireguard == "public-1"
+    (tmp_path / FILE).with_suffix(".new").write_text("half")
+    assert Key(tmp_path).public == "public-1"
+
+
+def test_a_folder_that_holds_no_key_is_named(asked: Path, tmp_path: Path):
+    with pytest.raises(Unavailable, match=r"wireguard\.key cannot be read"):
+        Key(tmp_path / "gone").pair()
+
+
+# --- what is said of the host
+
+
+def config(encryption: str) -> ClusterConfig:
+    return ClusterConfig("node-a", EtcdConfig(()), vtep="192.0.2.11", encryption=encryption)
+
+
+def test_a_host_is_reached_in_the_tunnels_where_there_are_any():
+    plain = this_host(config(""), MACHINE, None)
+    assert (plain.vtep, plain.underlay, plain.overhead, plain.no_tunnel) == ("192.0.2.11", "", 0, "")
+    mine = this_host(config("wireguard"), MACHINE, plain)
+    assert (mine.vtep, mine.underlay, mine.overhead) == (vtep("node-a"), "192.0.2.11", 60)
+    assert mine.no_tunnel.startswith("encryption: ")
+    there = this_host(config("wireguard"), MACHINE, replace(mine, no_tunnel=""))
+    assert there.no_tunnel == "", "a member that starts again has what it had"
+    assert this_host(config(""), MACHINE, there) == plain
+
+
+def test_the_others_are_told_the_public_key_and_the_port():
+    mine = this_host(config("wireguard"), MACHINE, None)
+    told = node_of(mine, config("wireguard"), KEYS[0])
+    assert (told.vtep, told.wireguard, told.underlay) == (mine.vtep, KEYS[0], "192.0.2.11:51820")
+    assert peers([told], "")[0][KEYS[0]].inside == f"{mine.vtep}/128"
+    assert node_of(mine, config("wireguard")).wireguard == ""
+
+
+def test_what_the_hand_says_of_tunnels_is_kept_by_the_session(asked: Path, tmp_path: Path):
+    host = Host("node-a", Memory(), tmp_path, encryption="wireguard")
+    host.keeper.step()
+    assert host.keeper.host
+    assert host.keeper.host.no_tunnel
+    with closing(host.state) as state, state.transaction():
+        state.say_tunnels("")
+    host.keeper.step()
+    with closing(host.state) as state:
+        member = state.member()
+    assert member
+    assert (member.no_tunnel, member.trouble) == ("", "")
+    assert host.keeper.session
+    assert host.keeper.session.node.wireguard == "public-1"
+    (tmp_path / FILE).unlink()
+    host.keeper.step()
+    assert host.keeper.session.node.wireguard not in ("", "public-1"), "another key is announced"
 
 
 # --- its programs
@@ -156,7 +212,7 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         wireguard.new_key()
     with pytest.raises(ToolFailed, match=r"^this kernel has no WireGuard, and the program wireguard-go is missing"):
         wireguard.start("wg0")
-    assert encryption(tmp_path).described(ME).wireguard == ""
+    assert Key(tmp_path).public == ""
 
 
 def test_programs_are_looked_for_in_absolute_folders_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

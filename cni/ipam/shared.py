@@ -130,8 +130,8 @@ class Shared(Own):
             raise Degraded(
                 f"network {network!r}: {', '.join(lost)}: given to another host by now, and pods here may use it"
             )
-        if _is_fenced(member):
-            raise Degraded(self._fenced)
+        if why := self._shut(member):
+            raise Degraded(why)
         for _, refused in store.shared(network):
             if refused:
                 raise Unavailable(self._not_so(refused))
@@ -160,8 +160,8 @@ class Shared(Own):
         member = store.member()
         if member is None:
             raise TryAgainLater(self._outside)
-        if _is_fenced(member):
-            raise TryAgainLater(self._fenced)
+        if why := self._shut(member):
+            raise TryAgainLater(why)
         refused = [refused for network, refused in store.shared(self.network.name) if network == self.network]
         if any(refused):
             raise Conflict(self._not_so(refused[0] or ""))
@@ -230,9 +230,13 @@ class Shared(Own):
     def _outside(self) -> str:
         return f"network {self.network.name!r} is the cluster's, and this host is in none: agent-cni join"
 
-    @property
-    def _fenced(self) -> str:
-        return f"network {self.network.name!r}: the cluster has not heard of this host for too long (freeAfter)"
+    def _shut(self, member: Member) -> str:
+        """Why nobody is attached, whatever is free."""
+        if member.fenced_at and time.clock_gettime(time.CLOCK_BOOTTIME) >= member.fenced_at:
+            return f"network {self.network.name!r}: the cluster has not heard of this host for too long (freeAfter)"
+        if member.no_tunnel and self.network.vni:
+            return f"network {self.network.name!r} is to be encrypted between hosts, and cannot be: {member.no_tunnel}"
+        return ""
 
     @property
     def _exhausted(self) -> str:
@@ -273,10 +277,6 @@ def _macs(result: Result) -> Iterator[tuple[str, str]]:
     for ip in result.ips:
         if ip.interface is not None and (mac := result.interfaces[ip.interface].mac):
             yield ip.address.split("/")[0], mac
-
-
-def _is_fenced(member: Member) -> bool:
-    return bool(member.fenced_at) and time.clock_gettime(time.CLOCK_BOOTTIME) >= member.fenced_at
 
 
 def _refuse_unshareable(config: IpamConfig, netconf: NetConf, mode: str) -> None:

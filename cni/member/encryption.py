@@ -1,4 +1,4 @@
-"""The tunnels of a host whose cluster is encrypted: its key, its WireGuard device, and the other hosts as its peers.
+"""The tunnels of a host whose cluster is encrypted: its WireGuard device, with the other hosts as its peers.
 
 A packet to an address inside them leaves by the device or not at all: a route that refuses stands behind the device's own, before
 the first and until `remove`. Whatever serves the device outlives the member.
@@ -8,32 +8,22 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection
-from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from cni.cluster.model import Node
 from cni.errors import CniError, Conflict, KernelRefused, Unavailable
 from cni.kernel import sysctl, wireguard
 from cni.kernel.netlink import Rtnl
 from cni.kernel.view import Link
+from cni.member.key import Key
 from cni.naming import OWNER, interface_of
 from cni.overlay import wireguard as tunnels
-from cni.state import DEFAULT_FOLDER
-from cni.values import replace
-
-if TYPE_CHECKING:
-    from cni.cluster.config import ClusterConfig
-    from cni.cluster.model import Node
-
-#: The private key's file in the member's folder: it lives as long as the boot, and whoever replaces or deletes it changes the key.
-KEY = "wireguard.key"
 
 _LEAST_MTU = 1280  # of IPv6 (RFC 8200, section 5)
-_OTHERS_MAY_READ = 0o077
 
 
 class _Seen(NamedTuple):
-    """What `ensure` left: another key file, or another device, is to be seen to."""
+    """What `ensure` left: another key, or another device, is to be seen to."""
 
     key: tuple[int, int]
     link: Link | None
@@ -41,40 +31,32 @@ class _Seen(NamedTuple):
 
 
 class Encryption:
-    """This host's end of the tunnels. A host makes one only where its cluster is encrypted.
+    """This host's end of the tunnels. A host has one only where its cluster is encrypted.
 
     `trouble` is why there are no tunnels, for people, empty when there are; `refused` has a line for each host that cannot be a
-    peer. All of it is the member's one hand's to call, and nothing raises.
+    peer. It is one thread's, and but for `remove` nothing raises.
     """
 
-    def __init__(self, config: ClusterConfig, address: str, folder: Path = DEFAULT_FOLDER) -> None:
-        """`address` is the host's own in the underlay."""
+    def __init__(self, node: str, port: int, key: Key) -> None:
         self.trouble = "the tunnels of this host are not there yet"
         self.refused: tuple[str, ...] = ()
-        self.vtep = tunnels.vtep(config.node)
-        self.overhead = tunnels.overhead(address)
-        self._name, self._address, self._port = config.node, ipaddress.ip_address(address), config.wireguard_port
-        self._key_file = folder / KEY
-        self._private = self._public = ""
+        self._node, self._port, self._key = node, port, key
+        self._vtep = ipaddress.IPv6Address(tunnels.vtep(node))
         self._endpoints: dict[str, str] = {}
         self._seen: _Seen | None = None
 
-    def described(self, me: Node) -> Node:
-        """This host as others are to know it, by its key of now; without one where none can be made."""
-        with suppress(CniError):
-            self._read_key()
-        underlay = tunnels.underlay(str(self._address), self._port)
-        return replace(me, vtep=self.vtep, wireguard=self._public, underlay=underlay)
-
-    def ensure(self, nodes: Collection[Node]) -> None:
-        """Have the device, and exactly these hosts as peers, this one left out; who is one already keeps his session."""
+    def ensure(self, underlay: str, nodes: Collection[Node] | None) -> None:
+        """Have the device where this host has an address of the underlay, and exactly these hosts as peers, this one left out; who is
+        one already keeps his session. None: nobody knows yet who they are, and peers stay as they are.
+        """
         host = Rtnl.kept()
         try:
             host.refuse_route(str(tunnels.PREFIX))
-            self._read_key()
-            shown = self._device(host)
-            self._set_up(host)
-            self._set_peers(shown, nodes)
+            private, public = self._key.pair()
+            shown = self._device(host, private)
+            self._set_up(host, underlay)
+            if nodes is not None:
+                self._set_peers(shown, nodes, public)
             self._seen = self._look(host)
             self.trouble = ""
         except CniError as error:
@@ -83,8 +65,8 @@ class Encryption:
             host.give_back()
 
     def look(self) -> bool:
-        """Whether `ensure` is to be called, and `described` to be announced if it says something new: there was trouble, another
-        key is wanted, or the device is not as it was left. It costs two questions to the kernel: ask once a second.
+        """Whether `ensure` is to be called, and a public key that is another by now to be announced: there was trouble, another key
+        is wanted, or the device is not as it was left. It costs two questions to the kernel: ask once a second.
         """
         if self.trouble:
             return True
@@ -97,7 +79,7 @@ class Encryption:
             host.give_back()
 
     def remove(self) -> None:
-        """Have no tunnel and no key any more. Raises KernelRefused."""
+        """Have no tunnel and no key any more. Raises KernelRefused, and Conflict for a device that is not ours."""
         host = Rtnl.kept()
         try:
             if link := _ours(host):
@@ -105,46 +87,22 @@ class Encryption:
             host.delete_refused(str(tunnels.PREFIX))
         finally:
             host.give_back()
-        self._key_file.unlink(missing_ok=True)
-
-    # --- the key
-
-    def _read_key(self) -> None:
-        """Have the key of the file, which is made where there is none. Raises Unavailable, ToolFailed."""
-        try:
-            if not self._key_file.exists():
-                self._make_key()
-            mode, text = self._key_file.stat().st_mode, self._key_file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise Unavailable(f"the key file {self._key_file} cannot be read: {error}") from None
-        if mode & _OTHERS_MAY_READ:
-            raise Unavailable(f"the key file {self._key_file} may be read by others (mode {mode & 0o777:o}, not 600)")
-        if text != self._private:
-            self._public = wireguard.public_key(text)
-            self._private = text
-
-    def _make_key(self) -> None:
-        """A new key, in its file by one rename."""
-        text, new = wireguard.new_key(), self._key_file.with_suffix(".new")
-        new.unlink(missing_ok=True)
-        new.touch(0o600, exist_ok=False)
-        new.write_text(text + "\n")
-        new.rename(self._key_file)
+        self._key.delete()
 
     # --- the device
 
-    def _device(self, host: Rtnl) -> wireguard.Shown:
+    def _device(self, host: Rtnl, private: str) -> wireguard.Shown:
         """The device, made where there is none, with our key and port. What it was before."""
         if not _ours(host):
             _make(host)
         shown = wireguard.show(tunnels.DEVICE)
-        if (shown.private, shown.port) != (self._private, self._port):
-            wireguard.set_device(tunnels.DEVICE, self._private, self._port)
+        if (shown.private, shown.port) != (private, self._port):
+            wireguard.set_device(tunnels.DEVICE, private, self._port)
         return shown
 
-    def _set_up(self, host: Rtnl) -> None:
+    def _set_up(self, host: Rtnl, underlay: str) -> None:
         """Up, with its address and what the underlay leaves of an MTU; never before it has its port, or it would take any."""
-        link, mtu = _ours(host), self._mtu(host)
+        link, mtu = _ours(host), _mtu(host, underlay)
         if not link:
             raise Unavailable(f"{tunnels.DEVICE} vanished while it was being made")
         setting = sysctl.of_link(6, link.name, "disable_ipv6")
@@ -152,23 +110,13 @@ class Encryption:
             sysctl.write(setting, "0")
         if not link.up or link.mtu != mtu:
             host.set_link(link, up=True, mtu=mtu)
-        inside = interface_of(f"{self.vtep}/{tunnels.PREFIX.prefixlen}")
+        inside = interface_of(f"{self._vtep}/{tunnels.PREFIX.prefixlen}")
         if all(held.interface != inside for held in host.addresses(link)):
             host.add_address(link, inside, nodad=True)
 
-    def _mtu(self, host: Rtnl) -> int:
-        under = host.link_by_index(host.holding(self._address))
-        if not under:
-            raise Unavailable(f"no link of this host has its underlay address {self._address}")
-        if under.mtu - self.overhead < _LEAST_MTU:
-            raise Unavailable(
-                f"MTU {under.mtu} of {under.name} is too little for IPv6 in the tunnel: {_LEAST_MTU + self.overhead} is needed"
-            )
-        return under.mtu - self.overhead
-
-    def _set_peers(self, shown: wireguard.Shown, nodes: Collection[Node]) -> None:
-        others = (node for node in nodes if node.name != self._name)
-        wanted, self.refused = tunnels.peers(others, self._public)
+    def _set_peers(self, shown: wireguard.Shown, nodes: Collection[Node], own_key: str) -> None:
+        others = (node for node in nodes if node.name != self._node)
+        wanted, self.refused = tunnels.peers(others, own_key)
         has = {key: tunnel.peer.inside for key, tunnel in shown.tunnels.items()}
         differ = [
             peer
@@ -181,13 +129,8 @@ class Encryption:
         self._endpoints = {key: peer.endpoint for key, peer in wanted.items()}
 
     def _look(self, host: Rtnl) -> _Seen:
-        try:
-            status = self._key_file.stat()
-            key = status.st_ino, status.st_mtime_ns
-        except OSError:
-            key = 0, 0
-        link, holder = host.link_by_name(tunnels.DEVICE), host.holder_of(ipaddress.ip_address(self.vtep))
-        return _Seen(key, link, link is not None and link.index == holder)
+        link, holder = host.link_by_name(tunnels.DEVICE), host.holder_of(self._vtep)
+        return _Seen(self._key.version, link, link is not None and link.index == holder)
 
 
 def _ours(host: Rtnl) -> Link | None:
@@ -205,3 +148,15 @@ def _make(host: Rtnl) -> None:
     link = host.link_by_name(tunnels.DEVICE)
     if link:
         host.set_link(link, ifalias=OWNER)
+
+
+def _mtu(host: Rtnl, underlay: str) -> int:
+    """What the link that has the underlay's address leaves. Raises Unavailable."""
+    under, more = host.link_by_index(host.holding(ipaddress.ip_address(underlay))), tunnels.overhead(underlay)
+    if not under:
+        raise Unavailable(f"no link of this host has its underlay address {underlay}")
+    if under.mtu - more < _LEAST_MTU:
+        raise Unavailable(
+            f"MTU {under.mtu} of {under.name} is too little for IPv6 in the tunnel: {_LEAST_MTU + more} is needed"
+        )
+    return under.mtu - more

@@ -14,12 +14,14 @@ from cni.errors import Unavailable
 from cni.kernel.netlink import Rtnl
 from cni.kernel.netns import boot
 from cni.naming import vtep_mac
+from cni.overlay import wireguard
 from cni.resources import UplinkQuery
 from cni.state.membership import Member
 from cni.values import replace
 
 _MACHINE_ID = Path("/etc/machine-id")
 _MACHINE = re.compile(r"[0-9a-f]{32}")
+_NO_TUNNEL_YET = "encryption: the tunnels of this host are not there yet"
 _NONE_YET = ("", "uninitialized")
 
 
@@ -40,16 +42,28 @@ def this_host(config: ClusterConfig, machine: str, before: Member | None) -> Mem
     """This host as its configuration has it; it goes on with what it was before in this boot. Raises Unavailable where nobody
     could send to it, and KernelRefused.
     """
-    vtep = config.vtep or _found(before.vtep if before else "")
+    address = config.vtep or _found((before.underlay or before.vtep) if before else "")
     mac = vtep_mac("", f"{machine} {config.node}")
     if before and (before.node, before.machine) == (config.node, machine) and _is_of_this_boot(before.token):
-        return replace(before, vtep=vtep, mac=mac, encryption=config.encryption)
-    return Member(config.node, machine, _new_token(), vtep, mac, encryption=config.encryption)
+        return _placed(replace(before, mac=mac), config.encryption, address)
+    return _placed(Member(config.node, machine, _new_token(), address, mac), config.encryption, address)
 
 
-def node_of(member: Member, config: ClusterConfig) -> Node:
-    """What the others are to know of it."""
-    return Node(member.node, member.machine, member.vtep, member.mac, fences=config.free_after)
+def node_of(member: Member, config: ClusterConfig, key: str = "") -> Node:
+    """What the others are to know of it; `key` is its public one, if any."""
+    node = Node(member.node, member.machine, member.vtep, member.mac, fences=config.free_after)
+    if not key:
+        return node
+    return replace(node, wireguard=key, underlay=wireguard.underlay(member.underlay, config.wireguard_port))
+
+
+def _placed(member: Member, encryption: str, address: str) -> Member:
+    """A host whose address is known, in tunnels or not; in one that begin now, nobody has been."""
+    if not encryption:
+        return replace(member, vtep=address, underlay="", overhead=0, encryption="", no_tunnel="")
+    vtep, overhead = wireguard.vtep(member.node), wireguard.overhead(address)
+    why = member.no_tunnel if member.encryption == encryption else _NO_TUNNEL_YET
+    return replace(member, vtep=vtep, underlay=address, overhead=overhead, encryption=encryption, no_tunnel=why)
 
 
 def _new_token() -> str:

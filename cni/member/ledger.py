@@ -23,6 +23,8 @@ class Ledger:
         #: Counts what this host is to look at: listings, and changes of what is its own.
         self.news = 0
         self.listings = 0
+        #: Counts changes of which hosts there are, and how they are reached.
+        self.hosts = 0
 
     def heard(self, news: Listing | Change) -> None:
         """Know what is new."""
@@ -32,6 +34,7 @@ class Ledger:
                     known.clear()
                 self._put(news.items)
                 self.listings += 1
+                self.hosts += 1
                 self.news += 1
             elif self._take(news.gone) | self._put(news.put):
                 self.news += 1
@@ -62,6 +65,11 @@ class Ledger:
         with self._lock:
             return list(self._endpoints.values())
 
+    def nodes(self) -> list[Node] | None:
+        """Every host, None before anything was heard."""
+        with self._lock:
+            return list(self._nodes.values()) if self.listings else None
+
     def away(self) -> list[Node]:
         """The hosts nothing is heard of."""
         with self._lock:
@@ -87,6 +95,7 @@ class Ledger:
                 ours |= self._networks.get(item.name) != item
                 self._networks[item.name] = item
             elif isinstance(item, Node):
+                self.hosts += self._nodes.get(item.name) != item
                 self._nodes[item.name] = item
             elif isinstance(item, Alive):
                 self._alive.add(item.node)
@@ -110,7 +119,7 @@ class Ledger:
             elif key[0] == Network.room:
                 ours |= self._networks.pop(key[1], None) is not None
             elif key[0] == Node.room:
-                self._nodes.pop(key[1], None)
+                self.hosts += self._nodes.pop(key[1], None) is not None
             elif key[0] == Alive.room:
                 self._alive.discard(key[1])
         return ours

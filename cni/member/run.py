@@ -25,6 +25,7 @@ from cni.member.inbox import Inbox, started
 from cni.member.ledger import Ledger
 from cni.member.publisher import Publisher
 from cni.member.session import SessionKeeper
+from cni.member.tunnels import Tunnels
 from cni.member.watcher import Watcher
 from cni.naming import digest_of
 from cni.state import DEFAULT_FOLDER
@@ -85,6 +86,8 @@ class Hand:
         self._ledger = Ledger(config.node)
         self._bell = bell
         self._keeper = SessionKeeper(config, store, folder, machine, bell.ring)
+        key = self._keeper.key
+        self._tunnels = Tunnels(config, self._keeper, self._ledger, folder, key) if key else None
         self._watcher = Watcher(store, self._heard)
         self._publisher = Publisher(self._keeper, Estate(store, self._ledger), folder, bell)
         self._ready = False
@@ -113,6 +116,8 @@ class Hand:
         self._inbox.put(news)
 
     def _beat(self) -> None:
+        if self._tunnels:
+            self._tunnels.beat()
         if self._watched:
             notify("WATCHDOG=1")
         if not self._ready:

@@ -14,6 +14,7 @@ from cni.errors import CniError, NameTaken, SessionLost, Unreachable
 from cni.member import figures
 from cni.member.fence import Fence
 from cni.member.identity import node_of, this_host
+from cni.member.key import Key
 from cni.member.trouble import Trouble
 from cni.state import Store
 from cni.state.membership import Member
@@ -35,8 +36,11 @@ class SessionKeeper:
         self._folder = folder
         self._machine = machine
         self._joined = joined
+        #: Where the cluster is encrypted.
+        self.key = Key(folder) if config.encryption else None
         self._trouble = Trouble("session")
         self._session: Session | None = None
+        self._host: Member | None = None
         self._lock = Lock()
         self._wake = Event()
         self._fence = Fence(config.free_after)
@@ -46,6 +50,16 @@ class SessionKeeper:
         """The one that is thought to go on, None while there is none."""
         with self._lock:
             return self._session
+
+    @property
+    def host(self) -> Member | None:
+        """This host as it was found last."""
+        with self._lock:
+            return self._host
+
+    def hasten(self) -> None:
+        """Have the store hear now what is new of this host."""
+        self._wake.set()
 
     def lost(self, session: Session) -> None:
         """Somebody was told that it is over: there is to be another."""
@@ -83,7 +97,7 @@ class SessionKeeper:
     def _join(self) -> None:
         member = self._prepared()
         heard_at = self._fence.now()
-        session = self._store.join(node_of(member, self._config), member.token)
+        session = self._store.join(self._node(member), member.token)
         with self._lock:
             self._session = session
         self._keep(member, heard_at)
@@ -91,11 +105,11 @@ class SessionKeeper:
 
     def _renew(self, session: Session) -> None:
         before = self._member()
-        member = this_host(self._config, self._machine, before)
+        member = self._found(before)
         heard_at = self._fence.now()
         self._store.renew(session)
         figures.RENEWALS.add()
-        if (me := node_of(member, self._config)) != session.node:
+        if (me := self._node(member)) != session.node:
             session = self._announced(session, me)
         self._keep(member, heard_at)
 
@@ -110,7 +124,7 @@ class SessionKeeper:
     def _prepared(self) -> Member:
         """This host, in the state before the store hears of it: a token that is lost would be another life."""
         before = self._member()
-        member = this_host(self._config, self._machine, before)
+        member = self._found(before)
         goes_on = before is not None and before.token == member.token
         member = replace(member, fenced_at=self._fence.before_joining(member if goes_on else None))
         if not goes_on:
@@ -118,13 +132,26 @@ class SessionKeeper:
         self._put(member)
         return member
 
+    def _found(self, before: Member | None) -> Member:
+        """This host as it is now."""
+        member = this_host(self._config, self._machine, before)
+        with self._lock:
+            self._host = member
+        return member
+
+    def _node(self, member: Member) -> Node:
+        return node_of(member, self._config, self.key.public if self.key else "")
+
     def _keep(self, member: Member, heard_at: float) -> None:
         """All is well, and was at a time."""
         self._put(replace(member, trouble="", fenced_at=self._fence.after(heard_at)))
 
     def _put(self, member: Member) -> None:
         with closing(Store.open(self._folder)) as state, state.transaction():
-            if state.member() != member:
+            known = state.member()
+            if known and known.encryption == member.encryption:  # what the hand has said meanwhile
+                member = replace(member, no_tunnel=known.no_tunnel)
+            if known != member:
                 state.put_member(member)
 
     def _member(self) -> Member | None:

@@ -17,7 +17,7 @@ from cni.cluster.model import Block, Endpoint, IPNetwork, Network
 from cni.cluster.model import read as item_of
 from cni.naming import Attachment, IPAddress
 from cni.state.file import StateFile
-from cni.values import dataclass
+from cni.values import dataclass, replace
 
 #: A block is given from; on its way back to the cluster; or somebody else's by now, while pods of ours have addresses of it.
 HELD, LEAVING, LOST = "held", "leaving", "lost"
@@ -27,7 +27,8 @@ HELD, LEAVING, LOST = "held", "leaving", "lost"
 class Member:
     """This host in its cluster. `overhead` is what its tunnels add to a packet besides VXLAN's own, in bytes. `trouble` is why
     nothing new can be had of the cluster now, for people; empty when all is well. After `fenced_at`, in seconds of CLOCK_BOOTTIME,
-    no address is given any more; 0 is never.
+    no address is given any more; 0 is never. Where the cluster is encrypted `vtep` is inside the tunnels and `underlay` outside of
+    them, and nobody is attached to an overlay while there is none: `no_tunnel` is why, for people.
     """
 
     node: str
@@ -39,6 +40,8 @@ class Member:
     encryption: str = ""
     trouble: str = ""
     fenced_at: float = 0.0
+    underlay: str = ""
+    no_tunnel: str = ""
 
 
 class Wish(NamedTuple):
@@ -96,6 +99,11 @@ class Membership(StateFile):
         """Say who this host is, and how it is."""
         self._db.execute("DELETE FROM member")
         self._db.execute("INSERT INTO member VALUES (?)", (json.dumps(vars(member)),))
+
+    def say_tunnels(self, trouble: str) -> None:
+        """Say why there are no tunnels; empty: there are."""
+        if (member := self.member()) and member.no_tunnel != trouble:
+            self.put_member(replace(member, no_tunnel=trouble))
 
     def forget_member(self) -> None:
         """Be in no cluster: nothing of it stays, but for the addresses that pods have."""

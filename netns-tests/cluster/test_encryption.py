@@ -25,19 +25,22 @@ PORT, VXLAN, MTU = 51820, 4789, 1500
 #: One end of tunnels, which is told whom to have as peers and says how it is.
 END = """
 import json, sys
-from cni.cluster.config import ClusterConfig, EtcdConfig
+from pathlib import Path
 from cni.cluster.model import Node
 from cni.member.encryption import Encryption
+from cni.member.key import Key
+from cni.overlay import wireguard
 name, address, port = sys.argv[1:]
-end = Encryption(ClusterConfig(name, EtcdConfig(()), wireguard_port=int(port)), address)
-me = Node(name, "0" * 32, address, "fe:00:00:00:00:01")
+key = Key(Path("/run/agent-cni"))
+end = Encryption(name, int(port), key)
 for line in sys.stdin:
     verb, nodes = json.loads(line)
     if verb == "ensure":
-        end.ensure([Node.read(("nodes", name), value) for name, value in nodes.items()])
+        end.ensure(address, [Node.read(("nodes", name), value) for name, value in nodes.items()])
     changed = end.look() if verb == "look" else end.remove() if verb == "remove" else None
-    known = end.described(me).value if verb != "remove" else {}
-    print(json.dumps({"me": known, "trouble": end.trouble, "refused": end.refused, "changed": changed}), flush=True)
+    public = "" if verb == "remove" else key.public
+    me = Node(name, "0" * 32, wireguard.vtep(name), "fe:00:00:00:00:01", public, wireguard.underlay(address, int(port)))
+    print(json.dumps({"me": me.value, "trouble": end.trouble, "refused": end.refused, "changed": changed}), flush=True)
 """
 
 
