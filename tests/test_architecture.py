@@ -99,6 +99,8 @@ TOLD_ONCE = {
     "place",
     "accepting",
     "mentions",
+    "of",
+    "found",
 }
 VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 

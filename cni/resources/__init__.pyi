@@ -20,6 +20,7 @@ from cni.resources.plan import Host, HostPort, Plan, Uplink, UplinkQuery
 from cni.resources.policy import PodPolicy
 from cni.resources.policy_table import PolicyTable
 from cni.resources.readiness import Announcement, Forwarding, Settled, Vacant
+from cni.resources.remote import PeerAddress, PeerNeighbour, PeerRoute, PeerRow
 from cni.resources.routes import GatewayRoute, HostRoute, PodRoute
 from cni.resources.vxlan import VxlanLink
 from cni.resources.world import Said, World
@@ -54,6 +55,10 @@ __all__ = [
     "NftMasqueradeRules",
     "NftRules",
     "NoAdvertisements",
+    "PeerAddress",
+    "PeerNeighbour",
+    "PeerRoute",
+    "PeerRow",
     "Plan",
     "PodAddress",
     "PodLink",

@@ -33,6 +33,7 @@ ROOMS = {
     "policy": ("PodPolicy",),
     "policy_table": ("PolicyTable",),
     "readiness": ("Announcement", "Forwarding", "Settled", "Vacant"),
+    "remote": ("PeerAddress", "PeerNeighbour", "PeerRoute", "PeerRow"),
     "routes": ("GatewayRoute", "HostRoute", "PodRoute"),
     "vxlan": ("VxlanLink",),
     "world": ("Said", "World"),

@@ -1,0 +1,215 @@
+"""What this host must have in its kernel to reach what is on other hosts of a network: from a snapshot, as resources by place. Pure.
+
+l2: the network is one segment, so each endpoint elsewhere is a row behind its host's VTEP and a neighbour that nobody asks for.
+l3: a block is a subnet, so each block elsewhere is a route to its host, which is one row and one neighbour more.
+What the store says of this host itself is its own business; what is not believed is in `refused`, and nothing is made of it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from cni.cluster.blocks import host_address
+from cni.cluster.model import LAYER_3, Block, Endpoint, Key, Network, Node, Pool
+from cni.cluster.snapshot import Place, Snapshot
+from cni.naming import link_local, mac_of_address
+from cni.overlay.acceptance import Acceptance
+from cni.overlay.rows import Changed, Rows
+from cni.resources import PeerAddress, PeerNeighbour, PeerRoute, PeerRow
+from cni.resources.remote import RemoteRow
+
+
+class Overlay(NamedTuple):
+    """This host's part of a network: its VXLAN device, and in l2 the bridge that is a port of."""
+
+    network: Network
+    device: str
+    bridge: str
+
+
+class Peers:
+    """The rows of one network, kept up with a snapshot."""
+
+    def __init__(self, me: Node, snapshot: Snapshot, overlay: Overlay) -> None:
+        self._me, self._snapshot, self.overlay = me, snapshot, overlay
+        self._network = overlay.network
+        self._accepted = Acceptance(me, snapshot, overlay.network)
+        self._rows = Rows()
+        self._bring_up()
+        self._rows.changed()
+
+    @property
+    def refused(self) -> dict[Key, str]:
+        """What is not believed, and why."""
+        return self._accepted.refused
+
+    @property
+    def tables(self) -> dict[tuple[type[RemoteRow], str], dict[str, object]]:
+        """The rows that are to be, by kind and link, then by key."""
+        return self._rows.tables
+
+    def resources(self) -> Iterator[RemoteRow]:
+        """All that is to be."""
+        return self._rows.resources()
+
+    def touched(self, keys: Iterable[Key]) -> Changed:
+        """Be as the snapshot is, where some of its keys are others by now."""
+        of_network = [key for key in keys if key[1] == self._network.name or key[0] in ("nodes", "alive")]
+        nodes = self._accepted.look_at_nodes() if any(len(key) == 2 for key in of_network) else set()
+        spans = [key[2] for key in of_network if key[0] == Block.room]
+        for span in spans:
+            nodes_of_block = self._accepted.look_at_block(span)
+            nodes |= set(nodes_of_block) if self._network.mode == LAYER_3 else set()
+        self._follow(nodes, spans, [key[2] for key in of_network if key[0] == Endpoint.room])
+        if spans:
+            self._put_own()
+        return self._rows.changed()
+
+    def _bring_up(self) -> None:
+        raise NotImplementedError
+
+    def _follow(self, nodes: set[str], spans: list[str], addresses: list[str]) -> None:
+        """Have rows of hosts that are others, of blocks, and of endpoints."""
+        raise NotImplementedError
+
+    def _put_own(self) -> None:
+        """Have the addresses by which this host speaks."""
+        raise NotImplementedError
+
+    def _own_addresses(self) -> Iterator[tuple[Pool, str]]:
+        """This host's own address in each pool it has a block of: that of the lowest."""
+        blocks = self._snapshot.blocks.get(self._network.name, {}).values()
+        me = self._me.name, self._me.machine
+        own = [block for block in blocks if (block.node, block.machine) == me and self._accepted.is_block(block.span)]
+        for pool in self._network.pools:
+            mine = [block for block in own if self._network.pool_of(block.addresses[0]) == pool]
+            if mine:
+                lowest = min(mine, key=lambda block: int(block.addresses[0]))
+                yield pool, host_address(self._network, lowest.span)
+
+
+class Stretched(Peers):
+    """l2."""
+
+    def _bring_up(self) -> None:
+        self._known: dict[str, Place] = {}
+        self._claims: dict[str, tuple[str, ...]] = {}
+        self._follow(set(), [], list(self._snapshot.endpoints.get(self._network.name, {})))
+        self._put_own()
+
+    def _follow(self, nodes: set[str], spans: list[str], addresses: list[str]) -> None:
+        touched = {*addresses, *(address for span in spans for address in self._accepted.addresses_of(span))}
+        if nodes:  # who was refused may have been so for a host that is another by now
+            touched |= {address for address, place in self._known.items() if place.node in nodes}
+            touched |= {key[2] for key in self.refused if key[0] == Endpoint.room}
+            touched |= {self._snapshot.nodes[name].vtep for name in nodes if name in self._snapshot.nodes}
+        there = self._snapshot.endpoints.get(self._network.name, {})
+        macs = set()
+        for address in touched:
+            before, now = self._known.pop(address, None), there.get(address)
+            if before:
+                macs.add(before.mac)
+                self._claim(before.mac, address, claimed=False)
+            if now:
+                macs.add(now.mac)
+                self._claim(now.mac, address, claimed=True)
+                self._known[address] = now
+            else:
+                self._rows.put(PeerNeighbour, self.overlay.bridge, address, None)
+                self.refused.pop((Endpoint.room, self._network.name, address), None)
+        for mac in macs:
+            self._decide(mac)
+
+    def _claim(self, mac: str, address: str, *, claimed: bool) -> None:
+        others = tuple(other for other in self._claims.pop(mac, ()) if other != address)
+        if claimed or others:
+            self._claims[mac] = (*others, address) if claimed else others
+
+    def _decide(self, mac: str) -> None:
+        """Of several hosts that say they have a MAC one has it; each of its endpoints with it is a neighbour then."""
+        claims = [(address, self._known[address]) for address in self._claims.get(mac, ())]
+        standing = [(address, place) for address, place in claims if not self._accepted.endpoint(address, place)]
+        holder = min(standing, key=self._rank)[1].node if standing else ""
+        far = self._accepted.nodes.get(holder) if holder != self._me.name else None
+        self._rows.put(PeerRow, self.overlay.device, mac, far.vtep if far else None)
+        for address, place in claims:
+            is_holders = (address, place) in standing and place.node == holder
+            self._rows.put(PeerNeighbour, self.overlay.bridge, address, mac if far and is_holders else None)
+            if (address, place) in standing and not is_holders:
+                key = (Endpoint.room, self._network.name, address)
+                self.refused[key] = f"{holder} has its MAC {mac}"
+
+    def _rank(self, claim: tuple[str, Place]) -> tuple[bool, bool, int]:
+        """This host's own pods first, then who has the MAC that is made of its address, then the lowest address."""
+        address = ipaddress.ip_address(claim[0])
+        place = claim[1]
+        return place.node != self._me.name, mac_of_address(address) != place.mac, int(address)
+
+    def _put_own(self) -> None:
+        """An address on the bridge, and ways to the pool's halves by it: the connected route's source is every host's gateway."""
+        addresses: dict[str, object] = {}
+        routes: dict[str, object] = {}
+        for pool, own in self._own_addresses():
+            subnet = ipaddress.ip_network(pool.subnet)
+            addresses[f"{own}/{subnet.max_prefixlen}"] = True
+            halves = subnet.subnets() if subnet.prefixlen < subnet.max_prefixlen else ()
+            routes |= {str(half): ("", own) for half in halves}
+        _put_all(self._rows, PeerAddress, self.overlay.bridge, addresses)
+        _put_all(self._rows, PeerRoute, self.overlay.bridge, routes)
+
+
+class Routed(Peers):
+    """l3."""
+
+    def _bring_up(self) -> None:
+        self._made: dict[str, list[tuple[type[RemoteRow], str]]] = {}
+        self._sources: dict[int, str] = {}
+        self._put_own()
+        self._follow(set(self._accepted.owners.values()), [], [])
+
+    def _follow(self, nodes: set[str], spans: list[str], addresses: list[str]) -> None:
+        """A host's rows before are taken away and those of now put, of which most are the same."""
+        for kind, key in [place for name in nodes for place in self._made.pop(name, [])]:
+            self._rows.put(kind, self.overlay.device, key, None)
+        spans_of: dict[str, list[str]] = {}
+        for span, block in self._snapshot.blocks.get(self._network.name, {}).items() if nodes else ():
+            if block.node in nodes and self._accepted.is_block(span):
+                spans_of.setdefault(block.node, []).append(span)
+        for name in sorted(spans_of):
+            if name != self._me.name and (node := self._accepted.nodes.get(name)):
+                self._put_node(node, spans_of[name])
+
+    def _put_node(self, node: Node, spans: list[str]) -> None:
+        made: dict[tuple[type[RemoteRow], str], object] = {(PeerRow, node.mac): node.vtep}
+        for span in spans:
+            gateway = str(link_local(node.mac)) if ":" in span + node.vtep else node.vtep
+            made[PeerNeighbour, gateway] = node.mac
+            made[PeerRoute, span] = (gateway, self._sources.get(6 if ":" in span else 4, ""))
+        for (kind, key), value in made.items():
+            self._rows.put(kind, self.overlay.device, key, value)
+        self._made[node.name] = list(made)
+
+    def _put_own(self) -> None:
+        """The gateway of a block of ours is what this host speaks by: on the device, because the bridge may not be there yet."""
+        own = [address for _, address in self._own_addresses()]
+        sources = {6 if ":" in address else 4: address for address in reversed(own)}
+        _put_all(self._rows, PeerAddress, self.overlay.device, {f"{ip}/{128 if ':' in ip else 32}": True for ip in own})
+        if sources != self._sources:
+            self._sources = sources
+            self._follow(set(self._made), [], [])
+
+
+def peers_of(me: Node, snapshot: Snapshot, overlay: Overlay) -> Peers:
+    """The rows of a network, whatever its mode."""
+    return (Routed if overlay.network.mode == LAYER_3 else Stretched)(me, snapshot, overlay)
+
+
+def _put_all(rows: Rows, kind: type[RemoteRow], link: str, wanted: dict[str, object]) -> None:
+    """Have these rows of a table and no others."""
+    before = rows.tables.get((kind, link), {})
+    for key in before.keys() - wanted.keys():
+        rows.put(kind, link, key, None)
+    for key, value in wanted.items():
+        rows.put(kind, link, key, value)
