@@ -10,6 +10,7 @@ from pathlib import Path
 from cni.cluster.config import ClusterConfig
 from cni.cluster.model import Block, Item, Node
 from cni.errors import Conflict, InvalidConfig, NameTaken
+from cni.kernel import wireguard
 from cni.kernel.netlink import Rtnl
 from cni.member.identity import machine_id, this_host
 from cni.state.membership import Holding, Member
@@ -17,8 +18,10 @@ from cni.state.membership import Holding, Member
 
 def refuse_unfit(config: ClusterConfig) -> Member:
     """This host as it would be in the cluster. Raises InvalidConfig for files nobody could read and a VTEP that is no address of
-    this host, and Unavailable where it has none, or no machine id.
+    this host, Unavailable where it has none, or no machine id, and ToolFailed without the program that encryption takes.
     """
+    if config.encryption:
+        wireguard.refuse_missing()
     etcd = config.etcd
     for path in filter(None, (etcd.cacert, etcd.cert, etcd.key, etcd.password_file)):
         _refuse_unread(Path(path))

@@ -14,9 +14,10 @@ from cni.cluster.model import Node
 from cni.command.admission import refuse_elsewhere, refuse_taken, refuse_unfit
 from cni.command.cluster import own_part, store_of
 from cni.command.output import print_json, say
-from cni.errors import Conflict, InvalidConfig, TryAgainLater
+from cni.errors import Conflict, InvalidConfig, TryAgainLater, Unavailable
 from cni.installation import systemd
 from cni.installation.place import Place
+from cni.member.key import NO_KEY, Key
 from cni.member.run import alone, run
 from cni.state import DEFAULT_FOLDER
 
@@ -29,6 +30,8 @@ _KEYS = {
 }  # fmt: skip
 #: How long to wait beyond a session, for which an earlier life of this host may have to be waited for; seconds.
 _PATIENCE, _STEP = 20.0, 0.2
+#: A member looks once a second whether its key is another; seconds.
+_ROTATION = 5.0
 
 #: A key's path, its value before, and now; None is none.
 Change = tuple[str, Any, Any]
@@ -41,6 +44,8 @@ def join(options: argparse.Namespace) -> int:
     stays as it was, and an empty text takes it out. Where systemd has the member's unit, it runs the member from now on and
     this returns when the host is in the cluster; elsewhere this is the member.
     """
+    if options.rotate_key:
+        return _rotate(options)
     if not (asked := {name: value for name in _KEYS if (value := getattr(options, name)) is not None}):
         run(ClusterConfig.load(options.config))
         return 0
@@ -59,6 +64,29 @@ def join(options: argparse.Namespace) -> int:
     _tell(options, config, changes, others)
     if not (by_systemd or running):
         run(config)
+    return 0
+
+
+def _rotate(options: argparse.Namespace) -> int:
+    """Have the host's WireGuard key be another. Raises InvalidConfig where it has none, and Unavailable where no member takes it up."""
+    config = ClusterConfig.load(options.config)
+    if not config.encryption:
+        raise InvalidConfig(
+            f"{options.config}: $.encryption: the cluster is not encrypted, so {config.node} has no key"
+        )
+    key = Key(DEFAULT_FOLDER)
+    before = key.version
+    key.delete()
+    until = time.monotonic() + _ROTATION
+    while key.version in (before, NO_KEY):
+        if time.monotonic() > until:
+            raise Unavailable(
+                f"no member of this host has made another key within {_ROTATION:g} s; the old one is gone"
+            )
+        time.sleep(_STEP)
+    print_json({"node": config.node, "key": key.public}) if options.json else say(
+        f"{config.node} has another key: {key.public}"
+    )
     return 0
 
 

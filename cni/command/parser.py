@@ -128,6 +128,7 @@ def _join_options(command: argparse.ArgumentParser) -> None:
     host.add_argument("--vtep", metavar="ADDRESS", help="where others send to, default that of the default route")
     host.add_argument("--encryption", choices=("", "wireguard"), help="between hosts, default none")
     host.add_argument("--wireguard-port", type=_number, metavar="PORT", help="default 51820")
+    host.add_argument("--rotate-key", action="store_true", help="have another WireGuard key, and do nothing else")
     host.add_argument("--session", type=_number, metavar="SECONDS", help="without a word it is away after, default 15")
     host.add_argument(
         "--free-after", type=_number, metavar="SECONDS", help="away, its addresses are free after; default 0: never"

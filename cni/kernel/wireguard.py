@@ -44,6 +44,11 @@ class Shown(NamedTuple):
     tunnels: dict[str, Tunnel]
 
 
+def refuse_missing() -> None:
+    """Raise ToolFailed where there is no wg(8)."""
+    _found("wg", "{}")
+
+
 def new_key() -> str:
     """A private key, base64. Raises ToolFailed."""
     return _wg("genkey").strip()

@@ -12,6 +12,8 @@ from cni.errors import CniError, Unavailable
 from cni.kernel import wireguard
 
 FILE = "wireguard.key"
+#: The version where there is none.
+NO_KEY = (0, 0)
 
 _OTHERS_MAY_READ = 0o077
 
@@ -47,7 +49,7 @@ class Key:
         try:
             status = self.file.stat()
         except OSError:
-            return 0, 0
+            return NO_KEY
         return status.st_ino, status.st_mtime_ns
 
     def delete(self) -> None:

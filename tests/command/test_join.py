@@ -16,6 +16,7 @@ from cni.cluster.config import ClusterConfig
 from cni.cluster.model import Block, Network, Node, Pool
 from cni.command import admission, cluster, join
 from cni.errors import Conflict
+from cni.kernel import process, wireguard
 from cni.state import Store
 from cni.state.membership import Member
 
@@ -240,3 +241,34 @@ def test_a_file_that_is_wrong_is_not_written_over(host: Host):
     host.file.write_text('{"etcd": 5}')
     assert host.join("--etcd", URL).err.startswith(f"agent-cni: {host.file}: $.etcd: 5 is not of type")
     assert host.file.read_text() == '{"etcd": 5}'
+
+
+def test_encryption_takes_a_program(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(process, "SYSTEM_PATH", str(tmp_path))
+    said = host.join("--etcd", URL, "--encryption", "wireguard")
+    assert (said.status, said.err, host.file.exists()) == (1, "agent-cni: the program wg is missing\n", False)
+
+
+def test_another_key_is_made_by_the_member_that_runs(host: Host, monkeypatch: pytest.MonkeyPatch):
+    key = host.folder / "wireguard.key"
+    key.write_text("old")
+    host.join("--etcd", URL)
+    said = host.join("--rotate-key")
+    assert (said.status, "the cluster is not encrypted, so node-a has no key" in said.err) == (1, True)
+    assert key.read_text() == "old"
+    host.file.write_text(json.dumps(host.said | {"encryption": "wireguard"}))
+    monkeypatch.setattr(wireguard, "public_key", lambda private: f"public of {private}")
+
+    def member_looks(seconds: float) -> None:
+        assert not key.exists()
+        key.touch(0o600)
+        key.write_text("new")
+
+    monkeypatch.setattr(join.time, "sleep", member_looks)
+    assert host.join("--rotate-key").out == "node-a has another key: public of new\n"
+    monkeypatch.setattr(join.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(join, "_ROTATION", 0.01)
+    said = host.join("--rotate-key")
+    assert (said.status, "no member of this host has made another key" in said.err) == (1, True)
+    assert len(host.members) == 1
