@@ -22,6 +22,7 @@ from cni.command.install import install, uninstall
 from cni.command.ipam import ipam
 from cni.command.join import join
 from cni.command.libcni import CACHE
+from cni.command.metrics import metrics
 from cni.command.node import gc, refresh
 from cni.command.show import show
 from cni.command.trace import trace
@@ -66,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     _ipam_options(_answering(commands, ipam))
     _answering(commands, trace).add_argument("container", type=_some, help="a container's id, or its beginning")
     _doctor_options(_answering(commands, doctor))
+    _command(commands, metrics)
     _agent_options(_command(commands, serve))
     _join_options(_answering(commands, join))
     _node_options(_answering(commands, node))

@@ -14,6 +14,7 @@ from cni.naming import Attachment, IPAddress, digest_of
 from cni.resources import Said
 from cni.state import uses
 from cni.state.boots import Boots
+from cni.state.census import Census
 from cni.state.configured import Configured, Place
 from cni.state.file import busy
 from cni.state.layout import VERSION
@@ -28,7 +29,7 @@ _PLANNING = digest_of("planning")
 T = TypeVar("T")
 
 
-class Store(Boots, Uses, Leases, Configured, Membership):
+class Store(Boots, Uses, Leases, Configured, Membership, Census):
     """The state file of one folder, open."""
 
     @classmethod

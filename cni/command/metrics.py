@@ -1,0 +1,14 @@
+"""The figures of a node, for Prometheus' textfile collector where no member answers it, and for people."""
+
+from __future__ import annotations
+
+import argparse
+
+from cni.command.output import print_text
+from cni.member import census, exposition
+
+
+def metrics(options: argparse.Namespace) -> int:
+    """Print what this node has and how its calls go, as Prometheus reads it. A member says this over HTTP, and how it does itself."""
+    print_text(exposition.text(census.of_node()).decode().rstrip("\n"))
+    return 0

@@ -1,0 +1,128 @@
+"""What a node has and how its calls go, as figures: read from the state and the tally whenever somebody asks, member or not."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from functools import partial
+
+from cni import __version__
+from cni.errors import CniError
+from cni.member.exposition import Family
+from cni.member.figures import Sample, distribution
+from cni.member.steward import free
+from cni.state import Store, uses
+from cni.state.membership import HELD, Member
+from cni.state.tally import BOUNDS, Calls, calls
+
+#: What tells two values of a name apart: labels, each with what it says.
+_Labels = tuple[tuple[str, str], ...]
+_Counts = Counter[_Labels]
+
+
+def of_node() -> list[Family]:
+    """All of it; a folder that cannot be read counts nothing, and doctor says so."""
+    found = [_gauge("build_info", "The release.", {(("version", __version__),): 1})]
+    with suppress(CniError):
+        found += _of_calls(calls())
+    found += _of_folders()
+    with suppress(CniError):
+        store = Store.reading(uses.DEFAULT_FOLDER)
+        if store:
+            with closing(store):
+                found += _of_cluster(store)
+    return found
+
+
+def _of_calls(every: list[Calls]) -> Iterator[Family]:
+    name = "agent_cni_call_seconds"
+    samples: list[Sample] = []
+    failures: _Counts = Counter()
+    for plugin, verb, code, counts, seconds in every:
+        said = (("plugin", plugin), ("verb", verb))
+        samples += distribution(name, (*said, ("code", _spoken(code))), BOUNDS, list(counts), seconds)
+        failures[said] += sum(counts) if code else 0
+    yield Family(name, "histogram", "How long calls took, by how they ended: code 0 is well.", samples)
+    yield _counter("call_failures_total", "Calls that ended in an error.", failures)
+
+
+def _spoken(code: int) -> str:
+    return "other" if code < 0 else str(code)
+
+
+def _of_folders() -> Iterator[Family]:
+    attachments: _Counts = Counter()
+    leases: _Counts = Counter()
+    for store in _stores():
+        with closing(store), suppress(CniError):
+            for (network, plugin, complete), many in store.attachments_counted().items():
+                state = "complete" if complete else "incomplete"
+                attachments[("network", network), ("plugin", plugin), ("state", state)] += many
+            for (network, family), many in store.leases_counted().items():
+                leases[("network", network), ("family", str(family))] += many
+    yield _gauge("attachments", "Attachments that are recorded; an incomplete one's call has not ended.", attachments)
+    yield _gauge("addresses_leased", "Addresses that are given, by network and family.", leases)
+
+
+def _stores() -> Iterator[Store]:
+    folders = [uses.DEFAULT_FOLDER]
+    with suppress(CniError):
+        folders += uses.other_folders(uses.DEFAULT_FOLDER)
+    for folder in folders:
+        with suppress(CniError):
+            if store := Store.reading(folder):
+                yield store
+
+
+def _of_cluster(store: Store) -> Iterator[Family]:
+    """What this host has of its cluster; nothing outside of one."""
+    if member := store.member():
+        yield from _of_member(member)
+        yield from _of_networks(store)
+        yield from _of_blocks(store)
+
+
+def _of_member(member: Member) -> Iterator[Family]:
+    who = (("node", member.node), ("encryption", member.encryption))
+    yield _gauge("member_info", "Who this host is in its cluster.", {who: 1})
+    yield _gauge("member_troubled", "Whether nothing new can be had of the cluster now.", {(): bool(member.trouble)})
+    if member.fenced_at:
+        left = round(member.fenced_at - time.clock_gettime(time.CLOCK_BOOTTIME), 3)
+        yield _gauge("member_fence_seconds", "Seconds until no address is given any more (freeAfter).", {(): left})
+
+
+def _of_networks(store: Store) -> Iterator[Family]:
+    refused = {network.name: bool(refused) for network, refused in store.shared()}
+    waiting = Counter(wish.network for wish in store.wishes())
+    for name, means, values in (
+        ("network_refused", "Whether the cluster has a network otherwise than this host.", refused),
+        ("wishes", "What calls wait for of the cluster.", {network: waiting[network] for network in refused}),
+        ("endpoints_unpublished", "Addresses the cluster is still to be told about.", store.unsaid_counted()),
+    ):
+        yield _gauge(name, means, {(("network", network),): value for network, value in values.items()})
+
+
+def _of_blocks(store: Store) -> Iterator[Family]:
+    """By network and family; of a network nobody here shares any more there is nothing to give."""
+    networks = {network.name: network for network, _ in store.shared()}
+    ours: _Counts = Counter()
+    left: _Counts = Counter()
+    leased: _Counts = Counter()
+    for one in store.blocks():
+        pool = (("network", one.block.network), ("family", str(one.block.addresses.version)))
+        ours[(*pool, ("state", one.state))] += 1
+        leased[pool] += one.leased if one.state == HELD else 0
+        left[pool] += free(networks[one.block.network], [one]) if one.block.network in networks else 0
+    yield _gauge("blocks", "Blocks of addresses this host has: held, leaving, lost.", ours)
+    yield _gauge("block_addresses_free", "Addresses of its blocks this host can still give.", left)
+    yield _gauge("block_addresses_leased", "Addresses of its blocks that are given.", leased)
+
+
+def _family(kind: str, name: str, means: str, values: Mapping[_Labels, float]) -> Family:
+    name = f"agent_cni_{name}"
+    return Family(name, kind, means, [Sample(name, labels, value) for labels, value in values.items()])
+
+
+_gauge, _counter = partial(_family, "gauge"), partial(_family, "counter")
