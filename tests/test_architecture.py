@@ -65,6 +65,7 @@ DOORS = {
         "cni/agent/listener.py",
         "cni/agent/peer.py",
         "cni/agent/pool.py",
+        "cni/member/metrics.py",
     },
     "signal": {"cni/kernel/process.py", "cni/kernel/signals.py", "cni/agent/caller.py", "cni/agent/pool.py"},
     "yaml": {"cni/policy/folder.py"},
@@ -78,6 +79,8 @@ DOORS = {
         "cni/member/ledger.py",
         "cni/member/session.py",
     },
+    "http": {"cni/member/metrics.py"},
+    "socketserver": {"cni/member/metrics.py"},
     "dataclasses": set(),  # values.py shows them to type checkers only
     "asyncio": set(),
     "multiprocessing": set(),

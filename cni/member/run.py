@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from cni import log
@@ -81,7 +82,7 @@ class Hand:
     """What the threads have for it, and what it does with it."""
 
     def __init__(self, config: ClusterConfig, store: ClusterStore, folder: Path, machine: str, bell: Bell) -> None:
-        self._folder = folder
+        self._folder, self._metrics = folder, config.metrics
         self._inbox = Inbox()
         self._ledger = Ledger(config.node)
         self._bell = bell
@@ -100,6 +101,10 @@ class Hand:
             ("publish", self._publisher.run),
         ):  # fmt: skip
             started(name, work, self._inbox)
+        if self._metrics:
+            from cni.member import metrics  # and an HTTP server with it
+
+            started("metrics", partial(metrics.serve, self._metrics), self._inbox)
         log.event("member", "start", node=self._ledger.me)
         while True:
             news = self._inbox.take(_BEAT)
