@@ -45,7 +45,12 @@ class Estate:
             self._have_ahead(session, state, network)
         self._let_go(session, state, clock())
 
-    def lose(self, state: Store, block: Block) -> None:
+    def defend(self, session: Session, state: Store, block: Block) -> None:
+        """The store does not have a block as this host's, of which it may have lost its memory. Raises Unreachable and SessionLost."""
+        if not self._claim(session, state, block):
+            self._lose(state, block)
+
+    def _lose(self, state: Store, block: Block) -> None:
         """A block is another host's by now: nothing is given of it or said of it, and it is kept in mind while pods have
         addresses of it.
         """
@@ -53,13 +58,14 @@ class Estate:
             for holding in _like(state, block):
                 if holding.leased:
                     state.put_block(block, LOST)
+                    state.unlearn(block)
                     why = f"{holding.leased} of its addresses are pods' of this host, which are cut off"
                     log.warning(
                         "member", f"the block {block.span} is another host's by now: {why}", network=block.network
                     )
                 else:
                     state.drop_block(block)
-            state.silence(block)
+                    state.silence(block)
 
     # --- networks
 
@@ -91,8 +97,10 @@ class Estate:
             elif holding.state == LOST and not holding.leased:
                 with state.transaction():
                     state.drop_block(block)
-            elif (block in ours) == (holding.state == LOST) and not self._claim(session, state, block):
-                self.lose(state, block) if holding.state == HELD else None
+            elif holding.state == LOST and self.ledger.block(block.network, block.span) in (None, block):
+                self._claim(session, state, block)
+            elif holding.state == HELD and block not in ours:
+                self.defend(session, state, block)
 
     def _claim(self, session: Session, state: Store, block: Block) -> bool:
         """Have a block, in the store and then here; others may speak to this host by its own address in it."""

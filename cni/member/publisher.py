@@ -69,7 +69,7 @@ class Publisher:
         self._compared = now
         self._estate.look_after(session, state)
         for block in publish(self._store, session, state, self._ledger):
-            self._estate.lose(state, block)
+            self._estate.defend(session, state, block)
 
 
 def publish(store: ClusterStore, session: Session, state: Store, ledger: Ledger) -> list[Block]:

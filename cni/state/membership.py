@@ -213,8 +213,8 @@ class Membership(StateFile):
         return {str(ipaddress.ip_address(packed)) for (packed,) in rows}
 
     def unsaid(self, most: int = 1000) -> list[Unsaid]:
-        """What the cluster is to be told, some of it."""
-        rows = self._rows(f"{_ENDPOINTS} WHERE wanted IS NOT published LIMIT ?", most)
+        """What the cluster is to be told, some of it; of a lost block it is told nothing."""
+        rows = self._rows(f"{_ENDPOINTS} WHERE wanted IS NOT published AND NOT {_IS_LOST} LIMIT ?", LOST, most)
         return [_unsaid(*row) for row in rows]
 
     def said_of(self, network: str = "") -> list[Unsaid]:
@@ -239,6 +239,14 @@ class Membership(StateFile):
         key = (block.network, span.version, span[0].packed, span[-1].packed)
         self._db.execute(f"DELETE FROM endpoint WHERE {where}", key)
 
+    def unlearn(self, block: Block) -> None:
+        """Have said nothing of a block's addresses: of who has one of them here there is something to say again if it comes back."""
+        span = block.addresses
+        where = "(network, family) = (?,?) AND address BETWEEN ? AND ?"
+        key = (block.network, span.version, span[0].packed, span[-1].packed)
+        self._db.execute(f"DELETE FROM endpoint WHERE {where} AND (wanted IS NULL OR container = '')", key)
+        self._db.execute(f"UPDATE endpoint SET published = NULL WHERE {where}", key)
+
     # --- what calls wait for
 
     def wish(self, network: str, family: int, address: str = "") -> None:
@@ -259,6 +267,10 @@ class Membership(StateFile):
             self._db.execute("DELETE FROM wish WHERE (network, family, address) = (?,?,?)", key)
 
 
+_IS_LOST = (
+    "EXISTS (SELECT 1 FROM block WHERE (block.network, block.family) = (endpoint.network, endpoint.family)"
+    " AND endpoint.address BETWEEN block.first AND block.last AND block.state = ?)"
+)
 _ENDPOINTS = "SELECT network, address, wanted, published FROM endpoint"
 
 
