@@ -3,23 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
 
-from cni.cluster.config import PATH, ClusterConfig, host_name, read, write
-from cni.cluster.model import Node
-from cni.command.admission import refuse_elsewhere, refuse_taken, refuse_unfit
-from cni.command.cluster import own_part, store_of
-from cni.command.output import print_json, say
-from cni.errors import Conflict, InvalidConfig, TryAgainLater, Unavailable
-from cni.installation import systemd
-from cni.installation.place import Place
-from cni.member.key import NO_KEY, Key
-from cni.member.run import alone, run
-from cni.state import DEFAULT_FOLDER
+from cni.cluster.config import ClusterConfig
+from cni.member.run import run
 
 #: Options, and by what path cluster.json has each.
 _KEYS = {
@@ -28,13 +14,6 @@ _KEYS = {
     "cacert": ("etcd", "cacert"), "cert": ("etcd", "cert"), "key": ("etcd", "key"), "user": ("etcd", "user"),
     "password_file": ("etcd", "passwordFile"), "prefix": ("etcd", "prefix"),
 }  # fmt: skip
-#: How long to wait beyond a session, for which an earlier life of this host may have to be waited for; seconds.
-_PATIENCE, _STEP = 20.0, 0.2
-#: A member looks once a second whether its key is another; seconds.
-_ROTATION = 5.0
-
-#: A key's path, its value before, and now; None is none.
-Change = tuple[str, Any, Any]
 
 
 def join(options: argparse.Namespace) -> int:
@@ -45,159 +24,16 @@ def join(options: argparse.Namespace) -> int:
     this returns when the host is in the cluster; elsewhere this is the member.
     """
     if options.rotate_key:
-        return _rotate(options)
-    if not (asked := {name: value for name in _KEYS if (value := getattr(options, name)) is not None}):
-        run(ClusterConfig.load(options.config))
-        return 0
-    file = options.config
-    old = file.read_bytes() if file.exists() else None
-    before = _said(file, old) if old is not None else {}
-    config = _merged(before, asked)
-    others = _refuse_unable(config)
-    changes = list(_changes(before, config.document))
-    by_systemd = file == PATH and systemd.runs_members(Place())
-    running = _runs_already(by_systemd=by_systemd, changed=bool(changes))
-    if changes:
-        config.write(file)
-    if by_systemd:
-        _have_started(config, file, old, changed=bool(changes))
-    _tell(options, config, changes, others)
-    if not (by_systemd or running):
+        from cni.command.rotation import rotate
+
+        return rotate(options)
+    asked = {path: value for name, path in _KEYS.items() if (value := getattr(options, name)) is not None}
+    if asked:
+        from cni.command.joining import joined  # a member has no use for it
+
+        config = joined(options, asked)
+    else:
+        config = ClusterConfig.load(options.config)
+    if config:
         run(config)
     return 0
-
-
-def _rotate(options: argparse.Namespace) -> int:
-    """Have the host's WireGuard key be another. Raises InvalidConfig where it has none, and Unavailable where no member takes it up."""
-    config = ClusterConfig.load(options.config)
-    if not config.encryption:
-        raise InvalidConfig(
-            f"{options.config}: $.encryption: the cluster is not encrypted, so {config.node} has no key"
-        )
-    key = Key(DEFAULT_FOLDER)
-    before = key.version
-    key.delete()
-    until = time.monotonic() + _ROTATION
-    while key.version in (before, NO_KEY):
-        if time.monotonic() > until:
-            raise Unavailable(
-                f"no member of this host has made another key within {_ROTATION:g} s; the old one is gone"
-            )
-        time.sleep(_STEP)
-    print_json({"node": config.node, "key": key.public}) if options.json else say(
-        f"{config.node} has another key: {key.public}"
-    )
-    return 0
-
-
-def _said(file: Path, text: bytes) -> dict[str, Any]:
-    document, faults = read(text)
-    if faults:
-        raise InvalidConfig(f"{file}: {'; '.join(faults)}")
-    return document
-
-
-def _merged(before: Mapping[str, Any], asked: Mapping[str, Any]) -> ClusterConfig:
-    """What a document says with some of it said otherwise. Raises InvalidConfig naming the keys."""
-    document = {"node": host_name() if "node" not in {**before, **asked} else ""} | json.loads(json.dumps(before))
-    document.setdefault("etcd", {})
-    for name, value in asked.items():
-        *section, key = _KEYS[name]
-        (document[section[0]] if section else document)[key] = value
-    said, faults = read(json.dumps(document).encode())
-    if faults:
-        raise InvalidConfig("; ".join(faults))
-    return ClusterConfig.of(said)
-
-
-def _refuse_unable(config: ClusterConfig) -> list[str]:
-    """The names of the other hosts. Raises what is in the way of being one of them."""
-    me = refuse_unfit(config)
-    items = store_of(config).listing().items
-    refuse_taken(me, items)
-    before, held = own_part()
-    if before:
-        refuse_elsewhere(before, held, me, items)
-    return [item.name for item in items if isinstance(item, Node) and item.name != me.node]
-
-
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
-    """Each key whose value is another."""
-    old, new = (dict(_flat(document)) for document in (before, after))
-    for key in dict.fromkeys([*old, *new]):
-        if old.get(key) != new.get(key):
-            yield key, old.get(key), new.get(key)
-
-
-def _flat(document: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in document.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value
-
-
-def _runs_already(*, by_systemd: bool, changed: bool) -> bool:
-    """Whether a member runs. Raises Conflict where it is nobody's to start anew: it would go on by what it read."""
-    try:
-        with alone(DEFAULT_FOLDER):
-            return False
-    except Conflict as error:
-        if by_systemd and systemd.member_state() in ("active", "activating", "reloading"):
-            return True
-        if by_systemd or changed:
-            raise Conflict(f"{error.msg}, and not by systemd: end it first") from None
-        return True
-
-
-def _have_started(config: ClusterConfig, file: Path, old: bytes | None, *, changed: bool) -> None:
-    """Have systemd run the member, and wait until the host is in the cluster. Where that does not come about, all is as before.
-
-    Raises TryAgainLater with what is in the way, and ToolFailed with systemd's words.
-    """
-    try:
-        systemd.start_member(anew=changed)
-        _wait_until_in(config.session + _PATIENCE)
-    except BaseException:
-        if changed:
-            _take_back(file, old)
-        raise
-
-
-def _wait_until_in(seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while systemd.member_state() != "active":
-        if time.monotonic() > until:
-            raise TryAgainLater(
-                f"this host is not in the cluster after {seconds:g} s: {_trouble() or systemd.WHERE_TO_LOOK}"
-            )
-        time.sleep(_STEP)
-
-
-def _trouble() -> str:
-    member, _ = own_part()
-    return member.trouble if member else ""
-
-
-def _take_back(file: Path, old: bytes | None) -> None:
-    if old is None:
-        systemd.stop_member()
-        file.unlink()
-    else:
-        write(file, old.decode())
-        systemd.start_member(anew=True)
-
-
-def _tell(options: argparse.Namespace, config: ClusterConfig, changes: list[Change], others: list[str]) -> None:
-    if options.json:
-        said = [{"key": key, "was": was, "is": now} for key, was, now in changes]
-        print_json({"node": config.node, "file": str(options.config), "changes": said, "others": others})
-        return
-    for key, was, now in changes:
-        say(f"{options.config}: {key}: {_spelled(now)}" + (f", was {_spelled(was)}" if was is not None else ""))
-    with_whom = f"with {', '.join(others)}" if others else "the first of it"
-    say(f"{config.node} is in the cluster, {with_whom}")
-
-
-def _spelled(value: Any) -> str:
-    return "not said" if value is None else ", ".join(value) if isinstance(value, list) else str(value)

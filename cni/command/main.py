@@ -20,7 +20,8 @@ _CANNOT_BE_WRITTEN = (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.E
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; anything wrong is one clear line on stderr, and with --json an object on stdout."""
     with _whole_output():
-        options = parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        options = parser(words).parse_args(words)
         try:
             return int(options.run(options))
         except CniError as error:

@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from cni import __version__
-from cni.agent.listener import PATH
-from cni.agent.pool import DEADLINE, MOST
-from cni.agent.serve import serve as answering
+from cni.agent.listener import PATH as SOCKET
 from cni.cluster import config as cluster
-from cni.command.cluster import block, node
-from cni.command.completion import SHELLS, completion
-from cni.command.doctor import doctor
-from cni.command.files import explain, validate
-from cni.command.install import install, uninstall
-from cni.command.ipam import ipam
-from cni.command.join import join
-from cni.command.libcni import CACHE
-from cni.command.metrics import metrics
-from cni.command.node import gc, refresh
-from cni.command.show import show
-from cni.command.trace import trace
 from cni.installation.place import Place
 from cni.naming import IPAddress, interface_of
-from cni.plugin import STANDS_FOR
 from cni.state import DEFAULT_FOLDER
 
 Run = Callable[[argparse.Namespace], int]
@@ -39,55 +26,59 @@ _EXIT_CODES = (
 _MOST = 10_000
 
 
-def serve(options: argparse.Namespace) -> int:
-    """Be the node agent: answer the plugins' calls warm, until SIGTERM or Ctrl-C."""
-    answering(options.socket, options.workers, options.deadline, options.conf_dir)
-    return 0
-
-
 class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         """Say that help cannot be written, which argparse overlooks."""
         (file or sys.stderr).write(message or "")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command."""
+def parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser of the whole command, or of the one subcommand that words begin with: the modules of the others are not loaded
+    then, for which a daemon would pay as long as it runs.
+    """
     made = _Parser("agent-cni", description="Look after the agent-cni plugins of this node.", epilog=_EXIT_CODES)
     made.add_argument("--version", action="version", version=f"agent-cni {__version__}")
     commands = made.add_subparsers(required=True, metavar="COMMAND")
-    for function in (validate, explain):
-        _answering(commands, function).add_argument("file", type=_file, help="a .conf, .json or .conflist file")
-    for function in (show, gc, refresh):
-        _of_state(_answering(commands, function))
-    commands.choices["show"].add_argument(
-        "--graph", type=_file, metavar="SVG", help="draw the node into a file, or - for stdout"
-    )
-    commands.choices["gc"].add_argument("--cni-path", default="/opt/cni/bin", help="where IPAM delegates are")
-    _ipam_options(_answering(commands, ipam))
-    _answering(commands, trace).add_argument("container", type=_some, help="a container's id, or its beginning")
-    _doctor_options(_answering(commands, doctor))
-    _command(commands, metrics)
-    _agent_options(_command(commands, serve))
-    _join_options(_answering(commands, join))
-    _node_options(_answering(commands, node))
-    _block_options(_answering(commands, block))
-    for function in (install, uninstall):
-        _place_options(_answering(commands, function))
-    _install_options(commands.choices["install"])
-    command = _answering(commands, completion)
-    command.add_argument("shell", choices=SHELLS)
-    command.set_defaults(parser=made, commands=commands.choices)
+    for name in words[:1] if words and words[0] in _COMMANDS.keys() - {"completion"} else _COMMANDS:
+        module, add_options = _COMMANDS[name]
+        add_options(_command(commands, getattr(import_module(f"cni.command.{module}"), name)))
+    if "completion" in commands.choices:
+        commands.choices["completion"].set_defaults(parser=made, commands=commands.choices)
     return made
 
 
-def _of_state(command: argparse.ArgumentParser) -> None:
+def _file_options(command: argparse.ArgumentParser) -> None:
+    _json_option(command)
+    command.add_argument("file", type=_file, help="a .conf, .json or .conflist file")
+
+
+def _json_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _state_options(command: argparse.ArgumentParser) -> None:
+    _json_option(command)
     command.add_argument("--data-dir", type=_file, default=DEFAULT_FOLDER, help="default %(default)s, and all others")
     command.add_argument("--conf-dir", type=Path, default=Path("/etc/cni/net.d"), help="default %(default)s")
 
 
+def _show_options(command: argparse.ArgumentParser) -> None:
+    _state_options(command)
+    command.add_argument("--graph", type=_file, metavar="SVG", help="draw the node into a file, or - for stdout")
+
+
+def _gc_options(command: argparse.ArgumentParser) -> None:
+    _state_options(command)
+    command.add_argument("--cni-path", default="/opt/cni/bin", help="where IPAM delegates are")
+
+
+def _trace_options(command: argparse.ArgumentParser) -> None:
+    _json_option(command)
+    command.add_argument("container", type=_some, help="a container's id, or its beginning")
+
+
 def _ipam_options(command: argparse.ArgumentParser) -> None:
-    _of_state(command)
+    _state_options(command)
     command.add_argument("address", nargs="?", type=_address, help="say who holds it")
     command.add_argument("--network", default="", help="only of this network")
     command.add_argument("--release", action="store_true", help="give the address back")
@@ -95,14 +86,18 @@ def _ipam_options(command: argparse.ArgumentParser) -> None:
 
 
 def _doctor_options(command: argparse.ArgumentParser) -> None:
-    _of_state(command)
+    from cni.command.libcni import CACHE
+
+    _state_options(command)
     command.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="default %(default)s")
     command.add_argument("--cache-dir", type=Path, default=CACHE, help="libcni's, default %(default)s")
-    command.add_argument("--socket", type=Path, default=PATH, help="default %(default)s")
+    command.add_argument("--socket", type=Path, default=SOCKET, help="default %(default)s")
 
 
-def _agent_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--socket", type=_absolute, default=PATH, help="default %(default)s")
+def _serve_options(command: argparse.ArgumentParser) -> None:
+    from cni.agent.pool import DEADLINE, MOST
+
+    command.add_argument("--socket", type=_absolute, default=SOCKET, help="default %(default)s")
     command.add_argument("--workers", type=_count, default=MOST, help="most processes at work, default %(default)s")
     command.add_argument(
         "--deadline", type=_count, default=DEADLINE, help="seconds a call may take, default %(default)s"
@@ -144,8 +139,9 @@ def _node_options(command: argparse.ArgumentParser) -> None:
     verbs = command.add_subparsers(metavar="[remove NODE]")
     remove = verbs.add_parser("remove", help="free the blocks of a host that will not come back")
     remove.add_argument("name", type=_some, metavar="NODE", help="its name")
-    for option, action in (("--json", "store_true"), ("--verbose", "store_true")):
-        remove.add_argument(option, action=action, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    for option in ("--json", "--verbose"):  # at the end too
+        remove.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    remove.add_argument("--config", type=_file, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def _block_options(command: argparse.ArgumentParser) -> None:
@@ -155,10 +151,12 @@ def _block_options(command: argparse.ArgumentParser) -> None:
 
 
 def _cluster_option(command: argparse.ArgumentParser) -> None:
+    _json_option(command)
     command.add_argument("--config", type=_file, default=cluster.PATH, metavar="FILE", help="default %(default)s")
 
 
 def _place_options(command: argparse.ArgumentParser) -> None:
+    _json_option(command)
     command.add_argument("--root", type=_absolute, default=Place.root, help="where the node's / is, for an image")
     command.add_argument("--prefix", type=_of_interpreters, default=Place.prefix, help="default %(default)s")
     command.add_argument("--bin-dir", type=_absolute, default=Place.bin_dir, help="default %(default)s")
@@ -167,6 +165,9 @@ def _place_options(command: argparse.ArgumentParser) -> None:
 
 
 def _install_options(command: argparse.ArgumentParser) -> None:
+    from cni.plugin import STANDS_FOR
+
+    _place_options(command)
     command.add_argument(
         "--conf",
         metavar="NAME",
@@ -188,6 +189,13 @@ def _install_options(command: argparse.ArgumentParser) -> None:
         help="under a reference plugin's name too, for nerdctl and podman; again for each",
     )
     command.add_argument("--python", type=_absolute, default=Place.python, help="the node's, default %(default)s")
+
+
+def _completion_options(command: argparse.ArgumentParser) -> None:
+    from cni.command.completion import SHELLS
+
+    _json_option(command)
+    command.add_argument("shell", choices=SHELLS)
 
 
 def _some(text: str) -> str:
@@ -239,18 +247,32 @@ def _of_interpreters(text: str) -> Path:
     return _absolute(text)
 
 
-def _answering(commands: Any, function: Run) -> argparse.ArgumentParser:
-    """A subcommand that answers in JSON too."""
-    command = _command(commands, function)
-    command.add_argument("--json", action="store_true", help="print JSON")
-    return command
-
-
 def _command(commands: Any, function: Run) -> argparse.ArgumentParser:
-    summary = str(function.__doc__).split(".")[0]
+    summary = re.split(r"[.](?:\s|$)", str(function.__doc__))[0]
     command: argparse.ArgumentParser = commands.add_parser(
         function.__name__, help=summary, description=function.__doc__
     )
     command.add_argument("-v", "--verbose", action="store_true", help="say all there is to an error")
     command.set_defaults(run=function, refuse=command.error)
     return command
+
+
+#: Each subcommand: the module of its function, and what adds its options.
+_COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "validate": ("files", _file_options),
+    "explain": ("files", _file_options),
+    "show": ("show", _show_options),
+    "gc": ("node", _gc_options),
+    "refresh": ("node", _state_options),
+    "ipam": ("ipam", _ipam_options),
+    "trace": ("trace", _trace_options),
+    "doctor": ("doctor", _doctor_options),
+    "metrics": ("metrics", lambda _: None),
+    "serve": ("serve", _serve_options),
+    "join": ("join", _join_options),
+    "node": ("cluster", _node_options),
+    "block": ("cluster", _block_options),
+    "install": ("install", _install_options),
+    "uninstall": ("install", _place_options),
+    "completion": ("completion", _completion_options),
+}

@@ -14,7 +14,7 @@ from cluster_memory import Memory, MemoryStore
 
 from cni.cluster.config import ClusterConfig
 from cni.cluster.model import Block, Network, Node, Pool
-from cni.command import admission, cluster, join
+from cni.command import admission, cluster, join, joining, rotation
 from cni.errors import Conflict
 from cni.kernel import process, wireguard
 from cni.state import Store
@@ -54,8 +54,8 @@ class Systemd:
 @pytest.fixture
 def systemd(monkeypatch: pytest.MonkeyPatch) -> Systemd:
     found = Systemd()
-    monkeypatch.setattr(join, "systemd", found)
-    monkeypatch.setattr(join, "_PATIENCE", -14.9)
+    monkeypatch.setattr(joining, "systemd", found)
+    monkeypatch.setattr(joining, "_PATIENCE", -14.9)
     return found
 
 
@@ -64,7 +64,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     """A store that node-b is in."""
     store = MemoryStore(Memory())
     MemoryStore(store.memory).join(B, "its life")
-    monkeypatch.setattr(join, "store_of", lambda config: store)
+    monkeypatch.setattr(joining, "store_of", lambda config: store)
     return store
 
 
@@ -97,12 +97,12 @@ def host(agent: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPat
     host = Host(file=file, folder=folder, members=[], runs=False)
     host.join = lambda *words: agent("join", "--config", file, *words)
     folder.mkdir(parents=True, exist_ok=True)
-    for module in (cluster, join):
+    for module in (cluster, joining, rotation):
         monkeypatch.setattr(module, "DEFAULT_FOLDER", folder)
-    monkeypatch.setattr(join, "PATH", file)
+    monkeypatch.setattr(joining, "PATH", file)
     monkeypatch.setattr(join, "run", host.members.append)
-    monkeypatch.setattr(join, "alone", alone)
-    monkeypatch.setattr(join, "host_name", lambda: "node-a")
+    monkeypatch.setattr(joining, "alone", alone)
+    monkeypatch.setattr(joining, "host_name", lambda: "node-a")
     monkeypatch.setattr(admission, "machine_id", lambda: "machine-a")
     monkeypatch.setattr(admission, "this_host", me)
     rtnl = SimpleNamespace(holding=lambda address: int(str(address) == "192.0.2.11"), close=lambda: None)
@@ -265,10 +265,10 @@ def test_another_key_is_made_by_the_member_that_runs(host: Host, monkeypatch: py
         key.touch(0o600)
         key.write_text("new")
 
-    monkeypatch.setattr(join.time, "sleep", member_looks)
+    monkeypatch.setattr(rotation.time, "sleep", member_looks)
     assert host.join("--rotate-key").out == "node-a has another key: public of new\n"
-    monkeypatch.setattr(join.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(join, "_ROTATION", 0.01)
+    monkeypatch.setattr(rotation.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(rotation, "_ROTATION", 0.01)
     said = host.join("--rotate-key")
     assert (said.status, "no member of this host has made another key" in said.err) == (1, True)
     assert len(host.members) == 1
