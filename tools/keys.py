@@ -1,4 +1,4 @@
-"""Write docs/keys/PLUGIN.md from each plugin's schema: every key, what it takes, what it means."""
+"""Write docs/keys/NAME.md from each plugin's schema, and from that of cluster.json: every key, what it takes, what it means."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ PAGES = ROOT / "docs/keys"
 #: Sections that several plugins have: where their keys are listed.
 ELSEWHERE = {"sidecar": ("sidecar-redirect", ""), "ipam": ("agent-ipam", "ipam"), "policy": ("custom-plugin", "policy")}
 
+SCHEMAS = {file.name: file for folder in ("plugins", "cni/cluster") for file in (ROOT / folder).glob("*.schema.json")}
+
 Schema = dict[str, Any]
 
 
 def names() -> list[str]:
-    """The plugins, by their schemas."""
-    return sorted(file.name.removesuffix(".schema.json") for file in (ROOT / "plugins").glob("*.schema.json"))
+    """The plugins, by their schemas, and the cluster's."""
+    return sorted(file.name.removesuffix(".schema.json") for file in SCHEMAS.values())
 
 
 def page(name: str) -> str:
-    """A plugin's page."""
-    schema = _schema(f"{name}.schema.json")
+    """A plugin's page, or the cluster's."""
+    file = f"{name}.schema.json"
+    schema = _schema(file)
     rows = [f"| `{key}` | {kind} | {meaning} |" for key, kind, meaning in _rows(name, schema, "")]
-    head = f"# Keys of {name}\n\n{schema['description']} Made from [its schema](../../plugins/{name}.schema.json)."
+    head = (
+        f"# Keys of {name}\n\n{schema['description']} Made from [its schema](../../{SCHEMAS[file].relative_to(ROOT)})."
+    )
     header = "| key | takes | meaning |\n|---|---|---|"
     return "\n".join([head, "", header, *rows, ""])
 
@@ -87,7 +92,7 @@ def _resolved(name: str, raw: Schema) -> Schema:
 
 @cache
 def _schema(file: str) -> Schema:
-    found: Schema = json.loads((ROOT / "plugins" / file).read_text())
+    found: Schema = json.loads(SCHEMAS[file].read_text())
     return found
 
 

@@ -86,6 +86,7 @@ def test_what_says_nothing_is_not_given(tmp_path: Path):
         ({"etcd": ETCD | {"passwordFile": "/p"}}, "$.etcd.user: missing"),
         ({"etcd": ETCD | {"cacert": "ca.pem"}}, "$.etcd.cacert: 'ca.pem' is no absolute path"),
         ({"etcd": ETCD | {"prefix": "/a/"}}, "$.etcd.prefix: "),
+        ({"etcd": ETCD | {"prefix": "/a\n"}}, "$.etcd.prefix: "),
         ({"etcd": ETCD | {"caCert": "/a"}}, "$.etcd.caCert: unknown key, value \"/a\" (did you mean 'cacert'?)"),
         ({"etcd": ETCD, "freeafter": 1}, "$.freeafter: unknown key, value 1 (did you mean 'freeAfter'?)"),
         ({"etcd": ETCD, "endpoints": []}, "$.endpoints: unknown key, value [] (did you mean 'etcd.endpoints'?)"),
