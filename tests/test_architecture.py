@@ -58,6 +58,7 @@ DOORS = {
         "cni/kernel/arp.py",
         "cni/kernel/bell.py",
         "cni/kernel/notify.py",
+        "cni/kernel/tls.py",
         "cni/kernel/vteps.py",
         "cni/kernel/netlink/channel.py",
         "cni/kernel/netns.py",
@@ -85,6 +86,9 @@ DOORS = {
     "asyncio": set(),
     "multiprocessing": set(),
     "urllib": set(),
+    "urllib3": {"cni/kernel/http.py"},
+    "ssl": {"cni/kernel/tls.py"},
+    "http": set(),
 }
 
 TOLD_ONCE = {
@@ -345,6 +349,8 @@ LIBRARIES_OF_FEW = {
     "threading",
     "hashlib",
     "traceback",
+    "urllib3",
+    "ssl",
 }
 
 

@@ -1,0 +1,253 @@
+"""The door to services that speak JSON over HTTP: several endpoints in turn, every wait bounded, TLS files read again when they
+change. Proxies of the environment do not count, and redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import urllib3
+from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+from cni.errors import Unreachable
+from cni.kernel.tls import OPTIONS, BoundedSocket, Secrets, TlsContext, now
+
+T = TypeVar("T")
+#: No answer and no line of a stream is longer, in bytes.
+LONGEST = 64 << 20
+#: After a failure an endpoint is asked only when no other answers, for so many seconds, twice as long each time.
+_RESTS, _RESTS_AT_MOST = 1.0, 30.0
+#: Statuses by which an endpoint says that it is not well itself; 408 is etcd's gateway's for a timeout within etcd.
+_UNWELL = (408, *range(500, 600))
+_HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "agent-cni"}
+_PIECE = 1 << 16
+
+
+class Answer(NamedTuple):
+    """What an endpoint said: its HTTP status, and the JSON document."""
+
+    endpoint: str
+    status: int
+    document: Any
+
+
+class Request(NamedTuple):
+    """A POST of a document. One that may not be done `again` is sent once: what is not heard of then may have been done."""
+
+    path: str
+    document: object
+    headers: Mapping[str, str]
+    again: bool = True
+
+
+class Door:
+    """A service at several URLs. Threads may share it.
+
+    The endpoint that answered last is asked first, and one that failed rests: it says a 5xx, is silent, or is not there.
+    `cacert`, `cert` and `key` are files of PEM; without `cacert` whom the system trusts is trusted.
+    """
+
+    def __init__(self, endpoints: Sequence[str], *, cacert: str = "", cert: str = "", key: str = "") -> None:
+        secrets = Secrets(cacert, cert, key)
+        self._endpoints = [_Endpoint(url, secrets) for url in endpoints]
+        self._first = self._endpoints[0]
+
+    def ask(self, request: Request, seconds: float) -> Answer:
+        """What the service answers within so many seconds, whichever status. Raises Unreachable."""
+        return self._in_turn(request, seconds, _Endpoint.ask)
+
+    @contextmanager
+    def stream(self, request: Request, seconds: float) -> Iterator[Stream]:
+        """An answer that comes line by line and begins within so many seconds. Raises Unreachable."""
+        made = self._in_turn(request, seconds, _Endpoint.stream)
+        with closing(made.response):
+            yield made
+
+    def _in_turn(self, request: Request, seconds: float, ask: Callable[[_Endpoint, Request, float, float], T]) -> T:
+        until, troubles = now() + seconds, list[str]()
+        start = self._endpoints.index(self._first)
+        waiting = sorted(self._endpoints[start:] + self._endpoints[:start], key=lambda endpoint: endpoint.rests)
+        while waiting and (left := until - now()) > 0:
+            endpoint = waiting.pop(0)
+            share = left / (len(waiting) + 1)
+            try:
+                answer = ask(endpoint, request, share, share if request.again else left)
+            except _Failed as failed:
+                endpoint.failed()
+                troubles.append(f"{endpoint.url}: {failed}")
+                if failed.sent and not request.again:
+                    break
+            else:
+                endpoint.is_well()
+                self._first = endpoint
+                return answer
+        raise Unreachable("; ".join(troubles) or "no time is left to ask")
+
+
+class Stream:
+    """An answer that goes on."""
+
+    def __init__(self, endpoint: _Endpoint, response: HTTPResponse, bounds: BoundedSocket) -> None:
+        self._endpoint, self.response, self._bounds = endpoint, response, bounds
+
+    def lines(self, silence: float) -> Iterator[bytes]:
+        """Each line without its end, until nothing comes for `silence` seconds. Raises Unreachable where the other side ends it."""
+        self._bounds.bound_each(silence)
+        begun = b""
+        try:
+            for piece in self.response.stream(_PIECE, decode_content=False):
+                *lines, begun = (begun + piece).split(b"\n")
+                if len(begun) > LONGEST:
+                    raise self.broken(f"a line is longer than {LONGEST} bytes")
+                yield from lines
+        except ReadTimeoutError:
+            return
+        except (HTTPError, OSError) as error:
+            raise self.broken(f"the stream broke: {error}") from error
+        if begun:
+            yield begun
+        raise self.broken("the stream ended")
+
+    def broken(self, why: str) -> Unreachable:
+        """The error for a stream that says, or shows, that its sender is not well; who rests from now on."""
+        self._endpoint.failed()
+        return Unreachable(f"{self._endpoint.url}: {why}")
+
+
+class _Failed(Exception):
+    """An endpoint does not answer; what was `sent` may have been done."""
+
+    def __init__(self, why: str, *, sent: bool = True) -> None:
+        super().__init__(why)
+        self.sent = sent
+
+
+class _Endpoint:
+    """One URL, and the connections to it that are kept."""
+
+    def __init__(self, url: str, secrets: Secrets) -> None:
+        self.url = url.rstrip("/")
+        self._parsed = urllib3.util.parse_url(self.url)
+        self._where: dict[str, Any] = {
+            "host": str(self._parsed.host), "port": self._parsed.port, "maxsize": 4, "socket_options": OPTIONS,
+        }  # fmt: skip
+        self._secrets = secrets
+        self._context: TlsContext | None = None
+        self._pool: HTTPConnectionPool | None = None
+        self._failures, self._rests_until = 0, 0.0
+
+    @property
+    def rests(self) -> float:
+        """Until when it is to be asked after the others; 0 if it is not."""
+        return self._rests_until if self._rests_until > now() else 0.0
+
+    def failed(self) -> None:
+        """Let it rest."""
+        self._rests_until = now() + min(_RESTS * 2**self._failures, _RESTS_AT_MOST)
+        self._failures = min(self._failures + 1, 10)
+
+    def is_well(self) -> None:
+        """Let it be asked as any other."""
+        self._failures, self._rests_until = 0, 0.0
+
+    def ask(self, request: Request, connecting: float, seconds: float) -> Answer:
+        """What it answers. Raises _Failed."""
+        with self._heard(seconds), closing(self._opened(request, connecting, seconds)) as response:
+            text = bytearray()
+            for piece in response.stream(_PIECE, decode_content=False):
+                text += piece
+                if len(text) > LONGEST:
+                    raise _Failed(f"its answer is longer than {LONGEST} bytes")
+            response.release_conn()
+            words = bytes(text[:200]).decode(errors="replace").strip()
+            if response.status in _UNWELL:
+                raise _Failed(f"it says {response.status}: {words}")
+            try:
+                return Answer(self.url, response.status, json.loads(text))
+            except (ValueError, RecursionError):
+                raise _Failed(f"it says {response.status}, and no JSON: {words}") from None
+
+    def stream(self, request: Request, connecting: float, seconds: float) -> Stream:
+        """What it answers, not read yet. Raises _Failed."""
+        with self._heard(seconds):
+            response = self._opened(request, connecting, seconds)
+            if response.status in _UNWELL:
+                response.close()
+                raise _Failed(f"it says {response.status}")
+            connection = response.connection
+            assert isinstance(connection, _Connection)
+            return Stream(self, response, connection.bounds)
+
+    def _opened(self, request: Request, connecting: float, seconds: float) -> HTTPResponse:
+        response = self._connections().urlopen(
+            "POST", (self._parsed.path or "") + request.path, json.dumps(request.document).encode(),
+            _HEADERS | dict(request.headers), timeout=urllib3.Timeout(connect=connecting, total=seconds), retries=False,
+            redirect=False, assert_same_host=False, preload_content=False, decode_content=False,
+        )  # fmt: skip
+        assert isinstance(response, HTTPResponse)
+        return response
+
+    @contextmanager
+    def _heard(self, seconds: float) -> Iterator[None]:
+        try:
+            yield
+        except _NotConnected as error:
+            raise _Failed(str(error), sent=False) from error
+        except ReadTimeoutError:
+            raise _Failed(f"no answer in {seconds:.1f} s") from None
+        except (HTTPError, OSError) as error:
+            raise _Failed(f"the connection broke: {error}") from error
+
+    def _connections(self) -> HTTPConnectionPool:
+        """Those that are kept; new ones when files have changed by which they were made."""
+        try:
+            context = self._secrets.context() if self._parsed.scheme == "https" else None
+        except OSError as error:
+            raise _NotConnected(f"TLS with {self._secrets}: {error}") from error
+        if self._pool and context is self._context:
+            return self._pool
+        made = _TlsPool(ssl_context=context, **self._where) if context else _PlainPool(**self._where)
+        if self._pool:
+            self._pool.close()
+        self._pool, self._context = made, context
+        return made
+
+
+class _Connection(HTTPConnection):
+    """One whose failure to be made is told from one that broke."""
+
+    bounds: BoundedSocket
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except (HTTPError, OSError) as error:
+            raise _NotConnected(f"no connection: {error}") from error
+        assert isinstance(self.sock, BoundedSocket)
+        self.bounds = self.sock
+
+    def _new_conn(self) -> BoundedSocket:
+        bounded = BoundedSocket(fileno=super()._new_conn().detach())
+        bounded.settimeout(self.timeout)
+        return bounded
+
+
+class _NotConnected(HTTPError):
+    """Nothing was sent."""
+
+
+class _TlsConnection(_Connection, HTTPSConnection):
+    pass
+
+
+class _PlainPool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection

@@ -1,0 +1,85 @@
+"""What a door to the network stands on: TLS by files that may change, and sockets whose waits end."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+
+TlsContext = ssl.SSLContext
+#: A peer that is gone without a word is noticed after seconds, also by who only listens: see tcp(7).
+OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000),
+]
+
+
+def now() -> float:
+    """Seconds of a clock that goes on while the machine sleeps, and that nobody sets."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Secrets:
+    """What TLS is made with: files, read again when they change."""
+
+    def __init__(self, cacert: str, cert: str, key: str) -> None:
+        self._cacert, self._cert, self._key = cacert, cert, key
+        self._seen: list[tuple[int, int, int]] = []
+        self._context: ssl.SSLContext | None = None
+
+    def __str__(self) -> str:
+        return ", ".join(filter(None, (self._cacert, self._cert, self._key))) or "what the system trusts"
+
+    def context(self) -> ssl.SSLContext:
+        """By the files as they are; as they were, while one of them is missing or half of a change is done.
+
+        The same object until they change. Raises OSError where they have never been right.
+        """
+        try:
+            stats = [Path(name).stat() for name in (self._cacert, self._cert, self._key) if name]
+            seen = [(found.st_mtime_ns, found.st_ino, found.st_size) for found in stats]
+            if self._context is None or seen != self._seen:
+                self._context, self._seen = self._made(), seen
+        except OSError:  # ssl.SSLError is one
+            if self._context is None:
+                raise
+        return self._context
+
+    def _made(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self._cacert or None)
+        context.sslsocket_class = TlsSocket
+        if self._cert:
+            context.load_cert_chain(self._cert, self._key)
+        return context
+
+
+class BoundedSocket(socket.socket):
+    """A socket whose time limit is for all that is read after it was set, and not for each piece of it."""
+
+    _until: float | None = None
+
+    def settimeout(self, value: float | None) -> None:
+        """Read and send for so long."""
+        self._until = None if value is None else now() + value
+        super().settimeout(value)
+
+    def bound_each(self, seconds: float) -> None:
+        """Read on as long as something comes."""
+        self.settimeout(seconds)
+        self._until = None
+
+    def recv_into(self, *args: Any) -> int:
+        """Read within what is left."""
+        if self._until is not None:
+            super().settimeout(max(0.001, self._until - now()))
+        return super().recv_into(*args)
+
+
+class TlsSocket(BoundedSocket, ssl.SSLSocket):
+    """The same with TLS."""

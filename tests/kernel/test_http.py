@@ -1,0 +1,250 @@
+"""The door to HTTP, against endpoints that are slow, silent, broken or gone."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from cni.errors import Unreachable
+from cni.kernel import http
+from cni.kernel.http import Door, Request
+
+READ = Request("/ask", {"a": 1}, {})
+WRITE = READ._replace(again=False)
+Says = Callable[[socket.socket], None]
+
+
+class Endpoint:
+    """One that says what it is told to, to each request on each connection; nothing is to hang on it."""
+
+    def __init__(self, says: Says) -> None:
+        self._says = says
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.connections, self.requests = 0, list[bytes]()
+        self._open = list[socket.socket]()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.connections += 1
+                self._open.append(connection)
+                self._threads.append(threading.Thread(target=self._serve, args=(connection,)))
+                self._threads[-1].start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with suppress(OSError):
+            while head := _until(connection, b"\r\n\r\n"):
+                length = int(next(line for line in head.lower().split(b"\r\n") if b"content-length" in line).split()[1])
+                body = head.split(b"\r\n\r\n", 1)[1]
+                while len(body) < length:
+                    body += connection.recv(length - len(body))
+                self.requests.append(head.split(b"\r\n")[0])
+                self._says(connection)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self._open:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def _until(connection: socket.socket, end: bytes) -> bytes:
+    heard = b""
+    while end not in heard:
+        if not (piece := connection.recv(1 << 16)):
+            return b""
+        heard += piece
+    return heard
+
+
+def saying(body: bytes, status: bytes = b"200 OK", more: bytes = b"") -> Says:
+    text = b"HTTP/1.1 " + status + b"\r\n" + more + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    return lambda connection: connection.sendall(text)
+
+
+def silent(connection: socket.socket) -> None:
+    return
+
+
+def closing(connection: socket.socket) -> None:
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+def dripping(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.02)
+
+
+def chunk(text: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(text), text)
+
+
+def streaming(*pieces: bytes, ends: bool = False) -> Says:
+    def says(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for piece in pieces:
+            connection.sendall(chunk(piece))
+        if ends:
+            connection.shutdown(socket.SHUT_RDWR)
+
+    return says
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Callable[[Says], Endpoint]]:
+    made = list[Endpoint]()
+
+    def make(says: Says) -> Endpoint:
+        made.append(Endpoint(says))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def nobody() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+FINE = saying(b'{"fine": true}')
+
+
+def test_a_connection_is_kept_and_proxies_do_not_count(endpoint, nobody, monkeypatch):
+    monkeypatch.setenv("http_proxy", nobody)
+    one = endpoint(FINE)
+    door = Door([f"{one.url}/"])
+    for request in (READ, WRITE, READ):
+        assert door.ask(request, 5) == (one.url, 200, {"fine": True})
+    assert (one.connections, one.requests) == (1, [b"POST /ask HTTP/1.1"] * 3)
+
+
+def test_nobody_there_is_told_with_every_endpoint(nobody):
+    with pytest.raises(Unreachable, match=rf"{nobody}: .*refused"):
+        Door([nobody]).ask(READ, 5)
+
+
+@pytest.mark.parametrize("request_", [READ, WRITE], ids=["read", "write"])
+def test_who_is_not_there_is_passed_over_also_by_a_write(endpoint, nobody, request_):
+    fine = endpoint(FINE)
+    assert Door([nobody, fine.url]).ask(request_, 5).endpoint == fine.url
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [silent, closing, dripping, saying(b"", b"503 Unavailable"), saying(b"<html>"), saying(b"{}", b"408 Timeout")],
+    ids=["silent", "closing", "dripping", "503", "no JSON", "408"],
+)
+def test_a_read_goes_on_to_the_next_and_a_write_is_sent_once(endpoint, bad):
+    ill, fine = endpoint(bad), endpoint(FINE)
+    started = time.monotonic()
+    assert Door([ill.url, fine.url]).ask(READ, 0.6).endpoint == fine.url
+    with pytest.raises(Unreachable, match=ill.url):
+        Door([ill.url, fine.url]).ask(WRITE, 0.3)
+    assert time.monotonic() - started < 2
+    assert (len(ill.requests), len(fine.requests)) == (2, 1)
+
+
+def test_who_failed_rests_and_is_asked_when_nobody_else_answers(endpoint):
+    ill, fine = endpoint(closing), endpoint(FINE)
+    door = Door([ill.url, fine.url])
+    for _ in range(20):
+        door.ask(READ, 5)
+    assert (len(ill.requests), len(fine.requests)) == (1, 20)
+    ill._says = FINE
+    fine._says = closing
+    assert door.ask(READ, 5).endpoint == ill.url
+    assert door.ask(READ, 5).endpoint == ill.url
+    assert len(fine.requests) == 21
+
+
+def test_an_answer_that_drips_or_has_no_end_is_cut(endpoint, monkeypatch):
+    monkeypatch.setattr(http, "LONGEST", 1000)
+    for says, why in ((dripping, "no answer"), (saying(b" " * 1001), "longer than 1000")):
+        started = time.monotonic()
+        with pytest.raises(Unreachable, match=why):
+            Door([endpoint(says).url]).ask(READ, 0.5)
+        assert time.monotonic() - started < 1.5
+
+
+def test_a_redirect_is_an_answer(endpoint):
+    fine = endpoint(FINE)
+    there = endpoint(saying(b"{}", b"302 Found", b"Location: %s/else\r\n" % fine.url.encode()))
+    assert Door([there.url]).ask(READ, 5).status == 302
+    assert not fine.requests
+
+
+def test_a_refusal_is_an_answer(endpoint):
+    said = endpoint(saying(json.dumps({"error": "why"}).encode(), b"401 Unauthorized"))
+    assert Door([said.url]).ask(WRITE, 5)[1:] == (401, {"error": "why"})
+
+
+def test_a_stream_comes_line_by_line_and_ends_in_silence(endpoint):
+    one = endpoint(streaming(b"first\nsec", b"ond\n", b"half"))
+    with Door([one.url]).stream(READ, 5) as stream:
+        started = time.monotonic()
+        assert list(stream.lines(0.2)) == [b"first", b"second"]
+        assert 0.1 < time.monotonic() - started < 2
+
+
+def test_a_stream_outlives_the_time_in_which_it_was_to_begin(endpoint):
+    def says(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(8):
+            connection.sendall(chunk(b"x\n"))
+            time.sleep(0.1)
+
+    with Door([endpoint(says).url]).stream(READ, 0.3) as stream:
+        assert len(list(stream.lines(0.3))) == 8
+
+
+def test_a_stream_that_ends_says_so_and_its_endpoint_rests(endpoint):
+    ends, goes_on = endpoint(streaming(b"one\n", ends=True)), endpoint(streaming(b"two\n"))
+    door = Door([ends.url, goes_on.url])
+    with door.stream(READ, 5) as stream, pytest.raises(Unreachable, match="the stream"):
+        list(stream.lines(5))
+    with door.stream(READ, 5) as stream:
+        assert next(iter(stream.lines(5))) == b"two"
+
+
+def test_a_stream_begins_at_one_who_is_well(endpoint, nobody):
+    bad = [endpoint(says).url for says in (silent, saying(b"{}", b"503 Unavailable"))]
+    good = endpoint(streaming(b"one\n"))
+    with Door([nobody, *bad, good.url]).stream(READ, 3) as stream:
+        assert next(iter(stream.lines(5))) == b"one"
+    with pytest.raises(Unreachable), Door(bad).stream(READ, 0.4):
+        pass
+
+
+def test_a_line_without_end_is_cut(endpoint, monkeypatch):
+    monkeypatch.setattr(http, "LONGEST", 1000)
+    one = endpoint(streaming(b"x" * 1001))
+    with Door([one.url]).stream(READ, 5) as stream, pytest.raises(Unreachable, match="longer than 1000"):
+        list(stream.lines(5))
+
+
+def test_files_of_tls_that_are_not_right_are_named(endpoint, tmp_path):
+    fine = endpoint(FINE)
+    (tmp_path / "ca.pem").write_text("no certificate")
+    for cacert in (tmp_path / "ca.pem", tmp_path / "missing.pem"):
+        with pytest.raises(Unreachable, match=str(cacert)):
+            Door([fine.url.replace("http:", "https:")], cacert=str(cacert)).ask(WRITE, 5)
