@@ -2,67 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from cni.cluster.config import EtcdConfig
-from cni.cluster.model import Block, Endpoint, Network, Node
-from cni.cluster.store import Change, Listing, Session
-from cni.errors import Unreachable
+from cni.cluster.etcd.blocks import Blocks
+from cni.cluster.etcd.hosts import Hosts
+from cni.cluster.etcd.items import told
+from cni.cluster.etcd.watch import Watch, rows_of
+from cni.cluster.store import Change, Listing
+
+#: Nothing may come for so many seconds, or so much of a session, until it is asked whether anybody is there.
+_SILENCE, _SILENCE_OF_SESSION = 3.0, 1 / 5
 
 
-class EtcdStore:
-    """See ClusterStore. A session lives for `seconds` unheard."""
-
-    def __init__(self, config: EtcdConfig, seconds: float) -> None:
-        self._config, self._seconds = config, seconds
-
-    def join(self, me: Node, token: str) -> Session:
-        """See ClusterStore."""
-        raise self._silent()
-
-    def renew(self, session: Session) -> None:
-        """See ClusterStore."""
-        raise self._silent()
-
-    def announce(self, session: Session, me: Node) -> Session:
-        """See ClusterStore."""
-        raise self._silent()
-
-    def leave(self, session: Session) -> None:
-        """See ClusterStore."""
-        raise self._silent()
-
-    def remove(self, node: str) -> list[Block]:
-        """See ClusterStore."""
-        raise self._silent()
-
-    def declare(self, session: Session, network: Network) -> Network:
-        """See ClusterStore."""
-        raise self._silent()
-
-    def claim(self, session: Session, block: Block) -> bool:
-        """See ClusterStore."""
-        raise self._silent()
-
-    def give_up(self, session: Session, block: Block) -> bool:
-        """See ClusterStore."""
-        raise self._silent()
-
-    def publish(self, session: Session, block: Block, there: Sequence[Endpoint], gone: Sequence[Endpoint]) -> bool:
-        """See ClusterStore."""
-        raise self._silent()
+class EtcdStore(Hosts, Blocks):
+    """See ClusterStore."""
 
     def listing(self) -> Listing:
         """See ClusterStore."""
-        raise self._silent()
+        at, rows = rows_of(self.gateway, self.keys.all())
+        found = told(self.keys, rows)
+        return Listing(at.revision, found.items, found.refused)
 
     def changes(self) -> Iterator[Listing | Change]:
         """See ClusterStore."""
-        raise self._silent()
-
-    def turn(self, session: Session, what: str, seconds: float) -> bool:
-        """See ClusterStore."""
-        raise self._silent()
-
-    def _silent(self) -> Unreachable:
-        return Unreachable(f"{', '.join(self._config.endpoints)}: no answer")
+        silence = min(_SILENCE, self.seconds * _SILENCE_OF_SESSION)
+        return Watch(self.gateway, self.keys, silence, 2 * self.patience).told()

@@ -1,0 +1,246 @@
+"""etcd's words in JSON: ranges, transactions, leases and watches, and a user's token.
+
+Source: etcd 3.4, "gRPC gateway" and "API reference": int64 are strings, what is zero or false is left out, bytes are base64.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cni.cluster.config import EtcdConfig
+from cni.cluster.etcd.keys import Range
+from cni.errors import Compacted, Unreachable
+from cni.kernel.http import Answer, Door, Request, Stream
+
+#: A transaction has no more comparisons and no more operations.
+MOST_OPERATIONS = 128
+#: How etcd says that a token is to be got anew; nothing was done then.
+_NO_TOKEN = ("invalid auth token", "user name is empty", "revision of auth store is old")
+#: How it ends a watch whose token it does not know, and that of a user who may not see what is watched.
+_DENIED = "permission denied"
+_NO_USERS = "authentication is not enabled"
+#: A member that knows no leader is to end a watch instead of being silent.
+_HAS_LEADER = {"Grpc-Metadata-hasleader": "true"}
+
+
+class Row(NamedTuple):
+    """What is under a key, the revisions that made it and changed it last, and the lease it goes with, "0" if none."""
+
+    key: bytes
+    value: bytes
+    created: int
+    modified: int
+    lease: str
+
+
+class At(NamedTuple):
+    """By what an etcd is known to be as it was: who it is, and how far it has come."""
+
+    cluster: str
+    term: int
+    revision: int
+
+    def follows(self, other: At) -> bool:
+        """Whether it may be the same one, later."""
+        return self.cluster == other.cluster and self.term >= other.term and self.revision >= other.revision
+
+
+class Done(NamedTuple):
+    """What a transaction came to: whether its comparisons held, and the rows of each range it asked for."""
+
+    held: bool
+    at: At
+    rows: list[list[Row]]
+
+
+class Gateway:
+    """An etcd. Each method waits for `seconds` at most; raises Unreachable."""
+
+    def __init__(self, config: EtcdConfig, seconds: float) -> None:
+        self._door = Door(config.endpoints, cacert=config.cacert, cert=config.cert, key=config.key)
+        self._config, self._seconds = config, seconds
+        self._token: str | None = None if config.user else ""
+
+    def look(self, *ranges: Range | bytes, limit: int = 0) -> Done:
+        """What is there, at one revision; of each range the first `limit`."""
+        operations = [{"request_range": _span(span) | {"limit": limit}} for span in ranges]
+        return _done(self._ask("/v3/kv/txn", {"success": operations}))
+
+    def page(self, span: Range, limit: int, revision: int) -> tuple[At, list[Row], bool]:
+        """The first rows of a range, as of a revision (0 is now), and whether there are more. Raises Compacted."""
+        said = self._ask("/v3/kv/range", _span(span) | {"limit": limit, "revision": revision})
+        return _at(said), [_row(item) for item in said.get("kvs", [])], bool(said.get("more"))
+
+    def write(self, compared: list[dict[str, Any]], operations: list[dict[str, Any]]) -> Done:
+        """A transaction, which is sent once."""
+        return _done(self._ask("/v3/kv/txn", {"compare": compared, "success": operations}, again=False))
+
+    def lease(self, seconds: float) -> tuple[str, float]:
+        """A lease and its seconds, which are not fewer."""
+        said = self._ask("/v3/lease/grant", {"TTL": max(1, int(-(-seconds // 1)))})
+        return str(said["ID"]), float(said["TTL"])
+
+    def keep(self, lease: str) -> float:
+        """Let a lease begin anew; its seconds, 0 if it has ended."""
+        return float(self._ask("/v3/lease/keepalive", {"ID": lease}).get("result", {}).get("TTL", 0))
+
+    def granted(self, lease: str) -> float:
+        """For how many seconds a lease was given, 0 if it has ended."""
+        said = self._ask("/v3/lease/timetolive", {"ID": lease})
+        return float(said.get("grantedTTL", 0)) if float(said.get("TTL", 0)) > 0 else 0.0
+
+    def end(self, lease: str) -> None:
+        """Take a lease away, with what goes with it."""
+        self._ask("/v3/lease/revoke", {"ID": lease}, again=False)
+
+    @contextmanager
+    def watch(self, span: Range, start: int, silence: float) -> Iterator[Iterator[Watched]]:
+        """What changes from a revision on, first nothing; it ends in silence. Raises Compacted."""
+        asked = {"create_request": _span(span) | {"start_revision": start, "progress_notify": True, "fragment": True}}
+        request = Request("/v3/watch", asked, _HAS_LEADER | self._login())
+        with self._door.stream(request, self._seconds) as stream:
+            yield self._watched(stream, silence)
+
+    def _watched(self, stream: Stream, silence: float) -> Iterator[Watched]:
+        for line in stream.lines(silence):
+            try:
+                said = json.loads(line)
+                result = said.get("result", said)
+                error = said.get("error", "")
+            except (ValueError, AttributeError):
+                raise stream.broken(f"what it says is not etcd's: {line[:100]!r}") from None
+            why = _why(error) or (result.get("cancel_reason", "no reason is told") if result.get("canceled") else "")
+            if "compact_revision" in result:
+                raise Compacted(f"what changed before revision {result['compact_revision']} is not known any more")
+            if why:
+                self._token = None if _DENIED in why and self._config.user else self._token
+                raise stream.broken(why)
+            yield _told(result)
+
+    def _ask(self, path: str, document: Mapping[str, Any], *, again: bool = True) -> dict[str, Any]:
+        """One request, once more with another token where that was the fault."""
+        for last in (False, True):
+            token = self._token
+            answer = self._door.ask(Request(path, document, self._login(), again), self._seconds)
+            if answer.status == 200 and isinstance(answer.document, dict):
+                return answer.document
+            why = _why(answer.document)
+            if last or not self._forget(why, token):
+                break
+        if "compacted" in why:
+            raise Compacted(why)
+        raise Unreachable(f"{answer.endpoint}: {why or f'it says {answer.status}'}")
+
+    # --- a user
+
+    def _login(self) -> dict[str, str]:
+        if self._token is None:
+            self._token = self._authenticated()
+        return {"Authorization": self._token} if self._token else {}
+
+    def _authenticated(self) -> str:
+        """A token; empty where etcd has no users."""
+        try:
+            password = Path(self._config.password_file).read_text().rstrip("\n")
+        except (OSError, ValueError) as error:
+            raise Unreachable(f"the password of etcd's user {self._config.user}: {error}") from error
+        asked = {"name": self._config.user, "password": password}
+        answer: Answer = self._door.ask(Request("/v3/auth/authenticate", asked, {}), self._seconds)
+        if answer.status == 200 and isinstance(answer.document, dict):
+            return str(answer.document.get("token", ""))
+        if _NO_USERS in (why := _why(answer.document)):
+            return ""
+        raise Unreachable(f"{answer.endpoint}: user {self._config.user}: {why or answer.status}")
+
+    def _forget(self, why: str, token: str | None) -> bool:
+        """Whether a refusal is the token's fault, which is not used any more then, unless there is a newer one."""
+        if not self._config.user or not any(words in why for words in _NO_TOKEN):
+            return False
+        if token == self._token:
+            self._token = None
+        return True
+
+
+class Watched(NamedTuple):
+    """One message of a watch: rows that were put, and keys of those that are gone. Nothing is missed until `revision`, 0 where it
+    does not say; with `more` the next message is of the same revision.
+    """
+
+    at: At
+    rows: list[Row | bytes]
+    revision: int
+    more: bool
+
+
+# --- what a transaction is made of
+
+
+def encoded(value: Mapping[str, Any]) -> bytes:
+    """A value, as it is put."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def is_at(key: bytes, *, created: int | None = None, modified: int | None = None) -> dict[str, Any]:
+    """That a row was made, or changed last, at a revision; 0 is that there is none."""
+    if created is not None:
+        return {"key": _text(key), "target": "CREATE", "create_revision": created}
+    return {"key": _text(key), "target": "MOD", "mod_revision": modified}
+
+
+def is_empty(span: Range) -> dict[str, Any]:
+    """That nothing is in a range."""
+    return _span(span) | {"target": "CREATE", "create_revision": 0}
+
+
+def put(key: bytes, value: Mapping[str, Any], lease: str = "0") -> dict[str, Any]:
+    """To put a value, with a lease if one is given."""
+    return {"request_put": {"key": _text(key), "value": _text(encoded(value)), "lease": lease}}
+
+
+def delete(span: Range | bytes) -> dict[str, Any]:
+    """To delete what is there."""
+    return {"request_delete_range": _span(span)}
+
+
+def _span(span: Range | bytes) -> dict[str, Any]:
+    return {"key": _text(span[0]), "range_end": _text(span[1])} if isinstance(span, Range) else {"key": _text(span)}
+
+
+def _text(raw: bytes) -> str:
+    return b64encode(raw).decode()
+
+
+def _why(said: Any) -> str:
+    """The words of an error, which are in one of two places."""
+    if not isinstance(said, dict):
+        return str(said or "")[:200]
+    error = said.get("error") or said.get("message") or ""
+    return _why(error) if isinstance(error, dict) else str(error)
+
+
+def _row(said: Mapping[str, Any]) -> Row:
+    created, modified = int(said.get("create_revision", 0)), int(said.get("mod_revision", 0))
+    return Row(b64decode(said["key"]), b64decode(said.get("value", "")), created, modified, str(said.get("lease", "0")))
+
+
+def _told(said: Mapping[str, Any]) -> Watched:
+    """The first message says what it is of, and not how far it has come; the others do by their last event, or else by their own."""
+    events, at = said.get("events", []), _at(said)
+    rows = [b64decode(item["kv"]["key"]) if item.get("type") == "DELETE" else _row(item["kv"]) for item in events]
+    begins = 0 if "created" in said else at.revision
+    return Watched(at, rows, int(events[-1]["kv"]["mod_revision"]) if events else begins, "fragment" in said)
+
+
+def _at(said: Mapping[str, Any]) -> At:
+    header = said.get("header", {})
+    return At(str(header.get("cluster_id")), int(header.get("raft_term", 0)), int(header.get("revision", 0)))
+
+
+def _done(said: Mapping[str, Any]) -> Done:
+    found = [item.get("response_range", {}).get("kvs", []) for item in said.get("responses", [])]
+    return Done(bool(said.get("succeeded")), _at(said), [[_row(row) for row in rows] for rows in found])

@@ -1,0 +1,157 @@
+"""Hosts in etcd: a record that stays, and a key with a lease that says that the host is heard of."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+from cni.cluster.etcd.engine import Attempts, Engine
+from cni.cluster.etcd.gateway import Row, delete, encoded, is_at, put
+from cni.cluster.etcd.keys import TURN
+from cni.cluster.etcd.watch import rows_of
+from cni.cluster.model import Alive, Block, Node
+from cni.cluster.store import Session
+from cni.errors import NameTaken, SessionLost, Unreachable
+from cni.kernel.tls import now
+
+#: A session that nobody renews is gone after its seconds; etcd looks for such every half second.
+_MARGIN, _POLL = 2.0, 0.2
+
+
+class Hosts(Engine):
+    """Who is there. See ClusterStore for each method."""
+
+    def join(self, me: Node, token: str) -> Session:
+        """See ClusterStore."""
+        attempts = self.attempts()
+        for _ in attempts:
+            known, alive = self._when_free(me, token)
+            session = self._resumed(me, token, alive) if alive else self._begun(attempts, me, token, known)
+            if session:
+                return session
+        raise AssertionError
+
+    def _when_free(self, me: Node, token: str) -> tuple[Row | None, Row | None]:
+        """What is under the name, when no other life of the host is heard of any more. Raises NameTaken."""
+        gives_up = 0.0
+        while True:
+            known, alive = self.look(me.key, (Alive.room, me.name))
+            node = self.item(known)
+            if known and not (isinstance(node, Node) and node.machine == me.machine):
+                raise NameTaken(f"{me.name} is the name of another machine of the cluster")
+            if not alive or self.item(alive) == Alive(me.name, token):
+                return known, alive
+            gives_up = gives_up or now() + self.gateway.granted(alive.lease) + _MARGIN
+            if now() > gives_up:
+                raise NameTaken(f"{me.name} lives in the cluster, in another life that is still heard of")
+            time.sleep(_POLL)
+
+    def _begun(self, attempts: Attempts, me: Node, token: str, known: Row | None) -> Session | None:
+        lease, seconds = self.gateway.lease(self.seconds)
+        life = Alive(me.name, token)
+        at, alive = self.keys.of(me.key), self.keys.of(life.key)
+        as_seen = [is_at(alive, created=0), is_at(at, modified=known.modified if known else 0)]
+        written = attempts.write(as_seen, [put(alive, life.value, lease), put(at, me.value)])
+        return Session(me, token, str(written), lease, seconds) if written else None
+
+    def _resumed(self, me: Node, token: str, alive: Row) -> Session | None:
+        seconds = self.gateway.keep(alive.lease)
+        with suppress(SessionLost):
+            return self.announce(Session(me, token, str(alive.created), alive.lease, seconds), me) if seconds else None
+        return None
+
+    def renew(self, session: Session) -> None:
+        """See ClusterStore."""
+        heard = self.gateway.keep(session.lease)
+        (alive,) = self.look((Alive.room, session.node.name))
+        self.unless_lost(session, alive if heard else None)
+
+    def announce(self, session: Session, me: Node) -> Session:
+        """See ClusterStore."""
+        attempts = self.attempts()
+        for _ in attempts:
+            alive, known = self.look((Alive.room, me.name), me.key)
+            self.unless_lost(session, alive)
+            as_seen = is_at(at := self.keys.of(me.key), modified=known.modified if known else 0)
+            if self.item(known) == me or attempts.write([self.lives(session), as_seen], [put(at, me.value)]):
+                break
+        return session._replace(node=me)
+
+    def turn(self, session: Session, what: str, seconds: float) -> bool:
+        """See ClusterStore."""
+        at, mine = self.keys.of((TURN, what)), {"node": session.node.name, "token": session.token}
+        attempts = self.attempts()
+        for _ in attempts:
+            alive, taken = self.look((Alive.room, session.node.name), (TURN, what))
+            self.unless_lost(session, alive)
+            if taken and taken.value != encoded(mine):
+                return False
+            if taken and self.gateway.keep(taken.lease):
+                return True
+            if not taken:
+                lease, _ = self.gateway.lease(seconds)
+                if attempts.write([self.lives(session), is_at(at, created=0)], [put(at, mine, lease)]):
+                    return True
+        return False
+
+    # --- who goes
+
+    def leave(self, session: Session) -> None:
+        """See ClusterStore."""
+        me, attempts = session.node, self.attempts()
+        life = self.keys.of((Alive.room, me.name))
+        for _ in attempts:
+            known, alive = self.look(me.key, (Alive.room, me.name))
+            node = self.item(known)
+            if (isinstance(node, Node) and node.machine != me.machine) or (
+                alive and str(alive.created) != session.fence
+            ):
+                raise NameTaken(f"{me.name} is the name of another by now, whose blocks stay")
+            if not alive or attempts.write([self.lives(session)], [delete(life)]):
+                break
+        self._clear(me.name, me.machine)
+        with suppress(Unreachable):  # it ends by itself
+            self.gateway.end(session.lease)
+
+    def remove(self, node: str) -> list[Block]:
+        """See ClusterStore."""
+        return self._clear(node)
+
+    def _clear(self, name: str, machine: str = "") -> list[Block]:
+        """Let nothing be left of a host that is not alive; the blocks it had."""
+        self._is_gone(name)
+        freed = []
+        for block in map(self.item, rows_of(self.gateway, self.keys.blocks())[1]):
+            if isinstance(block, Block) and block.node == name and machine in ("", block.machine):
+                self._free(block)
+                freed.append(block)
+        self._forget(name)
+        return freed
+
+    def _free(self, block: Block) -> None:
+        attempts, at = self.attempts(), self.keys.of(block.key)
+        for _ in attempts:
+            (seen,) = self.look(block.key)
+            if not seen or self.item(seen) != block:
+                return
+            as_seen = [self._is_not_alive(block.node), is_at(at, modified=seen.modified)]
+            if attempts.write(as_seen, [delete(at), delete(self.keys.endpoints(block))]):
+                return
+            self._is_gone(block.node)
+
+    def _forget(self, name: str) -> None:
+        at, attempts = self.keys.of((Node.room, name)), self.attempts()
+        for _ in attempts:
+            (seen,) = self.look((Node.room, name))
+            if not seen or attempts.write([self._is_not_alive(name), is_at(at, modified=seen.modified)], [delete(at)]):
+                return
+            self._is_gone(name)
+
+    def _is_not_alive(self, name: str) -> dict[str, object]:
+        return is_at(self.keys.of((Alive.room, name)), created=0)
+
+    def _is_gone(self, name: str) -> None:
+        """Raise NameTaken where somebody is alive under a name."""
+        (alive,) = self.look((Alive.room, name))
+        if alive:
+            raise NameTaken(f"{name} is alive: it leaves by itself, or is to be stopped first")

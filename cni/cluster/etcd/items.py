@@ -1,0 +1,44 @@
+"""Rows of etcd as items of the cluster. What is not what its key says is named, and nothing ends for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from cni.cluster.etcd.gateway import Row
+from cni.cluster.etcd.keys import Keys
+from cni.cluster.model import Item, Key, Malformed, read
+
+
+class Told(NamedTuple):
+    """What rows say: items, the keys of what is gone, and what could not be read."""
+
+    items: tuple[Item, ...]
+    gone: tuple[Key, ...]
+    refused: tuple[str, ...]
+
+
+def told(keys: Keys, rows: Iterable[Row | bytes]) -> Told:
+    """What the newest row of each key says; a key alone says that it is gone."""
+    newest = {row.key if isinstance(row, Row) else row: row for row in rows}
+    items, gone, refused = list[Item](), list[Key](), list[str]()
+    for at, row in newest.items():
+        try:
+            if not isinstance(row, Row):
+                gone.append(keys.key(at))
+            elif item := item_of(keys, row):
+                items.append(item)
+        except Malformed as error:
+            refused.append(str(error))
+    return Told(tuple(items), tuple(gone), tuple(refused))
+
+
+def item_of(keys: Keys, row: Row) -> Item | None:
+    """The item in a row; None in a room of a later release. Raises Malformed."""
+    key = keys.key(row.key)
+    try:
+        raw = json.loads(row.value)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"{'/'.join(key)} in the store: {error}") from None
+    return read(key, raw)

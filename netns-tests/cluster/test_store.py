@@ -1,0 +1,50 @@
+"""etcd keeps the contract that the store in memory is held to, and what befalls an etcd befalls nobody's addresses."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cluster_contract
+import pytest
+from etcd import Etcd
+
+from cni.cluster.etcd import EtcdStore
+from cni.cluster.etcd.keys import Keys
+from cni.cluster.model import Key
+
+#: etcd keeps no lease for less.
+SECONDS = 2.0
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    """One member, with TLS and users; each test has a prefix of its own."""
+    with Etcd(Path("/run") / tmp_path_factory.mktemp("etcd").name / "one", tls=True, users=True) as made:
+        yield made
+
+
+class InEtcd:
+    def __init__(self, etcd: Etcd) -> None:
+        self.etcd, self.seconds = etcd, SECONDS
+        self.prefix = f"/agent-cni/{next(_numbers)}"
+
+    def store(self) -> EtcdStore:
+        return EtcdStore(self.etcd.config(prefix=self.prefix), self.seconds)
+
+    def pass_time(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def put_text(self, key: Key, text: str) -> None:
+        self.etcd.put(Keys(self.prefix).of(key).decode(), text)
+
+    def compact(self) -> None:
+        self.etcd.compact()
+
+
+@pytest.mark.parametrize("holds", cluster_contract.STATEMENTS, ids=lambda holds: holds.__name__)
+def test_etcd_keeps_it(etcd: Etcd, holds: cluster_contract.Statement):
+    holds(InEtcd(etcd))
