@@ -88,7 +88,6 @@ DOORS = {
     "urllib": set(),
     "urllib3": {"cni/kernel/http.py"},
     "ssl": {"cni/kernel/tls.py"},
-    "http": set(),
 }
 
 TOLD_ONCE = {
