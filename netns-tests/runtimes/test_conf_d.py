@@ -6,9 +6,40 @@ import json
 from pathlib import Path
 
 import pytest
-from lab import AGENT_CNI, BIN_DIR, CNITOOL, PATIENCE, REFERENCE_DIR, ROOT, Lab
+from lab import AGENT_CNI, BIN_DIR, CNITOOL, PATIENCE, REFERENCE_DIR, ROOT, Host, Lab
+
+from cni import plugin
+from cni.cluster.blocks import next_block
+from cni.cluster.model import Block, Network
+from cni.command.conflist import plugins_of
+from cni.ipam.shared import Shared
+from cni.protocol.call import Call
+from cni.state import Store
+from cni.state.membership import Member
 
 FILES = sorted((ROOT / "conf.d").glob("*.conflist"))
+
+
+def network_of(file: Path) -> Network | None:
+    """What all hosts of a cluster share by a list; None where nothing is."""
+    ((_, conf),) = list(plugins_of(file))[:1]
+    if conf["type"] not in plugin.names():
+        return None
+    read = plugin.load(conf["type"]).Config.read(conf, Call("ADD", "CONTAINER", "NETNS", "eth0"))
+    return read.ipam.network if isinstance(read.ipam, Shared) else None
+
+
+def play_member(host: Host, network: Network) -> None:
+    """Do what a member does before the first pod: the cluster takes the network, and the host has a block of each subnet."""
+    store = Store.open(host.folder)
+    with store.transaction():
+        store.put_member(Member("node-a", "0" * 31 + "1", "life", "192.0.2.11", "0a:58:0a:00:00:01"))
+        store.share(network)
+        store.refuse_network(network.name, "")
+        for pool in network.pools:
+            if span := next_block(network, pool, "node-a", ()):
+                store.put_block(Block(network.name, span, "node-a", "0" * 31 + "1"))
+    store.close()
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -18,6 +49,8 @@ def test_a_conflist_works_as_it_stands(lab: Lab, file: Path):
     host.run(AGENT_CNI, "validate", file)
     (host.folder / file.name).write_text(file.read_text())
     network = json.loads(file.read_text())["name"]
+    if shared := network_of(file):
+        play_member(host, shared)
     env = {
         "CNI_PATH": f"{BIN_DIR}:{REFERENCE_DIR}",
         "NETCONFPATH": str(host.folder),
