@@ -17,6 +17,7 @@ FOR_OTHERS = (
     "cni.cluster.store",
     "cni.member",
     "cni.kernel.http",
+    "cni.kernel.tls",
     "cni.kernel.notify",
     "cni.kernel.events",
     "cni.kernel.wireguard",
