@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from threading import Condition, Thread
+from typing import NamedTuple
 
 from cni.cluster.store import Change, Listing
 from cni.errors import Internal
@@ -14,13 +14,25 @@ from cni.errors import Internal
 _MOST = 64
 
 
+class Ended(Exception):
+    """The member is to end, and all is well."""
+
+
+class Brought(NamedTuple):
+    """News in their order; whether this host's own state may have changed; whether the kernel may have."""
+
+    news: tuple[Listing | Change, ...]
+    look: bool
+    compare: bool
+
+
 class Inbox:
-    """News in their order, as many as the hand can take; whether a comparison is wanted, once however often; and the end."""
+    """News in their order, as many as the hand can take; what is to be looked at, once however often; and the end."""
 
     def __init__(self) -> None:
         self._changed = Condition()
         self._news: deque[Listing | Change] = deque()
-        self._compare = False
+        self._look = self._compare = False
         self._end: BaseException | None = None
 
     def put(self, news: Listing | Change) -> None:
@@ -28,6 +40,12 @@ class Inbox:
         with self._changed:
             self._changed.wait_for(lambda: len(self._news) < _MOST)
             self._news.append(news)
+            self._changed.notify_all()
+
+    def look(self) -> None:
+        """Have the state looked at."""
+        with self._changed:
+            self._look = True
             self._changed.notify_all()
 
     def compare(self) -> None:
@@ -42,22 +60,24 @@ class Inbox:
             self._end = self._end or why
             self._changed.notify_all()
 
-    def take(self, seconds: float) -> list[Listing | Change] | None:
-        """All news there are; an empty list asks for a comparison, None says that nothing came in so long. What was brought
-        is taken before a comparison, and the end before both.
-        """
-        deadline = time.monotonic() + seconds
+    def take(self, seconds: float) -> Brought:
+        """All there is, or what comes first in so many seconds, which may be nothing. Raises what ends the hand."""
         with self._changed:
-            self._changed.wait_for(lambda: self._news or self._compare or self._end, deadline - time.monotonic())
+            self._changed.wait_for(lambda: self._news or self._look or self._compare or self._end, seconds)
             if self._end:
                 raise self._end
-            if not self._news and not self._compare:
-                return None
-            news = list(self._news)
-            self._compare = self._compare and bool(news)
+            brought = Brought(tuple(self._news), self._look, self._compare)
+            self._look = self._compare = False
             self._news.clear()
             self._changed.notify_all()
-            return news
+            return brought
+
+    def rest(self, seconds: float) -> None:
+        """Wait, and take nothing. Raises what ends the hand."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._end, seconds)
+            if self._end:
+                raise self._end
 
 
 def started(name: str, work: Callable[[], None], inbox: Inbox) -> Thread:

@@ -15,6 +15,7 @@ from cni.errors import CniError, SessionLost, Unreachable
 from cni.kernel.bell import Bell
 from cni.member import figures
 from cni.member.estate import Estate
+from cni.member.inbox import Ended, Inbox
 from cni.member.ledger import Ledger
 from cni.member.session import SessionKeeper
 from cni.member.trouble import Trouble
@@ -29,12 +30,13 @@ _MOST = 1000
 class Publisher:
     """Does it, by a thread of its own, when the bell rings and every second."""
 
-    def __init__(self, keeper: SessionKeeper, estate: Estate, folder: Path, bell: Bell) -> None:
+    def __init__(self, keeper: SessionKeeper, estate: Estate, folder: Path, bell: Bell, inbox: Inbox) -> None:
         self._keeper = keeper
         self._estate = estate
         self._store, self._ledger = estate.store, estate.ledger
         self._folder = folder
         self._bell = bell
+        self._inbox = inbox
         self._trouble = Trouble("publish")
         self._compared: tuple[Session | None, int] = (None, 0)
 
@@ -42,18 +44,18 @@ class Publisher:
         """Do it for ever."""
         while True:
             self.step()
-            self._bell.wait(PATIENCE)
+            self._inbox.look()
+            if self._bell.wait(PATIENCE):
+                self._inbox.look()  # what a call has written is there before the store answers
 
     def step(self) -> None:
-        """Do what there is to do, once, if this host is in the cluster and has heard what is in it."""
-        session = self._keeper.session
-        if session is None or not self._ledger.listings:
-            return
+        """Do what there is to do, once, if this host is in the cluster and has heard what is in it. Raises Ended when it leaves."""
         try:
             with closing(Store.open(self._folder)) as state:
-                self.turn(session, state)
-        except SessionLost:
-            self._keeper.lost(session)
+                if (member := state.member()) and member.leaving:
+                    raise Ended
+                if (session := self._keeper.session) and self._ledger.listings:
+                    self.turn(session, state)
         except Unreachable as error:
             figures.STORE_ERRORS.add(kind="unreachable")
             self._trouble.is_so(f"the cluster's store is not told: {error.msg}")
@@ -63,7 +65,13 @@ class Publisher:
             self._trouble.over()
 
     def turn(self, session: Session, state: Store) -> None:
-        """The same, with what it takes. Raises Unreachable and SessionLost; another turn goes on."""
+        """The same, with what it takes. Raises Unreachable; another turn goes on."""
+        try:
+            self._turn(session, state)
+        except SessionLost:
+            self._keeper.lost(session)
+
+    def _turn(self, session: Session, state: Store) -> None:
         if (now := (session, self._ledger.news)) != self._compared:
             compare(state, self._ledger)
         self._compared = now

@@ -15,31 +15,30 @@ from pathlib import Path
 from cni import log
 from cni.cluster.config import ClusterConfig
 from cni.cluster.store import Change, ClusterStore, Listing
-from cni.errors import Conflict, TryAgainLater
+from cni.errors import Conflict, TryAgainLater, Unavailable
 from cni.kernel import signals
 from cni.kernel.bell import Bell
 from cni.kernel.files import LockFile, private_folder
-from cni.kernel.notify import notify, watched
+from cni.kernel.netlink import Rtnl
+from cni.kernel.notify import notify
+from cni.member.cutoff import CutOff
 from cni.member.estate import Estate
 from cni.member.identity import machine_id
-from cni.member.inbox import Inbox, started
+from cni.member.inbox import Brought, Ended, Inbox, started
 from cni.member.ledger import Ledger
 from cni.member.publisher import Publisher
+from cni.member.reconciler import Reconciler
 from cni.member.session import SessionKeeper
 from cni.member.tunnels import Tunnels
 from cni.member.watcher import Watcher
 from cni.naming import digest_of
-from cni.state import DEFAULT_FOLDER
+from cni.state import DEFAULT_FOLDER, Store
 
 #: How long the hand has to end after SIGTERM, in seconds.
 _GRACE = 0.8
-_BEAT = 1.0
-#: systemd is told that a first listing may take longer than it would wait; microseconds.
-_MORE_TIME = "EXTEND_TIMEOUT_USEC=30000000"
-
-
-class Ended(Exception):
-    """Somebody asked the member to end."""
+_BEAT, _SOON = 1.0, 0.02
+#: The kernel is compared with what is to be there without a reason, too.
+_COMPARED_AFTER = 60.0
 
 
 def run(config: ClusterConfig, folder: Path = DEFAULT_FOLDER) -> None:
@@ -59,6 +58,7 @@ def serve(config: ClusterConfig, store: ClusterStore, folder: Path) -> None:
     machine = machine_id()
     signals.hold_back()
     with alone(folder), closing(Bell(folder)) as bell:
+        refuse_leaving(folder)
         hand = Hand(config, store, folder, machine, bell)
         try:
             hand.work()
@@ -78,11 +78,20 @@ def alone(folder: Path) -> Iterator[None]:
             raise Conflict("a member runs on this host already") from error
 
 
+def refuse_leaving(folder: Path) -> None:
+    """Raise Unavailable where this host was told to leave, and has not yet."""
+    with closing(Store.open(folder)) as state:
+        member = state.member()
+    if member and member.leaving:
+        raise Unavailable(f"{member.node} leaves its cluster, and is not done yet: agent-cni leave")
+
+
 class Hand:
     """What the threads have for it, and what it does with it."""
 
     def __init__(self, config: ClusterConfig, store: ClusterStore, folder: Path, machine: str, bell: Bell) -> None:
-        self._folder, self._metrics = folder, config.metrics
+        self._config = config
+        self._folder = folder
         self._inbox = Inbox()
         self._ledger = Ledger(config.node)
         self._bell = bell
@@ -90,9 +99,10 @@ class Hand:
         key = self._keeper.key
         self._tunnels = Tunnels(config, self._keeper, self._ledger, folder, key) if key else None
         self._watcher = Watcher(store, self._heard)
-        self._publisher = Publisher(self._keeper, Estate(store, self._ledger), folder, bell)
+        self._publisher = Publisher(self._keeper, Estate(store, self._ledger), folder, bell, self._inbox)
+        self._cut_off = CutOff()
         self._ready = False
-        self._watched = watched()
+        self._status = ""
 
     def work(self) -> None:
         """Do what the threads bring, for ever. Raises Ended, and whatever ended one of them."""
@@ -101,17 +111,46 @@ class Hand:
             ("publish", self._publisher.run),
         ):  # fmt: skip
             started(name, work, self._inbox)
-        if self._metrics:
+        if self._config.metrics:
             from cni.member import metrics  # and an HTTP server with it
 
-            started("metrics", partial(metrics.serve, self._metrics), self._inbox)
-        log.event("member", "start", node=self._ledger.me)
-        while True:
-            news = self._inbox.take(_BEAT)
+            started("metrics", partial(metrics.serve, self._config.metrics), self._inbox)
+        log.event("member", "start", node=self._config.node)
+        while (me := self._keeper.me) is None:
+            self._inbox.rest(_SOON)
             self._beat()
-            if news and not self._ready:
+        reconciler = Reconciler(me, self._folder)
+        compared = time.monotonic()
+        while True:
+            brought = self._inbox.take(_BEAT)
+            if time.monotonic() - compared > _COMPARED_AFTER:
+                brought = brought._replace(compare=True)
+            if brought.compare:
+                compared = time.monotonic()
+            self._do(reconciler, brought)
+            self._beat()
+
+    def _do(self, reconciler: Reconciler, brought: Brought) -> None:
+        for news in brought.news:
+            reconciler.heard(news)
+            if not self._ready:
                 self._ready = True
-                notify("READY=1", "STATUS=in the cluster")
+                notify("READY=1")
+        if brought.look or not any(brought):
+            reconciler.look()
+            self._cut()
+        if brought.compare:
+            reconciler.compare()
+            if self._tunnels:
+                self._tunnels.compare()
+
+    def _cut(self) -> None:
+        with closing(Store.open(self._folder)) as state:
+            host = Rtnl.kept()
+            try:
+                self._cut_off.keep(state, host)
+            finally:
+                host.give_back()
 
     def _heard(self, news: Listing | Change) -> None:
         before = self._ledger.news
@@ -121,12 +160,14 @@ class Hand:
         self._inbox.put(news)
 
     def _beat(self) -> None:
+        """Say that the hand works, and what for."""
         if self._tunnels:
             self._tunnels.beat()
-        if self._watched:
-            notify("WATCHDOG=1")
-        if not self._ready:
-            notify(_MORE_TIME)
+        lines = ["WATCHDOG=1"]
+        if (status := self._keeper.status) != self._status:
+            self._status = status
+            lines.append(f"STATUS={status}")
+        notify(*lines)
 
     def _mind_signals(self) -> None:
         while not signals.next_ending():

@@ -14,6 +14,7 @@ from cni.errors import CniError, NameTaken, SessionLost, Unreachable
 from cni.member import figures
 from cni.member.fence import Fence
 from cni.member.identity import node_of, this_host
+from cni.member.inbox import Ended
 from cni.member.key import Key
 from cni.member.trouble import Trouble
 from cni.state import Store
@@ -44,6 +45,10 @@ class SessionKeeper:
         self._lock = Lock()
         self._wake = Event()
         self._fence = Fence(config.free_after)
+        #: This host as the others know it, or are to; None before it is known itself.
+        self.me: Node | None = None
+        #: How it is, for people.
+        self.status = "joining the cluster"
 
     @property
     def session(self) -> Session | None:
@@ -104,32 +109,34 @@ class SessionKeeper:
         self._joined()
 
     def _renew(self, session: Session) -> None:
-        before = self._member()
-        member = self._found(before)
+        member = replace(self._found(self._member()), token=session.token)
         heard_at = self._fence.now()
         self._store.renew(session)
         figures.RENEWALS.add()
         if (me := self._node(member)) != session.node:
-            session = self._announced(session, me)
+            self._announce(session, me)
         self._keep(member, heard_at)
 
-    def _announced(self, session: Session, me: Node) -> Session:
+    def _announce(self, session: Session, me: Node) -> None:
         announced = self._store.announce(session, me)
         with self._lock:
             if self._session is session:
                 self._session = announced
+        self.me = me
         self._joined()
-        return announced
 
     def _prepared(self) -> Member:
         """This host, in the state before the store hears of it: a token that is lost would be another life."""
         before = self._member()
+        if before and before.leaving:
+            raise Ended
         member = self._found(before)
         goes_on = before is not None and before.token == member.token
         member = replace(member, fenced_at=self._fence.before_joining(member if goes_on else None))
         if not goes_on:
             member = replace(member, trouble=f"{member.node} has not joined the cluster yet")
         self._put(member)
+        self.me = self._node(member)
         return member
 
     def _found(self, before: Member | None) -> Member:
@@ -144,11 +151,14 @@ class SessionKeeper:
 
     def _keep(self, member: Member, heard_at: float) -> None:
         """All is well, and was at a time."""
+        self.status = f"in the cluster as {member.node}, at {member.vtep}"
         self._put(replace(member, trouble="", fenced_at=self._fence.after(heard_at)))
 
     def _put(self, member: Member) -> None:
         with closing(Store.open(self._folder)) as state, state.transaction():
             known = state.member()
+            if known and known.leaving:
+                return
             if known and known.encryption == member.encryption:  # what the hand has said meanwhile
                 member = replace(member, no_tunnel=known.no_tunnel)
             if known != member:
@@ -162,6 +172,7 @@ class SessionKeeper:
         """Have people know what is wrong, from when on."""
         if not self._trouble.is_so(why):
             return
+        self.status = why
         with closing(Store.open(self._folder)) as state, state.transaction():
             if member := state.member():
                 state.put_member(replace(member, trouble=f"{why} (since {self._trouble.since})"))

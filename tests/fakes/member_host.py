@@ -13,6 +13,7 @@ from cni.cluster.blocks import host_address
 from cni.cluster.config import ClusterConfig, EtcdConfig
 from cni.cluster.model import Endpoint, Network, Pool
 from cni.member.estate import Estate
+from cni.member.inbox import Inbox
 from cni.member.ledger import Ledger
 from cni.member.publisher import Publisher
 from cni.member.session import SessionKeeper
@@ -57,7 +58,7 @@ class Host:
         self.ledger = Ledger(self.name)
         self.keeper = SessionKeeper(self.config, self.store, self.folder, self.machine, lambda: None)
         self.estate = Estate(self.store, self.ledger, self.idle)
-        self.publisher = Publisher(self.keeper, self.estate, self.folder, NoBell())  # type: ignore[arg-type]
+        self.publisher = Publisher(self.keeper, self.estate, self.folder, NoBell(), Inbox())  # type: ignore[arg-type]
 
     def turn(self, times: int = 1) -> None:
         """What its threads do, one after the other; raises nothing that they would not."""

@@ -194,6 +194,10 @@ class Links(Namespaces):
         what = _spelled({**settings, **({"state": "up"} if up else {})})
         self._change(request(_NEW, 0, place, _settings(**settings)), f"set {what} on {link.name}")
 
+    def set_down(self, link: Link | LinkRef) -> None:
+        """Set a link down: nothing passes it."""
+        self._change(request(_NEW, 0, _place(link.index, 0, _UP)), f"set {link.name} down", errno.ENODEV)
+
     def set_promiscuous(self, link: Link) -> None:
         """Make a link promiscuous."""
         self._change(request(_NEW, 0, _place(link.index, _PROMISC, _PROMISC)), f"set promiscuous mode on {link.name}")

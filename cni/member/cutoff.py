@@ -1,0 +1,49 @@
+"""Pods with addresses that are another host's by now: nobody may take them for who has the address."""
+
+from __future__ import annotations
+
+from cni import log
+from cni.errors import CniError
+from cni.kernel.netlink import Rtnl
+from cni.naming import Attachment
+from cni.state import Store
+from cni.state.membership import LOST
+
+
+class CutOff:
+    """Keeps the ports of such pods down, whoever sets them up; each is told once."""
+
+    def __init__(self) -> None:
+        self._told: set[Attachment] = set()
+
+    def keep(self, state: Store, host: Rtnl) -> None:
+        """Set down what is up."""
+        lost = stranded(state)
+        self._told &= {*lost}
+        for attachment in lost:
+            try:
+                self._set_down(host, attachment)
+            except CniError as error:
+                log.event("member", "cut off", error, **attachment._asdict())
+
+    def _set_down(self, host: Rtnl, attachment: Attachment) -> None:
+        link = host.link_by_name(attachment.host_interface)
+        if link and link.up:
+            host.set_down(link)
+        if attachment not in self._told:
+            self._told.add(attachment)
+            what = f"{link.name} is down" if link else f"there is no {attachment.host_interface} to set down"
+            why = "its address is another host's by now"
+            log.warning("member", f"{attachment} is cut off: {why}, {what}", network=attachment.network)
+
+
+def stranded(state: Store) -> list[Attachment]:
+    """The attachments that have an address of a block that was lost."""
+    blocks = [holding.block for holding in state.blocks() if holding.state == LOST]
+    if not blocks:
+        return []
+    return [
+        attachment
+        for address, attachment, _ in state.all_leases()
+        if any(attachment.network == block.network and address in block.addresses for block in blocks)
+    ]

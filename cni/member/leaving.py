@@ -1,0 +1,99 @@
+"""How a host leaves its cluster: nothing of it stays in the store, in the kernel, or in its state. Each step can be the last:
+who is asked again goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from cni.cluster.config import ClusterConfig
+from cni.cluster.model import Node
+from cni.cluster.store import ClusterStore
+from cni.errors import Conflict, NameTaken, TryAgainLater, Unreachable
+from cni.kernel.bell import ring
+from cni.member.identity import machine_id, node_of, this_host
+from cni.member.reconciler import Reconciler
+from cni.member.run import alone, engine
+from cni.state import DEFAULT_FOLDER, Store
+from cni.state.membership import Member
+from cni.values import replace
+
+#: How long a member that runs has to end, in seconds.
+_PATIENCE = 15.0
+_STEP = 0.05
+_NAMED = 5
+
+
+def leave(config: ClusterConfig, folder: Path = DEFAULT_FOLDER, *, force: bool = False) -> list[str]:
+    """Leave the cluster, whether a member runs or not; it ends. What could not be done though it was forced, a line each.
+
+    Raises Conflict while pods have addresses of the cluster, and Unreachable where the store is not told, both unless forced;
+    TryAgainLater where the member that runs does not end.
+    """
+    return left(config, engine(config), folder, machine_id(), force=force)
+
+
+def left(config: ClusterConfig, store: ClusterStore, folder: Path, machine: str, *, force: bool) -> list[str]:
+    """The same, with a store that is open."""
+    member = _announced(config, folder, machine, force=force)
+    with _ended(folder):
+        undone = _told(store, node_of(member, config), member.token, force=force)
+        Reconciler(node_of(member, config), folder).clear()
+        with closing(Store.open(folder)) as state, state.transaction():
+            state.forget_member()
+    return undone
+
+
+def clustered_pods(state: Store) -> list[str]:
+    """The attachments that have addresses of the cluster."""
+    networks = {network.name for network, _ in state.shared()} | {holding.block.network for holding in state.blocks()}
+    return sorted({str(attachment) for _, attachment, _ in state.all_leases() if attachment.network in networks})
+
+
+def _announced(config: ClusterConfig, folder: Path, machine: str, *, force: bool) -> Member:
+    """Have no address given from now on, and a member that runs end."""
+    with closing(Store.open(folder)) as state, state.transaction():
+        pods = clustered_pods(state)
+        if pods and not force:
+            some = ", ".join(pods[:_NAMED]) + (f" and {len(pods) - _NAMED} more" if len(pods) > _NAMED else "")
+            raise Conflict(f"{len(pods)} pods have addresses of the cluster: {some}; delete them first, or --force")
+        member = state.member() or this_host(config, machine, None)
+        member = replace(
+            member, leaving=True, trouble="this host leaves the cluster", fenced_at=member.fenced_at or 1.0
+        )
+        state.put_member(member)
+    ring(folder)
+    return member
+
+
+@contextmanager
+def _ended(folder: Path) -> Iterator[None]:
+    """Be the only one on this host, once the member that runs has ended. Raises TryAgainLater where it does not."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            with alone(folder):
+                yield
+                return
+        except Conflict as error:
+            if not isinstance(error.__cause__, TryAgainLater) or time.monotonic() > deadline:
+                raise TryAgainLater(f"the member that runs on this host did not end within {_PATIENCE:g} s") from None
+        time.sleep(_STEP)
+
+
+def _told(store: ClusterStore, me: Node, token: str, *, force: bool) -> list[str]:
+    """Have the store forget this host."""
+    try:
+        store.leave(store.join(me, token))
+    except NameTaken:
+        return []  # what it had under the name is not its own any more
+    except Unreachable as error:
+        if not force:
+            raise
+        return [
+            f"the store still knows {me.name} and its blocks: on another host, agent-cni node remove {me.name} ({error.msg})"
+        ]
+    return []
