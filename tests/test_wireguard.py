@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
+import time
+from collections.abc import Collection
 from contextlib import closing
+from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
 from cluster_memory import Memory
 from member_host import Host
+from rtnl import FakeRtnl
 
 from cni.cluster.config import ClusterConfig, EtcdConfig
 from cni.cluster.model import Node
 from cni.errors import Conflict, ToolFailed, Unavailable
-from cni.kernel import process, wireguard
-from cni.kernel.wireguard import Peer
+from cni.kernel import process, sysctl, wireguard
+from cni.kernel.netlink import Rtnl
+from cni.kernel.wireguard import Peer, Shown, Tunnel
+from cni.member.encryption import Encryption
 from cni.member.identity import node_of, this_host
 from cni.member.key import FILE, Key
 from cni.overlay.wireguard import DEVICE, PREFIX, overhead, peers, underlay, vtep
@@ -221,3 +228,84 @@ def test_programs_are_looked_for_in_absolute_folders_only(tmp_path: Path, monkey
     assert process.find("wg", ":.:") == process.find("wg")
     assert process.find("wg", str(tmp_path)) == str(tmp_path / "wg")
     assert os.access(str(process.find("sh", str(tmp_path))), os.X_OK)
+
+
+# --- the device, by a namespace that is played
+
+
+class Device:
+    """A `wg` that has what it is given; `looks` is what the kernel says of the link."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.host, self.peers, self.device = FakeRtnl(), {}, ("", 0)
+        self.new: list[str] = []
+        eth0 = self.host.add("eth0")
+        self.host.add_address(eth0, ip_interface("192.0.2.11/24"))
+        monkeypatch.setattr(Rtnl, "kept", lambda: self.host)
+        self.host.give_back = lambda: None  # type: ignore[attr-defined]
+        monkeypatch.setattr(
+            self.host, "create_wireguard", lambda name: bool(self.host.add(name, "wireguard", up=False))
+        )
+        monkeypatch.setattr(sysctl, "read", lambda key: "0")
+        for name in ("show", "set_device", "set_peers"):
+            monkeypatch.setattr(wireguard, name, getattr(self, name))
+
+    def show(self, name: str) -> Shown:
+        return Shown(*self.device, {key: Tunnel(peer, 0, 0, 0) for key, peer in self.peers.items()})
+
+    def set_device(self, name: str, private: str, port: int) -> None:
+        self.device = private, port
+
+    def set_peers(self, name: str, gone: list[str], there: list[Peer], new: Collection[str]) -> None:
+        for key in gone:
+            del self.peers[key]
+        self.peers |= {peer.key: peer for peer in there}
+        self.new = [*new]
+
+
+@pytest.fixture
+def device(asked: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
+    return Device(monkeypatch)
+
+
+def test_peers_are_those_hosts_and_no_others_once_anybody_knows_who_they_are(device: Device, tmp_path: Path):
+    end, other = Encryption("node-a", 51820, Key(tmp_path)), node("node-c", wireguard=KEYS[1])
+    end.ensure("192.0.2.11", [node("node-a", wireguard="mine"), node("node-b"), other])
+    assert (end.trouble, end.refused, device.device) == ("", (), ("private-1", 51820))
+    assert (sorted(device.peers), sorted(device.new)) == (sorted(KEYS), sorted(KEYS))
+    assert not end.look()
+    end.ensure("192.0.2.11", None)
+    assert sorted(device.peers) == sorted(KEYS)
+    moved = node("node-b", underlay="192.0.2.99:51820")
+    end.ensure("192.0.2.11", [moved])
+    assert (list(device.peers.values()), device.new) == (
+        [Peer(KEYS[0], f"{vtep('node-b')}/128", "192.0.2.99:51820")],
+        [],
+    )
+    again = Encryption("node-a", 51820, Key(tmp_path))
+    again.ensure("192.0.2.11", None)
+    assert (again.trouble, len(device.peers)) == ("", 1), "a member that starts again, and has not heard yet"
+
+
+def test_a_port_that_the_kernels_device_cannot_take_is_named(device: Device, tmp_path: Path):
+    device.host.refusals["set_link"] = errno.EADDRINUSE
+    end = Encryption("node-a", 51820, Key(tmp_path))
+    end.ensure("192.0.2.11", [])
+    assert end.trouble == "encryption: UDP port 51820 of this host is taken: WireGuard cannot have it"
+    assert end.look()
+
+
+def test_a_clock_that_went_back_takes_another_key(device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    key = Key(tmp_path)
+    end = Encryption("node-a", 51820, key)
+    end.ensure("192.0.2.11", [])
+    before, now = key.public, time.time
+    for later in (3600.0, 3598.0):
+        monkeypatch.setattr(time, "time", lambda later=later: now() + later)
+        assert not end.look()
+    monkeypatch.setattr(time, "time", now)
+    assert end.look()
+    end.ensure("192.0.2.11", [])
+    assert key.public != before
+    assert device.device == (key.pair()[0], 51820)
+    assert not end.look()

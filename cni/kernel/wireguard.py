@@ -82,8 +82,13 @@ def set_device(name: str, private: str, port: int) -> None:
         _wg("set", name, "private-key", "/dev/stdin", "listen-port", str(port), stdin=private)
     except ToolFailed as error:
         if "Address already in use" in error.msg:
-            raise Conflict(f"UDP port {port} of this host is taken: WireGuard cannot have it") from None
+            raise port_taken(port) from None
         raise
+
+
+def port_taken(port: int) -> Conflict:
+    """Why there is no tunnel where somebody else has the port."""
+    return Conflict(f"UDP port {port} of this host is taken: WireGuard cannot have it")
 
 
 def set_peers(name: str, gone: Iterable[str], there: Iterable[Peer], new: Collection[str]) -> None:

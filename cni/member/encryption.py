@@ -6,10 +6,13 @@ the first and until `remove`. Whatever serves the device outlives the member.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import time
 from collections.abc import Collection
 from typing import NamedTuple
 
+from cni import log
 from cni.cluster.model import Node
 from cni.errors import CniError, Conflict, KernelRefused, Unavailable
 from cni.kernel import sysctl, wireguard
@@ -19,6 +22,9 @@ from cni.member.key import Key
 from cni.naming import OWNER, interface_of
 from cni.overlay import wireguard as tunnels
 
+#: Seconds by which the clock may go back: a handshake whose time is before the last one's is taken for a replay (WireGuard's
+#: whitepaper, 5.1), and none is begun more often than every five.
+_BACK = 4.0
 _LEAST_MTU = 1280  # of IPv6 (RFC 8200, section 5)
 
 
@@ -44,6 +50,7 @@ class Encryption:
         self._vtep = ipaddress.IPv6Address(tunnels.vtep(node))
         self._endpoints: dict[str, str] = {}
         self._seen: _Seen | None = None
+        self._clock = _clock()
 
     def ensure(self, underlay: str, nodes: Collection[Node] | None) -> None:
         """Have the device where this host has an address of the underlay, and exactly these hosts as peers, this one left out; who is
@@ -68,6 +75,12 @@ class Encryption:
         """Whether `ensure` is to be called, and a public key that is another by now to be announced: there was trouble, another key
         is wanted, or the device is not as it was left. It costs two questions to the kernel: ask once a second.
         """
+        before, self._clock = self._clock, _clock()
+        if self._clock < before - _BACK:
+            log.warning(
+                "member", "the clock went back, and others would take what this host's key says for old: another key"
+            )
+            self._key.delete()
         if self.trouble:
             return True
         host = Rtnl.kept()
@@ -108,11 +121,19 @@ class Encryption:
         setting = sysctl.of_link(6, link.name, "disable_ipv6")
         if sysctl.read(setting) != "0":
             sysctl.write(setting, "0")
-        if not link.up or link.mtu != mtu:
-            host.set_link(link, up=True, mtu=mtu)
+        if (link.up, link.mtu, link.alias) != (True, mtu, OWNER):
+            self._set_link(host, link, mtu)
         inside = interface_of(f"{self._vtep}/{tunnels.PREFIX.prefixlen}")
         if all(held.interface != inside for held in host.addresses(link)):
             host.add_address(link, inside, nodad=True)
+
+    def _set_link(self, host: Rtnl, link: Link, mtu: int) -> None:
+        try:
+            host.set_link(link, up=True, mtu=mtu, ifalias=OWNER)
+        except KernelRefused as error:
+            if error.errno == errno.EADDRINUSE:  # the kernel's device takes its port when it goes up
+                raise wireguard.port_taken(self._port) from None
+            raise
 
     def _set_peers(self, shown: wireguard.Shown, nodes: Collection[Node], own_key: str) -> None:
         others = (node for node in nodes if node.name != self._node)
@@ -133,6 +154,11 @@ class Encryption:
         return _Seen(self._key.version, link, link is not None and link.index == holder)
 
 
+def _clock() -> float:
+    """What the clock says beyond the time since boot, which nobody sets (clock_gettime(2)); in seconds."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def _ours(host: Rtnl) -> Link | None:
     """The device, or None. Raises Conflict for a link of somebody else's under its name."""
     link = host.link_by_name(tunnels.DEVICE)
@@ -145,9 +171,6 @@ def _make(host: Rtnl) -> None:
     """The kernel's own where it has WireGuard, else wireguard-go's."""
     if not host.create_wireguard(tunnels.DEVICE):
         wireguard.start(tunnels.DEVICE)
-    link = host.link_by_name(tunnels.DEVICE)
-    if link:
-        host.set_link(link, ifalias=OWNER)
 
 
 def _mtu(host: Rtnl, underlay: str) -> int:
