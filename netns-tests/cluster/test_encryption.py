@@ -15,8 +15,8 @@ from typing import Any, Self
 
 import pytest
 from answers import within
-from cluster import UNDERLAY, WIREGUARD, Node
-from lab import PATIENCE, ROOT, Lab, eventually, sh
+from cluster import UNDERLAY, WIREGUARD, Cluster, Node
+from lab import AGENT_CNI, PATIENCE, ROOT, Lab, eventually, sh
 from wire import Wire
 
 from cni.overlay.wireguard import DEVICE, PREFIX, vtep
@@ -300,3 +300,45 @@ def test_without_the_programs_there_is_no_tunnel_and_it_is_said(ends: Any, tmp_p
             assert said["trouble"] == (
                 f"encryption: this kernel has no WireGuard, and the program wireguard-go is missing: {DEVICE} cannot be made"
             )
+
+
+def tunnelled(node: Node) -> str:
+    """Why a host of a cluster has no tunnels; empty when it has."""
+    member = node.remembered(lambda store: store.member())
+    return member.no_tunnel if member else "no member"
+
+
+def peers_of(node: Node) -> set[str]:
+    """Whom a host sends to in its tunnels."""
+    shown = node.run(WIREGUARD / "wg", "show", DEVICE, "allowed-ips", check=False).stdout.split()
+    return set(shown[1::2])
+
+
+def test_members_keep_the_tunnels_and_say_when_there_are_none(lab: Lab):
+    with Cluster(lab, hosts=3) as cluster:
+        a, b, c = cluster.nodes
+        cluster.join(a, b, encryption="wireguard")
+        assert eventually(lambda: tunnelled(a) == tunnelled(b) == "")
+        assert eventually(lambda: a.pings(vtep(b.name), 1))
+        cluster.join(c, encryption="wireguard")
+        for node in cluster.nodes:
+            others = {f"{vtep(other.name)}/128" for other in cluster.nodes if other is not node}
+            assert eventually(lambda: peers_of(node) == others)  # noqa: B023 - asked at once
+        assert eventually(lambda: c.pings(vtep(a.name), 1))
+
+        environ = os.environ | {"PATH": f"{WIREGUARD}:{os.environ['PATH']}"}
+        key = a.run(AGENT_CNI, "join", "--rotate-key", env=environ).stdout.split()[-1]
+        assert eventually(lambda: key in b.run(WIREGUARD / "wg", "show", DEVICE, "peers").stdout)
+        assert b.pings(vtep(a.name), 5)
+
+        a.kill()
+        assert a.pings(vtep(b.name), 5), "tunnels outlive the member"
+        with within(b, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as other:
+            b.pause()
+            os.kill(End(b).servers()[0], signal.SIGKILL)
+            assert eventually(lambda: not b.link(DEVICE))
+            other.bind(("0.0.0.0", PORT))
+            b.go_on()
+            assert eventually(lambda: f"UDP port {PORT} of this host is taken" in tunnelled(b))
+        assert eventually(lambda: tunnelled(b) == "")
+        assert b.pings(vtep(c.name), 5)

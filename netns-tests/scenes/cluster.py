@@ -24,6 +24,7 @@ from lab import AGENT_CNI, PATIENCE, ROOT, Host, Lab, Namespace, Pod, eventually
 
 from cni.cluster.etcd import EtcdStore
 from cni.cluster.model import Block, Endpoint, Item
+from cni.errors import TryAgainLater
 from cni.state import FILE, Store
 from cni.state.membership import HELD, LOST, Unsaid
 
@@ -173,6 +174,8 @@ class Node(Host):
         try:
             store.copy()
             return asked(store)
+        except TryAgainLater:  # it is being made
+            return None
         finally:
             store.close()
 
