@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cni import engine, plugin, uplink
-from cni.errors import CniError
+from cni.errors import CniError, TryAgainLater
 from cni.naming import Attachment
 from cni.node import folder_of
 from cni.protocol import config
@@ -22,6 +22,7 @@ from cni.protocol.result import Result
 from cni.resources import Difference, Host, Resource, Said, VxlanLink, World
 from cni.resources.base import REFRESH
 from cni.state import Place, Store
+from cni.survey import uplink_of
 from cni.values import dataclass
 
 #: What is each pod's own, and needs facts of it.
@@ -63,7 +64,7 @@ def _of_folder(folder: Path, given: Mapping[tuple[Path, Any, Any], NetConf]) -> 
     with closing(store), closing(World(None, store.lock)) as world:
         for place, said in store.said().items():
             netconf = given.get((folder, place.network, place.plugin))
-            wanted, refused = _judged(netconf, place, said.resources, world)
+            wanted, refused = _judged(netconf, place, said.resources, world, store)
             yield Network(folder, place, said.resources, wanted, said.in_use, refused, netconf)
 
 
@@ -112,13 +113,13 @@ def _behind(network: Network, world: World) -> list[Difference]:
 
 
 def _judged(
-    netconf: NetConf | None, place: Place, said: tuple[Resource, ...], world: World
+    netconf: NetConf | None, place: Place, said: tuple[Resource, ...], world: World, store: Store
 ) -> tuple[tuple[Resource, ...], str]:
     """What is wanted of a place, and why what the configuration says cannot be had."""
     if netconf is None:
         return said, ""
     try:
-        found = _planned(netconf, world)
+        found = _planned(netconf, world, store)
     except (CniError, TypeError, KeyError, ValueError) as error:
         return said, getattr(error, "msg", "") or f"its configuration cannot be read: {error}"
     # one that moved, or has none any more, is for the next ADD
@@ -126,11 +127,14 @@ def _judged(
     return found if here else said, ""
 
 
-def _planned(netconf: NetConf, world: World) -> tuple[Resource, ...]:
+def _planned(netconf: NetConf, world: World, store: Store) -> tuple[Resource, ...]:
     config.validate(netconf, netconf["type"])
     loaded = plugin.load(netconf["type"])
     read = loaded.Config.read({key: value for key, value in netconf.items() if key not in _OF_PODS}, _SAMPLE)
-    link = uplink.find(world.host, read.uplink) if read.uplink else None
+    query, vtep = uplink_of(store, read)
+    if read.ipam.clustered and vtep is None and query and query.vtep:
+        raise TryAgainLater("this host is in no cluster: agent-cni join")
+    link = uplink.find(world.host, query) if query else None
     somebody = Attachment(netconf["name"], _SAMPLE.container, _SAMPLE.ifname)
-    plan = loaded.plan(read, somebody, read.ipam.preview(), Host(_SAMPLE.netns, link))
+    plan = loaded.plan(read, somebody, read.ipam.preview(), Host(_SAMPLE.netns, link, vtep=vtep))
     return tuple(item for item in plan.resources if item.configured)

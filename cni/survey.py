@@ -12,15 +12,18 @@ from cni.naming import OWNER, Attachment
 from cni.node import Node
 from cni.plugin import PluginConfig
 from cni.protocol.call import Call
-from cni.resources import Host, HostPort, Uplink, World
+from cni.resources import Host, HostPort, Uplink, UplinkQuery, Vtep, World
 from cni.resources.addressing import GATEWAY, gateway_place
+from cni.state import Store
+from cni.values import replace
 
 _ANY_MTU = 65535
 
 
 def survey(node: Node, config: PluginConfig, call: Call) -> Host:
     """Read what a plan may know of the node."""
-    query, world, sidecar = config.uplink, node.world, config.sidecar
+    world, sidecar = node.world, config.sidecar
+    query, vtep = uplink_of(node.store, config)
     captured = sidecar if sidecar and sidecar.wanted else None
     return Host(
         netns=call.netns,
@@ -34,7 +37,17 @@ def survey(node: Node, config: PluginConfig, call: Call) -> Host:
         gateways=partial(_gateways, node),
         chained=config.chained,
         bridge_mtu=_foreign_mtu(world, config.bridge) if config.bridge else 0,
+        vtep=vtep,
     )
+
+
+def uplink_of(store: Store | None, config: PluginConfig) -> tuple[UplinkQuery | None, Vtep | None]:
+    """How to find the link that a plan is to know; for a tunnel between hosts of a cluster by how the cluster knows this one."""
+    query = config.uplink
+    member = store.member() if store and query and query.vtep else None
+    if not (query and member):
+        return query, None
+    return replace(query, local=member.vtep), Vtep(member.vtep, member.mac)
 
 
 def surveyed_without_record(node: Node, config: PluginConfig, call: Call) -> Host:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from cni.errors import InvalidConfig
+from cni.errors import InvalidConfig, TryAgainLater
 from cni.kernel.view import Link
 from cni.resources import Uplink, UplinkQuery
 
@@ -45,14 +45,16 @@ def _named(host: Rtnl, query: UplinkQuery) -> list[Link]:
                 f"{query.where}: {'the pod' if query.in_pod else 'this host'} has no link {query.dev!r}"
             )
         return [link]
-    return _holding(host, query.local) if query.local else []
+    return _holding(host, query) if query.local else []
 
 
-def _holding(host: Rtnl, local: str) -> list[Link]:
+def _holding(host: Rtnl, query: UplinkQuery) -> list[Link]:
     """The link that has a VTEP's address; one on a loopback is reached by others, and says nothing of an MTU."""
-    link = host.link_by_index(host.holding(ipaddress.ip_address(local)))
+    link = host.link_by_index(host.holding(ipaddress.ip_address(query.local)))
+    if link is None and query.vtep:
+        raise TryAgainLater(f"no link of this host holds {query.local}, to which the cluster's other hosts send")
     if link is None:
-        raise InvalidConfig(f"$.vxlan.local: no link of this host holds {local}")
+        raise InvalidConfig(f"$.vxlan.local: no link of this host holds {query.local}")
     return [] if link.loopback else [link]
 
 

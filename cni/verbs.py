@@ -36,7 +36,7 @@ from cni.protocol.result import Result
 from cni.resources import Difference, Host, Plan, Resource, World
 from cni.resources.base import Unknown
 from cni.state import Record, Store
-from cni.survey import survey
+from cni.survey import survey, uplink_of
 from cni.values import replace
 
 Deliver = Callable[[dict[str, Any]], None]
@@ -145,8 +145,10 @@ def status(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> No
     store = Store.reading(folder)
     try:
         missing = [f"this host has no link {name!r}" for name in config.links if not link_exists(name)]
-        if config.address and not uplink.is_own(config.address):
-            missing.append(f"no link of this host holds {config.address}")
+        _, vtep = uplink_of(store, config)
+        address = vtep.address if vtep else config.address
+        if address and not uplink.is_own(address):
+            missing.append(f"no link of this host holds {address}")
         if missing:
             serving = bool(store and store.records(netconf["name"], plugin.name))
             raise (Degraded if serving else Unavailable)(missing[0])

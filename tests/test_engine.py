@@ -168,6 +168,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "Bridge": {"name": "br0", "mac": "", "mtu": 1500, "promiscuous": True},
     "FloodList": {"link": "vxlan1", "vteps": ()},
     "Forwarding": {"port": "veth0"},
+    "BlockGateway": {"link": "br0", "address": "10.0.0.1/26", "force": False, "beside": True},
     "GatewayAddress": {"link": "br0", "address": "10.0.0.1/24", "force": False},
     "HostNeighbour": {"link": "mv-eth0", "address": "10.0.0.2", "mac": "0a:58:0a:00:00:02"},
     "HostRoute": {"link": "mv-eth0", "dst": "10.0.0.2/32", "source": "10.0.0.9"},

@@ -12,6 +12,7 @@ from cni.command.node import networks_of
 from cni.configured import Network
 from cni.ipam.own import Own
 from cni.ipam.ranges import RangeSet
+from cni.ipam.source import is_clustered
 from cni.kernel import vteps
 from cni.kernel.netlink import Rtnl
 from cni.kernel.view import LinkRef
@@ -37,7 +38,7 @@ def overlay_faults(options: argparse.Namespace) -> Iterator[Difference]:
         tunnel = next((item for item in network.wanted if isinstance(item, VxlanLink)), None)
         with closing(Rtnl()) as host:
             link = host.link_ref(tunnel.name) if tunnel else None
-            if tunnel and link and not own:
+            if tunnel and link and not own and not (network.netconf and is_clustered(network.netconf)):
                 yield from (_of(network, line, mend) for line, mend in _of_others(host, network, tunnel, link))
 
 
@@ -92,7 +93,7 @@ def _call_of(network: Network) -> tuple[NetConf, Call]:
 
 def _ranges(read: object) -> tuple[RangeSet, ...]:
     source = getattr(read, "ipam", None)
-    return source.config.sets if isinstance(source, Own) else ()
+    return source.config.sets if isinstance(source, Own) and not source.clustered else ()
 
 
 def _address_of(mac: str) -> IPAddress | None:

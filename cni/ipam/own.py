@@ -43,6 +43,10 @@ class Nothing:
     def told(self, store: Store, record: Record, result: Result) -> None:
         """Nobody else is to know."""
 
+    def on_the_whole(self, lease: Result) -> Result:
+        """An address says its subnet."""
+        return lease
+
     def release(self) -> None:
         """There is nobody to tell: leases go with the record."""
 

@@ -9,33 +9,29 @@ import ipaddress
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from pathlib import Path
 from typing import ClassVar
 
-from cni.cluster.blocks import block_of, host_address
-from cni.cluster.model import LAYER_2, LAYER_3, Endpoint, IPNetwork, Network, Pool
+from cni.cluster.blocks import block_of
+from cni.cluster.model import LAYER_2, LAYER_3, Endpoint, IPNetwork, Network
 from cni.errors import (
     AddressTaken,
     Conflict,
     Degraded,
-    InvalidConfig,
     RangeExhausted,
     TryAgainLater,
     Unavailable,
 )
 from cni.ipam.allocator import Allocator
 from cni.ipam.config import IpamConfig
+from cni.ipam.network import DEFAULT_BLOCK, pools_of, refuse_unshareable, spans_of, with_ways, within
 from cni.ipam.own import Own
-from cni.ipam.ranges import Range, RangeSet
 from cni.naming import Attachment, IPAddress, interface_of
-from cni.protocol.config import NetConf, folded
-from cni.protocol.result import Result, Route
-from cni.state import Record, Store, uses
+from cni.protocol.config import NetConf
+from cni.protocol.result import IPConfig, Result
+from cni.state import Record, Store
 from cni.state.membership import LOST, Member, Wish
 from cni.values import dataclass, replace
 
-DEFAULT_BLOCK, SMALLEST_SUBNET = 64, 8
 #: How long a call waits for the member, and how often it looks, in seconds.
 PATIENCE, LOOK = 1.0, 0.005
 
@@ -54,18 +50,11 @@ class Shared(Own):
     @classmethod
     def read(cls, config: IpamConfig, netconf: NetConf, vni: int, mode: str) -> Shared:
         """Read a validated configuration. Raises InvalidConfig for what only one host could mean."""
-        _refuse_unshareable(config, netconf, mode)
-        parts = [part for item in config.sets for part in item.ranges]
-        pools = tuple(
-            Pool(str(part.subnet), str(part.first), str(part.last), "" if mode == LAYER_3 else str(part.gateway or ""))
-            for part in parts
-        )
-        if mode == LAYER_3:  # a pod's way to the blocks that are not its own
-            there = {route.dst for route in config.routes}
-            ways = (Route(str(part.subnet)) for part in parts if str(part.subnet) not in there)
-            config = replace(config, routes=(*config.routes, *dict.fromkeys(ways)))
+        refuse_unshareable(config, netconf, mode)
         size = int(netconf["ipam"].get("blockSize") or DEFAULT_BLOCK)
-        return cls(config, Network(netconf["name"], pools, size, mode or LAYER_2, vni, tuple(_spans(config))))
+        reserved = tuple(spans_of(config))
+        network = Network(netconf["name"], pools_of(config, mode), size, mode or LAYER_2, vni, reserved)
+        return cls(with_ways(config) if mode == LAYER_3 else config, network)
 
     def preview(self) -> Result:
         """The first address of every range set, as if its block were this host's."""
@@ -106,6 +95,15 @@ class Shared(Own):
                 for address, mac in _macs(result)
             )
             store.say(found, record.plugin)
+
+    def on_the_whole(self, lease: Result) -> Result:
+        """An address of a block that is a subnet of its own is one of the network's all the same."""
+        return replace(lease, ips=tuple(map(self._on_the_whole, lease.ips)))
+
+    def _on_the_whole(self, ip: IPConfig) -> IPConfig:
+        address = interface_of(ip.address).ip
+        pool = self.network.pool_of(address)
+        return replace(ip, address=f"{address}/{pool.subnet.split('/')[1]}") if pool else ip
 
     def differences(self, store: Store, record: Record, given: Result) -> Iterator[str]:
         """Name each address whose lease is gone, that is another host's by now, or that others do not know of."""
@@ -214,17 +212,7 @@ class Shared(Own):
         return TryAgainLater(f"{self._exhausted}: {trouble or f'its member gave none within {PATIENCE:g} s'}")
 
     def _within(self, blocks: Iterable[IPNetwork]) -> IpamConfig:
-        """The configuration with its ranges cut to blocks, and what of each is its host's own never given."""
-        held = list(blocks)
-        sets = (
-            RangeSet(
-                tuple(filter(None, (_cut(self.network, part, block) for part in item.ranges for block in held))),
-                item.key,
-            )
-            for item in self.config.sets
-        )
-        own = tuple(_host_span(self.network, block) for block in held)
-        return replace(self.config, sets=tuple(sets), reserved=(*self.config.reserved, *own))
+        return within(self.config, self.network, tuple(blocks))
 
     @property
     def _outside(self) -> str:
@@ -246,52 +234,8 @@ class Shared(Own):
         return f"network {self.network.name!r} is another one in the cluster: {refused}"
 
 
-def _spans(config: IpamConfig) -> Iterator[str]:
-    """What is reserved, as all hosts are to spell it."""
-    for family, low, high in sorted(set(config.reserved)):
-        kind = ipaddress.IPv4Address if family == 4 else ipaddress.IPv6Address
-        yield f"{kind(low)}-{kind(high)}"
-
-
-@lru_cache(maxsize=1024)
-def _cut(network: Network, part: Range, block: IPNetwork) -> Range | None:
-    """What of a range a block has; where blocks are subnets (l3) with its own gateway, else with the network's."""
-    if block.version != part.subnet.version or not block.overlaps(part.subnet):
-        return None
-    whole = part
-    if network.mode == LAYER_3:
-        whole = Range.read({"subnet": str(block), "gateway": host_address(network, str(block))}, "block")
-    first = max(part.first, whole.first, block[0], key=int)
-    last = min(part.last, whole.last, block[-1], key=int)
-    return replace(whole, first=first, last=last) if int(first) <= int(last) else None
-
-
-@lru_cache(maxsize=1024)
-def _host_span(network: Network, block: IPNetwork) -> tuple[int, int, int]:
-    own = int(interface_of(host_address(network, str(block))).ip)
-    return block.version, own, own
-
-
 def _macs(result: Result) -> Iterator[tuple[str, str]]:
     """The addresses of a result, each with the MAC of its interface."""
     for ip in result.ips:
         if ip.interface is not None and (mac := result.interfaces[ip.interface].mac):
             yield ip.address.split("/")[0], mac
-
-
-def _refuse_unshareable(config: IpamConfig, netconf: NetConf, mode: str) -> None:
-    ipam = netconf["ipam"]
-    for where, folder in (("$", netconf.get("dataDir")), ("$.ipam", ipam.get("dataDir"))):
-        if folder and Path(folder) != uses.DEFAULT_FOLDER:
-            raise InvalidConfig(f"{where}.dataDir: excludes ipam.cluster: the member looks into {uses.DEFAULT_FOLDER}")
-    if folded(netconf.get("runtimeConfig"), "ipRanges"):
-        raise InvalidConfig("$.runtimeConfig.ipRanges: excludes ipam.cluster: all hosts have the same ranges")
-    families = [item.ranges[0].subnet.version for item in config.sets]
-    if len(families) != len(set(families)):
-        raise InvalidConfig("$.ipam.ranges: with cluster there is one range set of a family")
-    for part in (part for item in config.sets for part in item.ranges):
-        if part.subnet.num_addresses < SMALLEST_SUBNET:
-            raise InvalidConfig(f"$.ipam: {part.subnet} is too small for several hosts")
-    ranges = [ipam, *(part for item in ipam.get("ranges") or () for part in item)]
-    if mode == LAYER_3 and any(item.get("gateway") for item in ranges):
-        raise InvalidConfig("$.ipam: gateway: with vxlan.mode l3 each block of addresses has its own")

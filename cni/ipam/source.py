@@ -42,7 +42,7 @@ class Source(Protocol):
     """Who is `delegated` is another plugin, which `refuse_missing` looks for and which is to see the link first; one that
     `speaks_on_link` is told to release while that is there. An ADD writes its record with its plan within `reserving`, which gives
     its addresses, and then what others are to know of them (`told`); `release` tells who gave them, before the record is forgotten;
-    `differences` names lost ones; `refuse_when_exhausted` serves STATUS; `sweep` serves GC; `preview` shows what an ADD on an
+    `on_the_whole` says of a lease what the network's own subnets are; `differences` names lost ones; `refuse_when_exhausted` serves STATUS; `sweep` serves GC; `preview` shows what an ADD on an
     empty node would get. One that is `clustered` gives what no other host of the cluster gives.
     """
 
@@ -54,6 +54,7 @@ class Source(Protocol):
     def refuse_missing(self) -> None: ...
     def reserving(self, store: Store, record: Record) -> AbstractContextManager[Result]: ...
     def told(self, store: Store, record: Record, result: Result) -> None: ...
+    def on_the_whole(self, lease: Result) -> Result: ...
     def release(self) -> None: ...
     def preview(self) -> Result: ...
     def differences(self, store: Store, record: Record, given: Result) -> Iterator[str]: ...
@@ -179,6 +180,11 @@ def ours(netconf: NetConf, call: Call, vni: int = 0, mode: str = "") -> Own:
     if ipam.get("blockSize"):
         raise InvalidConfig("$.ipam.blockSize: belongs to cluster")
     return Own(config)
+
+
+def is_clustered(netconf: NetConf) -> bool:
+    """Whether addresses are given once over all hosts of a cluster."""
+    return "ip" not in netconf and bool((netconf.get("ipam") or {}).get("cluster")) and not is_delegated(netconf)
 
 
 def is_delegated(netconf: NetConf) -> bool:

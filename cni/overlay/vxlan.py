@@ -1,18 +1,20 @@
 """The ``vxlan`` section: a bridge's network across hosts, as resources.
 
 `peers` is the seam for a controller: with ``remotes`` in the configuration the flood list is exactly
-those VTEPs; without, nobody here touches it, and what knows the nodes programs it.
+those VTEPs; without, nobody here touches it, and what knows the nodes programs it. In a cluster that is its member, and the
+device is as other hosts know it.
 """
 
 from __future__ import annotations
 
 import ipaddress
 
+from cni.cluster.model import LAYER_2, LAYER_3
 from cni.errors import InvalidConfig
 from cni.naming import vxlan_interface
 from cni.protocol.config import Section
-from cni.resources import FloodList, Resource, UplinkQuery, VxlanLink
-from cni.values import dataclass
+from cni.resources import FloodList, NoAdvertisements, Resource, UplinkQuery, Vtep, VxlanLink
+from cni.values import dataclass, replace
 
 #: Bytes VXLAN adds to an inner packet, by the family of the outer one (RFC 7348, section 5).
 OVERHEAD = {4: 50, 6: 70}
@@ -22,7 +24,7 @@ DEFAULT_PORT = 4789
 @dataclass(frozen=True)
 class VxlanConfig:
     """`remotes` None means that something else keeps the list of VTEPs. `mtu` 0 means the uplink's
-    less the overhead.
+    less the overhead. `mode` is that of a network of the cluster, and `mac` what its other hosts know of this one's devices.
     """
 
     vni: int
@@ -33,10 +35,16 @@ class VxlanConfig:
     mtu: int = 0
     learning: bool = True
     mode: str = ""
+    mac: str = ""
 
     @classmethod
-    def read(cls, raw: Section) -> VxlanConfig:
-        """Read a validated section. Raises InvalidConfig for VTEPs of both families."""
+    def read(cls, raw: Section, *, clustered: bool = False) -> VxlanConfig:
+        """Read a validated section. Raises InvalidConfig for VTEPs of both families, and for what a cluster says, or only it."""
+        if not clustered and raw.get("mode"):
+            raise InvalidConfig("$.vxlan.mode: belongs to ipam.cluster")
+        for key in ("remotes", "local", "learning") if clustered else ():
+            if raw.get(key):
+                raise InvalidConfig(f"$.vxlan.{key}: excludes ipam.cluster, whose hosts know of each other")
         remotes = (
             None if raw.get("remotes") is None else tuple(str(ipaddress.ip_address(item)) for item in raw["remotes"])
         )
@@ -45,10 +53,10 @@ class VxlanConfig:
             raise InvalidConfig("$.vxlan: local and remotes must be of one family")
         if local and local in (remotes or ()):
             remotes = tuple(item for item in remotes or () if item != local)
-        learning = raw.get("learning")
+        learning = raw.get("learning", not clustered)
         return cls(
             int(raw["id"]), int(raw.get("dstport") or DEFAULT_PORT), local, raw.get("dev") or "",
-            remotes, int(raw.get("mtu") or 0), learning is None or bool(learning), raw.get("mode") or "",
+            remotes, int(raw.get("mtu") or 0), learning is None or bool(learning), (raw.get("mode") or LAYER_2) if clustered else "",
         )  # fmt: skip
 
     @property
@@ -59,7 +67,16 @@ class VxlanConfig:
     @property
     def uplink(self) -> UplinkQuery:
         """How to find the link the tunnel leaves by."""
-        return UplinkQuery(self.dev, self.local, self.remotes or ())
+        return UplinkQuery(self.dev, self.local, self.remotes or (), vtep=bool(self.mode))
+
+    @property
+    def routed(self) -> bool:
+        """Whether each block of addresses is a subnet, and other hosts' are routed to."""
+        return self.mode == LAYER_3
+
+    def at(self, vtep: Vtep | None) -> VxlanConfig:
+        """The same on this host, as the cluster knows it."""
+        return replace(self, local=vtep.address, mac=vtep.mac) if self.mode and vtep else self
 
     @property
     def overhead(self) -> int:
@@ -87,5 +104,8 @@ class VxlanConfig:
     def peers(self, bridge: str, mtu: int) -> tuple[Resource, ...]:
         """The device on its bridge, and the other hosts."""
         local = self.local or ("::" if self._over_ipv6 else "")
-        link = VxlanLink(self.link, self.vni, self.port, local, self.dev, self.mtu or mtu, bridge, self.learning)
+        device = (self.link, self.vni, self.port, local, self.dev, self.mtu or mtu)
+        link = VxlanLink(*device, "" if self.routed else bridge, self.learning, mac=self.mac)
+        if self.routed:
+            return link, NoAdvertisements(self.link)
         return (link,) if self.remotes is None else (link, FloodList(self.link, self.remotes))

@@ -1,6 +1,6 @@
 # What __init__.py has to offer, for type checkers and readers; ROOMS in base.py says the same to Python.
 
-from cni.resources.addressing import GatewayAddress, HostSysctl, PodAddress, PodSysctl
+from cni.resources.addressing import BlockGateway, GatewayAddress, HostSysctl, PodAddress, PodSysctl
 from cni.resources.advertisements import Ipv6Forwarding, NoAdvertisements
 from cni.resources.antispoof import AntiSpoof, GuardTable
 from cni.resources.base import Difference, Resource, decoded, encoded, key_of, uses_of
@@ -16,7 +16,7 @@ from cni.resources.masquerade_iptables import IptablesMasquerade, IptablesMasque
 from cni.resources.neighbours import HostNeighbour, PodNeighbour
 from cni.resources.nft import NftRules
 from cni.resources.peers import FloodList
-from cni.resources.plan import Host, HostPort, Plan, Uplink, UplinkQuery
+from cni.resources.plan import Host, HostPort, Plan, Uplink, UplinkQuery, Vtep
 from cni.resources.policy import PodPolicy
 from cni.resources.policy_table import PolicyTable
 from cni.resources.readiness import Announcement, Forwarding, Settled, Vacant
@@ -28,6 +28,7 @@ from cni.resources.world import Said, World
 __all__ = [
     "Announcement",
     "AntiSpoof",
+    "BlockGateway",
     "Bridge",
     "BridgeFilter",
     "Difference",
@@ -79,6 +80,7 @@ __all__ = [
     "UplinkQuery",
     "Vacant",
     "VethPair",
+    "Vtep",
     "VxlanLink",
     "WayBack",
     "World",

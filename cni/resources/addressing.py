@@ -32,12 +32,14 @@ class GatewayAddress(Resource):
     """The gateway's address on a host link, as the reference bridge does it.
 
     A different address of the same IPv4 family, or of an overlapping IPv6 subnet, is an error unless
-    `force`, which replaces it. No duplicate detection: with an overlay every host holds it.
+    `force`, which replaces it. No duplicate detection: with an overlay every host holds it. On a link of a cluster's network it
+    stands `beside` others: the host's own addresses, each alone, and gateways of other subnets.
     """
 
     link: str
     address: str
     force: bool
+    beside: bool = False
     shared = True
 
     def ensure(self, world: World) -> None:
@@ -48,7 +50,7 @@ class GatewayAddress(Resource):
             return
         if link.kind == "bridge" and link.alias != OWNER:
             world.host.set_link(link, address=link.mac)  # to what it is, and no port changes it any more
-        for other in (item for item in held if _rivals(item, wanted)):
+        for other in (item for item in held if self._rivals(item, wanted)):
             if not self.force:
                 raise Conflict(f"{self.link} has {other}, so not {self.address} (forceAddress would replace it)")
             world.host.delete_address(link, other)
@@ -67,11 +69,28 @@ class GatewayAddress(Resource):
     def describe(self) -> str:
         return f"gateway {self.address} on {self.link}{', replacing others' * self.force}"
 
+    def _rivals(self, held: IPInterface, wanted: IPInterface) -> bool:
+        if held.version != wanted.version or held.ip.is_link_local:
+            return False
+        if self.beside:
+            return held.network.num_addresses > 1 and held.network.overlaps(wanted.network)
+        return wanted.version == 4 or held.network.overlaps(wanted.network)
+
     @property
     def mentions(self) -> tuple[str, ...]:
         """A gateway of one pod alone, the whole of its subnet, is nobody else's business."""
         alone = interface_of(self.address).network.num_addresses == 1
         return () if alone else (gateway_place(self.link, self.address),)
+
+
+@dataclass(frozen=True)
+class BlockGateway(GatewayAddress):
+    """The gateway of one block of addresses. It goes with the block's last pod: the block may be another host's by tomorrow, and
+    what is sent there would stay here.
+    """
+
+    retires = True
+    identity = ("link", "address")
 
 
 @dataclass(frozen=True)
@@ -160,12 +179,6 @@ def _is_needed(key: str) -> bool:
 def gateway_place(link: str, address: str) -> str:
     """How a gateway is asked for: its address with its prefix, then its link."""
     return f"{GATEWAY}{address} {link}"
-
-
-def _rivals(held: IPInterface, wanted: IPInterface) -> bool:
-    if held.version != wanted.version or held.ip.is_link_local:
-        return False
-    return wanted.version == 4 or held.network.overlaps(wanted.network)
 
 
 def _holds(rtnl: Rtnl, name: str, address: str) -> bool:

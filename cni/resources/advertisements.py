@@ -31,7 +31,7 @@ class Ipv6Forwarding(HostSysctl):
 
 @dataclass(frozen=True)
 class NoAdvertisements(Resource):
-    """A bridge of ours hears no router, because any of its pods may say that it is one. An administrator's is his."""
+    """A bridge of ours, or a tunnel, hears no router, because any of its pods may say that it is one. An administrator's is his."""
 
     bridge: str
     shared = True
@@ -47,7 +47,7 @@ class NoAdvertisements(Resource):
             yield f"sysctl {_accepting(self.bridge)} is {now}, not {_NEVER}"
 
     def describe(self) -> str:
-        return f"sysctl {_accepting(self.bridge)}={_NEVER} on the host, if the bridge is ours"
+        return f"sysctl {_accepting(self.bridge)}={_NEVER} on the host, if the link is ours"
 
 
 def _accepting(link: str) -> str:

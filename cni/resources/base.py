@@ -14,7 +14,7 @@ from cni.values import dataclass, fields, replace
 
 #: What the other modules of this package offer.
 ROOMS = {
-    "addressing": ("GatewayAddress", "HostSysctl", "PodAddress", "PodSysctl"),
+    "addressing": ("BlockGateway", "GatewayAddress", "HostSysctl", "PodAddress", "PodSysctl"),
     "advertisements": ("Ipv6Forwarding", "NoAdvertisements"),
     "antispoof": ("AntiSpoof", "GuardTable"),
     "bridge": ("Bridge",),
@@ -29,7 +29,7 @@ ROOMS = {
     "neighbours": ("HostNeighbour", "PodNeighbour"),
     "nft": ("NftRules",),
     "peers": ("FloodList",),
-    "plan": ("Host", "HostPort", "Plan", "Uplink", "UplinkQuery"),
+    "plan": ("Host", "HostPort", "Plan", "Uplink", "UplinkQuery", "Vtep"),
     "policy": ("PodPolicy",),
     "policy_table": ("PolicyTable",),
     "readiness": ("Announcement", "Forwarding", "Settled", "Vacant"),

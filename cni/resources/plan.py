@@ -45,7 +45,7 @@ class UplinkQuery:
     """How to find the uplink: by `dev`, else by who holds `local`, if that is no loopback, else by the way to the first of
     `remotes` that is not this host itself, else the default route; `in_pod` looks in the pod's namespace. `where` is the JSON
     path of `dev`. With `addresses` those it has are read too. `master`: it is that link alone that carries the pod's packets,
-    whatever other ways a route has.
+    whatever other ways a route has. `vtep`: the address is the one by which other hosts of the cluster know this one.
     """
 
     dev: str = ""
@@ -55,6 +55,15 @@ class UplinkQuery:
     in_pod: bool = False
     addresses: bool = False
     master: bool = False
+    vtep: bool = False
+
+
+@dataclass(frozen=True)
+class Vtep:
+    """Where other hosts of the cluster send to, and the MAC of this one's VXLAN devices."""
+
+    address: str
+    mac: str
 
 
 def _nobody(*values: str) -> Iterable[tuple[Attachment, Resource]]:
@@ -77,6 +86,7 @@ class Host:
     an attachment) the node's networks have, where one on a link is new. `lost` means that there is no record
     and no lease: the plan tells what a removal can find by name. `chained` says that the pod's interface is of those plugins, `unleased` that
     the link alone is to be told: who gives its addresses is asked when it is there.
+    `vtep` is how the cluster knows this host, where it does.
     `bridge_mtu` is that of the bridge it comes to where that is somebody else's, and nobody but him changes it.
     """
 
@@ -93,6 +103,7 @@ class Host:
     chained: bool = False
     bridge_mtu: int = 0
     unleased: bool = False
+    vtep: Vtep | None = None
 
     @property
     def mtu(self) -> int:

@@ -20,12 +20,13 @@ from cni.resources.world import World
 from cni.values import dataclass, replace
 
 #: What a network says of its tunnel besides its MTU, which is the largest of those who share one.
-_SAID = ("vni", "port", "local", "dev", "bridge", "learning")
+_SAID = ("vni", "port", "local", "dev", "bridge", "learning", "mac")
 
 
 @dataclass(frozen=True)
 class VxlanLink(Resource):
-    """A VXLAN device that is a port of a bridge, the only one there: two tunnels to the same hosts are a loop.
+    """A VXLAN device that is a port of a bridge, the only one there: two tunnels to the same hosts are a loop. Without a `bridge`
+    packets are routed to it. `mac` empty is one of its own; hosts of a cluster know each other's.
 
     ARP and ND for addresses the bridge itself holds are answered here and not sent across (neigh_suppress), so hosts may
     hold the same gateway address and MAC. What its network's configuration says anew changes in place, or makes the device
@@ -41,18 +42,20 @@ class VxlanLink(Resource):
     bridge: str
     learning: bool = True
     reported: str = ""
+    mac: str = ""
     shared = True
     configured = True
     mend = REFRESH
 
     def ensure(self, world: World) -> None:
-        bridge = required(world.host.cached_link(self.bridge), self.bridge)
+        bridge = required(world.host.cached_link(self.bridge), self.bridge) if self.bridge else None
         link = next((item for item in world.host.tunnels() if item.name == self.name), None)
         if link and self._is_so(world, link, bridge):
             return
         with world.turn("the node's tunnels"):  # of two calls that find one to replace, the second looks again
             world.host.forget_seen()
-            self._make_so(world, required(world.host.link_by_name(self.bridge), self.bridge))
+            bridge = required(world.host.link_by_name(self.bridge), self.bridge) if self.bridge else None
+            self._make_so(world, bridge)
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.host.link_by_name(self.name)
@@ -62,9 +65,11 @@ class VxlanLink(Resource):
         yield from self._faults(world, link)
         if self._own_address and not world.host.holding(ipaddress.ip_address(self.local)):
             yield f"VXLAN device {self.name} has local address {self.local}, which this host does not have"
-        bridge = world.host.link_ref(self.bridge)
+        bridge = world.host.link_ref(self.bridge) if self.bridge else None
         if bridge and link.bridge != bridge.index:
             yield f"VXLAN device {self.name} is not a port of {self.bridge}"
+        if link.bridge and not self.bridge:
+            yield f"VXLAN device {self.name} is a port of a bridge, and packets are routed to it"
         for other in self._rivals(world, bridge) if bridge else ():
             yield f"{self.bridge} has two tunnels, {self.name} and {other.name}: a loop where both reach the same hosts"
         if not link.up:
@@ -73,7 +78,7 @@ class VxlanLink(Resource):
             yield f"VXLAN device {self.name} has MTU {link.mtu}, below the pods' {self.mtu}"
         if link.alias == OWNER and link.mac not in (self._mac, self.reported):
             yield f"VXLAN device {self.name} has MAC {link.mac}, not {self._mac}"
-        yield from self._port_faults(link)
+        yield from self._port_faults(link) if self.bridge else ()
 
     def accepting(self, reported: Result) -> VxlanLink:
         """The release before had any MAC, and said which."""
@@ -87,12 +92,13 @@ class VxlanLink(Resource):
     def describe(self) -> str:
         place = f", local {self.local}" * bool(self.local) + f", dev {self.dev}" * bool(self.dev)
         place += ", not learning" * (not self.learning)
-        return f"VXLAN {self.name}, VNI {self.vni}, UDP port {self.port}{place}, MTU {self.mtu}, on {self.bridge}"
+        on = f"on {self.bridge}" if self.bridge else "routed"
+        return f"VXLAN {self.name}, VNI {self.vni}, UDP port {self.port}{place}, MTU {self.mtu}, {on}"
 
     @property
     def mentions(self) -> tuple[str, ...]:
-        """By the bridge it is known whether anybody has the tunnel still."""
-        return (overlay_place(self.bridge),)
+        """By the bridge it is known whether anybody has the tunnel still, or by itself where it is on none."""
+        return (overlay_place(self.bridge or self.name),)
 
     @property
     def _own_address(self) -> str:
@@ -101,7 +107,7 @@ class VxlanLink(Resource):
 
     @property
     def _mac(self) -> str:
-        return vtep_mac(self.name, home_identity())
+        return self.mac or vtep_mac(self.name, home_identity())
 
     def _port_faults(self, link: Link) -> Iterator[str]:
         """A bridge learns as the device does: a controller may have that off."""
@@ -109,12 +115,13 @@ class VxlanLink(Resource):
             yield f"VXLAN device {self.name} does not suppress ARP and ND for the gateway"
         yield from (f"VXLAN device {self.name} has {fault}" for fault in port_faults(link, learning=self.learning))
 
-    def _is_so(self, world: World, link: Link, bridge: Link) -> bool:
-        placed = link.bridge == bridge.index and link.up and not self._rivals(world, bridge)
-        placed = placed and not any(self._port_faults(link)) and (link.alias != OWNER or link.mac == self._mac)
+    def _is_so(self, world: World, link: Link, bridge: Link | None) -> bool:
+        placed = link.bridge == (bridge.index if bridge else 0) and link.up and not self._rivals(world, bridge)
+        placed = placed and not (bridge and any(self._port_faults(link)))
+        placed = placed and (link.alias != OWNER or link.mac == self._mac)
         return placed and not any(self._faults(world, link)) and self._has_mtu(world, link, bridge)
 
-    def _make_so(self, world: World, bridge: Link) -> None:
+    def _make_so(self, world: World, bridge: Link | None) -> None:
         tunnel = next((item for item in world.host.tunnels() if item.name == self.name), None)
         link = tunnel or world.host.link_by_name(self.name)
         rivals = self._rivals(world, bridge)
@@ -123,9 +130,10 @@ class VxlanLink(Resource):
         for rival in rivals:
             delete_tunnel(world, self, rival)
         link = self._as_configured(world, link) if link else self._created(world)
-        if link.bridge != bridge.index:
-            world.host.set_link(link, master=bridge.index)
-        if link.bridge != bridge.index or any(self._port_faults(link)):
+        moves = link.bridge != (bridge.index if bridge else 0)
+        if moves:
+            world.host.set_link(link, master=bridge.index if bridge else 0)
+        if bridge and (moves or any(self._port_faults(link))):
             world.host.set_port(link, **(FORWARDING_PORT if self.learning else TUNNEL_PORT))
         if link.alias == OWNER and link.mac != self._mac:
             world.host.set_link(link, address=self._mac)
@@ -134,17 +142,19 @@ class VxlanLink(Resource):
         if not link.up:
             self._set_up(world, link)
 
-    def _rivals(self, world: World, bridge: Link | LinkRef) -> list[Link]:
-        return [link for link in world.host.tunnels() if link.bridge == bridge.index and link.name != self.name]
+    def _rivals(self, world: World, bridge: Link | LinkRef | None) -> list[Link]:
+        there = world.host.tunnels() if bridge else ()
+        return [link for link in there if bridge and link.bridge == bridge.index and link.name != self.name]
 
-    def _held(self, world: World, link: Link | None, bridge: Link) -> Iterator[str]:
+    def _held(self, world: World, link: Link | None, bridge: Link | None) -> Iterator[str]:
         """Who else has the device, where it is not as it is to be."""
         if link is None:
             return
         faults = list(self._faults(world, link))
         if link.alias != OWNER:
             yield from (f"{fault}; delete it or choose another VNI" for fault in faults)
-        elsewhere = world.host.link_by_index(link.bridge) if link.bridge not in (0, bridge.index) else None
+        here = (0, bridge.index) if bridge else (0,)
+        elsewhere = world.host.link_by_index(link.bridge) if link.bridge not in here else None
         if not faults and not elsewhere:
             return
         yield from (f"{self._wish}: network {network} has {other.describe()}" for network, other in self._others(world))
@@ -172,7 +182,7 @@ class VxlanLink(Resource):
 
     @property
     def _wish(self) -> str:
-        return f"{self.name} for {self.bridge}"
+        return f"{self.name} for {self.bridge or 'what is routed'}"
 
     def _faults(self, world: World, link: Link) -> Iterator[str]:
         if link.vxlan is None:
@@ -223,11 +233,12 @@ class VxlanLink(Resource):
             raise Conflict(f"{fault}; delete it or choose another VNI")
         return link
 
-    def _has_mtu(self, world: World, link: Link, bridge: Link) -> bool:
+    def _has_mtu(self, world: World, link: Link, bridge: Link | None) -> bool:
         """Whether it is wide enough; and not wider, but where that is somebody else's wish, or a pod's link is too."""
         if link.mtu <= self.mtu or link.alias != OWNER:
             return link.mtu >= self.mtu
-        return any(port.mtu > self.mtu for port in world.host.ports(bridge) if port.name != self.name)
+        ports = world.host.ports(bridge) if bridge else ()
+        return any(port.mtu > self.mtu for port in ports if port.name != self.name)
 
     def _set_up(self, world: World, link: Link) -> None:
         try:

@@ -1,0 +1,91 @@
+"""A network of the cluster as this host's configuration says it, and what of its ranges a block has: pure arithmetic."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from cni.cluster.blocks import host_address
+from cni.cluster.model import LAYER_3, IPNetwork, Network, Pool
+from cni.errors import InvalidConfig
+from cni.ipam.config import IpamConfig, Span
+from cni.ipam.ranges import Range, RangeSet
+from cni.protocol.config import NetConf, folded
+from cni.protocol.result import Route
+from cni.state import uses
+from cni.values import replace
+
+DEFAULT_BLOCK, SMALLEST_SUBNET = 64, 8
+
+
+def pools_of(config: IpamConfig, mode: str) -> tuple[Pool, ...]:
+    """What addresses are given from. Where a block is a subnet it has a gateway, and the whole has none."""
+    return tuple(
+        Pool(str(part.subnet), str(part.first), str(part.last), "" if mode == LAYER_3 else str(part.gateway or ""))
+        for item in config.sets
+        for part in item.ranges
+    )
+
+
+def with_ways(config: IpamConfig) -> IpamConfig:
+    """A configuration with routes to its subnets: a pod's way to the blocks that are not its own."""
+    there = {route.dst for route in config.routes}
+    subnets = dict.fromkeys(str(part.subnet) for item in config.sets for part in item.ranges)
+    return replace(config, routes=(*config.routes, *(Route(dst) for dst in subnets if dst not in there)))
+
+
+def within(config: IpamConfig, network: Network, blocks: tuple[IPNetwork, ...]) -> IpamConfig:
+    """A configuration with its ranges cut to blocks, and what of each is its host's own never given."""
+    sets = []
+    for item in config.sets:
+        cut = (_cut(network, part, block) for part in item.ranges for block in blocks)
+        sets.append(RangeSet(tuple(filter(None, cut)), item.key))
+    own = tuple(_host_span(network, block) for block in blocks)
+    return replace(config, sets=tuple(sets), reserved=(*config.reserved, *own))
+
+
+def spans_of(config: IpamConfig) -> Iterator[str]:
+    """What is reserved, as all hosts are to spell it."""
+    for family, low, high in sorted(set(config.reserved)):
+        kind = ipaddress.IPv4Address if family == 4 else ipaddress.IPv6Address
+        yield f"{kind(low)}-{kind(high)}"
+
+
+@lru_cache(maxsize=1024)
+def _cut(network: Network, part: Range, block: IPNetwork) -> Range | None:
+    """What of a range a block has; where blocks are subnets (l3) with its own gateway, else with the network's."""
+    if block.version != part.subnet.version or not block.overlaps(part.subnet):
+        return None
+    whole = part
+    if network.mode == LAYER_3:
+        whole = Range.read({"subnet": str(block), "gateway": host_address(network, str(block))}, "block")
+    first = max(part.first, whole.first, block[0], key=int)
+    last = min(part.last, whole.last, block[-1], key=int)
+    return replace(whole, first=first, last=last) if int(first) <= int(last) else None
+
+
+@lru_cache(maxsize=1024)
+def _host_span(network: Network, block: IPNetwork) -> Span:
+    own = int(ipaddress.ip_address(host_address(network, str(block))))
+    return block.version, own, own
+
+
+def refuse_unshareable(config: IpamConfig, netconf: NetConf, mode: str) -> None:
+    """Raise InvalidConfig for what one host alone could mean, or no two."""
+    ipam = netconf["ipam"]
+    for where, folder in (("$", netconf.get("dataDir")), ("$.ipam", ipam.get("dataDir"))):
+        if folder and Path(folder) != uses.DEFAULT_FOLDER:
+            raise InvalidConfig(f"{where}.dataDir: excludes ipam.cluster: the member looks into {uses.DEFAULT_FOLDER}")
+    if folded(netconf.get("runtimeConfig"), "ipRanges"):
+        raise InvalidConfig("$.runtimeConfig.ipRanges: excludes ipam.cluster: all hosts have the same ranges")
+    families = [item.ranges[0].subnet.version for item in config.sets]
+    if len(families) != len(set(families)):
+        raise InvalidConfig("$.ipam.ranges: with cluster there is one range set of a family")
+    for part in (part for item in config.sets for part in item.ranges):
+        if part.subnet.num_addresses < SMALLEST_SUBNET:
+            raise InvalidConfig(f"$.ipam: {part.subnet} is too small for several hosts")
+    ranges = [ipam, *(part for item in ipam.get("ranges") or () for part in item)]
+    if mode == LAYER_3 and any(item.get("gateway") for item in ranges):
+        raise InvalidConfig("$.ipam: gateway: with vxlan.mode l3 each block of addresses has its own")
