@@ -17,6 +17,7 @@ from cni.agent.listener import is_listened_on, takes_calls
 from cni.command.conflist import configurations, data_dirs, judged, judgement, plugins_of
 from cni.command.leftovers import leftovers
 from cni.command.libcni import result_of
+from cni.command.membership import cluster_faults, is_in_cluster
 from cni.command.node import folders_of, reading, records_of, unseen_from_here
 from cni.command.output import print_json, say
 from cni.command.overlays import overlay_faults, shared_gateway
@@ -51,11 +52,17 @@ def doctor(options: argparse.Namespace) -> int:
     if options.json:
         print_json({area: [vars(item) for item in items] for area, items in found.items()})
     for area, items in () if options.json else found.items():
-        fine = _without_agent(options) if area == "agent" and not options.socket.exists() else "ok"
-        say(f"{area}: {fine if not items else ''}".rstrip())
+        say(f"{area}: {_fine(area, options) if not items else ''}".rstrip())
         for mend, group in groupby(items, lambda item: item.mend):
             say(*(f"  {item.what}" for item in group), f"    mend: {mend}")
     return 1 if any(found.values()) else 0
+
+
+def _fine(area: str, options: argparse.Namespace) -> str:
+    """What to say of an area in which nothing is wrong."""
+    if area == "agent" and not options.socket.exists():
+        return _without_agent(options)
+    return "none" if area == "cluster" and not is_in_cluster(options) else "ok"
 
 
 def _programs(options: argparse.Namespace) -> Iterator[Finding]:
@@ -212,6 +219,14 @@ def _overlays(options: argparse.Namespace) -> Iterator[Finding]:
         return  # the state's own check says why
 
 
+def _cluster(options: argparse.Namespace) -> Iterator[Finding]:
+    """This host's part in its cluster."""
+    try:
+        yield from (Finding(item.line, item.mend) for item in cluster_faults(options))
+    except CniError:
+        return  # the state's own check says why
+
+
 def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
     """What of ours no attachment of the node has, whatever folder its state is in; where one cannot be read nobody can say that."""
     others = uses.other_folders(uses.DEFAULT_FOLDER, data_dirs(options.conf_dir))
@@ -268,5 +283,5 @@ def _answered(record: Record) -> dict[str, Any]:
 
 
 CHECKS: tuple[Callable[[argparse.Namespace], Iterator[Finding]], ...] = (
-    _programs, _executables, _configurations, _agent, _state, _attachments, _overlays, _leftovers,
+    _programs, _executables, _configurations, _agent, _state, _attachments, _overlays, _cluster, _leftovers,
 )  # fmt: skip

@@ -89,6 +89,7 @@ def _doctor_options(command: argparse.ArgumentParser) -> None:
     from cni.command.libcni import CACHE
 
     _state_options(command)
+    _config_option(command)
     command.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="default %(default)s")
     command.add_argument("--cache-dir", type=Path, default=CACHE, help="libcni's, default %(default)s")
     command.add_argument("--socket", type=Path, default=SOCKET, help="default %(default)s")
@@ -152,6 +153,10 @@ def _block_options(command: argparse.ArgumentParser) -> None:
 
 def _cluster_option(command: argparse.ArgumentParser) -> None:
     _json_option(command)
+    _config_option(command)
+
+
+def _config_option(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", type=_file, default=cluster.PATH, metavar="FILE", help="default %(default)s")
 
 

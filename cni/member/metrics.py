@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socket import AF_INET, AF_INET6, SHUT_RDWR, socket
@@ -29,6 +30,7 @@ from cni.member.trouble import Trouble
 #: How many are answered at a time, and after how many seconds one that is slow is left.
 MOST, PATIENCE_SECONDS = 8, 5.0
 _TRIED_AGAIN_AFTER = 5.0
+_NAME = "agent-cni"
 _PAGE = resource.getpagesize()
 
 
@@ -49,6 +51,18 @@ def told() -> bytes:
     """The answer to a scrape of the member."""
     rooms = (Family(item.name, item.kind, item.means, item.samples()) for item in figures.EVERY)
     return exposition.text([*census.of_node(), *rooms, *_of_process()])
+
+
+def answers(address: str) -> bool:
+    """Whether a member does at HOST:PORT."""
+    asked = HTTPConnection(address, timeout=PATIENCE_SECONDS)
+    try:
+        asked.request("GET", "/healthz")
+        return asked.getresponse().getheader("Server") == _NAME
+    except (OSError, HTTPException):
+        return False
+    finally:
+        asked.close()
 
 
 class Server(ThreadingTCPServer):
@@ -120,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def version_string(self) -> str:
         """What the answer says of who answers."""
-        return "agent-cni"
+        return _NAME
 
     def log_message(self, *_: object) -> None:
         """Who asks is not told to anybody."""

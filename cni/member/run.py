@@ -86,6 +86,18 @@ def refuse_leaving(folder: Path) -> None:
         raise Unavailable(f"{member.node} leaves its cluster, and is not done yet: agent-cni leave")
 
 
+def is_running(folder: Path) -> bool:
+    """Whether somebody is this host's member, or about to be."""
+    if not (folder / "lock").exists():
+        return False
+    with closing(LockFile(folder / "lock")) as lock:
+        try:
+            lock.wait_for(digest_of("member"), "the member", patience=0)
+        except TryAgainLater:
+            return True
+    return False
+
+
 class Hand:
     """What the threads have for it, and what it does with it."""
 
