@@ -58,7 +58,9 @@ class ClusterStore(Protocol):
         """Say what changed of the host; the session goes on. Raises SessionLost."""
 
     def leave(self, session: Session) -> None:
-        """Be gone, with every block and endpoint of the host; of a lost session too, unless another machine has the name."""
+        """Be gone, with every block and endpoint of the host; of a lost session too. Raises NameTaken where another machine, or
+        another life of this one, has the name by now: nothing goes then.
+        """
 
     def remove(self, node: str) -> list[Block]:
         """Say for a host that is gone that it is: the blocks that were its own, now free. Nobody is to be alive under the name:
@@ -66,15 +68,17 @@ class ClusterStore(Protocol):
         """
 
     def declare(self, session: Session, network: Network) -> Network:
-        """What the cluster says of a network: what this host says, if it is the first. Raises SessionLost."""
-
-    def claim(self, session: Session, block: Block) -> bool:
-        """Have a block, also where it was one's own already. False: somebody else has it, or one that overlaps.
+        """What the cluster says of a network: what this host says, if it is the first, or nobody has a block of it any more.
         Raises SessionLost.
         """
 
+    def claim(self, session: Session, block: Block) -> bool:
+        """Have a block, also where it was one's own already. False: somebody else has it, or one that overlaps.
+        Raises SessionLost, and Conflict where the network is another by now than this host was told.
+        """
+
     def give_up(self, session: Session, block: Block) -> bool:
-        """Have a block no more, and no endpoint in it. False: it was somebody else's. Raises SessionLost."""
+        """Have a block no more, and no endpoint in it. False: it is somebody else's. Raises SessionLost."""
 
     def publish(self, session: Session, block: Block, there: Sequence[Endpoint], gone: Sequence[Endpoint]) -> bool:
         """Say which endpoints of a block are there, and which are gone, any number of them. False: the block is not this

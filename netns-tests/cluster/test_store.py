@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import time
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,9 +22,9 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+def etcd() -> Iterator[Etcd]:
     """One member, with TLS and users; each test has a prefix of its own."""
-    with Etcd(Path("/run") / tmp_path_factory.mktemp("etcd").name / "one", tls=True, users=True) as made:
+    with Etcd(Path(f"/run/etcd-contract-{os.getpid()}"), tls=True, users=True) as made:
         yield made
 
 
@@ -36,7 +37,11 @@ class InEtcd:
         return EtcdStore(self.etcd.config(prefix=self.prefix), self.seconds)
 
     def pass_time(self, seconds: float) -> None:
-        time.sleep(seconds)
+        """Leases that would end meanwhile end now: that they do by themselves is seen where one waits for it."""
+        for lease in self.etcd.ctl("lease", "list").split()[3:]:
+            left = re.search(r"remaining\((-?\d+)s\)", self.etcd.ctl("lease", "timetolive", lease))
+            if left and int(left[1]) < seconds:
+                self.etcd.ctl("lease", "revoke", lease, check=False)
 
     def put_text(self, key: Key, text: str) -> None:
         self.etcd.put(Keys(self.prefix).of(key).decode(), text)

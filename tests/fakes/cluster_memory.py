@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 
 from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Malformed, Network, Node, read
 from cni.cluster.store import Change, Listing, Session
-from cni.errors import Compacted, NameTaken, SessionLost, Unreachable
+from cni.errors import Compacted, Conflict, NameTaken, SessionLost, Unreachable
 
 T = TypeVar("T")
 
@@ -147,6 +147,7 @@ class MemoryStore:
         self.cut = False
         self.lost_answers = 0
         self.asked: list[str] = []
+        self._declared: dict[str, Network] = {}
 
     def join(self, me: Node, token: str) -> Session:
         """See ClusterStore."""
@@ -211,18 +212,22 @@ class MemoryStore:
         """See ClusterStore."""
         with self._asked("declare") as memory:
             self._alive(session)
-            row = self._row(network.key)
-            known = Network.read(network.key, json.loads(row.text)) if row else None
+            known = self._network(network.name)
             if known and any(block.network == network.name for block in self._blocks()):
+                self._declared[network.name] = known
                 return known
             if known != network:
                 memory.write({network.key: Row(json.dumps(network.value), 0)}, [])
+            self._declared[network.name] = network
             return self._lost_or(network)
 
     def claim(self, session: Session, block: Block) -> bool:
         """See ClusterStore."""
         with self._asked("claim") as memory:
             self._alive(session)
+            declared = self._declared.get(block.network)
+            if declared and declared != self._network(block.network):
+                raise Conflict(f"the network {block.network} is another in the cluster by now")
             others = [other for other in self._blocks() if _overlap(other, block)]
             if not others:
                 memory.write({block.key: Row(json.dumps(block.value), 0)}, [])
@@ -240,6 +245,7 @@ class MemoryStore:
 
     def publish(self, session: Session, block: Block, there: Sequence[Endpoint], gone: Sequence[Endpoint]) -> bool:
         """See ClusterStore."""
+        assert all(_holds(block, endpoint) for endpoint in (*there, *gone))
         with self._asked("publish") as memory:
             self._alive(session)
             row = self._row(block.key)
@@ -301,6 +307,10 @@ class MemoryStore:
         if not row or str(row.created) != session.fence:
             raise SessionLost(f"the session of {session.node.name} has ended")
         return row
+
+    def _network(self, name: str) -> Network | None:
+        row = self._row((Network.room, name))
+        return Network.read((Network.room, name), json.loads(row.text)) if row else None
 
     def _blocks(self) -> list[Block]:
         return [item for item in self.memory.listing().items if isinstance(item, Block)]
