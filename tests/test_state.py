@@ -14,7 +14,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from cni.cluster.model import Block, Endpoint, Network, Pool
 from cni.errors import CniError, TryAgainLater, Unavailable
+from cni.kernel.bell import Bell
 from cni.kernel.files import LockFile
 from cni.kernel.netns import home_identity, whereabouts
 from cni.naming import Attachment
@@ -22,10 +24,11 @@ from cni.resources import Bridge, FloodList, Said, uses_of
 from cni.resources.base import Unknown
 from cni.state import Record, Store
 from cni.state.layout import VERSION
+from cni.state.membership import Member
 
 ADDRESS = ipaddress.ip_address("10.0.0.2")
-EARLIER = [Path(__file__).parent / "fixtures" / f"state-layout-{number}.sql" for number in (1, 2, 3)]
-LAYOUT_1, LAYOUT_2, LAYOUT_3 = EARLIER
+EARLIER = [Path(__file__).parent / "fixtures" / f"state-layout-{number}.sql" for number in (1, 2, 3, 4)]
+LAYOUT_1, LAYOUT_2, LAYOUT_3, _ = EARLIER
 GARBAGE = b"this is no database, however long one looks at it; " * 40
 
 
@@ -325,7 +328,7 @@ def test_a_folder_that_is_missing_is_not_asked_and_not_forgotten(tmp_path: Path,
         assert store.is_used_on_node("place")
 
 
-@pytest.mark.parametrize("earlier", EARLIER, ids=["1", "2", "3"])
+@pytest.mark.parametrize("earlier", EARLIER, ids=["1", "2", "3", "4"])
 def test_who_asks_another_folder_changes_nothing_in_it(tmp_path: Path, no_node: Path, earlier: Path):
     Store.open(tmp_path / "one").close()
     with closing(sqlite3.connect(tmp_path / "one/state.db")) as db:
@@ -462,7 +465,7 @@ RECORDED = "SELECT network, container, ifname, plugin, resources FROM attachment
 
 
 @pytest.mark.parametrize("opening", [Store.open, Store.reading], ids=["opening", "reading"])
-@pytest.mark.parametrize("earlier", EARLIER, ids=["1", "2", "3"])
+@pytest.mark.parametrize("earlier", EARLIER, ids=["1", "2", "3", "4"])
 def test_a_file_of_an_earlier_layout_is_read_and_brought_up_in_place(
     folder: Path, earlier: Path, opening: Callable[[Path], Any]
 ):
@@ -487,7 +490,7 @@ def test_a_file_of_an_earlier_layout_is_read_and_brought_up_in_place(
                 assert all(record in store.users([place]) for place in wanted)
 
 
-@pytest.mark.parametrize("earlier", EARLIER, ids=["1", "2", "3"])
+@pytest.mark.parametrize("earlier", EARLIER, ids=["1", "2", "3", "4"])
 def test_a_file_that_was_brought_up_is_laid_out_as_a_new_one(folder: Path, tmp_path: Path, earlier: Path):
     def of(folder: Path) -> list[Any]:
         with closing(Store.open(folder)) as store:
@@ -827,3 +830,54 @@ def test_of_a_file_that_says_no_boot_its_records_are_asked(of_before: Path, netn
     with closing(Store.open(of_before)) as store:
         assert outlived(store)[0] == left
         assert "10.0.0.3" in outlived(store)[1], "a lease of nobody may be of this boot"
+
+
+def test_after_a_boot_the_member_says_anew_who_it_is_and_withdraws_what_the_cluster_was_told(
+    written: Path, record: Record
+):
+    """A block may be another host's by now, and a pod's address is nobody's: but the cluster is to hear of it."""
+    network = Network("pods", (Pool("10.0.0.0/24", "10.0.0.1", "10.0.0.254", "10.0.0.1"),), 64)
+    said = [
+        Endpoint("pods", f"10.0.0.{number}", "node-a", "0a:58:0a:00:00:02", container, "eth0")
+        for number, container in ((2, "c1"), (3, "c1"), (4, ""))
+    ]
+    with closing(Store.open(written)) as store, store.transaction():
+        store.put_member(Member("node-a", "machine-a", "a life", "192.0.2.1", "fe:00:00:00:00:01"))
+        store.share(network)
+        store.refuse_network("pods", "")
+        store.put_block(Block("pods", "10.0.0.0/26", "node-a", "machine-a"))
+        store.wish("pods", 4)
+        store.say(said[:2], record.plugin)
+        store.say(said[2:])
+        store.told("pods", "10.0.0.2", said[0])
+        store.told("pods", "10.0.0.4", said[2])
+    of_earlier_boot(written)
+    for opening in (Store.reading, Store.open):
+        with closing(opening(written)) as store:
+            assert store.member() is None
+            assert store.shared() == [(network, None)]
+            assert store.blocks() == store.wishes() == store.records() == []
+            assert store.unsaid() == store.said_of("pods")
+            assert [(item.address, item.wanted, item.published) for item in store.unsaid()] == [
+                ("10.0.0.2", None, said[0]),
+                ("10.0.0.4", None, said[2]),
+            ]
+
+
+def test_the_member_is_woken_after_the_commit_of_what_is_for_it_and_for_nothing_else(folder: Path, record: Record):
+    with closing(Store.open(folder)) as store, closing(Bell(folder)) as bell:
+        with store.transaction():
+            store.put(record)
+            store.lease(record.attachment, record.plugin, ADDRESS)
+            store.forget(record.attachment, record.plugin)
+        assert not bell.wait(0)
+        with store.transaction():
+            store.say([Endpoint("pods", str(ADDRESS), "node-a", "0a:58:0a:00:00:02", "c1", "eth0")], record.plugin)
+            assert not bell.wait(0)
+        assert bell.wait(0)
+        with store.transaction():
+            store.told("pods", str(ADDRESS), store.unsaid()[0].wanted)
+        assert not bell.wait(0)
+        with store.transaction():
+            store.forget(Attachment("pods", "c1", "eth0"), record.plugin)
+        assert bell.wait(0)
