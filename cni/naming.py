@@ -25,8 +25,8 @@ OWNER = "agent-cni"
 #: The IPAM that an ``ipam`` section without a type means.
 OWN_IPAM = "agent-ipam"
 
-#: The node's nft tables: of policies, and of masquerading in each family.
-POLICY_TABLE, MASQUERADE_TABLE = "inet agent_cni_policy", "agent_cni"
+#: The node's nft tables: of policies, of masquerading in each family, and of who may send VXLAN to networks of the cluster.
+POLICY_TABLE, MASQUERADE_TABLE, VTEP_TABLE = "inet agent_cni_policy", "agent_cni", "inet agent_cni_vteps"
 
 #: What MACs of ports begin with: a bridge that nobody gave a MAC takes the lowest of its ports'.
 _HIGHEST = "fe"

@@ -60,6 +60,7 @@ DOORS = {
         "cni/kernel/notify.py",
         "cni/kernel/tls.py",
         "cni/kernel/vteps.py",
+        "cni/kernel/events.py",
         "cni/kernel/netlink/channel.py",
         "cni/kernel/netns.py",
         "cni/agent/caller.py",

@@ -1,15 +1,37 @@
-"""What the member does to the kernel: what the cluster knows of other hosts, made so here.
+"""What the member does to the kernel: what the cluster knows of other hosts, made so here, and kept so.
 
-One thread alone uses it. What it is not told, it does not touch: before the first Listing nothing is taken away.
+One thread uses it, but for `watch`. What it was not told it does not touch: before the first Listing nothing is made or taken away.
 """
 
 from __future__ import annotations
 
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
-from cni.cluster.model import Node
+from cni import engine, log
+from cni.cluster.model import Key, Node
 from cni.cluster.snapshot import Snapshot
 from cni.cluster.store import Change, Listing
+from cni.errors import CniError
+from cni.kernel.events import Event, Events
+from cni.kernel.files import LockFile
+from cni.kernel.view import Link
+from cni.member import figures, mending
+from cni.member.shares import Shares, shares
+from cni.overlay.peers import Overlay, Peers, peers_of
+from cni.overlay.rows import ORDER, Changed
+from cni.resources import VtepFilter, World
+from cni.resources.remote import RemoteRow
+
+#: Seconds between two comparisons of everything, and what they are spread by, so that not all hosts make them at once.
+_EVERY, _SPREAD = 300.0, 60.0
+#: After the kernel refused something.
+_AGAIN = 5.0
 
 
 class Reconciler:
@@ -20,21 +42,175 @@ class Reconciler:
     def __init__(self, me: Node, folder: Path) -> None:
         self._me, self._folder = me, folder
         self.snapshot = Snapshot(me.name)
+        self._shares = Shares({}, frozenset(), (), "")
+        self._peers: dict[Overlay, Peers] = {}
+        self._filter: VtepFilter | None = None
+        self._noticed: deque[Event] = deque()
+        self._world = World(None, LockFile(folder / "lock"))
+        self._links: dict[int, tuple[str, str]] = {}
+        self._due = 0.0
+        self._told: dict[Key, str] = {}
+        self._refused = ""
 
     def heard(self, news: Listing | Change) -> int:
         """Make what is new so; how many rows of the kernel were changed."""
-        self.snapshot.apply(news)
-        return 0
+        began, first = time.monotonic(), not self.snapshot.revision
+        keys = self.snapshot.apply(news)
+        if first or any(key[0] == "networks" for key in keys):
+            self.look()
+        self._put_filter()
+        count = sum(self._put(peers.touched(keys)) for peers in self._peers.values()) if keys else 0
+        if count:
+            figures.CONVERGENCE.observe(time.monotonic() - began)
+        self._tell_refused()
+        return count
 
     def look(self) -> int:
-        """See whether this host shares another network now, or has another device of one, and make that so: for when the bell
-        rings, and every second. How many rows were changed; without a change it costs two queries.
+        """See what is otherwise than it was left: for when the bell rings, when `watch` wakes, and every second. How many rows
+        were changed: of networks that this host shares since, of what somebody else changed, and, now and then, of all.
         """
-        return 0
+        if not self.snapshot.revision:
+            return 0
+        new = self._share()
+        events = [self._noticed.popleft() for _ in range(len(self._noticed))]
+        if new or time.monotonic() > self._due or mending.is_for_all(events, self._links):
+            return self.compare()
+        return self._put(Changed([*mending.contradicted(events, self._links, self._peers.values())], []), figures.MENDS)
 
     def compare(self) -> int:
         """Compare all with what the kernel has: how many rows were mended."""
-        return 0
+        if not self.snapshot.revision:
+            return 0
+        figures.COMPARISONS.add()
+        self._due = time.monotonic() + _EVERY + _SPREAD * os.urandom(1)[0] / 256
+        self._put_filter(looking=True)
+        self._ensure_devices()
+        self._world.host.forget_seen()
+        self._links = {}
+        return sum(self._put(self._differing(peers), figures.MENDS) for peers in self._peers.values())
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Listen to what happens to links and rows, for ever, and wake who calls `look`; a thread's work. Raises KernelRefused."""
+        with closing(Events()) as events:
+            while True:
+                self._noticed.extend(events.wait())
+                wake()
 
     def clear(self) -> None:
         """Take away all that is ours: this host leaves."""
+        self.snapshot = Snapshot(self._me.name)
+        self._share()
+        for peers in [peers_of(self._me, self.snapshot, overlay) for overlay in self._peers]:
+            self._put(self._differing(peers))
+        self._try(VtepFilter((), ()).remove, self._world)
+        self._peers, self._filter = {}, None
+
+    # --- what this host has
+
+    def _share(self) -> bool:
+        """Follow the networks and devices this host has; whether one is new."""
+        try:
+            self._shares = shares(self._folder, self.snapshot)
+        except CniError as error:
+            self._refuse(error)
+            return False
+        now = self._shares.devices
+        places = {overlay[1:] for overlay in now}
+        for overlay in self._peers.keys() - now.keys():
+            peers = self._peers.pop(overlay)
+            if overlay[1:] not in places:
+                self._put(Changed([], list(peers.resources())))
+        new = now.keys() - self._peers.keys()
+        self._peers |= {overlay: peers_of(self._me, self.snapshot, overlay) for overlay in new}
+        self._put_filter()
+        return bool(new)
+
+    def _ensure_devices(self) -> None:
+        """Make again what somebody took away while pods have it."""
+        for overlay, device in self._shares.devices.items():
+            if device.name in self._shares.in_use:
+                others = [item for item in self._shares.said if item.network != overlay.network.name]
+                self._world.networks = partial(list, others)
+                self._world.host.forget_seen()
+                self._try(engine.apply, [device], self._world)
+
+    def _put_filter(self, *, looking: bool = False) -> None:
+        """Have VXLAN from this cluster's hosts only; `looking` at what there is, too."""
+        overlays = tuple(sorted(f"{device.port} {device.vni}" for device in self._shares.devices.values()))
+        vteps = tuple(sorted({node.vtep for node in self.snapshot.nodes.values()} - {self._me.vtep}))
+        wanted = VtepFilter(vteps, overlays, self._shares.tunnel)
+        if not looking and wanted == self._filter:
+            return
+        if not overlays:
+            done = self._try(wanted.remove, self._world)
+        else:
+            as_left = wanted == self._filter and not any(wanted.differences(self._world))
+            done = as_left or self._try(wanted.ensure, self._world)
+        self._filter = wanted if done else None
+
+    # --- the kernel
+
+    def _tables(self, peers: Peers) -> Iterator[tuple[type[RemoteRow], Link]]:
+        """The kinds of rows a network has here, and the link of each, as far as it is there."""
+        for kind in ORDER:
+            link = self._world.host.link_by_name(peers.link_of(kind))
+            if link:
+                self._links[link.index] = (link.name, mending.state_of(link))
+                yield kind, link
+
+    def _differing(self, peers: Peers) -> Changed:
+        """What the kernel has otherwise, or has not, and what of ours it has that nobody wants."""
+        there: list[RemoteRow] = []
+        gone: list[RemoteRow] = []
+        for kind, link in self._tables(peers):
+            wanted = peers.tables.get((kind, link.name), {})
+            found: set[str] = set()
+            for key, value in kind.found(self._world, link):
+                if key not in wanted:
+                    gone.append(kind.of(link.name, key, value))
+                elif wanted[key] == value:
+                    found.add(key)
+            missing = [(key, value) for key, value in wanted.items() if key not in found] if link.up else ()
+            there += [kind.of(link.name, key, value) for key, value in missing]
+        return Changed(there, gone)
+
+    def _put(self, changed: Changed, counted: figures.Counter = figures.CHANGES) -> int:
+        if not changed.there and not changed.gone:
+            return 0
+        self._try(self._make, changed)
+        for row in (*changed.there, *changed.gone) if counted is figures.MENDS else ():
+            counted.add(kind=row.kind)
+        return len(changed.there) + len(changed.gone)
+
+    def _make(self, changed: Changed) -> None:
+        host = self._world.host
+        host.forget_seen()
+        with host.batch():
+            engine.apply(changed.there, self._world)
+            engine.remove(changed.gone, self._world)
+
+    def _try(self, what: Callable[..., None], *about: object) -> bool:
+        """Whether it was done."""
+        try:
+            what(*about)
+        except CniError as error:
+            self._refuse(error)
+            return False
+        return True
+
+    # --- what is said of it
+
+    def _refuse(self, error: CniError) -> None:
+        """Say once what was refused, and try again soon."""
+        self._due = min(self._due, time.monotonic() + _AGAIN)
+        if error.msg != self._refused:
+            log.warning("member", error.msg, verb="reconcile")
+        self._refused = error.msg
+
+    def _tell_refused(self) -> None:
+        """Say of each item of the store once why nothing is made of it."""
+        now = {key: why for peers in self._peers.values() for key, why in peers.refused.items()}
+        for key, why in now.items() if now != self._told else ():
+            if self._told.get(key) != why:
+                log.warning("member", f"{'/'.join(key)} in the store: {why}", verb="reconcile")
+        self._told = now

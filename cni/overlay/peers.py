@@ -50,6 +50,10 @@ class Peers:
         """The rows that are to be, by kind and link, then by key."""
         return self._rows.tables
 
+    def link_of(self, kind: type[RemoteRow]) -> str:
+        """The link on which rows of a kind are."""
+        return self.overlay.bridge if kind is not PeerRow and self.overlay.bridge else self.overlay.device
+
     def resources(self) -> Iterator[RemoteRow]:
         """All that is to be."""
         return self._rows.resources()
@@ -77,6 +81,16 @@ class Peers:
     def _put_own(self) -> None:
         """Have the addresses by which this host speaks."""
         raise NotImplementedError
+
+    def _put(self, kind: type[RemoteRow], key: str, value: object) -> None:
+        self._rows.put(kind, self.link_of(kind), key, value)
+
+    def _put_all(self, kind: type[RemoteRow], wanted: dict[str, object]) -> None:
+        """Have these rows of a kind and no others."""
+        for key in self._rows.tables.get((kind, self.link_of(kind)), {}).keys() - wanted.keys():
+            self._put(kind, key, None)
+        for key, value in wanted.items():
+            self._put(kind, key, value)
 
     def _own_addresses(self) -> Iterator[tuple[Pool, str]]:
         """This host's own address in each pool it has a block of: that of the lowest."""
@@ -117,7 +131,7 @@ class Stretched(Peers):
                 self._claim(now.mac, address, claimed=True)
                 self._known[address] = now
             else:
-                self._rows.put(PeerNeighbour, self.overlay.bridge, address, None)
+                self._put(PeerNeighbour, address, None)
                 self.refused.pop((Endpoint.room, self._network.name, address), None)
         for mac in macs:
             self._decide(mac)
@@ -133,10 +147,10 @@ class Stretched(Peers):
         standing = [(address, place) for address, place in claims if not self._accepted.endpoint(address, place)]
         holder = min(standing, key=self._rank)[1].node if standing else ""
         far = self._accepted.nodes.get(holder) if holder != self._me.name else None
-        self._rows.put(PeerRow, self.overlay.device, mac, far.vtep if far else None)
+        self._put(PeerRow, mac, far.vtep if far else None)
         for address, place in claims:
             is_holders = (address, place) in standing and place.node == holder
-            self._rows.put(PeerNeighbour, self.overlay.bridge, address, mac if far and is_holders else None)
+            self._put(PeerNeighbour, address, mac if far and is_holders else None)
             if (address, place) in standing and not is_holders:
                 key = (Endpoint.room, self._network.name, address)
                 self.refused[key] = f"{holder} has its MAC {mac}"
@@ -156,8 +170,8 @@ class Stretched(Peers):
             addresses[f"{own}/{subnet.max_prefixlen}"] = True
             halves = subnet.subnets() if subnet.prefixlen < subnet.max_prefixlen else ()
             routes |= {str(half): ("", own) for half in halves}
-        _put_all(self._rows, PeerAddress, self.overlay.bridge, addresses)
-        _put_all(self._rows, PeerRoute, self.overlay.bridge, routes)
+        self._put_all(PeerAddress, addresses)
+        self._put_all(PeerRoute, routes)
 
 
 class Routed(Peers):
@@ -172,7 +186,7 @@ class Routed(Peers):
     def _follow(self, nodes: set[str], spans: list[str], addresses: list[str]) -> None:
         """A host's rows before are taken away and those of now put, of which most are the same."""
         for kind, key in [place for name in nodes for place in self._made.pop(name, [])]:
-            self._rows.put(kind, self.overlay.device, key, None)
+            self._put(kind, key, None)
         spans_of: dict[str, list[str]] = {}
         for span, block in self._snapshot.blocks.get(self._network.name, {}).items() if nodes else ():
             if block.node in nodes and self._accepted.is_block(span):
@@ -188,14 +202,14 @@ class Routed(Peers):
             made[PeerNeighbour, gateway] = node.mac
             made[PeerRoute, span] = (gateway, self._sources.get(6 if ":" in span else 4, ""))
         for (kind, key), value in made.items():
-            self._rows.put(kind, self.overlay.device, key, value)
+            self._put(kind, key, value)
         self._made[node.name] = list(made)
 
     def _put_own(self) -> None:
         """The gateway of a block of ours is what this host speaks by: on the device, because the bridge may not be there yet."""
         own = [address for _, address in self._own_addresses()]
         sources = {6 if ":" in address else 4: address for address in reversed(own)}
-        _put_all(self._rows, PeerAddress, self.overlay.device, {f"{ip}/{128 if ':' in ip else 32}": True for ip in own})
+        self._put_all(PeerAddress, {f"{ip}/{128 if ':' in ip else 32}": True for ip in own})
         if sources != self._sources:
             self._sources = sources
             self._follow(set(self._made), [], [])
@@ -204,12 +218,3 @@ class Routed(Peers):
 def peers_of(me: Node, snapshot: Snapshot, overlay: Overlay) -> Peers:
     """The rows of a network, whatever its mode."""
     return (Routed if overlay.network.mode == LAYER_3 else Stretched)(me, snapshot, overlay)
-
-
-def _put_all(rows: Rows, kind: type[RemoteRow], link: str, wanted: dict[str, object]) -> None:
-    """Have these rows of a table and no others."""
-    before = rows.tables.get((kind, link), {})
-    for key in before.keys() - wanted.keys():
-        rows.put(kind, link, key, None)
-    for key, value in wanted.items():
-        rows.put(kind, link, key, value)

@@ -15,7 +15,9 @@ ORDER: tuple[type[RemoteRow], ...] = (PeerAddress, PeerRow, PeerNeighbour, PeerR
 
 
 class Changed(NamedTuple):
-    """What is to be there now, and what no more; in this order nothing that stays is missing meanwhile."""
+    """What is to be there now, and what no more, each in the order of ORDER, which goes backwards: then nothing that stays is
+    missing meanwhile.
+    """
 
     there: list[RemoteRow]
     gone: list[RemoteRow]
@@ -51,7 +53,7 @@ class Rows:
             elif now is None and before is not None:
                 gone.append(kind.of(link, key, before))
         self._before = {}
-        return Changed(there, gone[::-1])
+        return Changed(there, gone)
 
     def resources(self) -> Iterator[RemoteRow]:
         """Every row."""

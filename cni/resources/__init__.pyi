@@ -22,6 +22,7 @@ from cni.resources.policy_table import PolicyTable
 from cni.resources.readiness import Announcement, Forwarding, Settled, Vacant
 from cni.resources.remote import PeerAddress, PeerNeighbour, PeerRoute, PeerRow
 from cni.resources.routes import GatewayRoute, HostRoute, PodRoute
+from cni.resources.vtep_filter import VtepFilter
 from cni.resources.vxlan import VxlanLink
 from cni.resources.world import Said, World
 
@@ -81,6 +82,7 @@ __all__ = [
     "Vacant",
     "VethPair",
     "Vtep",
+    "VtepFilter",
     "VxlanLink",
     "WayBack",
     "World",

@@ -35,6 +35,7 @@ ROOMS = {
     "readiness": ("Announcement", "Forwarding", "Settled", "Vacant"),
     "remote": ("PeerAddress", "PeerNeighbour", "PeerRoute", "PeerRow"),
     "routes": ("GatewayRoute", "HostRoute", "PodRoute"),
+    "vtep_filter": ("VtepFilter",),
     "vxlan": ("VxlanLink",),
     "world": ("Said", "World"),
 }

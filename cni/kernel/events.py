@@ -1,0 +1,117 @@
+"""What the kernel tells everybody who listens: links, addresses, routes, neighbours and FDB rows that became others (rtnetlink(7))."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from cni.errors import KernelRefused
+from cni.kernel.netlink.addresses import address_of
+from cni.kernel.netlink.links import link_of
+from cni.kernel.netlink.neighbours import row_of
+from cni.kernel.netlink.routes import route_of
+from cni.kernel.netlink.wire import HEADER, attributes, messages, number_of
+from cni.kernel.view import MAIN_TABLE, MEMBER
+
+#: What an event is about. OVERRUN: more happened than could be told.
+LINK, ADDRESS, ROUTE, NEIGHBOUR, FDB, OVERRUN = "link", "address", "route", "neighbour", "fdb", "overrun"
+
+#: RTMGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
+_GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400
+_NEW_LINK, _DELETE_ADDRESS, _DELETE_ROUTE, _NEW_NEIGHBOUR = 16, 21, 25, 28
+_ROUTE_BODY, _OIF, _LINK_AT_ADDRESS = 12, 4, HEADER.size + 4
+_BRIDGE, _FAMILY_AT = 7, HEADER.size
+_SELF, _PERMANENT = 0x02, 0x80
+_SO_RCVBUFFORCE, _ROOM = 33, 4 << 20
+_BUFFER = 1 << 16
+
+
+class Event(NamedTuple):
+    """Of a link (its index): `key` and `value` say what is there now; where it went, `value` is empty.
+
+    A link's key is its name, and its value tells another state of it from this one. An FDB's key is a MAC, and the value its VTEP, or
+    nothing for a row of the bridge's that went. A neighbour's is its address and MAC. Of routes and addresses only that one went is told.
+    """
+
+    about: str
+    link: int
+    key: str = ""
+    value: str = ""
+
+
+class Events:
+    """A socket of the namespace this thread is in when it is opened."""
+
+    def __init__(self) -> None:
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
+            self._socket.bind((0, _GROUPS))
+        except OSError as error:
+            raise KernelRefused(f"netlink: listening: {error.strerror}", error.errno or 0) from None
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def wait(self) -> list[Event]:
+        """Wait until something happens, and return all that has by then, in order. Raises KernelRefused."""
+        found = list(self._heard(0))
+        while more := list(self._heard(socket.MSG_DONTWAIT)):
+            found += more
+        return [event for event in found if event]
+
+    def _heard(self, flags: int) -> Iterator[Event | None]:
+        try:
+            data = self._socket.recv(_BUFFER, flags)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise KernelRefused(f"netlink: listening: {os.strerror(error.errno or 0)}", error.errno or 0) from None
+            yield Event(OVERRUN, 0)
+            return
+        for message in messages(data):
+            yield _event_of(message)
+
+
+def _event_of(message: bytes) -> Event | None:
+    """What a message tells of; None where it is nothing that anybody here goes by."""
+    kind = HEADER.unpack_from(message)[1]
+    if kind in (_NEW_LINK, _NEW_LINK + 1):
+        return _of_link(message, there=kind == _NEW_LINK)
+    if kind == _DELETE_ADDRESS:
+        (index,) = struct.unpack_from("=I", message, _LINK_AT_ADDRESS)
+        return Event(ADDRESS, index, str(address_of(message).interface))
+    if kind == _DELETE_ROUTE:
+        return _of_route(message)
+    if kind in (_NEW_NEIGHBOUR, _NEW_NEIGHBOUR + 1):
+        return _of_neighbour(message, there=kind == _NEW_NEIGHBOUR)
+    return None
+
+
+def _of_link(message: bytes, *, there: bool) -> Event | None:
+    if message[_FAMILY_AT]:  # what a bridge tells of its ports
+        return None
+    link = link_of(message)
+    return Event(LINK, link.index, link.name, f"{link.up} {link.bridge}" if there else "")
+
+
+def _of_route(message: bytes) -> Event | None:
+    route = route_of(message)
+    if route.protocol != MEMBER or route.table != MAIN_TABLE:
+        return None
+    return Event(ROUTE, number_of(attributes(message, HEADER.size + _ROUTE_BODY).get(_OIF, b"")), route.dst)
+
+
+def _of_neighbour(message: bytes, *, there: bool) -> Event | None:
+    row = row_of(message)
+    if message[_FAMILY_AT] != _BRIDGE:
+        return Event(NEIGHBOUR, row.link, row.address, row.mac if there and row.state & _PERMANENT else "")
+    if there and not row.flags & _SELF:
+        return None  # the bridge's own row names a port, which is the link
+    return Event(FDB, row.link, row.mac, row.address if there else "")

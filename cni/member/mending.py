@@ -1,0 +1,45 @@
+"""What of the kernel's events says that something is not as it was left: what was done here agrees with what is wanted, and is passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from cni.kernel.events import ADDRESS, FDB, LINK, NEIGHBOUR, OVERRUN, ROUTE, Event
+from cni.kernel.view import Link
+from cni.overlay.peers import Peers
+from cni.resources import PeerAddress, PeerNeighbour, PeerRoute, PeerRow
+from cni.resources.remote import RemoteRow
+
+_KINDS: dict[str, type[RemoteRow]] = {FDB: PeerRow, NEIGHBOUR: PeerNeighbour, ROUTE: PeerRoute, ADDRESS: PeerAddress}
+
+
+def state_of(link: Link) -> str:
+    """What of a link matters to rows on it, as an event has it."""
+    return f"{link.up} {link.bridge}"
+
+
+def is_for_all(events: Iterable[Event], links: Mapping[int, tuple[str, str]]) -> bool:
+    """Whether everything is to be compared: a link of ours came, went, or is up or on its bridge otherwise than before, or more
+    happened than was told. `links` are those by index, with names and states.
+    """
+    names = {name for name, _ in links.values()}
+    return any(
+        event.about == OVERRUN
+        or (event.about == LINK and event.key in names and links.get(event.link) != (event.key, event.value))
+        for event in events
+    )
+
+
+def contradicted(
+    events: Iterable[Event], links: Mapping[int, tuple[str, str]], every: Collection[Peers]
+) -> Iterator[RemoteRow]:
+    """The rows that events say are gone or otherwise, and that are wanted; each once."""
+    seen = set()
+    for event in events:
+        kind, name = _KINDS.get(event.about), links.get(event.link, ("", ""))[0]
+        for peers in every if kind and name else ():
+            assert kind
+            wanted = peers.tables.get((kind, name), {}).get(event.key)
+            if wanted is not None and wanted != event.value and (kind, name, event.key) not in seen:
+                seen.add((kind, name, event.key))
+                yield kind.of(name, event.key, wanted)

@@ -1,0 +1,43 @@
+"""What of the cluster's networks this host has: those that calls shared, with the devices they made."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from cni.cluster.snapshot import Snapshot
+from cni.overlay import wireguard
+from cni.overlay.peers import Overlay
+from cni.resources import Said, VxlanLink
+from cni.state import Store
+
+
+class Shares(NamedTuple):
+    """The overlays of this host's networks of the cluster with their devices, and those devices that pods have; what each network
+    of the node says of its own; and the link of encrypted tunnels, if there are any.
+    """
+
+    devices: dict[Overlay, VxlanLink]
+    in_use: frozenset[str]
+    said: tuple[Said, ...]
+    tunnel: str
+
+
+def shares(folder: Path, snapshot: Snapshot) -> Shares:
+    """What there is. What the cluster says of a network counts, and one that it does not take as this host has it is none.
+    Raises TryAgainLater, Unavailable.
+    """
+    store = Store.reading(folder)
+    if not store:
+        return Shares({}, frozenset(), (), "")
+    with closing(store):
+        networks, said, member = store.shared(), tuple(store.said().values()), store.member()
+    devices, in_use = {}, set()
+    for network, refused in networks:
+        mine = [item for item in said if item.network == network.name]
+        device = next((one for item in mine for one in item.resources if isinstance(one, VxlanLink)), None)
+        if device and not refused:
+            devices[Overlay(snapshot.networks.get(network.name, network), device.name, device.bridge)] = device
+            in_use |= {device.name} if any(item.in_use for item in mine) else set()
+    return Shares(devices, frozenset(in_use), said, wireguard.DEVICE if member and member.encryption else "")

@@ -1,0 +1,77 @@
+"""Who may send VXLAN to a network of the cluster: its hosts. Anybody else on the underlay could put frames before pods (RFC 7348, 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cni.kernel import netfilter, ruleset
+from cni.naming import VTEP_TABLE
+from cni.resources.base import Resource
+from cni.resources.world import World
+from cni.values import dataclass
+
+#: An IPv6 packet whose first fragment ends before the VNI can be read: nobody sends such, but who hides it. In bytes, with headers.
+_TINY = 128
+_FAMILY = {4: "ip", 6: "ip6"}
+
+
+@dataclass(frozen=True)
+class VtepFilter(Resource):
+    """VXLAN for these overlays (``PORT VNI``) is accepted from these VTEPs and dropped from others; networks that are not of the
+    cluster are none of its business, on the same port too. With a tunnel's link it comes and goes by that alone.
+
+    It is looked at where a host's own packets are: fragments of IPv4 are one again by then.
+    """
+
+    vteps: tuple[str, ...]
+    overlays: tuple[str, ...]
+    tunnel: str = ""
+
+    def ensure(self, world: World) -> None:
+        """One transaction: what is known is another set at once, and the table is never without its rules."""
+        netfilter.nft(f"add table {VTEP_TABLE}\ndelete table {VTEP_TABLE}\n{self.script()}")
+
+    def differences(self, world: World) -> Iterator[str]:
+        now = netfilter.nft_list(f"table {VTEP_TABLE}")
+        if now != netfilter.nft_rehearsed(self.script(), f"table {VTEP_TABLE}"):
+            yield f"nft table {VTEP_TABLE} is {'not as it was made' if now else 'missing'}: who may send VXLAN here"
+
+    def remove(self, world: World) -> None:
+        ruleset.delete_table(VTEP_TABLE)
+
+    def describe(self) -> str:
+        by = f", by {self.tunnel} alone" * bool(self.tunnel)
+        return f"VXLAN for {', '.join(self.overlays)} (port, VNI) from {len(self.vteps)} VTEPs only{by}"
+
+    def script(self) -> str:
+        """The table, in nft's language."""
+        sets = [self._known(family) for family in _FAMILY]
+        chains = [_chain("input", self._input())] + ([_chain("output", self._output())] if self.tunnel else [])
+        return f"table {VTEP_TABLE} {{\n{''.join([*sets, *chains])}}}\n"
+
+    def _known(self, family: int) -> str:
+        known = [vtep for vtep in self.vteps if (":" in vtep) == (family == 6)]
+        elements = f" elements = {{ {', '.join(known)} }}" if known else ""
+        return f"set known{family} {{ type ipv{family}_addr;{elements} }}\n"
+
+    def _input(self) -> Iterator[str]:
+        for udp, vnis in self._by_port():
+            if self.tunnel:
+                yield f'iifname != "{self.tunnel}" {udp} {vnis} drop'
+            yield f"{udp} exthdr frag exists meta length < {_TINY} ip6 saddr != @known6 drop"
+            yield from (f"{udp} {vnis} {ip} saddr != @known{family} drop" for family, ip in _FAMILY.items())
+
+    def _output(self) -> Iterator[str]:
+        yield from (f'oifname != "{self.tunnel}" {udp} {vnis} drop' for udp, vnis in self._by_port())
+
+    def _by_port(self) -> Iterator[tuple[str, str]]:
+        """For each port what matches it, and the VNIs on it: the 24 bits behind UDP's header and VXLAN's first 32."""
+        vnis: dict[str, list[str]] = {}
+        for port, vni in (item.split() for item in self.overlays):
+            vnis.setdefault(port, []).append(vni)
+        yield from ((f"udp dport {port}", f"@th,96,24 {{ {', '.join(found)} }}") for port, found in vnis.items())
+
+
+def _chain(hook: str, rules: Iterator[str]) -> str:
+    lines = "".join(f"{rule}\n" for rule in rules)
+    return f"chain {hook} {{ type filter hook {hook} priority raw; policy accept;\n{lines}}}\n"
