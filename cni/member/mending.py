@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from cni.kernel.events import ADDRESS, FDB, LINK, NEIGHBOUR, OVERRUN, ROUTE, Event
 from cni.kernel.view import Link
 from cni.overlay.peers import Peers
+from cni.overlay.rows import Table
 from cni.resources import PeerAddress, PeerNeighbour, PeerRoute, PeerRow
 from cni.resources.remote import RemoteRow
 
@@ -16,6 +18,11 @@ _KINDS: dict[str, type[RemoteRow]] = {FDB: PeerRow, NEIGHBOUR: PeerNeighbour, RO
 def state_of(link: Link) -> str:
     """What of a link matters to rows on it, as an event has it."""
     return f"{link.up} {link.bridge}"
+
+
+def is_ours(event: Event, links: Mapping[int, tuple[str, str]]) -> bool:
+    """Whether an event may be about something of ours, by any thread's look."""
+    return event.about == OVERRUN or event.link in links or any(event.key == name for name, _ in list(links.values()))
 
 
 def is_for_all(events: Iterable[Event], links: Mapping[int, tuple[str, str]]) -> bool:
@@ -32,14 +39,14 @@ def is_for_all(events: Iterable[Event], links: Mapping[int, tuple[str, str]]) ->
 
 def contradicted(
     events: Iterable[Event], links: Mapping[int, tuple[str, str]], every: Collection[Peers]
-) -> Iterator[RemoteRow]:
-    """The rows that events say are gone or otherwise, and that are wanted; each once."""
-    seen = set()
+) -> dict[Table, dict[str, Any]]:
+    """The rows that events say are gone or otherwise, and that are wanted, by table."""
+    found: dict[Table, dict[str, Any]] = {}
     for event in events:
         kind, name = _KINDS.get(event.about), links.get(event.link, ("", ""))[0]
         for peers in every if kind and name else ():
             assert kind
             wanted = peers.tables.get((kind, name), {}).get(event.key)
-            if wanted is not None and wanted != event.value and (kind, name, event.key) not in seen:
-                seen.add((kind, name, event.key))
-                yield kind.of(name, event.key, wanted)
+            if wanted is not None and wanted != event.value:
+                found.setdefault((kind, name), {})[event.key] = wanted
+    return found

@@ -5,16 +5,17 @@ One thread uses it, but for `watch`. What it was not told it does not touch: bef
 
 from __future__ import annotations
 
-import os
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cni import engine, log
-from cni.cluster.model import Key, Node
+from cni.cluster.model import Key, Network, Node
 from cni.cluster.snapshot import Snapshot
 from cni.cluster.store import Change, Listing
 from cni.errors import CniError
@@ -22,16 +23,14 @@ from cni.kernel.events import Event, Events
 from cni.kernel.files import LockFile
 from cni.kernel.view import Link
 from cni.member import figures, mending
-from cni.member.shares import Shares, shares
+from cni.member.shares import NOTHING, shares
 from cni.overlay.peers import Overlay, Peers, peers_of
 from cni.overlay.rows import ORDER, Changed
 from cni.resources import VtepFilter, World
 from cni.resources.remote import RemoteRow
 
-#: Seconds between two comparisons of everything, and what they are spread by, so that not all hosts make them at once.
-_EVERY, _SPREAD = 300.0, 60.0
-#: After the kernel refused something.
-_AGAIN = 5.0
+#: Seconds until all is compared again after the kernel refused something; and between two looks at the state.
+_AGAIN, _LEAST = 5.0, 0.2
 
 
 class Reconciler:
@@ -40,15 +39,16 @@ class Reconciler:
     """
 
     def __init__(self, me: Node, folder: Path) -> None:
-        self._me, self._folder = me, folder
+        self._node, self._folder = me.name, folder
         self.snapshot = Snapshot(me.name)
-        self._shares = Shares({}, frozenset(), (), "")
+        self._shares = NOTHING
+        self._shared_at = 0.0
         self._peers: dict[Overlay, Peers] = {}
         self._filter: VtepFilter | None = None
         self._noticed: deque[Event] = deque()
         self._world = World(None, LockFile(folder / "lock"))
         self._links: dict[int, tuple[str, str]] = {}
-        self._due = 0.0
+        self._due = math.inf
         self._told: dict[Key, str] = {}
         self._refused = ""
 
@@ -56,7 +56,8 @@ class Reconciler:
         """Make what is new so; how many rows of the kernel were changed."""
         began, first = time.monotonic(), not self.snapshot.revision
         keys = self.snapshot.apply(news)
-        if first or any(key[0] == "networks" for key in keys):
+        if first or any(key[0] == Network.room for key in keys):
+            self._shared_at = 0.0
             self.look()
         self._put_filter()
         count = sum(self._put(peers.touched(keys)) for peers in self._peers.values()) if keys else 0
@@ -71,18 +72,21 @@ class Reconciler:
         """
         if not self.snapshot.revision:
             return 0
-        new = self._share()
+        new = time.monotonic() > self._shared_at + _LEAST and self._share()
         events = [self._noticed.popleft() for _ in range(len(self._noticed))]
         if new or time.monotonic() > self._due or mending.is_for_all(events, self._links):
             return self.compare()
-        return self._put(Changed([*mending.contradicted(events, self._links, self._peers.values())], []), figures.MENDS)
+        return sum(
+            self._put(self._mended(kind, name, rows), figures.MENDS)
+            for (kind, name), rows in mending.contradicted(events, self._links, self._peers.values()).items()
+        )
 
     def compare(self) -> int:
         """Compare all with what the kernel has: how many rows were mended."""
         if not self.snapshot.revision:
             return 0
         figures.COMPARISONS.add()
-        self._due = time.monotonic() + _EVERY + _SPREAD * os.urandom(1)[0] / 256
+        self._due = math.inf
         self._put_filter(looking=True)
         self._ensure_devices()
         self._world.host.forget_seen()
@@ -93,14 +97,18 @@ class Reconciler:
         """Listen to what happens to links and rows, for ever, and wake who calls `look`; a thread's work. Raises KernelRefused."""
         with closing(Events()) as events:
             while True:
-                self._noticed.extend(events.wait())
-                wake()
+                found = [event for event in events.wait() if mending.is_ours(event, self._links)]
+                self._noticed.extend(found)
+                if found:
+                    wake()
 
     def clear(self) -> None:
         """Take away all that is ours: this host leaves."""
-        self.snapshot = Snapshot(self._me.name)
+        self.snapshot = Snapshot(self._node)
         self._share()
-        for peers in [peers_of(self._me, self.snapshot, overlay) for overlay in self._peers]:
+        for peers in (
+            [peers_of(self._shares.me, self.snapshot, overlay) for overlay in self._peers] if self._shares.me else ()
+        ):
             self._put(self._differing(peers))
         self._try(VtepFilter((), ()).remove, self._world)
         self._peers, self._filter = {}, None
@@ -109,21 +117,24 @@ class Reconciler:
 
     def _share(self) -> bool:
         """Follow the networks and devices this host has; whether one is new."""
+        self._shared_at, before = time.monotonic(), self._shares.me
         try:
             self._shares = shares(self._folder, self.snapshot)
         except CniError as error:
             self._refuse(error)
             return False
-        now = self._shares.devices
+        now, me = self._shares.devices, self._shares.me
+        if me != before and me:
+            self._peers = {overlay: peers_of(me, self.snapshot, overlay) for overlay in self._peers}
         places = {overlay[1:] for overlay in now}
         for overlay in self._peers.keys() - now.keys():
             peers = self._peers.pop(overlay)
             if overlay[1:] not in places:
                 self._put(Changed([], list(peers.resources())))
         new = now.keys() - self._peers.keys()
-        self._peers |= {overlay: peers_of(self._me, self.snapshot, overlay) for overlay in new}
+        self._peers |= {overlay: peers_of(me, self.snapshot, overlay) for overlay in new if me}
         self._put_filter()
-        return bool(new)
+        return bool(new) or me != before
 
     def _ensure_devices(self) -> None:
         """Make again what somebody took away while pods have it."""
@@ -137,7 +148,11 @@ class Reconciler:
     def _put_filter(self, *, looking: bool = False) -> None:
         """Have VXLAN from this cluster's hosts only; `looking` at what there is, too."""
         overlays = tuple(sorted(f"{device.port} {device.vni}" for device in self._shares.devices.values()))
-        vteps = tuple(sorted({node.vtep for node in self.snapshot.nodes.values()} - {self._me.vtep}))
+        vteps = tuple(
+            sorted(
+                {node.vtep for node in self.snapshot.nodes.values()} - {self._shares.me.vtep if self._shares.me else ""}
+            )
+        )
         wanted = VtepFilter(vteps, overlays, self._shares.tunnel)
         if not looking and wanted == self._filter:
             return
@@ -170,24 +185,32 @@ class Reconciler:
                     gone.append(kind.of(link.name, key, value))
                 elif wanted[key] == value:
                     found.add(key)
-            missing = [(key, value) for key, value in wanted.items() if key not in found] if link.up else ()
-            there += [kind.of(link.name, key, value) for key, value in missing]
+            missing = {key: value for key, value in wanted.items() if key not in found} if link.up else {}
+            there += [kind.of(link.name, key, value) for key, value in missing.items()]
+            gone += kind.in_the_way(self._world, link, missing)
         return Changed(there, gone)
+
+    def _mended(self, kind: type[RemoteRow], name: str, rows: Mapping[str, Any]) -> Changed:
+        """Rows of one kind on a link, whoever has what is there."""
+        link = self._world.host.link_by_name(name)
+        way = kind.in_the_way(self._world, link, rows) if link else []
+        return Changed([kind.of(name, *row) for row in rows.items()], way)
 
     def _put(self, changed: Changed, counted: figures.Counter = figures.CHANGES) -> int:
         if not changed.there and not changed.gone:
             return 0
-        self._try(self._make, changed)
+        self._try(self._make, changed, counted is figures.MENDS)
         for row in (*changed.there, *changed.gone) if counted is figures.MENDS else ():
             counted.add(kind=row.kind)
         return len(changed.there) + len(changed.gone)
 
-    def _make(self, changed: Changed) -> None:
-        host = self._world.host
-        host.forget_seen()
-        with host.batch():
-            engine.apply(changed.there, self._world)
-            engine.remove(changed.gone, self._world)
+    def _make(self, changed: Changed, mending: bool) -> None:
+        """What is mended may be in the way of what it is to be; else nothing is missing meanwhile."""
+        steps = partial(engine.apply, changed.there), partial(engine.remove, changed.gone)
+        self._world.host.forget_seen()
+        with self._world.host.batch():
+            for step in reversed(steps) if mending else steps:
+                step(self._world)
 
     def _try(self, what: Callable[..., None], *about: object) -> bool:
         """Whether it was done."""

@@ -6,6 +6,7 @@ is in the state. There is nothing to tidy up, so that to end and to be killed ar
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -37,8 +38,8 @@ from cni.state import DEFAULT_FOLDER, Store
 #: How long the hand has to end after SIGTERM, in seconds.
 _GRACE = 0.8
 _BEAT, _SOON = 1.0, 0.02
-#: The kernel is compared with what is to be there without a reason, too.
-_COMPARED_AFTER = 60.0
+#: The kernel is compared with what is to be there without a reason, too; hosts that began together do not go on so.
+_COMPARED_AFTER, _SPREAD = 60.0, 15.0
 
 
 def run(config: ClusterConfig, folder: Path = DEFAULT_FOLDER) -> None:
@@ -98,6 +99,10 @@ def is_running(folder: Path) -> bool:
     return False
 
 
+def _next_comparison() -> float:
+    return time.monotonic() + _COMPARED_AFTER + _SPREAD * os.urandom(1)[0] / 256
+
+
 class Hand:
     """What the threads have for it, and what it does with it."""
 
@@ -132,13 +137,14 @@ class Hand:
             self._inbox.rest(_SOON)
             self._beat()
         reconciler = Reconciler(me, self._folder)
-        compared = time.monotonic()
+        started("kernel", partial(reconciler.watch, self._inbox.look), self._inbox)
+        due = _next_comparison()
         while True:
             brought = self._inbox.take(_BEAT)
-            if time.monotonic() - compared > _COMPARED_AFTER:
+            if time.monotonic() > due:
                 brought = brought._replace(compare=True)
             if brought.compare:
-                compared = time.monotonic()
+                due = _next_comparison()
             self._do(reconciler, brought)
             self._beat()
 

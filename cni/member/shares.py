@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from cni.cluster.model import Node
 from cni.cluster.snapshot import Snapshot
 from cni.overlay import wireguard
 from cni.overlay.peers import Overlay
@@ -14,14 +15,19 @@ from cni.state import Store
 
 
 class Shares(NamedTuple):
-    """The overlays of this host's networks of the cluster with their devices, and those devices that pods have; what each network
-    of the node says of its own; and the link of encrypted tunnels, if there are any.
+    """Who this host is in the cluster, None where it is in none; the overlays of its networks there with their devices, and those
+    devices that pods have; what each network of the node says of its own; and the link of encrypted tunnels, if there are any.
     """
 
+    me: Node | None
     devices: dict[Overlay, VxlanLink]
     in_use: frozenset[str]
     said: tuple[Said, ...]
     tunnel: str
+
+
+#: Of a host that is in no cluster.
+NOTHING = Shares(None, {}, frozenset(), (), "")
 
 
 def shares(folder: Path, snapshot: Snapshot) -> Shares:
@@ -30,9 +36,11 @@ def shares(folder: Path, snapshot: Snapshot) -> Shares:
     """
     store = Store.reading(folder)
     if not store:
-        return Shares({}, frozenset(), (), "")
+        return NOTHING
     with closing(store):
         networks, said, member = store.shared(), tuple(store.said().values()), store.member()
+    if not member:
+        return NOTHING
     devices, in_use = {}, set()
     for network, refused in networks:
         mine = [item for item in said if item.network == network.name]
@@ -40,4 +48,5 @@ def shares(folder: Path, snapshot: Snapshot) -> Shares:
         if device and not refused:
             devices[Overlay(snapshot.networks.get(network.name, network), device.name, device.bridge)] = device
             in_use |= {device.name} if any(item.in_use for item in mine) else set()
-    return Shares(devices, frozenset(in_use), said, wireguard.DEVICE if member and member.encryption else "")
+    me = Node(member.node, member.machine, member.vtep, member.mac)
+    return Shares(me, devices, frozenset(in_use), said, wireguard.DEVICE if member.encryption else "")

@@ -7,7 +7,7 @@ what a control plane put there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from cni.kernel.view import MAIN_TABLE, MEMBER, SCOPE_LINK, SCOPE_UNIVERSE, KernelRoute, Link
@@ -28,6 +28,11 @@ class RemoteRow(Resource, abstract=True):
     def found(cls, world: World, link: Link) -> Iterator[tuple[str, Any]]:
         """Key and value of every row of the kind on a link that is ours."""
         raise NotImplementedError
+
+    @classmethod
+    def in_the_way(cls, world: World, link: Link, keys: Collection[str]) -> list[RemoteRow]:
+        """What of others must go before rows with these keys can be ours."""
+        return []
 
     @classmethod
     def of(cls, link: str, key: str, value: Any) -> RemoteRow:
@@ -72,7 +77,9 @@ class PeerAddress(RemoteRow):
 
 @dataclass(frozen=True)
 class PeerRow(RemoteRow):
-    """A MAC that is behind another host: a row of the VXLAN device, and one of the bridge it is a port of, if it is."""
+    """A MAC that is behind another host: a row of the VXLAN device, and one of the bridge it is a port of, if it is. To be removed
+    it may be without a VTEP: whatever it is behind.
+    """
 
     mac: str
     vtep: str
@@ -90,6 +97,11 @@ class PeerRow(RemoteRow):
     @classmethod
     def found(cls, world: World, link: Link) -> Iterator[tuple[str, Any]]:
         return iter(world.host.peer_rows(link).items())
+
+    @classmethod
+    def in_the_way(cls, world: World, link: Link, keys: Collection[str]) -> list[RemoteRow]:
+        """What a user has put there a control plane does not take over but for its VTEP (vxlan_fdb_update_existing)."""
+        return [PeerRow(link.name, mac, "") for mac in world.host.fdb(link) if mac in keys] if keys else []
 
 
 @dataclass(frozen=True)

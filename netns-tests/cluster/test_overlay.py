@@ -7,10 +7,13 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from lab import Lab, Pod, sh
-from reconcilers import Hand, News, of_host, of_pod, own_of, pool
+from forge import send_vxlan
+from lab import Host, Lab, Pod, eventually, sh
+from reconcilers import Hand, News, of_host, of_pod, own_of, pool, rows
+from wire import Wire
 
-from cni.cluster.model import Network
+from cni.cluster.model import Block, Endpoint, Network
+from cni.values import replace
 
 V4 = pool("10.1.0.0/16", "10.1.0.1", "10.1.0.0", "10.1.255.254")
 V6 = pool("fd00:1::/64", "fd00:1::1", "fd00:1::1", "fd00:1::ffff")
@@ -68,6 +71,19 @@ class Scene:
         return [f"{at.name} to {address}" for at, _, address in ways if not at.pings(address, 2)]
 
 
+def inner(frame: bytes) -> bytes:
+    """The Ethernet frame in a VXLAN packet, whatever it is sent over."""
+    udp = {b"\x08\x00": 34, b"\x86\xdd": 54}.get(frame[12:14], 0)
+    is_vxlan = udp and frame[{34: 23, 54: 20}[udp]] == 17 and frame[udp + 2 : udp + 4] == (4789).to_bytes(2, "big")
+    return frame[udp + 16 :] if is_vxlan else b""
+
+
+def mac_of(pod: Pod) -> bytes:
+    link = pod.link("eth0")
+    assert link
+    return bytes.fromhex(link["address"].replace(":", ""))
+
+
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
     with ExitStack() as opened:
@@ -80,4 +96,149 @@ def test_any_host_and_any_pod_reach_any_pod_and_nobody_asks_the_wire(
 ):
     scene = Scene(lab, stack, 3, families, under)
     scene.news.listing()
-    assert scene.faults() == []
+    with Wire(scene.hosts[0], "eth0") as wire:
+        assert scene.faults() == []
+    inside = [frame for frame in map(inner, wire.frames) if frame]
+    assert inside
+    assert [frame.hex() for frame in inside if frame[0] & 1] == []  # no ARP, no ND, nothing flooded
+    assert [frame.hex() for frame in inside if frame[12:14] == b"\x08\x06"] == []
+    for hand, before in zip(scene.news.hands, map(rows, scene.hosts), strict=True):
+        assert before
+        assert hand.ask("compare") == 0
+        hand.ask("clear")
+        assert rows(hand.host) == set()
+        assert "agent_cni_vteps" not in hand.host.run("nft", "list", "tables").stdout
+
+
+def test_an_address_moves_and_its_traffic_with_it(lab: Lab, stack: ExitStack):
+    """A pod goes and another comes elsewhere with its address and MAC; a third host is told once."""
+    scene = Scene(lab, stack, 3, "4")
+    news = scene.news
+    news.listing()
+    (there,) = scene.endpoints(1, news.hands[1].me)
+    assert scene.pods[0].pings(there.address)
+    block = next(item for item in news.items.values() if isinstance(item, Block) and item.node == there.node)
+    scene.hosts[1].delete_pod(conf(2, "4", local="192.0.2.12"), scene.pods[1])
+    moved = lab.pod()
+    here = conf(2, "4", local="192.0.2.13")
+    result = scene.hosts[2].add(here, moved, CNI_ARGS=f"IgnoreUnknown=1;IP={there.address}")
+    assert [item["mac"] for item in result["interfaces"] if item.get("sandbox")] == [there.mac]
+    me = news.hands[2].me
+    own = next(item for item in news.items.values() if isinstance(item, Endpoint) and item.mac == news.hands[1].me.mac)
+    its = {"node": me.name, "machine": me.machine}
+    news.change([replace(block, **its), replace(there, node=me.name), replace(own, node=me.name, mac=me.mac)])
+    assert scene.pods[0].pings(there.address)
+    assert scene.hosts[0].pings(there.address)
+    assert [hand.ask("compare") for hand in news.hands] == [0, 0, 0]
+
+
+def test_what_is_taken_away_comes_back_and_what_is_a_strangers_stays(lab: Lab, stack: ExitStack):
+    scene = Scene(lab, stack, 2, "46")
+    scene.news.listing()
+    host, hand = scene.hosts[0], scene.news.hands[0]
+    wanted, far = rows(host), scene.endpoints(1, scene.news.hands[1].me)[0]
+    stranger = "0a:58:ff:00:00:01"
+    for command in (
+        f"bridge fdb add {stranger} dev vxlan100 self static dst 192.0.2.77",
+        f"ip neigh add 10.1.77.77 lladdr {stranger} dev br0 nud permanent",
+        "ip route add 198.51.100.0/24 dev br0",
+    ):
+        host.run(*command.split())
+    others = strangers(host)
+    for command in (
+        f"bridge fdb replace {far.mac} dev vxlan100 self static dst 192.0.2.77",
+        f"bridge fdb del {far.mac} dev vxlan100 master",
+        f"bridge fdb del {far.mac} dev vxlan100 self",
+        f"ip neigh del {far.address} dev br0",
+        f"ip neigh replace {far.address} lladdr {stranger} dev br0 nud permanent",
+        "ip route del 10.1.0.0/17 dev br0",
+        "ip addr del 10.1.1.0/32 dev br0",
+        "ip link set br0 down",
+        "ip link set br0 up",
+        "ip link set vxlan100 nomaster",
+        "ip link set vxlan100 down",
+        "ip link del vxlan100",
+        "nft delete table inet agent_cni_vteps",
+    ):
+        host.run(*command.split())
+        if command.startswith("nft"):
+            hand.ask("compare")
+        if command != "ip link set br0 down":
+            assert eventually(lambda: rows(host) == wanted), (command, rows(host) ^ wanted)
+        if command == "ip link set br0 up":
+            for lost in ("neigh add 10.1.77.77 lladdr {} dev br0 nud permanent", "route add 198.51.100.0/24 dev br0"):
+                host.run("ip", *lost.format(stranger).split())
+    host.run("bridge", "fdb", "add", stranger, "dev", "vxlan100", "self", "static", "dst", "192.0.2.77")
+    assert eventually(lambda: scene.faults() == [])
+    assert hand.ask("compare") == 0
+    assert strangers(host) == others
+    # what is the member's and nobody's any more: of a life that ended before it could take it away
+    host.run("bridge", "fdb", "add", "0a:58:0a:01:09:09", "dev", "vxlan100", "self", "master", "static", "extern_learn", "dst", "192.0.2.9")  # fmt: skip
+    host.run("ip", "neigh", "add", "10.1.9.9", "lladdr", stranger, "dev", "br0", "nud", "permanent", "proto", "172")
+    host.run("ip", "route", "add", "203.0.113.0/24", "dev", "br0", "proto", "172")
+    assert hand.ask("compare") == 3
+    assert rows(host) == wanted
+    assert strangers(host) == others
+
+
+def strangers(host: Host) -> set[str]:
+    """What of neighbours, routes and rows for good is nobody's of ours."""
+    found = set()
+    for command in ("bridge fdb show dev vxlan100", "ip neigh show dev br0 nud permanent", "ip route show"):
+        lines = {line.strip() for line in host.run(*command.split()).stdout.splitlines()}
+        found |= {
+            line for line in lines if not {"extern_learn", "172"} & {*line.split()} and "dst 192.0.2.1" not in line
+        }
+    return {
+        line for line in found if not line.startswith(("33:33:", "01:00:5e:")) and "master br0 permanent" not in line
+    }
+
+
+def test_vxlan_is_accepted_from_known_hosts_only_and_other_networks_are_none_of_its_business(
+    lab: Lab, stack: ExitStack
+):
+    scene = Scene(lab, stack, 2, "46")
+    scene.news.listing()
+    host, pod = scene.hosts[0], scene.pods[0]
+    sh("ip", "-n", scene.switch.name, "addr", "add", "fd00:2::77/64", "dev", "sw0", "nodad")
+    static = [lab.pod(), lab.pod()]
+    for slot, (one, at) in enumerate(zip(static, scene.hosts, strict=True)):
+        ranges = [[{"subnet": "10.2.0.0/16", "rangeStart": f"10.2.{slot}.2", "rangeEnd": f"10.2.{slot}.2"}]]
+        base = {
+            "cniVersion": "1.1.0",
+            "name": "static",
+            "type": "bridge-vxlan",
+            "bridge": "br1",
+            "ipam": {"ranges": ranges},
+        }
+        at.add(base | {"vxlan": {"id": 200, "remotes": [f"192.0.2.{12 - slot}"]}}, one)
+    frame = (
+        mac_of(pod) + bytes.fromhex("0a5800000001") + b"\x88\xb5" + b"forged by somebody on the wire".ljust(60, b".")
+    )
+    for source, target in (("192.0.2.1", "192.0.2.11"), ("fd00:2::77", "fd00:2::b")):
+        with Wire(pod, "eth0") as wire:
+            send_vxlan(scene.switch, source, target, 100, frame)
+        assert not wire.carried(b"forged")
+    with Wire(pod, "eth0") as wire:
+        send_vxlan(scene.hosts[1], "192.0.2.12", "192.0.2.11", 100, frame)
+    assert wire.carried(b"forged")
+    frame = mac_of(static[0]) + frame[6:]
+    with Wire(static[0], "eth0") as wire:
+        send_vxlan(scene.switch, "192.0.2.1", "192.0.2.11", 200, frame)
+    assert wire.carried(b"forged")
+    assert static[1].pings("10.2.0.2")
+    flooded = host.run("bridge", "fdb", "show", "dev", "vxlan200").stdout
+    assert "00:00:00:00:00:00 dst 192.0.2.12 self permanent" in flooded
+    assert "extern_learn" not in flooded
+
+
+def test_an_ipv6_packet_that_hides_its_vni_in_a_later_fragment_is_dropped(lab: Lab, stack: ExitStack):
+    scene = Scene(lab, stack, 2, "4", under=6)
+    scene.news.listing()
+    sh("ip", "-n", scene.switch.name, "addr", "add", "fd00:2::77/64", "dev", "sw0", "nodad")
+    frame = mac_of(scene.pods[0]) + bytes.fromhex("0a5800000001") + b"\x88\xb5" + b"forged in pieces".ljust(60, b".")
+    for sender, source, passes in ((scene.switch, "fd00:2::77", False), (scene.hosts[1], "fd00:2::c", True)):
+        for first in (8, 16):
+            with Wire(scene.pods[0], "eth0") as wire:
+                send_vxlan(sender, source, "fd00:2::b", 100, frame, first)
+            assert wire.carried(b"forged") == passes, (source, first)

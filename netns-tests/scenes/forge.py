@@ -13,15 +13,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lab import Pod
+    from lab import Namespace, Pod
 
 ARP, IPV4, IPV6, VLAN, SERVICE_VLAN = 0x0806, 0x0800, 0x86DD, 0x8100, 0x88A8
+VXLAN = 4789
 EVERYBODY = "ff:ff:ff:ff:ff:ff"
 
 
 def send(pod: Pod, kind: int, dst: str, src: str, payload: bytes, link: str = "eth0") -> None:
     """Send one frame from a pod."""
     pod.run(sys.executable, "-I", Path(__file__), link, kind, dst, src, payload.hex())
+
+
+def send_vxlan(where: Namespace, source: str, target: str, vni: int, frame: bytes, first: int = 0) -> None:
+    """Send a frame by VXLAN from an address of a namespace to a VTEP; over IPv6 perhaps in two fragments, of which the first has
+    so many bytes of UDP.
+    """
+    where.run(sys.executable, "-I", Path(__file__), "vxlan", source, target, vni, frame.hex(), first)
+
+
+def _vxlan(source: str, target: str, vni: int, frame: bytes, first: int) -> None:
+    data = struct.pack("!II", 0x08000000, vni << 8) + frame
+    if not first:
+        with socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM) as plain:
+            plain.bind((source, 0))
+            plain.sendto(data, (target, VXLAN))
+        return
+    ends = b"".join(ipaddress.ip_address(text).packed for text in (source, target))
+    length, ports = 8 + len(data), struct.pack("!HH", 40000, VXLAN)
+    pseudo = ends + struct.pack("!II", length, 17) + ports + struct.pack("!HH", length, 0) + data
+    whole = ports + struct.pack("!HH", length, _checksum(pseudo)) + data
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        for at, more, part in ((0, 1, whole[:first]), (first, 0, whole[first:])):
+            head = struct.pack("!IHBB", 6 << 28, 8 + len(part), 44, 64) + ends
+            raw.sendto(head + struct.pack("!BBHI", 17, 0, at | more, 7) + part, (target, 0))
 
 
 def arp(sender_mac: str, sender: str, target: str) -> bytes:
@@ -101,6 +126,9 @@ def _checksum(data: bytes) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "vxlan":
+        _vxlan(*sys.argv[2:4], int(sys.argv[4]), bytes.fromhex(sys.argv[5]), int(sys.argv[6]))
+        sys.exit()
     name, ethertype, destination, origin, text = sys.argv[1:]
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
         raw.bind((name, 0))

@@ -23,10 +23,12 @@ from cni.cluster.model import Network, Node, read
 from cni.cluster.store import Change, Listing
 from cni.member.reconciler import Reconciler
 from cni.state import Store
+from cni.state.membership import Member
 folder = Path("/run/agent-cni")
 me = Node.read(("nodes", sys.argv[1]), json.loads(sys.argv[2]))
 store = Store.open(folder)
 with store.transaction():
+    store.put_member(Member(me.name, me.machine, "token", me.vtep, me.mac))
     for name, value in json.loads(sys.argv[3]).items():
         store.share(Network.read(("networks", name), value))
 store.close()

@@ -115,7 +115,7 @@ class Neighbours(Handle):
         self._change(new, f"add {mac} at VTEP {vtep} to {link.name}")
 
     def delete_peer_row(self, link: Link | LinkRef, mac: str, vtep: str) -> None:
-        """Have a MAC behind a VTEP no more, nor behind the device where its bridge still sends it there."""
+        """Have a MAC behind a VTEP no more, or, without one, behind any, nor behind the device where its bridge still sends it there."""
         self.delete_fdb_row(link, mac, vtep)
         gone = request(_DELETE, 0, _place(link, 0, _MASTER), attribute(_LLADDR, packed_mac(mac)))
         what = f"remove {mac} from the bridge of {link.name}"
@@ -154,7 +154,7 @@ def _neighbour(link: Link | LinkRef, address: str, state: int) -> tuple[bytes, b
 
 
 def _row(link: Link | LinkRef, mac: str, vtep: str, state: int, flags: int = _SELF) -> tuple[bytes, ...]:
-    where = attribute(_DST, ipaddress.ip_address(vtep).packed)
+    where = attribute(_DST, ipaddress.ip_address(vtep).packed) if vtep else b""
     return _place(link, state, flags), where, attribute(_LLADDR, packed_mac(mac))
 
 
