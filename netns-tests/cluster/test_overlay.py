@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from cluster import Cluster
+from cluster import conf as cluster_conf
 from forge import send_vxlan
 from lab import Host, Lab, Pod, eventually, sh
 from reconcilers import Hand, News, of_host, of_pod, own_of, pool, rows
@@ -242,3 +244,20 @@ def test_an_ipv6_packet_that_hides_its_vni_in_a_later_fragment_is_dropped(lab: L
             with Wire(scene.pods[0], "eth0") as wire:
                 send_vxlan(sender, source, "fd00:2::b", 100, frame, first)
             assert wire.carried(b"forged") == passes, (source, first)
+
+
+@pytest.mark.parametrize(
+    ("mode", "families", "under"), [("l2", "46", 4), ("l3", "46", 4), ("l3", "4", 6), ("l3", "6", 6), ("l2", "6", 6)]
+)
+def test_members_of_one_cluster_have_their_pods_reach_each_other(lab: Lab, mode: str, families: str, under: int):
+    with Cluster(lab, 2, family=under) as cluster:
+        cluster.join()
+        net = cluster_conf(mode, families=families, block=16)
+        for node in cluster.nodes * 2:
+            cluster.add(node, net)
+        cluster.meshed()
+        with Wire(cluster.nodes[0], "eth0") as wire:
+            assert cluster.faults() == []
+        inside = [frame for frame in map(inner, wire.frames) if frame]
+        assert inside
+        assert [frame.hex() for frame in inside if frame[0] & 1 or frame[12:14] == b"\x08\x06"] == []
