@@ -19,6 +19,7 @@ from cni.cluster.model import Key
 #: etcd keeps no lease for less.
 SECONDS = 2.0
 _numbers = itertools.count()
+pytestmark = pytest.mark.sweep  # no call of a plugin is made here: with the node agent it would be the same
 
 
 @pytest.fixture(scope="module")

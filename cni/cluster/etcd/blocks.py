@@ -1,7 +1,7 @@
 """Networks, blocks and endpoints in etcd.
 
-Whatever is said of a block compares the block's own revision. Where an answer is lost the block is put again, as it was: after
-that, what was on its way before cannot arrive any more.
+Whatever is said of a block compares the block's own revision. After an answer was lost the block is put again with what is
+said next: what was on its way before cannot arrive any more then.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cni.cluster.config import EtcdConfig
-from cni.cluster.etcd.engine import Attempts, Engine
+from cni.cluster.etcd.engine import Engine
 from cni.cluster.etcd.gateway import MOST_OPERATIONS, Row, delete, is_at, is_empty, put
 from cni.cluster.model import Alive, Block, Endpoint, Network
 from cni.cluster.store import Session
@@ -103,24 +103,20 @@ class Blocks(Engine):
 
     def _said(self, session: Session, block: Block, operations: list[dict[str, Any]]) -> bool:
         """Whether a block is this host's, of which something is said then."""
-        attempts = self.attempts()
+        at, attempts = self.keys.of(block.key), self.attempts()
         for _ in attempts:
-            since = self._since.pop(block, 0) or self._put_again(attempts, session, block)
-            if since is None:
-                return False
-            as_seen = [self.lives(session), is_at(self.keys.of(block.key), modified=since)]
-            if since and attempts.write(as_seen, operations):
-                self._since[block] = since
+            known = since = self._since.pop(block, 0)
+            if not known:
+                seen = self._seen(session, block)
+                if not seen or self.item(seen) != block:
+                    return False
+                since = seen.modified
+            again = [] if known else [put(at, block.value)]
+            written = attempts.write([self.lives(session), is_at(at, modified=since)], [*again, *operations])
+            if written:
+                self._since[block] = known or written
                 return True
         raise AssertionError
-
-    def _put_again(self, attempts: Attempts, session: Session, block: Block) -> int | None:
-        """Since when a block of this host's is so from now on, 0 where it is not known yet; None where it is not this host's."""
-        seen = self._seen(session, block)
-        if not seen or self.item(seen) != block:
-            return None
-        as_seen = [self.lives(session), is_at(seen.key, modified=seen.modified)]
-        return attempts.write(as_seen, [put(seen.key, block.value)])
 
     def _seen(self, session: Session, block: Block) -> Row | None:
         """What is under a block's key. Raises SessionLost."""

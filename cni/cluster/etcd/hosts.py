@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
+from cni.cluster.config import EtcdConfig
 from cni.cluster.etcd.engine import Attempts, Engine
 from cni.cluster.etcd.gateway import Row, delete, encoded, is_at, put
 from cni.cluster.etcd.keys import TURN
@@ -20,6 +21,10 @@ _MARGIN, _POLL = 2.0, 0.2
 
 class Hosts(Engine):
     """Who is there. See ClusterStore for each method."""
+
+    def __init__(self, config: EtcdConfig, seconds: float) -> None:
+        super().__init__(config, seconds)
+        self._leases: dict[str, str] = {}
 
     def join(self, me: Node, token: str) -> Session:
         """See ClusterStore."""
@@ -47,12 +52,20 @@ class Hosts(Engine):
             time.sleep(_POLL)
 
     def _begun(self, attempts: Attempts, me: Node, token: str, known: Row | None) -> Session | None:
-        lease, seconds = self.gateway.lease(self.seconds)
+        lease, seconds = self._lease(me.name)
         life = Alive(me.name, token)
         at, alive = self.keys.of(me.key), self.keys.of(life.key)
         as_seen = [is_at(alive, created=0), is_at(at, modified=known.modified if known else 0)]
         written = attempts.write(as_seen, [put(alive, life.value, lease), put(at, me.value)])
         return Session(me, token, str(written), lease, seconds) if written else None
+
+    def _lease(self, name: str) -> tuple[str, float]:
+        """That of an earlier attempt to join, while it goes on: with the session ends what of that attempt is still on its way."""
+        lease = self._leases.get(name, "")
+        if lease and (seconds := self.gateway.keep(lease)):
+            return lease, seconds
+        self._leases[name], seconds = self.gateway.lease(self.seconds)
+        return self._leases[name], seconds
 
     def _resumed(self, me: Node, token: str, alive: Row) -> Session | None:
         seconds = self.gateway.keep(alive.lease)
