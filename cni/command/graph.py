@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from types import MappingProxyType
+from typing import NamedTuple
 
 from cni.command.output import shown
 from cni.resources import (
@@ -22,6 +24,8 @@ from cni.state import Record
 from cni.values import dataclass, field
 
 _POD_WIDTH, _POD_HEIGHT, _GAP, _HEAD, _ACROSS = 216, 92, 16, 46, 4
+#: The cluster's other hosts: as many are drawn as can be read.
+_FAR_HEIGHT, _FAR_ACROSS, _MOST_FAR = 60, 4, 60
 _INK, _FAINT, _LINE = "#22313f", "#66788a", "#9fb0c0"
 _FILL = {"node": "#f4f7fa", "network": "#e3ecf5", "pod": "#ffffff", "far": "#efe8f7"}
 _STYLE = {
@@ -43,18 +47,29 @@ class Pod:
     badges: dict[str, None] = field(default_factory=dict)
 
 
+class Far(NamedTuple):
+    """A host at the other end of a network's tunnels: where it is sent to, how many pods it has there, and by what it is encrypted."""
+
+    name: str
+    address: str
+    pods: int
+    alive: bool
+    encryption: str = ""
+
+
 @dataclass
 class Network:
-    """What pods are on: a bridge, a physical link, or the host itself."""
+    """What pods are on: a bridge, a physical link, or the host itself; `far` are the other hosts, where a cluster knows them."""
 
     title: str
     gateways: dict[str, None] = field(default_factory=dict)
     tunnels: dict[str, None] = field(default_factory=dict)
     pods: dict[tuple[str, str], Pod] = field(default_factory=dict)
+    far: dict[Far, None] = field(default_factory=dict)
 
 
-def networks(records: Iterable[Record]) -> list[Network]:
-    """What the records of a node say, pods in the order of their attachments.
+def networks(records: Iterable[Record], others: Mapping[int, Iterable[Far]] = MappingProxyType({})) -> list[Network]:
+    """What the records of a node say, pods in the order of their attachments; `others` are a cluster's hosts by VNI.
 
     A plugin that is chained adds to a pod that another one attached.
     """
@@ -64,7 +79,7 @@ def networks(records: Iterable[Record]) -> list[Network]:
         for title in filter(None, map(_title, record.resources)):
             network = found.setdefault(title, Network(title))
             network.pods[record.netns, record.attachment.ifname] = _pod(record)
-            _describe(network, record.resources)
+            _describe(network, record.resources, others)
     for record in known:
         for network in found.values():
             pod = network.pods.get((record.netns, record.attachment.ifname))
@@ -80,7 +95,7 @@ def drawn(found: Sequence[Network], host: str) -> str:
         boxes.append((at, network))
         at += _height(network) + _GAP
     inner = max([_width(network) for network in found] or [_POD_WIDTH])
-    far = _POD_WIDTH + 4 * _GAP if any(network.tunnels for network in found) else 0
+    far = max([_far_width(network) + 4 * _GAP for network in found if network.tunnels] or [0])
     width, height = inner + 4 * _GAP + far, at + 2 * _GAP
     node = _box(_GAP, _GAP, inner + 2 * _GAP, at - _GAP, "node") + _text(2 * _GAP, _GAP + 28, host, "title")
     parts = [node, *(_network(2 * _GAP, top, inner, network) for top, network in boxes)]
@@ -103,12 +118,13 @@ def _pod(record: Record) -> Pod:
     return Pod(name, record.attachment.ifname, addresses)
 
 
-def _describe(network: Network, resources: Iterable[Resource]) -> None:
+def _describe(network: Network, resources: Iterable[Resource], others: Mapping[int, Iterable[Far]]) -> None:
     for resource in resources:
         if isinstance(resource, GatewayAddress) and network.title == f"bridge {resource.link}":
             network.gateways[resource.address] = None
         if isinstance(resource, VxlanLink):
             network.tunnels[f"VNI {resource.vni}, UDP {resource.port}"] = None
+            network.far |= dict.fromkeys(others.get(resource.vni, ()))
         if isinstance(resource, FloodList):
             network.tunnels |= dict.fromkeys(resource.vteps)
         if isinstance(resource, Bridge):
@@ -131,7 +147,18 @@ def _height(network: Network) -> int:
 
 
 def _tunnel_height(network: Network) -> int:
-    return 34 + 16 * len(network.tunnels)
+    rows = -(-len(_drawn_far(network)) // _FAR_ACROSS)
+    return 34 + 16 * (len(network.tunnels) + (len(network.far) > _MOST_FAR)) + rows * (_FAR_HEIGHT + 8)
+
+
+def _far_width(network: Network) -> int:
+    columns = min(_FAR_ACROSS, max(1, len(_drawn_far(network))))
+    return columns * (_POD_WIDTH + 8) + 16 if network.far else _POD_WIDTH
+
+
+def _drawn_far(network: Network) -> list[Far]:
+    """Those who are away first: they are what is looked for."""
+    return sorted(network.far, key=lambda host: host.alive)[:_MOST_FAR]
 
 
 def _network(x: int, y: int, width: int, network: Network) -> str:
@@ -160,16 +187,41 @@ def _drawn_pod(x: int, y: int, pod: Pod) -> str:
 
 
 def _tunnel(x: int, y: int, network: Network) -> str:
-    """A line out of the node to the VTEPs at its other end."""
+    """A line out of the node to the VTEPs at its other end; whole and named where what goes over it is encrypted."""
     lines = list(network.tunnels)
     left, middle = x + 3 * _GAP, y + _HEAD // 2
+    encryption = next((host.encryption for host in network.far if host.encryption), "")
+    ends = f'x1="{x}" y1="{middle}" x2="{left}" y2="{middle}"'
+    colour, dashes = (_BADGE["proxy"], "") if encryption else (_LINE, ' stroke-dasharray="8 4"')
+    more = len(network.far) - _MOST_FAR
+    lines += [f"and {more} more hosts"] if more > 0 else []
     parts = [
-        f'<line x1="{x}" y1="{middle}" x2="{left}" y2="{middle}" stroke="{_LINE}" stroke-width="4" stroke-dasharray="8 4"/>',
-        _box(left, y, _POD_WIDTH, _tunnel_height(network), "far"),
-        _text(left + 12, y + 20, "VXLAN to", "heading"),
+        f'<line {ends} stroke="{colour}" stroke-width="4"{dashes}/>',
+        _box(left, y, _far_width(network), _tunnel_height(network), "far"),
+        _text(left + 12, y + 20, f"VXLAN in {encryption} to" if encryption else "VXLAN to", "heading"),
         *(_text(left + 12, y + 38 + 16 * number, line) for number, line in enumerate(lines)),
     ]
+    top = y + 34 + 16 * len(lines)
+    for number, host in enumerate(_drawn_far(network)):
+        row, column = divmod(number, _FAR_ACROSS)
+        parts.append(_drawn_host(left + 12 + column * (_POD_WIDTH + 8), top + row * (_FAR_HEIGHT + 8), host))
     return "\n".join(parts)
+
+
+def _drawn_host(x: int, y: int, host: Far) -> str:
+    """A host of the cluster; one that is away has no colour."""
+    pods = f"{host.pods} pod{'s' * (host.pods != 1)}" if host.alive else "away"
+    return "\n".join((
+        _box(x, y, _POD_WIDTH, _FAR_HEIGHT, "pod" if host.alive else "node"),
+        _text(x + 8, y + 18, _fitting(host.name, 20), "heading" if host.alive else "plain"),
+        _text(x + 8, y + 35, _fitting(host.address, 28)),
+        _text(x + 8, y + 51, pods),
+    ))  # fmt: skip
+
+
+def _fitting(text: str, most: int) -> str:
+    """A text without its middle where it is too long."""
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[len(text) - most // 2 :]}"
 
 
 def _box(x: int, y: int, width: int, height: int, kind: str) -> str:

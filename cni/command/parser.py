@@ -64,6 +64,7 @@ def _state_options(command: argparse.ArgumentParser) -> None:
 
 def _show_options(command: argparse.ArgumentParser) -> None:
     _state_options(command)
+    _config_option(command)
     command.add_argument("--graph", type=_file, metavar="SVG", help="draw the node into a file, or - for stdout")
 
 

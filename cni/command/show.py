@@ -7,7 +7,9 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from cni.command.graph import drawn, networks
+from cni.cluster.config import ClusterConfig
+from cni.command import part
+from cni.command.graph import Far, drawn, networks
 from cni.command.node import answers_of
 from cni.command.output import complain, print_json, print_table, print_text
 from cni.liveness import STATES, Witness
@@ -53,7 +55,8 @@ def show(options: argparse.Namespace) -> int:
 
 def _shown(options: argparse.Namespace, records: list[Record]) -> None:
     if options.graph:
-        svg = drawn(networks(records), os.uname().nodename)
+        others = _others(options)
+        svg = drawn(networks(records, others), os.uname().nodename)
         if str(options.graph) != "-":
             options.graph.write_text(svg)
         elif options.json:
@@ -66,11 +69,24 @@ def _shown(options: argparse.Namespace, records: list[Record]) -> None:
     shown["leases"] = [
         {"address": str(address), **attachment._asdict(), "plugin": holder} for address, attachment, holder in leases
     ]
+    parts, _ = answers_of(options.data_dir, options.conf_dir, lambda store: [part.rows(store)])
+    own = {area: [row for rows in parts for row in rows.get(area, ())] for area in part.COLUMNS}
     if options.json:
-        print_json(shown)
+        print_json(shown | own)
         return
+    for area, columns in (part.COLUMNS if own["cluster"] else {}).items():
+        print_table(f"no {area}", columns, own[area])
     for area, columns in _COLUMNS.items():
         print_table(_NOTHING.get(area, f"no {area}"), columns, list(map(_brief, shown[area])))
+
+
+def _others(options: argparse.Namespace) -> dict[int, list[Far]]:
+    """The cluster's other hosts by VNI, none where there is no cluster or it cannot be asked."""
+    if not options.config.exists():
+        return {}
+    found, why = part.others(ClusterConfig.load(options.config))
+    complain(*([f"agent-cni: {why}; the other hosts are not drawn"] if why else []))
+    return found
 
 
 def _brief(row: dict[str, Any]) -> dict[str, Any]:

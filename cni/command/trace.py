@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from cni import log
 from cni.command.output import complain, print_json, print_table
+from cni.errors import CniError
+from cni.state import DEFAULT_FOLDER, Store
 
 _COLUMNS = ("time", "plugin", "verb", "network", "ifname", "seconds", "error")
 
@@ -18,6 +20,7 @@ _COLUMNS = ("time", "plugin", "verb", "network", "ifname", "seconds", "error")
 def trace(options: argparse.Namespace) -> int:
     """Print what the log says of a container; the first characters of its id are enough."""
     lines = sorted(_lines(options.container), key=lambda line: str(line.get("time")))
+    lines += _unsaid(options.container)
     if options.json:
         print_json(lines)
     elif lines:
@@ -32,6 +35,22 @@ def trace(options: argparse.Namespace) -> int:
 def _lines(container: str) -> Iterator[dict[str, Any]]:
     for file in filter(Path.is_file, sorted(log.FOLDER.glob("*.log"))):  # a pipe would not end
         yield from (line for line in _read(file) if str(line.get("container", "")).startswith(container))
+
+
+def _unsaid(container: str) -> Iterator[dict[str, Any]]:
+    """What the cluster is still to be told of it, and why it was not."""
+    with suppress(CniError):
+        if store := Store.reading(DEFAULT_FOLDER):
+            with closing(store):
+                member = store.member()
+                why = f": {member.trouble}" if member and member.trouble else ""
+                for item in store.unsaid():
+                    pod = item.wanted or item.published
+                    if pod and pod.container and pod.container.startswith(container):
+                        verb = "publish" if item.wanted else "withdraw"
+                        who = {"network": pod.network, "container": pod.container, "ifname": pod.ifname, "pod": pod.pod}
+                        said = {"address": pod.address, "error": f"{pod.address} is not told to the cluster yet{why}"}
+                        yield {"time": "", "plugin": "member", "verb": verb, **who, **said}
 
 
 def _read(file: Path) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-from cni.cluster.model import Block
+from cni import log
+from cni.cluster.model import Block, Endpoint
 from cni.cluster.store import ClusterStore, Session
 from cni.errors import CniError, SessionLost, Unreachable
 from cni.kernel.bell import Bell
@@ -19,6 +20,7 @@ from cni.member.inbox import Ended, Inbox
 from cni.member.ledger import Ledger
 from cni.member.session import SessionKeeper
 from cni.member.trouble import Trouble
+from cni.naming import Attachment
 from cni.state import Store
 from cni.state.membership import LOST, Unsaid
 
@@ -92,10 +94,20 @@ def publish(store: ClusterStore, session: Session, state: Store, ledger: Ledger)
         figures.PUBLISHED.add(len(there), change="there")
         figures.PUBLISHED.add(len(gone), change="gone")
         ledger.note(there, (item.key for item in gone))
+        _log("publish", there)
+        _log("withdraw", gone)
         with state.transaction():
             for item in some:
                 state.told(item.network, item.address, item.wanted)
     return refused
+
+
+def _log(verb: str, pods: Iterable[Endpoint]) -> None:
+    """Have a pod's trace say when the cluster was told of it."""
+    for item in pods:
+        if item.container:
+            who = Attachment(item.network, item.container, item.ifname)
+            log.event("member", verb, None, **who._asdict(), pod=item.pod, address=item.address)
 
 
 def compare(state: Store, ledger: Ledger) -> None:

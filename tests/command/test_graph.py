@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from cni.command.graph import drawn, networks
+import pytest
+
+from cni.command.graph import Far, drawn, networks
 from cni.naming import Attachment
 from cni.resources import (
     Bridge,
@@ -82,3 +84,51 @@ def test_the_picture_of_an_empty_node(agent: Any, folder: Path, tmp_path: Path):
     assert ET.parse(tmp_path / "node.svg").getroot().tag.endswith("svg")
     said = agent("show", "--graph", tmp_path / "no/where.svg", "--data-dir", folder)
     assert (said.status, len(said.err.splitlines())) == (1, 1)
+
+
+def hosts(many: int, encryption: str = "", away: int = 0) -> list[Far]:
+    return [
+        Far(
+            f"node-{number:02}.rack-7.example.net",
+            f"[2001:db8:0:{number:x}::11]:51820",
+            number,
+            number >= away,
+            encryption,
+        )
+        for number in range(many)
+    ]
+
+
+def boxes(picture: str) -> list[tuple[float, float, float, float]]:
+    found = [item.attrib for item in ET.fromstring(picture).iter() if item.tag.endswith("rect")]
+    return [tuple(float(item[name]) for name in ("x", "y", "width", "height")) for item in found]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("many", "encryption"), [(2, ""), (3, "WireGuard"), (50, "WireGuard"), (5000, "")])
+def test_a_clusters_other_hosts_are_drawn_where_one_can_read_them(many: int, encryption: str):
+    picture = drawn(networks(NODE[:5], {100: hosts(many, encryption, away=1)}), "node-1")
+    root = ET.fromstring(picture)
+    width, height = float(root.attrib["width"]), float(root.attrib["height"])
+    assert all(x + wide <= width and y + high <= height for x, y, wide, high in boxes(picture))
+    drawn_hosts = [box for box in boxes(picture) if box[3] == 60]
+    assert len(drawn_hosts) == len(set(drawn_hosts)) == min(many, 60)
+    assert not any(_overlap(one, other) for one in drawn_hosts for other in drawn_hosts if one < other)
+    texts = [item.text or "" for item in root.iter() if item.tag.endswith("text")]
+    assert (f"VXLAN in {encryption} to" if encryption else "VXLAN to") in texts
+    assert (f"and {many - 60} more hosts" in texts) is (many > 60)
+    assert sum(text == "away" for text in texts) == 1
+    assert all(len(text) <= 28 for text in texts if "node-" in text or "2001:" in text)
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return all(one[at] < other[at] + other[at + 2] and other[at] < one[at] + one[at + 2] for at in (0, 1))
+
+
+def test_a_network_of_another_vni_has_no_hosts_of_the_cluster():
+    (network,) = networks(NODE[:1], {101: hosts(3)})
+    assert network.far == {}
+
+
+def test_a_host_of_the_cluster_is_drawn_as_it_is(golden: Callable[[str, str], None]):
+    there = [Far("node-2", "192.0.2.12:51820", 3, True, "WireGuard"), Far("node-3", "192.0.2.13:51820", 1, False, "WireGuard")]  # fmt: skip
+    golden("graph-cluster.svg", drawn(networks(NODE[1:3], {100: there}), "node-1"))

@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster_memory import Memory
+from member_host import Host, network
+
+from cni.command import trace
 
 LINES = {
     "bridge-vxlan.log": [
@@ -80,3 +84,26 @@ def test_a_pipe_among_the_logs_is_not_waited_for(agent: Any, log_folder: Path):
     assert len(json.loads(agent("trace", "abc1", "--json").out)) == 3
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+def test_when_the_cluster_was_told_of_a_pod_is_told(agent: Any, log_folder: Path, no_node: Path, monkeypatch: Any):
+    no_node.mkdir(mode=0o700)
+    monkeypatch.setattr(trace, "DEFAULT_FOLDER", no_node)
+    host, net = Host("a", Memory(), no_node), network()
+    host.share(net)
+    host.turn(3)
+    one = host.add("0123456789abcdef", net)
+    (line,) = json.loads(agent("trace", "0123", "--json").out)
+    assert line["error"] == f"{one} is not told to the cluster yet"
+    host.turn()
+    host.store.cut = True
+    host.delete("0123456789abcdef", net)
+    host.turn()
+    told, left = json.loads(agent("trace", "0123", "--json").out)
+    assert (told["plugin"], told["verb"], told["address"], told["ifname"]) == ("member", "publish", one, "eth0")
+    assert left["verb"] == "withdraw"
+    assert left["error"].startswith(f"{one} is not told to the cluster yet: the cluster's store is not reached")
+    host.store.cut = False
+    host.turn(2)
+    assert [line["verb"] for line in json.loads(agent("trace", "0123", "--json").out)] == ["publish", "withdraw"]
+    assert agent("trace", "4567").status == 1
