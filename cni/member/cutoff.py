@@ -11,27 +11,28 @@ from cni.state.membership import LOST
 
 
 class CutOff:
-    """Keeps the ports of such pods down, whoever sets them up; each is told once."""
+    """Keeps the ports of such pods down, whoever sets them up, and sets them up again when the address is theirs after all."""
 
     def __init__(self) -> None:
-        self._told: set[Attachment] = set()
+        self._down: set[Attachment] = set()
 
     def keep(self, state: Store, host: Rtnl) -> None:
-        """Set down what is up."""
-        lost = stranded(state)
-        self._told &= {*lost}
-        for attachment in lost:
+        """Set down what is up, and up what was set down and need not be any more. What the kernel refuses is logged."""
+        lost = {*stranded(state)}
+        for attachment in sorted(lost | self._down):
             try:
-                self._set_down(host, attachment)
+                self._set(host, attachment, up=attachment not in lost)
             except CniError as error:
                 log.event("member", "cut off", error, **attachment._asdict())
 
-    def _set_down(self, host: Rtnl, attachment: Attachment) -> None:
+    def _set(self, host: Rtnl, attachment: Attachment, *, up: bool) -> None:
         link = host.link_by_name(attachment.host_interface)
-        if link and link.up:
-            host.set_down(link)
-        if attachment not in self._told:
-            self._told.add(attachment)
+        if link and link.up != up:
+            host.set_link(link, up=True) if up else host.set_down(link)
+        if up:
+            self._down.discard(attachment)
+        elif attachment not in self._down:
+            self._down.add(attachment)
             what = f"{link.name} is down" if link else f"there is no {attachment.host_interface} to set down"
             why = "its address is another host's by now"
             log.warning("member", f"{attachment} is cut off: {why}, {what}", network=attachment.network)

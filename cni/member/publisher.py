@@ -14,7 +14,7 @@ from cni.cluster.model import Block, Endpoint
 from cni.cluster.store import ClusterStore, Session
 from cni.errors import CniError, SessionLost, Unreachable
 from cni.kernel.bell import Bell
-from cni.member import figures
+from cni.member import figures, survivors
 from cni.member.estate import Estate
 from cni.member.inbox import Ended, Inbox
 from cni.member.ledger import Ledger
@@ -40,7 +40,7 @@ class Publisher:
         self._bell = bell
         self._inbox = inbox
         self._trouble = Trouble("publish")
-        self._compared: tuple[Session | None, int] = (None, 0)
+        self._compared: tuple[Session | None, int, object] = (None, 0, None)
 
     def run(self) -> None:
         """Do it for ever."""
@@ -74,7 +74,7 @@ class Publisher:
             self._keeper.lost(session)
 
     def _turn(self, session: Session, state: Store) -> None:
-        if (now := (session, self._ledger.news)) != self._compared:
+        if (now := (session, self._ledger.news, state.place)) != self._compared:
             compare(state, self._ledger)
         self._compared = now
         self._estate.look_after(session, state)
@@ -112,17 +112,19 @@ def _log(verb: str, pods: Iterable[Endpoint]) -> None:
 
 def compare(state: Store, ledger: Ledger) -> None:
     """Take what the store says of this host for what it was told, so that what differs is said: nothing is kept there that only
-    an older state, or one that was lost, had said.
+    an older state, or one that was lost, had said, unless it is of a pod that lives.
     """
     said = {(item.network, item.address): item for item in ledger.own_endpoints()}
     known = {(item.network, item.address): item.published for item in state.said_of()}
     if all(said.get(key) == known.get(key) for key in said.keys() | known.keys()):
         return
+    alive = survivors.living(said[key] for key in said.keys() - known.keys())
     with state.transaction():
         known = {(item.network, item.address): item.published for item in state.said_of()}
         for key in said.keys() | known.keys():
             if said.get(key) != known.get(key):
                 state.told(*key, said.get(key))
+        survivors.take_up(state, alive)
 
 
 def _by_block(state: Store, unsaid: Iterable[Unsaid]) -> list[tuple[Block, list[Unsaid]]]:

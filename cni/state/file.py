@@ -31,6 +31,11 @@ class StateFile:
         self._place = _place(path)
         self._db = _connected(path, self._place, patience)
 
+    @property
+    def place(self) -> object:
+        """What tells this file from another that takes its path later; None for a copy."""
+        return self._place
+
     def close(self) -> None:
         """Keep the file for who opens it next in this process."""
         if self._place and not self._db.in_transaction:

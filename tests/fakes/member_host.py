@@ -55,6 +55,7 @@ class Host:
 
     def again(self) -> None:
         """A new process of the member."""
+        self.deaf = False
         self.ledger = Ledger(self.name)
         self.keeper = SessionKeeper(self.config, self.store, self.folder, self.machine, lambda: None)
         self.estate = Estate(self.store, self.ledger, self.idle)
@@ -68,8 +69,8 @@ class Host:
             self.publisher.step()
 
     def hear(self) -> None:
-        """Hear of all there is, if the store is reached."""
-        if not self.store.cut:
+        """Hear of all there is, if the store is reached and its watch does not hang."""
+        if not self.store.cut and not self.deaf:
             self.ledger.heard(self.store.memory.listing())
 
     @property

@@ -6,11 +6,8 @@ on what is there, and what must be so is read from the rows themselves, by none 
 
 from __future__ import annotations
 
-import ipaddress
-import json
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from typing import Any
 import pytest
 from cluster_memory import Memory
 from member_host import Host, network
+from member_oracle import sound, stored
 
 from cni.state.file import StateFile
 
@@ -97,63 +95,6 @@ def killed(fatal: int, host: Host, story: Callable[[Host], None], monkeypatch: p
         host.again()
         return True
     return False
-
-
-# --- what must be so, by the rows
-
-
-def rows(host: Host, query: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(f"file:{host.folder}/state.db?mode=ro", uri=True)) as db:
-        return db.execute(query).fetchall()
-
-
-def spelled(packed: bytes) -> str:
-    return str(ipaddress.ip_address(packed))
-
-
-def stored(memory: Memory, room: str) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(key[1], key[2]): json.loads(row.text) for key, row in memory.rows.items() if key[0] == room}
-
-
-def sound(memory: Memory, *hosts: Host) -> None:
-    """No address is anybody's twice, the store says of each host what its state does, and nothing is between two states."""
-    blocks, endpoints = stored(memory, "blocks"), stored(memory, "endpoints")
-    given: dict[tuple[str, str], str] = {}
-    for host in hosts:
-        held = {}
-        for name, first, last, state in rows(host, "SELECT network, first, last, state FROM block"):
-            (span,) = ipaddress.summarize_address_range(ipaddress.ip_address(first), ipaddress.ip_address(last))
-            held[name, str(span)] = state
-        assert set(held.values()) <= {"held", "lost"}
-        mine = {place for place, value in blocks.items() if value["node"] == host.name}
-        assert {place for place, state in held.items() if state == "held"} == mine
-        lost = [(name, ipaddress.ip_network(span)) for (name, span), state in held.items() if state == "lost"]
-        leased = set()
-        for name, packed, container in rows(host, "SELECT network, address, container FROM lease"):
-            address = ipaddress.ip_address(packed)
-            if any(name == other and address in span for other, span in lost):
-                continue
-            assert any(name == other and address in ipaddress.ip_network(span) for other, span in mine)
-            assert (name, str(address)) not in given
-            given[name, str(address)] = host.name
-            leased.add((name, str(address), container))
-        said = {
-            (*place, value["container"]) for place, value in endpoints.items()
-            if value["node"] == host.name and "container" in value
-        }  # fmt: skip
-        assert said == leased
-        assert rows(host, "SELECT * FROM endpoint WHERE wanted IS NOT published") == []
-    for name, address in endpoints:
-        owner = endpoints[name, address]["node"]
-        assert any(
-            name == other and value["node"] == owner and ipaddress.ip_address(address) in ipaddress.ip_network(span)
-            for (other, span), value in blocks.items()
-        )
-    spans = [(name, ipaddress.ip_network(span)) for name, span in blocks]
-    assert not [
-        (one, other) for at, one in enumerate(spans) for other in spans[at + 1 :]
-        if one[0] == other[0] and one[1].version == other[1].version and one[1].overlaps(other[1])
-    ]  # fmt: skip
 
 
 # --- the stories
