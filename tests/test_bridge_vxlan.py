@@ -13,7 +13,20 @@ from cni.protocol.call import Call
 from cni.protocol.config import validate
 from cni.protocol.result import DNS, IPConfig, Result, Route
 from cni.protocol.schema import given
-from cni.resources import Bridge, FloodList, GatewayAddress, Host, Plan, PodLink, PodRoute, Uplink, VethPair, VxlanLink
+from cni.resources import (
+    BlockGateway,
+    Bridge,
+    FloodList,
+    GatewayAddress,
+    Host,
+    Plan,
+    PodLink,
+    PodRoute,
+    Uplink,
+    VethPair,
+    Vtep,
+    VxlanLink,
+)
 
 NOUNS = plugin.load("bridge-vxlan")
 POD = Attachment("pods", "c1", "eth0")
@@ -250,3 +263,51 @@ def test_a_plan_is_pure():
     assert planned(DUAL, vxlan=TUNNEL, ipMasq=True, isDefaultGateway=True) == planned(
         DUAL, vxlan=TUNNEL, ipMasq=True, isDefaultGateway=True
     )
+
+
+CLUSTER = {"cluster": True, "subnet": "10.10.0.0/16"}
+
+
+@pytest.mark.parametrize(
+    ("vtep", "mode", "mtu"), [("192.0.2.1", "l2", 1450), ("fd00:9::1", "l2", 1430), ("192.0.2.1", "l3", 1450)]
+)
+def test_a_tunnel_of_the_cluster_is_as_other_hosts_know_it(vtep: str, mode: str, mtu: int):
+    read = config(isGateway=True, ipam=CLUSTER, vxlan={"id": 7, "mode": mode})
+    lease = Result(
+        ips=(IPConfig("10.10.3.66/26", "10.10.3.65") if mode == "l3" else IPConfig("10.10.3.66/16", "10.10.0.1"),)
+    )
+    host = Host("/run/netns/c1", Uplink("eth1", 1500), vtep=Vtep(vtep, "fe:00:00:00:00:01"))
+    plan = NOUNS.plan(read, POD, lease, host)
+    link = only(plan, VxlanLink)
+    assert (link.local, link.mac, link.learning, link.mtu) == (vtep, "fe:00:00:00:00:01", False, mtu)
+    assert link.bridge == ("cni0" if mode == "l2" else "")
+    gateway = only(plan, GatewayAddress)
+    assert (type(gateway), gateway.address, gateway.beside) == (
+        (BlockGateway, "10.10.3.65/26", True) if mode == "l3" else (GatewayAddress, "10.10.0.1/16", True)
+    )
+    assert only(plan, Bridge).mac == "0a:58:0a:0a:00:01", "whichever block came first"
+    assert not [item for item in plan.resources if isinstance(item, FloodList)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        (
+            {"ipam": CLUSTER, "vxlan": {"id": 7, "remotes": ["192.0.2.2"]}},
+            r"\$\.vxlan\.remotes: excludes ipam\.cluster",
+        ),
+        ({"ipam": CLUSTER, "vxlan": {"id": 7, "remotes": []}}, r"\$\.vxlan\.remotes: excludes ipam\.cluster"),
+        ({"ipam": CLUSTER, "vxlan": {"id": 7, "local": "192.0.2.1"}}, r"\$\.vxlan\.local: excludes ipam\.cluster"),
+        ({"ipam": CLUSTER, "vxlan": {"id": 7, "learning": True}}, r"\$\.vxlan\.learning: excludes ipam\.cluster"),
+        (
+            {"ipam": {"subnet": "10.10.0.0/16"}, "vxlan": {"id": 7, "mode": "l3"}},
+            r"\$\.vxlan\.mode: belongs to ipam\.cluster",
+        ),
+        ({"vxlan": {"id": 7, "mode": "l2"}}, r"\$\.vxlan\.mode: belongs to ipam\.cluster"),
+        ({"ipam": CLUSTER, "vxlan": {"id": 7, "mode": "l3"}}, r"\$\.vxlan\.mode: l3 needs isGateway"),
+        ({"ipam": CLUSTER, "ip": "10.10.0.9/16"}, r"\$\.ip: excludes ipam"),
+    ],
+)
+def test_what_the_cluster_says_is_not_said_beside_it(keys: dict[str, Any], named: str):
+    with pytest.raises(InvalidConfig, match=named):
+        config(**keys)

@@ -12,6 +12,7 @@ from cni.command.output import complain, print_json, print_table, say
 from cni.errors import CniError, Conflict, InvalidConfig
 from cni.ipam.config import IpamConfig
 from cni.ipam.ranges import Range
+from cni.ipam.source import ours
 from cni.liveness import STATES, Liveness, Witness
 from cni.naming import OWN_IPAM, Attachment, IPAddress
 from cni.protocol.call import Call
@@ -69,29 +70,32 @@ def _networks(store: Store) -> list[str]:
 def _never_given(store: Store, address: IPAddress) -> Iterator[str]:
     """In which network an address is never given, and why."""
     for record in store.records():
-        for ours in _ours(record):
-            spans = ours.reserved_in(address.version, address, address)
+        for given in _ours(store, record):
+            spans = given.reserved_in(address.version, address, address)
             if any(low <= int(address) <= high for low, high in spans):
-                why = "a gateway" if address in ours.gateways else "reserved"
+                why = "a gateway" if address in given.gateways else "reserved"
                 yield f": it is {why} in network {record.attachment.network}"
 
 
 def _usage(store: Store) -> Iterator[dict[str, Any]]:
     """Each range of each network that has attachments, once."""
-    ranges = {(record.attachment.network, str(part)): (part, ours) for record in store.records()
-              for ours in _ours(record) for item in ours.sets for part in item.ranges}  # fmt: skip
-    for (network, spelled), (part, ours) in sorted(ranges.items()):
-        size = int(part.last) - int(part.first) + 1 - _withheld(ours, part)
+    ranges = {(record.attachment.network, str(part)): (part, given) for record in store.records()
+              for given in _ours(store, record) for item in given.sets for part in item.ranges}  # fmt: skip
+    for (network, spelled), (part, given) in sorted(ranges.items()):
+        size = int(part.last) - int(part.first) + 1 - _withheld(given, part)
         leased = sum(1 for _ in store.leased(network, part.first, part.last))
         yield {"network": network, "range": spelled, "size": size, "leased": leased, "free": size - leased}
 
 
-def _ours(record: Record) -> Iterator[IpamConfig]:
-    """The ranges an attachment was given addresses from, if we gave them."""
+def _ours(store: Store, record: Record) -> Iterator[IpamConfig]:
+    """The ranges an attachment was given addresses from, if we gave them: of a cluster's network, what of them is in this host's
+    blocks.
+    """
     section = record.config.get("ipam")
     if isinstance(section, dict) and section and section.get("type", OWN_IPAM) == OWN_IPAM:
         try:
-            yield IpamConfig.read(record.config, Call("ADD"))
+            vxlan = record.config.get("vxlan") or {}
+            yield ours(record.config, Call("ADD"), int(vxlan.get("id") or 0), vxlan.get("mode") or "").here(store)
         except CniError:
             return
 

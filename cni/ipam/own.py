@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from cni.errors import RangeExhausted, Unavailable
+from cni.errors import Conflict, RangeExhausted, Unavailable
 from cni.ipam.allocator import Allocator
 from cni.ipam.config import IpamConfig
 from cni.naming import Attachment
@@ -76,9 +76,18 @@ class Own(Nothing):
         return self.config.first_addresses()
 
     def _reserved(self, store: Store, record: Record) -> Result:
-        """Write the leases. Raises AddressTaken or RangeExhausted."""
+        """Write the leases. Raises AddressTaken, RangeExhausted, and Conflict where a cluster's hosts give the same addresses."""
+        network = record.attachment.network
+        if store.has_blocks(network):
+            raise Conflict(
+                f"network {network!r} is the cluster's, whose hosts give its addresses; here ipam.cluster is not set"
+            )
         who = (record.attachment, record.plugin, record.pod)
         return Allocator(self.config, store, *who).allocate()
+
+    def here(self, store: Store) -> IpamConfig:
+        """What this host gives addresses from."""
+        return self.config
 
     def differences(self, store: Store, record: Record, given: Result) -> Iterator[str]:
         """Name each address whose lease is gone."""

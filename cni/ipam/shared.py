@@ -105,6 +105,10 @@ class Shared(Own):
         pool = self.network.pool_of(address)
         return replace(ip, address=f"{address}/{pool.subnet.split('/')[1]}") if pool else ip
 
+    def here(self, store: Store) -> IpamConfig:
+        """What this host gives addresses from: the blocks it has."""
+        return within(self.config, self.network, tuple(store.held(self.network.name)))
+
     def differences(self, store: Store, record: Record, given: Result) -> Iterator[str]:
         """Name each address whose lease is gone, that is another host's by now, or that others do not know of."""
         yield from super().differences(store, record, given)
@@ -134,7 +138,7 @@ class Shared(Own):
             if refused:
                 raise Unavailable(self._not_so(refused))
         try:
-            Allocator(self._within(store.held(network)), store, Attachment(network, "", "")).refuse_exhausted()
+            Allocator(self.here(store), store, Attachment(network, "", "")).refuse_exhausted()
         except RangeExhausted:
             if member.trouble:
                 raise Unavailable(f"{self._exhausted}, and none can be had now: {member.trouble}") from None
@@ -143,7 +147,7 @@ class Shared(Own):
         """Write the leases. Raises _Lacking."""
         if not self._is_agreed(store):
             raise _Lacking
-        config = self._within(store.held(self.network.name))
+        config = self.here(store)
         if any(self._elsewhere(config)):
             raise _Lacking
         try:
@@ -180,10 +184,13 @@ class Shared(Own):
                 yield address
 
     def _wished(self, store: Store) -> list[Wish]:
-        """Say what is lacking, and what of."""
+        """Say what is lacking. Raises Conflict where pods have addresses of before the cluster gave them: other hosts may."""
         with store.transaction():
+            if early := store.outside_blocks(self.network.name):
+                pods = f"pods have addresses of before it was the cluster's ({', '.join(early)})"
+                raise Conflict(f"network {self.network.name!r}: {pods}, which other hosts may give: delete them first")
             store.share(self.network)
-            config = self._within(store.held(self.network.name))
+            config = self.here(store)
             elsewhere = list(self._elsewhere(config))
             wishes = [Wish(self.network.name, item.version, str(item)) for item in elsewhere]
             allocator = Allocator(config, store, Attachment(self.network.name, "", ""))
@@ -196,14 +203,16 @@ class Shared(Own):
 
     def _is_granted(self, store: Store, wishes: list[Wish]) -> bool:
         """Whether what was lacking is there. Raises what the member answered instead."""
-        agreed = self._is_agreed(store)
         left = {wish[:3]: wish for wish in store.wishes()}
         mine = [left[wish[:3]] for wish in wishes if wish[:3] in left]
-        for wish in mine:
-            if wish.answer:
-                with store.transaction():
+        answered = [wish for wish in mine if wish.answer]
+        if answered:
+            with store.transaction():
+                for wish in answered:
                     store.answer(wish, "")
-                raise (AddressTaken if wish.address else RangeExhausted)(f"network {wish.network!r}: {wish.answer}")
+        agreed = self._is_agreed(store)
+        for wish in answered:
+            raise (AddressTaken if wish.address else RangeExhausted)(f"network {wish.network!r}: {wish.answer}")
         return agreed and not mine
 
     def _late(self, store: Store) -> TryAgainLater:

@@ -43,7 +43,7 @@ class VxlanConfig:
         if not clustered and raw.get("mode"):
             raise InvalidConfig("$.vxlan.mode: belongs to ipam.cluster")
         for key in ("remotes", "local", "learning") if clustered else ():
-            if raw.get(key):
+            if raw.get(key) or raw.get(key) == []:
                 raise InvalidConfig(f"$.vxlan.{key}: excludes ipam.cluster, whose hosts know of each other")
         remotes = (
             None if raw.get("remotes") is None else tuple(str(ipaddress.ip_address(item)) for item in raw["remotes"])

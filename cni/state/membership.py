@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import NamedTuple
 
-from cni.cluster.model import Block, Endpoint, IPNetwork, Network
-from cni.cluster.model import read as item_of
-from cni.naming import Attachment, IPAddress
-from cni.state.file import StateFile
+from cni.cluster.model import Block, IPNetwork, Network
+from cni.state.endpoints import Endpoints
 from cni.values import dataclass, replace
 
 #: A block is given from; on its way back to the cluster; or somebody else's by now, while pods of ours have addresses of it.
@@ -63,34 +59,8 @@ class Holding(NamedTuple):
     leased: int
 
 
-class Unsaid(NamedTuple):
-    """Of an address, what the cluster is to know and what it was told; None is nothing."""
-
-    network: str
-    address: str
-    wanted: Endpoint | None
-    published: Endpoint | None
-
-
-class Membership(StateFile):
-    """What is asked of and done to it. Changes are within a transaction of the caller's, after which the member hears that there is
-    something for it.
-    """
-
-    #: Whether there is, in the transaction there is.
-    _has_news = False
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing, as of any state; then the bell is rung."""
-        outermost = not self._db.in_transaction
-        with super().transaction():
-            yield
-        if outermost and self._has_news:
-            from cni.kernel.bell import ring  # who is in no cluster never does
-
-            self._has_news = False
-            ring(self.path.parent)
+class Membership(Endpoints):
+    """What is asked of and done to it. Changes are within a transaction of the caller's."""
 
     def member(self) -> Member | None:
         """This host's membership, None where it is in no cluster."""
@@ -180,74 +150,18 @@ class Membership(StateFile):
         query = "SELECT first, last FROM block WHERE network = ? AND state = ? ORDER BY family, first"
         return [_span(*row) for row in self._rows(query, network, HELD)]
 
-    # --- what others are to know
+    def has_blocks(self, network: str) -> bool:
+        """Whether this host has, or had, a part of a network the cluster shares."""
+        return bool(self._rows("SELECT 1 FROM block WHERE network = ? LIMIT 1", network))
 
-    def say(self, endpoints: Iterable[Endpoint], plugin: str = "") -> None:
-        """Have the cluster know of addresses: of pods by what plugin's record they go, or of the host itself."""
-        rows = [
-            (item.network, *_packed(item.address), item.container, item.ifname, plugin, json.dumps(item.value))
-            for item in endpoints
-        ]
-        self._db.executemany(
-            "INSERT INTO endpoint VALUES (?,?,?,?,?,?,?,NULL) ON CONFLICT (network, family, address) DO UPDATE SET"
-            " (container, ifname, plugin, wanted) = (excluded.container, excluded.ifname, excluded.plugin, excluded.wanted)",
-            rows,
+    def outside_blocks(self, network: str) -> list[str]:
+        """Leased addresses of a network that are in no block of this host, the first few."""
+        rows = self._rows(
+            "SELECT address FROM lease WHERE network = ? AND NOT EXISTS (SELECT 1 FROM block WHERE block.network = lease.network"
+            " AND block.family = lease.family AND lease.address BETWEEN block.first AND block.last) LIMIT 3",
+            network,
         )
-        self._has_news = True
-
-    def unsay(self, attachment: Attachment, plugin: str) -> None:
-        """Have the cluster know of an attachment no more."""
-        self._unsay("(network, container, ifname, plugin) = (?,?,?,?)", *attachment, plugin)
-
-    def unsay_address(self, network: str, address: IPAddress) -> None:
-        """Have the cluster know of an address no more."""
-        self._unsay("(network, family, address) = (?,?,?)", network, address.version, address.packed)
-
-    def _unsay(self, where: str, *values: object) -> None:
-        self._db.execute(f"DELETE FROM endpoint WHERE {where} AND published IS NULL", values)
-        changed = self._db.execute(f"UPDATE endpoint SET wanted = NULL WHERE {where}", values)
-        self._has_news |= changed.rowcount > 0
-
-    def said_by(self, attachment: Attachment, plugin: str) -> set[str]:
-        """The addresses of an attachment the cluster is to know of."""
-        where = "(network, container, ifname, plugin) = (?,?,?,?) AND wanted NOT NULL"
-        rows = self._rows(f"SELECT address FROM endpoint WHERE {where}", *attachment, plugin)
-        return {str(ipaddress.ip_address(packed)) for (packed,) in rows}
-
-    def unsaid(self, most: int = 1000) -> list[Unsaid]:
-        """What the cluster is to be told, some of it; of a lost block it is told nothing."""
-        rows = self._rows(f"{_ENDPOINTS} WHERE wanted IS NOT published AND NOT {_IS_LOST} LIMIT ?", LOST, most)
-        return [_unsaid(*row) for row in rows]
-
-    def said_of(self, network: str = "") -> list[Unsaid]:
-        """Every address of a network, or of all, the cluster knows of this host, or is to know."""
-        return [_unsaid(*row) for row in self._rows(f"{_ENDPOINTS} WHERE ? IN ('', network)", network)]
-
-    def told(self, network: str, address: str, known: Endpoint | None) -> None:
-        """Keep what the cluster knows of an address of ours by now."""
-        value = json.dumps(known.value) if known else None
-        key = (network, *_packed(address))
-        row = (*key, value)
-        if known:  # one that no call has said: a state that was lost, or is an older copy; it is to be withdrawn
-            self._db.execute("INSERT OR IGNORE INTO endpoint VALUES (?,?,?,'','','',NULL,?)", row)
-        where = "(network, family, address) = (?,?,?)"
-        self._db.execute(f"UPDATE endpoint SET published = ? WHERE {where}", (value, *key))
-        self._db.execute(f"DELETE FROM endpoint WHERE {where} AND wanted IS NULL AND published IS NULL", key)
-
-    def silence(self, block: Block) -> None:
-        """Have nothing to say of a block's addresses any more, and have said nothing: it is not this host's."""
-        span = block.addresses
-        where = "(network, family) = (?,?) AND address BETWEEN ? AND ?"
-        key = (block.network, span.version, span[0].packed, span[-1].packed)
-        self._db.execute(f"DELETE FROM endpoint WHERE {where}", key)
-
-    def unlearn(self, block: Block) -> None:
-        """Have said nothing of a block's addresses: of who has one of them here there is something to say again if it comes back."""
-        span = block.addresses
-        where = "(network, family) = (?,?) AND address BETWEEN ? AND ?"
-        key = (block.network, span.version, span[0].packed, span[-1].packed)
-        self._db.execute(f"DELETE FROM endpoint WHERE {where} AND (wanted IS NULL OR container = '')", key)
-        self._db.execute(f"UPDATE endpoint SET published = NULL WHERE {where}", key)
+        return [str(ipaddress.ip_address(packed)) for (packed,) in rows]
 
     # --- what calls wait for
 
@@ -267,28 +181,6 @@ class Membership(StateFile):
             self._db.execute("UPDATE wish SET answer = ? WHERE (network, family, address) = (?,?,?)", (why, *key))
         else:
             self._db.execute("DELETE FROM wish WHERE (network, family, address) = (?,?,?)", key)
-
-
-_IS_LOST = (
-    "EXISTS (SELECT 1 FROM block WHERE (block.network, block.family) = (endpoint.network, endpoint.family)"
-    " AND endpoint.address BETWEEN block.first AND block.last AND block.state = ?)"
-)
-_ENDPOINTS = "SELECT network, address, wanted, published FROM endpoint"
-
-
-def _unsaid(network: str, packed: bytes, wanted: str | None, published: str | None) -> Unsaid:
-    address = str(ipaddress.ip_address(packed))
-    return Unsaid(network, address, _endpoint(network, address, wanted), _endpoint(network, address, published))
-
-
-def _endpoint(network: str, address: str, value: str | None) -> Endpoint | None:
-    found = item_of((Endpoint.room, network, address), json.loads(value)) if value else None
-    return found if isinstance(found, Endpoint) else None
-
-
-def _packed(address: str) -> tuple[int, bytes]:
-    parsed: IPAddress = ipaddress.ip_address(address)
-    return parsed.version, parsed.packed
 
 
 @lru_cache(maxsize=1024)

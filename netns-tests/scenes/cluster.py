@@ -26,7 +26,8 @@ from cni.cluster.etcd import EtcdStore
 from cni.cluster.model import Block, Endpoint, Item
 from cni.errors import TryAgainLater
 from cni.state import FILE, Store
-from cni.state.membership import HELD, LOST, Unsaid
+from cni.state.endpoints import Unsaid
+from cni.state.membership import HELD, LOST
 
 PREFIX = "/agent-cni"
 WIREGUARD = ROOT / ".cache/wireguard/usr/bin"

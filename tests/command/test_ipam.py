@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cni.cluster.model import Block
 from cni.naming import Attachment
 from cni.state import Record, Store
 
@@ -134,3 +136,24 @@ def test_usage_of_one_network(agent: Any, folder: Path, leased: Callable[..., Re
 def test_an_address_is_taken_as_show_prints_it(agent: Any, folder: Path, leased: Callable[..., Record]):
     leased("c1", "10.1.0.2")
     assert agent("ipam", "10.1.0.2/24", "--data-dir", folder).status == 0
+
+
+def test_of_a_network_of_the_cluster_the_blocks_of_this_host_are_counted(
+    agent: Any, no_node: Path, attach: Callable[..., Record]
+):
+    section = {"cluster": True, "blockSize": 8, "subnet": "10.1.0.0/24", "reserved": ["10.1.0.20"]}
+    with closing(Store.open(no_node)) as store, store.transaction():
+        for number, first in enumerate((9, 17), 1):
+            record = Record(
+                Attachment("pods", f"c{number}", "eth0"), "bridge-vxlan", "", "", {"name": "pods", "ipam": section}
+            )
+            store.put(record)
+            store.lease(record.attachment, record.plugin, ip_address(f"10.1.0.{first}"))
+        for span in ("10.1.0.8/29", "10.1.0.16/29"):
+            store.put_block(Block("pods", span, "node-a", "machine-a"))
+    said = agent("ipam", "--data-dir", no_node)
+    assert [line.split() for line in said.out.splitlines() if line][1:] == [
+        ["pods", "10.1.0.16-10.1.0.23", "6", "1", "5"],
+        ["pods", "10.1.0.8-10.1.0.15", "7", "1", "6"],
+    ]
+    assert "it is reserved in network pods" in agent("ipam", "10.1.0.16", "--data-dir", no_node).out

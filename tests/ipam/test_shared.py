@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cni.cluster.blocks import block_of, host_address
+from cni.cluster.blocks import block_of, capacity, host_address, next_block
 from cni.cluster.model import Block, Network
 from cni.errors import (
     AddressTaken,
@@ -402,3 +402,60 @@ def test_what_only_one_host_could_mean_is_refused_by_name(conf: dict[str, Any], 
 def test_what_an_add_would_get_is_shown_without_a_member():
     assert [ip.address for ip in source().preview().ips] == ["10.0.0.3/26", "fd00::3/120"]
     assert [ip.address for ip in source("l3", ips=("10.0.0.42",)).preview().ips] == ["10.0.0.42/29", "fd00::2/125"]
+
+
+def test_a_network_that_becomes_the_clusters_waits_until_its_pods_of_before_are_gone(store: Store):
+    """Their addresses are in no block: another host may have it, or get it."""
+    alone = ours(CONF | {"ipam": {"subnet": "10.0.0.0/26"}}, Call("ADD"))
+    assert given(alone, store, pod(1)) == ["10.0.0.2/26"]
+    with store.transaction():
+        store.put_member(ME)
+    net = source(**FOUR)
+    with pytest.raises(Conflict, match=r"'pods': pods have addresses of before it was the cluster's \(10\.0\.0\.2\)"):
+        given(net, store, pod(2))
+    assert store.shared() == [], "the member is to have no block of it"
+    with store.transaction():
+        store.forget(pod(1).attachment, "bridge-vxlan")
+    joined(store, net.network, "10.0.0.0/29")
+    assert given(net, store, pod(2)) == ["10.0.0.3/26"]
+
+
+@pytest.mark.parametrize("conf", [{"ipam": {"subnet": "10.0.0.0/26"}}, {"ipam": None, "ip": "10.0.0.9/26"}])
+def test_a_network_of_the_cluster_gives_nothing_by_a_configuration_that_forgot_it(store: Store, conf: dict[str, Any]):
+    joined(store, source(**FOUR).network, "10.0.0.0/29")
+    alone = source_of({name: value for name, value in (CONF | conf).items() if value}, Call("ADD"))
+    assert isinstance(alone, Own)
+    with pytest.raises(Conflict, match=r"ipam\.cluster is not set"):
+        given(alone, store, pod(1))
+
+
+def test_a_wish_that_was_answered_is_answered_anew(store: Store, no_node: Path):
+    net = source(**FOUR)
+    joined(store, net.network)
+    with store.transaction():
+        store.wish("pods", 4)
+        store.answer(store.wishes()[0], "no block was free an hour ago")
+    with pytest.raises(TryAgainLater):
+        given(net, store, pod(1))
+    assert [wish.answer for wish in store.wishes()] == [""]
+
+
+def test_what_is_reserved_takes_no_block_of_its_own(store: Store):
+    net = source(reserved=["10.0.0.8-10.0.0.31", "10.0.0.32"], **FOUR).network
+    assert [capacity(net, f"10.0.0.{first}/29") for first in range(0, 64, 8)] == [5, 0, 0, 0, 6, 7, 7, 6]
+    assert host_address(net, "10.0.0.32/29") == "10.0.0.33"
+    taken: set[str] = set()
+    while span := next_block(net, net.pools[0], "node-a", taken):
+        taken.add(span)
+    assert taken == {f"10.0.0.{first}/29" for first in (0, 32, 40, 48, 56)}
+
+
+def test_a_hosts_own_address_is_within_the_range(store: Store):
+    net = source(rangeStart="10.0.0.5", rangeEnd="10.0.0.42", **FOUR)
+    assert [host_address(net.network, f"10.0.0.{first}/29") for first in (0, 8, 40)] == [
+        "10.0.0.5",
+        "10.0.0.8",
+        "10.0.0.40",
+    ]
+    joined(store, net.network, "10.0.0.0/29", "10.0.0.40/29")
+    assert until_refused(net, store) == [f"10.0.0.{number}/26" for number in (6, 7, 41, 42)]
