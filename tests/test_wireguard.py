@@ -6,7 +6,6 @@ import errno
 import ipaddress
 import os
 import time
-from collections.abc import Collection
 from contextlib import closing
 from ipaddress import ip_interface
 from pathlib import Path
@@ -238,7 +237,8 @@ class Device:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.host, self.peers, self.device = FakeRtnl(), {}, ("", 0)
-        self.new: list[str] = []
+        self.begun: list[str] = []
+        self.heard: set[str] = set()
         eth0 = self.host.add("eth0")
         self.host.add_address(eth0, ip_interface("192.0.2.11/24"))
         monkeypatch.setattr(Rtnl, "kept", lambda: self.host)
@@ -251,16 +251,18 @@ class Device:
             monkeypatch.setattr(wireguard, name, getattr(self, name))
 
     def show(self, name: str) -> Shown:
-        return Shown(*self.device, {key: Tunnel(peer, 0, 0, 0) for key, peer in self.peers.items()})
+        return Shown(
+            *self.device, {key: Tunnel(peer, int(key in self.heard), 0, 0) for key, peer in self.peers.items()}
+        )
 
     def set_device(self, name: str, private: str, port: int) -> None:
         self.device = private, port
 
-    def set_peers(self, name: str, gone: list[str], there: list[Peer], new: Collection[str]) -> None:
+    def set_peers(self, name: str, gone: list[str], there: list[Peer], begun: list[str]) -> None:
         for key in gone:
             del self.peers[key]
         self.peers |= {peer.key: peer for peer in there}
-        self.new = [*new]
+        self.begun = sorted(begun)
 
 
 @pytest.fixture
@@ -272,19 +274,44 @@ def test_peers_are_those_hosts_and_no_others_once_anybody_knows_who_they_are(dev
     end, other = Encryption("node-a", 51820, Key(tmp_path)), node("node-c", wireguard=KEYS[1])
     end.ensure("192.0.2.11", [node("node-a", wireguard="mine"), node("node-b"), other])
     assert (end.trouble, end.refused, device.device) == ("", (), ("private-1", 51820))
-    assert (sorted(device.peers), sorted(device.new)) == (sorted(KEYS), sorted(KEYS))
+    assert sorted(device.peers) == sorted(KEYS)
     assert not end.look()
     end.ensure("192.0.2.11", None)
     assert sorted(device.peers) == sorted(KEYS)
     moved = node("node-b", underlay="192.0.2.99:51820")
     end.ensure("192.0.2.11", [moved])
-    assert (list(device.peers.values()), device.new) == (
+    assert (list(device.peers.values()), device.begun) == (
         [Peer(KEYS[0], f"{vtep('node-b')}/128", "192.0.2.99:51820")],
         [],
     )
     again = Encryption("node-a", 51820, Key(tmp_path))
     again.ensure("192.0.2.11", None)
     assert (again.trouble, len(device.peers)) == ("", 1), "a member that starts again, and has not heard yet"
+
+
+def test_of_two_hosts_that_are_new_to_each_other_one_begins_and_the_other_only_when_it_was_not_heard(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    names = sorted((f"node-{letter}" for letter in "abc"), key=vtep)
+    first, last = (node(name, wireguard=key) for name, key in zip(names[::2], KEYS, strict=True))
+    end = Encryption(names[1], 51820, Key(tmp_path))
+    end.ensure("192.0.2.11", [first, last])
+    assert device.begun == [last.wireguard]
+    assert not end.look()
+    now = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 1)
+    device.heard = {last.wireguard}
+    assert end.look()
+    end.ensure("192.0.2.11", [first, last])
+    assert device.begun == [first.wireguard], "it said nothing"
+    assert not end.look()
+    device.peers.clear()  # another device: only this host has lost its sessions
+    end.ensure("192.0.2.11", [first, last])
+    assert device.begun == sorted(KEYS)
+    assert not end.look()
+    again = node(first.name, wireguard="AAAA" + first.wireguard[4:])
+    end.ensure("192.0.2.11", [again, last])
+    assert device.begun == [again.wireguard], "another key of a host that was there"
 
 
 def test_a_port_that_the_kernels_device_cannot_take_is_named(device: Device, tmp_path: Path):
@@ -300,12 +327,14 @@ def test_a_clock_that_went_back_takes_another_key(device: Device, tmp_path: Path
     end = Encryption("node-a", 51820, key)
     end.ensure("192.0.2.11", [])
     before, now = key.public, time.time
+    assert before == key.in_use == "public-1"
     for later in (3600.0, 3598.0):
         monkeypatch.setattr(time, "time", lambda later=later: now() + later)
         assert not end.look()
     monkeypatch.setattr(time, "time", now)
     assert end.look()
+    assert key.pair()[1] != key.public == before, "others hear of a key when it is in use"
     end.ensure("192.0.2.11", [])
-    assert key.public != before
+    assert key.public == key.pair()[1]
     assert device.device == (key.pair()[0], 51820)
     assert not end.look()

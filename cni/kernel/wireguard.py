@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cni.errors import Conflict, ToolFailed
@@ -91,20 +91,15 @@ def port_taken(port: int) -> Conflict:
     return Conflict(f"UDP port {port} of this host is taken: WireGuard cannot have it")
 
 
-def set_peers(name: str, gone: Iterable[str], there: Iterable[Peer], new: Collection[str]) -> None:
+def set_peers(name: str, gone: Iterable[str], there: Iterable[Peer], begun: Iterable[str]) -> None:
     """Change peers of a device, those of `gone` by key first; who is not named keeps what he has, his session too.
 
-    With one whose key is in `new` a session is begun at once: a device that was made again would else first be heard when it
-    has something to send. Setting an interval of keepalives sends one (wg_set_device, IpcSet of wireguard-go).
+    With those of `begun` a session is begun, where none was for five seconds, though there is nothing to send: setting an interval
+    of keepalives sends one (wg_set_device, IpcSet of wireguard-go).
     """
     words = [["peer", key, "remove"] for key in gone]
-    for peer in there:
-        words.append(["peer", peer.key, "endpoint", peer.endpoint, "allowed-ips", peer.inside])
-        if peer.key in new:
-            words += [
-                ["peer", peer.key, "persistent-keepalive", "25"],
-                ["peer", peer.key, "persistent-keepalive", "off"],
-            ]
+    words += [["peer", peer.key, "endpoint", peer.endpoint, "allowed-ips", peer.inside] for peer in there]
+    words += [["peer", key, "persistent-keepalive", how] for key in begun for how in ("25", "off")]
     for at in range(0, len(words), _AT_ONCE):
         _wg("set", name, *(word for command in words[at : at + _AT_ONCE] for word in command))
 

@@ -25,6 +25,8 @@ from cni.overlay import wireguard as tunnels
 #: Seconds by which the clock may go back: a handshake whose time is before the last one's is taken for a replay (WireGuard's
 #: whitepaper, 5.1), and none is begun more often than every five.
 _BACK = 4.0
+#: How long a host gives another to begin their session, in seconds.
+_TURN = 0.5
 _LEAST_MTU = 1280  # of IPv6 (RFC 8200, section 5)
 
 
@@ -50,6 +52,7 @@ class Encryption:
         self._vtep = ipaddress.IPv6Address(tunnels.vtep(node))
         self._endpoints: dict[str, str] = {}
         self._seen: _Seen | None = None
+        self._waits: dict[str, float] = {}
         self._clock = _clock()
 
     def ensure(self, underlay: str, nodes: Collection[Node] | None) -> None:
@@ -62,6 +65,7 @@ class Encryption:
             private, public = self._key.pair()
             shown = self._device(host, private)
             self._set_up(host, underlay)
+            self._key.in_use = public
             if nodes is not None:
                 self._set_peers(shown, nodes, public)
             self._seen = self._look(host)
@@ -73,7 +77,7 @@ class Encryption:
 
     def look(self) -> bool:
         """Whether `ensure` is to be called, and a public key that is another by now to be announced: there was trouble, another key
-        is wanted, or the device is not as it was left. It costs two questions to the kernel: ask once a second.
+        is wanted, the device is not as it was left, or a session is to begin. It costs two questions to the kernel: ask once a second.
         """
         before, self._clock = self._clock, _clock()
         if self._clock < before - _BACK:
@@ -81,7 +85,7 @@ class Encryption:
                 "member", "the clock went back, and others would take what this host's key says for old: another key"
             )
             self._key.delete()
-        if self.trouble:
+        if self.trouble or any(due <= time.monotonic() for due in self._waits.values()):
             return True
         host = Rtnl.kept()
         try:
@@ -145,9 +149,26 @@ class Encryption:
             if (has.get(key), self._endpoints.get(key)) != (peer.inside, peer.endpoint)
         ]
         gone = [key for key in has if key not in wanted]
-        if differ or gone:
-            wireguard.set_peers(tunnels.DEVICE, gone, differ, wanted.keys() - has.keys())
+        begun = self._begun(shown, [peer for peer in differ if peer.key not in has])
+        if differ or gone or begun:
+            wireguard.set_peers(tunnels.DEVICE, gone, differ, begun)
         self._endpoints = {key: peer.endpoint for key, peer in wanted.items()}
+
+    def _begun(self, shown: wireguard.Shown, new: Collection[wireguard.Peer]) -> list[str]:
+        """With whom to begin a session now. A host that comes is new to another and that one to it: of two handshakes that cross none
+        is done, and for five seconds no other is tried. So one of the two waits, unless only he has lost the session.
+        """
+        known = {tunnel.peer.inside for tunnel in shown.tunnels.values()}
+        at_once = {
+            peer.key
+            for peer in new
+            if peer.key in self._endpoints or peer.inside in known or peer.inside > f"{self._vtep}/128"
+        }
+        now = time.monotonic()
+        late = {key for key, due in self._waits.items() if due <= now}
+        self._waits = {key: due for key, due in self._waits.items() if key not in late}
+        self._waits |= {peer.key: now + _TURN for peer in new if peer.key not in at_once}
+        return [*at_once, *(key for key in late if key in shown.tunnels and not shown.tunnels[key].heard)]
 
     def _look(self, host: Rtnl) -> _Seen:
         link, holder = host.link_by_name(tunnels.DEVICE), host.holder_of(self._vtep)

@@ -25,6 +25,8 @@ class Key:
         self.file = folder / FILE
         self._lock = Lock()
         self._private = self._public = ""
+        #: The public key that the device has been given, by who gives it; empty before that.
+        self.in_use = ""
 
     def pair(self) -> tuple[str, str]:
         """The key of now, private and public, each base64. Raises Unavailable and ToolFailed."""
@@ -37,7 +39,9 @@ class Key:
 
     @property
     def public(self) -> str:
-        """What others are to know it by; empty where none can be had."""
+        """What others are to know it by: the one in use, so that who hears of it is answered; empty where none can be had."""
+        if self.in_use:
+            return self.in_use
         try:
             return self.pair()[1]
         except CniError:
