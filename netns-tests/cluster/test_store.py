@@ -24,8 +24,15 @@ pytestmark = pytest.mark.sweep  # no call of a plugin is made here: with the nod
 
 @pytest.fixture(scope="module")
 def etcd() -> Iterator[Etcd]:
-    """One member, with TLS and users; each test has a prefix of its own."""
-    with Etcd(Path(f"/run/etcd-contract-{os.getpid()}"), tls=True, users=True) as made:
+    """Three members, with TLS and users; each test has a prefix of its own."""
+    with Etcd(Path(f"/run/etcd-contract-{os.getpid()}"), 3, tls=True, users=True) as made:
+        yield made
+
+
+@pytest.fixture
+def alone() -> Iterator[Etcd]:
+    """One member, as somebody tries it first."""
+    with Etcd(Path(f"/run/etcd-alone-{os.getpid()}")) as made:
         yield made
 
 
@@ -52,5 +59,15 @@ class InEtcd:
 
 
 @pytest.mark.parametrize("holds", cluster_contract.STATEMENTS, ids=lambda holds: holds.__name__)
-def test_etcd_keeps_it(etcd: Etcd, holds: cluster_contract.Statement):
+def test_three_members_keep_it(etcd: Etcd, holds: cluster_contract.Statement):
     holds(InEtcd(etcd))
+
+
+def test_one_member_keeps_it(alone: Etcd):
+    for holds in (
+        cluster_contract.who_joins_is_known_and_alive,
+        cluster_contract.one_of_many_who_want_a_block_has_it,
+        cluster_contract.what_changes_is_told_after_all_there_is,
+        cluster_contract.who_leaves_leaves_nothing_and_others_keep_all,
+    ):
+        holds(InEtcd(alone))

@@ -1,0 +1,301 @@
+"""What befalls an etcd: members that are cut off, silent, killed, restored; secrets that change; histories that are forgotten."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from cluster_contract import BLOCK, NET, A, alive, all_of, pod
+from etcd import PASSWORD, Etcd
+from lab import Lab, Namespace, eventually
+
+from cni.cluster.etcd import EtcdStore
+from cni.cluster.model import Block, Item, Key
+from cni.cluster.store import Change, ClusterStore, Listing, Session
+from cni.errors import Compacted, SessionLost, Unreachable
+from cni.kernel.netns import Netns
+from cni.values import replace
+
+pytestmark = pytest.mark.sweep  # no call of a plugin is made here: with the node agent it would be the same
+
+SECONDS = 6.0
+#: How long a busy machine may take for what takes moments.
+SOON = 20.0
+
+
+@pytest.fixture
+def folder() -> Path:
+    return Path(f"/run/etcd-outages-{os.getpid()}")
+
+
+@pytest.fixture
+def three(lab: Lab, folder: Path) -> Iterator[Etcd]:
+    """Members on three hosts of a network; the test is on a fourth."""
+    places = [lab.add(Namespace(lab.name("etcd"))) for _ in range(4)]
+    lab.underlay(*places)
+    addresses = [f"192.0.2.{number}" for number in (11, 12, 13)]
+    with Netns(places[3].path).entered(), Etcd(folder, places=list(zip(places, addresses, strict=False))) as made:
+        yield made
+
+
+class Ear:
+    """One who hears what is said, in a thread of its own."""
+
+    def __init__(self, changes: Iterator[Listing | Change]) -> None:
+        self.known: dict[Key, Item] = {}
+        self.listings = 0
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._hear, args=(changes,), daemon=True)
+        self._thread.start()
+        assert eventually(lambda: self.listings)
+
+    def _hear(self, changes: Iterator[Listing | Change]) -> None:
+        try:
+            for news in changes:
+                if isinstance(news, Listing):
+                    self.listings += 1
+                    self.known = {item.key: item for item in news.items}
+                else:
+                    self.known.update({item.key: item for item in news.put})
+                    for key in news.gone:
+                        self.known.pop(key, None)
+        except (Unreachable, Compacted) as error:
+            self.error = error
+
+    def hears(self, item: Item, seconds: float = SOON) -> float:
+        """After how long it has heard of an item."""
+        started = time.monotonic()
+        assert eventually(lambda: self.known.get(item.key) == item or self.error, seconds)
+        assert self.error is None, self.error
+        return time.monotonic() - started
+
+
+def member_of(store: ClusterStore) -> Session:
+    session = store.join(A, "t1")
+    store.declare(session, NET)
+    assert store.claim(session, BLOCK)
+    return session
+
+
+def again(write: Callable[[], object], seconds: float = SOON) -> object:
+    """As a member does: until it is reached."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return write()
+        except Unreachable:
+            assert time.monotonic() < deadline
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < seconds
+
+
+CUTS = {
+    "isolated": (Etcd.isolate, Etcd.rejoin),
+    "silent": (Etcd.pause, Etcd.go_on),
+    "killed": (Etcd.kill, Etcd.start),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_member_that_is_away_is_passed_over(three: Etcd, cut: str):
+    """It leads, and everybody asks it first. Nobody lists anew, no session ends, and what is said is heard."""
+    away, back = CUTS[cut]
+    leader = three.leader()
+    endpoints = [three.endpoint((leader + step) % 3) for step in range(3)]
+    store = EtcdStore(three.config(endpoints), SECONDS)
+    session = member_of(store)
+    ear = Ear(EtcdStore(three.config(endpoints), SECONDS).changes())
+    away(three, leader)
+    with within(SOON):
+        for number in range(5):
+            assert again(lambda: store.publish(session, BLOCK, [pod(number)], []))  # noqa: B023
+        again(lambda: store.renew(session))
+        assert again(lambda: store.claim(session, replace(BLOCK, span="10.10.7.0/26")))
+        ear.hears(pod(4))
+        ear.hears(replace(BLOCK, span="10.10.7.0/26"))
+    with within(2):  # nobody waits for who is away
+        for number in range(5, 25):
+            assert store.publish(session, BLOCK, [pod(number)], [])
+    only = EtcdStore(three.config([three.endpoint(leader)]), SECONDS)
+    for ask in (
+        only.listing,
+        lambda: only.renew(session),
+        lambda: only.claim(session, BLOCK),
+        lambda: next(only.changes()),
+    ):
+        with within(SECONDS), pytest.raises(Unreachable, match=three.addresses[leader]):
+            ask()
+        store.renew(session)
+    back(three, leader)
+    again(only.listing)
+    assert store.publish(session, BLOCK, [pod(30)], [])
+    ear.hears(pod(30))
+    assert (ear.listings, ear.known) == (1, {item.key: item for item in all_of(store)})
+
+
+@pytest.mark.parametrize("cut", ["isolated", "silent"])
+def test_who_only_listens_to_a_member_that_is_away_is_told_in_seconds(three: Etcd, cut: str):
+    away, back = CUTS[cut]
+    follower = (three.leader() + 1) % 3
+    ear = Ear(EtcdStore(three.config([three.endpoint(follower)]), SECONDS).changes())
+    away(three, follower)
+    with within(2 * SECONDS):
+        assert eventually(lambda: ear.error)
+    assert isinstance(ear.error, Unreachable)
+    back(three, follower)
+
+
+def test_when_all_members_are_away_everything_says_so_and_goes_on_after(folder: Path):
+    with Etcd(folder, 3) as etcd:
+        store = EtcdStore(etcd.config(), SECONDS)
+        session = member_of(store)
+        ear = Ear(store.changes())
+        for number in range(3):
+            etcd.kill(number)
+        asked: list[Callable[[], object]] = [
+            store.listing, lambda: store.join(A, "t1"), lambda: store.renew(session), lambda: store.announce(session, A),
+            lambda: store.declare(session, NET), lambda: store.claim(session, BLOCK), lambda: store.leave(session),
+            lambda: store.give_up(session, BLOCK), lambda: store.publish(session, BLOCK, [pod(1)], []),
+            lambda: store.remove("node-a"), lambda: store.turn(session, "steward", 5), lambda: next(store.changes()),
+        ]  # fmt: skip
+        for ask in asked:
+            with within(SECONDS), pytest.raises(Unreachable):
+                ask()
+        assert eventually(lambda: isinstance(ear.error, Unreachable), 2 * SECONDS)
+        etcd.start_all()
+        try:
+            again(lambda: store.renew(session))
+        except SessionLost:
+            session = store.join(A, "t1")
+        assert store.publish(session, BLOCK, [pod(1)], [])
+        assert all_of(store) == {A, alive(session), NET, BLOCK, pod(1)}
+
+
+def test_a_watch_goes_on_when_etcd_forgets_and_begins_anew_when_it_forgot_too_much(folder: Path):
+    with Etcd(folder) as etcd:
+        store = EtcdStore(etcd.config(), SECONDS)
+        session = member_of(store)
+        ear = Ear(store.changes())
+        etcd.compact()
+        store.publish(session, BLOCK, [pod(1)], [])
+        ear.hears(pod(1))
+        changes = EtcdStore(etcd.config(), 1000).changes()  # it is silent for longer
+        next(changes)
+        next(changes)
+        for _ in range(2):
+            etcd.put("/somebody/else", "1")
+        etcd.compact()
+        etcd.kill(0)
+        etcd.start(0)
+        with pytest.raises(Compacted):
+            list(itertools.islice(changes, 5))
+        assert set(next(store.changes()).items) == all_of(store)  # type: ignore[union-attr]
+
+
+def test_an_etcd_of_an_older_backup_is_known(folder: Path):
+    with Etcd(folder, 3) as etcd:
+        store = EtcdStore(etcd.config(), 60)
+        session = member_of(store)
+        backup = etcd.backup(folder / "backup")
+        ear = Ear(store.changes())
+        for number in range(10):
+            store.publish(session, BLOCK, [pod(number)], [])
+        etcd.wipe(backup)
+        assert eventually(lambda: isinstance(ear.error, Compacted))
+        try:
+            store.renew(session)
+        except SessionLost:
+            session = store.join(A, "t1")
+        assert all_of(store) == {A, alive(session), NET, BLOCK}
+        assert store.publish(session, BLOCK, [pod(1)], [])
+        assert pod(1) in all_of(store)
+
+
+def test_secrets_change_under_load_without_a_restart(folder: Path):
+    """Client certificates, an authority of which the server's is, the user's password; tokens end between two requests."""
+    with Etcd(folder, tls=True, users=True, options=["--auth-token-ttl", "1"]) as etcd:
+        assert etcd.tls
+        right = [(file, file.read_bytes()) for file in (etcd.tls.client, etcd.tls.client_key)]
+        for file, _ in right:
+            file.write_text("not yet")
+        store = EtcdStore(etcd.config(), SECONDS)
+        with pytest.raises(Unreachable, match=str(etcd.tls.client)):
+            store.listing()
+        for file, text in right:
+            file.write_bytes(text)
+        session = member_of(store)
+        ear = Ear(store.changes())
+        time.sleep(2.5)  # a token that nobody uses ends
+        published, ends, refused = list[int](), threading.Event(), list[str]()
+
+        def load() -> None:
+            while not ends.is_set():
+                try:
+                    assert store.publish(session, BLOCK, [pod(len(published) % 60, pod=f"p{len(published)}")], [])
+                    published.append(1)
+                except Unreachable as error:
+                    refused.append(error.msg)
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        try:
+            for change in (lambda: etcd.tls.give("client"), lambda: etcd.new_password("second-one")):
+                before = len(published)
+                change()
+                assert eventually(lambda: len(published) > before + 20), refused  # noqa: B023
+            right = etcd.tls.client.read_bytes()
+            etcd.tls.client.write_bytes(right[: len(right) // 2])  # half of a change
+            before = len(published)
+            assert eventually(lambda: len(published) > before + 20), refused
+            etcd.tls.client.unlink()
+            before = len(published)
+            assert eventually(lambda: len(published) > before + 20), refused
+            etcd.tls.client.write_bytes(right)
+        finally:
+            ends.set()
+            thread.join()
+        last = len(published) - 1
+        ear.hears(pod(last % 60, pod=f"p{last}"))
+        assert not [line for line in refused if PASSWORD in line or "second-one" in line]
+        etcd.new_password("third-one", told=False)
+        time.sleep(1.5)
+        with pytest.raises(Unreachable, match=r"user agent: .*password"):
+            store.listing()
+        etcd.new_password("third-one")
+        assert store.listing().items
+
+
+def test_5000_endpoints_are_said_and_listed_in_a_moment(folder: Path, record_property: Callable[[str, object], None]):
+    large = Block("pods", "10.10.32.0/19", "node-a", "machine-a")
+    endpoints = [
+        replace(pod(1), address=str(at), pod=f"default/pod-{number}") for number, at in enumerate(large.addresses)
+    ]
+    with Etcd(folder) as etcd:
+        store = EtcdStore(etcd.config(), 60)
+        session = store.join(A, "t1")
+        large = replace(large, span="10.10.32.0/20")
+        assert store.claim(session, large)
+        ear = Ear(store.changes())
+        for name, ask in {
+            "said": lambda: store.publish(session, large, endpoints[:4096], []),
+            "heard": lambda: ear.hears(endpoints[4095]),
+            "listed": store.listing,
+            "withdrawn": lambda: store.publish(session, large, [], endpoints[:4096]),
+        }.items():
+            started = time.monotonic()
+            with within(SOON):
+                ask()
+            record_property(name, time.monotonic() - started)
+        assert all_of(store) == {A, alive(session), large}
