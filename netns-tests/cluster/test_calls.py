@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
+from cluster import Cluster
+from cluster import conf as clustered
 from lab import AGENT_CNI, BIN_DIR, REFERENCE_DIR, Host, Lab, eventually
 from played import Played, asked, me, said
 from strace import cold
+from traffic import Actor
 
 from cni.state.membership import LOST
 
@@ -251,3 +257,37 @@ def test_an_add_that_is_killed_anywhere_loses_no_address_and_gives_none_twice(ho
                 assert remembered(host) == (first, first)
         assert killed > 5
         host.delete_pod(CONF, standing)
+
+
+@pytest.mark.parametrize("mode", ["l2", "l3"])
+def test_pods_of_all_hosts_see_each_other_unmasqueraded_through_policies(lab: Lab, mode: str):
+    """Whichever block and host they are of; the world sees their host."""
+    policy = {"ingress": ["10.10.0.0/16", "fd00:10::/64"]}
+    masquerade = {"ipMasq": True, "ipMasqBackend": "nftables"}
+    conf = clustered(mode, block=16, policy=policy, **masquerade)
+    with Cluster(lab, hosts=2) as cluster, ExitStack() as held:
+        cluster.join()
+        one, other = cluster.nodes
+        first, far = cluster.add(one, conf), cluster.add(other, conf)
+        wanted = [str(ip_address(address) + 16) for address in first.addresses]
+        near = cluster.add(one, conf | {"runtimeConfig": {"ips": wanted}})
+        assert near.addresses == wanted
+        cluster.settle()
+        cluster.meshed()
+        actors = {placed.pod.name: held.enter_context(Actor(placed.pod)) for placed in (first, near, far)}
+        for name, actor in actors.items():
+            actor.listen(name, 8080)
+        for a, b in itertools.permutations((first, near, far), 2):
+            for family in (4, 6):
+                seen = actors[a.pod.name].connect(b.address(family), 8080)
+                assert (seen["who"], seen["peer"][0]) == (b.pod.name, a.address(family))
+        world = held.enter_context(Actor(cluster.keepers[0]))
+        world.listen("world", 8080)
+        for placed in (first, near, far):
+            assert actors[placed.pod.name].connect("192.0.2.2", 8080)["peer"][0] == placed.host.underlay()
+        assert world.reaches(first.address(4), 8080) != first.pod.name
+        for placed in (first, near, far):
+            placed.host.check(placed.conf, placed.pod, placed.result).ok()
+        for placed in (first, near, far):
+            cluster.remove(placed)
+        cluster.settle()
