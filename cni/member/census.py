@@ -10,9 +10,11 @@ from functools import partial
 
 from cni import __version__
 from cni.errors import CniError
+from cni.kernel import wireguard
 from cni.member.exposition import Family
 from cni.member.figures import Sample, distribution
 from cni.member.steward import free
+from cni.overlay.wireguard import DEVICE
 from cni.state import Store, uses
 from cni.state.membership import HELD, Member
 from cni.state.tally import BOUNDS, Calls, calls
@@ -88,9 +90,22 @@ def _of_member(member: Member) -> Iterator[Family]:
     who = (("node", member.node), ("encryption", member.encryption))
     yield _gauge("member_info", "Who this host is in its cluster.", {who: 1})
     yield _gauge("member_troubled", "Whether nothing new can be had of the cluster now.", {(): bool(member.trouble)})
+    if member.encryption:
+        yield _of_tunnels()
     if member.fenced_at:
         left = round(member.fenced_at - time.clock_gettime(time.CLOCK_BOOTTIME), 3)
         yield _gauge("member_fence_seconds", "Seconds until no address is given any more (freeAfter).", {(): left})
+
+
+def _of_tunnels() -> Family:
+    """How many peers have proved their key since the device was made."""
+    try:
+        tunnels = wireguard.show(DEVICE).tunnels.values()
+    except CniError:  # nothing serves it
+        tunnels = {}.values()
+    proved = sum(tunnel.heard > 0 for tunnel in tunnels)
+    counts: dict[_Labels, float] = {(("state", "proved"),): proved, (("state", "silent"),): len(tunnels) - proved}
+    return _gauge("encryption_peers", "Peers of the tunnels, by whether they have ever proved their key.", counts)
 
 
 def _of_networks(store: Store) -> Iterator[Family]:

@@ -170,13 +170,14 @@ SESSIONS_LOST = Counter("sessions_lost_total", "Sessions the store counted as ov
 PUBLISHED = Counter("endpoints_published_total", "Endpoints the store was told of, there or gone.", "change")
 CLAIMS = Counter("block_claims_total", "Blocks asked for, and whether they were had: claimed, taken.", "outcome")
 
-# --- what is done to the kernel (reconciler, encryption)
+# --- what is done to the kernel (reconciler)
 ROWS = Gauge("rows", "Things of other hosts kept in this host's kernel, by kind of resource.", "kind")
 CHANGES = Counter("row_changes_total", "Things of other hosts put into the kernel or taken from it.", "kind", "change")
 MENDS = Counter("mends_total", "Things a comparison with the kernel found missing, wrong or stale, and mended.", "kind")
 COMPARISONS = Counter("comparisons_total", "Comparisons of what is to be in the kernel with what is there.")
 CONVERGENCE = Histogram(
-    "convergence_seconds", "From when a change was heard of to when the kernel had it.", bounds=_QUICK
+    "convergence_seconds",
+    "From when a change was heard of to when the kernel had it, with those that were heard together.",
+    bounds=_QUICK,
 )
-REFUSALS = Counter("kernel_refusals_total", "Things the kernel refused.", "kind")
-ENCRYPTION_PEERS = Gauge("encryption_peers", "Peers of the tunnel, with a recent handshake or silent.", "state")
+REFUSALS = Counter("kernel_refusals_total", "Times the kernel refused what was to be changed.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from threading import Condition, Thread
@@ -19,11 +20,14 @@ class Ended(Exception):
 
 
 class Brought(NamedTuple):
-    """News in their order; whether this host's own state may have changed; whether the kernel may have."""
+    """News in their order; whether this host's own state may have changed; whether the kernel may have. `since` is when the first of
+    the news was brought (time.monotonic).
+    """
 
     news: tuple[Listing | Change, ...]
     look: bool
     compare: bool
+    since: float = 0.0
 
 
 class Inbox:
@@ -33,12 +37,14 @@ class Inbox:
         self._changed = Condition()
         self._news: deque[Listing | Change] = deque()
         self._look = self._compare = False
+        self._since = 0.0
         self._end: BaseException | None = None
 
     def put(self, news: Listing | Change) -> None:
         """Bring news; waits while there are too many."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._news) < _MOST)
+            self._since = self._since if self._news else time.monotonic()
             self._news.append(news)
             self._changed.notify_all()
 
@@ -66,7 +72,7 @@ class Inbox:
             self._changed.wait_for(lambda: self._news or self._look or self._compare or self._end, seconds)
             if self._end:
                 raise self._end
-            brought = Brought(tuple(self._news), self._look, self._compare)
+            brought = Brought(tuple(self._news), self._look, self._compare, self._since)
             self._look = self._compare = False
             self._news.clear()
             self._changed.notify_all()

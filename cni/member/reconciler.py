@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
@@ -54,16 +54,15 @@ class Reconciler:
 
     def heard(self, news: Listing | Change) -> int:
         """Make what is new so; how many rows of the kernel were changed."""
-        began, first = time.monotonic(), not self.snapshot.revision
+        first = not self.snapshot.revision
         keys = self.snapshot.apply(news)
         if first or any(key[0] == Network.room for key in keys):
             self._shared_at = 0.0
             self.look()
         self._put_filter()
         count = sum(self._put(peers.touched(keys)) for peers in self._peers.values()) if keys else 0
-        if count:
-            figures.CONVERGENCE.observe(time.monotonic() - began)
         self._tell_refused()
+        self._tell_figures()
         return count
 
     def look(self) -> int:
@@ -75,14 +74,14 @@ class Reconciler:
         new = time.monotonic() > self._shared_at + _LEAST and self._share()
         events = [self._noticed.popleft() for _ in range(len(self._noticed))]
         if new or time.monotonic() > self._due or mending.is_for_all(events, self._links):
-            return self.compare()
+            return self.compare(anew=new)
         return sum(
-            self._put(self._mended(kind, name, rows), figures.MENDS)
+            self._put(self._mended(kind, name, rows), mending=True)
             for (kind, name), rows in mending.contradicted(events, self._links, self._peers.values()).items()
         )
 
-    def compare(self) -> int:
-        """Compare all with what the kernel has: how many rows were mended."""
+    def compare(self, *, anew: bool = False) -> int:
+        """Compare all with what the kernel has: how many rows were mended, or made where some begin `anew`."""
         if not self.snapshot.revision:
             return 0
         figures.COMPARISONS.add()
@@ -91,7 +90,9 @@ class Reconciler:
         self._ensure_devices()
         self._world.host.forget_seen()
         self._links = {}
-        return sum(self._put(self._differing(peers), figures.MENDS) for peers in self._peers.values())
+        count = sum(self._put(self._differing(peers), mending=True, anew=anew) for peers in self._peers.values())
+        self._tell_figures()
+        return count
 
     def watch(self, wake: Callable[[], None]) -> None:
         """Listen to what happens to links and rows, for ever, and wake who calls `look`; a thread's work. Raises KernelRefused."""
@@ -196,12 +197,15 @@ class Reconciler:
         way = kind.in_the_way(self._world, link, rows) if link else []
         return Changed([kind.of(name, *row) for row in rows.items()], way)
 
-    def _put(self, changed: Changed, counted: figures.Counter = figures.CHANGES) -> int:
+    def _put(self, changed: Changed, *, mending: bool = False, anew: bool = False) -> int:
         if not changed.there and not changed.gone:
             return 0
-        self._try(self._make, changed, counted is figures.MENDS)
-        for row in (*changed.there, *changed.gone) if counted is figures.MENDS else ():
-            counted.add(kind=row.kind)
+        done = self._try(self._make, changed, mending)
+        for change, rows in (("put", changed.there), ("taken", changed.gone)) if done else ():
+            for kind, many in Counter(row.kind for row in rows).items():
+                figures.CHANGES.add(many, kind=kind, change=change)
+                if mending and not anew:
+                    figures.MENDS.add(many, kind=kind)
         return len(changed.there) + len(changed.gone)
 
     def _make(self, changed: Changed, mending: bool) -> None:
@@ -226,9 +230,21 @@ class Reconciler:
     def _refuse(self, error: CniError) -> None:
         """Say once what was refused, and try again soon."""
         self._due = min(self._due, time.monotonic() + _AGAIN)
+        figures.REFUSALS.add()
         if error.msg != self._refused:
             log.warning("member", error.msg, verb="reconcile")
         self._refused = error.msg
+
+    def _tell_figures(self) -> None:
+        """Say how much is known of the cluster, and how much of it is here."""
+        alive = len(self.snapshot.alive)
+        figures.NODES.put({("alive",): alive, ("away",): len(self.snapshot.nodes.keys() - self.snapshot.alive.keys())})
+        figures.ENDPOINTS.put({(name,): len(known) for name, known in self.snapshot.endpoints.items()})
+        rows: Counter[tuple[str, ...]] = Counter()
+        for peers in self._peers.values():
+            for (kind, _), table in peers.tables.items():
+                rows[kind.kind,] += len(table)
+        figures.ROWS.put(rows)
 
     def _tell_refused(self) -> None:
         """Say of each item of the store once why nothing is made of it."""

@@ -22,6 +22,7 @@ from cni.kernel.bell import Bell
 from cni.kernel.files import LockFile, private_folder
 from cni.kernel.netlink import Rtnl
 from cni.kernel.notify import notify
+from cni.member import figures
 from cni.member.cutoff import CutOff
 from cni.member.estate import Estate
 from cni.member.identity import machine_id
@@ -150,11 +151,12 @@ class Hand:
 
     def _do(self, reconciler: Reconciler, brought: Brought) -> None:
         for news in brought.news:
-            reconciler.heard(news)
+            if reconciler.heard(news):
+                figures.CONVERGENCE.observe(time.monotonic() - brought.since)
             if not self._ready:
                 self._ready = True
                 notify("READY=1")
-        if brought.look or not any(brought):
+        if brought.look or not (brought.news or brought.compare):
             reconciler.look()
             self._cut()
         if brought.compare:

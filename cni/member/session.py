@@ -24,6 +24,7 @@ from cni.values import replace
 #: Of a session, after what part it is renewed: two renewals may fail, and it goes on.
 _RENEWED_AFTER = 1 / 3
 _TRIED_AGAIN_AFTER = 1.0
+_KINDS: dict[type[CniError], str] = {Unreachable: "unreachable", NameTaken: "name_taken"}
 
 
 class SessionKeeper:
@@ -94,6 +95,7 @@ class SessionKeeper:
                 self.lost(session)
             return 0
         except CniError as error:
+            figures.STORE_ERRORS.add(kind=_KINDS.get(type(error), "other"))
             self._say(_told(error, self._config.node))
             return self._config.session * _RENEWED_AFTER if isinstance(error, NameTaken) else _TRIED_AGAIN_AFTER
         self._trouble.over()
