@@ -89,7 +89,8 @@ class Reconciler:
         self._put_filter(looking=True)
         self._ensure_devices()
         self._world.host.forget_seen()
-        self._links = {}
+        names = {peers.link_of(kind) for peers in self._peers.values() for kind in ORDER}
+        self._links = {index: link for index, link in self._links.items() if link[0] in names}
         count = sum(self._put(self._differing(peers), mending=True, anew=anew) for peers in self._peers.values())
         self._tell_figures()
         return count
@@ -169,9 +170,11 @@ class Reconciler:
     def _tables(self, peers: Peers) -> Iterator[tuple[type[RemoteRow], Link]]:
         """The kinds of rows a network has here, and the link of each, as far as it is there."""
         for kind in ORDER:
-            link = self._world.host.link_by_name(peers.link_of(kind))
+            name = peers.link_of(kind)
+            link = self._world.host.link_by_name(name)
             if link:
-                self._links[link.index] = (link.name, mending.state_of(link))
+                others = {index: known for index, known in self._links.items() if known[0] != name}
+                self._links = others | {link.index: (name, mending.state_of(link))}
                 yield kind, link
 
     def _differing(self, peers: Peers) -> Changed:
