@@ -108,7 +108,7 @@ class Stream:
         except ReadTimeoutError:
             return
         except (HTTPError, OSError) as error:
-            raise self.broken(f"the stream broke: {error}") from error
+            raise self.broken(f"the stream broke: {_root(error)}") from error
         if begun:
             yield begun
         raise self.broken("the stream ended")
@@ -197,18 +197,18 @@ class _Endpoint:
         try:
             yield
         except _NotConnected as error:
-            raise _Failed(str(error), sent=False) from error
+            raise _Failed(f"no connection: {_root(error)}", sent=False) from error
         except ReadTimeoutError:
             raise _Failed(f"no answer in {seconds:.1f} s") from None
         except (HTTPError, OSError) as error:
-            raise _Failed(f"the connection broke: {error}") from error
+            raise _Failed(f"the connection broke: {_root(error)}") from error
 
     def _connections(self) -> HTTPConnectionPool:
         """Those that are kept; new ones when files have changed by which they were made."""
         try:
             context = self._secrets.context() if self._parsed.scheme == "https" else None
         except OSError as error:
-            raise _NotConnected(f"TLS with {self._secrets}: {error}") from error
+            raise _NotConnected(f"TLS with {self._secrets}: {error}") from None
         if self._pool and context is self._context:
             return self._pool
         made = _TlsPool(ssl_context=context, **self._where) if context else _PlainPool(**self._where)
@@ -227,7 +227,7 @@ class _Connection(HTTPConnection):
         try:
             super().connect()
         except (HTTPError, OSError) as error:
-            raise _NotConnected(f"no connection: {error}") from error
+            raise _NotConnected("no connection") from error
         assert isinstance(self.sock, BoundedSocket)
         self.bounds = self.sock
 
@@ -251,3 +251,13 @@ class _PlainPool(HTTPConnectionPool):
 
 class _TlsPool(HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
+
+
+def _root(error: BaseException) -> str:
+    """What an error comes from, in the system's words, or in those of TLS."""
+    inner = error.__cause__ or next((item for item in error.args if isinstance(item, Exception)), None)
+    if inner:
+        return _root(inner)
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(getattr(error, "strerror", None) or str(error).strip() or type(error).__name__)

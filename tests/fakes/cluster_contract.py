@@ -529,6 +529,7 @@ def what_cannot_be_read_is_named_and_ends_nothing(scene: Scene) -> None:
     scene.put_text(("later", "room"), "{")
     listing = store.listing()
     assert set(listing.items) == {A, alive(session)}
+    assert len(listing.refused) == len(bad)
     for key in bad:
         assert any("/".join(key[:2]) in line for line in listing.refused), key
     changes = scene.store().changes()

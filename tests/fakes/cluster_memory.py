@@ -126,12 +126,19 @@ def _read(rows: dict[Key, str]) -> tuple[tuple[Item, ...], tuple[str, ...]]:
     items, refused = [], []
     for key, text in rows.items():
         try:
-            item = read(key, json.loads(text))
-        except (Malformed, ValueError) as error:
-            refused.append(str(error) if isinstance(error, Malformed) else f"{'/'.join(key)} in the store: {error}")
+            item = read(key, _parsed(text))
+        except Malformed as error:
+            refused.append(str(error))
         else:
             items += [item] if item else []
     return tuple(items), tuple(refused)
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 class MemoryStore:

@@ -73,7 +73,8 @@ def _until(connection: socket.socket, end: bytes) -> bytes:
 
 
 def saying(body: bytes, status: bytes = b"200 OK", more: bytes = b"") -> Says:
-    text = b"HTTP/1.1 " + status + b"\r\n" + more + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    length = b"" if b"Content-Length" in more else b"Content-Length: %d\r\n" % len(body)
+    text = b"HTTP/1.1 " + status + b"\r\n" + more + length + b"\r\n" + body
     return lambda connection: connection.sendall(text)
 
 
@@ -138,9 +139,21 @@ def test_a_connection_is_kept_and_proxies_do_not_count(endpoint, nobody, monkeyp
     assert (one.connections, one.requests) == (1, [b"POST /ask HTTP/1.1"] * 3)
 
 
-def test_nobody_there_is_told_with_every_endpoint(nobody):
-    with pytest.raises(Unreachable, match=rf"{nobody}: .*refused"):
-        Door([nobody]).ask(READ, 5)
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [
+        (closing, "the connection broke: Remote end closed connection without response"),
+        (silent, "no answer in 0.3 s"),
+        (saying(b"all is\nlost", b"503 Unavailable"), "it says 503: all is\nlost"),
+        (saying(b"<html>"), "it says 200, and no JSON: <html>"),
+        (saying(b"{", more=b"Content-Length: 9\r\n"), "no answer in 0.3 s"),
+    ],
+)
+def test_every_endpoint_is_told_with_what_is_wrong(endpoint, nobody, says, why):
+    ill = endpoint(says).url
+    with pytest.raises(Unreachable) as caught:
+        Door([nobody, ill]).ask(WRITE, 0.3)
+    assert caught.value.msg == f"{nobody}: no connection: Connection refused; {ill}: {why}"
 
 
 @pytest.mark.parametrize("request_", [READ, WRITE], ids=["read", "write"])
