@@ -27,6 +27,8 @@ OWN_IPAM = "agent-ipam"
 
 #: The node's nft tables: of policies, of masquerading in each family, and of who may send VXLAN to networks of the cluster.
 POLICY_TABLE, MASQUERADE_TABLE, VTEP_TABLE = "inet agent_cni_policy", "agent_cni", "inet agent_cni_vteps"
+#: Those that cut a host's pods off when nobody has heard of it for long: of what is routed, and of what is bridged.
+FENCE_TABLES = ("inet agent_cni_fence", "bridge agent_cni_fence")
 
 #: What MACs of ports begin with: a bridge that nobody gave a MAC takes the lowest of its ports'.
 _HIGHEST = "fe"

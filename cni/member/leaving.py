@@ -14,6 +14,7 @@ from cni.cluster.model import Node
 from cni.cluster.store import ClusterStore
 from cni.errors import Conflict, NameTaken, TryAgainLater, Unreachable
 from cni.kernel.bell import ring
+from cni.member import barrier
 from cni.member.identity import machine_id, node_of, this_host
 from cni.member.reconciler import Reconciler
 from cni.member.run import alone, engine
@@ -42,6 +43,7 @@ def left(config: ClusterConfig, store: ClusterStore, folder: Path, machine: str,
     with _ended(folder):
         undone = _told(store, node_of(member, config), member.token, force=force)
         Reconciler(node_of(member, config), folder).clear()
+        barrier.clear()
         with closing(Store.open(folder)) as state, state.transaction():
             state.forget_member()
     return undone

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from threading import Lock
 
 from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node
 from cni.cluster.store import Change, Listing
+from cni.member.fence import boottime
+
+#: After how many seconds without a word of the store it is not known any more who came and went.
+_DEAF = 10.0
 
 
 class Ledger:
-    """What was heard so far, and what this host did meanwhile. It may lag behind the store, which every write asks again."""
+    """What was heard so far, and what this host did meanwhile. It may lag behind the store, which every write asks again.
 
-    def __init__(self, me: str) -> None:
+    `clock` is in seconds; nobody sets it, and it goes on while the host sleeps.
+    """
+
+    def __init__(self, me: str, clock: Callable[[], float] = boottime) -> None:
         self.me = me
+        self._clock = clock
         self._lock = Lock()
         self._networks: dict[str, Network] = {}
         self._blocks: dict[str, dict[str, Block]] = {}
         self._endpoints: dict[Key, Endpoint] = {}
         self._nodes: dict[str, Node] = {}
         self._alive: set[str] = set()
+        #: Since when nothing was heard of a host, while the store was; and when it was last.
+        self._silent: dict[str, float] = {}
+        self._heard_at = 0.0
         #: Counts what this host is to look at: listings, and changes of what is its own.
         self.news = 0
         self.listings = 0
@@ -27,12 +38,18 @@ class Ledger:
         self.hosts = 0
 
     def heard(self, news: Listing | Change) -> None:
-        """Know what is new."""
+        """Know what is new; nothing may be, and it is known then that the store is heard."""
         with self._lock:
+            now, before = self._clock(), self._heard_at
+            self._heard_at = now
+            if now - before > _DEAF:  # whoever came and went meanwhile was not seen
+                self._silent = dict.fromkeys(self._silent, now)
             if isinstance(news, Listing):
+                self._silent.clear()
                 for known in (self._networks, self._blocks, self._endpoints, self._nodes, self._alive):
                     known.clear()
                 self._put(news.items)
+                self._silent = dict.fromkeys(self._nodes.keys() - self._alive, now)
                 self.listings += 1
                 self.hosts += 1
                 self.news += 1
@@ -70,10 +87,13 @@ class Ledger:
         with self._lock:
             return list(self._nodes.values()) if self.listings else None
 
-    def away(self) -> list[Node]:
-        """The hosts nothing is heard of."""
+    def silent(self) -> list[tuple[Node, float]]:
+        """The hosts nothing is heard of, and for how many seconds that was seen to be so; none while the store is not heard."""
         with self._lock:
-            return [node for name, node in self._nodes.items() if name not in self._alive]
+            now = self._clock()
+            if now - self._heard_at > _DEAF:
+                return []
+            return [(node, now - since) for name, since in self._silent.items() if (node := self._nodes.get(name))]
 
     def note(self, put: Iterable[Item] = (), gone: Iterable[Key] = ()) -> None:
         """Know what this host itself has just done."""
@@ -99,6 +119,7 @@ class Ledger:
                 self._nodes[item.name] = item
             elif isinstance(item, Alive):
                 self._alive.add(item.node)
+                self._silent.pop(item.node, None)
         return ours
 
     def _put_endpoint(self, item: Endpoint) -> bool:
@@ -122,4 +143,5 @@ class Ledger:
                 self.hosts += self._nodes.pop(key[1], None) is not None
             elif key[0] == Alive.room:
                 self._alive.discard(key[1])
+                self._silent[key[1]] = self._clock()
         return ours

@@ -16,6 +16,7 @@ from cni.errors import CniError, SessionLost, Unreachable
 from cni.kernel.bell import Bell
 from cni.member import figures, survivors
 from cni.member.estate import Estate
+from cni.member.freeing import free
 from cni.member.inbox import Ended, Inbox
 from cni.member.ledger import Ledger
 from cni.member.session import SessionKeeper
@@ -81,6 +82,7 @@ class Publisher:
         self._estate.look_after(session, state)
         for block in publish(self._store, session, state, self._ledger):
             self._estate.defend(session, state, block)
+        free(self._store, session, self._ledger)
 
 
 def publish(store: ClusterStore, session: Session, state: Store, ledger: Ledger) -> list[Block]:

@@ -16,21 +16,24 @@ from pathlib import Path
 from cni import log
 from cni.cluster.config import ClusterConfig
 from cni.cluster.store import Change, ClusterStore, Listing
-from cni.errors import Conflict, TryAgainLater, Unavailable
+from cni.errors import CniError, Conflict, TryAgainLater, Unavailable
 from cni.kernel import signals
 from cni.kernel.bell import Bell
 from cni.kernel.files import LockFile, private_folder
 from cni.kernel.netlink import Rtnl
 from cni.kernel.notify import notify
 from cni.member import figures
+from cni.member.barrier import Barrier
 from cni.member.cutoff import CutOff
 from cni.member.estate import Estate
+from cni.member.fence import Fence
 from cni.member.identity import machine_id
 from cni.member.inbox import Brought, Ended, Inbox, started
 from cni.member.ledger import Ledger
 from cni.member.publisher import Publisher
 from cni.member.reconciler import Reconciler
 from cni.member.session import SessionKeeper
+from cni.member.trouble import Trouble
 from cni.member.tunnels import Tunnels
 from cni.member.watcher import Watcher
 from cni.naming import digest_of
@@ -119,11 +122,17 @@ class Hand:
         self._watcher = Watcher(store, self._heard)
         self._publisher = Publisher(self._keeper, Estate(store, self._ledger), folder, bell, self._inbox)
         self._cut_off = CutOff()
+        self._barrier = Barrier(Fence(config.free_after))
+        self._trouble = Trouble("freeAfter")
         self._ready = False
         self._status = ""
 
     def work(self) -> None:
-        """Do what the threads bring, for ever. Raises Ended, and whatever ended one of them."""
+        """Do what the threads bring, for ever. Raises Ended, whatever ended one of them, and what there cannot be freeAfter
+        without.
+        """
+        with closing(Store.open(self._folder)) as state:
+            self._barrier.keep(state)  # before the cluster may count on it
         for name, work in (
             ("signals", self._mind_signals), ("session", self._keeper.run), ("watch", self._watcher.run),
             ("publish", self._publisher.run),
@@ -165,19 +174,30 @@ class Hand:
                 self._tunnels.compare()
 
     def _cut(self) -> None:
+        """Have nobody reach pods here by addresses that are not theirs any more, or soon not."""
         with closing(Store.open(self._folder)) as state:
+            self._keep_barrier(state)
             host = Rtnl.kept()
             try:
                 self._cut_off.keep(state, host)
             finally:
                 host.give_back()
 
+    def _keep_barrier(self, state: Store) -> None:
+        try:
+            self._barrier.keep(state)
+        except CniError as error:
+            self._trouble.is_so(error.msg)
+        else:
+            self._trouble.over()
+
     def _heard(self, news: Listing | Change) -> None:
         before = self._ledger.news
         self._ledger.heard(news)
         if self._ledger.news != before:
             self._bell.ring()
-        self._inbox.put(news)
+        if isinstance(news, Listing) or news.put or news.gone:
+            self._inbox.put(news)
 
     def _beat(self) -> None:
         """Say that the hand works, and what for."""

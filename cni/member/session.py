@@ -12,7 +12,7 @@ from cni.cluster.model import Node
 from cni.cluster.store import ClusterStore, Session
 from cni.errors import CniError, NameTaken, SessionLost, Unreachable
 from cni.member import figures
-from cni.member.fence import Fence
+from cni.member.fence import Fence, boottime
 from cni.member.identity import node_of, this_host
 from cni.member.inbox import Ended
 from cni.member.key import Key
@@ -103,7 +103,7 @@ class SessionKeeper:
 
     def _join(self) -> None:
         member = self._prepared()
-        heard_at = self._fence.now()
+        heard_at = boottime()
         session = self._store.join(self._node(member), member.token)
         with self._lock:
             self._session = session
@@ -112,7 +112,7 @@ class SessionKeeper:
 
     def _renew(self, session: Session) -> None:
         member = replace(self._found(self._member()), token=session.token)
-        heard_at = self._fence.now()
+        heard_at = boottime()
         self._store.renew(session)
         figures.RENEWALS.add()
         if (me := self._node(member)) != session.node:

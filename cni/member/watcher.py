@@ -44,5 +44,4 @@ class Watcher:
             for line in news.refused:
                 log.warning("member", line, verb="watch")
             figures.REFUSED.add(len(news.refused))
-            if isinstance(news, Listing) or news.put or news.gone:
-                self._heard(news)
+            self._heard(news)

@@ -12,6 +12,7 @@ from cluster_memory import Memory, MemoryStore
 from cni.cluster.blocks import host_address
 from cni.cluster.config import ClusterConfig, EtcdConfig
 from cni.cluster.model import Endpoint, Network, Pool
+from cni.errors import Compacted
 from cni.member.estate import Estate
 from cni.member.inbox import Inbox
 from cni.member.ledger import Ledger
@@ -56,7 +57,12 @@ class Host:
     def again(self) -> None:
         """A new process of the member."""
         self.deaf = False
-        self.ledger = Ledger(self.name)
+        self.wired(Ledger(self.name))
+
+    def wired(self, ledger: Ledger) -> None:
+        """A process with a ledger."""
+        self._heard: tuple[int, int] | None = None
+        self.ledger = ledger
         self.keeper = SessionKeeper(self.config, self.store, self.folder, self.machine, lambda: None)
         self.estate = Estate(self.store, self.ledger, self.idle)
         self.publisher = Publisher(self.keeper, self.estate, self.folder, NoBell(), Inbox())  # type: ignore[arg-type]
@@ -70,8 +76,15 @@ class Host:
 
     def hear(self) -> None:
         """Hear of all there is, if the store is reached and its watch does not hang."""
-        if not self.store.cut and not self.deaf:
-            self.ledger.heard(self.store.memory.listing())
+        if self.store.cut or self.deaf:
+            return
+        memory = self.store.memory
+        try:
+            news = memory.since(*self._heard) if self._heard else memory.listing()
+        except Compacted:
+            news = memory.listing()
+        self._heard = news.revision, memory.life
+        self.ledger.heard(news)
 
     @property
     def state(self) -> Store:

@@ -175,7 +175,7 @@ def test_what_is_found_is_found(tmp_path: Path):
     sound(memory, host)
     assert len(stored(memory, "endpoints")) > PODS
     key = next(key for key, row in memory.rows.items() if key[0] == "endpoints" and "container" in row.text)
-    del memory.rows[key]
+    memory.write({}, [key])
     with pytest.raises(AssertionError):
         sound(memory, host)
     host.turn()
