@@ -25,7 +25,7 @@ _NFGENMSG = struct.Struct(">BBH")  # family, version, resource
 _BODY_AT = HEADER.size + _NFGENMSG.size
 _NF_TABLES = 10
 _BEGIN, _END = 16, 17
-_FAMILY: dict[int | str, int] = {4: 2, 6: 10, "ip": 2, "ip6": 10, "inet": 1, "netdev": 5}
+_FAMILY: dict[int | str, int] = {4: 2, 6: 10, "ip": 2, "ip6": 10, "inet": 1, "netdev": 5, "bridge": 7}
 _FAMILY_AT = HEADER.size
 _BATCH_GENERATION = _GENERATION_ID = 1
 

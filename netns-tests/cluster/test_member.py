@@ -1,0 +1,125 @@
+"""The member as a process: how it begins, how it ends, what it says of itself, and what it leaves."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cluster import Cluster, Node
+from cluster import conf as clustered
+from lab import AGENT_CNI, Lab, eventually, sh
+
+NET = clustered("l2", families="4", block=8)
+
+
+@contextmanager
+def listening(name: str) -> Iterator[socket.socket]:
+    """Who starts a service, and hears what it says of itself."""
+    path = Path(f"/run/{name}-notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(path))
+        heard.settimeout(20)
+        try:
+            yield heard
+        finally:
+            path.unlink()
+
+
+def said(heard: socket.socket, line: str) -> list[str]:
+    """What is said until a line is."""
+    lines: list[str] = []
+    while not any(item.startswith(line) for item in lines):
+        lines += heard.recv(4096).decode().splitlines()
+    return lines
+
+
+def test_a_member_says_when_it_is_ready_and_ends_at_once_without_a_trace_of_it_in_the_kernel(lab: Lab):
+    with Cluster(lab, hosts=2) as town:
+        one, other = town.nodes
+        with listening(lab.name("n")) as heard:
+            one.around = ("env", f"NOTIFY_SOCKET={heard.getsockname()}")
+            town.join()
+            before = said(heard, "READY=1")
+            assert f"STATUS=in the cluster as {one.name}, at 192.0.2.11" in [*before, *said(heard, "STATUS=in the")]
+            assert "WATCHDOG=1" in said(heard, "WATCHDOG=1")
+            town.add(one, NET)
+            town.add(other, NET)
+            town.sound()
+            kernel = [one.routes(4), sh("bridge", "-n", one.name, "fdb", "show").stdout]
+            one.signal(signal.SIGHUP)
+            began = time.monotonic()
+            assert one.stop() == 0
+            assert time.monotonic() - began < 1.5
+            assert said(heard, "STOPPING=1")
+        assert [one.routes(4), sh("bridge", "-n", one.name, "fdb", "show").stdout] == kernel
+        assert town.alive(one)  # its session is left to run out
+        assert not (one.folder / "member.sock").exists()
+        placed = town.add(one, NET)  # of the blocks it has
+        one.around = ()
+        town.join(one)
+        town.sound()
+        town.remove(placed)
+        town.settle()
+
+
+def test_a_member_that_stood_still_or_was_killed_goes_on(lab: Lab):
+    with Cluster(lab, hosts=2) as town:
+        town.join()
+        one, other = town.nodes
+        town.add(one, NET)
+        town.add(other, NET)
+        one.pause()
+        assert eventually(lambda: not town.alive(one), 20)
+        late = [town.add(one, NET) for _ in range(2)]
+        town.remove(late.pop())
+        assert town.duplicates() == []
+        one.go_on()
+        town.sound()
+        one.kill()
+        town.add(one, NET)
+        town.join(one)
+        town.sound()
+
+
+def test_a_name_is_one_machines_and_a_host_has_one_member(lab: Lab):
+    with Cluster(lab, hosts=2) as town:
+        one, other = town.nodes
+        town.join(one)
+        second = one.run(AGENT_CNI, "join", check=False)
+        assert second.returncode != 0 or one.running
+        assert town.joined(one)
+        town.configure(other, node=one.name)
+        other.start()
+        assert eventually(lambda: "another machine" in trouble(other), 20), other.said()
+        refused = other.cni("ADD", NET, lab.pod()).failed(11)
+        assert "another machine" in refused
+        assert town.joined(one)
+
+
+def test_what_a_host_gives_up_its_kernel_cuts_off_though_its_member_stands_still(lab: Lab):
+    with Cluster(lab, hosts=2, session=1) as town:
+        town.join(freeAfter=8)
+        one, other = town.nodes
+        here, there, far = (town.add(node, NET) for node in (one, one, other))
+        town.sound()
+        one.pause()
+        assert eventually(lambda: not here.pod.pings(far.address(4), 1), 20)
+        assert not here.pod.pings(there.address(4), 1)
+        assert "freeAfter" in one.cni("ADD", NET, lab.pod()).failed(11)
+        assert eventually(lambda: not [it for it in town.listing() if getattr(it, "node", "") == one.name], 20)
+        one.go_on()
+        town.sound()
+        tables = one.run("nft", "list", "tables").stdout
+        assert "inet agent_cni_fence" in tables
+        town.join(one, freeAfter=0) if one.stop() == 0 else None
+        town.sound()
+        assert "agent_cni_fence" not in one.run("nft", "list", "tables").stdout
+
+
+def trouble(node: Node) -> str:
+    member = node.remembered(lambda store: store.member())
+    return str(member and member.trouble)
