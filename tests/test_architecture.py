@@ -328,7 +328,7 @@ def test_what_resources_offer_is_named_alike_for_people_and_for_python():
     assert told == ROOMS
 
 
-#: What only a call with rules, a policy, interception or an overlay enters.
+#: What only a call with rules, a policy, interception, an overlay or a cluster enters.
 ROOMS_OF_FEW = {
     "netfilter",
     "nftables",
@@ -339,6 +339,11 @@ ROOMS_OF_FEW = {
     "policy_table",
     "overlay",
     "masquerade",
+    "cluster",
+    "membership",
+    "shared",
+    "network",
+    "bell",
 }
 LIBRARIES_OF_FEW = {
     "jsonschema",
@@ -355,7 +360,11 @@ LIBRARIES_OF_FEW = {
 
 
 def test_a_plain_call_loads_only_what_it_enters():
-    script = "import sys, cni.main, cni.verbs, cni.plugin; cni.plugin.load('bridge-vxlan'); print(*sys.modules)"
+    conf = {"name": "pods", "ipam": {"subnet": "10.1.0.0/24"}}
+    script = (
+        "import sys, cni.main, cni.verbs, cni.plugin; from cni.protocol.call import Call; "
+        f"cni.plugin.load('bridge-vxlan').Config.read({conf}, Call('ADD')); print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {script}"], cwd=ROOT, capture_output=True, text=True, check=True)  # fmt: skip
     loaded = done.stdout.split()
     assert "cni.resources.links" in loaded

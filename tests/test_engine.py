@@ -266,6 +266,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "hairpin": True,
         "isolated": False,
     },
+    "VtepFilter": {"vteps": ("192.0.2.2",), "overlays": ("4789 7",)},
     "VxlanLink": {"name": "vxlan1", "vni": 1, "port": 4789, "local": "", "dev": "", "mtu": 1450, "bridge": "br0"},
 }
 

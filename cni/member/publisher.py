@@ -23,8 +23,7 @@ from cni.member.session import SessionKeeper
 from cni.member.trouble import Trouble
 from cni.naming import Attachment
 from cni.state import Store
-from cni.state.endpoints import Unsaid
-from cni.state.membership import LOST
+from cni.state.membership import LOST, Unsaid
 
 #: How long a bell that was lost is missed, in seconds.
 PATIENCE = 1.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 
-from cni.cluster.model import LAYER_2, LAYER_3
 from cni.errors import InvalidConfig
 from cni.naming import vxlan_interface
 from cni.protocol.config import Section
@@ -56,7 +55,7 @@ class VxlanConfig:
         learning = raw.get("learning", not clustered)
         return cls(
             int(raw["id"]), int(raw.get("dstport") or DEFAULT_PORT), local, raw.get("dev") or "",
-            remotes, int(raw.get("mtu") or 0), learning is None or bool(learning), (raw.get("mode") or LAYER_2) if clustered else "",
+            remotes, int(raw.get("mtu") or 0), learning is None or bool(learning), (raw.get("mode") or "l2") if clustered else "",
         )  # fmt: skip
 
     @property
@@ -72,7 +71,7 @@ class VxlanConfig:
     @property
     def routed(self) -> bool:
         """Whether each block of addresses is a subnet, and other hosts' are routed to."""
-        return self.mode == LAYER_3
+        return self.mode == "l3"
 
     def at(self, vtep: Vtep | None) -> VxlanConfig:
         """The same on this host, as the cluster knows it."""

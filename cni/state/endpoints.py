@@ -6,21 +6,14 @@ import ipaddress
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from cni.cluster.model import Block, Endpoint
-from cni.cluster.model import read as item_of
 from cni.naming import Attachment, IPAddress
 from cni.state.file import StateFile
 
-
-class Unsaid(NamedTuple):
-    """Of an address, what the cluster is to know and what it was told; None is nothing."""
-
-    network: str
-    address: str
-    wanted: Endpoint | None
-    published: Endpoint | None
+if TYPE_CHECKING:
+    from cni.cluster.model import Block, Endpoint
+    from cni.state.membership import Unsaid
 
 
 class Endpoints(StateFile):
@@ -119,13 +112,17 @@ _ENDPOINTS = "SELECT network, address, wanted, published FROM endpoint"
 
 
 def _unsaid(network: str, packed: bytes, wanted: str | None, published: str | None) -> Unsaid:
+    from cni.state.membership import Unsaid
+
     address = str(ipaddress.ip_address(packed))
     return Unsaid(network, address, _endpoint(network, address, wanted), _endpoint(network, address, published))
 
 
 def _endpoint(network: str, address: str, value: str | None) -> Endpoint | None:
-    found = item_of((Endpoint.room, network, address), json.loads(value)) if value else None
-    return found if isinstance(found, Endpoint) else None
+    from cni.cluster.model import Endpoint
+
+    key = (Endpoint.room, network, address)
+    return Endpoint.read(key, json.loads(value)) if value else None
 
 
 def _packed(address: str) -> tuple[int, bytes]:

@@ -15,11 +15,11 @@ from cni.resources import Said
 from cni.state import uses
 from cni.state.boots import Boots
 from cni.state.census import Census
+from cni.state.clustered import Clustered
 from cni.state.configured import Configured, Place
 from cni.state.file import busy
 from cni.state.layout import VERSION
 from cni.state.leases import Leases
-from cni.state.membership import Membership
 from cni.state.records import Record
 from cni.state.uses import DEFAULT_FOLDER, Uses
 
@@ -29,7 +29,7 @@ _PLANNING = digest_of("planning")
 T = TypeVar("T")
 
 
-class Store(Boots, Uses, Leases, Configured, Membership, Census):
+class Store(Boots, Uses, Leases, Configured, Clustered, Census):
     """The state file of one folder, open."""
 
     @classmethod

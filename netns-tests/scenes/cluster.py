@@ -26,8 +26,7 @@ from cni.cluster.etcd import EtcdStore
 from cni.cluster.model import Block, Endpoint, Item
 from cni.errors import TryAgainLater
 from cni.state import FILE, Store
-from cni.state.endpoints import Unsaid
-from cni.state.membership import HELD, LOST
+from cni.state.membership import HELD, LOST, Unsaid
 
 PREFIX = "/agent-cni"
 WIREGUARD = ROOT / ".cache/wireguard/usr/bin"

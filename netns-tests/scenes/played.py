@@ -14,8 +14,7 @@ from cni.cluster.blocks import block_of
 from cni.cluster.model import Block
 from cni.naming import vtep_mac
 from cni.state import FILE, Store
-from cni.state.endpoints import Unsaid
-from cni.state.membership import HELD, Member, Wish
+from cni.state.membership import HELD, Member, Unsaid, Wish
 
 T = TypeVar("T")
 
