@@ -14,7 +14,7 @@ from cni.cluster.store import ClusterStore
 class InMemory:
     def __init__(self) -> None:
         self.memory = Memory()
-        self.seconds = 0.5
+        self.seconds = 2.0  # of a busy machine too
         self.pass_time, self.put_text, self.compact = self.memory.pass_time, self.memory.put_text, self.memory.compact
 
     def store(self) -> ClusterStore:
