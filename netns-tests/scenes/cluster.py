@@ -233,6 +233,7 @@ class Cluster:
     family: int = 4
     mtu: int = 1500
     session: int = SESSION
+    kind: type[Node] = Node
     nodes: list[Node] = field(default_factory=list)
     placed: list[Placed] = field(default_factory=list)
     answers: Answers = field(default_factory=Answers)
@@ -267,7 +268,7 @@ class Cluster:
     def more(self, machine: str = "") -> Node:
         """One more host, in no cluster yet."""
         number = FIRST + len(self.nodes)
-        node = self.lab.add(Node(self.lab.name("host"), self.lab.transcript, number=number, machine=machine))
+        node = self.lab.add(self.kind(self.lab.name("host"), self.lab.transcript, number=number, machine=machine))
         self.lab.wire(self.switch, node, number, mtu=self.mtu)
         self._dual(node, number)
         self.nodes.append(node)
