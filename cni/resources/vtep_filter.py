@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from cni.kernel import netfilter, ruleset
 from cni.naming import VTEP_TABLE
@@ -12,6 +13,8 @@ from cni.values import dataclass
 
 #: An IPv6 packet whose first fragment ends before the VNI can be read: nobody sends such, but who hides it. In bytes, with headers.
 _TINY = 128
+#: Another name for the table, and what keeps its chains from packets.
+_TRIED, _DORMANT = f"{VTEP_TABLE}_tried", "flags dormant\n"
 _FAMILY = {4: "ip", 6: "ip6"}
 
 
@@ -33,11 +36,12 @@ class VtepFilter(Resource):
 
     def differences(self, world: World) -> Iterator[str]:
         now = netfilter.nft_list(f"table {VTEP_TABLE}")
-        if now != netfilter.nft_rehearsed(self.script(), f"table {VTEP_TABLE}"):
+        if now != _spelled(self.script()):
             yield f"nft table {VTEP_TABLE} is {'not as it was made' if now else 'missing'}: who may send VXLAN here"
 
     def remove(self, world: World) -> None:
-        ruleset.delete_table(VTEP_TABLE)
+        for table in (VTEP_TABLE, _TRIED):
+            ruleset.delete_table(table)
 
     def describe(self) -> str:
         by = f", by {self.tunnel} alone" * bool(self.tunnel)
@@ -70,6 +74,18 @@ class VtepFilter(Resource):
         for port, vni in (item.split() for item in self.overlays):
             vnis.setdefault(port, []).append(vni)
         yield from ((f"udp dport {port}", f"@th,96,24 {{ {', '.join(found)} }}") for port, found in vnis.items())
+
+
+@lru_cache(maxsize=4)
+def _spelled(script: str) -> str:
+    """What nft lists of a table as it is to be. It is tried here, where no packet meets it: a member may make no namespace for that."""
+    dormant = script.replace(f"table {VTEP_TABLE} {{\n", f"table {_TRIED} {{\n{_DORMANT}", 1)
+    try:
+        netfilter.nft(f"add table {_TRIED}\ndelete table {_TRIED}\n{dormant}")
+        listed = netfilter.nft_list(f"table {_TRIED}")
+    finally:
+        ruleset.delete_table(_TRIED)
+    return listed.replace(f"table {_TRIED} {{", f"table {VTEP_TABLE} {{", 1).replace(f"\t{_DORMANT}\n", "", 1)
 
 
 def _chain(hook: str, rules: Iterator[str]) -> str:
