@@ -18,6 +18,7 @@ from cni.member import barrier
 from cni.member.identity import machine_id, node_of, this_host
 from cni.member.reconciler import Reconciler
 from cni.member.run import alone, engine
+from cni.member.tunnels import without
 from cni.state import DEFAULT_FOLDER, Store
 from cni.state.membership import Member
 from cni.values import replace
@@ -44,6 +45,7 @@ def left(config: ClusterConfig, store: ClusterStore, folder: Path, machine: str,
         undone = _told(store, node_of(member, config), member.token, force=force)
         Reconciler(node_of(member, config), folder).clear()
         barrier.clear()
+        without(config, folder)
         with closing(Store.open(folder)) as state, state.transaction():
             state.forget_member()
     return undone

@@ -34,7 +34,7 @@ from cni.member.publisher import Publisher
 from cni.member.reconciler import Reconciler
 from cni.member.session import SessionKeeper
 from cni.member.trouble import Trouble
-from cni.member.tunnels import Tunnels
+from cni.member.tunnels import Tunnels, without
 from cni.member.watcher import Watcher
 from cni.naming import digest_of
 from cni.state import DEFAULT_FOLDER, Store
@@ -146,6 +146,8 @@ class Hand:
         while (me := self._keeper.me) is None:
             self._inbox.rest(_SOON)
             self._beat()
+        if not self._tunnels:
+            without(self._config, self._folder)
         reconciler = Reconciler(me, self._folder)
         started("kernel", partial(reconciler.watch, self._inbox.look), self._inbox)
         due = _next_comparison()

@@ -46,10 +46,6 @@ class Tunnels:
         self._followed = -1
         self.beat()
 
-    def remove(self) -> None:
-        """Have none."""
-        self._encryption.remove()
-
     def _announce(self) -> None:
         """Have the others know of a key that is another by now."""
         session = self._keeper.session
@@ -69,3 +65,8 @@ class Tunnels:
         except CniError:
             return  # said with the next beat
         self._said = why
+
+
+def without(config: ClusterConfig, folder: Path) -> None:
+    """Have no tunnel of an encrypted cluster, which this host has left, or which is encrypted no more. Raises as Encryption.remove."""
+    Encryption(config.node, config.wireguard_port, Key(folder)).remove()
