@@ -17,7 +17,8 @@ from cni.command.output import print_json, say
 from cni.errors import Conflict, InvalidConfig, TryAgainLater
 from cni.installation import systemd
 from cni.installation.place import Place
-from cni.member.run import alone
+from cni.member.leaving import leave
+from cni.member.run import is_running
 from cni.state import DEFAULT_FOLDER
 
 #: How long to wait beyond a session, for which an earlier life of this host may have to be waited for; seconds.
@@ -100,15 +101,13 @@ def _flat(document: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, An
 
 def _runs_already(*, by_systemd: bool, changed: bool) -> bool:
     """Whether a member runs. Raises Conflict where it is nobody's to start anew: it would go on by what it read."""
-    try:
-        with alone(DEFAULT_FOLDER):
-            return False
-    except Conflict as error:
-        if by_systemd and systemd.member_state() in ("active", "activating", "reloading"):
-            return True
-        if by_systemd or changed:
-            raise Conflict(f"{error.msg}, and not by systemd: end it first") from None
+    if not is_running(DEFAULT_FOLDER):
+        return False
+    if by_systemd and systemd.member_state() in ("active", "activating", "reloading"):
         return True
+    if by_systemd or changed:
+        raise Conflict("a member runs on this host already, and not by systemd: end it first")
+    return True
 
 
 def _have_started(config: ClusterConfig, file: Path, old: bytes | None, *, changed: bool) -> None:
@@ -121,7 +120,7 @@ def _have_started(config: ClusterConfig, file: Path, old: bytes | None, *, chang
         _wait_until_in(config.session + _PATIENCE)
     except BaseException:
         if changed:
-            _take_back(file, old)
+            _take_back(config, file, old)
         raise
 
 
@@ -140,9 +139,10 @@ def _trouble() -> str:
     return member.trouble if member else ""
 
 
-def _take_back(file: Path, old: bytes | None) -> None:
+def _take_back(config: ClusterConfig, file: Path, old: bytes | None) -> None:
     if old is None:
         systemd.stop_member()
+        leave(config, force=True)
         file.unlink()
     else:
         write(file, old.decode())

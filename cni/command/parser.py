@@ -135,6 +135,11 @@ def _join_options(command: argparse.ArgumentParser) -> None:
     host.add_argument("--metrics", metavar="ADDRESS:PORT", help="answer Prometheus there, on a loopback address")
 
 
+def _leave_options(command: argparse.ArgumentParser) -> None:
+    _cluster_option(command)
+    command.add_argument("--force", action="store_true", help="with pods that have its addresses, or without the store")
+
+
 def _node_options(command: argparse.ArgumentParser) -> None:
     _cluster_option(command)
     command.set_defaults(name="")
@@ -276,6 +281,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "metrics": ("metrics", lambda _: None),
     "serve": ("serve", _serve_options),
     "join": ("join", _join_options),
+    "leave": ("leave", _leave_options),
     "node": ("cluster", _node_options),
     "block": ("cluster", _block_options),
     "install": ("install", _install_options),

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import Node
+from cluster import WIREGUARD, Node
 from lab import ROOT
 
 UNIT = "agent-cni-member.service"
@@ -27,6 +27,8 @@ class Booted(Node):
         told = f'exec {sys.executable} {player} {self.etc}/units {self.etc}/systemd/system/{UNIT} "$@"'
         (self.etc / "sbin/systemctl").write_text(f"#!/bin/sh\n{told}\n")
         (self.etc / "sbin/systemctl").chmod(0o755)
+        for program in ("wireguard-go", "wg"):
+            (self.etc / "sbin" / program).symlink_to(WIREGUARD / program)
 
     def prefix(self) -> list[str]:
         script = 'mount --bind "$0/booted" /run/systemd && mount --bind "$0/sbin" /usr/local/sbin && exec "$@"'
@@ -45,6 +47,12 @@ class Booted(Node):
     def enabled(self) -> bool:
         """Whether the member starts with the host."""
         return (self.etc / "units/enabled").exists()
+
+    @property
+    def told(self) -> list[str]:
+        """What systemctl was told to do, but for questions."""
+        lines = (self.etc / "units/told").read_text().splitlines()
+        return [line for line in lines if not line.startswith(("is-active", "supervise", "execute"))]
 
     @property
     def journal(self) -> str:

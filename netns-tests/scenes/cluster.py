@@ -436,8 +436,8 @@ class Cluster:
             node.wanted = False
             if node.member:
                 node.member.wait(PATIENCE)
-        for node in going:
-            assert self.left(node) == []
+        left = {node.name: found for node in going if (found := self.left(node))}
+        assert not left, left
 
     def left(self, node: Node) -> list[str]:
         """What is left of a host that left: in the store, in its state, in its kernel."""

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """systemctl where there is no systemd: it runs one unit as systemd would, for a host of the lab.
 
 ``systemctl.py FOLDER UNIT VERB...``: FOLDER keeps what systemd knows. What the unit says of how its program is started, told to

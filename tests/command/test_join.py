@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +14,6 @@ from cluster_memory import Memory, MemoryStore
 from cni.cluster.config import ClusterConfig
 from cni.cluster.model import Block, Network, Node, Pool
 from cni.command import admission, cluster, join, joining, rotation
-from cni.errors import Conflict
 from cni.kernel import process, wireguard
 from cni.state import Store
 from cni.state.membership import Member
@@ -84,12 +82,6 @@ class Host(SimpleNamespace):
 def host(agent: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, store: Any, systemd: Any) -> Host:
     """A host called node-a at .11, which is in no cluster; `members` is by which configurations it was a member."""
 
-    @contextmanager
-    def alone(path: Path) -> Any:
-        if host.runs:
-            raise Conflict("a member runs on this host already")
-        yield
-
     def me(config: ClusterConfig, machine: str, before: object) -> Member:
         return Member(config.node, machine, "life", config.vtep or "192.0.2.11", "0a:00:00:00:00:01")
 
@@ -101,7 +93,8 @@ def host(agent: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(module, "DEFAULT_FOLDER", folder)
     monkeypatch.setattr(joining, "PATH", file)
     monkeypatch.setattr(join, "run", host.members.append)
-    monkeypatch.setattr(joining, "alone", alone)
+    monkeypatch.setattr(joining, "is_running", lambda folder: host.runs)
+    monkeypatch.setattr(joining, "leave", lambda config, force: systemd.told.append(f"leave {config.node}"))
     monkeypatch.setattr(joining, "host_name", lambda: "node-a")
     monkeypatch.setattr(admission, "machine_id", lambda: "machine-a")
     monkeypatch.setattr(admission, "this_host", me)
@@ -226,14 +219,14 @@ def test_where_the_member_does_not_come_up_all_is_as_before(host: Host, systemd:
     said = host.join("--etcd", URL)
     assert (said.status, host.file.exists()) == (1, False)
     assert said.err.endswith(" s: systemctl status agent-cni-member.service\n")
-    assert systemd.told == ["restart", "stop"]
+    assert systemd.told == ["restart", "stop", "leave node-a"]
     systemd.comes_up = True
     host.join("--etcd", URL)
     before = host.file.read_bytes()
     systemd.comes_up = False
     assert host.join("--session", "16").status == 1
     assert host.file.read_bytes() == before
-    assert systemd.told[2:] == ["restart", "restart", "restart"]
+    assert systemd.told[3:] == ["restart", "restart", "restart"]
 
 
 def test_a_file_that_is_wrong_is_not_written_over(host: Host):
