@@ -100,7 +100,7 @@ class Stream:
         self._bounds.bound_each(silence)
         begun = b""
         try:
-            for piece in self.response.stream(_PIECE, decode_content=False):
+            while piece := self.response.read1(_PIECE, decode_content=False):
                 *lines, begun = (begun + piece).split(b"\n")
                 if len(begun) > LONGEST:
                     raise self.broken(f"a line is longer than {LONGEST} bytes")

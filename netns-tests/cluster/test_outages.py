@@ -16,7 +16,7 @@ from etcd import PASSWORD, Etcd
 from lab import Lab, Namespace, eventually
 
 from cni.cluster.etcd import EtcdStore
-from cni.cluster.model import Block, Item, Key
+from cni.cluster.model import Block, Endpoint, Item, Key
 from cni.cluster.store import Change, ClusterStore, Listing, Session
 from cni.errors import Compacted, SessionLost, Unreachable
 from cni.kernel.netns import Netns
@@ -220,6 +220,20 @@ def test_an_etcd_of_an_older_backup_is_known(folder: Path):
         assert all_of(store) == {A, alive(session), NET, BLOCK}
         assert store.publish(session, BLOCK, [pod(1)], [])
         assert pod(1) in all_of(store)
+
+
+def test_an_etcd_that_is_full_says_so_and_what_goes_goes(folder: Path):
+    with Etcd(folder, options=["--quota-backend-bytes", "100000"]) as etcd:
+        store = EtcdStore(etcd.config(), SECONDS)
+        session = member_of(store)
+        said = (store.publish(session, BLOCK, [pod(number % 60, pod=f"{number:01000}")], []) for number in range(2000))
+        with pytest.raises(Unreachable, match="database space exceeded"):
+            all(said)
+        store.renew(session)
+        there = [item for item in all_of(store) if isinstance(item, Endpoint)]
+        assert store.publish(session, BLOCK, [], there)
+        assert store.give_up(session, BLOCK)
+        assert all_of(store) == {A, alive(session), NET}
 
 
 def test_secrets_change_under_load_without_a_restart(folder: Path):

@@ -219,6 +219,25 @@ def test_a_stream_comes_line_by_line_and_ends_in_silence(endpoint):
         assert 0.1 < time.monotonic() - started < 2
 
 
+def test_a_stream_without_chunks_comes_as_it_does(endpoint):
+    """As something between may send it, which knows HTTP/1.0 only."""
+
+    def says(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.0 200 OK\r\n\r\none\n")
+        time.sleep(0.2)
+        connection.sendall(b"two\nrest")
+        connection.shutdown(socket.SHUT_RDWR)
+
+    with Door([endpoint(says).url]).stream(READ, 5) as stream:
+        lines = stream.lines(5)
+        started = time.monotonic()
+        assert next(lines) == b"one"
+        assert time.monotonic() - started < 0.15
+        assert [next(lines), next(lines)] == [b"two", b"rest"]
+        with pytest.raises(Unreachable, match="the stream ended"):
+            next(lines)
+
+
 def test_a_stream_outlives_the_time_in_which_it_was_to_begin(endpoint):
     def says(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")

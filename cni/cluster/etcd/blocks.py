@@ -105,7 +105,7 @@ class Blocks(Engine):
         """Whether a block is this host's, of which something is said then."""
         at, attempts = self.keys.of(block.key), self.attempts()
         for _ in attempts:
-            known = since = self._since.pop(block, 0)
+            known = since = self._since.get(block, 0)
             if not known:
                 seen = self._seen(session, block)
                 if not seen or self.item(seen) != block:
@@ -116,6 +116,7 @@ class Blocks(Engine):
             if written:
                 self._since[block] = known or written
                 return True
+            self._since.pop(block, None)
         raise AssertionError
 
     def _seen(self, session: Session, block: Block) -> Row | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cni.cluster.config import EtcdConfig
-from cni.cluster.etcd.gateway import Gateway, Row, is_at
+from cni.cluster.etcd.gateway import Gateway, Refused, Row, is_at
 from cni.cluster.etcd.items import item_of
 from cni.cluster.etcd.keys import Keys
 from cni.cluster.model import Alive, Item, Key, Malformed
@@ -24,7 +24,7 @@ _LOOKS, _PAUSE = 8, 0.01
 
 class Engine:
     """An etcd, and what all that is asked of it goes through. No request waits for more than a quarter of a session's `seconds`,
-    and nothing that is asked for longer than three.
+    and nobody looks again when half of it is over.
     """
 
     def __init__(self, config: EtcdConfig, seconds: float) -> None:
@@ -73,9 +73,11 @@ class Attempts:
         raise Unreachable(self._why)
 
     def write(self, compared: list[dict[str, Any]], operations: list[dict[str, Any]]) -> int:
-        """The revision it is written at; 0 where that is not so, or not known: look again."""
+        """The revision it is written at; 0 where that is not so, or not known: look again. Raises Refused, which stays so."""
         try:
             done = self._gateway.write(compared, operations)
+        except Refused:
+            raise
         except Unreachable as error:
             self._why = error.msg
             return 0

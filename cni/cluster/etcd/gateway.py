@@ -28,6 +28,10 @@ _NO_USERS = "authentication is not enabled"
 _HAS_LEADER = {"Grpc-Metadata-hasleader": "true"}
 
 
+class Refused(Unreachable):
+    """etcd was reached, and says why it does not do what is asked for: nothing was done."""
+
+
 class Row(NamedTuple):
     """What is under a key, the revisions that made it and changed it last, and the lease it goes with, "0" if none."""
 
@@ -134,7 +138,7 @@ class Gateway:
                 break
         if "compacted" in why:
             raise Compacted(why)
-        raise Unreachable(f"{answer.endpoint}: {why or f'it says {answer.status}'}")
+        raise Refused(f"{answer.endpoint}: {why or f'it says {answer.status}'}")
 
     # --- a user
 
@@ -146,7 +150,7 @@ class Gateway:
     def _authenticated(self) -> str:
         """A token; empty where etcd has no users."""
         try:
-            password = Path(self._config.password_file).read_text().rstrip("\n")
+            password = Path(self._config.password_file).read_text().partition("\n")[0]
         except (OSError, ValueError) as error:
             raise Unreachable(f"the password of etcd's user {self._config.user}: {error}") from error
         asked = {"name": self._config.user, "password": password}
@@ -155,7 +159,7 @@ class Gateway:
             return str(answer.document.get("token", ""))
         if _NO_USERS in (why := _why(answer.document)):
             return ""
-        raise Unreachable(f"{answer.endpoint}: user {self._config.user}: {why or answer.status}")
+        raise Refused(f"{answer.endpoint}: user {self._config.user}: {why or answer.status}")
 
     def _forget(self, why: str, token: str | None) -> bool:
         """Whether a refusal is the token's fault, which is not used any more then, unless there is a newer one."""
