@@ -32,8 +32,8 @@ from cni.state import Record, Store
 from cni.state.membership import LOST, Member, Wish
 from cni.values import dataclass, replace
 
-#: How long a call waits for the member, and how often it looks, in seconds.
-PATIENCE, LOOK = 1.0, 0.005
+#: How long a call waits for the member, and after what times it looks, in seconds: soon at first, and each time later, for many may wait.
+PATIENCE, SOON, LATER = 1.0, 0.002, 0.064
 
 
 class _Lacking(Exception):
@@ -78,12 +78,14 @@ class Shared(Own):
                     return
             except _Lacking:
                 wishes = self._wished(store)
+            pause = SOON
             while True:  # what was had others may have taken meanwhile, and then it is wished for again
                 if time.monotonic() > until:
                     raise self._late(store)
                 if self._is_granted(store, wishes):
                     break
-                time.sleep(LOOK)
+                time.sleep(pause)
+                pause = min(2 * pause, LATER)
 
     def told(self, store: Store, record: Record, result: Result) -> None:
         """Have the cluster know where each address is, and by which MAC; where nobody said one there is nothing to know."""

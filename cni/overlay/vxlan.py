@@ -12,7 +12,7 @@ import ipaddress
 from cni.errors import InvalidConfig
 from cni.naming import vxlan_interface
 from cni.protocol.config import Section
-from cni.resources import FloodList, NoAdvertisements, Resource, UplinkQuery, Vtep, VxlanLink
+from cni.resources import FloodList, Resource, UplinkQuery, Vtep, VxlanLink
 from cni.values import dataclass, replace
 
 #: Bytes VXLAN adds to an inner packet, by the family of the outer one (RFC 7348, section 5).
@@ -105,6 +105,4 @@ class VxlanConfig:
         local = self.local or ("::" if self._over_ipv6 else "")
         device = (self.link, self.vni, self.port, local, self.dev, self.mtu or mtu)
         link = VxlanLink(*device, "" if self.routed else bridge, self.learning, mac=self.mac)
-        if self.routed:
-            return link, NoAdvertisements(self.link)
         return (link,) if self.remotes is None else (link, FloodList(self.link, self.remotes))

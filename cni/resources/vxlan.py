@@ -12,6 +12,7 @@ from cni.kernel.netns import home_identity
 from cni.kernel.view import Link, LinkRef, Vxlan
 from cni.naming import OWNER, vtep_mac
 from cni.protocol.result import Result
+from cni.resources.advertisements import NoAdvertisements
 from cni.resources.base import REFRESH, Resource
 from cni.resources.gate import guard_vtep
 from cni.resources.links import FORWARDING_PORT, TUNNEL_PORT, port_faults, required
@@ -50,12 +51,13 @@ class VxlanLink(Resource):
     def ensure(self, world: World) -> None:
         bridge = required(world.host.cached_link(self.bridge), self.bridge) if self.bridge else None
         link = next((item for item in world.host.tunnels() if item.name == self.name), None)
-        if link and self._is_so(world, link, bridge):
-            return
-        with world.turn("the node's tunnels"):  # of two calls that find one to replace, the second looks again
-            world.host.forget_seen()
-            bridge = required(world.host.link_by_name(self.bridge), self.bridge) if self.bridge else None
-            self._make_so(world, bridge)
+        if not (link and self._is_so(world, link, bridge)):
+            with world.turn("the node's tunnels"):  # of two calls that find one to replace, the second looks again
+                world.host.forget_seen()
+                bridge = required(world.host.link_by_name(self.bridge), self.bridge) if self.bridge else None
+                self._make_so(world, bridge)
+        if not self.bridge:
+            NoAdvertisements(self.name).ensure(world)
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.host.link_by_name(self.name)
@@ -68,8 +70,10 @@ class VxlanLink(Resource):
         bridge = world.host.link_ref(self.bridge) if self.bridge else None
         if bridge and link.bridge != bridge.index:
             yield f"VXLAN device {self.name} is not a port of {self.bridge}"
-        if link.bridge and not self.bridge:
-            yield f"VXLAN device {self.name} is a port of a bridge, and packets are routed to it"
+        if not self.bridge:
+            yield from NoAdvertisements(self.name).differences(world)
+            if link.bridge:
+                yield f"VXLAN device {self.name} is a port of a bridge, and packets are routed to it"
         for other in self._rivals(world, bridge) if bridge else ():
             yield f"{self.bridge} has two tunnels, {self.name} and {other.name}: a loop where both reach the same hosts"
         if not link.up:

