@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from cni import uplink
-from cni.errors import CniError
+from cni.errors import CniError, TryAgainLater
 from cni.kernel import sysctl
 from cni.naming import OWNER, Attachment
 from cni.node import Node
@@ -21,9 +21,11 @@ _ANY_MTU = 65535
 
 
 def survey(node: Node, config: PluginConfig, call: Call) -> Host:
-    """Read what a plan may know of the node."""
+    """Read what a plan may know of the node. Raises TryAgainLater where nobody may be attached now."""
     world, sidecar = node.world, config.sidecar
     query, vtep = uplink_of(node.store, config)
+    if vtep and vtep.exposed:
+        raise TryAgainLater(vtep.exposed)
     captured = sidecar if sidecar and sidecar.wanted else None
     return Host(
         netns=call.netns,
@@ -47,7 +49,8 @@ def uplink_of(store: Store | None, config: PluginConfig) -> tuple[UplinkQuery | 
     member = store.member() if store and query and query.vtep else None
     if not (query and member):
         return query, None
-    return replace(query, local=member.vtep), Vtep(member.vtep, member.mac)
+    why = f"packets between hosts are to be encrypted, and cannot be: {member.no_tunnel}" if member.no_tunnel else ""
+    return replace(query, local=member.vtep), Vtep(member.vtep, member.mac, why)
 
 
 def surveyed_without_record(node: Node, config: PluginConfig, call: Call) -> Host:

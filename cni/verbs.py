@@ -146,6 +146,8 @@ def status(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> No
     try:
         missing = [f"this host has no link {name!r}" for name in config.links if not link_exists(name)]
         _, vtep = uplink_of(store, config)
+        if vtep and vtep.exposed:
+            raise Degraded(vtep.exposed)
         address = vtep.address if vtep else config.address
         if address and not uplink.is_own(address):
             missing.append(f"no link of this host holds {address}")

@@ -233,8 +233,6 @@ class Shared(Own):
         """Why nobody is attached, whatever is free."""
         if member.fenced_at and time.clock_gettime(time.CLOCK_BOOTTIME) >= member.fenced_at:
             return f"network {self.network.name!r}: the cluster has not heard of this host for too long (freeAfter)"
-        if member.no_tunnel and self.network.vni:
-            return f"network {self.network.name!r} is to be encrypted between hosts, and cannot be: {member.no_tunnel}"
         return ""
 
     @property

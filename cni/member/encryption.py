@@ -27,6 +27,7 @@ from cni.overlay import wireguard as tunnels
 _BACK = 4.0
 #: How long a host gives another to begin their session, in seconds.
 _TURN = 0.5
+_KINDS = ("wireguard", "tun")
 _LEAST_MTU = 1280  # of IPv6 (RFC 8200, section 5)
 
 
@@ -96,10 +97,10 @@ class Encryption:
             host.give_back()
 
     def remove(self) -> None:
-        """Have no tunnel and no key any more. Raises KernelRefused, and Conflict for a device that is not ours."""
+        """Have no tunnel and no key any more. Raises KernelRefused."""
         host = Rtnl.kept()
         try:
-            if link := _ours(host):
+            if (link := host.link_by_name(tunnels.DEVICE)) and link.kind in _KINDS:
                 host.delete_link(link)  # wireguard-go ends with it
             host.delete_refused(str(tunnels.PREFIX))
         finally:
@@ -183,7 +184,7 @@ def _clock() -> float:
 def _ours(host: Rtnl) -> Link | None:
     """The device, or None. Raises Conflict for a link of somebody else's under its name."""
     link = host.link_by_name(tunnels.DEVICE)
-    if link and link.kind not in ("wireguard", "tun"):
+    if link and link.kind not in _KINDS:
         raise Conflict(f"there is a link {link.name} that is not ours; it is left as it is")
     return link
 

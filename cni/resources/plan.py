@@ -60,10 +60,13 @@ class UplinkQuery:
 
 @dataclass(frozen=True)
 class Vtep:
-    """Where other hosts of the cluster send to, and the MAC of this one's VXLAN devices."""
+    """Where other hosts of the cluster send to, and the MAC of this one's VXLAN devices; `exposed` is why nobody may be attached
+    to them now.
+    """
 
     address: str
     mac: str
+    exposed: str = ""
 
 
 def _nobody(*values: str) -> Iterable[tuple[Attachment, Resource]]:

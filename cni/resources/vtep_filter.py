@@ -21,7 +21,8 @@ _FAMILY = {4: "ip", 6: "ip6"}
 @dataclass(frozen=True)
 class VtepFilter(Resource):
     """VXLAN for these overlays (``PORT VNI``) is accepted from these VTEPs and dropped from others; networks that are not of the
-    cluster are none of its business, on the same port too. With a tunnel's link it comes and goes by that alone.
+    cluster are none of its business, on the same port too. With a tunnel's link it comes and goes by that alone, and by that goes
+    nothing that is not the host's own. No pod sends any by way of its host.
 
     It is looked at where a host's own packets are: fragments of IPv4 are one again by then.
     """
@@ -50,7 +51,8 @@ class VtepFilter(Resource):
     def script(self) -> str:
         """The table, in nft's language."""
         sets = [self._known(family) for family in _FAMILY]
-        chains = [_chain("input", self._input())] + ([_chain("output", self._output())] if self.tunnel else [])
+        chains = [_chain("input", self._input()), _chain("forward", self._forward())]
+        chains += [_chain("output", self._output())] if self.tunnel else []
         return f"table {VTEP_TABLE} {{\n{''.join([*sets, *chains])}}}\n"
 
     def _known(self, family: int) -> str:
@@ -60,10 +62,20 @@ class VtepFilter(Resource):
 
     def _input(self) -> Iterator[str]:
         for udp, vnis in self._by_port():
-            if self.tunnel:
-                yield f'iifname != "{self.tunnel}" {udp} {vnis} drop'
+            # not from where the sender is not: a pod can claim another host's address
+            yield (
+                f'iifname != "{self.tunnel}" {udp} {vnis} drop'
+                if self.tunnel
+                else f"{udp} {vnis} fib saddr . iif oif missing drop"
+            )
             yield f"{udp} exthdr frag exists meta length < {_TINY} ip6 saddr != @known6 drop"
             yield from (f"{udp} {vnis} {ip} saddr != @known{family} drop" for family, ip in _FAMILY.items())
+
+    def _forward(self) -> Iterator[str]:
+        """Behind this host's address, which masquerading would give it, a pod would be one of the hosts."""
+        if self.tunnel:
+            yield f'oifname "{self.tunnel}" drop'
+        yield from (f"{udp} {vnis} drop" for udp, vnis in self._by_port())
 
     def _output(self) -> Iterator[str]:
         yield from (f'oifname != "{self.tunnel}" {udp} {vnis} drop' for udp, vnis in self._by_port())

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,8 @@ from typing import Any, Self
 
 import pytest
 from answers import within
-from cluster import UNDERLAY, WIREGUARD, Cluster, Node
+from cluster import UNDERLAY, WIREGUARD, Cluster, Node, conf
+from forge import send_vxlan
 from lab import AGENT_CNI, PATIENCE, ROOT, Lab, eventually, sh
 from wire import Wire
 
@@ -348,3 +350,88 @@ def test_members_keep_the_tunnels_and_say_when_there_are_none(lab: Lab):
             assert eventually(lambda: f"UDP port {PORT} of this host is taken" in tunnelled(b))
         assert eventually(lambda: tunnelled(b) == "")
         assert eventually(lambda: b.pings(vtep(c.name), 1), SOON)
+
+
+@pytest.mark.parametrize(("mode", "family"), [("l2", 6)])
+def test_pods_of_all_hosts_talk_by_the_tunnels_alone_whatever_becomes_of_them(lab: Lab, mode: str, family: int):
+    with Cluster(lab, hosts=3, family=family) as cluster, ExitStack() as wires:
+        a, b, c = cluster.nodes
+        seen = [wires.enter_context(Wire(node, "eth0")) for node in cluster.nodes]
+        network = conf(mode, ipMasq=True)
+        cluster.join(encryption="wireguard")
+        for node in cluster.nodes:
+            cluster.add(node, network)
+        cluster.meshed()
+        first, second, third = cluster.placed
+        mtu = 1500 - {4: 60, 6: 80}[family] - 70
+        assert [item["mtu"] for item in first.result["interfaces"] if item.get("sandbox")] == [mtu]
+        for version, headers in ((4, 28), (6, 48)):
+            whole = ("ping", "-c", 1, "-W", PATIENCE, "-M", "do", "-s", mtu - headers, second.address(version))
+            assert first.pod.run(*whole, check=False).returncode == 0
+
+        for again in (
+            lambda: os.kill(End(a).servers()[0], signal.SIGKILL),
+            lambda: sh("ip", "-n", a.name, "link", "delete", DEVICE),
+            (a.folder / "wireguard.key").unlink,
+            lambda: (a.kill(), End(a).servers() and sh("ip", "-n", a.name, "link", "delete", DEVICE), a.start()),
+        ):
+            again()
+            cluster.faults(asked=1)  # what they send meanwhile is nobody's to read
+            cluster.meshed(SOON * 2)
+
+        a.pause()
+        os.kill(End(a).servers()[0], signal.SIGKILL)
+        with within(a, lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) as taken:
+            assert eventually(lambda: not a.link(DEVICE))
+            taken.bind(("::", PORT))
+            a.go_on()
+            assert eventually(lambda: tunnelled(a))
+            pod = lab.pod()
+            why = f"packets between hosts are to be encrypted, and cannot be: encryption: UDP port {PORT} of this host is taken"
+            assert a.cni("ADD", network, pod).failed(11).startswith(why)
+            assert a.cni("STATUS", network).failed(51).startswith(why)
+            assert [line for line in cluster.faults(asked=1) if line.startswith(first.pod.name)]
+        assert eventually(lambda: not tunnelled(a))
+        cluster.meshed(SOON * 2)
+        a.add(network, pod)
+        a.delete_pod(network, pod)
+
+        cluster.remove(third)
+        c.stop()
+        assert eventually(lambda: not cluster.alive(c))
+        b.run(AGENT_CNI, "node", "remove", c.name)
+        assert eventually(lambda: peers_of(a) == {f"{vtep(b.name)}/128"})
+    for wire in seen:
+        assert [frame for frame in strangers(wire) if not is_of_the_store(frame)] == []
+        assert sum(map(is_tunnels, wire.frames)) > 10
+
+
+def is_of_the_store(frame: bytes) -> bool:
+    """What hosts say to etcd."""
+    packet = frame[14 + {b"\x08\x00": 20, b"\x86\xdd": 40}.get(frame[12:14], 0) :]
+    return 2379 in struct.unpack("!HH", packet[:4])
+
+
+@pytest.mark.parametrize("encryption", ["", "wireguard"])
+def test_a_pod_puts_no_frames_before_others_by_way_of_its_host(lab: Lab, encryption: str):
+    """Behind its host's address, or with another's, it would be one of those who may send VXLAN."""
+    with Cluster(lab, hosts=2) as cluster:
+        a, b = cluster.nodes
+        cluster.join(encryption=encryption)
+        network = conf(ipMasq=True)
+        mine, near, far = (cluster.add(node, network) for node in (a, a, b))
+        cluster.meshed()
+        for claimed in (b.underlay(), b.underlay(6), vtep(b.name)):
+            mine.pod.run("ip", "addr", "add", claimed, "dev", "eth0", *(["nodad"] if ":" in claimed else []))
+        four, six = mine.address(4), mine.address(6)
+        for at, source, target in (
+            (far, four, b.underlay()), (far, six, b.underlay(6)), (far, six, vtep(b.name)),
+            (near, b.underlay(), a.underlay()), (near, b.underlay(6), a.underlay(6)), (near, vtep(b.name), vtep(a.name)),
+        ):  # fmt: skip
+            mac = next(item["mac"] for item in at.result["interfaces"] if item.get("sandbox"))
+            frame = (
+                bytes.fromhex(f"{mac}0a5800000001".replace(":", "")) + b"\x88\xb5" + b"forged by a pod".ljust(60, b".")
+            )
+            with Wire(at.pod, "eth0") as wire:
+                send_vxlan(mine.pod, source, target, 100, frame)
+            assert not wire.carried(b"forged"), (source, target)

@@ -267,25 +267,6 @@ def test_a_fenced_host_gives_nothing_whatever_it_has(store: Store):
         net.refuse_when_exhausted(store, "pods")
 
 
-def test_nobody_is_attached_to_an_overlay_that_is_to_be_encrypted_and_is_not(store: Store):
-    net, apart = source("l2", **FOUR), source(**FOUR)
-    joined(store, net.network, "10.0.0.8/29", encryption="wireguard")
-    assert given(net, store, pod(1)) == ["10.0.0.9/26"]
-    with store.transaction():
-        store.say_tunnels("encryption: UDP port 51820 of this host is taken")
-    with pytest.raises(
-        TryAgainLater, match=r"^network 'pods' is to be encrypted .*: UDP port 51820 of this host is taken$"
-    ):
-        given(net, store, pod(2))
-    with pytest.raises(Degraded, match="UDP port 51820 of this host is taken"):
-        net.refuse_when_exhausted(store, "pods")
-    joined(store, apart.network, no_tunnel="of no overlay")
-    assert given(apart, store, pod(2)) == ["10.0.0.10/26"]
-    with store.transaction():
-        store.say_tunnels("")
-    net.refuse_when_exhausted(store, "pods")
-
-
 def test_a_lost_block_is_degraded_and_named(store: Store):
     net = source(**FOUR)
     joined(store, net.network, "10.0.0.8/29")
