@@ -13,7 +13,7 @@ PLUGINS  := $(patsubst %.schema.json,%,$(wildcard plugins/*.schema.json))
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1\t/' | expand -t 12
 
-demo: .venv/installed  ## two hosts, pods, pings across a VXLAN, told step by step
+demo: .venv/installed  ## three hosts and their etcd, pods, pings across; one joins late, one dies, told step by step
 	@tools/isolated .venv/bin/python3 tools/demo.py
 
 demo-mesh: .venv/ready ## two pods on two hosts, two Envoys, mutual TLS: their applications know nothing of it

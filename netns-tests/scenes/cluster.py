@@ -115,10 +115,10 @@ class Node(Host):
 
     # --- its member
 
-    def start(self) -> None:
-        """Start a member with the configuration that is there."""
+    def start(self, *words: str) -> None:
+        """Start a member, by the configuration that is there, or by a command's words."""
         with self.log.open("ab") as log:
-            command = [*self.prefix(), *self.around, str(AGENT_CNI), "join"]
+            command = [*self.prefix(), *self.around, str(AGENT_CNI), "join", *words]
             environ = os.environ | {"PATH": f"{WIREGUARD}:{os.environ['PATH']}"}
             self.member = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ)
         self.wanted = True
