@@ -6,17 +6,19 @@ import os
 import socket
 from contextlib import suppress
 
+_KIND = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
 _MICROSECONDS = 1e6
 
 
-def notify(*lines: str) -> None:
-    """Say lines such as ``READY=1``; nothing where nobody asked."""
+def notify(*lines: str) -> bool:
+    """Say lines such as ``READY=1``, and wait for nobody; whether they were said, or nobody asked."""
     if not (path := os.environ.get("NOTIFY_SOCKET")):
-        return
+        return True
     address = f"\0{path[1:]}" if path.startswith("@") else path
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as speaker:
-        speaker.settimeout(1)
+    with suppress(OSError), socket.socket(socket.AF_UNIX, _KIND) as speaker:
         speaker.sendto("\n".join(lines).encode(), address)
+        return True
+    return False
 
 
 def watched() -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cni import log
-from cni.errors import CniError
 from cni.kernel.netlink import Rtnl
 from cni.naming import Attachment
 from cni.state import Store
@@ -16,14 +15,17 @@ class CutOff:
     def __init__(self) -> None:
         self._down: set[Attachment] = set()
 
-    def keep(self, state: Store, host: Rtnl) -> None:
-        """Set down what is up, and up what was set down and need not be any more. What the kernel refuses is logged."""
+    def keep(self, state: Store) -> None:
+        """Set down what is up, and up what was set down and need not be any more. Raises KernelRefused."""
         lost = {*stranded(state)}
-        for attachment in sorted(lost | self._down):
-            try:
+        if not lost | self._down:
+            return
+        host = Rtnl.kept()
+        try:
+            for attachment in sorted(lost | self._down):
                 self._set(host, attachment, up=attachment not in lost)
-            except CniError as error:
-                log.event("member", "cut off", error, **attachment._asdict())
+        finally:
+            host.give_back()
 
     def _set(self, host: Rtnl, attachment: Attachment, *, up: bool) -> None:
         link = host.link_by_name(attachment.host_interface)

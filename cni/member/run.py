@@ -20,8 +20,7 @@ from cni.errors import CniError, Conflict, TryAgainLater, Unavailable
 from cni.kernel import signals
 from cni.kernel.bell import Bell
 from cni.kernel.files import LockFile, private_folder
-from cni.kernel.netlink import Rtnl
-from cni.kernel.notify import notify
+from cni.kernel.notify import notify, watched
 from cni.member import figures
 from cni.member.barrier import Barrier
 from cni.member.cutoff import CutOff
@@ -123,9 +122,11 @@ class Hand:
         self._publisher = Publisher(self._keeper, Estate(store, self._ledger), folder, bell, self._inbox)
         self._cut_off = CutOff()
         self._barrier = Barrier(Fence(config.free_after))
-        self._trouble = Trouble("freeAfter")
-        self._ready = False
-        self._status = ""
+        self._trouble = Trouble("cut off")
+        #: What this service is, and what of it was said.
+        self._states: dict[str, str] = {}
+        self._said: dict[str, str] = {}
+        self._watched = watched() is not None
 
     def work(self) -> None:
         """Do what the threads bring, for ever. Raises Ended, whatever ended one of them, and what there cannot be freeAfter
@@ -164,9 +165,7 @@ class Hand:
         for news in brought.news:
             if reconciler.heard(news):
                 figures.CONVERGENCE.observe(time.monotonic() - brought.since)
-            if not self._ready:
-                self._ready = True
-                notify("READY=1")
+            self._states["READY"] = "1"
         if brought.look or not (brought.news or brought.compare):
             reconciler.look()
             self._cut()
@@ -177,17 +176,10 @@ class Hand:
 
     def _cut(self) -> None:
         """Have nobody reach pods here by addresses that are not theirs any more, or soon not."""
-        with closing(Store.open(self._folder)) as state:
-            self._keep_barrier(state)
-            host = Rtnl.kept()
-            try:
-                self._cut_off.keep(state, host)
-            finally:
-                host.give_back()
-
-    def _keep_barrier(self, state: Store) -> None:
         try:
-            self._barrier.keep(state)
+            with closing(Store.open(self._folder)) as state:
+                self._barrier.keep(state)
+                self._cut_off.keep(state)
         except CniError as error:
             self._trouble.is_so(error.msg)
         else:
@@ -205,11 +197,11 @@ class Hand:
         """Say that the hand works, and what for."""
         if self._tunnels:
             self._tunnels.beat()
-        lines = ["WATCHDOG=1"]
-        if (status := self._keeper.status) != self._status:
-            self._status = status
-            lines.append(f"STATUS={status}")
-        notify(*lines)
+        self._states["STATUS"] = self._keeper.status
+        new = [f"{name}={text}" for name, text in self._states.items() if self._said.get(name) != text]
+        lines = new + ["WATCHDOG=1"] * self._watched
+        if lines and notify(*lines):
+            self._said |= self._states
 
     def _mind_signals(self) -> None:
         while not signals.next_ending():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -70,11 +71,14 @@ def test_a_service_says_how_it_is(short: Path, abstract: bool, monkeypatch: pyte
         name = f"@{short.name}" if abstract else str(short / "notify")
         listener.bind(name.replace("@", "\0") if abstract else name)
         monkeypatch.setenv("NOTIFY_SOCKET", name)
-        notify("READY=1", "STATUS=well")
+        assert notify("READY=1", "STATUS=well")
         assert listener.recv(100) == b"READY=1\nSTATUS=well"
-    notify("READY=1")  # who asked is gone
+        began = time.monotonic()
+        while notify("WATCHDOG=1"):  # nobody reads any more
+            assert time.monotonic() - began < 30
+    assert not notify("READY=1")  # who asked is gone
     monkeypatch.delenv("NOTIFY_SOCKET")
-    notify("READY=1")
+    assert notify("READY=1")
 
 
 @pytest.mark.parametrize(
