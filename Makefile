@@ -8,7 +8,7 @@ PLACE     = --prefix $(PREFIX) --bin-dir $(BIN_DIR) --conf-dir $(CONF_DIR) $(if 
 SOURCES  := $(shell find cni plugins conf.d launcher tools -type f -not -name '*.pyc') pyproject.toml constraints.txt
 PLUGINS  := $(patsubst %.schema.json,%,$(wildcard plugins/*.schema.json))
 
-.PHONY: help demo demo-mesh test sweeps check image-test kubelet-test podman-test reference-test bench wheels install uninstall clean
+.PHONY: help demo demo-mesh test sweeps check image-test kubelet-test podman-test reference-test cluster-soak bench wheels install uninstall clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1\t/' | expand -t 12
@@ -50,7 +50,10 @@ reference-test: .venv/ready ## the reference plugins' own suites with our execut
 	@tools/bootstrap --reference-suites
 	@.venv/bin/python3 tools/reference_test.py $(SUITES)
 
-bench: .venv/ready     ## our plugins against the reference's, paired in one run; PARTS=calls or traffic does one part
+cluster-soak: .venv/ready ## five hosts, three stores, troubles at random while pods come and go; SECONDS=300 SEED=
+	@tools/isolated .venv/bin/python3 tools/soak.py $(or $(SECONDS),300) $(SEED)
+
+bench: .venv/ready     ## our plugins against the reference's, paired in one run; PARTS=calls, traffic or cluster does one part
 	@tools/bootstrap --reference
 	@tools/isolated .venv/bin/python3 tools/bench.py $(PARTS)
 

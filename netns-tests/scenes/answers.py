@@ -8,9 +8,10 @@ from __future__ import annotations
 import ctypes
 import selectors
 import socket
+import struct
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -19,8 +20,11 @@ from typing import Any, Self, TypeVar
 from lab import Namespace
 
 PORT, CLONE_NEWNET = 7007, 0x40000000
+NEWNEIGH, DELNEIGH, GETNEIGH, DUMP, HEADER, DONE, PERMANENT_OR_NOARP = 28, 29, 30, 0x301, 16, 3, 0xC0
 #: How often a question that nobody answered is asked, and for how long each time, in seconds.
 ASKED, WAIT = 3, 0.25
+#: How many neighbours may be found out before they are forgotten: all namespaces of a machine share 1024 (gc_thresh3, arp(7)).
+NEIGHBOURS = 500
 
 T = TypeVar("T")
 
@@ -88,13 +92,42 @@ def heard(where: Namespace, addresses: Iterable[str], asked: int = ASKED) -> dic
 
 def faults(asking: Collection[Namespace], expected: dict[str, str], asked: int = ASKED, most: int = 20) -> list[str]:
     """What is not as expected, asked from everywhere: a line for each address that answers with another name, or not at all."""
-    found = []
+    found, fresh = [], 0
     for where in asking:
+        fresh += 2 * len(expected)
+        if fresh > NEIGHBOURS:
+            for other in asking:
+                within(other, _forget_neighbours)
+            fresh = 2 * len(expected)
         said = heard(where, expected, asked)
         for address, name in expected.items():
             if said.get(address) != name:
                 found.append(f"{where.name} asks {address} ({name}): {said.get(address, 'no answer')}")
     return found[:most]
+
+
+def _forget_neighbours() -> None:
+    """Have a namespace know no neighbour that it found out by itself (rtnetlink(7))."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        kernel.settimeout(5)
+        for family in (socket.AF_INET, socket.AF_INET6):
+            kernel.send(struct.pack("=LHHLLB11x", HEADER + 12, GETNEIGH, DUMP, 1, 0, family))
+            for row in list(_dumped(kernel)):
+                if not struct.unpack_from("=H", row, 8)[0] & PERMANENT_OR_NOARP:
+                    kernel.send(struct.pack("=LHHLL", HEADER + len(row), DELNEIGH, 1, 2, 0) + row)
+
+
+def _dumped(kernel: socket.socket) -> Iterator[bytes]:
+    """What a dump has, without headers; the end of it may be in the datagram of its last part."""
+    while True:
+        data, at = kernel.recv(1 << 16), 0
+        while at < len(data):
+            size, kind = struct.unpack_from("=LH", data, at)
+            if kind == DONE:
+                return
+            if kind == NEWNEIGH:  # and nothing that says that one was gone already
+                yield data[at + HEADER : at + size]
+            at += -(-size // 4) * 4
 
 
 def _heard(addresses: list[str], asked: int) -> dict[str, str]:

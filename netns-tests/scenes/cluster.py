@@ -287,13 +287,13 @@ class Cluster:
         for node in (nodes or self.nodes) if wait else ():
             assert eventually(lambda node=node: self.joined(node)), node.said()
 
-    def configure(self, node: Node, **options: Any) -> None:
+    def configure(self, host: Node, **options: Any) -> None:
         """Write a host's cluster.json."""
         known = {
-            "node": node.name, "etcd": {"endpoints": list(self.etcd.endpoints)}, "vtep": node.underlay(self.family),
+            "node": host.name, "etcd": {"endpoints": list(self.etcd.endpoints)}, "vtep": host.underlay(self.family),
             "session": self.session,
         }  # fmt: skip
-        (node.etc / "agent-cni/cluster.json").write_text(json.dumps(known | options))
+        (host.etc / "agent-cni/cluster.json").write_text(json.dumps(known | options))
 
     def joined(self, node: Node) -> bool:
         """Whether a host is in the cluster and nothing troubles its member."""
@@ -350,7 +350,10 @@ class Cluster:
         return list(found.items)
 
     def written(self) -> list[str]:
-        """Every key of ours in the store."""
+        """Every key of ours in the store, but for what networks are like, which outlives all hosts."""
+        return [key for key in self._keys() if not key.startswith(f"{PREFIX}/networks/")]
+
+    def _keys(self) -> list[str]:
         return self.etcd.ctl("get", "--prefix", PREFIX, "--keys-only").split()
 
     def holders(self) -> list[tuple[str, str]]:
@@ -364,8 +367,10 @@ class Cluster:
         ]
 
     def faults(self, *, asked: int = ASKED) -> list[str]:
-        """Whom pods and hosts do not reach, or whom they reach instead: everybody asks every pod's addresses."""
-        return faults([*(it.pod for it in self.placed), *self.nodes], dict(self.holders()), asked)
+        """Whom pods and hosts of the cluster do not reach, or whom they reach instead: everybody asks every pod's addresses."""
+        return faults(
+            [*(it.pod for it in self.placed), *(it for it in self.nodes if it.wanted)], dict(self.holders()), asked
+        )
 
     def meshed(self, seconds: float = PATIENCE) -> None:
         """Wait until everybody reaches every pod; nobody may ever be answered by another one."""
