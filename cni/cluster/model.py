@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from sys import intern
 from typing import Any, ClassVar, TypeVar
 
 from cni.naming import IPAddress, is_mac
@@ -212,7 +213,8 @@ class Endpoint:
         """What a store holds. Raises Malformed."""
         whose = {name: _text(key, raw, name) for name in ("container", "ifname", "pod") if name in raw}
         address = str(_address(key, key[2]))
-        return cls(key[1], address, _text(key, raw, "node"), _mac(key, _text(key, raw, "mac")), **whose)
+        node = intern(_text(key, raw, "node"))  # there may be 50,000, of few hosts and networks
+        return cls(intern(key[1]), address, node, _mac(key, _text(key, raw, "mac")), **whose)
 
 
 T = TypeVar("T")

@@ -36,10 +36,10 @@ class Snapshot:
         """Know what is new: the keys of what is another by now, or gone. What a Listing has not was deleted meanwhile; a Change
         that is older than what is known says nothing.
         """
+        gone: Iterable[Key]
         if isinstance(news, Listing):
-            listed = {item.key for item in news.items}
-            gone: Iterable[Key] = [key for key in self.keys() if key not in listed]
-            put = news.items
+            listed = {item.key for item in news.items} if self.revision else set()
+            gone, put = [key for key in self.keys() if key not in listed], news.items
         elif news.revision > self.revision:
             gone, put = news.gone, news.put
         else:

@@ -109,7 +109,7 @@ class Stretched(Peers):
 
     def _bring_up(self) -> None:
         self._known: dict[str, Place] = {}
-        self._claims: dict[str, tuple[str, ...]] = {}
+        self._claims: dict[str, str | tuple[str, ...]] = {}  # mostly one address has a MAC
         self._follow(set(), [], list(self._snapshot.endpoints.get(self._network.name, {})))
         self._put_own()
 
@@ -137,13 +137,20 @@ class Stretched(Peers):
             self._decide(mac)
 
     def _claim(self, mac: str, address: str, *, claimed: bool) -> None:
-        others = tuple(other for other in self._claims.pop(mac, ()) if other != address)
-        if claimed or others:
-            self._claims[mac] = (*others, address) if claimed else others
+        others = [other for other in self._claimants(mac) if other != address]
+        now = [*others, address] if claimed else others
+        if now:
+            self._claims[mac] = now[0] if len(now) == 1 else tuple(now)
+        else:
+            self._claims.pop(mac, None)
+
+    def _claimants(self, mac: str) -> tuple[str, ...]:
+        found = self._claims.get(mac, ())
+        return (found,) if isinstance(found, str) else found
 
     def _decide(self, mac: str) -> None:
         """Of several hosts that say they have a MAC one has it; each of its endpoints with it is a neighbour then."""
-        claims = [(address, self._known[address]) for address in self._claims.get(mac, ())]
+        claims = [(address, self._known[address]) for address in self._claimants(mac)]
         standing = [(address, place) for address, place in claims if not self._accepted.endpoint(address, place)]
         holder = min(standing, key=self._rank)[1].node if standing else ""
         far = self._accepted.nodes.get(holder) if holder != self._me.name else None

@@ -28,7 +28,7 @@ class Rows:
 
     def __init__(self) -> None:
         self.tables: dict[Table, dict[str, Any]] = {}
-        self._before: dict[tuple[Table, str], Any] = {}
+        self._before: dict[tuple[Table, str], Any] | None = None
 
     def put(self, kind: type[RemoteRow], link: str, key: str, value: Any) -> None:
         """Have a row say something; None: have no such row."""
@@ -37,16 +37,17 @@ class Rows:
         before = rows.get(key)
         if value == before:
             return
-        self._before.setdefault((table, key), before)
+        if self._before is not None:
+            self._before.setdefault((table, key), before)
         if value is None:
             del rows[key]
         else:
             rows[key] = value
 
     def changed(self) -> Changed:
-        """What became another since this was asked last."""
+        """What became another since this was asked last; nothing the first time, when all is new."""
         there, gone = [], []
-        for ((kind, link), key), before in sorted(self._before.items(), key=_order):
+        for ((kind, link), key), before in sorted((self._before or {}).items(), key=_order):
             now = self.tables[kind, link].get(key)
             if now is not None and now != before:
                 there.append(kind.of(link, key, now))

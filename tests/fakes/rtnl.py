@@ -209,6 +209,9 @@ class FakeRtnl:
 
         self._change(_spelled("set_link", link, up, settings), make)
 
+    def set_down(self, link: Link | LinkRef) -> None:
+        self._change(f"set_down {link.name}", lambda: self._set(link, up=False) if link.name in self.all else None)
+
     def set_promiscuous(self, link: Link) -> None:
         self._change(f"set_promiscuous {link.name}", lambda: self._set(link, promiscuous=True))
 

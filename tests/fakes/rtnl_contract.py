@@ -552,6 +552,16 @@ def a_mark_is_looked_up_in_its_family(rtnl: Rtnl) -> None:
 
 
 @statement
+def a_link_is_set_down_and_one_that_is_gone_is(rtnl: Rtnl) -> None:
+    link = bridge(rtnl)
+    for down in (link, link, NOWHERE):
+        rtnl.set_down(down)
+    assert not there(rtnl, link.name).up
+    rtnl.set_link(link, up=True)
+    assert there(rtnl, link.name).up
+
+
+@statement
 def a_neighbour_is_on_its_link_and_replaced(rtnl: Rtnl) -> None:
     link, other = bridge(rtnl), bridge(rtnl, "br1")
     for address in ("10.0.0.9", "fd00::9"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import ipaddress
 import struct
+from collections.abc import Iterator
+from sys import intern
 from typing import NamedTuple
 
 from cni.kernel.netlink.handle import Handle
@@ -101,12 +103,13 @@ class Neighbours(Handle):
 
     def peer_rows(self, link: Link) -> dict[str, str]:
         """The MACs that a control plane put behind VTEPs; no VTEP where the bridge does not send a MAC to the device."""
-        rows = [row for row in self._rows(_BRIDGE, link) if row.flags & _LEARNED_ELSEWHERE]
-        bridged = {row.mac for row in rows if not row.flags & _SELF}
-        behind = {row.mac: row.address for row in rows if row.flags & _SELF}
-        if not link.bridge:
-            return behind
-        return {mac: behind.get(mac, "") if mac in bridged else "" for mac in bridged | behind.keys()}
+        behind: dict[str, str] = {}
+        halves: set[str] = set()  # of which one of the two rows was seen so far
+        for row in self._rows(_BRIDGE, link):
+            if row.flags & _LEARNED_ELSEWHERE:
+                halves ^= {row.mac}
+                behind[row.mac] = intern(row.address) or behind.get(row.mac, "")
+        return behind | dict.fromkeys(halves, "") if link.bridge else behind
 
     def add_peer_row(self, link: Link | LinkRef, mac: str, vtep: str) -> None:
         """Have a MAC behind a VTEP, wherever it was, and behind the device for its bridge if it has one (rtnl_fdb_add)."""
@@ -135,9 +138,9 @@ class Neighbours(Handle):
         gone = request(_DELETE, 0, *_row(link, _FLOOD, vtep, 0))
         self._change(gone, f"remove VTEP {vtep} from {link.name}", errno.ENOENT)
 
-    def _rows(self, family: int, link: Link | LinkRef) -> list[Row]:
+    def _rows(self, family: int, link: Link | LinkRef) -> Iterator[Row]:
         asked = request(_GET, DUMP, _NDMSG.pack(family, 0, 0, 0, 0), attribute(_IFINDEX, u32(link.index)))
-        return [row for row in map(row_of, self._dump(asked)) if row.link == link.index]
+        return (row for row in map(row_of, self._dump(asked)) if row.link == link.index)
 
 
 def row_of(message: bytes) -> Row:

@@ -1,0 +1,120 @@
+"""The rows of this host's kernel that are the member's: changed, compared with what is to be there, and mended."""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+from cni import engine
+from cni.errors import CniError, KernelRefused
+from cni.kernel.view import Link
+from cni.member import figures
+from cni.member.mending import state_of
+from cni.overlay.peers import Peers
+from cni.overlay.rows import ORDER, Changed, Table
+from cni.resources import World
+from cni.resources.remote import RemoteRow
+
+#: Rows that are made into resources and requests at once: of 100,000 there is never more in memory than what they say.
+_AT_ONCE = 1000
+
+T = TypeVar("T")
+
+
+class KernelRows:
+    """Changes of them. What the kernel refuses is told to `refused`, and the rest is done. `links` are those that rows were seen on
+    last, by index: name, and what of the link matters. Another thread reads them: they are replaced, and never changed.
+    """
+
+    def __init__(self, world: World, refused: Callable[[CniError], None]) -> None:
+        self._world, self._refused = world, refused
+        self.links: dict[int, tuple[str, str]] = {}
+        self._compared = WeakSet[Peers]()
+
+    def change(self, changed: Changed) -> int:
+        """Have what is new before what is old goes, so that nothing that stays is missing meanwhile."""
+        return self._ensure(changed.there) + self._remove(changed.gone)
+
+    def compare(self, peers: Peers) -> int:
+        """Have in a network's tables what is to be there, and nothing else of ours: how many rows were mended, or, the first
+        time, made.
+        """
+        count = sum(self._compare(peers, kind, link) for kind, link in self._tables(peers))
+        self._compared.add(peers)
+        return count
+
+    def mend(self, tables: Mapping[Table, Mapping[str, Any]]) -> int:
+        """Have rows again that somebody took away or made otherwise."""
+        count = 0
+        for (kind, name), rows in tables.items():
+            if link := self._world.host.link_by_name(name):
+                count += self._mend(kind, link, [], list(rows), rows)
+                figures.MENDS.add(len(rows), kind=kind.kind)
+        return count
+
+    def forget_links(self, every: Collection[Peers]) -> None:
+        """Mind no link that no network has any more; one that is gone is minded, so that its coming is noticed."""
+        names = {peers.link_of(kind) for peers in every for kind in ORDER}
+        self.links = {index: link for index, link in self.links.items() if link[0] in names}
+
+    def _tables(self, peers: Peers) -> Iterator[tuple[type[RemoteRow], Link]]:
+        """The kinds of rows a network has here, and the link of each, as far as it is there."""
+        for kind in ORDER:
+            name = peers.link_of(kind)
+            if link := self._world.host.link_by_name(name):
+                others = {index: known for index, known in self.links.items() if known[0] != name}
+                self.links = others | {link.index: (name, state_of(link))}
+                yield kind, link
+
+    def _compare(self, peers: Peers, kind: type[RemoteRow], link: Link) -> int:
+        wanted = peers.tables.get((kind, link.name), {})
+        found: set[str] = set()
+        gone: list[RemoteRow] = []
+        for key, value in kind.found(self._world, link):
+            if key not in wanted:
+                gone.append(kind.of(link.name, key, value))
+            elif wanted[key] == value:
+                found.add(key)
+        missing = [key for key in wanted if key not in found] if link.up else []
+        count = self._mend(kind, link, gone, missing, wanted)
+        if count and peers in self._compared:
+            figures.MENDS.add(count, kind=kind.kind)
+        return count
+
+    def _mend(
+        self, kind: type[RemoteRow], link: Link, gone: list[RemoteRow], keys: Collection[str], wanted: Mapping[str, Any]
+    ) -> int:
+        """What is there may be in the way of what is to be, so it goes first."""
+        self._remove([*gone, *kind.in_the_way(self._world, link, keys)])
+        self._ensure(kind.of(link.name, key, wanted[key]) for key in keys)
+        return len(gone) + len(keys)
+
+    def _ensure(self, rows: Iterable[RemoteRow]) -> int:
+        return sum(self._done(engine.apply, some, "put") for some in _parts(rows))
+
+    def _remove(self, rows: Sequence[RemoteRow]) -> int:
+        return sum(self._done(engine.remove, some[::-1], "taken") for some in _parts(reversed(rows)))
+
+    def _done(self, what: Callable[[Sequence[RemoteRow], World], None], rows: list[RemoteRow], how: str) -> int:
+        """One batch; a link that is gone, or goes, takes its rows with it, and is heard of."""
+        self._world.host.forget_seen()
+        try:
+            with self._world.host.batch():
+                what(rows, self._world)
+        except CniError as error:
+            if not (isinstance(error, KernelRefused) and error.errno in (errno.ENODEV, errno.ENETDOWN)):
+                self._refused(error)
+        else:
+            for kind, many in Counter(row.kind for row in rows).items():
+                figures.CHANGES.add(many, kind=kind, change=how)
+        return len(rows)
+
+
+def _parts(rows: Iterable[T]) -> Iterator[list[T]]:
+    left = iter(rows)
+    while some := list(islice(left, _AT_ONCE)):
+        yield some
