@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,8 +48,9 @@ def joined(options: argparse.Namespace, asked: Asked) -> ClusterConfig | None:
         config.write(file)
     if by_systemd:
         _have_started(config, file, old, changed=bool(changes))
-    _tell(options, config, changes, others)
-    return None if by_systemd or running else config
+    becomes_member = not (by_systemd or running)
+    _tell(options, config, changes, others, becomes_member=becomes_member)
+    return config if becomes_member else None
 
 
 def _said(file: Path, text: bytes) -> dict[str, Any]:
@@ -149,15 +151,25 @@ def _take_back(config: ClusterConfig, file: Path, old: bytes | None) -> None:
         systemd.start_member(anew=True)
 
 
-def _tell(options: argparse.Namespace, config: ClusterConfig, changes: list[Change], others: list[str]) -> None:
+def _tell(
+    options: argparse.Namespace,
+    config: ClusterConfig,
+    changes: list[Change],
+    others: list[str],
+    *,
+    becomes_member: bool,
+) -> None:
+    """Say it at once: a member runs for long."""
     if options.json:
         said = [{"key": key, "was": was, "is": now} for key, was, now in changes]
         print_json({"node": config.node, "file": str(options.config), "changes": said, "others": others})
-        return
-    for key, was, now in changes:
-        say(f"{options.config}: {key}: {_spelled(now)}" + (f", was {_spelled(was)}" if was is not None else ""))
-    with_whom = f"with {', '.join(others)}" if others else "the first of it"
-    say(f"{config.node} is in the cluster, {with_whom}")
+    else:
+        for key, was, now in changes:
+            say(f"{options.config}: {key}: {_spelled(now)}" + (f", was {_spelled(was)}" if was is not None else ""))
+        with_whom = f"with {', '.join(others)}" if others else "the first of it"
+        how = "joins the cluster, and this is its member until Ctrl-C" if becomes_member else "is in the cluster"
+        say(f"{config.node} {how}: {with_whom}")
+    sys.stdout.flush()
 
 
 def _spelled(value: Any) -> str:

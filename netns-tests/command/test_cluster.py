@@ -46,9 +46,9 @@ def told(node: Node, *words: object) -> Any:
 def test_two_hosts_join_and_leave_as_the_pages_say(cluster: Cluster, file: str, more: tuple[object, ...]):
     conf, (first, second) = shipped(file), cluster.nodes
     before = first.snapshot()
-    assert joined(cluster, first, *more).splitlines()[-1] == f"{first.name} is in the cluster, the first of it"
-    assert joined(cluster, second, *more).splitlines()[-1] == f"{second.name} is in the cluster, with {first.name}"
-    assert joined(cluster, second, *more) == f"{second.name} is in the cluster, with {first.name}\n"
+    assert joined(cluster, first, *more).splitlines()[-1] == f"{first.name} is in the cluster: the first of it"
+    assert joined(cluster, second, *more).splitlines()[-1] == f"{second.name} is in the cluster: with {first.name}"
+    assert joined(cluster, second, *more) == f"{second.name} is in the cluster: with {first.name}\n"
     assert second.told == [f"{verb} {UNIT}" for verb in ("enable", "--no-block restart", "enable", "--no-block start")]
     for node in cluster.nodes:
         cluster.add(node, conf)

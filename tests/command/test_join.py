@@ -112,7 +112,7 @@ def test_what_was_said_is_written_and_this_is_the_member(host: Host):
         f"{host.file}: vtep: 192.0.2.11",
         f"{host.file}: freeAfter: 600",
         f"{host.file}: metrics: 127.0.0.1:9402",
-        "node-a is in the cluster, with node-b",
+        "node-a joins the cluster, and this is its member until Ctrl-C: with node-b",
     ]
     assert host.members == [ClusterConfig.load(host.file)]
     assert host.said == {
@@ -132,7 +132,7 @@ def test_joining_again_changes_nothing_or_says_what(host: Host, systemd: Systemd
     assert host.join("--etcd", URL, "--vtep", "192.0.2.11").status == 0
     host.runs = True
     before = host.file.stat()
-    assert host.join("--etcd", URL, "--vtep", "192.0.2.11").out == "node-a is in the cluster, with node-b\n"
+    assert host.join("--etcd", URL, "--vtep", "192.0.2.11").out == "node-a is in the cluster: with node-b\n"
     assert (host.file.stat(), systemd.told, host.members) == (before, ["restart", "start"], [])
     said = json.loads(host.join("--etcd", URL, "http://192.0.2.3:2379", "--vtep", "", "--json").out)
     assert said["changes"] == [

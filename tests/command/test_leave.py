@@ -1,0 +1,91 @@
+"""Leaving a cluster: who runs the member meanwhile, and what is said of what could not be done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cni.cluster.config import ClusterConfig, EtcdConfig
+from cni.command import leave
+from cni.errors import CniError, Conflict, Unreachable
+from cni.state.membership import Member
+
+ME = Member("node-a", "machine-a", "life", "192.0.2.11", "0a:00:00:00:00:01")
+
+
+class Host(SimpleNamespace):
+    """A host in a cluster; `told` is what systemd was, and `left` what leaving comes to."""
+
+    file: Path
+    told: list[str]
+    left: Callable[..., list[str]]
+    state: str
+    member: Member | None
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    host = Host(file=tmp_path / "cluster.json", told=[], left=lambda config, force: [], state="active", member=ME)
+    ClusterConfig("node-a", EtcdConfig(("http://192.0.2.1:2379",))).write(host.file)
+    systemd = SimpleNamespace(
+        runs_members=lambda place: bool(host.state),
+        member_state=lambda: host.state,
+        stop_member=lambda: host.told.append("stop"),
+        start_member=lambda anew: host.told.append("start"),
+    )
+    monkeypatch.setattr(leave, "systemd", systemd)
+    monkeypatch.setattr(leave, "PATH", host.file)
+
+    def as_said(config: ClusterConfig, *, force: bool) -> list[str]:
+        return host.left(config, force)
+
+    monkeypatch.setattr(leave, "leave_cluster", as_said)
+    monkeypatch.setattr(leave, "own_part", lambda: (host.member, []))
+    return host
+
+
+def refused(error: CniError) -> Callable[..., list[str]]:
+    def refuse(config: ClusterConfig, force: bool) -> list[str]:
+        raise error
+
+    return refuse
+
+
+def test_what_is_left_is_gone(agent: Any, host: Host):
+    said = agent("leave", "--config", host.file)
+    assert (said.status, said.out, said.err) == (0, "node-a has left the cluster\n", "")
+    assert (host.told, host.file.exists()) == (["stop"], False)
+    assert "this host is in no cluster" in agent("leave", "--config", host.file).err
+
+
+def test_one_that_may_not_leave_stays_as_it_was(agent: Any, host: Host):
+    host.left = refused(Conflict("2 pods have addresses of the cluster"))
+    said = agent("leave", "--config", host.file)
+    assert (said.status, said.err) == (1, "agent-cni: 2 pods have addresses of the cluster\n")
+    assert (host.told, host.file.exists()) == (["stop", "start"], True)
+    host.told, host.state = [], "inactive"
+    assert (agent("leave", "--config", host.file).status, host.told) == (1, ["stop"])
+    host.told, host.state = [], ""
+    assert (agent("leave", "--config", host.file).status, host.told) == (1, [])
+
+
+def test_half_a_leave_is_to_be_finished(agent: Any, host: Host):
+    host.left, host.member = refused(Unreachable("no answer")), type(ME)(**(vars(ME) | {"leaving": True}))
+    said = agent("leave", "--config", host.file)
+    mend = "it gives no address any more: agent-cni leave again, or --force"
+    assert (said.status, said.err) == (1, f"agent-cni: no answer; {mend}\n")
+    assert (host.told, host.file.exists()) == (["stop"], True)
+
+
+def test_what_was_forced_says_what_is_to_be_done_elsewhere(agent: Any, host: Host):
+    host.left = lambda config, force: [f"forced: {force}"]
+    said = agent("leave", "--config", host.file, "--force")
+    assert (said.status, said.out, said.err) == (0, "node-a has left the cluster\n", "agent-cni: forced: True\n")
+    ClusterConfig("node-a", EtcdConfig(("http://192.0.2.1:2379",))).write(host.file)
+    said = json.loads(agent("leave", "--config", host.file, "--force", "--json").out)
+    assert said == {"left": "node-a", "undone": ["forced: True"]}
