@@ -33,7 +33,11 @@ def node(options: argparse.Namespace) -> int:
         return _remove(options, config)
     member, held = own_part()
     items, faults = _listed(config)
-    rows = list(_nodes(items, config.node)) if items is not None else list(_known_here(member, held))
+    rows = (
+        list(_nodes(items, config.node, member.machine if member else ""))
+        if items is not None
+        else list(_known_here(member, held))
+    )
     if options.json:
         print_json({"nodes": rows, "faults": faults})
         return 1 if faults else 0
@@ -108,7 +112,7 @@ def _of(items: Iterable[Item] | None, kind: type[T]) -> list[T]:
     return [item for item in items or () if isinstance(item, kind)]
 
 
-def _nodes(items: Iterable[Item], own: str) -> Iterator[dict[str, Any]]:
+def _nodes(items: Iterable[Item], own: str, machine: str) -> Iterator[dict[str, Any]]:
     """A row for each host somebody knows of, also one of which only blocks are left."""
     blocks = Counter(found.node for found in _of(items, Block))
     pods: defaultdict[str, set[str]] = defaultdict(set)
@@ -128,13 +132,13 @@ def _nodes(items: Iterable[Item], own: str) -> Iterator[dict[str, Any]]:
             "pods": len(pods[name]),
             "encryption": "wireguard" if said.wireguard else "",
             "underlay": said.underlay,
-            "here": name == own,
+            "here": name == own and machine in ("", said.machine),
         }
 
 
 def _known_here(member: Member | None, held: list[Holding]) -> Iterator[dict[str, Any]]:
     if member:
-        row = next(_nodes([Node(member.node, member.machine, member.vtep, member.mac)], member.node))
+        row = next(_nodes([Node(member.node, member.machine, member.vtep, member.mac)], member.node, member.machine))
         yield row | {"alive": None, "blocks": len(held), "pods": None, "encryption": member.encryption}
 
 

@@ -23,7 +23,7 @@ from cni.member.run import is_running
 from cni.state import DEFAULT_FOLDER
 
 #: How long to wait beyond a session, for which an earlier life of this host may have to be waited for; seconds.
-_PATIENCE, _STEP = 20.0, 0.2
+_PATIENCE, _STEP = 10.0, 0.2
 
 #: What is said of keys, each by its path.
 Asked = Mapping[tuple[str, ...], Any]
@@ -119,21 +119,27 @@ def _have_started(config: ClusterConfig, file: Path, old: bytes | None, *, chang
     """
     try:
         systemd.start_member(anew=changed)
-        _wait_until_in(config.session + _PATIENCE)
+        _wait_until_in(config.node, config.session + _PATIENCE)
     except BaseException:
         if changed:
             _take_back(config, file, old)
         raise
 
 
-def _wait_until_in(seconds: float) -> None:
+def _wait_until_in(node: str, seconds: float) -> None:
     until = time.monotonic() + seconds
-    while systemd.member_state() != "active":
+    while not (systemd.member_state() == "active" and _is_in(node)):
         if time.monotonic() > until:
             raise TryAgainLater(
                 f"this host is not in the cluster after {seconds:g} s: {_trouble() or systemd.WHERE_TO_LOOK}"
             )
         time.sleep(_STEP)
+
+
+def _is_in(node: str) -> bool:
+    """Whether the member says so: it is ready when it hears the others, whose store may not take this host for one of them."""
+    member, _ = own_part()
+    return member is not None and member.node == node and not member.trouble
 
 
 def _trouble() -> str:

@@ -29,7 +29,7 @@ from cni.naming import Attachment, IPAddress, interface_of
 from cni.protocol.config import NetConf
 from cni.protocol.result import IPConfig, Result
 from cni.state import Record, Store
-from cni.state.membership import LOST, Member, Wish
+from cni.state.membership import LOST, SHUT, Member, Wish
 from cni.values import dataclass, replace
 
 #: How long a call waits for the member, and after what times it looks, in seconds: soon at first, and each time later, for many may wait.
@@ -232,7 +232,8 @@ class Shared(Own):
     def _shut(self, member: Member) -> str:
         """Why nobody is attached, whatever is free."""
         if member.fenced_at and time.clock_gettime(time.CLOCK_BOOTTIME) >= member.fenced_at:
-            return f"network {self.network.name!r}: the cluster has not heard of this host for too long (freeAfter)"
+            late = "the cluster has not heard of this host for too long (freeAfter)"
+            return f"network {self.network.name!r}: {member.trouble if member.fenced_at == SHUT else late}"
         return ""
 
     @property

@@ -18,7 +18,7 @@ from cni.member.inbox import Ended
 from cni.member.key import Key
 from cni.member.trouble import Trouble
 from cni.state import Store
-from cni.state.membership import Member
+from cni.state.membership import SHUT, Member
 from cni.values import replace
 
 #: Of a session, after what part it is renewed: two renewals may fail, and it goes on.
@@ -96,7 +96,7 @@ class SessionKeeper:
             return 0
         except CniError as error:
             figures.STORE_ERRORS.add(kind=_KINDS.get(type(error), "other"))
-            self._say(_told(error, self._config.node))
+            self._say(_told(error, self._config.node), is_another=isinstance(error, NameTaken))
             return self._config.session * _RENEWED_AFTER if isinstance(error, NameTaken) else _TRIED_AGAIN_AFTER
         self._trouble.over()
         return self._config.session * _RENEWED_AFTER
@@ -170,14 +170,15 @@ class SessionKeeper:
         with closing(Store.open(self._folder)) as state:
             return state.member()
 
-    def _say(self, why: str) -> None:
-        """Have people know what is wrong, from when on."""
+    def _say(self, why: str, *, is_another: bool) -> None:
+        """Have people know what is wrong, from when on. Who is not who it says gives no address: its blocks may be the other's."""
         if not self._trouble.is_so(why):
             return
         self.status = why
         with closing(Store.open(self._folder)) as state, state.transaction():
             if member := state.member():
-                state.put_member(replace(member, trouble=f"{why} (since {self._trouble.since})"))
+                fenced_at = SHUT if is_another else member.fenced_at
+                state.put_member(replace(member, trouble=f"{why} (since {self._trouble.since})", fenced_at=fenced_at))
 
 
 def _told(error: CniError, name: str) -> str:

@@ -10,6 +10,9 @@ from cni.values import dataclass
 #: A block is given from; on its way back to the cluster; or somebody else's by now, while pods of ours have addresses of it.
 HELD, LEAVING, LOST = "held", "leaving", "lost"
 
+#: Since when no address is given, where that is not for want of time but for what `trouble` says (CLOCK_BOOTTIME; 0 is never).
+SHUT = 1.0
+
 
 @dataclass(frozen=True)
 class Member:

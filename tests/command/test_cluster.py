@@ -94,6 +94,13 @@ def test_every_host_is_told_with_what_it_has(store: MemoryStore, state: Store, a
     }  # fmt: skip
 
 
+def test_a_host_whose_name_is_another_machines_by_now_is_not_the_one_that_is_marked(
+    store: MemoryStore, state: Store, asked: Any
+):
+    store.memory.put_text(A.key, json.dumps(A.value | {"machine": "machine-x"}))
+    assert [row["here"] for row in json.loads(asked("node", "--json").out)["nodes"]] == [False] * 3
+
+
 def test_a_host_of_which_only_blocks_are_left_is_told_too(store: MemoryStore, state: Store, asked: Any):
     store.memory.write({}, [C.key])
     assert ["node-c", "no", "1", "0"] in table(asked("node"))

@@ -32,7 +32,7 @@ from cni.naming import Attachment
 from cni.protocol.call import Call
 from cni.protocol.result import Interface, Result
 from cni.state import Record, Store
-from cni.state.membership import HELD, LEAVING, LOST, Member
+from cni.state.membership import HELD, LEAVING, LOST, SHUT, Member
 from cni.values import replace
 
 ME = Member("node-a", "machine-a", "life-1", "192.0.2.1", "fe:00:00:00:00:0a")
@@ -264,6 +264,15 @@ def test_a_fenced_host_gives_nothing_whatever_it_has(store: Store):
     with pytest.raises(TryAgainLater, match="freeAfter"):
         given(net, store, pod(2))
     with pytest.raises(Degraded, match="freeAfter"):
+        net.refuse_when_exhausted(store, "pods")
+
+
+def test_a_host_that_is_not_who_it_says_gives_nothing_and_says_why(store: Store):
+    net = source(**FOUR)
+    joined(store, net.network, "10.0.0.8/29", fenced_at=SHUT, trouble="this host may not be node-a in the cluster")
+    with pytest.raises(TryAgainLater, match=r"^network 'pods': this host may not be node-a in the cluster$"):
+        given(net, store, pod(1))
+    with pytest.raises(Degraded, match=r"this host may not be node-a"):
         net.refuse_when_exhausted(store, "pods")
 
 

@@ -6,6 +6,7 @@ import shutil
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster_memory import Memory
@@ -15,7 +16,7 @@ from member_oracle import duplicates, rows, sound, stored
 from cni import log
 from cni.member import survivors
 from cni.member.inbox import Ended
-from cni.state.membership import LOST
+from cni.state.membership import LOST, SHUT
 
 NET = network(subnet="10.10.0.0/26", block=8)
 
@@ -149,6 +150,27 @@ def test_a_cloned_machine_stays_out(memory: Memory, tmp_path: Path):
     assert clone.add("c", NET) is None
     one.turn()
     sound(memory, one)
+
+
+def test_a_host_whose_name_is_another_machines_by_now_gives_no_address_of_its_blocks(
+    memory: Memory, hosts: Any, tmp_path: Path
+):
+    one, _ = hosts
+    one.share(NET)
+    one.turn(2)
+    assert one.add("c", NET)
+    memory.end_session("node-a")
+    one.store.remove("node-a")
+    second = Host("node-a", memory, tmp_path / "second", machine="another")
+    second.turn()
+    one.turn(2)
+    with closing(one.state) as state:
+        assert state.member().fenced_at == SHUT
+    memory.end_session("node-a")
+    second.store.remove("node-a")
+    one.turn(2)
+    with closing(one.state) as state:
+        assert (state.member().fenced_at, state.member().trouble) == (0, "")
 
 
 def test_another_machine_under_a_name_stays_out_until_the_name_is_free(
