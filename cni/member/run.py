@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -74,12 +74,12 @@ def serve(config: ClusterConfig, store: ClusterStore, folder: Path) -> None:
 def alone(folder: Path) -> Iterator[None]:
     """Be the only member of this host. Raises Conflict."""
     private_folder(folder)
-    with closing(LockFile(folder / "lock")) as lock:
+    with closing(LockFile(folder / "lock")) as lock, ExitStack() as held:
         try:
-            with lock.exclusive(digest_of("member"), "the member", patience=0):
-                yield
+            held.enter_context(lock.exclusive(digest_of("member"), "the member", patience=0))
         except TryAgainLater as error:
             raise Conflict("a member runs on this host already") from error
+        yield
 
 
 def refuse_leaving(folder: Path) -> None:

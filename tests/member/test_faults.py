@@ -14,8 +14,10 @@ from member_host import Host, network
 from member_oracle import duplicates, rows, sound, stored
 
 from cni import log
+from cni.errors import Conflict, Unreachable
 from cni.member import survivors
 from cni.member.inbox import Ended
+from cni.member.run import alone
 from cni.state.membership import LOST, SHUT
 
 NET = network(subnet="10.10.0.0/26", block=8)
@@ -332,3 +334,10 @@ def test_who_leaves_ends(memory: Memory, hosts: tuple[Host, Host]):
     one.keeper.step()
     with closing(one.state) as state:
         assert state.member() == type(member)(**(vars(member) | {"leaving": True}))
+
+
+def test_what_goes_wrong_with_the_only_member_is_not_taken_for_another_one(tmp_path: Path):
+    with pytest.raises(Unreachable), alone(tmp_path):
+        raise Unreachable("the store does not answer")
+    with alone(tmp_path), pytest.raises(Conflict, match="a member runs on this host already"), alone(tmp_path):
+        pass
