@@ -96,6 +96,10 @@ def _doctor_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--socket", type=Path, default=SOCKET, help="default %(default)s")
 
 
+def _metrics_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--output", type=_file, metavar="FILE", help="write them there in one step, default stdout")
+
+
 def _serve_options(command: argparse.ArgumentParser) -> None:
     from cni.agent.pool import DEADLINE, MOST
 
@@ -278,7 +282,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "ipam": ("ipam", _ipam_options),
     "trace": ("trace", _trace_options),
     "doctor": ("doctor", _doctor_options),
-    "metrics": ("metrics", lambda _: None),
+    "metrics": ("metrics", _metrics_options),
     "serve": ("serve", _serve_options),
     "join": ("join", _join_options),
     "leave": ("leave", _leave_options),

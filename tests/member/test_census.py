@@ -131,3 +131,13 @@ def test_the_command_prints_what_prometheus_reads(no_node: Path, capsys: pytest.
     assert main(["metrics"]) == 0
     families = {family.name: family for family in text_string_to_metric_families(capsys.readouterr().out)}
     assert families["agent_cni_call_seconds"].samples[-1].value == 1
+
+
+def test_the_command_writes_a_file_whole_and_for_all_to_read(no_node: Path, tmp_path: Path):
+    file = tmp_path / "agent-cni.prom"
+    file.write_text("before")
+    assert main(["metrics", "--output", str(file)]) == 0
+    assert "agent_cni_build_info" in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert main(["metrics", "--output", str(tmp_path / "none/a.prom")]) == 1
+    assert [item.name for item in tmp_path.iterdir() if item.is_file()] == ["agent-cni.prom"]

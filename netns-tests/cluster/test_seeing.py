@@ -1,0 +1,232 @@
+"""What can be seen of a cluster: figures that are what happened, and a doctor who names what is broken."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from answers import within
+from cluster import PREFIX, Cluster, Node, conf
+from lab import AGENT_CNI, ROOT, Lab, eventually, sh
+from prometheus_client.parser import text_string_to_metric_families
+
+from cni.cluster.model import Block, Endpoint
+
+METRICS = "127.0.0.1:9402"
+PYTHON = ROOT / ".venv/bin/python3"
+
+
+class Figures:
+    """What a host's member says of itself, by name and the values of its labels."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    def __call__(self, name: str, *labels: str) -> float:
+        """A value; of nothing that was said -1."""
+        return self.all().get((f"agent_cni_{name}", *sorted(labels)), -1.0)
+
+    def all(self) -> dict[tuple[str, ...], float]:
+        text = within(
+            self.node, lambda: urllib.request.urlopen(f"http://{METRICS}/metrics", timeout=10).read().decode()
+        )
+        families = text_string_to_metric_families(text)
+        return {(one.name, *sorted(one.labels.values())): one.value for family in families for one in family.samples}
+
+
+def doctor(node: Node) -> dict[str, str]:
+    """What is wrong with a host's part in its cluster, and what mends it."""
+    found = json.loads(node.run(AGENT_CNI, "doctor", "--json", check=False).stdout)["cluster"]
+    return {item["what"]: item["mend"] for item in found}
+
+
+@contextmanager
+def broken(node: Node, what: str, mend: str) -> Iterator[None]:
+    """Something that was done is told, with what mends it; when it is undone, nothing is wrong any more."""
+    last: dict[str, str] = {}
+
+    def is_told() -> bool:
+        last.clear()
+        last.update(doctor(node))
+        return any(what in line and mend in advice for line, advice in last.items())
+
+    assert eventually(is_told), (what, last, node.said())
+    assert len(last) == 1, last
+    yield
+    assert eventually(lambda: doctor(node) == {}), (doctor(node), node.said())
+
+
+@pytest.mark.parametrize("mode", ["l2", "l3"])
+def test_figures_are_what_happened(lab: Lab, mode: str):
+    net = conf(mode)
+    with Cluster(lab, hosts=2) as cluster:
+        one, two = cluster.nodes
+        cluster.join(metrics=METRICS)
+        here, there = Figures(one), Figures(two)
+        pods = [cluster.add(one, net) for _ in range(3)]
+        other = cluster.add(two, net)
+        asked = other.addresses[0]
+        refused = one.cni("ADD", net, lab.pod(), CNI_ARGS=f"IP={asked}")
+        assert f"is in a block of {two.name}" in refused.failed(102)
+        assert here("call_seconds_count", "bridge-vxlan", "ADD", "0") == 3
+        assert here("call_seconds_count", "bridge-vxlan", "ADD", "102") == 1
+        assert here("call_failures_total", "bridge-vxlan", "ADD") == 1
+        assert there("call_seconds_count", "bridge-vxlan", "ADD", "0") == 1
+        assert here("attachments", "net", "bridge-vxlan", "complete") == 3
+        assert here("addresses_leased", "net", "4") == here("block_addresses_leased", "net", "4") == 3
+
+        items = cluster.listing()
+        known = [item for item in items if isinstance(item, Endpoint)]
+        blocks = [item for item in items if isinstance(item, Block)]
+        assert eventually(lambda: here("endpoints", "net") == there("endpoints", "net") == len(known))
+        assert here("nodes", "alive") == 2
+        assert here("nodes", "away") == 0
+        if mode == "l2":
+            far = [item for item in known if item.node == one.name]
+            assert eventually(lambda: there("rows", "PeerNeighbour") == len(far))
+            assert eventually(lambda: there("rows", "PeerRow") == len({item.mac for item in far}))
+        else:
+            ways = [item for item in blocks if item.node == one.name]
+            assert eventually(lambda: there("rows", "PeerRoute") == len(ways))
+        assert there("blocks", "net", "4", "held") == len(
+            [item for item in blocks if item.node == two.name and item.addresses.version == 4]
+        )
+        assert here("endpoints_published_total", "there") == len([item for item in known if item.node == one.name])
+        assert here("endpoints_unpublished", "net") == 0
+        assert here("session_renewals_total") >= 0
+        assert here("store_silence_seconds") < 60
+        assert here("member_info", one.name, "") == 1
+        assert (here("mends_total", "PeerRow"), there("mends_total", "PeerRow")) == (-1, -1)
+
+        cluster.remove(pods.pop())
+        assert here("call_seconds_count", "bridge-vxlan", "DEL", "0") == 1
+        assert eventually(lambda: there("endpoints", "net") == len(known) - 2)
+        if mode == "l2":  # in l3 a pod is no row
+            assert there("row_changes_total", "PeerNeighbour", "taken") == 2
+            assert there("convergence_seconds_count") >= 1
+            assert there("convergence_seconds_sum") < 60
+
+        far = next(
+            item for item in two.run("bridge", "fdb", "show", "dev", "vxlan100").stdout.splitlines() if "dst" in item
+        )
+        two.run("bridge", "fdb", "del", far.split()[0], "dev", "vxlan100", "self")
+        assert eventually(lambda: there("mends_total", "PeerRow") == 1)
+
+        heard = here("store_listings_total")
+        cluster.etcd.kill(0)
+        assert eventually(lambda: here("member_troubled") == 1 and here("store_errors_total", "unreachable") >= 1)
+        placed = cluster.add(one, net)
+        assert here("endpoints_unpublished", "net") == 2
+        assert here("endpoints", "net") == len(known) - 2
+        cluster.etcd.start(0)
+        assert eventually(lambda: here("endpoints_unpublished", "net") == 0 and here("member_troubled") == 0)
+        assert eventually(lambda: there("endpoints", "net") == len(known))
+        assert here("store_listings_total") > heard
+        cluster.remove(placed)
+        text = one.run(AGENT_CNI, "metrics").stdout
+        assert 'agent_cni_call_seconds_count{plugin="bridge-vxlan",verb="ADD",code="0"} 4' in text
+
+
+@pytest.mark.sweep  # the doctor is asked, and no call
+def test_what_is_broken_is_named_with_what_mends_it(lab: Lab):
+    net = conf(families="4")
+    with Cluster(lab, hosts=2, session=2) as cluster:
+        one, two = cluster.nodes
+        cluster.join()
+        placed = cluster.add(one, net)
+        cluster.add(two, net)
+        cluster.settle()
+        assert doctor(one) == doctor(two) == {}
+
+        one.pause()
+        with broken(one, f"the cluster has not heard of {one.name} for a session", "systemctl restart"):
+            one.go_on()
+        one.kill()
+        assert any("no member runs on this host" in line for line in doctor(one))
+        assert any("agent-cni join" in mend for mend in doctor(one).values())
+        cluster.join(one)
+        assert eventually(lambda: doctor(one) == {}), doctor(one)
+
+        cluster.etcd.kill(0)
+        with broken(one, "the cluster's store is not reached", "look at etcd at http"):
+            cluster.etcd.start(0)
+            assert eventually(lambda: cluster.joined(one) and cluster.joined(two))
+
+        two.run("nft", "-f", "-", input="table inet x { chain in { type filter hook input priority -200; udp dport 4789 reject; }; }")  # fmt: skip
+        with broken(one, f"{two.name} at {two.underlay()}, UDP port 4789", "what filters UDP port 4789"):
+            two.run("nft", "delete", "table", "inet", "x")
+
+        sh("ip", "-n", one.name, "link", "set", "eth0", "mtu", "1400")
+        with broken(one, "vxlan100 has MTU 1450, and eth0 has room for 1350", "raise the MTU of eth0"):
+            sh("ip", "-n", one.name, "link", "set", "eth0", "mtu", "1500")
+
+        assert one.cni("ADD", net | {"vxlan": {"id": 101}}, lab.pod()).failed(101)
+        with broken(one, "the cluster has net differently: vni is 101 here and 100 there", "alike on every host"):
+            cluster.remove(placed)
+            cluster.add(one, net)
+
+        cluster.etcd.put(f"{PREFIX}/nodes/odd", "no JSON")
+        with broken(one, "nodes/odd in the store", f"etcdctl del {PREFIX}/nodes/odd"):
+            cluster.etcd.ctl("del", f"{PREFIX}/nodes/odd")
+
+        other = cluster.add(two, conf(name="other", families="4", bridge="br1", ipam={"ranges": [[{"subnet": "10.20.0.0/16"}]]}, vxlan={"id": 200}))  # fmt: skip
+        assert eventually(lambda: doctor(one) == {})
+        said = json.loads(cluster.etcd.ctl("get", "--print-value-only", f"{PREFIX}/networks/other"))
+        cluster.etcd.put(f"{PREFIX}/networks/third", json.dumps(said | {"vni": 200}))
+        with broken(one, "networks other and third have one VNI, 200", "its own vxlan.id"):
+            cluster.etcd.ctl("del", f"{PREFIX}/networks/third")
+        cluster.remove(other)
+
+
+@pytest.mark.sweep  # the doctor is asked, and no call
+def test_a_host_that_was_taken_for_dead_is_told_which_pods_are_cut_off(lab: Lab):
+    net = conf(families="4", block=8)
+    with Cluster(lab, hosts=2, session=2) as cluster:
+        one, two = cluster.nodes
+        cluster.join(metrics=METRICS)
+        placed = cluster.add(two, net)
+        cluster.settle()
+        two.pause()
+        assert eventually(lambda: not cluster.alive(two))
+        one.run(AGENT_CNI, "node", "remove", two.name)
+        taken = cluster.lab.pod()
+        one.cni("ADD", net, taken, CNI_ARGS=f"IP={placed.addresses[0]}").ok()
+        two.go_on()
+        line = f"cut off: {placed.pod.container[:13]} ({placed.addresses[0]})"
+        with broken(two, line, "delete these pods"):
+            assert Figures(two)("blocks", "net", "4", "lost") == 1
+            cluster.remove(placed)
+        one.cni("DEL", net, taken).ok()
+
+
+@pytest.mark.sweep  # the doctor is asked, and no call
+def test_who_may_not_be_who_he_says_and_a_port_that_is_taken_are_told(lab: Lab):
+    with Cluster(lab, hosts=1, session=2) as cluster:
+        (one,) = cluster.nodes
+        cluster.join()
+        clone = cluster.more()
+        cluster.configure(clone)
+        file = clone.etc / "agent-cni/cluster.json"
+        file.write_text(file.read_text().replace(clone.name, one.name))
+        clone.start()
+        assert eventually(lambda: any("may not be" in line for line in doctor(clone))), (doctor(clone), clone.said())
+        (mend,) = (mend for line, mend in doctor(clone).items() if "may not be" in line)
+        assert f"agent-cni node remove {one.name}" in mend
+        clone.kill()
+
+        script = "import socket; it = socket.create_server(('127.0.0.1', 9402)); print(flush=True); input()"
+        command = ["nsenter", f"--net={one.path}", PYTHON, "-c", script]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as taker:
+            assert taker.stdout
+            taker.stdout.readline()
+            one.kill()
+            cluster.join(one, metrics=METRICS)
+            with broken(one, f"the member does not answer at {METRICS}", "--metrics"):
+                taker.send_signal(signal.SIGKILL)
+                taker.wait()
+        assert Figures(one)("member_troubled") == 0
