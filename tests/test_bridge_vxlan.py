@@ -16,6 +16,7 @@ from cni.protocol.schema import given
 from cni.resources import (
     BlockGateway,
     Bridge,
+    DeadEnd,
     FloodList,
     GatewayAddress,
     Host,
@@ -286,6 +287,8 @@ def test_a_tunnel_of_the_cluster_is_as_other_hosts_know_it(vtep: str, mode: str,
         (BlockGateway, "10.10.3.65/26", True) if mode == "l3" else (GatewayAddress, "10.10.0.1/16", True)
     )
     assert only(plan, Bridge).mac == "0a:58:0a:0a:00:01", "whichever block came first"
+    ends = [item.dst for item in plan.resources if isinstance(item, DeadEnd)]
+    assert ends == (["10.10.0.0/16"] if mode == "l3" else []), "what no block is known for leaves by no other link"
     assert not [item for item in plan.resources if isinstance(item, FloodList)]
 
 

@@ -166,6 +166,7 @@ def test_without_a_namespace_the_pod_cannot_be_entered(world: World):
 SAMPLES: dict[str, dict[str, Any]] = {
     "Announcement": {"link": "eth0", "mac": "0a:58:0a:00:00:02", "addresses": ("10.0.0.2", "fd00::2")},
     "Bridge": {"name": "br0", "mac": "", "mtu": 1500, "promiscuous": True},
+    "DeadEnd": {"dst": "10.10.0.0/16"},
     "FloodList": {"link": "vxlan1", "vteps": ()},
     "Forwarding": {"port": "veth0"},
     "BlockGateway": {"link": "br0", "address": "10.0.0.1/26", "force": False, "beside": True},

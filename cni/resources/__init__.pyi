@@ -21,7 +21,7 @@ from cni.resources.policy import PodPolicy
 from cni.resources.policy_table import PolicyTable
 from cni.resources.readiness import Announcement, Forwarding, Settled, Vacant
 from cni.resources.remote import PeerAddress, PeerNeighbour, PeerRoute, PeerRow
-from cni.resources.routes import GatewayRoute, HostRoute, PodRoute
+from cni.resources.routes import DeadEnd, GatewayRoute, HostRoute, PodRoute
 from cni.resources.vtep_filter import VtepFilter
 from cni.resources.vxlan import VxlanLink
 from cni.resources.world import Said, World
@@ -32,6 +32,7 @@ __all__ = [
     "BlockGateway",
     "Bridge",
     "BridgeFilter",
+    "DeadEnd",
     "Difference",
     "FloodList",
     "Forwarding",

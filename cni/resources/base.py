@@ -34,7 +34,7 @@ ROOMS = {
     "policy_table": ("PolicyTable",),
     "readiness": ("Announcement", "Forwarding", "Settled", "Vacant"),
     "remote": ("PeerAddress", "PeerNeighbour", "PeerRoute", "PeerRow"),
-    "routes": ("GatewayRoute", "HostRoute", "PodRoute"),
+    "routes": ("DeadEnd", "GatewayRoute", "HostRoute", "PodRoute"),
     "vtep_filter": ("VtepFilter",),
     "vxlan": ("VxlanLink",),
     "world": ("Said", "World"),

@@ -21,6 +21,32 @@ _MOST = {"mtu": 65535 - 15, "advmss": 65535 - 40}
 
 
 @dataclass(frozen=True)
+class DeadEnd(Resource):
+    """A network of pods that hosts route to each other, block by block: what no route leads to, because it is nobody's or not known
+    yet, would leave by the default route, for anybody to read. It goes with the last pod.
+    """
+
+    dst: str
+
+    shared = True
+    retires = True
+
+    def ensure(self, world: World) -> None:
+        if world.host.refuse_route(self.dst):
+            world.created(self)
+
+    def differences(self, world: World) -> Iterator[str]:
+        if not world.host.refuses(self.dst):
+            yield f"route unreachable {self.dst} is missing: what is for no pod leaves by the default route"
+
+    def remove(self, world: World) -> None:
+        world.host.delete_refused(self.dst)
+
+    def describe(self) -> str:
+        return f"route unreachable {self.dst}, but where a block of it is"
+
+
+@dataclass(frozen=True)
 class PodRoute(Resource):
     """A route in the pod; `gateway` empty means on the link. `onlink`: no address covers the gateway.
 

@@ -352,7 +352,7 @@ def test_members_keep_the_tunnels_and_say_when_there_are_none(lab: Lab):
         assert eventually(lambda: b.pings(vtep(c.name), 1), SOON)
 
 
-@pytest.mark.parametrize(("mode", "family"), [("l2", 6)])
+@pytest.mark.parametrize(("mode", "family"), [("l2", 4), ("l3", 6)])
 def test_pods_of_all_hosts_talk_by_the_tunnels_alone_whatever_becomes_of_them(lab: Lab, mode: str, family: int):
     with Cluster(lab, hosts=3, family=family) as cluster, ExitStack() as wires:
         a, b, c = cluster.nodes

@@ -333,8 +333,13 @@ class FakeRtnl:
 
         self._change(f"delete_route {dst} {table}", make)
 
-    def refuse_route(self, dst: str) -> None:
+    def refuse_route(self, dst: str) -> bool:
+        before = dst in self.refused
         self._change(f"refuse_route {dst}", lambda: self.refused.add(dst))
+        return not before
+
+    def refuses(self, dst: str) -> bool:
+        return dst in self.refused
 
     def delete_refused(self, dst: str) -> None:
         self._change(f"delete_refused {dst}", lambda: self.refused.discard(dst))

@@ -475,18 +475,22 @@ def the_way_to_an_address_is_the_narrowest(rtnl: Rtnl) -> None:
 
 @statement
 def a_destination_is_refused_unless_a_route_leads_there(rtnl: Rtnl) -> None:
-    link, inside = bridge(rtnl), ip_address("fd00:7::1")
-    rtnl.add_route(link, route("::/0", "fd00::9"), onlink=True)
-    for _ in range(2):
-        rtnl.refuse_route("fd00:7::/48")
-    assert rtnl.route_to(inside) == ()
-    rtnl.add_route(link, route("fd00:7::/48", priority=1024), onlink=False)
-    assert rtnl.route_to(inside) == (link.index,)
-    rtnl.delete_route(link, "fd00:7::/48")
-    assert rtnl.route_to(inside) == ()
-    for _ in range(2):
-        rtnl.delete_refused("fd00:7::/48")
-    assert rtnl.route_to(inside) == (link.index,)
+    link = bridge(rtnl)
+    for default, dst, inside in (("::/0", "fd00:7::/48", "fd00:7::1"), ("0.0.0.0/0", "10.7.0.0/16", "10.7.0.1")):
+        address = ip_address(inside)
+        rtnl.add_route(link, route(default), onlink=False)
+        assert not rtnl.refuses(dst)
+        assert [rtnl.refuse_route(dst), rtnl.refuse_route(dst)] == [True, False]
+        assert rtnl.refuses(dst)
+        assert rtnl.route_to(address) == ()
+        rtnl.add_route(link, route(dst, priority=1024), onlink=False)
+        assert rtnl.route_to(address) == (link.index,)
+        rtnl.delete_route(link, dst)
+        assert rtnl.route_to(address) == ()
+        for _ in range(2):
+            rtnl.delete_refused(dst)
+        assert not rtnl.refuses(dst)
+        assert rtnl.route_to(address) == (link.index,)
 
 
 @statement

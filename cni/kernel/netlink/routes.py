@@ -81,10 +81,27 @@ class Routes(NextHops):
         gone = request(_DELETE, 0, place, attribute(_OIF, u32(link.index)))
         self._change(gone, f"remove route {dst} dev {link.name} table {table}", errno.ESRCH)
 
-    def refuse_route(self, dst: str) -> None:
-        """Have what is sent to an IPv6 destination refused ("unreachable" in ip-route(8)) where no other route leads there."""
-        new = request(_NEW, CREATE, _place(dst, MAIN_TABLE, _REFUSED), attribute(_PRIORITY, u32(_LAST)))
-        self._change(new, f"add route unreachable {dst}", errno.EEXIST)
+    def refuse_route(self, dst: str) -> bool:
+        """Have what is sent to a destination refused ("unreachable" in ip-route(8)) where no other route leads there; whether it was
+        not so yet.
+        """
+        new = request(_NEW, CREATE | EXCLUSIVE, _place(dst, MAIN_TABLE, _REFUSED), attribute(_PRIORITY, u32(_LAST)))
+        try:
+            self._change(new, f"add route unreachable {dst}")
+        except KernelRefused as error:
+            if error.errno == errno.EEXIST:
+                return False
+            raise
+        return True
+
+    def refuses(self, dst: str) -> bool:
+        """Whether it is so."""
+        every = self._routes(6 if ":" in dst else 4, _TABLE, MAIN_TABLE)
+        return any(
+            message[_TYPE_AT] == _REFUSED[2] and (route.dst, route.priority) == (dst, _LAST)
+            for message in every
+            for route in [route_of(message)]
+        )
 
     def delete_refused(self, dst: str) -> None:
         """Refuse it no more; what is not refused is so already."""

@@ -97,7 +97,9 @@ def test_a_route_is_deleted_whatever_its_scope(route: KernelRoute):
     assert line.request_of(lambda rtnl: rtnl.delete_route(LO, route.dst, route.table)) == theirs
 
 
-@pytest.mark.parametrize(("verb", "how"), [(pyroute.NEW, CREATE), (pyroute.DELETE, 0)], ids=["refused", "no more"])
+@pytest.mark.parametrize(
+    ("verb", "how"), [(pyroute.NEW, CREATE | EXCLUSIVE), (pyroute.DELETE, 0)], ids=["refused", "no more"]
+)
 def test_a_destination_is_refused(verb: int, how: int):
     said = [*target("fd00::/48", 254), ("RTA_PRIORITY", 0xFFFFFFFF)]
     theirs = pyroute.encoded(pyroute.ROUTE, verb, how, said, **place("fd00::/48", 254), proto=3, type=7)
