@@ -141,6 +141,25 @@ def another_life_of_a_machine_does_not_begin_while_one_is_heard_of(scene: Scene)
 
 
 @statement
+def one_of_many_who_want_a_name_has_it(scene: Scene) -> None:
+    stores = [scene.store() for _ in range(4)]
+
+    def join(at: int, name: str) -> Session | None:
+        try:
+            return stores[at].join(replace(A, name=name, machine=f"machine-{at}"), "t1")
+        except NameTaken:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(25):
+            joined = [*pool.map(join, range(4), [f"node-{number}"] * 4)]
+            (winner,) = [session.node for session in joined if session]
+            assert [item for item in all_of(stores[0]) if isinstance(item, Node) and item.name == winner.name] == [
+                winner
+            ]
+
+
+@statement
 def a_session_goes_on_while_it_is_renewed_and_no_longer(scene: Scene) -> None:
     store = scene.store()
     session = store.join(A, "t1")

@@ -34,7 +34,8 @@ class Blocks(Engine):
     def declare(self, session: Session, network: Network) -> Network:
         """See ClusterStore."""
         at, attempts = self.keys.of(network.key), self.attempts()
-        for _ in attempts:
+        while True:
+            attempts.begin()
             places = self.keys.of((Alive.room, session.node.name)), at, self.keys.blocks(network.name)
             (alive, known, blocks) = self.gateway.look(*places, limit=1).rows
             self.unless_lost(session, alive[0] if alive else None)
@@ -48,13 +49,13 @@ class Blocks(Engine):
             ):
                 self._declared[network.name] = network
                 return network
-        raise AssertionError
 
     def claim(self, session: Session, block: Block) -> bool:
         """See ClusterStore."""
         begins, around = self.keys.overlapping(block)
         attempts = self.attempts()
-        for _ in attempts:
+        while True:
+            attempts.begin()
             alive = self.keys.of((Alive.room, session.node.name))
             rows = self.gateway.look(alive, self.keys.of((Network.room, block.network)), begins, *around).rows
             self.unless_lost(session, rows[0][0] if rows[0] else None)
@@ -69,7 +70,6 @@ class Blocks(Engine):
             if since := attempts.write(as_seen, [put(self.keys.of(block.key), block.value)]):
                 self._since[block] = since
                 return True
-        raise AssertionError
 
     def _as_declared(self, name: str, seen: list[Row]) -> list[dict[str, Any]]:
         """The comparison that a network is what this host was told. Raises Conflict."""
@@ -83,14 +83,14 @@ class Blocks(Engine):
         """See ClusterStore."""
         self._since.pop(block, None)
         attempts = self.attempts()
-        for _ in attempts:
+        while True:
+            attempts.begin()
             seen = self._seen(session, block)
             if not seen or self.item(seen) != block:
                 return not seen
             as_seen = [self.lives(session), is_at(seen.key, modified=seen.modified)]
             if attempts.write(as_seen, [delete(seen.key), delete(self.keys.endpoints(block))]):
                 return True
-        raise AssertionError
 
     def publish(self, session: Session, block: Block, there: Sequence[Endpoint], gone: Sequence[Endpoint]) -> bool:
         """See ClusterStore."""
@@ -104,7 +104,8 @@ class Blocks(Engine):
     def _said(self, session: Session, block: Block, operations: list[dict[str, Any]]) -> bool:
         """Whether a block is this host's, of which something is said then."""
         at, attempts = self.keys.of(block.key), self.attempts()
-        for _ in attempts:
+        while True:
+            attempts.begin()
             known = since = self._since.get(block, 0)
             if not known:
                 seen = self._seen(session, block)
@@ -117,7 +118,6 @@ class Blocks(Engine):
                 self._since[block] = known or written
                 return True
             self._since.pop(block, None)
-        raise AssertionError
 
     def _seen(self, session: Session, block: Block) -> Row | None:
         """What is under a block's key. Raises SessionLost."""

@@ -6,7 +6,6 @@ So a lost answer is no danger: one looks again. And a write that arrives late, a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from cni.cluster.config import EtcdConfig
@@ -20,15 +19,17 @@ from cni.kernel.tls import now
 
 #: How often one looks again, and how long one waits before, at first.
 _LOOKS, _PAUSE = 8, 0.01
+#: A busy etcd may take a second for an answer, and there may be three to be asked.
+_LEAST = 3.0
 
 
 class Engine:
-    """An etcd, and what all that is asked of it goes through. No request waits for more than a quarter of a session's `seconds`,
-    and nobody looks again when half of it is over.
+    """An etcd, and what all that is asked of it goes through. No request waits for more than a quarter of a session's `seconds`, or
+    three seconds, and nobody looks again when that is over twice.
     """
 
     def __init__(self, config: EtcdConfig, seconds: float) -> None:
-        self.seconds, self.patience = seconds, max(1.0, seconds / 4)
+        self.seconds, self.patience = seconds, max(_LEAST, seconds / 4)
         self.gateway = Gateway(config, self.patience)
         self.keys = Keys(config.prefix)
 
@@ -58,19 +59,19 @@ class Engine:
 
 
 class Attempts:
-    """Goes on until whoever loops returns with what is so. Raises Unreachable when that takes too long."""
+    """Whoever writes begins again until something is so."""
 
     def __init__(self, gateway: Gateway, seconds: float) -> None:
         self._gateway, self._until = gateway, now() + seconds
+        self._begun = 0
         self._why = "others write to the same place all the time"
 
-    def __iter__(self) -> Iterator[None]:
-        for number in range(_LOOKS):
-            yield
-            time.sleep(_PAUSE * number)
-            if now() > self._until:
-                break
-        raise Unreachable(self._why)
+    def begin(self) -> None:
+        """Look, and write. Raises Unreachable when that was done too often, or for too long."""
+        if self._begun == _LOOKS or (self._begun and now() > self._until):
+            raise Unreachable(self._why)
+        time.sleep(_PAUSE * self._begun)
+        self._begun += 1
 
     def write(self, compared: list[dict[str, Any]], operations: list[dict[str, Any]]) -> int:
         """The revision it is written at; 0 where that is not so, or not known: look again. Raises Refused, which stays so."""

@@ -129,12 +129,12 @@ class Gateway:
     def _ask(self, path: str, document: Mapping[str, Any], *, again: bool = True) -> dict[str, Any]:
         """One request, once more with another token where that was the fault."""
         for last in (False, True):
-            token = self._token
-            answer = self._door.ask(Request(path, document, self._login(), again), self._seconds)
+            login = self._login()
+            answer = self._door.ask(Request(path, document, login, again), self._seconds)
             if answer.status == 200 and isinstance(answer.document, dict):
                 return answer.document
             why = _why(answer.document)
-            if last or not self._forget(why, token):
+            if last or not self._forget(why, login.get("Authorization")):
                 break
         if "compacted" in why:
             raise Compacted(why)

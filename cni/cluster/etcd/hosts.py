@@ -29,12 +29,12 @@ class Hosts(Engine):
     def join(self, me: Node, token: str) -> Session:
         """See ClusterStore."""
         attempts = self.attempts()
-        for _ in attempts:
+        while True:
+            attempts.begin()
             known, alive = self._when_free(me, token)
             session = self._resumed(me, token, alive) if alive else self._begun(attempts, me, token, known)
             if session:
                 return session
-        raise AssertionError
 
     def _when_free(self, me: Node, token: str) -> tuple[Row | None, Row | None]:
         """What is under the name, when no other life of the host is heard of any more. Raises NameTaken."""
@@ -69,8 +69,11 @@ class Hosts(Engine):
 
     def _resumed(self, me: Node, token: str, alive: Row) -> Session | None:
         seconds = self.gateway.keep(alive.lease)
+        if not seconds:  # it has ended, and its key goes in a moment
+            time.sleep(_POLL)
+            return None
         with suppress(SessionLost):
-            return self.announce(Session(me, token, str(alive.created), alive.lease, seconds), me) if seconds else None
+            return self.announce(Session(me, token, str(alive.created), alive.lease, seconds), me)
         return None
 
     def renew(self, session: Session) -> None:
@@ -82,7 +85,8 @@ class Hosts(Engine):
     def announce(self, session: Session, me: Node) -> Session:
         """See ClusterStore."""
         attempts = self.attempts()
-        for _ in attempts:
+        while True:
+            attempts.begin()
             alive, known = self.look((Alive.room, me.name), me.key)
             self.unless_lost(session, alive)
             as_seen = is_at(at := self.keys.of(me.key), modified=known.modified if known else 0)
@@ -94,18 +98,15 @@ class Hosts(Engine):
         """See ClusterStore."""
         at, mine = self.keys.of((TURN, what)), {"node": session.node.name, "token": session.token}
         attempts = self.attempts()
-        for _ in attempts:
+        while True:
+            attempts.begin()
             alive, taken = self.look((Alive.room, session.node.name), (TURN, what))
             self.unless_lost(session, alive)
-            if taken and taken.value != encoded(mine):
-                return False
-            if taken and self.gateway.keep(taken.lease):
+            if taken:
+                return taken.value == encoded(mine) and self.gateway.keep(taken.lease) > 0
+            lease, _ = self.gateway.lease(seconds)
+            if attempts.write([self.lives(session), is_at(at, created=0)], [put(at, mine, lease)]):
                 return True
-            if not taken:
-                lease, _ = self.gateway.lease(seconds)
-                if attempts.write([self.lives(session), is_at(at, created=0)], [put(at, mine, lease)]):
-                    return True
-        return False
 
     # --- who goes
 
@@ -113,7 +114,8 @@ class Hosts(Engine):
         """See ClusterStore."""
         me, attempts = session.node, self.attempts()
         life = self.keys.of((Alive.room, me.name))
-        for _ in attempts:
+        while True:
+            attempts.begin()
             known, alive = self.look(me.key, (Alive.room, me.name))
             node = self.item(known)
             if (isinstance(node, Node) and node.machine != me.machine) or (
@@ -143,7 +145,8 @@ class Hosts(Engine):
 
     def _free(self, block: Block) -> None:
         attempts, at = self.attempts(), self.keys.of(block.key)
-        for _ in attempts:
+        while True:
+            attempts.begin()
             (seen,) = self.look(block.key)
             if not seen or self.item(seen) != block:
                 return
@@ -154,7 +157,8 @@ class Hosts(Engine):
 
     def _forget(self, name: str) -> None:
         at, attempts = self.keys.of((Node.room, name)), self.attempts()
-        for _ in attempts:
+        while True:
+            attempts.begin()
             (seen,) = self.look((Node.room, name))
             if not seen or attempts.write([self._is_not_alive(name), is_at(at, modified=seen.modified)], [delete(at)]):
                 return

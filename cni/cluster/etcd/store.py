@@ -10,8 +10,8 @@ from cni.cluster.etcd.items import told
 from cni.cluster.etcd.watch import Watch, rows_of
 from cni.cluster.store import Change, Listing
 
-#: Nothing may come for so many seconds, or so much of a session, until it is asked whether anybody is there.
-_SILENCE, _SILENCE_OF_SESSION = 3.0, 1 / 5
+#: For so much of a session, and no more seconds, nothing may come until it is asked whether anybody is there.
+_SILENCE_OF_SESSION, _SILENCE = 1 / 5, 30.0
 
 
 class EtcdStore(Hosts, Blocks):
@@ -25,5 +25,5 @@ class EtcdStore(Hosts, Blocks):
 
     def changes(self) -> Iterator[Listing | Change]:
         """See ClusterStore."""
-        silence = min(_SILENCE, self.seconds * _SILENCE_OF_SESSION)
+        silence = min(self.seconds * _SILENCE_OF_SESSION, _SILENCE)
         return Watch(self.gateway, self.keys, silence, 2 * self.patience).told()
