@@ -12,7 +12,7 @@ from cni.cluster.store import Change, Listing
 from cni.errors import Compacted, Unreachable
 from cni.kernel.tls import now
 
-_PAGE = 2000
+_PAGE = 500
 #: A listing that is overtaken by compactions begins anew, but not for ever.
 _LISTINGS = 3
 _TRIED_AGAIN_AFTER = 0.2
@@ -42,9 +42,7 @@ class Watch:
 
     def told(self) -> Iterator[Listing | Change]:
         """A Listing, and every Change. Raises Unreachable, and Compacted."""
-        self._seen, rows = rows_of(self._gateway, self._keys.all())
-        found = told(self._keys, rows)
-        yield Listing(self._seen.revision, found.items, found.refused)
+        yield self._listing()
         heard = now()
         while True:
             try:
@@ -55,6 +53,12 @@ class Watch:
                 if now() - heard > self._seconds:
                     raise
                 time.sleep(_TRIED_AGAIN_AFTER)
+
+    def _listing(self) -> Listing:
+        """All there is; who only waits for changes does not keep it."""
+        self._seen, rows = rows_of(self._gateway, self._keys.all())
+        found = told(self._keys, rows)
+        return Listing(self._seen.revision, found.items, found.refused)
 
     def _changes(self) -> Iterator[Change]:
         """Those of one watch, at whose beginning it is known that nothing is missed."""
