@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from cni.cluster.model import LAYER_3, IPNetwork, Network, Pool
 from cni.naming import IPAddress, digest_of
@@ -30,13 +30,24 @@ def next_block(network: Network, pool: Pool, node: str, taken: Collection[str]) 
     want the same.
     """
     first, count = _grid(pool, network.block)
-    start = int(digest_of(f"{node} {pool.subnet}")[:16], 16) % count
+    start = _start(pool, node, count)
     for number in range(min(count, len(taken) + _TRIED)):
         at = first + (start + number) % count * network.block
         span = str(ipaddress.ip_network((at, _length(pool, network.block))))
         if span not in taken and capacity(network, span):
             return span
     return None
+
+
+def first_block(network: Network, pool: Pool, node: str, spans: Iterable[str]) -> str | None:
+    """Of a host's blocks of a pool the one it would ask for first: which that is stays so when it has others later."""
+    first, count = _grid(pool, network.block)
+    start = _start(pool, node, count)
+
+    def turn(span: str) -> int:
+        return ((int(ipaddress.ip_network(span)[0]) - first) // network.block - start) % count
+
+    return min(spans, key=turn, default=None)
 
 
 def host_address(network: Network, span: str) -> str:
@@ -83,6 +94,10 @@ def _given(pool: Pool, block: IPNetwork) -> tuple[int, int]:
 
 def _withheld(network: Network, block: IPNetwork) -> Iterator[tuple[int, int]]:
     return ((low, high) for family, low, high in network.withheld if family == block.version)
+
+
+def _start(pool: Pool, node: str, count: int) -> int:
+    return int(digest_of(f"{node} {pool.subnet}")[:16], 16) % count
 
 
 def _length(pool: Pool, size: int) -> int:

@@ -11,7 +11,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from cni.cluster.blocks import host_address
+from cni.cluster.blocks import first_block, host_address
 from cni.cluster.model import LAYER_3, Block, Endpoint, Key, Network, Node, Pool
 from cni.cluster.snapshot import Place, Snapshot
 from cni.naming import link_local, mac_of_address
@@ -93,15 +93,16 @@ class Peers:
             self._put(kind, key, value)
 
     def _own_addresses(self) -> Iterator[tuple[Pool, str]]:
-        """This host's own address in each pool it has a block of: that of the lowest."""
+        """This host's own address in each pool it has a block of. It stays when a block is had later, which may have been another
+        host's: pods that spoke to that one remember its MAC for a while.
+        """
         blocks = self._snapshot.blocks.get(self._network.name, {}).values()
         me = self._me.name, self._me.machine
         own = [block for block in blocks if (block.node, block.machine) == me and self._accepted.is_block(block.span)]
         for pool in self._network.pools:
-            mine = [block for block in own if self._network.pool_of(block.addresses[0]) == pool]
-            if mine:
-                lowest = min(mine, key=lambda block: int(block.addresses[0]))
-                yield pool, host_address(self._network, lowest.span)
+            mine = [block.span for block in own if self._network.pool_of(block.addresses[0]) == pool]
+            if first := first_block(self._network, pool, self._me.name, mine):
+                yield pool, host_address(self._network, first)
 
 
 class Stretched(Peers):

@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from cni.cluster.blocks import block_of, host_address
+from cni.cluster.blocks import block_of, first_block, host_address, next_block
 from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node, Pool
 from cni.cluster.snapshot import Snapshot
 from cni.cluster.store import Change, Listing
@@ -71,13 +71,22 @@ def test_l2_an_endpoint_elsewhere_is_a_row_and_a_neighbour():
     }
 
 
-def test_l2_a_host_speaks_by_the_first_address_of_its_lowest_block_to_both_halves():
-    own = [block("10.10.0.32/28", ME), block("10.10.0.16/28", ME)]
-    assert rows(*own, endpoint("10.10.0.20", ME)) == {
+def test_l2_a_host_speaks_by_the_first_address_of_its_first_block_to_both_halves():
+    assert rows(block("10.10.0.16/28", ME), endpoint("10.10.0.20", ME)) == {
         PeerAddress("br0", "10.10.0.16/32"),
         PeerRoute("br0", "10.10.0.0/25", "", "10.10.0.16"),
         PeerRoute("br0", "10.10.0.128/25", "", "10.10.0.16"),
     }
+
+
+def test_what_a_host_speaks_by_stays_when_it_has_more_blocks():
+    """Those it asks for itself, in the order in which it does: a block that was another host's seldom comes first."""
+    of, taken = network(), list[str]()
+    while span := next_block(of, of.pools[0], ME.name, taken):
+        taken.append(span)
+        own = [row for row in rows(*(block(it, ME) for it in sorted(taken)), of=of) if isinstance(row, PeerAddress)]
+        assert own == [PeerAddress("br0", f"{host_address(of, taken[0])}/32")]
+    assert len(taken) > 2
 
 
 def test_l3_a_block_elsewhere_is_a_route_by_the_gateway_of_our_own():
@@ -269,7 +278,9 @@ def _own(of: Network, owners: dict[str, str], snapshot: Snapshot) -> Iterator[tu
         mine = [ip_network(span) for span, name in owners.items() if name == ME.name]
         mine = sorted(net for net in mine if net.version == ip_network(pool.subnet).version)
         if mine:
-            yield pool, host_address(of, str(mine[0]))
+            first = first_block(of, pool, ME.name, map(str, mine))
+            assert first
+            yield pool, host_address(of, first)
 
 
 def _stretched(snapshot: Snapshot, of: Network, nodes: dict[str, Node], owners: dict[str, str]) -> set[RemoteRow]:
