@@ -53,6 +53,7 @@ class VtepFilter(Resource):
         """The table, in nft's language."""
         sets = [self._known(family) for family in _FAMILY]
         chains = [_chain("input", self._input()), _chain("forward", self._forward())]
+        chains += [_chain("postrouting", self._postrouting(), "srcnat + 10")]
         chains += [_chain("output", self._output())] if self.tunnel else []
         return f"table {VTEP_TABLE} {{\n{''.join([*sets, *chains])}}}\n"
 
@@ -78,6 +79,10 @@ class VtepFilter(Resource):
             yield f'oifname "{self.tunnel}" drop'
         yield from (f"{udp} {vnis} drop" for udp, vnis in self._by_port())
 
+    def _postrouting(self) -> Iterator[str]:
+        """From the VXLAN port nothing of this host's leaves: what does is a pod's, masqueraded, whose answers would be frames to us."""
+        yield from (f"{udp.replace('dport', 'sport')} fib saddr type local drop" for udp, _ in self._by_port())
+
     def _output(self) -> Iterator[str]:
         yield from (f'oifname != "{self.tunnel}" {udp} {vnis} drop' for udp, vnis in self._by_port())
 
@@ -101,6 +106,6 @@ def _spelled(script: str) -> str:
     return listed.replace(f"table {_TRIED} {{", f"table {VTEP_TABLE} {{", 1).replace(f"\t{_DORMANT}\n", "", 1)
 
 
-def _chain(hook: str, rules: Iterator[str]) -> str:
+def _chain(hook: str, rules: Iterator[str], priority: str = "raw") -> str:
     lines = "".join(f"{rule}\n" for rule in rules)
-    return f"chain {hook} {{ type filter hook {hook} priority raw; policy accept;\n{lines}}}\n"
+    return f"chain {hook} {{ type filter hook {hook} priority {priority}; policy accept;\n{lines}}}\n"

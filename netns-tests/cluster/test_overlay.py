@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -29,6 +30,7 @@ def conf(slot: int, families: str, **vxlan: Any) -> dict[str, Any]:
         "6": {"subnet": "fd00:1::/64", "rangeStart": f"fd00:1::{slot}01", "rangeEnd": f"fd00:1::{slot}fe", "gateway": "fd00:1::1"},
     }  # fmt: skip
     base = {"cniVersion": "1.1.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True}
+    base["ipMasq"] = True
     ipam = {"ranges": [[ranges[family]] for family in families]}
     return base | {"vxlan": {"id": 100, "learning": False} | vxlan, "ipam": ipam}
 
@@ -224,6 +226,11 @@ def test_vxlan_is_accepted_from_known_hosts_only_and_other_networks_are_none_of_
     with Wire(pod, "eth0") as wire:
         send_vxlan(scene.hosts[1], "192.0.2.12", "192.0.2.11", 100, frame)
     assert wire.carried(b"forged")
+    send = "import socket, sys; s = socket.socket(2, 2); s.bind(('', int(sys.argv[1]))); s.sendto(b'from a pod', ('192.0.2.1', 9))"
+    for port in (4789, 4790):  # behind the host's address a pod has no part in what the host sends and hears by VXLAN
+        with Wire(scene.switch, "sw0") as wire:
+            pod.run(sys.executable, "-c", send, port)
+        assert wire.carried(b"from a pod") == (port != 4789)
     frame = mac_of(static[0]) + frame[6:]
     with Wire(static[0], "eth0") as wire:
         send_vxlan(scene.switch, "192.0.2.1", "192.0.2.11", 200, frame)
@@ -256,6 +263,12 @@ def test_members_of_one_cluster_have_their_pods_reach_each_other(lab: Lab, mode:
         for node in cluster.nodes * 2:
             cluster.add(node, net)
         cluster.meshed()
+        overhead = 70 if under == 6 else 50
+        far = cluster.placed[1].addresses[0]
+        whole = 1500 - overhead - (48 if ":" in far else 28)
+        for size, passes in ((whole, True), (whole + 1, False)):  # what is sent whole, with nobody to cut it up
+            done = cluster.placed[0].pod.run("ping", "-c1", "-W5", "-Mdo", "-s", size, far, check=False)
+            assert (done.returncode == 0) == passes, done.stdout
         with Wire(cluster.nodes[0], "eth0") as wire:
             assert cluster.faults() == []
         inside = [frame for frame in map(inner, wire.frames) if frame]
