@@ -1,0 +1,30 @@
+"""Who may send VXLAN: the table as nft reads it."""
+
+from __future__ import annotations
+
+from cni.resources import VtepFilter
+
+
+def test_each_port_has_its_networks_and_each_version_its_hosts():
+    script = VtepFilter(("192.0.2.2", "2001:db8::2", "192.0.2.3"), ("4789 100", "4789 300", "8472 200")).script()
+    assert "set known4 { type ipv4_addr; elements = { 192.0.2.2, 192.0.2.3 } }" in script
+    assert "set known6 { type ipv6_addr; elements = { 2001:db8::2 } }" in script
+    for family, ip in ((4, "ip"), (6, "ip6")):
+        assert f"udp dport 4789 @th,96,24 {{ 100, 300 }} {ip} saddr != @known{family} drop" in script
+        assert f"udp dport 8472 @th,96,24 {{ 200 }} {ip} saddr != @known{family} drop" in script
+    assert "hook output" not in script
+
+
+def test_of_an_encrypted_cluster_nothing_passes_another_link_in_and_out():
+    script = VtepFilter(("fd00::2",), ("4789 100",), "agent-cni-wg").script()
+    assert 'iifname != "agent-cni-wg" udp dport 4789 @th,96,24 { 100 } drop' in script
+    assert (
+        'hook output priority raw; policy accept;\noifname != "agent-cni-wg" udp dport 4789 @th,96,24 { 100 } drop'
+        in script
+    )
+
+
+def test_a_host_that_knows_nobody_hears_nobody():
+    script = VtepFilter((), ("4789 100",)).script()
+    assert "set known4 { type ipv4_addr; }" in script
+    assert "@th,96,24 { 100 } ip saddr != @known4 drop" in script
