@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from cni.cluster.config import ClusterConfig
@@ -77,15 +77,16 @@ def _announced(config: ClusterConfig, folder: Path, machine: str, *, force: bool
 def _ended(folder: Path) -> Iterator[None]:
     """Be the only one on this host, once the member that runs has ended. Raises TryAgainLater where it does not."""
     deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            with alone(folder):
-                yield
-                return
-        except Conflict as error:
-            if not isinstance(error.__cause__, TryAgainLater) or time.monotonic() > deadline:
-                raise TryAgainLater(f"the member that runs on this host did not end within {_PATIENCE:g} s") from None
-        time.sleep(_STEP)
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(alone(folder))
+                break
+            except Conflict:
+                if time.monotonic() > deadline:
+                    raise TryAgainLater(f"the member of this host did not end within {_PATIENCE:g} s") from None
+            time.sleep(_STEP)
+        yield
 
 
 def _told(store: ClusterStore, me: Node, token: str, *, force: bool) -> list[str]:

@@ -1,0 +1,132 @@
+"""How a host leaves: each step can be the last, and who is asked again goes on."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster_memory import Memory
+from member_host import Host, network
+
+from cni.errors import Conflict, Unreachable
+from cni.member import barrier, leaving
+from cni.member.leaving import left
+from cni.member.run import alone
+
+NET = network(subnet="10.10.0.0/26", block=8)
+
+
+@pytest.fixture
+def memory() -> Memory:
+    return Memory()
+
+
+@pytest.fixture
+def host(memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """One with a pod; what would be done to a kernel is counted."""
+
+    class NoReconciler:
+        def __init__(self, *_: Any) -> None: ...
+
+        def clear(self) -> None:
+            cleared.append("rows")
+
+    cleared: list[str] = []
+    monkeypatch.setattr(leaving, "Reconciler", NoReconciler)
+    monkeypatch.setattr(leaving, "without", lambda *_: cleared.append("tunnels"))
+    monkeypatch.setattr(barrier, "clear", lambda: cleared.append("barrier"))
+    made = Host("node-a", memory, tmp_path / "a")
+    made.cleared = cleared  # type: ignore[attr-defined]
+    made.share(NET)
+    made.turn(2)
+    assert made.add("c", NET)
+    made.turn()
+    return made
+
+
+def leaves(host: Host, *, force: bool = False) -> list[str]:
+    return left(host.config, host.store, host.folder, host.machine, force=force)
+
+
+def is_gone(host: Host, memory: Memory) -> bool:
+    with closing(host.state) as state:
+        nothing = (state.member(), state.blocks(), state.shared(), state.said_of()) == (None, [], [], [])
+    return nothing and not [key for key in memory.rows if key[0] in ("nodes", "alive", "blocks", "endpoints")]
+
+
+def test_pods_keep_a_host_in_its_cluster(host: Host, memory: Memory):
+    with pytest.raises(
+        Conflict, match=r"1 pods have addresses of the cluster: net/c/eth0; delete them first, or --force"
+    ):
+        leaves(host)
+    host.turn()
+    host.delete("c", NET)
+    assert leaves(host) == []
+    assert is_gone(host, memory)
+    assert host.cleared == ["rows", "barrier", "tunnels"]  # type: ignore[attr-defined]
+
+
+def test_who_is_forced_leaves_its_pods_their_addresses(host: Host, memory: Memory):
+    assert leaves(host, force=True) == []
+    assert is_gone(host, memory)
+    with closing(host.state) as state:
+        assert len(state.all_leases()) == 1
+
+
+def test_a_store_that_is_away_is_told_later_unless_forced(host: Host, memory: Memory):
+    host.delete("c", NET)
+    host.store.cut = True
+    with pytest.raises(Unreachable):
+        leaves(host)
+    host.store.cut = False
+    assert leaves(host) == []
+    assert is_gone(host, memory)
+
+
+def test_a_store_that_is_gone_for_good_holds_nobody(host: Host, memory: Memory):
+    host.store.cut = True
+    (line,) = leaves(host, force=True)
+    assert "agent-cni node remove node-a" in line
+    with closing(host.state) as state:
+        assert state.member() is None
+    assert ("nodes", "node-a") in memory.rows
+
+
+def test_a_lost_answer_keeps_nobody_from_leaving(host: Host, memory: Memory):
+    host.delete("c", NET)
+    for _ in range(2):
+        host.store.lost_answers = 1
+        with pytest.raises(Unreachable):
+            leaves(host)
+    host.store.lost_answers = 0
+    assert leaves(host) == []
+    assert is_gone(host, memory)
+
+
+def test_who_has_another_machines_name_leaves_it_that(host: Host, memory: Memory, tmp_path: Path):
+    memory.end_session("node-a")
+    other = Host("node-b", memory, tmp_path / "b")
+    other.turn()
+    other.store.remove("node-a")
+    second = Host("node-a", memory, tmp_path / "second", machine="another")
+    second.turn()
+    assert leaves(host, force=True) == []
+    assert ("nodes", "node-a") in memory.rows
+    with closing(host.state) as state:
+        assert state.member() is None
+
+
+def test_a_member_that_runs_is_waited_for(host: Host, monkeypatch: pytest.MonkeyPatch):
+    host.delete("c", NET)
+    monkeypatch.setattr(leaving, "_PATIENCE", 0.1)
+    with alone(host.folder), pytest.raises(leaving.TryAgainLater, match="did not end"):
+        leaves(host)
+    with alone(host.folder), pytest.raises(Conflict, match="runs on this host"), alone(host.folder):
+        pass
+
+
+def test_what_goes_wrong_while_alone_is_told_as_it_is(host: Host):
+    with pytest.raises(Unreachable, match="the store"), alone(host.folder):
+        raise Unreachable("the store")

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from cluster_memory import Memory
+from member_host import Host, network
+
+from cni.errors import Unavailable
+from cni.kernel.netns import boot
+from cni.member import identity
+from cni.member.identity import machine_id, this_host
+from cni.member.trouble import Trouble
+from cni.state.membership import Member
+from cni.values import replace
+
+MACHINE = "0123456789abcdef" * 2
+
+
+def member(host: Host) -> Member:
+    with closing(host.state) as state:
+        found = state.member()
+        assert found
+        return found
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "cannot be read"), ("", "is empty"), ("uninitialized\n", "is empty"), ("0" * 32, "says '000"),
+        (MACHINE[:-1], "says '0123"), (MACHINE.upper(), "says '0123"), (f"{MACHINE}\n{MACHINE}", "says '0123"),
+        ("not a machine", "says 'not"),
+    ],
+)  # fmt: skip
+def test_a_machine_without_an_identity_is_refused(text: str | None, why: str, tmp_path: Path):
+    file = tmp_path / "machine-id"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(Unavailable) as refused:
+        machine_id(file)
+    assert why in refused.value.msg
+    assert "systemd-machine-id-setup" in refused.value.msg
+
+
+def test_a_machine_is_who_it_says(tmp_path: Path):
+    file = tmp_path / "machine-id"
+    file.write_text(f"{MACHINE}\n")
+    assert machine_id(file) == MACHINE
+
+
+def test_a_host_goes_on_with_its_token_for_a_boot(tmp_path: Path):
+    host = Host("node-a", Memory(), tmp_path)
+    before = this_host(host.config, MACHINE, None)
+    assert before.token.startswith(f"{boot()}:")
+    assert this_host(host.config, MACHINE, before) == before
+    for other in (
+        replace(before, token="another-boot:1"), replace(before, node="node-b"), replace(before, machine="f" * 32),
+    ):  # fmt: skip
+        assert this_host(host.config, MACHINE, other).token not in (before.token, other.token)
+    assert this_host(host.config, MACHINE, None).token != before.token
+
+
+def test_an_address_that_changed_is_announced_and_the_session_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    memory = Memory()
+    host = Host("node-a", memory, tmp_path)
+    host.config = replace(host.config, vtep="")
+    found = ["192.0.2.7"]
+    monkeypatch.setattr(identity, "_found", lambda before: found[0])
+    host.again()
+    host.turn()
+    session = host.keeper.session
+    assert session
+    found[0] = "192.0.2.8"
+    host.turn()
+    now = host.keeper.session
+    assert now
+    assert (now.fence, now.node.vtep) == (session.fence, "192.0.2.8")
+    assert '"vtep": "192.0.2.8"' in memory.rows["nodes", "node-a"].text
+    assert member(host).vtep == "192.0.2.8"
+
+
+def test_a_host_that_cannot_be_reached_says_so_until_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    host = Host("node-a", Memory(), tmp_path)
+    host.config = replace(host.config, vtep="")
+
+    def nowhere(before: str) -> str:
+        raise Unavailable("others cannot send to this host: this host has no default route")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(identity, "_found", nowhere)
+        host.again()
+        assert host.keeper.step() == 1.0
+        assert host.keeper.status.startswith("others cannot send")
+        assert host.keeper.me is None
+    monkeypatch.setattr(identity, "_found", lambda before: "192.0.2.7")
+    host.turn()
+    assert member(host).trouble == ""
+    assert host.keeper.session
+
+
+def test_a_state_that_vanishes_under_a_member_is_written_again_with_its_token(tmp_path: Path):
+    host = Host("node-a", Memory(), tmp_path)
+    host.share(network())
+    host.turn(2)
+    token = member(host).token
+    shutil.rmtree(tmp_path)
+    host.turn(2)
+    assert member(host).token == token
+    assert host.keeper.session
+    assert host.keeper.session.token == token
+    with closing(host.state) as state:
+        assert state.blocks() != []
+
+
+def test_a_session_is_renewed_in_time(tmp_path: Path):
+    memory = Memory()
+    host = Host("node-a", memory, tmp_path)
+    for _ in range(20):
+        memory.pass_time(host.keeper.step())
+    assert host.store.asked.count("join") == 1
+    assert host.store.asked.count("renew") == 19
+
+
+def test_trouble_is_told_once_whichever_endpoint_has_it():
+    trouble = Trouble("session")
+    said = [trouble.is_so(f"https://192.0.2.{number}:2379: refused after {number} s") for number in range(5)]
+    assert said == [True, False, False, False, False]
+    assert trouble.is_so("the certificate has expired")
+    trouble.over()
+    trouble.over()
+    assert trouble.is_so("https://192.0.2.1:2379: refused after 1 s")
