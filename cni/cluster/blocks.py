@@ -56,40 +56,49 @@ def host_address(network: Network, span: str) -> str:
     Where blocks are subnets (l3) it is their gateway, else the one by which a host speaks to pods, which are within the ranges.
     """
     block = ipaddress.ip_network(span)
-    pool = network.pool_of(block[0])
-    assert pool
-    if network.mode == LAYER_3:
-        return str(block[1])
-    low, high = _given(pool, block)
-    never = [(int(ipaddress.ip_address(end)),) * 2 for end in (pool.gateway, pool.subnet.split("/")[0]) if end]
-    for first, last in sorted([*never, *_withheld(network, block)]):
-        if first > low:
-            break
-        low = max(low, last + 1)
-    return str(type(block[0])(min(low, high)))
+    never = [(gateway, gateway) for gateway in _gateways(network, block)]
+    for low, high in _given(network, block) if network.mode != LAYER_3 else ():
+        own = low
+        for first, last in sorted([*never, *_withheld(network, block)]):
+            if first <= own <= last:
+                own = last + 1
+        if own <= high:
+            return str(type(block[0])(own))
+    return str(block[1])
 
 
 def capacity(network: Network, span: str) -> int:
     """How many pods a block has addresses for."""
     block = ipaddress.ip_network(span)
-    pool = network.pool_of(block[0])
-    if pool is None:
-        return 0
-    low, high = _given(pool, block)
-    own = [ipaddress.ip_address(text) for text in (host_address(network, span), pool.gateway) if text]
+    own = [int(ipaddress.ip_address(host_address(network, span))), *_gateways(network, block)]
     if network.mode == LAYER_3:  # it is a subnet of its own
-        own += [block[0], *([block[-1]] if block.version == 4 else [])]
-    left = high - low + 1
-    for first, last in sorted([*((int(one), int(one)) for one in own), *_withheld(network, block)]):
-        left -= max(0, min(last, high) - max(first, low) + 1)
+        own += [int(block[0]), *([int(block[-1])] if block.version == 4 else [])]
+    never = sorted([*((one, one) for one in own), *_withheld(network, block)])
+    return sum(_left(low, high, never) for low, high in _given(network, block))
+
+
+def _left(low: int, high: int, never: Iterable[tuple[int, int]]) -> int:
+    """How many addresses of a span are in none of others, which are in order."""
+    count = high - low + 1
+    for first, last in never:
+        count -= max(0, min(last, high) - max(first, low) + 1)
         low = max(low, last + 1)
-    return max(0, left)
+    return max(0, count)
 
 
-def _given(pool: Pool, block: IPNetwork) -> tuple[int, int]:
-    """The first and the last address of a block that are within its pool's range; of none the last is before the first."""
-    first, last = (int(ipaddress.ip_address(text)) for text in (pool.first, pool.last))
-    return max(int(block[0]), first), min(int(block[-1]), last)
+def _given(network: Network, block: IPNetwork) -> list[tuple[int, int]]:
+    """The spans of a block that are within the network's ranges."""
+    found = []
+    for first, last in ((ipaddress.ip_address(pool.first), ipaddress.ip_address(pool.last)) for pool in network.pools):
+        low, high = max(int(block[0]), int(first)), min(int(block[-1]), int(last))
+        if first.version == block.version and low <= high:
+            found.append((low, high))
+    return sorted(found)
+
+
+def _gateways(network: Network, block: IPNetwork) -> list[int]:
+    gateways = (ipaddress.ip_address(pool.gateway) for pool in network.pools if pool.gateway)
+    return [int(gateway) for gateway in gateways if gateway.version == block.version]
 
 
 def _withheld(network: Network, block: IPNetwork) -> Iterator[tuple[int, int]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from cni.cluster.blocks import host_address
 from cni.cluster.model import LAYER_3, IPNetwork, Network, Pool
@@ -36,14 +38,16 @@ def with_ways(config: IpamConfig) -> IpamConfig:
     return replace(config, routes=(*config.routes, *(Route(dst) for dst in subnets if dst not in there)))
 
 
-def within(config: IpamConfig, network: Network, blocks: tuple[IPNetwork, ...]) -> IpamConfig:
+def within(config: IpamConfig, network: Network, blocks: Sequence[str]) -> IpamConfig:
     """A configuration with its ranges cut to blocks, and what of each is its host's own never given."""
-    sets = []
+    spelled = json.dumps(network.value)
+    parts = [_of_block(network.name, spelled, span) for span in blocks]
+    sets, number = [], 0
     for item in config.sets:
-        cut = (_cut(network, part, block) for part in item.ranges for block in blocks)
+        numbers = range(number, number := number + len(item.ranges))
+        cut = (part.ranges[number] for number in numbers for part in parts)
         sets.append(RangeSet(tuple(filter(None, cut)), item.key))
-    own = tuple(_host_span(network, block) for block in blocks)
-    return replace(config, sets=tuple(sets), reserved=(*config.reserved, *own))
+    return replace(config, sets=tuple(sets), reserved=(*config.reserved, *(part.own for part in parts)))
 
 
 def spans_of(config: IpamConfig) -> Iterator[str]:
@@ -53,23 +57,33 @@ def spans_of(config: IpamConfig) -> Iterator[str]:
         yield f"{kind(low)}-{kind(high)}"
 
 
+class _Part(NamedTuple):
+    """What of each pool's range a block has, if it has any, and the host's own address in it."""
+
+    ranges: tuple[Range | None, ...]
+    own: Span
+
+
 @lru_cache(maxsize=1024)
-def _cut(network: Network, part: Range, block: IPNetwork) -> Range | None:
-    """What of a range a block has; where blocks are subnets (l3) with its own gateway, else with the network's."""
-    if block.version != part.subnet.version or not block.overlaps(part.subnet):
+def _of_block(name: str, spelled: str, span: str) -> _Part:
+    network, block = Network.read((Network.room, name), json.loads(spelled)), ipaddress.ip_network(span)
+    own = ipaddress.ip_address(host_address(network, span))
+    ranges = tuple(_cut(network, pool, block) for pool in network.pools)
+    return _Part(ranges, (block.version, int(own), int(own)))
+
+
+def _cut(network: Network, pool: Pool, block: IPNetwork) -> Range | None:
+    """Where blocks are subnets (l3) with its own gateway, else with the network's."""
+    ends = {"rangeStart": pool.first, "rangeEnd": pool.last, "gateway": pool.gateway}
+    whole = Range.read({"subnet": pool.subnet, **ends}, pool.subnet)
+    if block.version != whole.subnet.version or not block.overlaps(whole.subnet):
         return None
-    whole = part
+    part = whole if pool.gateway else replace(whole, gateway=None)
     if network.mode == LAYER_3:
-        whole = Range.read({"subnet": str(block), "gateway": host_address(network, str(block))}, "block")
-    first = max(part.first, whole.first, block[0], key=int)
-    last = min(part.last, whole.last, block[-1], key=int)
-    return replace(whole, first=first, last=last) if int(first) <= int(last) else None
-
-
-@lru_cache(maxsize=1024)
-def _host_span(network: Network, block: IPNetwork) -> Span:
-    own = int(ipaddress.ip_address(host_address(network, str(block))))
-    return block.version, own, own
+        part = Range.read({"subnet": str(block), "gateway": host_address(network, str(block))}, str(block))
+    first = max(whole.first, part.first, block[0], key=int)
+    last = min(whole.last, part.last, block[-1], key=int)
+    return replace(part, first=first, last=last) if int(first) <= int(last) else None
 
 
 def refuse_unshareable(config: IpamConfig, netconf: NetConf, mode: str) -> None:

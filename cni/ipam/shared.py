@@ -5,14 +5,13 @@ A call never speaks to the cluster's store. It says in the state what it lacks, 
 
 from __future__ import annotations
 
-import ipaddress
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
 from cni.cluster.blocks import block_of
-from cni.cluster.model import LAYER_2, LAYER_3, Endpoint, IPNetwork, Network
+from cni.cluster.model import LAYER_2, LAYER_3, Endpoint, Network
 from cni.errors import (
     AddressTaken,
     Conflict,
@@ -62,7 +61,7 @@ class Shared(Own):
         for item in self.config.sets:
             asked = next((address for address in self.config.requested if address in item), None)
             blocks += [block_of(self.network, asked or item.ranges[0].first)]
-        return self._within(map(ipaddress.ip_network, filter(None, blocks))).first_addresses()
+        return within(self.config, self.network, list(filter(None, blocks))).first_addresses()
 
     @contextmanager
     def reserving(self, store: Store, record: Record) -> Iterator[Result]:
@@ -109,7 +108,7 @@ class Shared(Own):
 
     def here(self, store: Store) -> IpamConfig:
         """What this host gives addresses from: the blocks it has."""
-        return within(self.config, self.network, tuple(store.held(self.network.name)))
+        return within(self.config, self.network, store.held(self.network.name))
 
     def differences(self, store: Store, record: Record, given: Result) -> Iterator[str]:
         """Name each address whose lease is gone, that is another host's by now, or that others do not know of."""
@@ -166,7 +165,7 @@ class Shared(Own):
             raise TryAgainLater(self._outside)
         if why := self._shut(member):
             raise TryAgainLater(why)
-        refused = [refused for network, refused in store.shared(self.network.name) if network == self.network]
+        refused = store.refused(self.network)
         if any(refused):
             raise Conflict(self._not_so(refused[0] or ""))
         return refused == [""]
@@ -176,7 +175,7 @@ class Shared(Own):
         for address in self.config.requested:
             if not any(address in item for item in self.config.sets):
                 continue  # the allocator says so
-            whole = self._within([ipaddress.ip_network(block_of(self.network, address) or "")])
+            whole = within(self.config, self.network, [block_of(self.network, address) or ""])
             never = whole.reserved_in(address.version, address, address)
             if not any(address in item for item in whole.sets) or any(
                 low <= int(address) <= high for low, high in never
@@ -221,9 +220,6 @@ class Shared(Own):
         member = store.member()
         trouble = member.trouble if member else self._outside
         return TryAgainLater(f"{self._exhausted}: {trouble or f'its member gave none within {PATIENCE:g} s'}")
-
-    def _within(self, blocks: Iterable[IPNetwork]) -> IpamConfig:
-        return within(self.config, self.network, tuple(blocks))
 
     @property
     def _outside(self) -> str:

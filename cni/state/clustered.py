@@ -16,7 +16,7 @@ from cni.state.endpoints import Endpoints
 from cni.values import replace
 
 if TYPE_CHECKING:
-    from cni.cluster.model import Block, IPNetwork, Network
+    from cni.cluster.model import Block, Network
     from cni.state.membership import Holding, Member, Wish
 
 
@@ -26,11 +26,7 @@ class Clustered(Endpoints):
     def member(self) -> Member | None:
         """This host's membership, None where it is in no cluster."""
         rows = self._rows("SELECT value FROM member")
-        if not rows:
-            return None
-        from cni.state.membership import Member
-
-        return Member(**json.loads(rows[0][0]))
+        return _member(rows[0][0]) if rows else None
 
     def put_member(self, member: Member) -> None:
         """Say who this host is, and how it is."""
@@ -82,6 +78,11 @@ class Clustered(Endpoints):
         rows = self._rows("SELECT network, value, refused FROM shared WHERE ? IN ('', network) ORDER BY 1", name)
         return [(Network.read((Network.room, key), json.loads(value)), refused) for key, value, refused in rows]
 
+    def refused(self, network: Network) -> list[str | None]:
+        """The same of a network as it is said, without reading it: nothing where it is shared otherwise, or not at all."""
+        query = "SELECT refused FROM shared WHERE (network, value) = (?,?)"
+        return [refused for (refused,) in self._rows(query, network.name, json.dumps(network.value))]
+
     def unshare(self, network: str) -> None:
         """Share a network no more."""
         self._db.execute("DELETE FROM shared WHERE network = ?", (network,))
@@ -111,12 +112,12 @@ class Clustered(Endpoints):
             " FROM block WHERE ? IN ('', network) ORDER BY network, family, first"
         )
         return [
-            Holding(Block(name, str(_span(first, last)), **json.loads(value)), state, leased)
+            Holding(Block(name, _span(first, last), **json.loads(value)), state, leased)
             for name, first, last, value, state, leased in self._rows(query, network)
         ]
 
-    def held(self, network: str) -> list[IPNetwork]:
-        """The blocks of a network this host gives addresses from."""
+    def held(self, network: str) -> list[str]:
+        """The blocks of a network this host gives addresses from, as CIDR."""
         query = "SELECT first, last FROM block WHERE network = ? AND state = 'held' ORDER BY family, first"
         return [_span(*row) for row in self._rows(query, network)]
 
@@ -155,7 +156,14 @@ class Clustered(Endpoints):
             self._db.execute("DELETE FROM wish WHERE (network, family, address) = (?,?,?)", key)
 
 
+@lru_cache(maxsize=2)
+def _member(text: str) -> Member:
+    from cni.state.membership import Member
+
+    return Member(**json.loads(text))
+
+
 @lru_cache(maxsize=1024)
-def _span(first: bytes, last: bytes) -> IPNetwork:
+def _span(first: bytes, last: bytes) -> str:
     (network,) = ipaddress.summarize_address_range(ipaddress.ip_address(first), ipaddress.ip_address(last))
-    return network
+    return str(network)

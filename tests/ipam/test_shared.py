@@ -449,3 +449,37 @@ def test_a_hosts_own_address_is_within_the_range(store: Store):
     ]
     joined(store, net.network, "10.0.0.0/29", "10.0.0.40/29")
     assert until_refused(net, store) == [f"10.0.0.{number}/26" for number in (6, 7, 41, 42)]
+
+
+@pytest.mark.parametrize("mode", ["", "l3"])
+def test_several_ranges_of_one_subnet_have_their_addresses_out_of_their_own_blocks(store: Store, mode: str):
+    """Two of them in one block, one in a block of its own."""
+    spans = (("10.0.0.3", "10.0.0.5"), ("10.0.0.7", "10.0.0.12"), ("10.0.0.41", "10.0.0.44"))
+    ranges = [{"subnet": "10.0.0.0/26", "rangeStart": first, "rangeEnd": last} for first, last in spans]
+    net = source(mode, ranges=[ranges])
+    blocks = [f"10.0.0.{first}/29" for first in range(0, 64, 8)]
+    taken: set[str] = set()
+    for pool in net.network.pools:
+        while span := next_block(net.network, pool, "node-a", taken):
+            taken.add(span)
+    assert taken == {blocks[0], blocks[1], blocks[5]}
+    assert [host_address(net.network, span) for span in sorted(taken)] == (
+        ["10.0.0.3", "10.0.0.41", "10.0.0.8"] if not mode else ["10.0.0.1", "10.0.0.41", "10.0.0.9"]
+    )
+    joined(store, net.network, *taken)
+    addresses = [text.split("/")[0] for text in until_refused(net, store)]
+    expected = {4, 5, 7, 9, 10, 11, 12, 42, 43, 44} if not mode else {3, 4, 5, 10, 11, 12, 42, 43, 44}
+    assert set(addresses) == {f"10.0.0.{number}" for number in expected}
+    assert len(addresses) == len(expected) == sum(capacity(net.network, span) for span in taken)
+
+
+def test_a_block_has_as_many_addresses_as_it_gives(store: Store):
+    for mode in ("", "l3"):
+        net = source(mode, reserved=["10.0.0.9", "10.0.0.30-10.0.0.35", "10.0.0.63"], **FOUR)
+        for first in range(0, 64, 8):
+            joined(store, net.network, f"10.0.0.{first}/29")
+            assert len(until_refused(net, store)) == capacity(net.network, f"10.0.0.{first}/29"), (mode, first)
+            with store.transaction():
+                for record in store.records():
+                    store.forget(record.attachment, record.plugin)
+                store.drop_block(Block("pods", f"10.0.0.{first}/29", ME.node, ME.machine))
