@@ -6,6 +6,7 @@ Each is one item of the store, known there by its `key`; the key says what the v
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from sys import intern
@@ -138,6 +139,11 @@ class Network:
         pools = tuple(_pool(key, item) for item in _of(key, raw, "pools", list))
         reserved = tuple(_reserved(key, item) for item in _of(key, raw, "reserved", list))
         return cls(key[1], pools, _of(key, raw, "block", int), mode, _of(key, raw, "vni", int), reserved)
+
+    @cached_property
+    def spelled(self) -> str:
+        """The same as text, by which it is compared."""
+        return json.dumps(self.value)
 
     @cached_property
     def withheld(self) -> tuple[tuple[int, int, int], ...]:

@@ -40,8 +40,7 @@ def with_ways(config: IpamConfig) -> IpamConfig:
 
 def within(config: IpamConfig, network: Network, blocks: Sequence[str]) -> IpamConfig:
     """A configuration with its ranges cut to blocks, and what of each is its host's own never given."""
-    spelled = json.dumps(network.value)
-    parts = [_of_block(network.name, spelled, span) for span in blocks]
+    parts = [_of_block(network.name, network.spelled, span) for span in blocks]
     sets, number = [], 0
     for item in config.sets:
         numbers = range(number, number := number + len(item.ranges))

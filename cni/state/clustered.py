@@ -57,7 +57,7 @@ class Clustered(Endpoints):
 
     def share(self, network: Network) -> None:
         """Say what this host's configuration says of a network it shares; of what is said anew the cluster is to be asked again."""
-        row = (network.name, json.dumps(network.value))
+        row = (network.name, network.spelled)
         self._db.execute(
             "INSERT INTO shared VALUES (?,?,NULL) ON CONFLICT (network) DO UPDATE SET (value, refused) = (excluded.value, NULL)"
             " WHERE value IS NOT excluded.value",
@@ -81,7 +81,7 @@ class Clustered(Endpoints):
     def refused(self, network: Network) -> list[str | None]:
         """The same of a network as it is said, without reading it: nothing where it is shared otherwise, or not at all."""
         query = "SELECT refused FROM shared WHERE (network, value) = (?,?)"
-        return [refused for (refused,) in self._rows(query, network.name, json.dumps(network.value))]
+        return [refused for (refused,) in self._rows(query, network.name, network.spelled)]
 
     def unshare(self, network: str) -> None:
         """Share a network no more."""
