@@ -15,7 +15,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from cni.errors import Unreachable
-from cni.kernel.tls import OPTIONS, BoundedSocket, Secrets, TlsContext, now
+from cni.kernel.tls import BoundedSocket, Secrets, TlsContext, connected, now
 
 T = TypeVar("T")
 #: No answer and no line of a stream is longer, in bytes.
@@ -133,9 +133,7 @@ class _Endpoint:
     def __init__(self, url: str, secrets: Secrets) -> None:
         self.url = url.rstrip("/")
         self._parsed = urllib3.util.parse_url(self.url)
-        self._where: dict[str, Any] = {
-            "host": str(self._parsed.host), "port": self._parsed.port, "maxsize": 4, "socket_options": OPTIONS,
-        }  # fmt: skip
+        self._where: dict[str, Any] = {"host": str(self._parsed.host), "port": self._parsed.port, "maxsize": 4}
         self._secrets = secrets
         self._context: TlsContext | None = None
         self._pool: HTTPConnectionPool | None = None
@@ -232,9 +230,8 @@ class _Connection(HTTPConnection):
         self.bounds = self.sock
 
     def _new_conn(self) -> BoundedSocket:
-        bounded = BoundedSocket(fileno=super()._new_conn().detach())
-        bounded.settimeout(self.timeout)
-        return bounded
+        assert self.timeout
+        return connected(self._dns_host, self.port, self.timeout)
 
 
 class _NotConnected(HTTPError):

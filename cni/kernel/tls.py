@@ -83,3 +83,24 @@ class BoundedSocket(socket.socket):
 
 class TlsSocket(BoundedSocket, ssl.SSLSocket):
     """The same with TLS."""
+
+
+def connected(host: str, port: int, seconds: float) -> BoundedSocket:
+    """A connection to the first of a name's addresses that takes it; all of them have so many seconds together. Raises OSError."""
+    until = now() + seconds
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    refused = OSError(f"{host} has no address")
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
+        made = BoundedSocket(family, kind, protocol)
+        try:
+            for option in OPTIONS:
+                made.setsockopt(*option)
+            made.settimeout(max(0.001, (until - now()) / (len(addresses) - number)))
+            made.connect(address)
+        except OSError as error:
+            made.close()
+            refused = error
+        else:
+            made.settimeout(max(0.001, until - now()))
+            return made
+    raise refused

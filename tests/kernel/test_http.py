@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -197,6 +197,32 @@ def test_an_answer_that_drips_or_has_no_end_is_cut(endpoint, monkeypatch):
         with pytest.raises(Unreachable, match=why):
             Door([endpoint(says).url]).ask(READ, 0.5)
         assert time.monotonic() - started < 1.5
+
+
+@contextmanager
+def full() -> Iterator[int]:
+    """A port where nobody answers a SYN: its backlog is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+def test_a_name_with_addresses_that_are_dead_takes_no_longer(endpoint, nobody, monkeypatch):
+    fine = endpoint(FINE)
+    ports = [int(url.rsplit(":", 1)[1]) for url in (nobody, fine.url)]
+    with full() as silent_port:
+        order = [silent_port, ports[0], silent_port, ports[1]]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in order]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: found)
+        started = time.monotonic()
+        assert Door(["http://etcd.example:2379"]).ask(WRITE, 1).document == {"fine": True}
+        found.pop()
+        with pytest.raises(Unreachable, match=r"etcd\.example:2379: no connection: no answer in time"):
+            Door(["http://etcd.example:2379"]).ask(WRITE, 1)
+        assert time.monotonic() - started < 2.5
 
 
 def test_a_redirect_is_an_answer(endpoint):
