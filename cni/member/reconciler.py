@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from cni import engine, log
-from cni.cluster.model import Key, Network, Node
+from cni.cluster.model import Alive, Key, Network, Node
 from cni.cluster.snapshot import Snapshot
 from cni.cluster.store import Change, Listing
 from cni.errors import CniError
@@ -63,7 +63,7 @@ class Reconciler:
             self._put_filter()
         count += sum(self._rows.change(peers.touched(keys)) for peers in known if peers in self._peers.values())
         self._tell_refused()
-        self._tell_figures()
+        self._tell_figures(hosts=bool({Node.room, Alive.room} & rooms))
         return count
 
     def look(self) -> int:
@@ -171,10 +171,11 @@ class Reconciler:
             log.warning("member", error.msg, verb="reconcile")
         self._refused = error.msg
 
-    def _tell_figures(self) -> None:
-        """Say how much is known of the cluster, and how much of it is here."""
-        alive = len(self.snapshot.alive)
-        figures.NODES.put({("alive",): alive, ("away",): len(self.snapshot.nodes.keys() - self.snapshot.alive.keys())})
+    def _tell_figures(self, *, hosts: bool = True) -> None:
+        """Say how much is known of the cluster, and how much of it is here; of `hosts` only if they are others, for they are counted."""
+        if hosts:
+            away = len(self.snapshot.nodes.keys() - self.snapshot.alive.keys())
+            figures.NODES.put({("alive",): len(self.snapshot.alive), ("away",): away})
         figures.ENDPOINTS.put({(name,): len(known) for name, known in self.snapshot.endpoints.items()})
         rows: Counter[tuple[str, ...]] = Counter()
         for peers in self._peers.values():

@@ -47,6 +47,11 @@ class Acceptance:
         every = before.keys() | self.nodes.keys()
         return {name for name in every if before.get(name) != self.nodes.get(name)}
 
+    @property
+    def is_contested(self) -> bool:
+        """Whether a host is refused, so that it counts who is alive."""
+        return any(key[0] == Node.room for key in self.refused)
+
     def look_at_block(self, span: str) -> list[str]:
         """Judge a block anew: the hosts who had it, and have it."""
         block = self._snapshot.blocks.get(self._network.name, {}).get(span)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from cni.cluster.blocks import first_block, host_address
-from cni.cluster.model import LAYER_3, Block, Endpoint, Key, Network, Node, Pool
+from cni.cluster.model import LAYER_3, Alive, Block, Endpoint, Key, Network, Node, Pool
 from cni.cluster.snapshot import Place, Snapshot
 from cni.naming import link_local, mac_of_address
 from cni.overlay.acceptance import Acceptance
@@ -61,7 +61,9 @@ class Peers:
     def touched(self, keys: Iterable[Key]) -> Changed:
         """Be as the snapshot is, where some of its keys are others by now."""
         of_network = [key for key in keys if key[1] == self._network.name or key[0] in ("nodes", "alive")]
-        nodes = self._accepted.look_at_nodes() if any(len(key) == 2 for key in of_network) else set()
+        rooms = {key[0] for key in of_network}
+        hosts = Node.room in rooms or (Alive.room in rooms and self._accepted.is_contested)
+        nodes = self._accepted.look_at_nodes() if hosts else set()
         spans = [key[2] for key in of_network if key[0] == Block.room]
         for span in spans:
             nodes_of_block = self._accepted.look_at_block(span)
