@@ -183,8 +183,9 @@ def ours(netconf: NetConf, call: Call, vni: int = 0, mode: str = "") -> Own:
 
 
 def is_clustered(netconf: NetConf) -> bool:
-    """Whether addresses are given once over all hosts of a cluster."""
-    return "ip" not in netconf and bool((netconf.get("ipam") or {}).get("cluster")) and not is_delegated(netconf)
+    """Whether addresses are given once over all hosts of a cluster; also of a configuration nobody judged."""
+    ipam = netconf.get("ipam")
+    return "ip" not in netconf and isinstance(ipam, dict) and bool(ipam.get("cluster")) and not is_delegated(netconf)
 
 
 def is_delegated(netconf: NetConf) -> bool:
