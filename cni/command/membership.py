@@ -13,6 +13,7 @@ from typing import NamedTuple
 from cni.cluster.config import ClusterConfig
 from cni.cluster.model import Alive, Network, Node
 from cni.cluster.store import Listing
+from cni.command import far_rows
 from cni.command.cluster import store_of
 from cni.errors import CniError
 from cni.kernel import vteps, wireguard
@@ -90,6 +91,7 @@ def cluster_faults(options: argparse.Namespace) -> Iterator[Difference]:
                 _of_networks,
                 _of_blocks,
                 _of_what_waits,
+                _of_rows,
                 _of_links,
                 _of_tunnels,
                 _of_hosts,
@@ -176,6 +178,19 @@ def _waiting(state: Store) -> set[str]:
         if not wish.answer and wish.network in networks:
             found.add(f"network {wish.network}: a call waits for {wish.address or f'a block of IPv{wish.family}'}")
     return found
+
+
+def _of_rows(part: _Part) -> Iterator[Difference]:
+    """Rows of the kernel that are not as the store says, looked at twice; a member that stands still mends none."""
+    if part.away or part.member.trouble:
+        return
+    found = far_rows.faults(DEFAULT_FOLDER, part.member.node, part.listing)
+    if found:
+        time.sleep(_MOMENT)
+        listing, _ = _asked(part.config)
+        found &= far_rows.faults(DEFAULT_FOLDER, part.member.node, listing) if listing.revision else set()
+    for line in far_rows.told(found):
+        yield Difference(line, _AGAIN if part.runs else _START)
 
 
 def _of_links(part: _Part) -> Iterator[Difference]:

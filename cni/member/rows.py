@@ -72,14 +72,7 @@ class KernelRows:
 
     def _compare(self, peers: Peers, kind: type[RemoteRow], link: Link) -> int:
         wanted = peers.tables.get((kind, link.name), {})
-        found: set[str] = set()
-        gone: list[RemoteRow] = []
-        for key, value in kind.found(self._world, link):
-            if key not in wanted:
-                gone.append(kind.of(link.name, key, value))
-            elif wanted[key] == value:
-                found.add(key)
-        missing = [key for key in wanted if key not in found] if link.up else []
+        gone, missing = differing(self._world, kind, link, wanted)
         count = self._mend(kind, link, gone, missing, wanted)
         if count and peers in self._compared:
             figures.MENDS.add(count, kind=kind.kind)
@@ -112,6 +105,22 @@ class KernelRows:
             for kind, many in Counter(row.kind for row in rows).items():
                 figures.CHANGES.add(many, kind=kind, change=how)
         return len(rows)
+
+
+def differing(
+    world: World, kind: type[RemoteRow], link: Link, wanted: Mapping[str, Any]
+) -> tuple[list[RemoteRow], list[str]]:
+    """Of a table of ours, the rows that nobody wants, and the keys of those that are not there, or say something else. A link that
+    is down has none to miss.
+    """
+    found: set[str] = set()
+    gone: list[RemoteRow] = []
+    for key, value in kind.found(world, link):
+        if key not in wanted:
+            gone.append(kind.of(link.name, key, value))
+        elif wanted[key] == value:
+            found.add(key)
+    return gone, [key for key in wanted if key not in found] if link.up else []
 
 
 def _parts(rows: Iterable[T]) -> Iterator[list[T]]:
