@@ -25,6 +25,7 @@ class Ledger:
         self._lock = Lock()
         self._networks: dict[str, Network] = {}
         self._blocks: dict[str, dict[str, Block]] = {}
+        self._own: dict[Key, Block] = {}
         self._endpoints: dict[Key, Endpoint] = {}
         self._nodes: dict[str, Node] = {}
         self._alive: set[str] = set()
@@ -46,7 +47,7 @@ class Ledger:
                 self._silent = dict.fromkeys(self._silent, now)
             if isinstance(news, Listing):
                 self._silent.clear()
-                for known in (self._networks, self._blocks, self._endpoints, self._nodes, self._alive):
+                for known in (self._networks, self._blocks, self._own, self._endpoints, self._nodes, self._alive):
                     known.clear()
                 self._put(news.items)
                 self._silent = dict.fromkeys(self._nodes.keys() - self._alive, now)
@@ -73,9 +74,8 @@ class Ledger:
 
     def own_blocks(self, machine: str) -> list[Block]:
         """The blocks that are said to be this host's."""
-        me = (self.me, machine)
         with self._lock:
-            return [one for known in self._blocks.values() for one in known.values() if (one.node, one.machine) == me]
+            return [block for block in self._own.values() if block.machine == machine]
 
     def own_endpoints(self) -> list[Endpoint]:
         """The endpoints that are said to be this host's."""
@@ -106,9 +106,7 @@ class Ledger:
         ours = False
         for item in items:
             if isinstance(item, Block):
-                before = self._blocks.setdefault(item.network, {}).get(item.span)
-                self._blocks[item.network][item.span] = item
-                ours |= before != item and self.me in (item.node, before.node if before else "")
+                ours |= self._put_block(item)
             elif isinstance(item, Endpoint):
                 ours |= self._put_endpoint(item)
             elif isinstance(item, Network):
@@ -122,6 +120,14 @@ class Ledger:
                 self._silent.pop(item.node, None)
         return ours
 
+    def _put_block(self, item: Block) -> bool:
+        known = self._blocks.setdefault(item.network, {})
+        before, known[item.span] = known.get(item.span), item
+        mine = self._own.pop(item.key, None)
+        if item.node == self.me:
+            self._own[item.key] = item
+        return before != item and (mine is not None or item.node == self.me)
+
     def _put_endpoint(self, item: Endpoint) -> bool:
         if item.node != self.me:
             return self._endpoints.pop(item.key, None) is not None
@@ -133,8 +139,8 @@ class Ledger:
         ours = False
         for key in keys:
             if key[0] == Block.room:
-                before = self._blocks.get(key[1], {}).pop(key[2], None)
-                ours |= before is not None and before.node == self.me
+                self._blocks.get(key[1], {}).pop(key[2], None)
+                ours |= self._own.pop(key, None) is not None
             elif key[0] == Endpoint.room:
                 ours |= self._endpoints.pop(key, None) is not None
             elif key[0] == Network.room:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 import time
@@ -128,3 +129,32 @@ def test_what_a_host_gives_up_its_kernel_cuts_off_though_its_member_stands_still
 def trouble(node: Node) -> str:
     member = node.remembered(lambda store: store.member())
     return str(member and member.trouble)
+
+
+def test_a_state_that_is_an_older_copy_or_lost_gives_no_address_of_a_pod_that_lives(lab: Lab):
+    with Cluster(lab, hosts=2) as town:
+        town.join()
+        one, other = town.nodes
+        town.add(other, NET)
+        town.add(one, NET)
+        town.settle()
+        copies = one.folder.with_suffix(".copy")
+        shutil.copytree(one.folder, copies, ignore=shutil.ignore_patterns("*.sock", "folders"))
+        try:
+            late = [town.add(one, NET) for _ in range(3)]
+            town.sound()
+            for restored in (copies, None):
+                one.kill()
+                for file in one.folder.glob("state.db*"):
+                    file.unlink()
+                for file in restored.glob("state.db*") if restored else ():
+                    shutil.copy2(file, one.folder / file.name)
+                town.join(one)
+                town.settle()
+                late += [town.add(one, NET) for _ in range(3)]
+                town.sound()
+            for placed in late:
+                town.remove(placed)
+            town.sound()
+        finally:
+            shutil.rmtree(copies)
