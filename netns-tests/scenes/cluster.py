@@ -298,7 +298,7 @@ class Cluster:
     def joined(self, node: Node) -> bool:
         """Whether a host is in the cluster and nothing troubles its member."""
         member = node.remembered(lambda store: store.member())
-        return bool(node.running and member and not member.trouble and self.alive(node))
+        return bool(node.running and member and not (member.trouble or member.no_tunnel) and self.alive(node))
 
     def alive(self, node: Node) -> bool:
         """Whether the store has heard of a host in the time of a session."""
