@@ -217,6 +217,22 @@ def test_an_etcd_of_an_older_backup_is_known(folder: Path):
         assert pod(1) in all_of(store)
 
 
+def test_an_older_backup_is_known_also_when_it_has_come_as_far_again(folder: Path):
+    with Etcd(folder) as etcd:
+        store = EtcdStore(etcd.config(), 60)
+        session = member_of(store)
+        backup = etcd.backup(folder / "backup")
+        changes = store.changes()
+        next(changes)
+        store.publish(session, BLOCK, [pod(1)], [])
+        assert [item for news in itertools.islice(changes, 3) for item in news.put] == [pod(1)]  # type: ignore[union-attr]
+        etcd.wipe(backup)
+        for number in range(9):
+            etcd.put("/somebody/else", str(number))
+        with pytest.raises(Compacted):
+            list(itertools.islice(changes, 3))
+
+
 def test_an_etcd_that_is_full_says_so_and_what_goes_goes(folder: Path):
     with Etcd(folder, options=["--quota-backend-bytes", "100000"]) as etcd:
         store = EtcdStore(etcd.config(), SECONDS)

@@ -39,6 +39,9 @@ class Watch:
         self._gateway, self._keys = gateway, keys
         self._silence, self._seconds = silence, seconds
         self._seen = At("", 0, 0)
+        #: What was put last of all that was seen, and whether who answers next may be another etcd.
+        self._last: Row | None = None
+        self._broke = False
 
     def told(self) -> Iterator[Listing | Change]:
         """A Listing, and every Change. Raises Unreachable, and Compacted."""
@@ -50,6 +53,7 @@ class Watch:
                     yield change
                     heard = now()
             except Unreachable:  # another member may be well
+                self._broke = True
                 if now() - heard > self._seconds:
                     raise
                 time.sleep(_TRIED_AGAIN_AFTER)
@@ -57,6 +61,7 @@ class Watch:
     def _listing(self) -> Listing:
         """All there is; who only waits for changes does not keep it."""
         self._seen, rows = rows_of(self._gateway, self._keys.all())
+        self._last = max(rows, key=lambda row: row.modified, default=None)
         found = told(self._keys, rows)
         return Listing(self._seen.revision, found.items, found.refused)
 
@@ -69,14 +74,23 @@ class Watch:
                     self._is_the_same(message.at)
                 rows += message.rows
                 if not message.more:
+                    self._last = next((row for row in reversed(rows) if isinstance(row, Row)), self._last)
                     revision = message.revision or self._seen.revision
                     self._seen = At(message.at.cluster, max(message.at.term, self._seen.term), revision)
                     yield Change(revision, *told(self._keys, rows))
                     rows = []
 
     def _is_the_same(self, at: At) -> None:
-        """Whether who answers goes on from what was seen: it may be behind, and then catches up when asked for what is agreed on;
-        or be another etcd by now, or one of an older backup. Raises Compacted.
+        """Raise Compacted where who answers does not go on from what was seen: another etcd, or one of an older backup.
+
+        One that is behind catches up when it is asked for what is agreed on. One that was restored may have come as far again:
+        then what was put last was not put there.
         """
-        if not at.follows(self._seen) and not self._gateway.look(self._keys.all().first).at.follows(self._seen):
+        same = at.follows(self._seen) or self._gateway.look(self._keys.all().first).at.follows(self._seen)
+        if same and self._broke and self._last:
+            span = Range(self._last.key, self._last.key + b"\0")
+            _, rows, _ = self._gateway.page(span, 1, self._last.modified)
+            same = [row.modified for row in rows] == [self._last.modified]
+        if not same:
             raise Compacted("etcd is not as it was: it has been made anew, or is an older copy of itself")
+        self._broke = False
