@@ -78,12 +78,16 @@ class Snapshot:
         return room.pop(name, None) is not None
 
     def _of(self, key: Key) -> tuple[dict[str, Any], str]:
-        """Where an item of a key is kept, and under which name; of a room of a later release nothing is."""
-        if key[0] == Block.room:
-            return self.blocks.setdefault(key[1], {}), key[2]
-        if key[0] == Endpoint.room:
-            return self.endpoints.setdefault(key[1], {}), key[2]
-        rooms: dict[str, dict[str, Any]] = {
-            Node.room: self.nodes, Alive.room: self.alive, Network.room: self.networks,
-        }  # fmt: skip
-        return rooms.get(key[0], {}), key[-1]
+        """Where an item of a key is kept, and under which name; of a room of a later release, or with another depth, nothing is."""
+        match key:
+            case (Block.room, network, span):
+                return self.blocks.setdefault(network, {}), span
+            case (Endpoint.room, network, address):
+                return self.endpoints.setdefault(network, {}), address
+            case (Node.room, name):
+                return self.nodes, name
+            case (Alive.room, name):
+                return self.alive, name
+            case (Network.room, name):
+                return self.networks, name
+        return {}, ""

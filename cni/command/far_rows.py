@@ -9,10 +9,10 @@ from pathlib import Path
 from cni.cluster.snapshot import Snapshot
 from cni.cluster.store import Listing
 from cni.kernel.files import LockFile
-from cni.member.rows import differing
+from cni.kernel.view import Link
+from cni.member.rows import Wanted, by_table, differing
 from cni.member.shares import shares
-from cni.overlay.peers import Peers, peers_of
-from cni.overlay.rows import ORDER
+from cni.overlay.peers import peers_of
 from cni.resources import World
 from cni.resources.remote import RemoteRow
 
@@ -25,11 +25,15 @@ def faults(folder: Path, node: str, listing: Listing) -> set[Fault]:
     snapshot = Snapshot(node)
     snapshot.apply(listing)
     have = shares(folder, snapshot)
+    me = have.me
+    mine = [overlay for overlay, device in have.devices.items() if device.name in have.in_use] if me else []
     found: set[Fault] = set()
     with closing(World(None, LockFile(folder / "lock"))) as world:
-        for overlay, device in have.devices.items():
-            if have.me and device.name in have.in_use:
-                found |= set(_of_network(world, overlay.network.name, peers_of(have.me, snapshot, overlay)))
+        for (kind, name), wanted in by_table(
+            [peers_of(me, snapshot, overlay) for overlay in mine] if me else []
+        ).items():
+            if link := world.host.link_by_name(name):
+                found |= set(_of_table(world, kind, link, wanted))
     return found
 
 
@@ -43,10 +47,8 @@ def told(every: Iterable[Fault]) -> Iterator[str]:
         yield f"network {network}: {len(rows)} of the rows to other hosts {what}, such as {one}"
 
 
-def _of_network(world: World, network: str, peers: Peers) -> Iterator[Fault]:
-    for kind in ORDER:
-        if link := world.host.link_by_name(peers.link_of(kind)):
-            wanted = peers.tables.get((kind, link.name), {})
-            gone, missing = differing(world, kind, link, wanted)
-            yield from ((network, "are wanted by nobody", row) for row in gone)
-            yield from ((network, "are missing", kind.of(link.name, key, wanted[key])) for key in missing)
+def _of_table(world: World, kind: type[RemoteRow], link: Link, wanted: Wanted) -> Iterator[Fault]:
+    network = " and ".join(sorted(peers.overlay.network.name for peers in wanted.of))
+    gone, missing = differing(world, kind, link, wanted.rows)
+    yield from ((network, "are wanted by nobody", row) for row in gone)
+    yield from ((network, "are missing", kind.of(link.name, key, wanted.rows[key])) for key in missing)

@@ -48,7 +48,7 @@ class Reconciler:
         self._rows = KernelRows(self._world, self._refuse)
         self._due = math.inf
         self._told: dict[Key, str] = {}
-        self._refused = ""
+        self._refused: set[str] = set()
 
     def heard(self, news: Listing | Change) -> int:
         """Make what is new so; how many rows of the kernel were changed."""
@@ -87,7 +87,9 @@ class Reconciler:
         self._put_filter(looking=True)
         self._ensure_devices()
         self._rows.forget_links(self._peers.values())
-        count = sum(map(self._rows.compare, self._peers.values()))
+        count = self._rows.compare(self._peers.values())
+        if self._due == math.inf:
+            self._refused.clear()
         self._tell_figures()
         return count
 
@@ -105,9 +107,7 @@ class Reconciler:
         self.snapshot = Snapshot(self._node)
         self._share()
         me = self._shares.me
-        for overlay in self._peers if me else ():
-            assert me
-            self._rows.compare(peers_of(me, self.snapshot, overlay))
+        self._rows.compare([peers_of(me, self.snapshot, overlay) for overlay in self._peers] if me else [])
         self._try(VtepFilter((), ()).remove)
         self._peers, self._filter = {}, None
 
@@ -167,9 +167,9 @@ class Reconciler:
         """Say once what was refused, and try again soon."""
         self._due = min(self._due, time.monotonic() + _AGAIN)
         figures.REFUSALS.add()
-        if error.msg != self._refused:
+        if error.msg not in self._refused:
             log.warning("member", error.msg, verb="reconcile")
-        self._refused = error.msg
+        self._refused.add(error.msg)
 
     def _tell_figures(self, *, hosts: bool = True) -> None:
         """Say how much is known of the cluster, and how much of it is here; of `hosts` only if they are others, for they are counted."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Any, TypeVar
+from itertools import islice, product
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
 from cni import engine
@@ -39,12 +39,10 @@ class KernelRows:
         """Have what is new before what is old goes, so that nothing that stays is missing meanwhile."""
         return self._ensure(changed.there) + self._remove(changed.gone)
 
-    def compare(self, peers: Peers) -> int:
-        """Have in a network's tables what is to be there, and nothing else of ours: how many rows were mended, or, the first
-        time, made.
-        """
-        count = sum(self._compare(peers, kind, link) for kind, link in self._tables(peers))
-        self._compared.add(peers)
+    def compare(self, every: Collection[Peers]) -> int:
+        """Have in all tables what is to be there, and nothing else of ours: how many rows were mended, or, the first time, made."""
+        count = sum(self._compare(kind, name, wanted) for (kind, name), wanted in by_table(every).items())
+        self._compared.update(every)
         return count
 
     def mend(self, tables: Mapping[Table, Mapping[str, Any]]) -> int:
@@ -61,20 +59,16 @@ class KernelRows:
         names = {peers.link_of(kind) for peers in every for kind in ORDER}
         self.links = {index: link for index, link in self.links.items() if link[0] in names}
 
-    def _tables(self, peers: Peers) -> Iterator[tuple[type[RemoteRow], Link]]:
-        """The kinds of rows a network has here, and the link of each, as far as it is there."""
-        for kind in ORDER:
-            name = peers.link_of(kind)
-            if link := self._world.host.link_by_name(name):
-                others = {index: known for index, known in self.links.items() if known[0] != name}
-                self.links = others | {link.index: (name, state_of(link))}
-                yield kind, link
-
-    def _compare(self, peers: Peers, kind: type[RemoteRow], link: Link) -> int:
-        wanted = peers.tables.get((kind, link.name), {})
-        gone, missing = differing(self._world, kind, link, wanted)
-        count = self._mend(kind, link, gone, missing, wanted)
-        if count and peers in self._compared:
+    def _compare(self, kind: type[RemoteRow], name: str, wanted: Wanted) -> int:
+        """One table, if its link is there."""
+        link = self._world.host.link_by_name(name)
+        if link is None:
+            return 0
+        others = {index: known for index, known in self.links.items() if known[0] != name}
+        self.links = others | {link.index: (name, state_of(link))}
+        gone, missing = differing(self._world, kind, link, wanted.rows)
+        count = self._mend(kind, link, gone, missing, wanted.rows)
+        if count and self._compared.issuperset(wanted.of):
             figures.MENDS.add(count, kind=kind.kind)
         return count
 
@@ -105,6 +99,25 @@ class KernelRows:
             for kind, many in Counter(row.kind for row in rows).items():
                 figures.CHANGES.add(many, kind=kind, change=how)
         return len(rows)
+
+
+class Wanted(NamedTuple):
+    """What is to be in a table, of some networks: they may have one device."""
+
+    rows: Mapping[str, Any]
+    of: tuple[Peers, ...]
+
+
+def by_table(every: Collection[Peers]) -> dict[Table, Wanted]:
+    """What is to be, in the order in which tables are filled."""
+    found: dict[Table, list[Peers]] = {}
+    for kind, peers in product(ORDER, every):
+        found.setdefault((kind, peers.link_of(kind)), []).append(peers)
+    rows = {table: [peers.tables.get(table, {}) for peers in of] for table, of in found.items()}
+    return {
+        table: Wanted(rows[table][0] if len(of) == 1 else ChainMap(*rows[table]), tuple(of))
+        for table, of in found.items()
+    }
 
 
 def differing(

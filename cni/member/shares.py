@@ -10,8 +10,9 @@ from cni.cluster.model import Node
 from cni.cluster.snapshot import Snapshot
 from cni.overlay import wireguard
 from cni.overlay.peers import Overlay
-from cni.resources import Said, VxlanLink
+from cni.resources import Resource, Said, VxlanLink
 from cni.state import Store
+from cni.values import replace
 
 
 class Shares(NamedTuple):
@@ -38,9 +39,12 @@ def shares(folder: Path, snapshot: Snapshot) -> Shares:
     if not store:
         return NOTHING
     with closing(store):
-        networks, said, member = store.shared(), tuple(store.said().values()), store.member()
+        networks, said, member = store.shared(), list(store.said().values()), store.member()
     if not member:
         return NOTHING
+    me = Node(member.node, member.machine, member.vtep, member.mac)
+    clustered = {network.name for network, _ in networks}
+    said = [item._replace(resources=_as_known(item, me)) if item.network in clustered else item for item in said]
     devices, in_use = {}, set()
     for network, refused in networks:
         mine = [item for item in said if item.network == network.name]
@@ -48,5 +52,11 @@ def shares(folder: Path, snapshot: Snapshot) -> Shares:
         if device and not refused:
             devices[Overlay(snapshot.networks.get(network.name, network), device.name, device.bridge)] = device
             in_use |= {device.name} if any(item.in_use for item in mine) else set()
-    me = Node(member.node, member.machine, member.vtep, member.mac)
-    return Shares(me, devices, frozenset(in_use), said, wireguard.DEVICE if member.encryption else "")
+    return Shares(me, devices, frozenset(in_use), tuple(said), wireguard.DEVICE if member.encryption else "")
+
+
+def _as_known(said: Said, me: Node) -> tuple[Resource, ...]:
+    """What the cluster knows of this host may be newer than what a network's last ADD made of it."""
+    return tuple(
+        replace(item, local=me.vtep, mac=me.mac) if isinstance(item, VxlanLink) else item for item in said.resources
+    )

@@ -274,3 +274,27 @@ def test_members_of_one_cluster_have_their_pods_reach_each_other(lab: Lab, mode:
         inside = [frame for frame in map(inner, wire.frames) if frame]
         assert inside
         assert [frame.hex() for frame in inside if frame[0] & 1 or frame[12:14] == b"\x08\x06"] == []
+
+
+def test_two_networks_on_one_tunnel_keep_their_rows_and_a_host_with_another_vtep_is_found(lab: Lab):
+    with Cluster(lab, 2) as cluster:
+        cluster.join()
+        one = cluster_conf("l3", families="4", block=16)
+        two = cluster_conf("l3", families="4", block=16, name="two", bridge="br1") | {"ipam": one["ipam"] | {"ranges": [[{"subnet": "10.11.0.0/16"}]]}}  # fmt: skip
+        for node in cluster.nodes:
+            cluster.add(node, one)
+            cluster.add(node, two)
+        cluster.meshed()
+        node, other = cluster.nodes
+        before = rows(node)
+        node.run("ip", "link", "set", "vxlan100", "down")
+        node.run("ip", "link", "set", "vxlan100", "up")
+        assert eventually(lambda: rows(node) == before), rows(node) ^ before
+        cluster.meshed()
+        for address, verb in (("192.0.2.12/24", "del"), ("192.0.2.99/24", "add")):
+            other.run("ip", "addr", verb, address, "dev", "eth0")
+        cluster.configure(other, vtep="192.0.2.99")
+        other.stop()
+        other.start()
+        cluster.meshed()
+        assert "dst 192.0.2.99" in node.run("bridge", "fdb", "show", "dev", "vxlan100").stdout

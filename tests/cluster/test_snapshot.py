@@ -85,4 +85,12 @@ def test_an_older_change_says_nothing():
 def test_a_room_of_a_later_release_is_passed_over():
     snapshot = Snapshot("node-a")
     snapshot.apply(Listing(1, ()))
-    assert snapshot.apply(Change(2, (), (("documents", "one"), ("documents", "one", "two")))) == set()
+    strange = (
+        ("documents", "one"),
+        ("documents", "one", "two"),
+        ("endpoints", "net"),
+        ("blocks",),
+        ("nodes", "a", "b"),
+        ("",),
+    )
+    assert snapshot.apply(Change(2, (), strange)) == set()
