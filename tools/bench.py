@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "netns-tests/scenes"))
 
 import bench_calls  # noqa: E402
+import bench_cluster  # noqa: E402
 import bench_modes  # noqa: E402
 import bench_sidecar  # noqa: E402
 from lab import Lab  # noqa: E402
@@ -52,10 +53,10 @@ def report(rows: dict[str, tuple[list[float], list[float]]], pairs: int) -> None
 
 
 def main(parts: list[str]) -> int:
-    for part in parts or ("calls", "traffic"):
+    for part in parts or ("calls", "traffic", "cluster"):
         lab = Lab(f"bench {os.getpid()}")
         try:
-            {"calls": calls, "traffic": traffic}[part](lab)
+            {"calls": calls, "traffic": traffic, "cluster": bench_cluster.run}[part](lab)
         finally:
             lab.close()
     return 0
