@@ -117,7 +117,7 @@ class Reconciler:
         """Follow the networks and devices this host has; whether one is new."""
         self._shared_at, before = time.monotonic(), self._shares
         try:
-            self._shares = shares(self._folder, self.snapshot)
+            self._shares = shares(self._folder, self.snapshot).after(before)
         except CniError as error:
             self._refuse(error)
             return False

@@ -17,7 +17,7 @@ from cni.values import replace
 
 class Shares(NamedTuple):
     """Who this host is in the cluster, None where it is in none; the overlays of its networks there with their devices, and those
-    devices that pods have; what each network of the node says of its own; and the link of encrypted tunnels, if there are any.
+    devices that pods have; what each network of the node says of its own; the link of encrypted tunnels, if there are any; and the networks the state knows at all.
     """
 
     me: Node | None
@@ -25,10 +25,23 @@ class Shares(NamedTuple):
     in_use: frozenset[str]
     said: tuple[Said, ...]
     tunnel: str
+    known: frozenset[str]
+
+    def after(self, before: Shares) -> Shares:
+        """What there is, and what was before of a state that is gone or an older copy: it knows nothing of networks pods still have."""
+        if not self.me:
+            return before
+        taken = {overlay.device for overlay in self.devices}
+        lost = {
+            overlay: device
+            for overlay, device in before.devices.items()
+            if overlay.network.name not in self.known and overlay.device not in taken
+        }
+        return self._replace(devices=self.devices | lost)
 
 
 #: Of a host that is in no cluster.
-NOTHING = Shares(None, {}, frozenset(), (), "")
+NOTHING = Shares(None, {}, frozenset(), (), "", frozenset())
 
 
 def shares(folder: Path, snapshot: Snapshot) -> Shares:
@@ -52,7 +65,8 @@ def shares(folder: Path, snapshot: Snapshot) -> Shares:
         if device and not refused:
             devices[Overlay(snapshot.networks.get(network.name, network), device.name, device.bridge)] = device
             in_use |= {device.name} if any(item.in_use for item in mine) else set()
-    return Shares(me, devices, frozenset(in_use), tuple(said), wireguard.DEVICE if member.encryption else "")
+    tunnel = wireguard.DEVICE if member.encryption else ""
+    return Shares(me, devices, frozenset(in_use), tuple(said), tunnel, frozenset(clustered))
 
 
 def _as_known(said: Said, me: Node) -> tuple[Resource, ...]:

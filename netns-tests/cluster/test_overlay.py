@@ -183,6 +183,14 @@ def test_what_is_taken_away_comes_back_and_what_is_a_strangers_stays(lab: Lab, s
     assert hand.ask("compare") == 3
     assert rows(host) == wanted
     assert strangers(host) == others
+    lost = host.folder.with_suffix(".lost")  # a state that is gone for a while, as one that is restored is
+    lost.mkdir()
+    for here, there in ((host.folder, lost), (lost, host.folder)):
+        for file in here.glob("state.db*"):
+            file.rename(there / file.name)
+        assert hand.ask("look") == 0
+        assert rows(host) == wanted
+    lost.rmdir()
 
 
 def strangers(host: Host) -> set[str]:

@@ -16,7 +16,7 @@ from cni.cluster.model import Block, Endpoint, Item, Key, Network, Node, Pool
 
 #: The reconciler of a host: lines in, lines out; it listens to the kernel, and looks when that wakes it or nothing is said to it.
 HAND = """
-import json, select, sys
+import json, select, sys, time
 from pathlib import Path
 from threading import Thread
 from cni.cluster.model import Network, Node, read
@@ -37,7 +37,8 @@ items = lambda said: tuple(read(tuple(key), value) for key, value in said)
 verbs = {
     "listing": lambda revision, put: hand.heard(Listing(revision, items(put))),
     "change": lambda revision, put, gone: hand.heard(Change(revision, items(put), tuple(map(tuple, gone)))),
-    "look": hand.look, "compare": hand.compare, "clear": hand.clear,
+    "look": lambda: time.sleep(0.25) or hand.look(),  # the state is looked at a few times a second at most
+    "compare": hand.compare, "clear": hand.clear,
 }
 Thread(target=hand.watch, args=(lambda: None,), daemon=True).start()
 while True:
