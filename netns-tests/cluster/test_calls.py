@@ -54,7 +54,7 @@ def host(lab: Lab) -> Host:
 
 def remembered(host: Host) -> tuple[set[str], set[str]]:
     """The addresses that are leased, and those the cluster is to know of."""
-    leases = {item["address"] for item in host.state()["leases"]}
+    leases = asked(host, lambda store: {str(address) for address, *_ in store.all_leases()})
     return leases, {address for address, item in said(host).items() if item.wanted}
 
 
@@ -286,7 +286,7 @@ def test_an_add_that_is_killed_anywhere_loses_no_address_and_gives_none_twice(ho
                 )
                 killed += code != 0
                 leases, known = remembered(host)
-                attached = {item["container"] for item in host.state()["attachments"]}
+                attached = {item.attachment.container for item in asked(host, lambda store: store.records())}
                 assert (leases > first) == (pod.container in attached) == (leases != first), f"{call} {number}"
                 assert leases == known, f"{call} {number}"
                 host.delete_pod(CONF, pod, CNI_NETNS="" if number % 2 else pod.path)
