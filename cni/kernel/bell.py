@@ -26,24 +26,18 @@ def ring(folder: Path) -> None:
 
 
 class Bell:
-    """Where the member is rung; one for a folder, the last that was hung there."""
+    """Where the member is rung; one for a folder, the last that was hung there. One that somebody took down is hung again."""
 
     def __init__(self, folder: Path) -> None:
         """Hang it. Raises IoFailure."""
         self._path = folder / NAME
-        self._socket = socket.socket(socket.AF_UNIX, _KIND)
         self._own, self._other = socket.socketpair(socket.AF_UNIX, _KIND)
-        try:
-            self._path.unlink(missing_ok=True)
-            self._socket.bind(str(self._path))
-            self._path.chmod(0o600)
-        except OSError as error:
-            self._socket.close()
-            raise IoFailure(f"{self._path}: {error.strerror or error}") from None
+        self._place: tuple[int, int] | None = None
+        self._socket = self._hung()
 
     def close(self) -> None:
         """Take it down."""
-        with suppress(OSError):
+        if self._is_hanging():
             self._path.unlink(missing_ok=True)
         for one in (self._socket, self._own, self._other):
             one.close()
@@ -54,7 +48,10 @@ class Bell:
             self._other.send(b"!")
 
     def wait(self, seconds: float) -> bool:
-        """Wait until it is rung, or for so long. However often it was rung before, that is once."""
+        """Wait until it is rung, or for so long. However often it was rung before, that is once. Raises IoFailure."""
+        if not self._is_hanging():
+            self._socket.close()
+            self._socket = self._hung()
         heard = select.select([self._socket, self._own], [], [], seconds)[0]
         for one in heard:
             for _ in range(_MOST):
@@ -63,3 +60,25 @@ class Bell:
                 except OSError:
                     break
         return bool(heard)
+
+    def _hung(self) -> socket.socket:
+        made = socket.socket(socket.AF_UNIX, _KIND)
+        try:
+            self._path.unlink(missing_ok=True)
+            made.bind(str(self._path))
+            self._path.chmod(0o600)
+            self._place = self._where()
+        except OSError as error:
+            made.close()
+            raise IoFailure(f"{self._path}: {error.strerror or error}") from None
+        return made
+
+    def _is_hanging(self) -> bool:
+        return self._place is not None and self._where() == self._place
+
+    def _where(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino

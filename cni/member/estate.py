@@ -14,6 +14,7 @@ from cni import log
 from cni.cluster.blocks import block_of, host_address, next_block
 from cni.cluster.model import LAYER_2, Block, Endpoint, Network, Pool
 from cni.cluster.store import ClusterStore, Session
+from cni.errors import Conflict
 from cni.member import figures
 from cni.member.ledger import Ledger
 from cni.member.steward import differing, free, of_pool, short, spare
@@ -33,6 +34,7 @@ class Estate:
         self.ledger = ledger
         self._idle = idle
         self._since: dict[tuple[str, str], float] = {}
+        self._undeclared: set[str] = set()
 
     def look_after(self, session: Session, state: Store, clock: Callable[[], float] = time.monotonic) -> None:
         """One turn. Raises Unreachable and SessionLost, after which another turn finishes what this one began."""
@@ -72,11 +74,11 @@ class Estate:
     def _agree(self, session: Session, state: Store, network: Network, refused: str | None) -> None:
         """Have the cluster take a network as it is here, or know why not."""
         known = self.ledger.network(network.name)
-        if refused == "" and known == network:
+        if refused == "" and known == network and network.name not in self._undeclared:
             return
-        if known != network:
-            known = self.store.declare(session, network)
-            self.ledger.note([known])
+        known = self.store.declare(session, network)
+        self._undeclared.discard(network.name)
+        self.ledger.note([known])
         if (why := differing(network, known)) != refused:
             with state.transaction():
                 state.refuse_network(network.name, why)
@@ -104,7 +106,11 @@ class Estate:
 
     def _claim(self, session: Session, state: Store, block: Block) -> bool:
         """Have a block, in the store and then here; others may speak to this host by its own address in it."""
-        had = self.store.claim(session, block)
+        try:
+            had = self.store.claim(session, block)
+        except Conflict:  # the network is another since; the next turn asks which
+            self._undeclared.add(block.network)
+            raise
         figures.CLAIMS.add(outcome="claimed" if had else "taken")
         if not had:
             return False
@@ -176,12 +182,23 @@ class Estate:
     # --- what is not needed
 
     def _let_go(self, session: Session, state: Store, now: float) -> None:
-        """Give up what was not needed for long."""
+        """Give up what was not needed for long, and what nothing can be given of: all hosts may have another network by now."""
+        for block in self._useless(state):
+            if self._leaves(state, block):
+                self._give_up(session, state, block)
         spares = {(one.block.network, one.block.span): one.block for one in self._spares(state)}
         self._since = {place: self._since.get(place, now) for place in spares}
         for place, since in self._since.items():
             if now - since >= self._idle and self._leaves(state, spares[place]):
                 self._give_up(session, state, spares[place])
+
+    @staticmethod
+    def _useless(state: Store) -> list[Block]:
+        """Empty blocks of networks that the cluster has differently, or of which it is the last to keep them so."""
+        refused = {network.name for network, why in state.shared() if why}
+        return [
+            one.block for one in state.blocks() if one.block.network in refused and one.state == HELD and not one.leased
+        ]
 
     def _spares(self, state: Store) -> Iterable[Holding]:
         holdings = state.blocks()

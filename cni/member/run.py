@@ -144,8 +144,10 @@ class Hand:
 
             started("metrics", partial(metrics.serve, self._config.metrics), self._inbox)
         log.event("member", "start", node=self._config.node)
+        pause = _SOON
         while (me := self._keeper.me) is None:
-            self._inbox.rest(_SOON)
+            self._inbox.rest(pause)
+            pause = min(2 * pause, _BEAT)
             self._beat()
         if not self._tunnels:
             without(self._config, self._folder)

@@ -60,6 +60,16 @@ def test_a_bell_that_was_left_hanging_is_replaced(short: Path):
     assert not (short / NAME).exists()
 
 
+def test_a_bell_that_somebody_took_down_is_hung_again(short: Path):
+    with closing(Bell(short)) as bell:
+        for take_down in ((short / NAME).unlink, lambda: Bell(short).close()):
+            take_down()
+            assert not bell.wait(0)
+            ring(short)
+            assert bell.wait(5)
+    assert not (short / NAME).exists()
+
+
 def test_where_no_bell_can_hang_the_path_is_named(short: Path):
     with pytest.raises(IoFailure, match=r"missing/member\.sock"):
         Bell(short / "missing")

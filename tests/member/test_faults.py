@@ -341,3 +341,26 @@ def test_what_goes_wrong_with_the_only_member_is_not_taken_for_another_one(tmp_p
         raise Unreachable("the store does not answer")
     with alone(tmp_path), pytest.raises(Conflict, match="a member runs on this host already"), alone(tmp_path):
         pass
+
+
+def test_a_network_that_is_configured_anew_everywhere_is_taken_when_its_pods_are_gone(
+    memory: Memory, hosts: tuple[Host, Host]
+):
+    one, other = hosts
+    new = network(subnet="10.10.0.0/25", block=16)
+    one.share(new)
+    one.turn(2)
+    with closing(one.state) as state:
+        assert [(item.leased, item.block.span[-3:]) for item in state.blocks()] == [(1, "/29")]
+        assert "differently" in str(state.shared()[0][1])
+    one.delete("first-on-node-a", NET)
+    one.turn(2)
+    other.share(new)
+    other.delete("first-on-node-b", NET)
+    for host in (other, one) * 3:
+        host.turn()
+    for host in hosts:
+        assert host.add("c", new)
+        host.turn()
+    sound(memory, *hosts)
+    assert {span[-3:] for _, span in stored(memory, "blocks")} == {"/28"}
