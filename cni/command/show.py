@@ -12,6 +12,7 @@ from cni.command import part
 from cni.command.graph import Far, drawn, networks
 from cni.command.node import answers_of
 from cni.command.output import complain, print_json, print_table, print_text
+from cni.errors import CniError
 from cni.liveness import STATES, Witness
 from cni.resources import (
     AntiSpoof,
@@ -84,7 +85,10 @@ def _others(options: argparse.Namespace) -> dict[int, list[Far]]:
     """The cluster's other hosts by VNI, none where there is no cluster or it cannot be asked."""
     if not options.config.exists():
         return {}
-    found, why = part.others(ClusterConfig.load(options.config))
+    try:
+        found, why = part.others(ClusterConfig.load(options.config))
+    except CniError as error:
+        found, why = {}, error.msg
     complain(*([f"agent-cni: {why}; the other hosts are not drawn"] if why else []))
     return found
 

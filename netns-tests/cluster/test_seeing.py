@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import urllib.request
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 from answers import within
-from cluster import PREFIX, Cluster, Node, conf
+from cluster import PREFIX, WIREGUARD, Cluster, Node, conf
 from lab import AGENT_CNI, ROOT, Lab, eventually, sh
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -41,7 +42,8 @@ class Figures:
 
 def doctor(node: Node) -> dict[str, str]:
     """What is wrong with a host's part in its cluster, and what mends it."""
-    found = json.loads(node.run(AGENT_CNI, "doctor", "--json", check=False).stdout)["cluster"]
+    environ = os.environ | {"PATH": f"{WIREGUARD}:{os.environ['PATH']}"}
+    found = json.loads(node.run(AGENT_CNI, "doctor", "--json", check=False, env=environ).stdout)["cluster"]
     return {item["what"]: item["mend"] for item in found}
 
 
@@ -102,6 +104,17 @@ def test_figures_are_what_happened(lab: Lab, mode: str):
         assert here("store_silence_seconds") < 60
         assert here("member_info", one.name, "") == 1
         assert (here("mends_total", "PeerRow"), there("mends_total", "PeerRow")) == (-1, -1)
+
+        shown = json.loads(one.run(AGENT_CNI, "show", "--json").stdout)
+        assert [(item["node"], item["state"]) for item in shown["cluster"]] == [(one.name, "well")]
+        assert [(item["network"], item["mode"], item["used"], item["state"]) for item in shown["networks"]] == [
+            ("net", mode, 6, "agreed")
+        ]
+        picture = one.run(AGENT_CNI, "show", "--graph", "-").stdout
+        assert f">{two.name}</text>" in picture
+        assert ">1 pod</text>" in picture
+        lines = json.loads(one.run(AGENT_CNI, "trace", pods[0].pod.container, "--json").stdout)
+        assert sorted(line["verb"] for line in lines) == ["ADD", "publish", "publish"]
 
         cluster.remove(pods.pop())
         assert here("call_seconds_count", "bridge-vxlan", "DEL", "0") == 1
@@ -242,3 +255,22 @@ def test_who_may_not_be_who_he_says_and_a_port_that_is_taken_are_told(lab: Lab):
                 taker.send_signal(signal.SIGKILL)
                 taker.wait()
         assert Figures(one)("member_troubled") == 0
+
+
+@pytest.mark.sweep
+def test_a_tunnel_nobody_answers_in_is_told_by_its_hosts_name(lab: Lab):
+    net = conf(families="4")
+    with Cluster(lab, hosts=2, session=2) as cluster:
+        one, two = cluster.nodes
+        two.run("nft", "-f", "-", input="table inet x { chain in { type filter hook input priority -200; udp dport 51820 drop; }; chain out { type filter hook output priority -200; udp sport 51820 drop; }; }")  # fmt: skip
+        cluster.join(encryption="wireguard", metrics=METRICS)
+        cluster.add(one, net)
+        with broken(
+            one, f"no tunnel to {two.name}: nobody with its key answers at {two.underlay()}:51820", "UDP port 51820"
+        ):
+            assert Figures(one)("encryption_peers", "silent") == 1
+            two.run("nft", "delete", "table", "inet", "x")
+            cluster.add(two, net)
+            cluster.meshed()
+        assert Figures(one)("encryption_peers", "proved") == 1
+        assert doctor(two) == {}
