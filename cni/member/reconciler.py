@@ -18,11 +18,13 @@ from cni.cluster.model import Alive, Key, Network, Node
 from cni.cluster.snapshot import Snapshot
 from cni.cluster.store import Change, Listing
 from cni.errors import CniError
+from cni.kernel import netfilter
 from cni.kernel.events import Event, Events
 from cni.kernel.files import LockFile
 from cni.member import figures, mending
 from cni.member.rows import KernelRows
 from cni.member.shares import NOTHING, shares
+from cni.naming import VTEP_TABLE
 from cni.overlay.peers import Overlay, Peers, peers_of
 from cni.overlay.rows import Changed
 from cni.resources import VtepFilter, World
@@ -101,6 +103,16 @@ class Reconciler:
                 self._noticed.extend(found)
                 if found:
                     wake()
+
+    def shut(self) -> None:
+        """Before anything is heard: let nothing of networks that are to be encrypted pass in clear, where it did so far."""
+        try:
+            found = shares(self._folder, self.snapshot)
+            overlays = tuple(sorted(f"{device.port} {device.vni}" for device in found.devices.values()))
+            if found.tunnel and overlays and found.tunnel not in netfilter.nft_list(f"table {VTEP_TABLE}"):
+                VtepFilter((), overlays, found.tunnel).ensure(self._world)
+        except CniError as error:
+            self._refuse(error)
 
     def clear(self) -> None:
         """Take away all that is ours: this host leaves."""

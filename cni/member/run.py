@@ -152,6 +152,7 @@ class Hand:
         if not self._tunnels:
             without(self._config, self._folder)
         reconciler = Reconciler(me, self._folder)
+        reconciler.shut()
         started("kernel", partial(reconciler.watch, self._inbox.look), self._inbox)
         due = _next_comparison()
         while True:

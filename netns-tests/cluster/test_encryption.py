@@ -437,7 +437,7 @@ def test_a_pod_puts_no_frames_before_others_by_way_of_its_host(lab: Lab, encrypt
             assert not wire.carried(b"forged"), (source, target)
 
 
-def test_a_cluster_with_pods_is_encrypted_from_when_all_its_hosts_are_and_back(lab: Lab):
+def test_a_cluster_with_pods_is_encrypted_from_when_its_members_are_told(lab: Lab):
     with Cluster(lab, hosts=2) as cluster:
         cluster.join()
         network = conf()
@@ -446,20 +446,22 @@ def test_a_cluster_with_pods_is_encrypted_from_when_all_its_hosts_are_and_back(l
             (node.folder / "net.d/10.conf").write_text(json.dumps(network))
             cluster.add(node, network)
         cluster.meshed()
-        for encryption in ("wireguard", ""):
-            for node in cluster.nodes:
-                node.stop()
-            cluster.join(encryption=encryption)
-            for node in cluster.nodes:
-                there = vtep(node.name) if encryption else node.underlay()
-                assert eventually(lambda: sent_to(node) == there and not tunnelled(node))  # noqa: B023 - asked at once
-            assert eventually(lambda: cluster.faults(asked=1)), "their devices are those of before"
-            with Wire(cluster.nodes[0], "eth0") as wire:
-                cluster.faults(asked=1)
-            assert not encryption or [frame for frame in strangers(wire) if not is_of_the_store(frame)] == []
-            for node in cluster.nodes:
-                node.run(AGENT_CNI, "refresh", "--conf-dir", "/run/agent-cni/net.d")
-            cluster.meshed()
+        for node in cluster.nodes:
+            node.stop()
+        cluster.partition(*cluster.nodes)
+        for node in cluster.nodes:
+            cluster.configure(node, encryption="wireguard")
+            node.start()
+        assert eventually(lambda: cluster.faults(asked=1)), "nothing was heard yet, and nothing is in clear any more"
+        cluster.heal()
+        for node in cluster.nodes:
+            assert eventually(lambda: sent_to(node) == vtep(node.name) and cluster.joined(node))  # noqa: B023 - asked at once
+        with Wire(cluster.nodes[0], "eth0") as wire:
+            assert cluster.faults(asked=1), "their devices are those of before"
+        assert [frame for frame in strangers(wire) if not is_of_the_store(frame)] == []
+        for node in cluster.nodes:
+            node.run(AGENT_CNI, "refresh", "--conf-dir", "/run/agent-cni/net.d")
+        cluster.meshed()
 
 
 def sent_to(node: Node) -> str:
