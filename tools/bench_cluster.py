@@ -465,7 +465,9 @@ def traffic(lab: Lab, encryption: str = "") -> list[Aim]:
         return ways
 
     bench_modes.compared(build, f"two hosts{', ' + encryption if encryption else ''}", lab)
-    hand, members = (statistics.median(one["throughput"] for one in samples[name][1:]) for name in samples)
+    hand, members = (
+        statistics.median(one["throughput"] for one in samples[name][1:]) for name in ("by hand", "by members")
+    )
     return [Aim(f"throughput by hand / by members{', ' + encryption if encryption else ''}", hand / members, 1.05)]
 
 
