@@ -20,16 +20,17 @@ def state_of(link: Link) -> str:
     return f"{link.up} {link.bridge}"
 
 
-def is_ours(event: Event, links: Mapping[int, tuple[str, str]]) -> bool:
-    """Whether an event may be about something of ours, by any thread's look."""
-    return event.about == OVERRUN or event.link in links or any(event.key == name for name, _ in list(links.values()))
+def is_ours(event: Event, links: Mapping[int, tuple[str, str]], awaited: Collection[str] = ()) -> bool:
+    """Whether an event may be about something of ours, by any thread's look; `awaited` are links that were not there yet."""
+    known = event.key in awaited or any(event.key == name for name, _ in list(links.values()))
+    return event.about == OVERRUN or event.link in links or known
 
 
-def is_for_all(events: Iterable[Event], links: Mapping[int, tuple[str, str]]) -> bool:
+def is_for_all(events: Iterable[Event], links: Mapping[int, tuple[str, str]], awaited: Collection[str] = ()) -> bool:
     """Whether everything is to be compared: a link of ours came, went, or is up or on its bridge otherwise than before, or more
     happened than was told. `links` are those by index, with names and states.
     """
-    names = {name for name, _ in links.values()}
+    names = {*awaited, *(name for name, _ in links.values())}
     return any(
         event.about == OVERRUN
         or (event.about == LINK and event.key in names and links.get(event.link) != (event.key, event.value))

@@ -76,7 +76,7 @@ class Reconciler:
             return 0
         new = time.monotonic() > self._shared_at + _LEAST and self._share()
         events = [self._noticed.popleft() for _ in range(len(self._noticed))]
-        if new or time.monotonic() > self._due or mending.is_for_all(events, self._rows.links):
+        if new or time.monotonic() > self._due or mending.is_for_all(events, self._rows.links, self._rows.awaited):
             return self.compare()
         return self._rows.mend(mending.contradicted(events, self._rows.links, self._peers.values()))
 
@@ -99,7 +99,9 @@ class Reconciler:
         """Listen to what happens to links and rows, for ever, and wake who calls `look`; a thread's work. Raises KernelRefused."""
         with closing(Events()) as events:
             while True:
-                found = [event for event in events.wait() if mending.is_ours(event, self._rows.links)]
+                found = [
+                    event for event in events.wait() if mending.is_ours(event, self._rows.links, self._rows.awaited)
+                ]
                 self._noticed.extend(found)
                 if found:
                     wake()

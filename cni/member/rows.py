@@ -27,12 +27,14 @@ T = TypeVar("T")
 
 class KernelRows:
     """Changes of them. What the kernel refuses is told to `refused`, and the rest is done. `links` are those that rows were seen on
-    last, by index: name, and what of the link matters. Another thread reads them: they are replaced, and never changed.
+    last, by index: name, and what of the link matters; `awaited` are the names of all that rows are for, seen or not. Another thread
+    reads them: they are replaced, and never changed.
     """
 
     def __init__(self, world: World, refused: Callable[[CniError], None]) -> None:
         self._world, self._refused = world, refused
         self.links: dict[int, tuple[str, str]] = {}
+        self.awaited: frozenset[str] = frozenset()
         self._compared = WeakSet[Peers]()
 
     def change(self, changed: Changed) -> int:
@@ -58,6 +60,7 @@ class KernelRows:
         """Mind no link that no network has any more; one that is gone is minded, so that its coming is noticed."""
         names = {peers.link_of(kind) for peers in every for kind in ORDER}
         self.links = {index: link for index, link in self.links.items() if link[0] in names}
+        self.awaited = frozenset(names)
 
     def _compare(self, kind: type[RemoteRow], name: str, wanted: Wanted) -> int:
         """One table, if its link is there."""

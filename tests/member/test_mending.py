@@ -80,6 +80,15 @@ def test_a_link_of_ours_that_is_another_or_too_much_at_once_has_all_compared(eve
     assert mending.is_ours(event, LINKS)
 
 
+def test_a_link_that_rows_wait_for_has_all_compared_when_it_comes():
+    event = Event(LINK, 9, "vxlan200", "True 7")
+    assert not mending.is_ours(event, LINKS)
+    assert mending.is_ours(event, LINKS, {"vxlan200"})
+    assert mending.is_for_all([event], LINKS, {"vxlan200"})
+    known = LINKS | {9: ("vxlan200", "True 7")}
+    assert not mending.is_for_all([event], known, {"vxlan200"})
+
+
 def neighbour(verb: int, family: int, state: int, flags: int, **said: object) -> Event | None:
     fields = {"family": family, "ifindex": 5, "state": state, "flags": flags}
     return _event_of(
