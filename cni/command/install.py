@@ -69,7 +69,7 @@ def uninstall(options: argparse.Namespace) -> int:
     folders += [place.now(place.prefix)] if tree.is_ours(place.now(place.prefix)) else []
     removed = [str(item.path) for item in items if item.take()]
     removed += [str(path) for path in folders if tree.remove(path)]  # last the copy that runs this
-    removed += _idle_links() if place.root == Place.root and not others else []
+    removed += take_idle_links() if place.root == Place.root and not others else []
     if str(systemd.socket(place)) in removed:
         systemd.forget(place)
     _told(options, "removed", removed)
@@ -132,7 +132,7 @@ def _refuse_served(place: Place) -> None:
         raise Conflict(f"an agent listens on {place.now(PATH)}: {mend}, or --force")
 
 
-def _idle_links() -> list[str]:
+def take_idle_links() -> list[str]:
     """Delete what stays of ours on the host when pods go: bridges, and VXLAN devices on them, that nothing else is on."""
     rtnl = Rtnl()
     links = rtnl.links()

@@ -78,10 +78,10 @@ def _refuse_unable(config: ClusterConfig) -> list[str]:
     """The names of the other hosts. Raises what is in the way of being one of them."""
     me = refuse_unfit(config)
     items = store_of(config).listing().items
-    refuse_taken(me, items)
     before, held = own_part()
     if before:
         refuse_elsewhere(before, held, me, items)
+    refuse_taken(me, items)
     return [item.name for item in items if isinstance(item, Node) and item.name != me.node]
 
 

@@ -6,6 +6,7 @@ import argparse
 
 from cni.cluster.config import PATH, ClusterConfig
 from cni.command.cluster import own_part
+from cni.command.install import take_idle_links
 from cni.command.output import complain, print_json, say
 from cni.errors import CniError
 from cni.installation import systemd
@@ -14,7 +15,8 @@ from cni.member.leaving import leave as leave_cluster
 
 
 def leave(options: argparse.Namespace) -> int:
-    """Have this host in no cluster: its addresses are free, its tunnels and rows are gone, and so is cluster.json.
+    """Have this host in no cluster: its addresses are free, its tunnels, rows and idle devices are gone, and so is
+    cluster.json.
 
     It refuses while pods have addresses of the cluster, and where the store cannot be told; --force leaves all the same.
     """
@@ -33,6 +35,7 @@ def leave(options: argparse.Namespace) -> int:
             systemd.start_member(anew=False)
         raise
     options.config.unlink()
+    take_idle_links()
     if options.json:
         print_json({"left": config.node, "undone": undone})
         return 0

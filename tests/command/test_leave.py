@@ -45,6 +45,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         return host.left(config, force)
 
     monkeypatch.setattr(leave, "leave_cluster", as_said)
+    monkeypatch.setattr(leave, "take_idle_links", list)
     monkeypatch.setattr(leave, "own_part", lambda: (host.member, []))
     return host
 
