@@ -159,6 +159,21 @@ def test_addresses_are_of_the_clusters_blocks_whatever_plugin_has_them(host: Hos
 
 
 SINGLE = {"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.2", "rangeEnd": "10.9.0.2"}
+
+
+def test_pods_that_a_lost_state_knew_keep_their_blocks_gateway(host: Host, lab: Lab):
+    conf, pods = in_mode("l3"), [lab.pod(), lab.pod()]
+    with Played(host, SPANS):
+        results = [host.add(conf, pod) for pod in pods]
+    for file in host.folder.glob("state.db*"):
+        file.unlink()
+    host.delete_pod(conf | {"prevResult": results[0]}, pods[0])
+    assert pods[1].pings("10.10.0.1")
+    assert pods[1].pings("fd00:10::1")
+    host.delete_pod(conf | {"prevResult": results[1]}, pods[1])
+    assert not [item for item in host.ip("link", "show") if item["ifname"].startswith("veth")]
+
+
 OTHER = {"cniVersion": "1.1.0", "name": "other", "type": "bridge-vxlan", "bridge": "br1", "ipam": SINGLE}
 
 
