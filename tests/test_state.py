@@ -20,9 +20,10 @@ from cni.kernel.bell import Bell
 from cni.kernel.files import LockFile
 from cni.kernel.netns import home_identity, whereabouts
 from cni.naming import Attachment
-from cni.resources import Bridge, FloodList, Said, uses_of
+from cni.resources import Bridge, FloodList, Said, VxlanLink, uses_of
 from cni.resources.base import Unknown
 from cni.state import Record, Store
+from cni.state.configured import Place
 from cni.state.layout import VERSION
 from cni.state.membership import Member
 
@@ -881,3 +882,13 @@ def test_the_member_is_woken_after_the_commit_of_what_is_for_it_and_for_nothing_
         with store.transaction():
             store.forget(Attachment("pods", "c1", "eth0"), record.plugin)
         assert bell.wait(0)
+
+
+@pytest.mark.parametrize("mac", ["", "fe:00:00:00:00:01"], ids=["of one host", "of a cluster's host"])
+def test_a_member_hears_of_the_device_of_a_network(folder: Path, mac: str):
+    """Its rows to other hosts are wanted with the first pod, and not a second later."""
+    device = VxlanLink("vxlan100", 100, 4789, "192.0.2.1", "", 1450, "br0", mac=mac)
+    with closing(Store.open(folder)) as store, closing(Bell(folder)) as bell:
+        with store.transaction():
+            store.put_configured(Place("net", "bridge-vxlan", "overlay br0"), [device])
+        assert bell.wait(0) == bool(mac)

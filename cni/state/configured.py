@@ -31,8 +31,11 @@ def said_by(record: Record) -> list[tuple[Place, list[Resource]]]:
 class Configured(Records):
     """What is asked of and done to what one folder's networks say."""
 
+    _has_news = False
+
     def put_configured(self, place: Place, resources: Sequence[Resource]) -> None:
-        """Say what a network makes of a place now."""
+        """Say what a network makes of a place now; of a device that a cluster's hosts know the member hears."""
+        self._has_news |= any(item.kind == "VxlanLink" and bool(vars(item)["mac"]) for item in resources)
         self._db.execute("INSERT OR REPLACE INTO configured VALUES (?,?,?,?)", (*place, spelled(resources)))
 
     def is_configured(self, place: Place, resources: Sequence[Resource]) -> bool:
