@@ -59,9 +59,8 @@ class Publisher:
                     raise Ended
                 if (session := self._keeper.session) and self._ledger.listings:
                     self.turn(session, state)
-        except Unreachable as error:
+        except Unreachable:  # the session says so
             figures.STORE_ERRORS.add(kind="unreachable")
-            self._trouble.is_so(f"the cluster's store is not told: {error.msg}")
         except CniError as error:  # the state is in use, or damaged: calls are told so, too
             self._trouble.is_so(error.msg)
         else:

@@ -118,7 +118,7 @@ class Hand:
         self._keeper = SessionKeeper(config, store, folder, machine, bell.ring)
         key = self._keeper.key
         self._tunnels = Tunnels(config, self._keeper, self._ledger, folder, key) if key else None
-        self._watcher = Watcher(store, self._heard)
+        self._watcher = Watcher(store, self._heard, lambda: self._keeper.is_troubled)
         self._publisher = Publisher(self._keeper, Estate(store, self._ledger), folder, bell, self._inbox)
         self._cut_off = CutOff()
         self._barrier = Barrier(Fence(config.free_after))

@@ -63,6 +63,11 @@ class SessionKeeper:
         with self._lock:
             return self._host
 
+    @property
+    def is_troubled(self) -> bool:
+        """Whether it was said that something is wrong, and is."""
+        return self._trouble.is_there
+
     def hasten(self) -> None:
         """Have the store hear now what is new of this host."""
         self._wake.set()

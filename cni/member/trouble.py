@@ -33,6 +33,11 @@ class Trouble:
         log.warning("member", why, verb=self._room)
         return True
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is any."""
+        return bool(self._kind)
+
     def over(self) -> None:
         """Say that it is well again, if it was not."""
         if self._kind:

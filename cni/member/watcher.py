@@ -12,14 +12,20 @@ from cni.member import figures
 from cni.member.trouble import Trouble
 
 _TRIED_AGAIN_AFTER = 1.0
+#: After how many seconds it is not a moment any more, and the session would know of it.
+_DEAF = 30.0
 
 
 class Watcher:
-    """Tells `heard` of it, in order, by a thread of its own."""
+    """Tells `heard` of it, in order, by a thread of its own. What `is_known` of the store being away is not told twice."""
 
-    def __init__(self, store: ClusterStore, heard: Callable[[Listing | Change], None]) -> None:
+    def __init__(
+        self, store: ClusterStore, heard: Callable[[Listing | Change], None], is_known: Callable[[], bool]
+    ) -> None:
         self._store = store
         self._heard = heard
+        self._is_known = is_known
+        self._heard_at = time.monotonic()
         self._trouble = Trouble("watch")
 
     def run(self) -> None:
@@ -31,13 +37,14 @@ class Watcher:
                 figures.STORE_ERRORS.add(kind="compacted")
             except Unreachable as error:
                 figures.STORE_ERRORS.add(kind="unreachable")
-                self._trouble.is_so(f"the cluster's store is not heard: {error.msg}")
+                self._say(error)
                 time.sleep(_TRIED_AGAIN_AFTER)
 
     def listen(self) -> None:
         """Listen once, until the store is heard no more. Raises Unreachable and Compacted."""
         for news in self._store.changes():
             self._trouble.over()
+            self._heard_at = time.monotonic()
             figures.HEARD.now()
             if isinstance(news, Listing):
                 figures.LISTINGS.add()
@@ -45,3 +52,7 @@ class Watcher:
                 log.warning("member", line, verb="watch")
             figures.REFUSED.add(len(news.refused))
             self._heard(news)
+
+    def _say(self, error: Unreachable) -> None:
+        if time.monotonic() - self._heard_at > _DEAF and not self._is_known():
+            self._trouble.is_so(f"the cluster's store is not heard, though it answers: {error.msg}")
