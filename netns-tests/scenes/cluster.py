@@ -48,9 +48,17 @@ def conf(
     """A network of the cluster, the same on every host; another `number` is another network, on a bridge and a VNI of its own."""
     ranges = [[{"subnet": subnet(int(family), number)}] for family in families]
     ipam = {"type": "agent-ipam", "cluster": True, "ranges": ranges} | ({"blockSize": block} if block else {})
-    base = {"cniVersion": "1.1.0", "name": name, "type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True}
+    base = {
+        "cniVersion": "1.1.0",
+        "name": name,
+        "type": "bridge-vxlan",
+        "bridge": f"br{number}",
+        "isDefaultGateway": True,
+    }
     return (
-        base | {"vxlan": {"id": 100, "mode": mode} | keys.pop("vxlan", {}), "ipam": ipam | keys.pop("ipam", {})} | keys
+        base
+        | {"vxlan": {"id": 100 + number, "mode": mode} | keys.pop("vxlan", {}), "ipam": ipam | keys.pop("ipam", {})}
+        | keys
     )
 
 
