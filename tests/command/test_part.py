@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from member_host import Host, network
 
 from cni.cluster.config import ClusterConfig, EtcdConfig
 from cni.command import part
+from cni.command.doctor import CHECKS
 from cni.command.graph import Far
 
 NET = network()
@@ -79,3 +81,13 @@ def test_the_picture_is_told_of_hosts_that_share_a_network(hosts: tuple[Host, Ho
     found, why = part.others(config)
     assert found == {}
     assert why
+
+
+def test_what_programs_rely_on_is_written_down(agent: Any, hosts: tuple[Host, Host], folder: Path):
+    page = (Path(__file__).parents[2] / "docs/troubleshooting.md").read_text()
+    found = shown(agent, folder)
+    for area in part.COLUMNS:
+        said = page.partition(f"`{area}` (")[2].partition(")")[0]
+        assert set(re.findall(r"`(\w+)`", said.partition("`state`")[0])) | {"state"} == found[area][0].keys()
+    areas = page.partition("a list for each area (")[2].partition(")")[0]
+    assert re.findall(r"`(\w+)`", areas) == [check.__name__.strip("_") for check in CHECKS]
