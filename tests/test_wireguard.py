@@ -85,6 +85,10 @@ def test_a_peer_is_sent_to_at_the_address_of_its_name_and_at_none_it_says_itself
         ({"wireguard": "ä" * 44}, "which is no WireGuard key"),
         ({"wireguard": KEYS[1]}, "node-b has the WireGuard key of this host"),
         ({"underlay": ""}, "node-b is reached at '', which is no address and port"),
+        (
+            {"underlay": "[2001:db8::1%x y]:51820"},
+            "node-b is reached at '[2001:db8::1%x y]:51820', which is no address and port",
+        ),
         ({"underlay": "192.0.2.12"}, "no address and port"),
         ({"underlay": "192.0.2.12:0"}, "no address and port"),
         ({"underlay": "192.0.2.12:65536"}, "no address and port"),

@@ -281,6 +281,9 @@ def _address(key: Key, text: str) -> IPAddress:
 
 
 def _parsed(key: Key, text: str, parse: Callable[[str], T]) -> T:
+    """An address or a network. A scope is of one host's own, and may be any text (RFC 4007): it would come into scripts."""
+    if "%" in text:
+        raise _malformed(key, f"{text!r} has a scope")
     try:
         return parse(text)
     except ValueError as error:

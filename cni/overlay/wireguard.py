@@ -71,7 +71,8 @@ def _endpoint(node: Node) -> str:
     address, _, port = node.underlay.rpartition(":")
     try:
         parsed = ipaddress.ip_address(address.removeprefix("[").removesuffix("]"))
-        if port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16:
+        # a scope may be any text, and one endpoint that wg(8) refuses is all of them
+        if "%" not in address and port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16:
             return underlay(str(parsed), int(port))
     except ValueError:
         pass
