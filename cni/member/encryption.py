@@ -36,7 +36,6 @@ class _Seen(NamedTuple):
 
     key: tuple[int, int]
     link: Link | None
-    has_address: bool
 
 
 class Encryption:
@@ -90,7 +89,8 @@ class Encryption:
             return True
         host = Rtnl.kept()
         try:
-            return self._look(host) != self._seen
+            seen = self._look(host)
+            return seen != self._seen or not seen.link or host.holder_of(self._vtep) != seen.link.index
         except KernelRefused:
             return True
         finally:
@@ -172,8 +172,7 @@ class Encryption:
         return [*at_once, *(key for key in late if key in shown.tunnels and not shown.tunnels[key].heard)]
 
     def _look(self, host: Rtnl) -> _Seen:
-        link, holder = host.link_by_name(tunnels.DEVICE), host.holder_of(self._vtep)
-        return _Seen(self._key.version, link, link is not None and link.index == holder)
+        return _Seen(self._key.version, host.link_by_name(tunnels.DEVICE))
 
 
 def _clock() -> float:
