@@ -88,3 +88,7 @@ def test_who_hangs_up_takes_calls(tmp_path: Path, reads: bool):
         thread.start()
         assert takes_calls(path)
         thread.join()
+
+
+def test_nobody_listens_where_nothing_is_however_long_the_way(tmp_path: Path):
+    assert not is_listened_on(tmp_path / ("x" * 200) / "agent.sock")
