@@ -61,9 +61,9 @@ class Reconciler:
         if first or Network.room in rooms:
             self._shared_at = 0.0
             count = self.look()
-        if Node.room in rooms:
-            self._put_filter()
         count += sum(self._rows.change(peers.touched(keys)) for peers in known if peers in self._peers.values())
+        if {Node.room, Alive.room} & rooms:
+            self._put_filter()
         self._tell_refused()
         self._tell_figures(hosts=bool({Node.room, Alive.room} & rooms))
         return count
@@ -160,7 +160,7 @@ class Reconciler:
     def _put_filter(self, *, looking: bool = False) -> None:
         """Have VXLAN from this cluster's hosts only; `looking` at what there is, too."""
         overlays = tuple(sorted(f"{device.port} {device.vni}" for device in self._shares.devices.values()))
-        vteps = {node.vtep for node in self.snapshot.nodes.values() if node.name != self._node} if overlays else set()
+        vteps = {vtep for peers in self._peers.values() for vtep in peers.vteps}
         wanted = VtepFilter(tuple(sorted(vteps)), overlays, self._shares.tunnel)
         if wanted == self._filter and not (looking and any(wanted.differences(self._world))):
             return

@@ -46,6 +46,11 @@ class Peers:
         return self._accepted.refused
 
     @property
+    def vteps(self) -> set[str]:
+        """Those of the other hosts that are believed."""
+        return {node.vtep for name, node in self._accepted.nodes.items() if name != self._me.name}
+
+    @property
     def tables(self) -> dict[tuple[type[RemoteRow], str], dict[str, object]]:
         """The rows that are to be, by kind and link, then by key."""
         return self._rows.tables
