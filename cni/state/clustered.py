@@ -83,10 +83,6 @@ class Clustered(Endpoints):
         query = "SELECT refused FROM shared WHERE (network, value) = (?,?)"
         return [refused for (refused,) in self._rows(query, network.name, network.spelled)]
 
-    def unshare(self, network: str) -> None:
-        """Share a network no more."""
-        self._db.execute("DELETE FROM shared WHERE network = ?", (network,))
-
     # --- blocks
 
     def put_block(self, block: Block, state: str = "held") -> None:
