@@ -14,11 +14,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "netns-tests/scenes"))
 
-from cluster import Cluster  # noqa: E402
+from cluster import Cluster, conf  # noqa: E402
 from lab import Lab  # noqa: E402
 from trouble import GROUPS, Churn, befall  # noqa: E402
 
@@ -29,7 +30,10 @@ def soak(cluster: Cluster, seconds: float, seed: str) -> None:
     """Rounds until the time is over; each ends with what must be so."""
     cluster.join()
     chance, end, number = random.Random(seed), time.monotonic() + seconds, 0
-    modes = {"l2": {}, "l3": {"name": "routed", "number": 1}}
+    modes: dict[str, dict[str, Any]] = {"l2": {}, "l3": {"name": "routed", "number": 1}}
+    for node in cluster.nodes:  # a host has its part of a network from its first pod on
+        for mode, keys in modes.items():
+            cluster.add(node, conf(mode, **keys))
     while time.monotonic() < end:
         number += 1
         seed_of_round, troubles = f"{seed} {number}", [chance.choice(list(it)) for it in chance.sample(GROUPS, 2)]
