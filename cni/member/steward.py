@@ -6,7 +6,7 @@ Pure: who asks does what is answered, and asks again.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cni.cluster.blocks import ahead, capacity
 from cni.cluster.model import Network, Pool
@@ -55,8 +55,11 @@ def differing(ours: Network, theirs: Network) -> str:
 
 
 def _spelled(value: object) -> str:
+    """Of a list there are pools in it, or spans."""
     if not isinstance(value, list):
         return str(value)
-    return ", ".join(
-        f"{item['subnet']} ({item['first']}-{item['last']}, gateway {item['gateway'] or 'none'})" for item in value
-    )
+    return ", ".join(item if isinstance(item, str) else _spelled_pool(item) for item in value) or "none"
+
+
+def _spelled_pool(pool: Mapping[str, str]) -> str:
+    return f"{pool['subnet']} ({pool['first']}-{pool['last']}, gateway {pool['gateway'] or 'none'})"
