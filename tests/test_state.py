@@ -874,8 +874,14 @@ def test_the_member_is_woken_after_the_commit_of_what_is_for_it_and_for_nothing_
         assert not bell.wait(0)
         with store.transaction():
             store.say([Endpoint("pods", str(ADDRESS), "node-a", "0a:58:0a:00:00:02", "c1", "eth0")], record.plugin)
+        assert not bell.wait(0)
+        with store.transaction():
+            store.fulfil()
             assert not bell.wait(0)
         assert bell.wait(0)
+        with store.transaction():
+            store.fulfil()
+        assert not bell.wait(0)
         with store.transaction():
             store.told("pods", str(ADDRESS), store.unsaid()[0].wanted)
         assert not bell.wait(0)

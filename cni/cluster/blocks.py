@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection, Iterable, Iterator
+from functools import lru_cache
 
 from cni.cluster.model import LAYER_3, IPNetwork, Network, Pool
 from cni.naming import IPAddress, digest_of
@@ -50,6 +51,7 @@ def first_block(network: Network, pool: Pool, node: str, spans: Iterable[str]) -
     return min(spans, key=turn, default=None)
 
 
+@lru_cache(maxsize=1024)
 def host_address(network: Network, span: str) -> str:
     """The address of a block that is its host's own and no pod's: the first that may be anybody's.
 
@@ -67,6 +69,7 @@ def host_address(network: Network, span: str) -> str:
     return str(block[1])
 
 
+@lru_cache(maxsize=1024)
 def capacity(network: Network, span: str) -> int:
     """How many pods a block has addresses for."""
     block = ipaddress.ip_network(span)

@@ -73,10 +73,8 @@ class Clustered(Endpoints):
         """The networks this host shares, or one of them, each with why the cluster does not take it so: empty where it does, None
         where it was not asked yet.
         """
-        from cni.cluster.model import Network
-
         rows = self._rows("SELECT network, value, refused FROM shared WHERE ? IN ('', network) ORDER BY 1", name)
-        return [(Network.read((Network.room, key), json.loads(value)), refused) for key, value, refused in rows]
+        return [(_network(key, value), refused) for key, value, refused in rows]
 
     def refused(self, network: Network) -> list[str | None]:
         """The same of a network as it is said, without reading it: nothing where it is shared otherwise, or not at all."""
@@ -157,6 +155,13 @@ def _member(text: str) -> Member:
     from cni.state.membership import Member
 
     return Member(**json.loads(text))
+
+
+@lru_cache(maxsize=64)
+def _network(name: str, text: str) -> Network:
+    from cni.cluster.model import Network
+
+    return Network.read((Network.room, name), json.loads(text))
 
 
 @lru_cache(maxsize=1024)

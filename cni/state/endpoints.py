@@ -21,8 +21,9 @@ class Endpoints(StateFile):
     is something for it.
     """
 
-    #: Whether there is, in the transaction there is.
+    #: Whether there is, in the transaction there is; and whether there will be, when the pod is there.
     _has_news = False
+    _has_promised = False
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -37,7 +38,9 @@ class Endpoints(StateFile):
             ring(self.path.parent)
 
     def say(self, endpoints: Iterable[Endpoint], plugin: str = "") -> None:
-        """Have the cluster know of addresses: of pods by what plugin's record they go, or of the host itself."""
+        """Have the cluster know of addresses: of pods by what plugin's record they go, of which the member hears with `fulfil`, or
+        of the host itself.
+        """
         rows = [
             (item.network, *_packed(item.address), item.container, item.ifname, plugin, json.dumps(item.value))
             for item in endpoints
@@ -47,7 +50,13 @@ class Endpoints(StateFile):
             " (container, ifname, plugin, wanted) = (excluded.container, excluded.ifname, excluded.plugin, excluded.wanted)",
             rows,
         )
-        self._has_news = True
+        self._has_promised |= bool(plugin)
+        self._has_news |= not plugin
+
+    def fulfil(self) -> None:
+        """Have the member hear of what was said of a pod, which is there now: before, its work would only be in the way of that."""
+        self._has_news |= self._has_promised
+        self._has_promised = False
 
     def unsay(self, attachment: Attachment, plugin: str) -> None:
         """Have the cluster know of an attachment no more."""
