@@ -40,15 +40,17 @@ def joined(options: argparse.Namespace, asked: Asked) -> ClusterConfig | None:
     old = file.read_bytes() if file.exists() else None
     before = _said(file, old) if old is not None else {}
     config = _merged(before, asked)
-    others = _refuse_unable(config)
+    hosts = _refuse_unable(config)
+    was_in = own_part()[0] is not None or config.node in hosts
     changes = list(_changes(before, config.document))
     by_systemd = file == PATH and systemd.runs_members(Place())
     running = _runs_already(by_systemd=by_systemd, changed=bool(changes))
     if changes:
         config.write(file)
     if by_systemd:
-        _have_started(config, file, old, changed=bool(changes))
+        _have_started(config, file, old, changed=bool(changes), was_in=was_in)
     becomes_member = not (by_systemd or running)
+    others = [name for name in hosts if name != config.node]
     _tell(options, config, changes, others, becomes_member=becomes_member)
     return config if becomes_member else None
 
@@ -75,14 +77,14 @@ def _merged(before: Mapping[str, Any], asked: Asked) -> ClusterConfig:
 
 
 def _refuse_unable(config: ClusterConfig) -> list[str]:
-    """The names of the other hosts. Raises what is in the way of being one of them."""
+    """The names of the hosts there are. Raises what is in the way of being one of them."""
     me = refuse_unfit(config)
     items = store_of(config).listing().items
     before, held = own_part()
     if before:
         refuse_elsewhere(before, held, me, items)
     refuse_taken(me, items)
-    return [item.name for item in items if isinstance(item, Node) and item.name != me.node]
+    return [item.name for item in items if isinstance(item, Node)]
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
@@ -112,7 +114,7 @@ def _runs_already(*, by_systemd: bool, changed: bool) -> bool:
     return True
 
 
-def _have_started(config: ClusterConfig, file: Path, old: bytes | None, *, changed: bool) -> None:
+def _have_started(config: ClusterConfig, file: Path, old: bytes | None, *, changed: bool, was_in: bool) -> None:
     """Have systemd run the member, and wait until the host is in the cluster. Where that does not come about, all is as before.
 
     Raises TryAgainLater with what is in the way, and ToolFailed with systemd's words.
@@ -122,7 +124,7 @@ def _have_started(config: ClusterConfig, file: Path, old: bytes | None, *, chang
         _wait_until_in(config.node, config.session + _PATIENCE)
     except BaseException:
         if changed:
-            _take_back(config, file, old)
+            _take_back(config, file, old, was_in=was_in)
         raise
 
 
@@ -147,10 +149,12 @@ def _trouble() -> str:
     return member.trouble if member else ""
 
 
-def _take_back(config: ClusterConfig, file: Path, old: bytes | None) -> None:
+def _take_back(config: ClusterConfig, file: Path, old: bytes | None, *, was_in: bool) -> None:
+    """A host that only lost its cluster.json `was_in` the cluster: to leave would free the addresses of pods that live."""
     if old is None:
         systemd.stop_member()
-        leave(config, force=True)
+        if not was_in:
+            leave(config, force=True)
         file.unlink()
     else:
         write(file, old.decode())

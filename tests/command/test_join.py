@@ -240,6 +240,23 @@ def test_where_the_member_does_not_come_up_all_is_as_before(host: Host, systemd:
     assert systemd.told[3:] == ["restart", "restart", "restart"]
 
 
+@pytest.mark.parametrize("known_by", ["its state", "the store"])
+def test_a_host_that_only_lost_its_file_does_not_leave_when_joining_fails(
+    host: Host, systemd: Systemd, store: MemoryStore, known_by: str
+):
+    systemd.there, systemd.comes_up = True, False
+    if known_by == "its state":
+        state = Store.open(host.folder)
+        with state.transaction():
+            state.put_member(Member("node-a", "machine-a", "life", "192.0.2.11", B.mac))
+        state.close()
+    else:
+        MemoryStore(store.memory).join(Node("node-a", "machine-a", "192.0.2.11", B.mac), "life")
+    said = host.join("--etcd", URL)
+    assert (said.status, host.file.exists()) == (1, False)
+    assert systemd.told == ["restart", "stop"]
+
+
 def test_a_file_that_is_wrong_is_not_written_over(host: Host):
     host.file.parent.mkdir()
     host.file.write_text('{"etcd": 5}')
