@@ -227,6 +227,8 @@ class Shared(Own):
 
     def _shut(self, member: Member) -> str:
         """Why nobody is attached, whatever is free."""
+        if member.leaving:
+            return f"network {self.network.name!r}: {member.trouble}"
         if member.fenced_at and time.clock_gettime(time.CLOCK_BOOTTIME) >= member.fenced_at:
             late = "the cluster has not heard of this host for too long (freeAfter)"
             return f"network {self.network.name!r}: {member.trouble if member.fenced_at == SHUT else late}"

@@ -20,7 +20,7 @@ from cni.member.reconciler import Reconciler
 from cni.member.run import alone, engine
 from cni.member.tunnels import without
 from cni.state import DEFAULT_FOLDER, Store
-from cni.state.membership import SHUT, Member
+from cni.state.membership import Member
 from cni.values import replace
 
 #: How long a member that runs has to end, in seconds.
@@ -65,9 +65,7 @@ def _announced(config: ClusterConfig, folder: Path, machine: str, *, force: bool
             some = ", ".join(pods[:_NAMED]) + (f" and {len(pods) - _NAMED} more" if len(pods) > _NAMED else "")
             raise Conflict(f"{len(pods)} pods have addresses of the cluster: {some}; delete them first, or --force")
         member = state.member() or this_host(config, machine, None)
-        member = replace(
-            member, leaving=True, trouble="this host leaves the cluster", fenced_at=member.fenced_at or SHUT
-        )
+        member = replace(member, leaving=True, trouble="this host leaves the cluster")
         state.put_member(member)
     ring(folder)
     return member

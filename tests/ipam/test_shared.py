@@ -267,6 +267,19 @@ def test_a_fenced_host_gives_nothing_whatever_it_has(store: Store):
         net.refuse_when_exhausted(store, "pods")
 
 
+@pytest.mark.parametrize("fenced_in", [None, 3600.0])  # without freeAfter, and with
+def test_a_host_that_leaves_gives_nothing_and_says_why(store: Store, fenced_in: float | None):
+    net = source(**FOUR)
+    fenced_at = time.clock_gettime(time.CLOCK_BOOTTIME) + fenced_in if fenced_in else 0.0
+    joined(store, net.network, "10.0.0.8/29", fenced_at=fenced_at)
+    assert given(net, store, pod(1)) == ["10.0.0.9/26"]
+    joined(store, net.network, fenced_at=fenced_at, leaving=True, trouble="this host leaves the cluster")
+    with pytest.raises(TryAgainLater, match=r"^network 'pods': this host leaves the cluster$"):
+        given(net, store, pod(2))
+    with pytest.raises(Degraded, match=r"this host leaves the cluster$"):
+        net.refuse_when_exhausted(store, "pods")
+
+
 def test_a_host_that_is_not_who_it_says_gives_nothing_and_says_why(store: Store):
     net = source(**FOUR)
     joined(store, net.network, "10.0.0.8/29", fenced_at=SHUT, trouble="this host may not be node-a in the cluster")
