@@ -66,7 +66,7 @@ def host_address(network: Network, span: str) -> str:
                 own = last + 1
         if own <= high:
             return str(type(block[0])(own))
-    return str(block[1])
+    return str(block[min(1, block.num_addresses - 1)])
 
 
 @lru_cache(maxsize=1024)

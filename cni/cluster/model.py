@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from sys import intern
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
-from cni.naming import IPAddress, is_mac
+from cni.cluster.fields import address, mac, malformed, number, parsed, text, typed
+from cni.naming import IPAddress
 from cni.values import dataclass
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -21,10 +22,8 @@ Key = tuple[str, ...]
 
 #: How a network is laid over the hosts: one stretched segment, or a subnet for each block with routes between them.
 LAYER_2, LAYER_3 = "l2", "l3"
-
-
-class Malformed(Exception):
-    """An item of the store that is not what its key says; `str` names it and what is wrong."""
+#: What may be: addresses of a block, where the subnet has so many; VNIs (RFC 7348), and none; seconds.
+_BLOCKS, _VNIS, _YEARS = range(8, 4096 + 1), range(1 << 24), 1 << 31
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,10 @@ class Node:
     @classmethod
     def read(cls, key: Key, raw: Mapping[str, Any]) -> Node:
         """What a store holds. Raises Malformed."""
-        fields = {name: _text(key, raw, name) for name in ("machine", "vtep", "mac")}
-        optional: dict[str, Any] = {name: _text(key, raw, name) for name in ("wireguard", "underlay") if name in raw}
-        optional |= {"fences": _of(key, raw, "fences", int)} if "fences" in raw else {}
-        return cls(key[1], fields["machine"], str(_address(key, fields["vtep"])), _mac(key, fields["mac"]), **optional)
+        fields = {name: text(key, raw, name) for name in ("machine", "vtep", "mac")}
+        optional: dict[str, Any] = {name: text(key, raw, name) for name in ("wireguard", "underlay") if name in raw}
+        optional |= {"fences": number(key, raw, "fences", range(_YEARS))} if "fences" in raw else {}
+        return cls(key[1], fields["machine"], str(address(key, fields["vtep"])), mac(key, fields["mac"]), **optional)
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class Alive:
     @classmethod
     def read(cls, key: Key, raw: Mapping[str, Any]) -> Alive:
         """What a store holds. Raises Malformed."""
-        return cls(key[1], _text(key, raw, "token"))
+        return cls(key[1], text(key, raw, "token"))
 
 
 @dataclass(frozen=True)
@@ -133,12 +132,15 @@ class Network:
     @classmethod
     def read(cls, key: Key, raw: Mapping[str, Any]) -> Network:
         """What a store holds. Raises Malformed."""
-        mode = _text(key, raw, "mode")
+        mode = text(key, raw, "mode")
         if mode not in (LAYER_2, LAYER_3):
-            raise _malformed(key, f"mode is {mode!r}")
-        pools = tuple(_pool(key, item) for item in _of(key, raw, "pools", list))
-        reserved = tuple(_reserved(key, item) for item in _of(key, raw, "reserved", list))
-        return cls(key[1], pools, _of(key, raw, "block", int), mode, _of(key, raw, "vni", int), reserved)
+            raise malformed(key, f"mode is {mode!r}")
+        pools = tuple(_pool(key, item) for item in typed(key, raw, "pools", list))
+        reserved = tuple(_reserved(key, item) for item in typed(key, raw, "reserved", list))
+        block = number(key, raw, "block", _BLOCKS)
+        if block & (block - 1):
+            raise malformed(key, f"block is {block}")
+        return cls(key[1], pools, block, mode, number(key, raw, "vni", _VNIS), reserved)
 
     @cached_property
     def spelled(self) -> str:
@@ -180,8 +182,10 @@ class Block:
     @classmethod
     def read(cls, key: Key, raw: Mapping[str, Any]) -> Block:
         """What a store holds. Raises Malformed."""
-        span = str(_parsed(key, key[2], ipaddress.ip_network))
-        return cls(key[1], span, _text(key, raw, "node"), _text(key, raw, "machine"))
+        span: IPNetwork = parsed(key, key[2], ipaddress.ip_network)
+        if span.num_addresses >= _BLOCKS.stop:
+            raise malformed(key, f"a block has no {span.num_addresses} addresses")
+        return cls(key[1], str(span), text(key, raw, "node"), text(key, raw, "machine"))
 
     @cached_property
     def addresses(self) -> IPNetwork:
@@ -217,13 +221,12 @@ class Endpoint:
     @classmethod
     def read(cls, key: Key, raw: Mapping[str, Any]) -> Endpoint:
         """What a store holds. Raises Malformed."""
-        whose = {name: _text(key, raw, name) for name in ("container", "ifname", "pod") if name in raw}
-        address = str(_address(key, key[2]))
-        node = intern(_text(key, raw, "node"))  # there may be 50,000, of few hosts and networks
-        return cls(intern(key[1]), address, node, _mac(key, _text(key, raw, "mac")), **whose)
+        whose = {name: text(key, raw, name) for name in ("container", "ifname", "pod") if name in raw}
+        place = str(address(key, key[2]))
+        node = intern(text(key, raw, "node"))  # there may be 50,000, of few hosts and networks
+        return cls(intern(key[1]), place, node, mac(key, text(key, raw, "mac")), **whose)
 
 
-T = TypeVar("T")
 Item = Node | Alive | Network | Block | Endpoint
 _ROOMS: dict[str, tuple[int, type[Item]]] = {
     Node.room: (2, Node), Alive.room: (2, Alive), Network.room: (2, Network), Block.room: (3, Block), Endpoint.room: (3, Endpoint),
@@ -236,59 +239,28 @@ def read(key: Key, raw: object) -> Item | None:
     if not length:
         return None
     if len(key) != length:
-        raise _malformed(key, "it has another depth")
+        raise malformed(key, "it has another depth")
     if not isinstance(raw, Mapping):
-        raise _malformed(key, "it is no JSON object")
+        raise malformed(key, "it is no JSON object")
     return kind.read(key, raw)
 
 
 def _pool(key: Key, raw: object) -> Pool:
     if not isinstance(raw, Mapping):
-        raise _malformed(key, "a pool is no JSON object")
-    subnet = str(_parsed(key, _text(key, raw, "subnet"), ipaddress.ip_network))
-    first, last = (str(_address(key, _text(key, raw, name))) for name in ("first", "last"))
-    gateway = _text(key, raw, "gateway")
-    return Pool(subnet, first, last, str(_address(key, gateway)) if gateway else "")
+        raise malformed(key, "a pool is no JSON object")
+    subnet: IPNetwork = parsed(key, text(key, raw, "subnet"), ipaddress.ip_network)
+    first, last = (address(key, text(key, raw, name)) for name in ("first", "last"))
+    if first not in subnet or last not in subnet or int(first) > int(last):
+        raise malformed(key, f"{first}-{last} is no part of {subnet}")
+    gateway = address(key, said) if (said := text(key, raw, "gateway")) else None
+    if gateway and gateway.version != subnet.version:
+        raise malformed(key, f"{gateway} is no gateway of {subnet}")
+    return Pool(str(subnet), str(first), str(last), str(gateway or ""))
 
 
 def _reserved(key: Key, raw: object) -> str:
     low, dash, high = raw.partition("-") if isinstance(raw, str) else ("", "", "")
-    ends = [_address(key, text) for text in (low, high)]
+    ends = [address(key, end) for end in (low, high)]
     if not dash or ends[0].version != ends[1].version:
-        raise _malformed(key, f"{raw!r} is no span of addresses")
+        raise malformed(key, f"{raw!r} is no span of addresses")
     return f"{ends[0]}-{ends[1]}"
-
-
-def _text(key: Key, raw: Mapping[str, Any], name: str) -> str:
-    return str(_of(key, raw, name, str))
-
-
-def _of(key: Key, raw: Mapping[str, Any], name: str, kind: type) -> Any:
-    value = raw.get(name)
-    if type(value) is not kind:
-        raise _malformed(key, f"{name} is {value!r}")
-    return value
-
-
-def _mac(key: Key, text: str) -> str:
-    if not is_mac(text):
-        raise _malformed(key, f"{text!r} is no MAC")
-    return text.lower()
-
-
-def _address(key: Key, text: str) -> IPAddress:
-    return _parsed(key, text, ipaddress.ip_address)
-
-
-def _parsed(key: Key, text: str, parse: Callable[[str], T]) -> T:
-    """An address or a network. A scope is of one host's own, and may be any text (RFC 4007): it would come into scripts."""
-    if "%" in text:
-        raise _malformed(key, f"{text!r} has a scope")
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise _malformed(key, str(error)) from None
-
-
-def _malformed(key: Key, why: str) -> Malformed:
-    return Malformed(f"{'/'.join(key)} in the store: {why}")

@@ -6,7 +6,8 @@ import base64
 import ipaddress
 from collections.abc import Iterable
 
-from cni.cluster.model import Malformed, Node
+from cni.cluster.fields import Malformed
+from cni.cluster.model import Node
 from cni.kernel.wireguard import OVERHEAD, Peer
 from cni.naming import digest_of
 

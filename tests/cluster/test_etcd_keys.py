@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from cni.cluster.etcd.gateway import Row
 from cni.cluster.etcd.items import told
 from cni.cluster.etcd.keys import Keys
-from cni.cluster.model import Block, Key, Malformed
+from cni.cluster.fields import Malformed
+from cni.cluster.model import Block, Key
 
 KEYS = Keys("/agent-cni")
 NAMES = st.text(min_size=1, max_size=8) | st.sampled_from(["a", "a/b", "..", "%2F", "pods", "pods/4-0a", "\ud800"])

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Malformed, Network, Node, read
+from cni.cluster.fields import Malformed
+from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node, read
 from cni.cluster.store import Change, Listing, Session
 from cni.errors import Compacted, Conflict, NameTaken, SessionLost, Unreachable
 

@@ -12,7 +12,8 @@ from cni.cluster.config import EtcdConfig
 from cni.cluster.etcd.gateway import Gateway, Refused, Row, is_at
 from cni.cluster.etcd.items import item_of
 from cni.cluster.etcd.keys import Keys
-from cni.cluster.model import Alive, Item, Key, Malformed
+from cni.cluster.fields import Malformed
+from cni.cluster.model import Alive, Item, Key
 from cni.cluster.store import Session
 from cni.errors import SessionLost, Unreachable
 from cni.kernel.tls import now

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from cni.cluster.etcd.gateway import Row
 from cni.cluster.etcd.keys import Keys
-from cni.cluster.model import Item, Key, Malformed, read
+from cni.cluster.fields import Malformed
+from cni.cluster.model import Item, Key, read
 
 
 class Told(NamedTuple):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ipaddress
 from typing import NamedTuple
 
-from cni.cluster.model import Alive, Block, Endpoint, IPNetwork, Key, Malformed, Network, Node
+from cni.cluster.fields import Malformed
+from cni.cluster.model import Alive, Block, Endpoint, IPNetwork, Key, Network, Node
 from cni.naming import IPAddress
 
 #: Which lease-bound rights of all hosts there are; see ClusterStore.turn.
