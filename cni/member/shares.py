@@ -45,14 +45,15 @@ NOTHING = Shares(None, {}, frozenset(), (), "", frozenset())
 
 
 def shares(folder: Path, snapshot: Snapshot) -> Shares:
-    """What there is. What the cluster says of a network counts, and one that it does not take as this host has it is none.
-    Raises TryAgainLater, Unavailable.
+    """What there is. What the cluster says of a network counts: one that it does not take as this host says it now is none, unless
+    the host has blocks of it, and its device is the cluster's still. Raises TryAgainLater, Unavailable.
     """
     store = Store.reading(folder)
     if not store:
         return NOTHING
     with closing(store):
         networks, said, member = store.shared(), list(store.said().values()), store.member()
+        had = {holding.block.network for holding in store.blocks()}
     if not member:
         return NOTHING
     me = Node(member.node, member.machine, member.vtep, member.mac)
@@ -62,11 +63,17 @@ def shares(folder: Path, snapshot: Snapshot) -> Shares:
     for network, refused in networks:
         mine = [item for item in said if item.network == network.name]
         device = next((one for item in mine for one in item.resources if isinstance(one, VxlanLink)), None)
-        if device and not refused:
+        if device and (not refused or (network.name in had and _is_the_clusters(device, network.name, snapshot))):
             devices[Overlay(snapshot.networks.get(network.name, network), device.name, device.bridge)] = device
             in_use |= {device.name} if any(item.in_use for item in mine) else set()
     tunnel = wireguard.DEVICE if member.encryption else ""
     return Shares(me, devices, frozenset(in_use), tuple(said), tunnel, frozenset(clustered))
+
+
+def _is_the_clusters(device: VxlanLink, name: str, snapshot: Snapshot) -> bool:
+    """Whether a device is as the cluster has its network; before anything was heard nothing says otherwise."""
+    known = snapshot.networks.get(name)
+    return known.vni == device.vni if known else not snapshot.revision
 
 
 def _as_known(said: Said, me: Node) -> tuple[Resource, ...]:

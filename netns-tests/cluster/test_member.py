@@ -66,6 +66,13 @@ def test_a_member_says_when_it_is_ready_and_ends_at_once_without_a_trace_of_it_i
         one.around = ()
         town.join(one)
         town.sound()
+        wrong = one.cni("ADD", clustered("l2", families="4", block=16), lab.pod())
+        assert "16" in wrong.failed(101)
+        assert eventually(lambda: one.remembered(lambda store: bool(store.shared()[0][1])))
+        one.kill()
+        town.join(one)  # what is refused now was agreed once, and pods have it
+        town.add(other, NET)
+        town.sound()
         town.remove(placed)
         town.settle()
 
