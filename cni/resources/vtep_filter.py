@@ -11,8 +11,9 @@ from cni.resources.base import Resource
 from cni.resources.world import World
 from cni.values import dataclass
 
-#: An IPv6 packet whose first fragment ends before the VNI can be read: nobody sends such, but who hides it. In bytes, with headers.
-_TINY = 128
+#: What is read of a packet that is long enough to have a VNI, and what is left then: an IPv6 packet whose first fragment ends before
+#: it, which nobody sends but who hides it.
+_READABLE, _HIDDEN = "@th,96,24 >= 0", "exthdr frag exists"
 #: Another name for the table, and what keeps its chains from packets.
 _TRIED, _DORMANT = f"{VTEP_TABLE}_tried", "flags dormant\n"
 _FAMILY = {4: "ip", 6: "ip6"}
@@ -63,21 +64,20 @@ class VtepFilter(Resource):
         return f"set known{family} {{ type ipv{family}_addr;{elements} }}\n"
 
     def _input(self) -> Iterator[str]:
+        # not from where the sender is not: a pod can claim another host's address
+        astray = f'iifname != "{self.tunnel}"' if self.tunnel else "fib saddr . iif oif missing"
+        unknown = [f"{ip} saddr != @known{family}" for family, ip in _FAMILY.items()]
         for udp, vnis in self._by_port():
-            # not from where the sender is not: a pod can claim another host's address
-            yield (
-                f'iifname != "{self.tunnel}" {udp} {vnis} drop'
-                if self.tunnel
-                else f"{udp} {vnis} fib saddr . iif oif missing drop"
-            )
-            yield f"{udp} exthdr frag exists meta length < {_TINY} ip6 saddr != @known6 drop"
-            yield from (f"{udp} {vnis} {ip} saddr != @known{family} drop" for family, ip in _FAMILY.items())
+            yield from (f"{udp} {vnis} {who} drop" for who in (astray, *unknown))
+            yield f"{udp} {_READABLE} accept"
+            yield from (f"{udp} {_HIDDEN} {who} drop" for who in (astray, unknown[-1]))
 
     def _forward(self) -> Iterator[str]:
         """Behind this host's address, which masquerading would give it, a pod would be one of the hosts."""
         if self.tunnel:
             yield f'oifname "{self.tunnel}" drop'
-        yield from (f"{udp} {vnis} drop" for udp, vnis in self._by_port())
+        for udp, vnis in self._by_port():
+            yield from (f"{udp} {vnis} drop", f"{udp} {_READABLE} accept", f"{udp} {_HIDDEN} drop")
 
     def _postrouting(self) -> Iterator[str]:
         """From the VXLAN port nothing of this host's leaves: what does is a pod's, masqueraded, whose answers would be frames to us."""

@@ -16,6 +16,8 @@ from reconcilers import Hand, News, of_host, of_pod, own_of, pool, rows
 from wire import Wire
 
 from cni.cluster.model import Block, Endpoint, Network
+from cni.naming import VTEP_TABLE
+from cni.resources import VtepFilter
 from cni.values import replace
 
 V4 = pool("10.1.0.0/16", "10.1.0.1", "10.1.0.0", "10.1.255.254")
@@ -254,11 +256,18 @@ def test_an_ipv6_packet_that_hides_its_vni_in_a_later_fragment_is_dropped(lab: L
     scene.news.listing()
     sh("ip", "-n", scene.switch.name, "addr", "add", "fd00:2::77/64", "dev", "sw0", "nodad")
     frame = mac_of(scene.pods[0]) + bytes.fromhex("0a5800000001") + b"\x88\xb5" + b"forged in pieces".ljust(60, b".")
-    for sender, source, passes in ((scene.switch, "fd00:2::77", False), (scene.hosts[1], "fd00:2::c", True)):
-        for first in (8, 16):
+    tunnel = VtepFilter(("fd00:2::c",), ("4789 100",), "tunnel").script()
+    for sender, source, table, passes in (
+        (scene.switch, "fd00:2::77", "", False),
+        (scene.hosts[1], "fd00:2::c", "", True),
+        (scene.hosts[1], "fd00:2::c", tunnel, False),
+    ):
+        if table:  # a host that is known, and does not send by the tunnel
+            scene.hosts[0].run("nft", "-f", "-", input=f"delete table {VTEP_TABLE}\n{table}")
+        for first, options in ((8, 0), (16, 0), (8, 72), (16, 72)):
             with Wire(scene.pods[0], "eth0") as wire:
-                send_vxlan(sender, source, "fd00:2::b", 100, frame, first)
-            assert wire.carried(b"forged") == passes, (source, first)
+                send_vxlan(sender, source, "fd00:2::b", 100, frame, first, options)
+            assert wire.carried(b"forged") == passes, (source, first, options)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import struct
 import sys
@@ -25,14 +26,16 @@ def send(pod: Pod, kind: int, dst: str, src: str, payload: bytes, link: str = "e
     pod.run(sys.executable, "-I", Path(__file__), link, kind, dst, src, payload.hex())
 
 
-def send_vxlan(where: Namespace, source: str, target: str, vni: int, frame: bytes, first: int = 0) -> None:
+def send_vxlan(
+    where: Namespace, source: str, target: str, vni: int, frame: bytes, first: int = 0, options: int = 0
+) -> None:
     """Send a frame by VXLAN from an address of a namespace to a VTEP; over IPv6 perhaps in two fragments, of which the first has
-    so many bytes of UDP.
+    so many bytes of UDP, behind so many of destination options (a multiple of eight).
     """
-    where.run(sys.executable, "-I", Path(__file__), "vxlan", source, target, vni, frame.hex(), first)
+    where.run(sys.executable, "-I", Path(__file__), "vxlan", source, target, vni, frame.hex(), first, options)
 
 
-def _vxlan(source: str, target: str, vni: int, frame: bytes, first: int) -> None:
+def _vxlan(source: str, target: str, vni: int, frame: bytes, first: int, options: int) -> None:
     data = struct.pack("!II", 0x08000000, vni << 8) + frame
     if not first:
         with socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM) as plain:
@@ -43,10 +46,14 @@ def _vxlan(source: str, target: str, vni: int, frame: bytes, first: int) -> None
     length, ports = 8 + len(data), struct.pack("!HH", 40000, VXLAN)
     pseudo = ends + struct.pack("!II", length, 17) + ports + struct.pack("!HH", length, 0) + data
     whole = ports + struct.pack("!HH", length, _checksum(pseudo)) + data
+    # one option, of those to skip where it is not known (RFC 8200, 4.2, and 0x1e of RFC 4727)
+    before = struct.pack("!BBBB", 17, options // 8 - 1, 0x1E, options - 4) + bytes(options - 4) if options else b""
+    whole, first, then = before + whole, options + first, 60 if options else 17
+    name = int.from_bytes(os.urandom(4))  # one of its own: what is left of a packet before is no part of it
     with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         for at, more, part in ((0, 1, whole[:first]), (first, 0, whole[first:])):
             head = struct.pack("!IHBB", 6 << 28, 8 + len(part), 44, 64) + ends
-            raw.sendto(head + struct.pack("!BBHI", 17, 0, at | more, 7) + part, (target, 0))
+            raw.sendto(head + struct.pack("!BBHI", then, 0, at | more, name) + part, (target, 0))
 
 
 def arp(sender_mac: str, sender: str, target: str) -> bytes:
@@ -127,7 +134,7 @@ def _checksum(data: bytes) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1] == "vxlan":
-        _vxlan(*sys.argv[2:4], int(sys.argv[4]), bytes.fromhex(sys.argv[5]), int(sys.argv[6]))
+        _vxlan(*sys.argv[2:4], int(sys.argv[4]), bytes.fromhex(sys.argv[5]), *map(int, sys.argv[6:]))
         sys.exit()
     name, ethertype, destination, origin, text = sys.argv[1:]
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:

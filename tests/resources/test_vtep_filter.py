@@ -17,7 +17,8 @@ def test_each_port_has_its_networks_and_each_version_its_hosts():
 
 def test_of_an_encrypted_cluster_nothing_passes_another_link_in_and_out():
     script = VtepFilter(("fd00::2",), ("4789 100",), "agent-cni-wg").script()
-    assert 'iifname != "agent-cni-wg" udp dport 4789 @th,96,24 { 100 } drop' in script
+    assert 'udp dport 4789 @th,96,24 { 100 } iifname != "agent-cni-wg" drop' in script
+    assert 'udp dport 4789 exthdr frag exists iifname != "agent-cni-wg" drop' in script
     assert (
         'hook output priority raw; policy accept;\noifname != "agent-cni-wg" udp dport 4789 @th,96,24 { 100 } drop'
         in script
