@@ -23,7 +23,7 @@ from cni.member.session import SessionKeeper
 from cni.member.trouble import Trouble
 from cni.naming import Attachment
 from cni.state import Store
-from cni.state.membership import LOST, Unsaid
+from cni.state.membership import HELD, LOST, Unsaid
 
 #: How long a bell that was lost is missed, in seconds.
 PATIENCE = 1.0
@@ -78,9 +78,20 @@ class Publisher:
             compare(state, self._ledger)
         self._compared = now
         self._estate.look_after(session, state)
+        self._confirm(session, state)
         for block in publish(self._store, session, state, self._ledger):
             self._estate.defend(session, state, block)
         free(self._store, session, self._ledger)
+
+    def _confirm(self, session: Session, state: Store) -> None:
+        """Ask once in a session for what a fenced host thinks to have: the ledger may be of before it was away."""
+        member = state.member()
+        if self._keeper.is_confirmed(session) or not (member and member.fenced_at):
+            return
+        for holding in state.blocks():
+            if holding.state == HELD:
+                self._estate.defend(session, state, holding.block)
+        self._keeper.confirm(session)
 
 
 def publish(store: ClusterStore, session: Session, state: Store, ledger: Ledger) -> list[Block]:

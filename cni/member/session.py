@@ -24,6 +24,7 @@ from cni.values import replace
 #: Of a session, after what part it is renewed: two renewals may fail, and it goes on.
 _RENEWED_AFTER = 1 / 3
 _TRIED_AGAIN_AFTER = 1.0
+_UNASKED = "this host is back in the cluster, and has not asked yet whether its blocks are still its own"
 _KINDS: dict[type[CniError], str] = {Unreachable: "unreachable", NameTaken: "name_taken"}
 
 
@@ -42,6 +43,7 @@ class SessionKeeper:
         self.key = Key(folder) if config.encryption else None
         self._trouble = Trouble("session")
         self._session: Session | None = None
+        self._confirmed = ""  # the fence of the session in which the store was asked for every block
         self._host: Member | None = None
         self._lock = Lock()
         self._wake = Event()
@@ -81,6 +83,15 @@ class SessionKeeper:
         figures.SESSIONS_LOST.add()
         self._wake.set()
 
+    def is_confirmed(self, session: Session) -> bool:
+        """Whether the store was asked, in a session, for every block this host thinks to have."""
+        return session.fence == self._confirmed
+
+    def confirm(self, session: Session) -> None:
+        """It was: where the host was fenced it gives addresses again, once it is heard of anew."""
+        self._confirmed = session.fence
+        self._wake.set()
+
     def run(self) -> None:
         """Keep it, for ever."""
         while True:
@@ -112,7 +123,7 @@ class SessionKeeper:
         session = self._store.join(self._node(member), member.token)
         with self._lock:
             self._session = session
-        self._keep(member, heard_at)
+        self._keep(session, member, heard_at)
         self._joined()
 
     def _renew(self, session: Session) -> None:
@@ -122,7 +133,7 @@ class SessionKeeper:
         figures.RENEWALS.add()
         if (me := self._node(member)) != session.node:
             self._announce(session, me)
-        self._keep(member, heard_at)
+        self._keep(session, member, heard_at)
 
     def _announce(self, session: Session, me: Node) -> None:
         announced = self._store.announce(session, me)
@@ -156,10 +167,15 @@ class SessionKeeper:
     def _node(self, member: Member) -> Node:
         return node_of(member, self._config, self.key.public if self.key else "")
 
-    def _keep(self, member: Member, heard_at: float) -> None:
-        """All is well, and was at a time."""
+    def _keep(self, session: Session, member: Member, heard_at: float) -> None:
+        """All is well, and was at a time; but the fence is not lifted before the blocks were asked for: while this host was away
+        they may have become another's.
+        """
         self.status = f"in the cluster as {member.node}, at {member.vtep}"
-        self._put(replace(member, trouble="", fenced_at=self._fence.after(heard_at)))
+        if member.fenced_at and not self.is_confirmed(session):
+            self._put(replace(member, trouble=_UNASKED))
+        else:
+            self._put(replace(member, trouble="", fenced_at=self._fence.after(heard_at)))
 
     def _put(self, member: Member) -> None:
         with closing(Store.open(self._folder)) as state, state.transaction():

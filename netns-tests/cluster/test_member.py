@@ -130,7 +130,7 @@ def test_what_a_host_gives_up_its_kernel_cuts_off_though_its_member_stands_still
         assert "inet agent_cni_fence" in tables
         town.join(one, freeAfter=0) if one.stop() == 0 else None
         town.sound()
-        assert "agent_cni_fence" not in one.run("nft", "list", "tables").stdout
+        assert eventually(lambda: "agent_cni_fence" not in one.run("nft", "list", "tables").stdout, 20)
 
 
 def trouble(node: Node) -> str:

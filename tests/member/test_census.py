@@ -111,7 +111,7 @@ def test_calls_that_wait_are_told(host: Host):
 def test_how_long_a_host_gives_addresses_yet_is_told_where_it_ends(no_node: Path):
     no_node.mkdir(mode=0o700)
     host = Host("a", Memory(), no_node, free_after=600)
-    host.turn()
+    host.turn(2)
     assert 290 < told()["member_fence_seconds"] <= 300
 
 

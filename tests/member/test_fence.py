@@ -94,6 +94,49 @@ def test_what_a_host_gives_up_others_free_afterwards(hosts: tuple[Memory, Host, 
     assert member(dead).fenced_at == clock.now + FREE_AFTER / 2
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_who_is_back_gives_nothing_before_it_asked_for_its_blocks(
+    hosts: tuple[Memory, Host, Host], clock: Clock, is_restarted: bool
+):
+    memory, dead, other = hosts
+    pass_time(memory, clock, FREE_AFTER + 60, other)
+    assert {value["node"] for value in stored(memory, "blocks").values()} == {"node-b"}
+    if is_restarted:
+        dead.wired(Ledger(dead.name, clock))
+    for _ in range(4):  # its session's thread is the only one that has a turn
+        dead.keeper.step()
+        assert member(dead).fenced_at < clock.now
+        assert Fence(FREE_AFTER).passes_until(member(dead)) < clock.now
+    assert dead.keeper.session
+    assert "its blocks" in member(dead).trouble
+    dead.hear()
+    dead.store.cut = True
+    dead.publisher.step()
+    dead.store.cut = False
+    dead.keeper.step()
+    assert member(dead).fenced_at < clock.now
+    dead.publisher.step()
+    dead.keeper.step()
+    assert (member(dead).fenced_at, member(dead).trouble) == (clock.now + FREE_AFTER / 2, "")
+    sound(memory, dead, other)
+
+
+def test_another_session_asks_again(hosts: tuple[Memory, Host, Host], clock: Clock):
+    memory, host, _ = hosts
+    before = member(host).fenced_at
+    memory.end_session("node-a")
+    clock.now += 10
+    host.turn(2)  # it hears that the session has ended, and joins
+    host.keeper.step()
+    assert member(host).fenced_at == clock.now + FREE_AFTER / 2
+    memory.end_session("node-a")
+    clock.now += 10
+    for _ in range(3):
+        host.keeper.step()
+    assert host.keeper.session
+    assert member(host).fenced_at == before + 10  # the store's word is of another session
+
+
 @pytest.mark.parametrize("pause", [20, 5000])
 def test_who_was_deaf_meanwhile_counts_anew(hosts: tuple[Memory, Host, Host], clock: Clock, pause: int):
     """It stood still, and cannot know whether the host was there in between."""
@@ -155,13 +198,13 @@ def test_a_host_that_begins_to_fence_is_fenced_before_the_store_knows(tmp_path: 
 
 def test_a_host_that_fences_no_more_says_so_first(tmp_path: Path, clock: Clock):
     memory = Memory()
-    Host("node-a", memory, tmp_path, free_after=60).turn()
+    Host("node-a", memory, tmp_path, free_after=60).turn(2)
     host = Host("node-a", memory, tmp_path)
     host.store.cut = True
     host.turn()
     assert member(host).fenced_at == clock.now + 30
     host.store.cut = False
-    host.turn()
+    host.turn(2)
     assert member(host).fenced_at == 0
     assert '"fences"' not in memory.rows["nodes", "node-a"].text
 
