@@ -5,7 +5,7 @@ who is asked again goes on.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from cni.member.identity import machine_id, node_of, this_host
 from cni.member.reconciler import Reconciler
 from cni.member.run import alone, engine
 from cni.member.tunnels import without
+from cni.naming import VTEP_TABLE
 from cni.state import DEFAULT_FOLDER, Store
 from cni.state.membership import Member
 from cni.values import replace
@@ -43,7 +44,7 @@ def left(config: ClusterConfig, store: ClusterStore, folder: Path, machine: str,
     member = _announced(config, folder, machine, force=force)
     with _ended(folder):
         undone = _told(store, node_of(member, config), member.token, force=force)
-        Reconciler(node_of(member, config), folder).clear()
+        undone += _shut(Reconciler(node_of(member, config), folder).clear())
         barrier.clear()
         without(config, folder)
         with closing(Store.open(folder)) as state, state.transaction():
@@ -100,3 +101,12 @@ def _told(store: ClusterStore, me: Node, token: str, *, force: bool) -> list[str
             f"the store still knows {me.name} and its blocks: on another host, agent-cni node remove {me.name} ({error.msg})"
         ]
     return []
+
+
+def _shut(overlays: Iterable[str]) -> list[str]:
+    """What is said of overlays that pods are left on: whoever sent VXLAN there would be in their network."""
+    some = ", ".join(overlays)
+    mend = f"nft delete table {VTEP_TABLE}"
+    return [
+        f"pods are left on overlays whose VXLAN is dropped now (port VNI: {some}); when they are gone, {mend}"
+    ] * bool(some)

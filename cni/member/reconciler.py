@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from cni.member.shares import NOTHING, shares
 from cni.naming import VTEP_TABLE
 from cni.overlay.peers import Overlay, Peers, peers_of
 from cni.overlay.rows import Changed
-from cni.resources import VtepFilter, World
+from cni.resources import VtepFilter, VxlanLink, World
 
 #: Seconds until all is compared again after the kernel refused something; and between two looks at the state.
 _AGAIN, _LEAST = 5.0, 0.2
@@ -110,20 +110,23 @@ class Reconciler:
         """Before anything is heard: let nothing of networks that are to be encrypted pass in clear, where it did so far."""
         try:
             found = shares(self._folder, self.snapshot)
-            overlays = tuple(sorted(f"{device.port} {device.vni}" for device in found.devices.values()))
+            overlays = _spelled(found.devices.values())
             if found.tunnel and overlays and found.tunnel not in netfilter.nft_list(f"table {VTEP_TABLE}"):
                 VtepFilter((), overlays, found.tunnel).ensure(self._world)
         except CniError as error:
             self._refuse(error)
 
-    def clear(self) -> None:
-        """Take away all that is ours: this host leaves."""
+    def clear(self) -> tuple[str, ...]:
+        """Take away all that is ours: this host leaves. The overlays (``PORT VNI``) that pods are left on: those have VXLAN from nobody."""
         self.snapshot = Snapshot(self._node)
         self._share()
-        me = self._shares.me
+        me, devices = self._shares.me, self._shares.devices.values()
         self._rows.compare([peers_of(me, self.snapshot, overlay) for overlay in self._peers] if me else [])
-        self._try(VtepFilter((), ()).remove)
+        left = _spelled(device for device in devices if device.name in self._shares.in_use)
+        shut = VtepFilter((), left, self._shares.tunnel)
+        self._try(shut.ensure if left else shut.remove)
         self._peers, self._filter = {}, None
+        return left
 
     # --- what this host has
 
@@ -159,7 +162,7 @@ class Reconciler:
 
     def _put_filter(self, *, looking: bool = False) -> None:
         """Have VXLAN from this cluster's hosts only; `looking` at what there is, too."""
-        overlays = tuple(sorted(f"{device.port} {device.vni}" for device in self._shares.devices.values()))
+        overlays = _spelled(self._shares.devices.values())
         vteps = {vtep for peers in self._peers.values() for vtep in peers.vteps}
         wanted = VtepFilter(tuple(sorted(vteps)), overlays, self._shares.tunnel)
         if wanted == self._filter and not (looking and any(wanted.differences(self._world))):
@@ -204,3 +207,8 @@ class Reconciler:
             if self._told.get(key) != why:
                 log.warning("member", f"{'/'.join(key)} in the store: {why}", verb="reconcile")
         self._told = now
+
+
+def _spelled(devices: Iterable[VxlanLink]) -> tuple[str, ...]:
+    """As a VtepFilter has overlays."""
+    return tuple(sorted(f"{device.port} {device.vni}" for device in devices))

@@ -52,12 +52,14 @@ class Scene:
             sh("ip", "-n", host.name, "addr", "add", f"fd00:2::{number:x}/64", "dev", "eth0", "nodad")
             pod = lab.pod()
             self.pods.append(pod)
-            local = {"local": f"fd00:2::{number:x}" if under == 6 else f"192.0.2.{number}"}
-            self.results.append(host.add(conf(number - 10, families, **local), pod))
+            self.results.append(host.add(conf(number - 10, families, **self.local(number)), pod))
             me = of_host(host, number, under)
             self.news.items |= {item.key: item for item in own_of(self.network, me, self.addresses(-1))}
             self.news.items |= {item.key: item for item in self.endpoints(-1, me)}
             self.news.hands.append(stack.enter_context(Hand(host, me, (self.network,))))
+
+    def local(self, number: int) -> dict[str, str]:
+        return {"local": f"fd00:2::{number:x}" if self.under == 6 else f"192.0.2.{number}"}
 
     def addresses(self, number: int) -> list[str]:
         return [item["address"].split("/")[0] for item in self.results[number]["ips"]]
@@ -111,9 +113,13 @@ def test_any_host_and_any_pod_reach_any_pod_and_nobody_asks_the_wire(
     for hand, before in zip(scene.news.hands, map(rows, scene.hosts), strict=True):
         assert before
         assert hand.ask("compare") == 0
-        hand.ask("clear")
+        assert hand.ask("clear") == ["4789 100"]
         assert rows(hand.host) == set()
-        assert "agent_cni_vteps" not in hand.host.run("nft", "list", "tables").stdout
+        assert "elements" not in hand.host.run("nft", "list", "table", "inet", "agent_cni_vteps").stdout
+    assert not scene.pods[0].pings(scene.addresses(1)[0], 1)
+    scene.hosts[0].delete_pod(conf(1, families, **scene.local(11)), scene.pods[0])
+    assert scene.news.hands[0].ask("clear") == []
+    assert "agent_cni_vteps" not in scene.hosts[0].run("nft", "list", "tables").stdout
 
 
 def test_an_address_moves_and_its_traffic_with_it(lab: Lab, stack: ExitStack):

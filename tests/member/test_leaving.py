@@ -30,15 +30,17 @@ def host(memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hos
     class NoReconciler:
         def __init__(self, *_: Any) -> None: ...
 
-        def clear(self) -> None:
+        def clear(self) -> tuple[str, ...]:
             cleared.append("rows")
+            return tuple(left_on)
 
     cleared: list[str] = []
+    left_on: list[str] = []
     monkeypatch.setattr(leaving, "Reconciler", NoReconciler)
     monkeypatch.setattr(leaving, "without", lambda *_: cleared.append("tunnels"))
     monkeypatch.setattr(barrier, "clear", lambda: cleared.append("barrier"))
     made = Host("node-a", memory, tmp_path / "a")
-    made.cleared = cleared  # type: ignore[attr-defined]
+    made.cleared, made.left_on = cleared, left_on  # type: ignore[attr-defined]
     made.share(NET)
     made.turn(2)
     assert made.add("c", NET)
@@ -73,6 +75,13 @@ def test_who_is_forced_leaves_its_pods_their_addresses(host: Host, memory: Memor
     assert is_gone(host, memory)
     with closing(host.state) as state:
         assert len(state.all_leases()) == 1
+
+
+def test_what_pods_are_left_on_is_told_with_what_opens_it_again(host: Host):
+    host.left_on += ["4789 100", "4789 200"]  # type: ignore[attr-defined]
+    (line,) = leaves(host, force=True)
+    assert "(port VNI: 4789 100, 4789 200)" in line
+    assert line.endswith("nft delete table inet agent_cni_vteps")
 
 
 def test_a_store_that_is_away_is_told_later_unless_forced(host: Host, memory: Memory):
