@@ -210,7 +210,7 @@ class Estate:
         """Whether a block, from now on, gives nothing: nobody has an address of it, and nothing of it is still to be said."""
         with state.transaction():
             leased = any(holding.leased for holding in _like(state, block))
-            if leased or any(_is_in(item.address, block) for item in state.unsaid() if item.network == block.network):
+            if leased or state.unsaid_of(block, 1):
                 return False
             state.put_block(block, LEAVING)
             return True
@@ -225,7 +225,3 @@ class Estate:
 
 def _like(state: Store, block: Block) -> list[Holding]:
     return [holding for holding in state.blocks(block.network) if holding.block.span == block.span]
-
-
-def _is_in(address: str, block: Block) -> bool:
-    return ipaddress.ip_address(address) in block.addresses

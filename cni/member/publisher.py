@@ -41,7 +41,7 @@ class Publisher:
         self._bell = bell
         self._inbox = inbox
         self._trouble = Trouble("publish")
-        self._compared: tuple[Session | None, int, object] = (None, 0, None)
+        self._compared: tuple[Session | None, int, object, set[Block]] = (None, 0, None, set())
 
     def run(self) -> None:
         """Do it for ever."""
@@ -74,8 +74,10 @@ class Publisher:
             self._keeper.lost(session)
 
     def _turn(self, session: Session, state: Store) -> None:
-        if (now := (session, self._ledger.news, state.place)) != self._compared:
-            compare(state, self._ledger)
+        ours = {holding.block for holding in state.blocks() if holding.state != LOST}
+        ours |= {*self._ledger.own_blocks(session.node.machine)}
+        if (now := (session, self._ledger.news, state.place, ours)) != self._compared:
+            compare(state, self._ledger, ours)
         self._compared = now
         self._estate.look_after(session, state)
         self._confirm(session, state)
@@ -97,7 +99,7 @@ class Publisher:
 def publish(store: ClusterStore, session: Session, state: Store, ledger: Ledger) -> list[Block]:
     """Say what is unsaid; the blocks that turned out not to be this host's. Raises Unreachable and SessionLost."""
     refused = []
-    for block, some in _by_block(state, state.unsaid(_MOST)):
+    for block, some in _unsaid(state):
         there = [item.wanted for item in some if item.wanted]
         gone = [item.published for item in some if not item.wanted and item.published]
         if not store.publish(session, block, there, gone):
@@ -122,11 +124,11 @@ def _log(verb: str, pods: Iterable[Endpoint]) -> None:
             log.event("member", verb, None, **who._asdict(), pod=item.pod, address=item.address)
 
 
-def compare(state: Store, ledger: Ledger) -> None:
-    """Take what the store says of this host for what it was told, so that what differs is said: nothing is kept there that only
-    an older state, or one that was lost, had said, unless it is of a pod that lives.
+def compare(state: Store, ledger: Ledger, ours: Iterable[Block]) -> None:
+    """Take what the store says of this host's blocks for what it was told, so that what differs is said: nothing is kept there that
+    only an older state, or one that was lost, had said, unless it is of a pod that lives.
     """
-    said = {(item.network, item.address): item for item in ledger.own_endpoints()}
+    said = {(item.network, item.address): item for item in ledger.own_endpoints() if _is_in_one(item, ours)}
     known = {(item.network, item.address): item.published for item in state.said_of()}
     if all(said.get(key) == known.get(key) for key in said.keys() | known.keys()):
         return
@@ -139,13 +141,18 @@ def compare(state: Store, ledger: Ledger) -> None:
         survivors.take_up(state, alive)
 
 
-def _by_block(state: Store, unsaid: Iterable[Unsaid]) -> list[tuple[Block, list[Unsaid]]]:
-    """What is unsaid, by this host's blocks; of others it says nothing."""
-    found: dict[Block, list[Unsaid]] = {holding.block: [] for holding in state.blocks() if holding.state != LOST}
-    for item in unsaid:
-        address = ipaddress.ip_address(item.address)
-        for block, some in found.items():
-            if block.network == item.network and address in block.addresses:
-                some.append(item)
-                break
-    return [(block, some) for block, some in found.items() if some]
+def _is_in_one(item: Endpoint, blocks: Iterable[Block]) -> bool:
+    """Of what is in none of its blocks a host can say nothing, whoever said it has it."""
+    address = ipaddress.ip_address(item.address)
+    return any(address in block.addresses for block in blocks if block.network == item.network)
+
+
+def _unsaid(state: Store) -> list[tuple[Block, list[Unsaid]]]:
+    """What is unsaid of this host's blocks, some of it."""
+    found = list[tuple[Block, list[Unsaid]]]()
+    left = _MOST
+    for block in [holding.block for holding in state.blocks() if holding.state != LOST]:
+        if left and (some := state.unsaid_of(block, left)):
+            found.append((block, some))
+            left -= len(some)
+    return found

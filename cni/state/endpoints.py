@@ -82,6 +82,11 @@ class Endpoints(StateFile):
         rows = self._rows(f"{_ENDPOINTS} WHERE wanted IS NOT published AND NOT {_IS_LOST} LIMIT ?", most)
         return [_unsaid(*row) for row in rows]
 
+    def unsaid_of(self, block: Block, most: int) -> list[Unsaid]:
+        """What the cluster is to be told of a block's addresses, some of it."""
+        rows = self._rows(f"{_ENDPOINTS} WHERE wanted IS NOT published AND {_WITHIN} LIMIT ?", *_key(block), most)
+        return [_unsaid(*row) for row in rows]
+
     def said_of(self, network: str = "") -> list[Unsaid]:
         """Every address of a network, or of all, the cluster knows of this host, or is to know."""
         return [_unsaid(*row) for row in self._rows(f"{_ENDPOINTS} WHERE ? IN ('', network)", network)]
@@ -99,24 +104,21 @@ class Endpoints(StateFile):
 
     def silence(self, block: Block) -> None:
         """Have nothing to say of a block's addresses any more, and have said nothing: it is not this host's."""
-        span = block.addresses
-        where = "(network, family) = (?,?) AND address BETWEEN ? AND ?"
-        key = (block.network, span.version, span[0].packed, span[-1].packed)
-        self._db.execute(f"DELETE FROM endpoint WHERE {where}", key)
+        self._db.execute(f"DELETE FROM endpoint WHERE {_WITHIN}", _key(block))
 
     def unlearn(self, block: Block) -> None:
         """Have said nothing of a block's addresses: of who has one of them here there is something to say again if it comes back."""
-        span = block.addresses
-        where = "(network, family) = (?,?) AND address BETWEEN ? AND ?"
-        key = (block.network, span.version, span[0].packed, span[-1].packed)
-        self._db.execute(f"DELETE FROM endpoint WHERE {where} AND (wanted IS NULL OR container = '')", key)
-        self._db.execute(f"UPDATE endpoint SET published = NULL WHERE {where}", key)
+        gone = "(wanted IS NULL OR container = '')"
+        self._db.execute(f"DELETE FROM endpoint WHERE {_WITHIN} AND {gone}", _key(block))
+        self._db.execute(f"UPDATE endpoint SET published = NULL WHERE {_WITHIN}", _key(block))
 
 
 _IS_LOST = (
     "EXISTS (SELECT 1 FROM block WHERE (block.network, block.family) = (endpoint.network, endpoint.family)"
     " AND endpoint.address BETWEEN block.first AND block.last AND block.state = 'lost')"
 )
+#: In a block, by its key.
+_WITHIN = "(network, family) = (?,?) AND address BETWEEN ? AND ?"
 _ENDPOINTS = "SELECT network, address, wanted, published FROM endpoint"
 
 
@@ -132,6 +134,11 @@ def _endpoint(network: str, address: str, value: str | None) -> Endpoint | None:
 
     key = (Endpoint.room, network, address)
     return Endpoint.read(key, json.loads(value)) if value else None
+
+
+def _key(block: Block) -> tuple[str, int, bytes, bytes]:
+    span = block.addresses
+    return block.network, span.version, span[0].packed, span[-1].packed
 
 
 def _packed(address: str) -> tuple[int, bytes]:

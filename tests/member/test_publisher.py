@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import ipaddress
+import json
 from contextlib import closing
 from pathlib import Path
 
-from cluster_memory import Memory
+from cluster_memory import Memory, Row
 from member_host import Host, network
 
 from cni.cluster.model import Block, Endpoint
@@ -29,3 +31,36 @@ def test_a_host_that_joins_has_a_block_ahead_and_tells_of_its_pods(tmp_path: Pat
     host.delete("c1", net)
     host.turn()
     assert [item for item in memory.listing().items if isinstance(item, Endpoint) and item.container] == []
+
+
+def test_what_a_host_cannot_say_is_in_nobodys_way(tmp_path: Path):
+    """Endpoints under its name that are in none of its blocks: of them it can say nothing, and it is not asked to."""
+    memory, net = Memory(), network()
+    host = Host("node-a", memory, tmp_path)
+    host.share(net)
+    host.turn(2)
+    strays = [Endpoint("net", f"10.9.{at >> 8}.{at & 255}", "node-a", "0a:00:00:00:00:09") for at in range(1001)]
+    with memory.changed:
+        memory.write({stray.key: Row(json.dumps(stray.value), 0) for stray in strays}, [])
+    host.turn()
+    given = host.add("c1", net)
+    host.turn()
+    said = [item for item in memory.listing().items if isinstance(item, Endpoint) and item.container]
+    assert [item.address for item in said] == [given]
+    with closing(host.state) as state:
+        assert state.unsaid() == []
+
+
+def test_of_a_block_that_is_had_anew_what_nobody_has_is_withdrawn(tmp_path: Path):
+    memory, net = Memory(), network()
+    host = Host("node-a", memory, tmp_path)
+    strays = [Endpoint("net", f"10.10.0.{at}", "node-a", "0a:00:00:00:00:09", "gone", "eth0") for at in range(2, 254)]
+    with memory.changed:
+        memory.write({stray.key: Row(json.dumps(stray.value), 0) for stray in strays}, [])
+    host.share(net)
+    host.turn(4)
+    items = memory.listing().items
+    ours = [item.addresses for item in items if isinstance(item, Block)]
+    left = [ipaddress.ip_address(item.address) for item in items if isinstance(item, Endpoint) and item.container]
+    assert ours
+    assert not [address for address in left if any(address in block for block in ours)]
