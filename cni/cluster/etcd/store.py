@@ -10,8 +10,9 @@ from cni.cluster.etcd.items import told
 from cni.cluster.etcd.watch import Watch, rows_of
 from cni.cluster.store import Change, Listing
 
-#: For so much of a session, and no more seconds, nothing may come until it is asked whether anybody is there.
-_SILENCE_OF_SESSION, _SILENCE = 1 / 5, 30.0
+#: For so much of a session, and no more seconds, nothing may come until it is asked whether anybody is there. A ledger is deaf after
+#: ten (cni.member.ledger), and frees nobody then: it is to hear of a quiet cluster sooner.
+_SILENCE_OF_SESSION, _SILENCE = 1 / 5, 5.0
 
 
 class EtcdStore(Hosts, Blocks):
