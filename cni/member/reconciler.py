@@ -43,6 +43,7 @@ class Reconciler:
         self.snapshot = Snapshot(me.name)
         self._shares = NOTHING
         self._shared_at = 0.0
+        self._owes = False
         self._peers: dict[Overlay, Peers] = {}
         self._filter: VtepFilter | None = None
         self._noticed: deque[Event] = deque()
@@ -74,11 +75,17 @@ class Reconciler:
         """
         if not self.snapshot.revision:
             return 0
-        new = time.monotonic() > self._shared_at + _LEAST and self._share()
+        self._owes = time.monotonic() < self._shared_at + _LEAST
+        new = not self._owes and self._share()
         events = [self._noticed.popleft() for _ in range(len(self._noticed))]
         if new or time.monotonic() > self._due or mending.is_for_all(events, self._rows.links, self._rows.awaited):
             return self.compare()
         return self._rows.mend(mending.contradicted(events, self._rows.links, self._peers.values()))
+
+    @property
+    def owed(self) -> float:
+        """Seconds until `look` is to be called for what the last one was too soon for; infinity where it was not."""
+        return max(0.0, self._shared_at + _LEAST - time.monotonic()) if self._owes else math.inf
 
     def compare(self) -> int:
         """Compare all with what the kernel has: how many rows were mended."""
@@ -132,7 +139,7 @@ class Reconciler:
 
     def _share(self) -> bool:
         """Follow the networks and devices this host has; whether one is new."""
-        self._shared_at, before = time.monotonic(), self._shares
+        self._shared_at, self._owes, before = time.monotonic(), False, self._shares
         try:
             self._shares = shares(self._folder, self.snapshot).after(before)
         except CniError as error:

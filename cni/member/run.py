@@ -156,7 +156,7 @@ class Hand:
         started("kernel", partial(reconciler.watch, self._inbox.look), self._inbox)
         due = _next_comparison()
         while True:
-            brought = self._inbox.take(_BEAT)
+            brought = self._inbox.take(min(_BEAT, reconciler.owed))
             if time.monotonic() > due:
                 brought = brought._replace(compare=True)
             if brought.compare:
@@ -169,7 +169,7 @@ class Hand:
             if reconciler.heard(news):
                 figures.CONVERGENCE.observe(time.monotonic() - brought.since)
             self._states["READY"] = "1"
-        if brought.look or not (brought.news or brought.compare):
+        if brought.look or not (brought.news or brought.compare) or not reconciler.owed:
             reconciler.look()
             self._cut()
         if brought.compare:
