@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
+from time import monotonic
 
 from cni import log
 from cni.cluster.model import Block, Endpoint
@@ -41,6 +42,7 @@ class Publisher:
         self._bell = bell
         self._inbox = inbox
         self._trouble = Trouble("publish")
+        self._failing_since: float | None = None
         self._compared: tuple[Session | None, int, object, set[Block]] = (None, 0, None, set())
 
     def run(self) -> None:
@@ -59,12 +61,24 @@ class Publisher:
                     raise Ended
                 if (session := self._keeper.session) and self._ledger.listings:
                     self.turn(session, state)
-        except Unreachable:  # the session says so
+        except Unreachable as error:
             figures.STORE_ERRORS.add(kind="unreachable")
+            self._failed(error.msg)
         except CniError as error:  # the state is in use, or damaged: calls are told so, too
             self._trouble.is_so(error.msg)
         else:
             self._trouble.over()
+            self._keeper.writes("")
+            self._failing_since = None
+
+    def _failed(self, why: str) -> None:
+        """Of a store that is away the session says so. If it goes on all the same, and longer than it could, writes alone fail."""
+        self._failing_since = self._failing_since or monotonic()
+        session = self._keeper.session
+        if session and not self._keeper.is_troubled and monotonic() - self._failing_since > session.seconds:
+            why = f"the cluster's store takes no writes: {why}"
+            self._trouble.is_so(why)
+            self._keeper.writes(f"{why} (since {self._trouble.since})")
 
     def turn(self, session: Session, state: Store) -> None:
         """The same, with what it takes. Raises Unreachable; another turn goes on."""

@@ -44,6 +44,7 @@ class SessionKeeper:
         self._trouble = Trouble("session")
         self._session: Session | None = None
         self._confirmed = ""  # the fence of the session in which the store was asked for every block
+        self._unwritten = ""  # why nothing can be written, while this host is heard of
         self._host: Member | None = None
         self._lock = Lock()
         self._wake = Event()
@@ -91,6 +92,12 @@ class SessionKeeper:
         """It was: where the host was fenced it gives addresses again, once it is heard of anew."""
         self._confirmed = session.fence
         self._wake.set()
+
+    def writes(self, why_not: str) -> None:
+        """What is written is taken; or nothing is, for a reason people are told."""
+        if why_not != self._unwritten:
+            self._unwritten = why_not
+            self._wake.set()
 
     def run(self) -> None:
         """Keep it, for ever."""
@@ -171,11 +178,11 @@ class SessionKeeper:
         """All is well, and was at a time; but the fence is not lifted before the blocks were asked for: while this host was away
         they may have become another's.
         """
-        self.status = f"in the cluster as {member.node}, at {member.vtep}"
+        self.status = self._unwritten or f"in the cluster as {member.node}, at {member.vtep}"
         if member.fenced_at and not self.is_confirmed(session):
             self._put(replace(member, trouble=_UNASKED))
         else:
-            self._put(replace(member, trouble="", fenced_at=self._fence.after(heard_at)))
+            self._put(replace(member, trouble=self._unwritten, fenced_at=self._fence.after(heard_at)))
 
     def _put(self, member: Member) -> None:
         with closing(Store.open(self._folder)) as state, state.transaction():

@@ -15,7 +15,7 @@ from member_oracle import duplicates, rows, sound, stored
 
 from cni import log
 from cni.errors import Conflict, Unreachable
-from cni.member import survivors
+from cni.member import figures, publisher, survivors
 from cni.member.inbox import Ended
 from cni.member.run import alone
 from cni.state.membership import LOST, SHUT
@@ -365,3 +365,49 @@ def test_a_network_that_is_configured_anew_everywhere_is_taken_when_its_pods_are
         host.turn()
     sound(memory, *hosts)
     assert {span[-3:] for _, span in stored(memory, "blocks")} == {"/28"}
+
+
+def test_a_store_that_takes_no_writes_is_told_once_it_lasts(
+    hosts: tuple[Host, Host], warnings: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Its alarm for a full disk, or a right that is missing: the session goes on, for a lease is no write."""
+    host, _ = hosts
+    now = time.monotonic()
+    monkeypatch.setattr(publisher, "monotonic", lambda: now)
+
+    def full(*_: object) -> None:
+        raise Unreachable("http://[::1]:1: etcdserver: mvcc: database space exceeded")
+
+    monkeypatch.setattr(host.store, "publish", full)
+    refused = figures.STORE_ERRORS.value(kind="unreachable")
+    assert host.add("second", NET)
+    host.turn(2)
+    assert figures.STORE_ERRORS.value(kind="unreachable") == refused + 2
+    assert (trouble(host), warnings) == ("", []), "it may be away for a moment, and the session would say so"
+    now += 16
+    host.turn(3)
+    assert "the cluster's store takes no writes: " in trouble(host)
+    assert "space exceeded (since 2" in trouble(host)
+    assert "takes no writes" in host.keeper.status
+    assert len(warnings) == 1
+    monkeypatch.undo()
+    host.turn(2)
+    assert trouble(host) == ""
+
+
+def test_a_store_that_is_away_is_the_sessions_to_say(
+    hosts: tuple[Host, Host], warnings: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    host, _ = hosts
+    now = time.monotonic()
+    monkeypatch.setattr(publisher, "monotonic", lambda: now)
+    host.store.cut = True
+    assert host.add("second", NET)
+    for _ in range(3):
+        host.turn()
+        now += 16
+    assert "is not reached" in trouble(host)
+    assert len(warnings) == 1
+    host.store.cut = False
+    host.turn(2)
+    assert trouble(host) == ""
