@@ -139,7 +139,7 @@ def _wait_until_in(node: str, seconds: float) -> None:
 
 
 def _is_in(node: str) -> bool:
-    """Whether the member says so: it is ready when it hears the others, whose store may not take this host for one of them."""
+    """Whether the member says so: it is ready when the store was asked, which may be away, or not take this host for one of them."""
     member, _ = own_part()
     return member is not None and member.node == node and not member.trouble
 

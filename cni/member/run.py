@@ -168,7 +168,6 @@ class Hand:
         for news in brought.news:
             if reconciler.heard(news):
                 figures.CONVERGENCE.observe(time.monotonic() - brought.since)
-            self._states["READY"] = "1"
         if brought.look or not (brought.news or brought.compare) or not reconciler.owed:
             reconciler.look()
             self._cut()
@@ -197,9 +196,10 @@ class Hand:
             self._inbox.put(news)
 
     def _beat(self) -> None:
-        """Say that the hand works, and what for."""
+        """Say that the hand works, and what for. It is ready, and a node's boot goes on, also when the store is away."""
         if self._tunnels:
             self._tunnels.beat()
+        self._states |= {"READY": "1"} if self._keeper.has_asked else {}
         self._states["STATUS"] = self._keeper.status
         new = [f"{name}={text}" for name, text in self._states.items() if self._said.get(name) != text]
         lines = new + ["WATCHDOG=1"] * self._watched

@@ -51,6 +51,8 @@ class SessionKeeper:
         self._fence = Fence(config.free_after)
         #: This host as the others know it, or are to; None before it is known itself.
         self.me: Node | None = None
+        #: Whether the store was asked by now; the state says what came of it.
+        self.has_asked = False
         #: How it is, for people.
         self.status = "joining the cluster"
 
@@ -107,6 +109,11 @@ class SessionKeeper:
 
     def step(self) -> float:
         """Join, or be heard of; after how many seconds to come again. What cannot be is kept in the state, for people."""
+        seconds = self._asked()
+        self.has_asked |= seconds > 0  # at once again: it was not answered
+        return seconds
+
+    def _asked(self) -> float:
         session = self.session
         try:
             if session is None:

@@ -46,6 +46,15 @@ def test_a_member_says_when_it_is_ready_and_ends_at_once_without_a_trace_of_it_i
         one, other = town.nodes
         with closing(Notices(lab.name("n"))) as heard:
             one.around = ("env", f"NOTIFY_SOCKET={heard.path}", "WATCHDOG_USEC=9000000")
+            town.etcd.kill(0)
+            town.configure(one)
+            one.start()
+            assert heard.hear("READY=1"), heard.lines  # a boot does not wait for the store
+            assert "the cluster's store is not reached" in trouble(one)
+            assert one.stop() == 0
+            assert heard.hear("STOPPING=1")
+            heard.lines.clear()
+            town.etcd.start(0)
             town.join()
             for line in ("READY=1", f"STATUS=in the cluster as {one.name}, at 192.0.2.11", "WATCHDOG=1"):
                 assert heard.hear(line), heard.lines

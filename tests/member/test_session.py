@@ -123,6 +123,17 @@ def test_a_session_is_renewed_in_time(tmp_path: Path):
     assert host.store.asked.count("renew") == 19
 
 
+def test_a_store_that_is_away_was_asked_and_the_state_says_so(tmp_path: Path):
+    host = Host("node-a", Memory(), tmp_path)
+    host.turn()
+    host.again()
+    host.store.cut = True
+    assert (host.keeper.has_asked, member(host).trouble) == (False, "")
+    host.keeper.step()
+    assert host.keeper.has_asked
+    assert "the cluster's store is not reached" in member(host).trouble
+
+
 def test_trouble_is_told_once_whichever_endpoint_has_it():
     trouble = Trouble("session")
     said = [trouble.is_so(f"https://192.0.2.{number}:2379: refused after {number} s") for number in range(5)]
