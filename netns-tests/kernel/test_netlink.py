@@ -73,7 +73,7 @@ def route(message, family):
         "table": message.get("table") or message["table"], "priority": message.get("priority") or 0,
         "mtu": (metrics and metrics.get("RTAX_MTU")) or 0, "advmss": (metrics and metrics.get("RTAX_ADVMSS")) or 0,
         "scope": message["scope"], "source": message.get("prefsrc") or "", "local": message["type"] == 2,
-        "several": False,
+        "several": False, "protocol": message["proto"],
     }
 
 def rows(of):
