@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from cni.installation import suite, systemd, tree
 from cni.installation.item import Item
 from cni.installation.place import Place
 from cni.kernel.netlink import Rtnl
+from cni.kernel.view import Link
 from cni.log import FOLDER
 from cni.naming import OWNER
 from cni.state import DEFAULT_FOLDER
@@ -132,13 +133,14 @@ def _refuse_served(place: Place) -> None:
         raise Conflict(f"an agent listens on {place.now(PATH)}: {mend}, or --force")
 
 
-def take_idle_links() -> list[str]:
+def take_idle_links(chosen: Callable[[Link], bool] = bool) -> list[str]:
     """Delete what stays of ours on the host when pods go: bridges, and VXLAN devices on them, that nothing else is on."""
     rtnl = Rtnl()
     links = rtnl.links()
     others = [link for link in links if link.alias != OWNER]
     busy = {link.bridge for link in others} | {link.parent for link in others if not link.parent_elsewhere}
     idle = [link for link in links if link.alias == OWNER and not {link.index, link.bridge or link.index} & busy]
+    idle = [link for link in idle if chosen(link)]
     for link in idle:
         rtnl.delete_link(link)
     rtnl.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,17 +12,33 @@ from typing import Any
 import pytest
 
 from cni.cluster.config import ClusterConfig, EtcdConfig
+from cni.cluster.model import Network
 from cni.command import leave
 from cni.errors import CniError, Conflict, Unreachable
+from cni.kernel.files import LockFile
+from cni.resources import VxlanLink
+from cni.state import Store
+from cni.state.configured import Place
 from cni.state.membership import Member
 
 ME = Member("node-a", "machine-a", "life", "192.0.2.11", "0a:00:00:00:00:01")
+#: Idle ones of ours.
+LINKS = {
+    "vxlan100": "vxlan",
+    "br0": "bridge",
+    "br7": "bridge",
+    "vxlan9": "vxlan",
+    "br9": "bridge",
+    "mvh-eth0": "macvlan",
+}
 
 
 class Host(SimpleNamespace):
-    """A host in a cluster; `told` is what systemd was, and `left` what leaving comes to."""
+    """A host in a cluster; `taken` are the idle links that are the cluster's, `told` is what systemd was, and `left` what leaving comes to."""
 
     file: Path
+    folder: Path
+    taken: list[SimpleNamespace]
     told: list[str]
     left: Callable[..., list[str]]
     state: str
@@ -30,7 +47,15 @@ class Host(SimpleNamespace):
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    host = Host(file=tmp_path / "cluster.json", told=[], left=lambda config, force: [], state="active", member=ME)
+    host = Host(
+        file=tmp_path / "cluster.json",
+        folder=tmp_path,
+        taken=[],
+        told=[],
+        left=lambda config, force: [],
+        state="active",
+        member=ME,
+    )
     ClusterConfig("node-a", EtcdConfig(("http://192.0.2.1:2379",))).write(host.file)
     systemd = SimpleNamespace(
         runs_members=lambda place: bool(host.state),
@@ -45,7 +70,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         return host.left(config, force)
 
     monkeypatch.setattr(leave, "leave_cluster", as_said)
-    monkeypatch.setattr(leave, "take_idle_links", list)
+    links = [SimpleNamespace(name=name, kind=kind) for name, kind in LINKS.items()]
+    monkeypatch.setattr(leave, "take_idle_links", lambda chosen: host.taken.extend(filter(chosen, links)))
+    monkeypatch.setattr(leave, "DEFAULT_FOLDER", tmp_path)
     monkeypatch.setattr(leave, "own_part", lambda: (host.member, []))
     return host
 
@@ -62,6 +89,24 @@ def test_what_is_left_is_gone(agent: Any, host: Host):
     assert (said.status, said.out, said.err) == (0, "node-a has left the cluster\n", "")
     assert (host.told, host.file.exists()) == (["stop"], False)
     assert "this host is in no cluster" in agent("leave", "--config", host.file).err
+
+
+def test_idle_links_of_networks_that_are_not_the_clusters_stay(agent: Any, host: Host):
+    with closing(Store.open(host.folder)) as state, state.transaction():
+        state.share(Network("pods", (), 64, vni=100))
+        for name, vni, bridge in (("pods", 100, "br0"), ("own", 9, "br9")):
+            device = VxlanLink(f"vxlan{vni}", vni, 4789, "192.0.2.11", "", 1450, bridge)
+            state.put_configured(Place(name, "bridge-vxlan", device.name), [device])
+    with closing(LockFile(host.folder / "lock")) as lock:
+        lock.share_node()
+        host.left = refused(Conflict("not now"))
+        agent("leave", "--config", host.file)
+        host.left = lambda config, force: []
+        said = agent("leave", "--config", host.file)
+        assert (said.status, "pods come or go just now" in said.err, host.taken) == (0, True, [])
+    ClusterConfig("node-a", EtcdConfig(("http://192.0.2.1:2379",))).write(host.file)
+    assert agent("leave", "--config", host.file).err == ""
+    assert [link.name for link in host.taken] == ["vxlan100", "br0", "br7"]
 
 
 def test_one_that_may_not_leave_stays_as_it_was(agent: Any, host: Host):
