@@ -27,7 +27,7 @@ _ROUTE_BODY, _OIF, _LINK_AT_ADDRESS = 12, 4, HEADER.size + 4
 _BRIDGE, _FAMILY_AT = 7, HEADER.size
 _SELF, _PERMANENT = 0x02, 0x80
 _SO_RCVBUFFORCE, _ROOM = 33, 4 << 20
-_BUFFER = 1 << 16
+_BUFFER, _READS = 1 << 16, 64
 
 
 class Event(NamedTuple):
@@ -59,11 +59,14 @@ class Events:
         self._socket.close()
 
     def wait(self) -> list[Event]:
-        """Wait until something happens, and return all that has by then, in order. Raises KernelRefused."""
-        found = list(self._heard(0))
-        while more := list(self._heard(socket.MSG_DONTWAIT)):
-            found += more
-        return [event for event in found if event]
+        """Wait until something happens, and return what has by then, in order; of a flood there is more. Raises KernelRefused."""
+        found = list[Event]()
+        for number in range(_READS):
+            heard = list(self._heard(socket.MSG_DONTWAIT if number else 0))
+            if not heard:
+                break
+            found += filter(None, heard)
+        return found
 
     def _heard(self, flags: int) -> Iterator[Event | None]:
         try:
