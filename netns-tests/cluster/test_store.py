@@ -46,8 +46,8 @@ class InEtcd:
     def pass_time(self, seconds: float) -> None:
         """Leases that would end meanwhile end now: that they do by themselves is seen where one waits for it."""
         gateway = self.store().gateway
-        for lease in gateway._ask("/v3/lease/leases", {}).get("leases", []):
-            left = float(gateway._ask("/v3/lease/timetolive", lease).get("TTL", 0))
+        for lease in gateway._ask("/v3/lease/leases", {}, dict).get("leases", []):
+            left = float(gateway._ask("/v3/lease/timetolive", lease, dict).get("TTL", 0))
             if 0 < left < seconds:
                 gateway.end(lease["ID"])
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from cni.cluster.config import EtcdConfig
 from cni.cluster.etcd.keys import Range
@@ -26,6 +26,10 @@ _DENIED = "permission denied"
 _NO_USERS = "authentication is not enabled"
 #: A member that knows no leader is to end a watch instead of being silent.
 _HAS_LEADER = {"Grpc-Metadata-hasleader": "true"}
+#: What reading raises where an answer has another shape: who answered is not etcd.
+_NOT_ETCDS = (AttributeError, KeyError, TypeError, ValueError)
+
+T = TypeVar("T")
 
 
 class Refused(Unreachable):
@@ -73,34 +77,32 @@ class Gateway:
     def look(self, *ranges: Range | bytes, limit: int = 0) -> Done:
         """What is there, at one revision; of each range the first `limit`."""
         operations = [{"request_range": _span(span) | {"limit": limit}} for span in ranges]
-        return _done(self._ask("/v3/kv/txn", {"success": operations}))
+        return self._ask("/v3/kv/txn", {"success": operations}, _done)
 
     def page(self, span: Range, limit: int, revision: int) -> tuple[At, list[Row], bool]:
         """The first rows of a range, as of a revision (0 is now), and whether there are more. Raises Compacted."""
-        said = self._ask("/v3/kv/range", _span(span) | {"limit": limit, "revision": revision})
-        return _at(said), [_row(item) for item in said.get("kvs", [])], bool(said.get("more"))
+        return self._ask("/v3/kv/range", _span(span) | {"limit": limit, "revision": revision}, _page)
 
     def write(self, compared: list[dict[str, Any]], operations: list[dict[str, Any]]) -> Done:
         """A transaction, which is sent once."""
-        return _done(self._ask("/v3/kv/txn", {"compare": compared, "success": operations}, again=False))
+        return self._ask("/v3/kv/txn", {"compare": compared, "success": operations}, _done, again=False)
 
     def lease(self, seconds: float) -> tuple[str, float]:
         """A lease and its seconds, which are not fewer."""
-        said = self._ask("/v3/lease/grant", {"TTL": max(1, int(-(-seconds // 1)))})
-        return str(said["ID"]), float(said["TTL"])
+        asked = {"TTL": max(1, int(-(-seconds // 1)))}
+        return self._ask("/v3/lease/grant", asked, lambda said: (str(said["ID"]), float(said["TTL"])))
 
     def keep(self, lease: str) -> float:
         """Let a lease begin anew; its seconds, 0 if it has ended."""
-        return float(self._ask("/v3/lease/keepalive", {"ID": lease}).get("result", {}).get("TTL", 0))
+        return self._ask("/v3/lease/keepalive", {"ID": lease}, _kept)
 
     def granted(self, lease: str) -> float:
         """For how many seconds a lease was given, 0 if it has ended."""
-        said = self._ask("/v3/lease/timetolive", {"ID": lease})
-        return float(said.get("grantedTTL", 0)) if float(said.get("TTL", 0)) > 0 else 0.0
+        return self._ask("/v3/lease/timetolive", {"ID": lease}, _granted)
 
     def end(self, lease: str) -> None:
         """Take a lease away, with what goes with it."""
-        self._ask("/v3/lease/revoke", {"ID": lease}, again=False)
+        self._ask("/v3/lease/revoke", {"ID": lease}, _at, again=False)
 
     @contextmanager
     def watch(self, span: Range, start: int, silence: float) -> Iterator[Iterator[Watched]]:
@@ -124,15 +126,21 @@ class Gateway:
             if why:
                 self._token = None if _DENIED in why and self._config.user else self._token
                 raise stream.broken(why)
-            yield _told(result)
+            try:
+                told = _told(result)
+            except _NOT_ETCDS:
+                raise stream.broken(f"what it says is not etcd's: {line[:100]!r}") from None
+            yield told
 
-    def _ask(self, path: str, document: Mapping[str, Any], *, again: bool = True) -> dict[str, Any]:
-        """One request, once more with another token where that was the fault."""
+    def _ask(
+        self, path: str, document: Mapping[str, Any], read: Callable[[dict[str, Any]], T], *, again: bool = True
+    ) -> T:
+        """One request, once more with another token where that was the fault; its answer as `read` understands it."""
         for last in (False, True):
             login = self._login()
             answer = self._door.ask(Request(path, document, login, again), self._seconds)
             if answer.status == 200 and isinstance(answer.document, dict):
-                return answer.document
+                return _understood(answer, read)
             why = _why(answer.document)
             if last or not self._forget(why, login.get("Authorization")):
                 break
@@ -227,6 +235,27 @@ def _why(said: Any) -> str:
     return _why(error) if isinstance(error, dict) else str(error)
 
 
+def _understood(answer: Answer, read: Callable[[dict[str, Any]], T]) -> T:
+    try:
+        return read(answer.document)
+    except _NOT_ETCDS:
+        raise Unreachable(f"{answer.endpoint}: what it says is not etcd's: {str(answer.document)[:100]}") from None
+
+
+def _page(said: Mapping[str, Any]) -> tuple[At, list[Row], bool]:
+    return _at(said), [_row(item) for item in said.get("kvs", [])], bool(said.get("more"))
+
+
+def _kept(said: Mapping[str, Any]) -> float:
+    result = said["result"]
+    _at(result)
+    return float(result.get("TTL", 0))
+
+
+def _granted(said: Mapping[str, Any]) -> float:
+    return float(said.get("grantedTTL", 0)) if float(said.get("TTL", 0)) > 0 else 0.0
+
+
 def _row(said: Mapping[str, Any]) -> Row:
     created, modified = int(said.get("create_revision", 0)), int(said.get("mod_revision", 0))
     return Row(b64decode(said["key"]), b64decode(said.get("value", "")), created, modified, str(said.get("lease", "0")))
@@ -241,8 +270,8 @@ def _told(said: Mapping[str, Any]) -> Watched:
 
 
 def _at(said: Mapping[str, Any]) -> At:
-    header = said.get("header", {})
-    return At(str(header.get("cluster_id")), int(header.get("raft_term", 0)), int(header.get("revision", 0)))
+    header = said["header"]
+    return At(str(header["cluster_id"]), int(header.get("raft_term", 0)), int(header.get("revision", 0)))
 
 
 def _done(said: Mapping[str, Any]) -> Done:
