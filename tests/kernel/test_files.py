@@ -159,8 +159,9 @@ def test_a_private_folder_is_made_with_its_parents(tmp_path: Path):
     assert private_folder(made) == made
 
 
-def test_a_folder_of_ours_alone_is_closed(tmp_path: Path):
-    (tmp_path / "state.db-wal").touch()
+@pytest.mark.parametrize("name", ["state.db-wal", "wireguard.key"])
+def test_a_folder_of_ours_alone_is_closed(tmp_path: Path, name: str):
+    (tmp_path / name).touch()
     tmp_path.chmod(0o755)
     assert private_folder(tmp_path).stat().st_mode & 0o777 == 0o700
 
