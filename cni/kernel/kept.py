@@ -71,12 +71,11 @@ class Spare(Kept, Generic[T]):
 
     def give_back(self, key: Hashable, item: T) -> None:
         """Keep it for the next user, instead of who was given back longest ago; a second of one key is closed."""
-        if key in self._by_key:
+        if self._by_key.setdefault(key, item) is not item:
             item.close()
-            return
-        self._by_key[key] = item
-        while len(self._by_key) > self._most:
-            self._by_key.pop(next(iter(self._by_key))).close()
+        for oldest in list(self._by_key)[: -self._most]:
+            if spare := self._by_key.pop(oldest, None):  # else another thread has it
+                spare.close()
 
     def close(self) -> None:
         while self._by_key:

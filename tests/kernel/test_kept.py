@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cni.kernel import kept, netns
-from cni.kernel.kept import PerNamespace
+from cni.kernel.kept import PerNamespace, Spare
 
 
 class Door:
@@ -55,3 +56,20 @@ def test_one_that_is_not_fit_any_more_is_closed_and_made_again(place: Path):
     fit = False
     second = doors.here()
     assert (first.closed, second is first, second.closed) == (True, False, False)
+
+
+def test_what_another_thread_takes_meanwhile_is_its_own(monkeypatch: pytest.MonkeyPatch):
+    class Raced(dict[str, Door]):
+        def __iter__(self) -> Iterator[str]:
+            keys = list(super().__iter__())
+            super().pop(keys[0], None)  # another thread's `take`, of the one that was to go
+            return iter(keys)
+
+    monkeypatch.setattr(kept, "_every", [])
+    spare, doors = Spare[Door](1), [Door() for _ in range(3)]
+    spare.give_back("a", doors[0])
+    spare.give_back("a", doors[1])
+    assert [door.closed for door in doors] == [False, True, False]
+    spare._by_key = Raced(spare._by_key)  # type: ignore[assignment]
+    spare.give_back("b", doors[2])
+    assert [door.closed for door in doors] == [False, True, False]
