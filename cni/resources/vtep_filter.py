@@ -77,11 +77,16 @@ class VtepFilter(Resource):
         if self.tunnel:
             yield f'oifname "{self.tunnel}" drop'
         for udp, vnis in self._by_port():
+            # nor does what hosts say to it from that port come to a pod
+            yield from (f"{_sport(udp)} {udp} {ip} daddr @known{family} drop" for family, ip in _FAMILY.items())
             yield from (f"{udp} {vnis} drop", f"{udp} {_READABLE} accept", f"{udp} {_HIDDEN} drop")
 
     def _postrouting(self) -> Iterator[str]:
-        """From the VXLAN port nothing of this host's leaves: what does is a pod's, masqueraded, whose answers would be frames to us."""
-        yield from (f"{udp.replace('dport', 'sport')} fib saddr type local drop" for udp, _ in self._by_port())
+        """From the VXLAN port nothing of this host's leaves but VXLAN itself, of a flow whose hash it is: what else does is a pod's,
+        masqueraded, whose answers would be frames to us.
+        """
+        for udp, _ in self._by_port():
+            yield f"{_sport(udp)} {udp.replace('dport', 'dport !=')} fib saddr type local drop"
 
     def _output(self) -> Iterator[str]:
         yield from (f'oifname != "{self.tunnel}" {udp} {vnis} drop' for udp, vnis in self._by_port())
@@ -92,6 +97,10 @@ class VtepFilter(Resource):
         for port, vni in (item.split() for item in self.overlays):
             vnis.setdefault(port, []).append(vni)
         yield from ((f"udp dport {port}", f"@th,96,24 {{ {', '.join(found)} }}") for port, found in vnis.items())
+
+
+def _sport(udp: str) -> str:
+    return udp.replace("dport", "sport")
 
 
 @lru_cache(maxsize=4)

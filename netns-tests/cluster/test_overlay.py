@@ -242,11 +242,19 @@ def test_vxlan_is_accepted_from_known_hosts_only_and_other_networks_are_none_of_
     with Wire(pod, "eth0") as wire:
         send_vxlan(scene.hosts[1], "192.0.2.12", "192.0.2.11", 100, frame)
     assert wire.carried(b"forged")
-    send = "import socket, sys; s = socket.socket(2, 2); s.bind(('', int(sys.argv[1]))); s.sendto(b'from a pod', ('192.0.2.1', 9))"
-    for port in (4789, 4790):  # behind the host's address a pod has no part in what the host sends and hears by VXLAN
-        with Wire(scene.switch, "sw0") as wire:
-            pod.run(sys.executable, "-c", send, port)
+    send = "import socket, sys; s = socket.socket(2, 2); s.bind(('', int(sys.argv[1]))); s.sendto(b'from a pod', (sys.argv[2], int(sys.argv[3])))"
+    # behind the host's address a pod has no part in what the host sends and hears by VXLAN
+    for port, *to in ((4789, "192.0.2.1", 9), (4789, "192.0.2.12", 4789), (4790, "192.0.2.12", 4789)):
+        with Wire(host, "eth0") as wire:
+            pod.run(sys.executable, "-c", send, port, *to)
         assert wire.carried(b"from a pod") == (port != 4789)
+    for each in scene.hosts:  # where the range is wide some flow's hash is the VXLAN port too: here each is
+        each.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=4789 4790")
+    with Wire(host, "eth0") as wire:
+        assert pod.pings(scene.addresses(1)[0])
+    assert [item for item in wire.frames if inner(item) and item[34:38] == (4789).to_bytes(2) * 2]
+    for each in scene.hosts:
+        each.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=32768 60999")
     frame = mac_of(static[0]) + frame[6:]
     with Wire(static[0], "eth0") as wire:
         send_vxlan(scene.switch, "192.0.2.1", "192.0.2.11", 200, frame)

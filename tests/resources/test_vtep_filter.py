@@ -12,6 +12,8 @@ def test_each_port_has_its_networks_and_each_version_its_hosts():
     for family, ip in ((4, "ip"), (6, "ip6")):
         assert f"udp dport 4789 @th,96,24 {{ 100, 300 }} {ip} saddr != @known{family} drop" in script
         assert f"udp dport 8472 @th,96,24 {{ 200 }} {ip} saddr != @known{family} drop" in script
+        assert f"udp sport 8472 udp dport 8472 {ip} daddr @known{family} drop" in script
+    assert "udp sport 4789 udp dport != 4789 fib saddr type local drop" in script
     assert "hook output" not in script
 
 
