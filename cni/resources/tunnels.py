@@ -40,7 +40,8 @@ def _make_like(world: World, gone: Link, settings: Vxlan, rows: list[tuple[str, 
     link = required(world.host.link_by_name(gone.name), gone.name)
     if gone.bridge:
         world.host.set_link(link, master=gone.bridge)
-        world.host.set_port(link, **(FORWARDING_PORT if settings.learning else TUNNEL_PORT))
+        learning = int("learning" not in gone.switched_off)
+        world.host.set_port(link, **(FORWARDING_PORT if settings.learning else {**TUNNEL_PORT, "learning": learning}))
     world.host.set_link(link, up=gone.up)
     give_rows(world, link, rows)
 

@@ -6,6 +6,7 @@ import errno
 import ipaddress
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from cni.errors import Conflict, KernelRefused
 from cni.kernel.netns import home_identity
@@ -19,6 +20,9 @@ from cni.resources.links import FORWARDING_PORT, TUNNEL_PORT, port_faults, requi
 from cni.resources.tunnels import delete_tunnel, give_rows
 from cni.resources.world import World
 from cni.values import dataclass, replace
+
+if TYPE_CHECKING:
+    from cni.kernel.netlink.linkinfo import PortSettings
 
 #: What a network says of its tunnel besides its MTU, which is the largest of those who share one.
 _SAID = ("vni", "port", "local", "dev", "bridge", "learning", "mac")
@@ -113,8 +117,17 @@ class VxlanLink(Resource):
     def _mac(self) -> str:
         return self.mac or vtep_mac(self.name, home_identity())
 
+    @property
+    def _port(self) -> PortSettings:
+        """What is learned of a cluster's tunnel is not so, or forged: where each MAC is, its hosts are told."""
+        if self.learning:
+            return FORWARDING_PORT
+        return {**TUNNEL_PORT, "learning": 0} if self.mac else TUNNEL_PORT
+
     def _port_faults(self, link: Link) -> Iterator[str]:
         """A bridge learns as the device does: a controller may have that off."""
+        if self._port.get("learning") == 0 and "learning" not in link.switched_off:
+            yield f"VXLAN device {self.name} has learning on as a port of {self.bridge}"
         if not link.neigh_suppress:
             yield f"VXLAN device {self.name} does not suppress ARP and ND for the gateway"
         yield from (f"VXLAN device {self.name} has {fault}" for fault in port_faults(link, learning=self.learning))
@@ -138,7 +151,7 @@ class VxlanLink(Resource):
         if moves:
             world.host.set_link(link, master=bridge.index if bridge else 0)
         if bridge and (moves or any(self._port_faults(link))):
-            world.host.set_port(link, **(FORWARDING_PORT if self.learning else TUNNEL_PORT))
+            world.host.set_port(link, **self._port)
         if link.alias == OWNER and link.mac != self._mac:
             world.host.set_link(link, address=self._mac)
         if not self._has_mtu(world, link, bridge):

@@ -296,6 +296,8 @@ def test_members_of_one_cluster_have_their_pods_reach_each_other(lab: Lab, mode:
         cluster.meshed()
         for placed in cluster.placed:
             placed.host.check(net, placed.pod, placed.result).ok()
+            port = placed.host.run("bridge", "-d", "link", "show", "dev", "vxlan100").stdout
+            assert ("learning off" in port) == (mode == "l2"), port
         overhead = 70 if under == 6 else 50
         far = cluster.placed[1].addresses[0]
         whole = 1500 - overhead - (48 if ":" in far else 28)

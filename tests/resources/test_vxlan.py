@@ -36,6 +36,17 @@ def test_a_missing_device_is_made_and_set_up_last(world: Any, host: Any, undone:
     assert undone() == ["delete_link vxlan7"]
 
 
+def test_of_a_clusters_device_its_bridge_learns_nothing(world: Any, host: Any):
+    bridge = host.add("br0", "bridge")
+    clustered = replace(WANTED, learning=False, mac="0a:58:00:00:00:01")
+    facts = {"vxlan": replace(SETTINGS, learning=False), "bridge": bridge.index, "mac": clustered.mac, "alias": OWNER}
+    host.add("vxlan7", "vxlan", **facts, mtu=1450, neigh_suppress=True)
+    assert list(clustered.differences(world)) == ["VXLAN device vxlan7 has learning on as a port of br0"]
+    clustered.ensure(world)
+    assert host.asked == ["set_port vxlan7 neigh_suppress=1 mode=0 isolated=0 learning=0"]
+    assert list(clustered.differences(world)) == []
+
+
 def test_a_device_that_is_right_is_left(world: Any, host: Any, undone: Any):
     bridge = host.add("br0", "bridge")
     host.add("vxlan7", "vxlan", vxlan=SETTINGS, bridge=bridge.index, neigh_suppress=True)
