@@ -127,8 +127,9 @@ def _of_member(part: _Part) -> Iterator[Difference]:
     if member.node != config.node:
         yield Difference(f"this host is {member.node} in the cluster, and {config.node} in its configuration", _AGAIN)
     left = member.fenced_at - time.clock_gettime(time.CLOCK_BOOTTIME)
-    if config.free_after and member.fenced_at and left <= 0:
-        what = f"no address is given here: the cluster has not heard of this host for half of freeAfter, {config.free_after} s"
+    fences = member.fences or config.free_after
+    if fences and member.fenced_at and left <= 0:
+        what = f"no address is given here: the cluster has not heard of this host for half of freeAfter, {fences} s"
         yield Difference(what, "bring the store or the way to it back; before three quarters, or pods here are cut off")
     if member.no_tunnel:
         yield Difference(member.no_tunnel, _AGAIN)

@@ -31,14 +31,15 @@ class Barrier:
 
     def keep(self, state: Store) -> None:
         """Let pass what is to pass, until the state's time has come. Raises ToolFailed, KernelRefused, Unavailable."""
-        if not self._fence.free_after:
+        member = state.member()
+        if not (seconds := self._fence.seconds(member)):
             if not self._is_gone:
                 clear()  # of before
             self._is_gone = True
             return
         subnets = tuple(sorted({pool.subnet for network, _ in state.shared() for pool in network.pools}))
-        until, now = self._fence.passes_until(state.member()), boottime()
-        moved = abs(until - self._until) > self._fence.free_after * _WORTHWHILE
+        until, now = self._fence.passes_until(member), boottime()
+        moved = abs(until - self._until) > seconds * _WORTHWHILE
         if moved or subnets != self._subnets or now > self._anyway:
             netfilter.nft(script(subnets, max(0, math.floor(until - now))))
             self._subnets, self._until, self._anyway = subnets, until, now + _ANYWAY

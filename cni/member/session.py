@@ -164,7 +164,7 @@ class SessionKeeper:
             raise Ended
         member = self._found(before)
         goes_on = before is not None and before.token == member.token
-        member = replace(member, fenced_at=self._fence.before_joining(member if goes_on else None))
+        member = self._fence.before_joining(member, is_new=not goes_on)
         if not goes_on:
             member = replace(member, trouble=f"{member.node} has not joined the cluster yet")
         self._put(member)
@@ -187,9 +187,9 @@ class SessionKeeper:
         """
         self.status = self._unwritten or f"in the cluster as {member.node}, at {member.vtep}"
         if member.fenced_at and not self.is_confirmed(session):
-            self._put(replace(member, trouble=_UNASKED))
+            self._put(replace(member, trouble=self._unwritten or _UNASKED))
         else:
-            self._put(replace(member, trouble=self._unwritten, fenced_at=self._fence.after(heard_at)))
+            self._put(replace(self._fence.lifted(member, heard_at), trouble=self._unwritten))
 
     def _put(self, member: Member) -> None:
         with closing(Store.open(self._folder)) as state, state.transaction():

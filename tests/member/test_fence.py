@@ -209,6 +209,36 @@ def test_a_host_that_fences_no_more_says_so_first(tmp_path: Path, clock: Clock):
     assert '"fences"' not in memory.rows["nodes", "node-a"].text
 
 
+@pytest.mark.parametrize("is_lost", [False, True], ids=["unreached", "unheard"])
+@pytest.mark.parametrize(("before", "now"), [(600, 0), (60, 7200), (3600, 60), (0, 60)])
+def test_another_free_after_counts_as_far_as_the_store_may_have_been_told_of_it(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, before: int, now: int, is_lost: bool
+):
+    memory, shorter = Memory(), min(filter(None, (before, now)))
+    scripts: list[str] = []
+    monkeypatch.setattr(netfilter, "nft", scripts.append)
+    monkeypatch.setattr(barrier, "clear", lambda: scripts.append("clear"))
+    Host("node-a", memory, tmp_path, free_after=before).turn(2)
+    host = Host("node-a", memory, tmp_path, free_after=now)
+    made = Barrier(Fence(now))
+    host.store.cut, host.store.lost_answers = not is_lost, is_lost
+    with closing(host.state) as state:
+        made.keep(state)
+        assert f"ip timeout {shorter * 3 // 4}s" in scripts[-1]
+        host.keeper.step()
+        made.keep(state)
+        assert host.keeper.session is None
+        assert member(host).fenced_at == clock.now + shorter / 2
+        assert "clear" not in scripts
+        assert f"ip timeout {shorter * 3 // 4}s" in scripts[-1]
+        host.store.cut = False
+        clock.now += 5
+        host.turn(2)
+        made.keep(state)
+    assert member(host).fenced_at == (clock.now + now / 2 if now else 0)
+    assert f"ip timeout {now * 3 // 4}s" in scripts[-1] if now else scripts[-1] == "clear"
+
+
 def test_silence_is_seen_from_a_listing_and_from_changes():
     clock = Clock()
     known = Ledger("me", clock)
