@@ -35,10 +35,13 @@ def install(options: argparse.Namespace) -> int:
     items += [suite.conflist(place, options.conf)] if options.conf else []  # last: it lets pods come
     if not options.force:
         suite.refuse_foreign(items)
+    had_member = systemd.runs_members(place) and not any(item.other for item in systemd.units(place))
     changed = [str(place.now(place.prefix))] if tree.copy(place) else []
     changed += [str(item.path) for item in items if item.put()]
     if str(systemd.socket(place)) in changed:  # else whoever disabled it meant it
         systemd.enable(place)
+    if had_member and {str(place.now(place.prefix)), str(systemd.member(place))} & {*changed}:
+        systemd.renew_member()
     if not tree.has_launcher():
         complain("agent-cni: without a launcher, for there was no C compiler: every call starts Python")
     _told(options, "installed", changed)

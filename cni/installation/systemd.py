@@ -59,13 +59,24 @@ def disable(place: Place) -> None:
 
 def runs_members(place: Place) -> bool:
     """Whether systemd runs here and has the member's unit."""
-    return _is_live(place) and place.now(_UNITS / _MEMBER).exists()
+    return _is_live(place) and member(place).exists()
 
 
 def start_member(*, anew: bool) -> None:
     """Have the member run now and at every start of the node; `anew`: not the one that runs. Raises ToolFailed with systemd's words."""
     _systemctl("enable", _MEMBER)
     _systemctl("--no-block", "restart" if anew else "start", _MEMBER)
+
+
+def renew_member() -> None:
+    """Have a member that runs be one of the release that is there now. Raises ToolFailed with systemd's words."""
+    _systemctl("daemon-reload")
+    _systemctl("--no-block", "try-restart", _MEMBER)
+
+
+def member(place: Place) -> Path:
+    """The member's unit."""
+    return place.now(_UNITS / _MEMBER)
 
 
 def stop_member() -> None:

@@ -412,14 +412,20 @@ def test_the_agents_socket_is_enabled_with_its_units_and_goes_with_them(tmp_path
     $install >/dev/null; told; readlink $wanted
     rm $wanted
     echo '# an old one' | cat - /etc/systemd/system/agent-cni.service >/run/new && mv /run/new /etc/systemd/system/agent-cni.service
-    $install; test ! -e $wanted
+    $install; test ! -e $wanted; $install; test ! -e /run/told
+    echo '# an old one' | cat - /etc/systemd/system/agent-cni-member.service >/run/new && mv /run/new /etc/systemd/system/agent-cni-member.service
+    $install; told
+    echo changed >>{tmp_path}/opt/pyvenv.cfg; $install >/dev/null; told
     {SUITE} uninstall {" ".join(map(str, folders(tmp_path)))} >/dev/null; told
     find /etc/systemd -type f
     """
     said = sh("unshare", "--mount", "sh", "-ec", BOOTED, "sh", "sh", "-c", script).stdout
     assert said.split("\n") == [
         "1", "0", "0", "daemon-reload", "start agent-cni.socket", "", "/etc/systemd/system/agent-cni.socket",
-        "installed /etc/systemd/system/agent-cni.service",
+        "installed /etc/systemd/system/agent-cni.service", "nothing to be installed",
+        "installed /etc/systemd/system/agent-cni-member.service",
+        "daemon-reload", "--no-block try-restart agent-cni-member.service", "",
+        "daemon-reload", "--no-block try-restart agent-cni-member.service", "",
         "disable --now agent-cni.socket agent-cni.service agent-cni-member.service", "daemon-reload", "", "",
     ]  # fmt: skip
 
