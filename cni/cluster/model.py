@@ -187,6 +187,10 @@ class Block:
             raise malformed(key, f"a block has no {span.num_addresses} addresses")
         return cls(key[1], str(span), text(key, raw, "node"), text(key, raw, "machine"))
 
+    def is_of(self, node: Node) -> bool:
+        """Whether it says that a host has it."""
+        return (self.node, self.machine) == (node.name, node.machine)
+
     @cached_property
     def addresses(self) -> IPNetwork:
         """Its addresses."""

@@ -73,7 +73,8 @@ class ClusterStore(Protocol):
         """
 
     def claim(self, session: Session, block: Block) -> bool:
-        """Have a block, also where it was one's own already. False: somebody else has it, or one that overlaps.
+        """Have a block, also where it was one's own already. False: somebody else has it, or one that overlaps, or
+        it says itself that it is another host's.
         Raises SessionLost, and Conflict where the network is another by now than this host was told.
         """
 

@@ -121,7 +121,9 @@ def _of_member(part: _Part) -> Iterator[Difference]:
     if part.runs and member.trouble:
         names = f"agent-cni join --node gives this host another name; if the other is gone for good: agent-cni node remove {config.node}"
         at_etcd = f"look at etcd at {', '.join(config.etcd.endpoints)} and at what filters the way to it; {_AGAIN}"
-        yield Difference(member.trouble, names if "may not be" in member.trouble else at_etcd)
+        mend = names if "may not be" in member.trouble else at_etcd
+        back = f"agent-cni join --node {member.node}, as it was; or agent-cni leave, once its pods are gone"
+        yield Difference(member.trouble, back if "it cannot be" in member.trouble else mend)
     elif part.runs and not part.away and config.node not in {node.name for node in part.nodes()}:
         yield Difference(f"the cluster has not heard of {config.node} for a session: its member stands still", _AGAIN)
     if member.node != config.node:

@@ -10,7 +10,7 @@ from threading import Event, Lock
 from cni.cluster.config import ClusterConfig
 from cni.cluster.model import Node
 from cni.cluster.store import ClusterStore, Session
-from cni.errors import CniError, NameTaken, SessionLost, Unreachable
+from cni.errors import CniError, NameTaken, SessionLost, Unavailable, Unreachable
 from cni.member import figures
 from cni.member.fence import Fence, boottime
 from cni.member.identity import node_of, this_host
@@ -163,6 +163,7 @@ class SessionKeeper:
         if before and before.leaving:
             raise Ended
         member = self._found(before)
+        self._refuse_renamed(member.node)
         goes_on = before is not None and before.token == member.token
         member = self._fence.before_joining(member, is_new=not goes_on)
         if not goes_on:
@@ -170,6 +171,15 @@ class SessionKeeper:
         self._put(member)
         self.me = self._node(member)
         return member
+
+    def _refuse_renamed(self, name: str) -> None:
+        """Raise Unavailable where this host's blocks are under another name, which nobody keeps alive then."""
+        with closing(Store.open(self._folder)) as state:
+            others = {holding.block.node for holding in state.blocks()} - {name}
+        if others:
+            raise Unavailable(
+                f"this host has blocks as {', '.join(sorted(others))}: it cannot be {name} before agent-cni leave"
+            )
 
     def _found(self, before: Member | None) -> Member:
         """This host as it is now."""

@@ -158,6 +158,14 @@ def test_a_name_that_is_anothers_is_told_with_both_ways_out(scene: Scene, tmp_pa
     assert "agent-cni join --node" in scene.found()[line]
 
 
+def test_another_name_with_blocks_of_before_is_told_with_both_ways_out(scene: Scene):
+    renamed = Host("z", scene.here.store.memory, scene.here.folder, machine=scene.here.machine)
+    renamed.turn()
+    (line,) = [line for line in scene.found() if "it cannot be z" in line]
+    assert "agent-cni join --node a, " in scene.found()[line]
+    assert "agent-cni leave" in scene.found()[line]
+
+
 def test_a_network_the_cluster_has_otherwise_is_told(scene: Scene):
     scene.here.share(replace(NET, vni=101))
     scene.here.turn()

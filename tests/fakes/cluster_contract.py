@@ -345,6 +345,9 @@ def a_block_has_one_owner(scene: Scene) -> None:
             assert store.claim(a, block)
             assert not store.claim(b, owned(block, B))
             assert not store.claim(a, replace(block, machine="another"))
+    for block in (BLOCK, replace(BLOCK, span="10.10.9.0/26")):  # nobody has a block for another
+        assert not store.claim(b, block)
+        assert not store.claim(b, replace(block, node=B.name))
     blocks = {item for item in all_of(store) if isinstance(item, Block)}
     assert blocks == {BLOCK, SIX, replace(BLOCK, network="pods-2")}
 

@@ -237,6 +237,8 @@ class MemoryStore:
             if declared and declared != self._network(block.network):
                 raise Conflict(f"the network {block.network} is another in the cluster by now")
             others = [other for other in self._blocks() if _overlap(other, block)]
+            if not block.is_of(session.node):
+                return False
             if not others:
                 memory.write({block.key: Row(json.dumps(block.value), 0)}, [])
             return self._lost_or(not others or others == [block])

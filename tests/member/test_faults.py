@@ -176,6 +176,35 @@ def test_a_host_whose_name_is_another_machines_by_now_gives_no_address_of_its_bl
         assert (state.member().fenced_at, state.member().trouble) == (0, "")
 
 
+def test_a_host_with_blocks_is_nobody_else_before_it_left(memory: Memory, hosts: tuple[Host, Host]):
+    one, other = hosts
+    one.share(NET)
+    one.turn(2)
+    assert one.add("c", NET)
+    one.turn()
+    before = set(memory.rows)
+    renamed = Host("node-z", memory, one.folder, machine=one.machine)
+    assert one.add("d", NET)  # a call says who this host is as the state has it
+    renamed.turn(3)
+    assert renamed.keeper.session is None
+    assert "this host has blocks as node-a" in trouble(one)
+    assert "agent-cni leave" in trouble(one)
+    assert set(memory.rows) == before
+    one.again()
+    one.turn(3)
+    assert trouble(one) == ""
+    sound(memory, one, other)
+    assert duplicates(one, other) == []
+
+
+def test_a_host_without_blocks_may_be_somebody_else(memory: Memory, tmp_path: Path):
+    one = Host("node-a", memory, tmp_path)
+    one.turn()
+    renamed = Host("node-z", memory, one.folder, machine=one.machine)
+    renamed.turn()
+    assert trouble(renamed) == ""
+
+
 def test_another_machine_under_a_name_stays_out_until_the_name_is_free(
     memory: Memory, hosts: tuple[Host, Host], tmp_path: Path
 ):

@@ -61,7 +61,7 @@ class Blocks(Engine):
             self.unless_lost(session, rows[0][0] if rows[0] else None)
             as_seen = [self.lives(session), *self._as_declared(block.network, rows[1])]
             found = [row for some in rows[2:] for row in some]
-            if found and [self.item(row) for row in found] != [block]:
+            if (found and [self.item(row) for row in found] != [block]) or not block.is_of(session.node):
                 return False
             if found:
                 as_seen += [is_at(found[0].key, modified=found[0].modified)]
