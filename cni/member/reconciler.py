@@ -172,9 +172,14 @@ class Reconciler:
         overlays = _spelled(self._shares.devices.values())
         vteps = {vtep for peers in self._peers.values() for vtep in peers.vteps}
         wanted = VtepFilter(tuple(sorted(vteps)), overlays, self._shares.tunnel)
-        if wanted == self._filter and not (looking and any(wanted.differences(self._world))):
+        if wanted == self._filter and not (looking and self._is_otherwise(wanted)):
             return
         self._filter = wanted if self._try(wanted.ensure if overlays else wanted.remove) else None
+
+    def _is_otherwise(self, wanted: VtepFilter) -> bool:
+        """Whether what is there is another, or does not say what it is."""
+        found = list[str]()
+        return not self._try(lambda world: found.extend(wanted.differences(world))) or bool(found)
 
     # --- what the kernel refuses, and what is not believed
 

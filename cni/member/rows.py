@@ -43,24 +43,39 @@ class KernelRows:
 
     def compare(self, every: Collection[Peers]) -> int:
         """Have in all tables what is to be there, and nothing else of ours: how many rows were mended, or, the first time, made."""
-        count = sum(self._compare(kind, name, wanted) for (kind, name), wanted in by_table(every).items())
+        count = sum(self._tried(self._compare, *table, wanted) for table, wanted in by_table(every).items())
         self._compared.update(every)
         return count
 
     def mend(self, tables: Mapping[Table, Mapping[str, Any]]) -> int:
         """Have rows again that somebody took away or made otherwise."""
-        count = 0
-        for (kind, name), rows in tables.items():
-            if link := self._world.host.link_by_name(name):
-                count += self._mend(kind, link, [], list(rows), rows)
-                figures.MENDS.add(len(rows), kind=kind.kind)
-        return count
+        return sum(self._tried(self._mend_some, *table, rows) for table, rows in tables.items())
 
     def forget_links(self, every: Collection[Peers]) -> None:
         """Mind no link that no network has any more; one that is gone is minded, so that its coming is noticed."""
         names = {peers.link_of(kind) for peers in every for kind in ORDER}
         self.links = {index: link for index, link in self.links.items() if link[0] in names}
         self.awaited = frozenset(names)
+
+    def _tried(self, what: Callable[..., int], kind: type[RemoteRow], name: str, rows: object) -> int:
+        """One table; where the kernel does not even say what is there, the others are done all the same."""
+        try:
+            return what(kind, name, rows)
+        except CniError as error:
+            self._refuse(error)
+            return 0
+
+    def _refuse(self, error: CniError) -> None:
+        """A link that is gone, or goes, takes its rows with it, and is heard of."""
+        if not (isinstance(error, KernelRefused) and error.errno in (errno.ENODEV, errno.ENETDOWN)):
+            self._refused(error)
+
+    def _mend_some(self, kind: type[RemoteRow], name: str, rows: Mapping[str, Any]) -> int:
+        link = self._world.host.link_by_name(name)
+        if link is None:
+            return 0
+        figures.MENDS.add(len(rows), kind=kind.kind)
+        return self._mend(kind, link, [], list(rows), rows)
 
     def _compare(self, kind: type[RemoteRow], name: str, wanted: Wanted) -> int:
         """One table, if its link is there."""
@@ -90,14 +105,13 @@ class KernelRows:
         return sum(self._done(engine.remove, some[::-1], "taken") for some in _parts(reversed(rows)))
 
     def _done(self, what: Callable[[Sequence[RemoteRow], World], None], rows: list[RemoteRow], how: str) -> int:
-        """One batch; a link that is gone, or goes, takes its rows with it, and is heard of."""
+        """One batch."""
         self._world.host.forget_seen()
         try:
             with self._world.host.batch():
                 what(rows, self._world)
         except CniError as error:
-            if not (isinstance(error, KernelRefused) and error.errno in (errno.ENODEV, errno.ENETDOWN)):
-                self._refused(error)
+            self._refuse(error)
         else:
             for kind, many in Counter(row.kind for row in rows).items():
                 figures.CHANGES.add(many, kind=kind, change=how)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -178,14 +178,20 @@ class Hand:
 
     def _cut(self) -> None:
         """Have nobody reach pods here by addresses that are not theirs any more, or soon not."""
-        try:
-            with closing(Store.open(self._folder)) as state:
-                self._barrier.keep(state)
-                self._cut_off.keep(state)
-        except CniError as error:
-            self._trouble.is_so(error.msg)
+        troubles = [error.msg for keep in (self._barrier.keep, self._cut_off.keep) if (error := self._kept(keep))]
+        if troubles:
+            self._trouble.is_so("; ".join(dict.fromkeys(troubles)))
         else:
             self._trouble.over()
+
+    def _kept(self, keep: Callable[[Store], None]) -> CniError | None:
+        """Why one of the two cannot do it; the other does."""
+        try:
+            with closing(Store.open(self._folder)) as state:
+                keep(state)
+        except CniError as error:
+            return error
+        return None
 
     def _heard(self, news: Listing | Change) -> None:
         before = self._ledger.news
