@@ -78,7 +78,7 @@ def test_what_is_no_network_namespace_is_refused_at_once(tmp_path: Path, monkeyp
     with pytest.raises(InvalidNetns, match=r"^CNI_NETNS: '/"):
         Netns(str(path))
     assert Netns.if_there(str(path)) is None
-    assert open_files() == before
+    assert open_files() <= before  # what other tests left to threads may be closed meanwhile
     assert not is_own(str(path))
 
 
@@ -103,7 +103,7 @@ def test_whose_a_namespace_is_cannot_be_known_without_proc(
     before = open_files()
     with pytest.raises(KernelRefused, match=r"gone: No such file or directory; is /proc mounted\?$"), foreign_users():
         pass
-    assert open_files() == before
+    assert open_files() <= before  # what other tests left to threads may be closed meanwhile
     assert (missing == "_OWN_USERS") == is_at_home()
 
 
@@ -128,7 +128,7 @@ def test_a_namespace_that_lets_nobody_in_hides_no_other(monkeypatch: pytest.Monk
     before = open_files()
     assert list(everywhere()) == ["boot:1"]
     assert looked == ["/proc/1/ns/net", "/proc/2/ns/net"]
-    assert open_files() == before
+    assert open_files() <= before  # what other tests left to threads may be closed meanwhile
 
 
 def test_a_reason_that_is_everybodys_makes_nobody_look_gone(monkeypatch: pytest.MonkeyPatch):
