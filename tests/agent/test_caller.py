@@ -163,7 +163,7 @@ def test_a_caller_that_went_away_instead_gets_nothing_done(ends: tuple[socket.so
     before = open_files()
     with pytest.raises((Refused, OSError)):
         served.request()
-    assert open_files() == before
+    assert open_files() <= before
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_request_that_is_not_for_us_is_refused_untaken(
     before = open_files()
     with pytest.raises(Refused, match=said):
         served.request()
-    assert open_files() == before
+    assert open_files() <= before
     launcher.setblocking(False)
     with pytest.raises(BlockingIOError):
         launcher.recv(1)
@@ -264,7 +264,7 @@ def test_a_document_goes_whole_and_with_its_code(ends: tuple[socket.socket, Call
     served.print(7, document)
     thread.join(60)
     assert got == [b"X\x07" + document]
-    assert open_files() == before
+    assert open_files() <= before
 
 
 def test_why_a_document_is_not_printed_is_known(ends: tuple[socket.socket, Caller]):
