@@ -266,9 +266,8 @@ def detach(demo: Demo) -> bool:
     for host in here:
         host.run(AGENT_CNI, "leave")
         state, rules = host.state(), host.run("nft", "list", "ruleset").stdout.strip()
-        veths = [item["ifname"] for item in host.ip("link", "show") if item["ifname"].startswith("veth")]
-        rows = [row for row in fdb(host) if " dst " in row]
-        left = [*state["attachments"], *state["leases"], *veths, *rules.splitlines(), *rows]
+        links = [item["ifname"] for item in host.ip("link", "show") if item["ifname"] not in ("lo", "eth0")]
+        left = [*state["attachments"], *state["leases"], *links, *rules.splitlines()]
         good = tick(not left, f"{host.name}: nothing left" if not left else f"{host.name}: left {left}") and good
     kept = demo.etcd.ctl("get", "--prefix", "/agent-cni", "--keys-only").split()
     kept = [key for key in kept if not key.startswith("/agent-cni/networks/")]
