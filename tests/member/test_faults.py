@@ -407,6 +407,7 @@ def test_a_store_that_takes_no_writes_is_told_once_it_lasts(
     def full(*_: object) -> None:
         raise Unreachable("http://[::1]:1: etcdserver: mvcc: database space exceeded")
 
+    takes = host.store.publish
     monkeypatch.setattr(host.store, "publish", full)
     refused = figures.STORE_ERRORS.value(kind="unreachable")
     assert host.add("second", NET)
@@ -419,7 +420,7 @@ def test_a_store_that_takes_no_writes_is_told_once_it_lasts(
     assert "space exceeded (since 2" in trouble(host)
     assert "takes no writes" in host.keeper.status
     assert len(warnings) == 1
-    monkeypatch.undo()
+    monkeypatch.setattr(host.store, "publish", takes)
     host.turn(2)
     assert trouble(host) == ""
 
