@@ -10,8 +10,8 @@ from contextlib import closing
 from typing import Any, TypeVar
 
 from cni.cluster.config import ClusterConfig
+from cni.cluster.engines import store_of
 from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Node
-from cni.cluster.store import ClusterStore
 from cni.command.node import reading
 from cni.command.output import complain, print_json, print_table, say
 from cni.errors import Conflict, InvalidConfig, TryAgainLater
@@ -62,13 +62,6 @@ def block(options: argparse.Namespace) -> int:
     print_table("no blocks", _BLOCKS, rows)
     complain(*(f"agent-cni: {line}" for line in faults))
     return 1 if faults else 0
-
-
-def store_of(config: ClusterConfig) -> ClusterStore:
-    """The store that a host's configuration names."""
-    from cni.cluster.etcd import EtcdStore  # for this alone
-
-    return EtcdStore(config.etcd, config.session)
 
 
 def _remove(options: argparse.Namespace, config: ClusterConfig) -> int:

@@ -11,12 +11,13 @@ from contextlib import closing, contextmanager, suppress
 from typing import NamedTuple
 
 from cni.cluster.config import ClusterConfig
+from cni.cluster.engines import store_of
 from cni.cluster.model import Alive, Network, Node
 from cni.cluster.store import Listing
 from cni.command import far_rows
-from cni.command.cluster import store_of
 from cni.errors import CniError
 from cni.kernel import vteps, wireguard
+from cni.kernel.clock import boottime
 from cni.kernel.netlink import Rtnl
 from cni.member.run import is_running
 from cni.overlay.vxlan import OVERHEAD
@@ -128,7 +129,7 @@ def _of_member(part: _Part) -> Iterator[Difference]:
         yield Difference(f"the cluster has not heard of {config.node} for a session: its member stands still", _AGAIN)
     if member.node != config.node:
         yield Difference(f"this host is {member.node} in the cluster, and {config.node} in its configuration", _AGAIN)
-    left = member.fenced_at - time.clock_gettime(time.CLOCK_BOOTTIME)
+    left = member.fenced_at - boottime()
     fences = member.fences or config.free_after
     if fences and member.fenced_at and left <= 0:
         what = f"no address is given here: the cluster has not heard of this host for half of freeAfter, {fences} s"
@@ -160,9 +161,9 @@ def _of_blocks(part: _Part) -> Iterator[Difference]:
 
 def _pods_in(state: Store, lost: Holding) -> Iterator[str]:
     names = {record.attachment: record.pod for record in state.records()}
-    for address, attachment, _ in state.all_leases():
-        if attachment.network == lost.block.network and address in lost.block.addresses:
-            yield f"{names.get(attachment) or attachment.container[:13]} ({address})"
+    span = lost.block.addresses
+    for address, attachment in state.leases_between(lost.block.network, span[0], span[-1]):
+        yield f"{names.get(attachment) or attachment.container[:13]} ({address})"
 
 
 def _of_what_waits(part: _Part) -> Iterator[Difference]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from cni.cluster.config import ClusterConfig
+from cni.cluster.engines import store_of
 from cni.cluster.model import Alive, Block, Endpoint, Item, Network, Node
-from cni.command.cluster import store_of
 from cni.command.graph import Far
 from cni.errors import CniError
 from cni.member.steward import free

@@ -24,6 +24,7 @@ from cni.ipam.allocator import Allocator
 from cni.ipam.config import IpamConfig
 from cni.ipam.network import DEFAULT_BLOCK, pools_of, refuse_unshareable, spans_of, with_ways, within
 from cni.ipam.own import Own
+from cni.kernel.clock import boottime
 from cni.naming import Attachment, IPAddress, interface_of
 from cni.protocol.config import NetConf
 from cni.protocol.result import IPConfig, Result
@@ -229,7 +230,7 @@ class Shared(Own):
         """Why nobody is attached, whatever is free."""
         if member.leaving:
             return f"network {self.network.name!r}: {member.trouble}"
-        if member.fenced_at and time.clock_gettime(time.CLOCK_BOOTTIME) >= member.fenced_at:
+        if member.fenced_at and boottime() >= member.fenced_at:
             late = "the cluster has not heard of this host for too long (freeAfter)"
             return f"network {self.network.name!r}: {member.trouble if member.fenced_at == SHUT else late}"
         return ""

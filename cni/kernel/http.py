@@ -15,7 +15,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from cni.errors import Unreachable
-from cni.kernel.tls import BoundedSocket, Secrets, TlsContext, connected, now
+from cni.kernel.clock import boottime
+from cni.kernel.tls import BoundedSocket, Secrets, TlsContext, connected
 
 T = TypeVar("T")
 #: No answer and no line of a stream is longer, in bytes.
@@ -69,10 +70,10 @@ class Door:
             yield made
 
     def _in_turn(self, request: Request, seconds: float, ask: Callable[[_Endpoint, Request, float, float], T]) -> T:
-        until, troubles = now() + seconds, list[str]()
+        until, troubles = boottime() + seconds, list[str]()
         start = self._endpoints.index(self._first)
         waiting = sorted(self._endpoints[start:] + self._endpoints[:start], key=lambda endpoint: endpoint.rests)
-        while waiting and (left := until - now()) > 0:
+        while waiting and (left := until - boottime()) > 0:
             endpoint = waiting.pop(0)
             share = left / (len(waiting) + 1)
             try:
@@ -142,11 +143,11 @@ class _Endpoint:
     @property
     def rests(self) -> float:
         """Until when it is to be asked after the others; 0 if it is not."""
-        return self._rests_until if self._rests_until > now() else 0.0
+        return self._rests_until if self._rests_until > boottime() else 0.0
 
     def failed(self) -> None:
         """Let it rest."""
-        self._rests_until = now() + min(_RESTS * 2**self._failures, _RESTS_AT_MOST)
+        self._rests_until = boottime() + min(_RESTS * 2**self._failures, _RESTS_AT_MOST)
         self._failures = min(self._failures + 1, 10)
 
     def is_well(self) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
 from pathlib import Path
 from typing import Any
+
+from cni.kernel.clock import boottime
 
 TlsContext = ssl.SSLContext
 #: A peer that is gone without a word is noticed after seconds, also by who only listens: see tcp(7).
@@ -18,11 +19,6 @@ OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 10_000),
 ]
-
-
-def now() -> float:
-    """Seconds of a clock that goes on while the machine sleeps, and that nobody sets."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Secrets:
@@ -66,7 +62,7 @@ class BoundedSocket(socket.socket):
 
     def settimeout(self, value: float | None) -> None:
         """Read and send for so long."""
-        self._until = None if value is None else now() + value
+        self._until = None if value is None else boottime() + value
         super().settimeout(value)
 
     def bound_each(self, seconds: float) -> None:
@@ -77,7 +73,7 @@ class BoundedSocket(socket.socket):
     def recv_into(self, *args: Any) -> int:
         """Read within what is left."""
         if self._until is not None:
-            super().settimeout(max(0.001, self._until - now()))
+            super().settimeout(max(0.001, self._until - boottime()))
         return super().recv_into(*args)
 
 
@@ -87,7 +83,7 @@ class TlsSocket(BoundedSocket, ssl.SSLSocket):
 
 def connected(host: str, port: int, seconds: float) -> BoundedSocket:
     """A connection to the first of a name's addresses that takes it; all of them have so many seconds together. Raises OSError."""
-    until = now() + seconds
+    until = boottime() + seconds
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     refused = OSError(f"{host} has no address")
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
@@ -95,12 +91,12 @@ def connected(host: str, port: int, seconds: float) -> BoundedSocket:
         try:
             for option in OPTIONS:
                 made.setsockopt(*option)
-            made.settimeout(max(0.001, (until - now()) / (len(addresses) - number)))
+            made.settimeout(max(0.001, (until - boottime()) / (len(addresses) - number)))
             made.connect(address)
         except OSError as error:
             made.close()
             refused = error
         else:
-            made.settimeout(max(0.001, until - now()))
+            made.settimeout(max(0.001, until - boottime()))
             return made
     raise refused

@@ -9,7 +9,8 @@ import math
 from collections.abc import Iterable
 
 from cni.kernel import netfilter, ruleset
-from cni.member.fence import Fence, boottime
+from cni.kernel.clock import boottime
+from cni.member.fence import Fence
 from cni.naming import FENCE_TABLES
 from cni.state import Store
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
@@ -11,6 +10,7 @@ from functools import partial
 from cni import __version__
 from cni.errors import CniError
 from cni.kernel import wireguard
+from cni.kernel.clock import boottime
 from cni.member.exposition import Family
 from cni.member.figures import Sample, distribution
 from cni.member.steward import free
@@ -93,7 +93,7 @@ def _of_member(member: Member) -> Iterator[Family]:
     if member.encryption:
         yield _of_tunnels()
     if member.fenced_at:
-        left = round(member.fenced_at - time.clock_gettime(time.CLOCK_BOOTTIME), 3)
+        left = round(member.fenced_at - boottime(), 3)
         yield _gauge("member_fence_seconds", "Seconds until no address is given any more (freeAfter).", {(): left})
 
 

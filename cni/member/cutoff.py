@@ -42,11 +42,6 @@ class CutOff:
 
 def stranded(state: Store) -> list[Attachment]:
     """The attachments that have an address of a block that was lost."""
-    blocks = [holding.block for holding in state.blocks() if holding.state == LOST]
-    if not blocks:
-        return []
-    return [
-        attachment
-        for address, attachment, _ in state.all_leases()
-        if any(attachment.network == block.network and address in block.addresses for block in blocks)
-    ]
+    lost = [holding.block for holding in state.blocks() if holding.state == LOST]
+    found = (state.leases_between(block.network, block.addresses[0], block.addresses[-1]) for block in lost)
+    return [attachment for leases in found for _, attachment in leases]

@@ -16,6 +16,7 @@ from cni import log
 from cni.cluster.model import Node
 from cni.errors import CniError, Conflict, KernelRefused, Unavailable
 from cni.kernel import sysctl, wireguard
+from cni.kernel.clock import boottime
 from cni.kernel.netlink import Rtnl
 from cni.kernel.view import Link
 from cni.member.key import Key
@@ -177,7 +178,7 @@ class Encryption:
 
 def _clock() -> float:
     """What the clock says beyond the time since boot, which nobody sets (clock_gettime(2)); in seconds."""
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.time() - boottime()
 
 
 def _ours(host: Rtnl) -> Link | None:

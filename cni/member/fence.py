@@ -7,17 +7,11 @@ blocks (freeing.py).
 
 from __future__ import annotations
 
-import time
-
+from cni.kernel.clock import boottime
 from cni.state.membership import Member
 from cni.values import replace
 
 _GIVES, _PASSES = 1 / 2, 3 / 4
-
-
-def boottime() -> float:
-    """The time, in seconds (CLOCK_BOOTTIME, clock_gettime(2))."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Fence:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from cni.cluster.config import ClusterConfig
+from cni.cluster.engines import store_of
 from cni.cluster.model import Node
 from cni.cluster.store import ClusterStore
 from cni.errors import Conflict, NameTaken, TryAgainLater, Unreachable
@@ -17,7 +18,7 @@ from cni.kernel.bell import ring
 from cni.member import barrier
 from cni.member.identity import machine_id, node_of, this_host
 from cni.member.reconciler import Reconciler
-from cni.member.run import alone, engine
+from cni.member.run import alone
 from cni.member.tunnels import without
 from cni.naming import VTEP_TABLE
 from cni.state import DEFAULT_FOLDER, Store
@@ -36,7 +37,7 @@ def leave(config: ClusterConfig, folder: Path = DEFAULT_FOLDER, *, force: bool =
     Raises Conflict while pods have addresses of the cluster, and Unreachable where the store is not told, both unless forced;
     TryAgainLater where the member that runs does not end.
     """
-    return left(config, engine(config), folder, machine_id(), force=force)
+    return left(config, store_of(config), folder, machine_id(), force=force)
 
 
 def left(config: ClusterConfig, store: ClusterStore, folder: Path, machine: str, *, force: bool) -> list[str]:

@@ -7,7 +7,7 @@ from threading import Lock
 
 from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node
 from cni.cluster.store import Change, Listing
-from cni.member.fence import boottime
+from cni.kernel.clock import boottime
 
 #: After how many seconds without a word of the store it is not known any more who came and went.
 _DEAF = 10.0

@@ -22,6 +22,7 @@ from typing import Any
 
 from cni import log
 from cni.errors import Unavailable
+from cni.kernel.clock import boottime
 from cni.member import census, exposition, figures
 from cni.member.exposition import Family
 from cni.member.figures import Sample
@@ -145,7 +146,7 @@ def _of_process() -> Iterator[Family]:
     used = resource.getrusage(resource.RUSAGE_SELF)
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
     started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
-    began = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + started
+    began = time.time() - boottime() + started
     for name, kind, means, value in (
         ("process_resident_memory_bytes", "gauge", "Memory of the process.", resident),
         ("process_cpu_seconds_total", "counter", "Processor time of the process.", used.ru_utime + used.ru_stime),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cni import log
 from cni.cluster.config import ClusterConfig
+from cni.cluster.engines import store_of
 from cni.cluster.store import Change, ClusterStore, Listing
 from cni.errors import CniError, Conflict, TryAgainLater, Unavailable
 from cni.kernel import signals
@@ -47,14 +48,7 @@ _COMPARED_AFTER, _SPREAD = 60.0, 15.0
 
 def run(config: ClusterConfig, folder: Path = DEFAULT_FOLDER) -> None:
     """Be this host's member until SIGTERM or SIGINT. Raises Conflict where one runs already, and whatever ended one of its threads."""
-    serve(config, engine(config), folder)
-
-
-def engine(config: ClusterConfig) -> ClusterStore:
-    """The store of a configuration."""
-    from cni.cluster.etcd import EtcdStore  # the one that is needed
-
-    return EtcdStore(config.etcd, config.session)
+    serve(config, store_of(config), folder)
 
 
 def serve(config: ClusterConfig, store: ClusterStore, folder: Path) -> None:

@@ -11,8 +11,9 @@ from cni.cluster.config import ClusterConfig
 from cni.cluster.model import Node
 from cni.cluster.store import ClusterStore, Session
 from cni.errors import CniError, NameTaken, SessionLost, Unavailable, Unreachable
+from cni.kernel.clock import boottime
 from cni.member import figures
-from cni.member.fence import Fence, boottime
+from cni.member.fence import Fence
 from cni.member.identity import node_of, this_host
 from cni.member.inbox import Ended
 from cni.member.key import Key

@@ -37,6 +37,15 @@ class Leases(StateFile):
         rows = self._rows("SELECT address, network, container, ifname, plugin FROM lease ORDER BY 2, family, 1")
         return [(ipaddress.ip_address(packed), Attachment(*key), plugin) for packed, *key, plugin in rows]
 
+    def leases_between(self, network: str, first: IPAddress, last: IPAddress) -> list[tuple[IPAddress, Attachment]]:
+        """The leases of addresses between two, ascending, and whose each is."""
+        query = (
+            "SELECT address, network, container, ifname FROM lease"
+            " WHERE network = ? AND family = ? AND address BETWEEN ? AND ? ORDER BY address"
+        )
+        rows = self._rows(query, network, first.version, first.packed, last.packed)
+        return [(ipaddress.ip_address(packed), Attachment(*key)) for packed, *key in rows]
+
     def holder(self, network: str, address: IPAddress) -> Attachment | None:
         """Who holds an address, or None."""
         query = "SELECT network, container, ifname FROM lease WHERE (network, family, address) = (?,?,?)"

@@ -12,6 +12,7 @@ FOR_OTHERS = (
     "cni.command",
     "cni.installation",
     "cni.cluster.config",
+    "cni.cluster.engines",
     "cni.cluster.etcd",
     "cni.cluster.snapshot",
     "cni.cluster.store",

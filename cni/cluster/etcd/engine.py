@@ -16,7 +16,7 @@ from cni.cluster.fields import Malformed
 from cni.cluster.model import Alive, Item, Key
 from cni.cluster.store import Session
 from cni.errors import SessionLost, Unreachable
-from cni.kernel.tls import now
+from cni.kernel.clock import boottime
 
 #: How often one looks again, and how long one waits before, at first.
 _LOOKS, _PAUSE = 8, 0.01
@@ -63,13 +63,13 @@ class Attempts:
     """Whoever writes begins again until something is so."""
 
     def __init__(self, gateway: Gateway, seconds: float) -> None:
-        self._gateway, self._until = gateway, now() + seconds
+        self._gateway, self._until = gateway, boottime() + seconds
         self._begun = 0
         self._why = "others write to the same place all the time"
 
     def begin(self) -> None:
         """Look, and write. Raises Unreachable when that was done too often, or for too long."""
-        if self._begun == _LOOKS or (self._begun and now() > self._until):
+        if self._begun == _LOOKS or (self._begun and boottime() > self._until):
             raise Unreachable(self._why)
         time.sleep(_PAUSE * self._begun)
         self._begun += 1

@@ -13,7 +13,7 @@ from cni.cluster.etcd.watch import rows_of
 from cni.cluster.model import Alive, Block, Node
 from cni.cluster.store import Session
 from cni.errors import NameTaken, SessionLost, Unreachable
-from cni.kernel.tls import now
+from cni.kernel.clock import boottime
 
 #: A session that nobody renews is gone after its seconds; etcd looks for such every half second.
 _MARGIN, _POLL = 2.0, 0.2
@@ -46,8 +46,8 @@ class Hosts(Engine):
                 raise NameTaken(f"{me.name} is the name of another machine of the cluster")
             if not alive or self.item(alive) == Alive(me.name, token):
                 return known, alive
-            gives_up = gives_up or now() + self.gateway.granted(alive.lease) + _MARGIN
-            if now() > gives_up:
+            gives_up = gives_up or boottime() + self.gateway.granted(alive.lease) + _MARGIN
+            if boottime() > gives_up:
                 raise NameTaken(f"{me.name} lives in the cluster, in another life that is still heard of")
             time.sleep(_POLL)
 

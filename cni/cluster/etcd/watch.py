@@ -10,7 +10,7 @@ from cni.cluster.etcd.items import told
 from cni.cluster.etcd.keys import Keys, Range
 from cni.cluster.store import Change, Listing
 from cni.errors import Compacted, Unreachable
-from cni.kernel.tls import now
+from cni.kernel.clock import boottime
 
 _PAGE = 500
 #: A listing that is overtaken by compactions begins anew, but not for ever.
@@ -46,15 +46,15 @@ class Watch:
     def told(self) -> Iterator[Listing | Change]:
         """A Listing, and every Change. Raises Unreachable, and Compacted."""
         yield self._listing()
-        heard = now()
+        heard = boottime()
         while True:
             try:
                 for change in self._changes():
                     yield change
-                    heard = now()
+                    heard = boottime()
             except Unreachable:  # another member may be well
                 self._broke = True
-                if now() - heard > self._seconds:
+                if boottime() - heard > self._seconds:
                     raise
                 time.sleep(_TRIED_AGAIN_AFTER)
 

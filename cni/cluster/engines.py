@@ -1,0 +1,13 @@
+"""Which engine a cluster's store is."""
+
+from __future__ import annotations
+
+from cni.cluster.config import ClusterConfig
+from cni.cluster.store import ClusterStore
+
+
+def store_of(config: ClusterConfig) -> ClusterStore:
+    """The store that a host's configuration names; nobody is asked yet."""
+    from cni.cluster.etcd import EtcdStore  # the one that is needed
+
+    return EtcdStore(config.etcd, config.session)
