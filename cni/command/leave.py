@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import ipaddress
 from contextlib import closing
 
 from cni.cluster.config import PATH, ClusterConfig
@@ -14,7 +14,7 @@ from cni.errors import CniError
 from cni.installation import systemd
 from cni.installation.place import Place
 from cni.kernel.files import LockFile
-from cni.kernel.view import Link
+from cni.kernel.netlink import Rtnl
 from cni.member.leaving import leave as leave_cluster
 from cni.resources import VxlanLink
 from cni.state import DEFAULT_FOLDER, Store
@@ -27,7 +27,7 @@ def leave(options: argparse.Namespace) -> int:
     It refuses while pods have addresses of the cluster, and where the store cannot be told; --force leaves all the same.
     """
     config = ClusterConfig.load(options.config)
-    is_its = _clusters_links()
+    its = _clusters_links()
     by_systemd = options.config == PATH and systemd.runs_members(Place())
     ran = by_systemd and systemd.member_state() in ("active", "activating")
     if by_systemd:
@@ -44,7 +44,7 @@ def leave(options: argparse.Namespace) -> int:
     options.config.unlink()
     with closing(LockFile(DEFAULT_FOLDER / "lock")) as lock:
         if lock.alone():
-            take_idle_links(is_its)
+            take_idle_links(lambda link: link.name in its)
         else:
             undone.append("bridges and VXLAN devices of the cluster may be left: pods come or go just now")
     if options.json:
@@ -55,11 +55,21 @@ def leave(options: argparse.Namespace) -> int:
     return 0
 
 
-def _clusters_links() -> Callable[[Link], bool]:
-    """Whether a link without pods is the cluster's: its devices, and bridges, but for what another network has a tunnel on."""
+def _clusters_links() -> set[str]:
+    """The links that are the cluster's: the devices of its networks, and the bridges their pods were on, by what those devices say or
+    by the gateways it has; not one that another network has a tunnel on or a gateway.
+    """
     with closing(Store.open(DEFAULT_FOLDER)) as store:
-        clustered, said = {network.name for network, _ in store.shared()}, list(store.said().values())
-    tunnels = [(item.network in clustered, it) for item in said for it in item.resources if isinstance(it, VxlanLink)]
-    mine = {tunnel.name for shared, tunnel in tunnels if shared}
-    others = {name for shared, tunnel in tunnels if not shared for name in (tunnel.name, tunnel.bridge)}
-    return lambda link: link.name not in others and (link.kind == "bridge" or link.name in mine)
+        networks, said = [network for network, _ in store.shared()], list(store.said().values())
+    names = {network.name for network in networks}
+    tunnels = [(item.network in names, it) for item in said for it in item.resources if isinstance(it, VxlanLink)]
+    mine = {name for shared, it in tunnels if shared for name in (it.name, it.bridge, it.behind)}
+    others = {name for shared, it in tunnels if not shared for name in (it.name, it.bridge, it.behind)}
+    subnets = [ipaddress.ip_network(pool.subnet) for network in networks for pool in network.pools]
+    with closing(Rtnl()) as host:
+        for bridge in (link for link in host.links() if link.kind == "bridge"):
+            held = [item.interface.ip for item in host.addresses(bridge) if not item.interface.ip.is_link_local]
+            inside = [any(address in subnet for subnet in subnets) for address in held]
+            mine |= {bridge.name} if any(inside) else set()
+            others |= set() if all(inside) else {bridge.name}
+    return mine - others

@@ -104,5 +104,6 @@ class VxlanConfig:
         """The device on its bridge, and the other hosts."""
         local = self.local or ("::" if self._over_ipv6 else "")
         device = (self.link, self.vni, self.port, local, self.dev, self.mtu or mtu)
-        link = VxlanLink(*device, "" if self.routed else bridge, self.learning, mac=self.mac)
+        place, behind = ("", bridge) if self.routed else (bridge, "")
+        link = VxlanLink(*device, place, self.learning, mac=self.mac, behind=behind)
         return (link,) if self.remotes is None else (link, FloodList(self.link, self.remotes))

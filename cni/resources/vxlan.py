@@ -31,7 +31,7 @@ _SAID = ("vni", "port", "local", "dev", "bridge", "learning", "mac")
 @dataclass(frozen=True)
 class VxlanLink(Resource):
     """A VXLAN device that is a port of a bridge, the only one there: two tunnels to the same hosts are a loop. Without a `bridge`
-    packets are routed to it. `mac` empty is one of its own; hosts of a cluster know each other's.
+    packets are routed to it, from pods on the bridge `behind` it. `mac` empty is one of its own; hosts of a cluster know each other's.
 
     ARP and ND for addresses the bridge itself holds are answered here and not sent across (neigh_suppress), so hosts may
     hold the same gateway address and MAC. What its network's configuration says anew changes in place, or makes the device
@@ -48,6 +48,7 @@ class VxlanLink(Resource):
     learning: bool = True
     reported: str = ""
     mac: str = ""
+    behind: str = ""
     shared = True
     configured = True
     mend = REFRESH
@@ -100,7 +101,7 @@ class VxlanLink(Resource):
     def describe(self) -> str:
         place = f", local {self.local}" * bool(self.local) + f", dev {self.dev}" * bool(self.dev)
         place += ", not learning" * (not self.learning)
-        on = f"on {self.bridge}" if self.bridge else "routed"
+        on = f"on {self.bridge}" if self.bridge else "routed" + f", {self.behind} behind it" * bool(self.behind)
         return f"VXLAN {self.name}, VNI {self.vni}, UDP port {self.port}{place}, MTU {self.mtu}, {on}"
 
     @property

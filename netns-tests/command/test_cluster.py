@@ -47,8 +47,10 @@ def test_two_hosts_join_and_leave_as_the_pages_say(cluster: Cluster, file: str, 
     conf, (first, second) = shipped(file), cluster.nodes
     own = CONF | {"name": "own", "type": "bridge-vxlan", "bridge": "br1", "vxlan": {"id": 9}}
     own, pod = own | {"ipam": {"subnet": "10.9.0.0/24"}}, cluster.lab.pod()
-    first.add(own, pod)
-    first.delete_pod(own, pod)
+    plain = CONF | {"name": "plain", "type": "bridge-vxlan", "bridge": "br2", "ipam": {"subnet": "10.8.0.0/24"}}
+    for other in (own, plain):
+        first.add(other, pod)
+        first.delete_pod(other, pod)
     before = first.snapshot()
     assert joined(cluster, first, *more).splitlines()[-1] == f"{first.name} is in the cluster: the first of it"
     assert joined(cluster, second, *more).splitlines()[-1] == f"{second.name} is in the cluster: with {first.name}"
@@ -72,7 +74,7 @@ def test_two_hosts_join_and_leave_as_the_pages_say(cluster: Cluster, file: str, 
         node.wanted = True
     cluster.leave()
     assert [node.link(name) for node in cluster.nodes for name in ("vxlan100", "br0")] == [None] * 4
-    assert None not in [first.link("vxlan9"), first.link("br1")]  # no network of the cluster
+    assert None not in [first.link(name) for name in ("vxlan9", "br1", "br2")]  # no network of the cluster
     for node in cluster.nodes:
         assert (node.enabled, node.state_of_member, list((node.etc / "agent-cni").iterdir())) == (False, "inactive", [])
         assert "Operation not permitted" not in node.journal

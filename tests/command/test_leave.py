@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import closing
+from ipaddress import ip_interface
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from cni.cluster.config import ClusterConfig, EtcdConfig
-from cni.cluster.model import Network
+from cni.cluster.model import Network, Pool
 from cni.command import leave
 from cni.errors import CniError, Conflict, Unreachable
 from cni.kernel.files import LockFile
@@ -22,14 +23,19 @@ from cni.state.configured import Place
 from cni.state.membership import Member
 
 ME = Member("node-a", "machine-a", "life", "192.0.2.11", "0a:00:00:00:00:01")
-#: Idle ones of ours.
-LINKS = {
-    "vxlan100": "vxlan",
-    "br0": "bridge",
-    "br7": "bridge",
-    "vxlan9": "vxlan",
-    "br9": "bridge",
-    "mvh-eth0": "macvlan",
+#: Idle ones of ours, and the addresses they have.
+LINKS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "vxlan100": ("vxlan", ()),
+    "br0": ("bridge", ("10.10.0.1/16", "fe80::1/64")),
+    "vxlan101": ("vxlan", ("10.11.0.0/32",)),
+    "br1": ("bridge", ("fe80::1/64",)),
+    "br2": ("bridge", ("10.12.0.1/16",)),
+    "br3": ("bridge", ("10.12.0.1/16", "10.9.0.1/24")),
+    "br7": ("bridge", ()),
+    "br8": ("bridge", ("10.8.0.1/24",)),
+    "vxlan9": ("vxlan", ()),
+    "br9": ("bridge", ("10.12.0.1/16",)),
+    "mv-eth0": ("macvlan", ()),
 }
 
 
@@ -70,7 +76,13 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         return host.left(config, force)
 
     monkeypatch.setattr(leave, "leave_cluster", as_said)
-    links = [SimpleNamespace(name=name, kind=kind) for name, kind in LINKS.items()]
+    links = [SimpleNamespace(name=name, kind=kind) for name, (kind, _) in LINKS.items()]
+    kernel = SimpleNamespace(
+        links=lambda: links,
+        addresses=lambda link: [SimpleNamespace(interface=ip_interface(text)) for text in LINKS[link.name][1]],
+        close=lambda: None,
+    )
+    monkeypatch.setattr(leave, "Rtnl", lambda: kernel)
     monkeypatch.setattr(leave, "take_idle_links", lambda chosen: host.taken.extend(filter(chosen, links)))
     monkeypatch.setattr(leave, "DEFAULT_FOLDER", tmp_path)
     monkeypatch.setattr(leave, "own_part", lambda: (host.member, []))
@@ -92,10 +104,17 @@ def test_what_is_left_is_gone(agent: Any, host: Host):
 
 
 def test_idle_links_of_networks_that_are_not_the_clusters_stay(agent: Any, host: Host):
+    """A bridge is the cluster's by its tunnel, or by its gateways alone."""
     with closing(Store.open(host.folder)) as state, state.transaction():
-        state.share(Network("pods", (), 64, vni=100))
-        for name, vni, bridge in (("pods", 100, "br0"), ("own", 9, "br9")):
-            device = VxlanLink(f"vxlan{vni}", vni, 4789, "192.0.2.11", "", 1450, bridge)
+        for name, subnet, vni in (
+            ("pods", "10.10.0.0/16", 100),
+            ("far", "10.11.0.0/16", 101),
+            ("flat", "10.12.0.0/16", 0),
+        ):
+            first = subnet.replace("0/16", "1")
+            state.share(Network(name, (Pool(subnet, first, first, first),), 64, vni=vni))
+        for name, vni, bridge, behind in (("pods", 100, "br0", ""), ("far", 101, "", "br1"), ("own", 9, "br9", "")):
+            device = VxlanLink(f"vxlan{vni}", vni, 4789, "192.0.2.11", "", 1450, bridge, behind=behind)
             state.put_configured(Place(name, "bridge-vxlan", device.name), [device])
     with closing(LockFile(host.folder / "lock")) as lock:
         lock.share_node()
@@ -106,7 +125,7 @@ def test_idle_links_of_networks_that_are_not_the_clusters_stay(agent: Any, host:
         assert (said.status, "pods come or go just now" in said.err, host.taken) == (0, True, [])
     ClusterConfig("node-a", EtcdConfig(("http://192.0.2.1:2379",))).write(host.file)
     assert agent("leave", "--config", host.file).err == ""
-    assert [link.name for link in host.taken] == ["vxlan100", "br0", "br7"]
+    assert [link.name for link in host.taken] == ["vxlan100", "br0", "vxlan101", "br1", "br2"]
 
 
 def test_one_that_may_not_leave_stays_as_it_was(agent: Any, host: Host):
