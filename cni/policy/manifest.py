@@ -92,14 +92,14 @@ def _namespace(raw: dict[str, Any], where: str, _: str, own: str) -> Namespace:
 def _pod(raw: dict[str, Any], where: str, space: str, own: str) -> Pod:
     """One that has ended, or is in its node's network, has no address of its own."""
     spec, status = (_object(raw.get(key), f"{where}: {key}") for key in ("spec", "status"))
-    gone = spec.get("hostNetwork") or status.get("phase") in _DONE
+    apart = bool(spec.get("hostNetwork")) or status.get("phase") in _DONE
     ips = [
         (at, _object(item, at).get("ip"))
         for at, item in numbered(listed(status.get("podIPs"), f"{where}: status.podIPs"), f"{where}: status.podIPs")
     ]
     found = [(at, text) for at, text in ips or [(f"{where}: status.podIP", status.get("podIP"))] if text]
-    addresses = () if gone else tuple(_address(text, at) for at, text in found)
-    return Pod(space, own, _labels(raw, where), addresses, tuple(_ports(spec)))
+    addresses = () if apart else tuple(_address(text, at) for at, text in found)
+    return Pod(space, own, _labels(raw, where), addresses, tuple(_ports(spec)), apart)
 
 
 def _ports(spec: dict[str, Any]) -> Iterator[tuple[NamedPort, int]]:

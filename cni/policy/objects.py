@@ -50,13 +50,16 @@ class NetworkPolicy:
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod with the addresses that are its own, and its containers' named ports with their numbers."""
+    """A pod with the addresses that are its own, and its containers' named ports with their numbers. One that is `apart`
+    has ended, or is in its node's network: no address is its own.
+    """
 
     namespace: str
     name: str
     labels: Labels
     addresses: tuple[str, ...] = ()
     ports: tuple[tuple[NamedPort, int], ...] = ()
+    apart: bool = False
 
 
 @dataclass(frozen=True)

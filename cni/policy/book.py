@@ -1,0 +1,51 @@
+"""What is known of a feed, whatever keeps it: the objects that policies are made of, and whose addresses they have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
+
+from cni.policy.labels import Labels
+from cni.policy.objects import NetworkPolicy, Pod
+from cni.values import replace
+
+
+class Book(Protocol):
+    """The objects of one feed, as they are now or were when they could last be read.
+
+    `feed` is where they come from: ``folder /path`` or ``cluster``. A pod has the addresses of its attachments on this node
+    and those its object or the cluster's endpoints say, but none that is somebody else's by a live attachment or endpoint.
+    """
+
+    @property
+    def feed(self) -> str:
+        """Where they come from."""
+
+    def policies(self, namespace: str) -> Iterable[NetworkPolicy]:
+        """The NetworkPolicies of a namespace."""
+
+    def pod(self, namespace: str, name: str) -> Pod | None:
+        """One pod; None without an object of it."""
+
+    def pods(self) -> Iterable[Pod]:
+        """Every pod that has an object."""
+
+    def labels_of(self, namespace: str) -> Labels:
+        """A namespace's labels, its name among them; incomplete without an object of it."""
+
+    def faults(self, namespace: str = "") -> list[str]:
+        """What is wrong with the policies of a namespace, or with all: where, which, the path in it, and what."""
+
+
+def placed(pods: Iterable[Pod], owners: Mapping[str, str]) -> Iterator[Pod]:
+    """Pods with the addresses they have: those that `owners`, whose each is (``namespace/name``, empty for nobody's that
+    has a name), says are theirs, and what their objects say unless it is somebody else's.
+    """
+    own: dict[str, list[str]] = {}
+    for address, owner in owners.items():
+        own.setdefault(owner, []).append(address)
+    for pod in pods:
+        name = f"{pod.namespace}/{pod.name}"
+        said = [address for address in pod.addresses if owners.get(address, name) == name]
+        found = () if pod.apart else tuple(dict.fromkeys([*own.get(name, ()), *said]))
+        yield pod if found == pod.addresses else replace(pod, addresses=found)

@@ -1,0 +1,100 @@
+"""Which pods a rule means, apart from which those are today: what one set of addresses in the kernel stands for.
+
+Equal selections of several documents are one set. A pod that comes, goes or changes its labels changes elements of sets,
+and no rule.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from typing import Any
+
+from cni.naming import digest_of
+from cni.policy.book import Book
+from cni.policy.labels import Labels, Requirement, Selector
+from cni.policy.objects import NamedPort, Pod
+from cni.values import dataclass
+
+#: IP protocols' numbers (IANA).
+_NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Pods of a feed that `pods` selects: of one `namespace`, or of those that `namespaces` selects, where that is not None.
+
+    With a `port` it means the ports of that name in these pods, by their numbers there.
+    """
+
+    feed: str
+    namespace: str = ""
+    namespaces: Selector | None = None
+    pods: Selector = Selector()
+    port: NamedPort | None = None
+
+    @classmethod
+    def read(cls, text: str) -> Selection:
+        """The selection a `text` spells."""
+        raw = json.loads(text)
+        spaces, port = raw.get("namespaces"), raw.get("port")
+        return cls(
+            raw["feed"],
+            raw.get("namespace", ""),
+            None if spaces is None else _selector(spaces),
+            _selector(raw["pods"]),
+            NamedPort(*port) if port else None,
+        )
+
+    @cached_property
+    def text(self) -> str:
+        """Its one spelling as JSON, which a record keeps."""
+        said: dict[str, Any] = {"feed": self.feed, "pods": _spelled(self.pods)}
+        if self.namespaces is None:
+            said["namespace"] = self.namespace
+        else:
+            said["namespaces"] = _spelled(self.namespaces)
+        if self.port:
+            said["port"] = [self.port.protocol, self.port.name]
+        return json.dumps(said, sort_keys=True, separators=(",", ":"))
+
+    @cached_property
+    def name(self) -> str:
+        """What stands for it, the same in every process: 16 hexadecimal digits."""
+        return digest_of(self.text)[:16]
+
+    def selects(self, pod: Pod, labels_of: Callable[[str], Labels]) -> bool:
+        """Whether a pod is known to be meant; `labels_of` says those of a namespace."""
+        near = (
+            pod.namespace == self.namespace
+            if self.namespaces is None
+            else self.namespaces.selects(labels_of(pod.namespace))
+        )
+        return bool(near and self.pods.selects(pod.labels))
+
+    def members(self, book: Book, family: int) -> frozenset[bytes]:
+        """The elements its set of a family (4 or 6) is to have, as the kernel keeps them."""
+        chosen = (pod for pod in book.pods() if self.selects(pod, book.labels_of))
+        return frozenset(element for pod in chosen for element in self.elements(pod, pod.addresses, family))
+
+    def elements(self, pod: Pod, addresses: Iterable[str], family: int) -> Iterator[bytes]:
+        """What a pod that is meant has in its set by some addresses: each packed, before a protocol's and a port's number
+        where it has a `port`, every part filled up to four bytes.
+        """
+        found = [address.packed for text in addresses if (address := ipaddress.ip_address(text)).version == family]
+        if self.port is None:
+            yield from found
+            return
+        numbers = [number for port, number in pod.ports if port == self.port]
+        protocol = bytes([_NUMBERS[self.port.protocol], 0, 0, 0])
+        yield from (packed + protocol + number.to_bytes(2, "big") + b"\0\0" for packed in found for number in numbers)
+
+
+def _spelled(selector: Selector) -> list[list[Any]]:
+    return sorted([item.key, item.operator, sorted(item.values)] for item in set(selector.requirements))
+
+
+def _selector(raw: list[list[Any]]) -> Selector:
+    return Selector(tuple(Requirement(key, operator, frozenset(values)) for key, operator, values in raw))
