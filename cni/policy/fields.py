@@ -48,6 +48,11 @@ def listed(value: Any, where: str) -> list[Any]:
     return value or []
 
 
+def list_or_fault(value: Any, where: str, faults: list[str]) -> list[Any] | None:
+    """A list, absent is empty; None where there is something else."""
+    return next(iter(readable([(where, value)], listed, faults)), None)
+
+
 def numbered(items: Iterable[Any], where: str) -> Iterator[tuple[str, Any]]:
     """A list's items, each with its path."""
     return ((f"{where}[{at}]", item) for at, item in enumerate(items))

@@ -12,7 +12,7 @@ from itertools import groupby
 
 from cni.policy.labels import Labels, Selector
 from cni.policy.model import Allowance, Peers, Port, hosts
-from cni.policy.objects import NamedPort, Namespace, NetworkPolicy, Pod, PodPeer, Rule
+from cni.policy.objects import ClusterPolicy, KubeNode, NamedPort, Namespace, NetworkPolicy, Pod, PodPeer, Rule
 from cni.policy.peers import together
 from cni.values import dataclass
 
@@ -24,20 +24,20 @@ _EVERYBODY = PodPeer(namespaces=Selector())
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a folder says: NetworkPolicy, Pod and Namespace objects."""
+    """What a folder says: objects by kind."""
 
     policies: tuple[NetworkPolicy, ...] = ()
     pods: tuple[Pod, ...] = ()
     namespaces: tuple[Namespace, ...] = ()
+    cluster_policies: tuple[ClusterPolicy, ...] = ()
+    nodes: tuple[KubeNode, ...] = ()
 
     def faults(self, namespace: str = "") -> list[str]:
-        """What is wrong with the policies of a namespace, or with all: where, which, the path in it, and what."""
-        return [
-            f"{policy.where}: NetworkPolicy {policy.namespace}/{policy.name}: {line}"
-            for policy in self.policies
-            for line in policy.faults
-            if namespace in ("", policy.namespace)
-        ]
+        """What is wrong with the policies for a namespace, or with all: where, which, the path in it, and what."""
+        own = [policy for policy in self.policies if namespace in ("", policy.namespace)]
+        named = [(f"NetworkPolicy {policy.namespace}/{policy.name}", policy) for policy in own]
+        named += [(f"ClusterNetworkPolicy {policy.name}", policy) for policy in self.cluster_policies]
+        return [f"{policy.where}: {which}: {line}" for which, policy in named for line in policy.faults]
 
     def allowances(self, direction: str, pod: str) -> tuple[Allowance, ...] | None:
         """What is let through to (``ingress``) or from (``egress``) ``namespace/name``; None where no policy

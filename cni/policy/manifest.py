@@ -14,16 +14,27 @@ from cni.errors import InvalidConfig
 from cni.policy.fields import listed, name, numbered, path_of, shown, text
 from cni.policy.kubernetes import Cluster
 from cni.policy.labels import Labels
-from cni.policy.objects import NamedPort, Namespace, NetworkPolicy, Pod
+from cni.policy.objects import ClusterPolicy, KubeNode, NamedPort, Namespace, NetworkPolicy, Pod
 from cni.policy.spec import network_policy
+from cni.policy.tiers import admin_network_policy, baseline_admin_network_policy, cluster_network_policy
 from cni.protocol.config import meant
 
-_OURS = {"NetworkPolicy": "networking.k8s.io/v1", "Pod": "v1", "Namespace": "v1"}
+_ADMIN = "policy.networking.k8s.io"
+#: The kinds that are read, each of which versions.
+_OURS = {
+    "NetworkPolicy": ("networking.k8s.io/v1",),
+    "ClusterNetworkPolicy": (f"{_ADMIN}/v1beta1", f"{_ADMIN}/v1alpha2"),
+    "AdminNetworkPolicy": (f"{_ADMIN}/v1alpha1",),
+    "BaselineAdminNetworkPolicy": (f"{_ADMIN}/v1alpha1",),
+    "Pod": ("v1",),
+    "Namespace": ("v1",),
+    "Node": ("v1",),
+}
 _ANSWERS = ("Status", "Table", "PartialObjectMetadata", "WatchEvent")
 _DONE = ("Succeeded", "Failed")
 _LIKENESS = 0.8
 
-_Object = NetworkPolicy | Pod | Namespace
+_Object = NetworkPolicy | ClusterPolicy | Pod | Namespace | KubeNode
 
 
 def cluster_of(documents: Iterable[tuple[str, Any]]) -> Cluster:
@@ -42,6 +53,8 @@ def cluster_of(documents: Iterable[tuple[str, Any]]) -> Cluster:
         tuple(item for item in objects if isinstance(item, NetworkPolicy)),
         tuple(item for item in objects if isinstance(item, Pod)),
         tuple(item for item in objects if isinstance(item, Namespace)),
+        tuple(item for item in objects if isinstance(item, ClusterPolicy)),
+        tuple(item for item in objects if isinstance(item, KubeNode)),
     )
 
 
@@ -65,8 +78,8 @@ def _apart(where: str, raw: Any, within: tuple[str, str] | None = None) -> Itera
 
 def _is_ours(kind: str, version: str, where: str) -> bool:
     if kind in _OURS:
-        if version not in ("", _OURS[kind]):
-            raise InvalidConfig(f"{where}: a {kind} of {shown(version)} is not understood, only of {_OURS[kind]}")
+        if version and version not in _OURS[kind]:
+            raise InvalidConfig(f"{where}: a {kind} of {shown(version)} is not understood, only of {_OURS[kind][0]}")
         return True
     if not kind or kind in _ANSWERS:
         raise InvalidConfig(f"{where}: {f'a {kind}' if kind else 'what has no kind'} is no object of a cluster")
@@ -136,8 +149,21 @@ def _objects(raw: Any) -> list[dict[str, Any]]:
     return [item for item in raw if isinstance(item, dict)] if isinstance(raw, list) else []
 
 
+def _node(raw: dict[str, Any], where: str, _: str, own: str) -> KubeNode:
+    """Its addresses are those of its status that are none of a name."""
+    status = _object(raw.get("status"), f"{where}: status")
+    items = numbered(listed(status.get("addresses"), f"{where}: status.addresses"), f"{where}: status.addresses")
+    told = [(f"{at}.address", _object(item, at)) for at, item in items]
+    known = (_address(item.get("address"), at) for at, item in told if str(item.get("type")).endswith("IP"))
+    return KubeNode(own, _labels(raw, where), tuple(dict.fromkeys(known)))
+
+
 _READERS: dict[str, Callable[[dict[str, Any], str, str, str], _Object]] = {
     "NetworkPolicy": network_policy,
+    "ClusterNetworkPolicy": cluster_network_policy,
+    "AdminNetworkPolicy": admin_network_policy,
+    "BaselineAdminNetworkPolicy": baseline_admin_network_policy,
+    "Node": _node,
     "Pod": _pod,
     "Namespace": _namespace,
 }

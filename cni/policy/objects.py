@@ -49,6 +49,45 @@ class NetworkPolicy:
 
 
 @dataclass(frozen=True)
+class NodePeer:
+    """The nodes that `nodes` selects."""
+
+    nodes: Selector = Selector()
+
+
+@dataclass(frozen=True)
+class ClusterRule:
+    """What becomes of traffic with `peers` on `ports`; None is all, an empty tuple none.
+
+    `action` is accept, deny, or pass, which leaves it to the next tier; `name` is for people.
+    """
+
+    action: str
+    peers: tuple[tuple[Peers, ...] | PodPeer | NodePeer, ...] | None
+    ports: tuple[Port | NamedPort, ...] | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class ClusterPolicy:
+    """A ClusterNetworkPolicy: rules by direction, the first that matches decides, for the pods of a `subject`.
+
+    `tier` is admin, asked before NetworkPolicies, or baseline, asked where none selects the pod; of a tier's policies
+    the one of the lowest `priority` is asked first. What cannot be read accepts nothing, and denies where it may have meant to;
+    it is named in `faults`. A subject that cannot be read may be any pod.
+    """
+
+    tier: str
+    priority: int
+    name: str
+    subject: PodPeer
+    ingress: tuple[ClusterRule, ...] = ()
+    egress: tuple[ClusterRule, ...] = ()
+    faults: tuple[str, ...] = ()
+    where: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
 class Pod:
     """A pod with the addresses that are its own, and its containers' named ports with their numbers. One that is `apart`
     has ended, or is in its node's network: no address is its own.
@@ -68,3 +107,12 @@ class Namespace:
 
     name: str
     labels: Labels
+
+
+@dataclass(frozen=True)
+class KubeNode:
+    """A node of the cluster with the addresses that its status tells."""
+
+    name: str
+    labels: Labels
+    addresses: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from cni.errors import InvalidConfig
 from cni.policy.fields import shown
 from cni.policy.model import PROTOCOLS, Peers, Port, merged, without
 
+_PORT_NAME = re.compile(r"(?=.*[a-z])(?!.*--)[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?")
 _CIDR = re.compile(r"[0-9A-Fa-f.:]+/[0-9]{1,3}")
 
 
@@ -42,6 +43,13 @@ def together(peers: Iterable[Peers]) -> tuple[Peers, ...]:
 def ports_of(raw: Iterable[Mapping[str, Any]], where: str) -> tuple[Port, ...] | None:
     """Ports a section lists; None, every port, where there are none. Raises InvalidConfig naming the entry."""
     return tuple(_port(item, f"{where}.ports[{at}]") for at, item in enumerate(raw)) or None
+
+
+def port_name(value: Any, where: str) -> str:
+    """A port's name (RFC 6335, 5.1). Raises InvalidConfig."""
+    if not isinstance(value, str) or not _PORT_NAME.fullmatch(value):
+        raise InvalidConfig(f"{where}: {shown(value)} is neither a number nor a port's name")
+    return value
 
 
 def _network(text: Any, where: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

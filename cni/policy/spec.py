@@ -5,33 +5,20 @@ What is wrong in one part does not take the rest with it: that part lets nothing
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from cni.errors import InvalidConfig
-from cni.policy.fields import (
-    choice,
-    fields,
-    known_fields,
-    label_key,
-    label_value,
-    listed,
-    number,
-    numbered,
-    path_of,
-    readable,
-    shown,
-)
-from cni.policy.labels import OPERATORS, Requirement, Selector
+from cni.policy.fields import choice, fields, known_fields, list_or_fault, listed, number, numbered, readable
+from cni.policy.labels import Selector
 from cni.policy.model import Peers, Port
 from cni.policy.objects import NamedPort, NetworkPolicy, PodPeer, Rule
-from cni.policy.peers import block
+from cni.policy.peers import block, port_name
+from cni.policy.selectors import selector_of, whole_selector
 
 _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
 _SPEC = ("podSelector", "ingress", "egress", "policyTypes")
 _SIDES = {"ingress": "from", "egress": "to"}
 _PROTOCOLS = ("TCP", "UDP", "SCTP")
-_PORT_NAME = re.compile(r"(?=.*[a-z])(?!.*--)[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?")
 
 
 def network_policy(raw: dict[str, Any], where: str, namespace: str, name: str) -> NetworkPolicy:
@@ -44,7 +31,7 @@ def network_policy(raw: dict[str, Any], where: str, namespace: str, name: str) -
     doubtful = bool(faults)
     selector = Selector(complete=not doubtful)
     if "podSelector" in spec:
-        selector = _selector(spec["podSelector"], "spec.podSelector", faults)
+        selector = selector_of(spec["podSelector"], "spec.podSelector", faults)
     rules = {side: _rules(spec.get(side), side, faults) for side in _SIDES}
     sure, may_be = _directions(spec, doubtful, faults)
     found = {side: rules[side] if side in sure else () if side in may_be else None for side in _SIDES}
@@ -53,7 +40,7 @@ def network_policy(raw: dict[str, Any], where: str, namespace: str, name: str) -
 
 def _directions(spec: dict[str, Any], doubtful: bool, faults: list[str]) -> tuple[set[str], set[str]]:
     """The directions it is about for sure, and those it may be about: both, where what says so cannot be read."""
-    types = _list(spec.get("policyTypes"), "spec.policyTypes", faults)
+    types = list_or_fault(spec.get("policyTypes"), "spec.policyTypes", faults)
     if types is None:
         return set(), set(_SIDES)
     readable(numbered(types, "spec.policyTypes"), lambda item, at: choice(item, at, ("Ingress", "Egress")), faults)
@@ -64,13 +51,8 @@ def _directions(spec: dict[str, Any], doubtful: bool, faults: list[str]) -> tupl
 
 def _rules(raw: Any, side: str, faults: list[str]) -> tuple[Rule, ...]:
     where = f"spec.{side}"
-    rules = _list(raw, where, faults) or []
+    rules = list_or_fault(raw, where, faults) or []
     return readable(numbered(rules, where), lambda rule, at: _rule(rule, at, _SIDES[side], faults), faults)
-
-
-def _list(raw: Any, where: str, faults: list[str]) -> list[Any] | None:
-    """A list, or None where there is something else."""
-    return next(iter(readable([(where, raw)], listed, faults)), None)
 
 
 def _rule(raw: Any, where: str, side: str, faults: list[str]) -> Rule:
@@ -92,7 +74,7 @@ def _peer(raw: Any, where: str) -> tuple[Peers, ...] | PodPeer:
             raise InvalidConfig(f"{where}: a peer with ipBlock has nothing else")
         span = fields(found["ipBlock"], f"{where}.ipBlock", ("cidr", "except"))
         return block(span.get("cidr"), listed(span.get("except"), f"{where}.ipBlock.except"), f"{where}.ipBlock")
-    chosen = {key: _whole_selector(value, f"{where}.{key}") for key, value in found.items()}
+    chosen = {key: whole_selector(value, f"{where}.{key}") for key, value in found.items()}
     return PodPeer(chosen.get("podSelector", Selector()), chosen.get("namespaceSelector"))
 
 
@@ -103,49 +85,9 @@ def _port(raw: Any, where: str) -> Port | NamedPort:
     if "endPort" in found and not isinstance(port, int):
         raise InvalidConfig(f"{where}.endPort: needs a port that is a number")
     if isinstance(port, str):
-        if not _PORT_NAME.fullmatch(port):
-            raise InvalidConfig(f"{where}.port: {shown(port)} is neither a number nor a port's name")
-        return NamedPort(protocol, port)
+        return NamedPort(protocol, port_name(port, f"{where}.port"))
     first = 0 if port is None else number(port, f"{where}.port")
     last = first if end is None else number(end, f"{where}.endPort")
     if last < first:
         raise InvalidConfig(f"{where}.endPort: {last} is less than port {first}")
     return Port(protocol, first, last)
-
-
-def _whole_selector(raw: Any, where: str) -> Selector:
-    faults: list[str] = []
-    found = _selector(raw, where, faults)
-    if faults:
-        raise InvalidConfig("; ".join(faults))
-    return found
-
-
-def _selector(raw: Any, where: str, faults: list[str]) -> Selector:
-    """As much of a selector as can be read."""
-    before = len(faults)
-    found = known_fields(raw, where, ("matchLabels", "matchExpressions"), faults)
-    labels, at = found.get("matchLabels", {}), f"{where}.matchLabels"
-    if not isinstance(labels, dict):
-        faults.append(f"{at}: {shown(labels)} is no object")
-        labels = {}
-    equal = readable([(path_of(at, key), (key, value)) for key, value in labels.items()], _equal, faults)
-    at = f"{where}.matchExpressions"
-    expressions = _list(found.get("matchExpressions"), at, faults) or []
-    return Selector(equal + readable(numbered(expressions, at), _expression, faults), len(faults) == before)
-
-
-def _equal(raw: tuple[Any, Any], where: str) -> Requirement:
-    key, value = raw
-    return Requirement(label_key(key, where), "In", frozenset([label_value(value, where)]))
-
-
-def _expression(raw: Any, where: str) -> Requirement:
-    found = fields(raw, where, ("key", "operator", "values"))
-    key = label_key(found.get("key"), f"{where}.key")
-    operator = choice(found.get("operator"), f"{where}.operator", OPERATORS)
-    values = listed(found.get("values"), f"{where}.values")
-    if OPERATORS[operator] is not bool(values):
-        raise InvalidConfig(f"{where}.values: {operator} {'needs some' if OPERATORS[operator] else 'has none'}")
-    known = [label_value(item, at) for at, item in numbered(values, f"{where}.values")]
-    return Requirement(key, operator, frozenset(known))

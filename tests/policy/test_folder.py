@@ -179,7 +179,7 @@ UNREADABLE: dict[str, tuple[str | bytes, str]] = {
     "core": (other(apiVersion="v1"), 'a NetworkPolicy of "v1"'),
     "Cilium's": (other(kind="CiliumNetworkPolicy", apiVersion="cilium.io/v2"), 'a "CiliumNetworkPolicy" is not understood'),
     "global": (other(kind="GlobalNetworkPolicy", apiVersion="projectcalico.org/v3"), 'a "GlobalNetworkPolicy" is not'),
-    "administrators'": (other(kind="AdminNetworkPolicy", apiVersion="policy.networking.k8s.io/v1alpha1"), "is not understood"),
+    "Antrea's": (other(kind="ClusterNetworkPolicy", apiVersion="crd.antrea.io/v1beta1"), 'a ClusterNetworkPolicy of "crd.antrea.io/v1beta1"'),
     "small letters": (other(kind="networkpolicy"), 'a "networkpolicy" is not understood'),
     "a typo": (other(kind="NetworkPolcy"), "did you mean 'NetworkPolicy'?"),
     "plural": (other(kind="NetworkPolicies"), "did you mean 'NetworkPolicy'?"),
