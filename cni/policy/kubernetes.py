@@ -34,8 +34,11 @@ class Cluster:
 
     def faults(self, namespace: str = "") -> list[str]:
         """What is wrong with the policies for a namespace, or with all: where, which, the path in it, and what."""
-        own = [policy for policy in self.policies if namespace in ("", policy.namespace)]
-        named = [(f"NetworkPolicy {policy.namespace}/{policy.name}", policy) for policy in own]
+        named: list[tuple[str, NetworkPolicy | ClusterPolicy]] = [
+            (f"NetworkPolicy {policy.namespace}/{policy.name}", policy)
+            for policy in self.policies
+            if namespace in ("", policy.namespace)
+        ]
         named += [(f"ClusterNetworkPolicy {policy.name}", policy) for policy in self.cluster_policies]
         return [f"{policy.where}: {which}: {line}" for which, policy in named for line in policy.faults]
 
