@@ -25,6 +25,9 @@ OWNER = "agent-cni"
 #: The IPAM that an ``ipam`` section without a type means.
 OWN_IPAM = "agent-ipam"
 
+#: The UDP port of VXLAN where nobody says another (RFC 7348, section 8).
+VXLAN_PORT = 4789
+
 #: The node's nft tables: of policies, of masquerading in each family, and of who may send VXLAN to networks of the cluster.
 POLICY_TABLE, MASQUERADE_TABLE, VTEP_TABLE = "inet agent_cni_policy", "agent_cni", "inet agent_cni_vteps"
 #: Those that cut a host's pods off when nobody has heard of it for long: of what is routed, and of what is bridged.

@@ -13,7 +13,7 @@ from sys import intern
 from typing import Any, ClassVar
 
 from cni.cluster.fields import address, mac, malformed, number, parsed, text, typed
-from cni.naming import IPAddress
+from cni.naming import VXLAN_PORT, IPAddress
 from cni.values import dataclass
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -22,8 +22,8 @@ Key = tuple[str, ...]
 
 #: How a network is laid over the hosts: one stretched segment, or a subnet for each block with routes between them.
 LAYER_2, LAYER_3 = "l2", "l3"
-#: What may be: addresses of a block, where the subnet has so many; VNIs (RFC 7348), and none; seconds.
-_BLOCKS, _VNIS, _YEARS = range(8, 4096 + 1), range(1 << 24), 1 << 31
+#: What may be: addresses of a block, where the subnet has so many; VNIs (RFC 7348), and none; UDP ports; seconds.
+_BLOCKS, _VNIS, _PORTS, _YEARS = range(8, 4096 + 1), range(1 << 24), range(1, 1 << 16), 1 << 31
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ class Pool:
 @dataclass(frozen=True)
 class Network:
     """What all hosts must say alike of a network they share. `block` is how many addresses a block has, a power of two;
-    `vni` 0 says that it has no overlay. `reserved` are spans of addresses that nobody gets, as ``10.1.0.5-10.1.0.9``.
+    `vni` 0 says that it has no overlay, `port` is the overlay's UDP port, VXLAN's own where a record does not say it. `reserved` are spans of addresses that nobody gets, as
+    ``10.1.0.5-10.1.0.9``.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Network:
     mode: str = LAYER_2
     vni: int = 0
     reserved: tuple[str, ...] = ()
+    port: int = VXLAN_PORT
 
     room: ClassVar[str] = "networks"
 
@@ -126,7 +128,7 @@ class Network:
     def value(self) -> dict[str, Any]:
         """What the store holds of it, as JSON."""
         pools = [vars(pool) for pool in self.pools]
-        rest = {"mode": self.mode, "vni": self.vni, "reserved": list(self.reserved)}
+        rest = {"mode": self.mode, "vni": self.vni, "reserved": list(self.reserved), "port": self.port}
         return {"pools": pools, "block": self.block} | rest
 
     @classmethod
@@ -140,7 +142,8 @@ class Network:
         block = number(key, raw, "block", _BLOCKS)
         if block & (block - 1):
             raise malformed(key, f"block is {block}")
-        return cls(key[1], pools, block, mode, number(key, raw, "vni", _VNIS), reserved)
+        port = number(key, raw, "port", _PORTS) if "port" in raw else VXLAN_PORT
+        return cls(key[1], pools, block, mode, number(key, raw, "vni", _VNIS), reserved, port)
 
     @cached_property
     def spelled(self) -> str:

@@ -48,12 +48,12 @@ class Shared(Own):
     clustered: ClassVar[bool] = True
 
     @classmethod
-    def read(cls, config: IpamConfig, netconf: NetConf, vni: int, mode: str) -> Shared:
+    def read(cls, config: IpamConfig, netconf: NetConf, vni: int, mode: str, port: int) -> Shared:
         """Read a validated configuration. Raises InvalidConfig for what only one host could mean."""
         refuse_unshareable(config, netconf, mode)
         size = int(netconf["ipam"].get("blockSize") or DEFAULT_BLOCK)
         reserved = tuple(spans_of(config))
-        network = Network(netconf["name"], pools_of(config, mode), size, mode or LAYER_2, vni, reserved)
+        network = Network(netconf["name"], pools_of(config, mode), size, mode or LAYER_2, vni, reserved, port)
         return cls(with_ways(config) if mode == LAYER_3 else config, network)
 
     def preview(self) -> Result:

@@ -26,7 +26,7 @@ from cni.errors import (
 )
 from cni.ipam.config import IpamConfig, routes_of
 from cni.ipam.own import Nothing, Own
-from cni.naming import OWN_IPAM
+from cni.naming import OWN_IPAM, VXLAN_PORT
 from cni.protocol.call import Call, is_name
 from cni.protocol.config import NetConf, listed
 from cni.protocol.decoding import decoded
@@ -155,28 +155,28 @@ class Delegate(Nothing):
         raise ToolFailed(f"IPAM plugin {self.type!r} is not in CNI_PATH ({':'.join(self.call.path)})")
 
 
-def source_of(netconf: NetConf, call: Call, vni: int = 0, mode: str = "") -> Source:
-    """Where a configuration's addresses come from: the flat form, our IPAM, a delegate, or nowhere; `vni` and `mode` are those of
-    the overlay they are in.
+def source_of(netconf: NetConf, call: Call, vni: int = 0, mode: str = "", port: int = VXLAN_PORT) -> Source:
+    """Where a configuration's addresses come from: the flat form, our IPAM, a delegate, or nowhere; `vni`, `mode` and `port` are
+    those of the overlay they are in.
     """
     if "ip" in netconf:
         return Own(_flat(netconf))
     if not netconf.get("ipam"):
         return Nothing()
     if not is_delegated(netconf):
-        return ours(netconf, call, vni, mode)
+        return ours(netconf, call, vni, mode, port)
     with suppress(KeyError, TypeError, ValueError, AttributeError):  # whatever else is wrong is the delegate's to say
         routes_of(netconf["ipam"])
     return Delegate(netconf, call)
 
 
-def ours(netconf: NetConf, call: Call, vni: int = 0, mode: str = "") -> Own:
+def ours(netconf: NetConf, call: Call, vni: int = 0, mode: str = "", port: int = VXLAN_PORT) -> Own:
     """Our IPAM, for this host or for all of its cluster. Raises InvalidConfig."""
     config, ipam = IpamConfig.read(netconf, call), netconf["ipam"]
     if ipam.get("cluster"):
         from cni.ipam.shared import Shared  # a network of one host loads nothing of it
 
-        return Shared.read(config, netconf, vni, mode)
+        return Shared.read(config, netconf, vni, mode, port)
     if ipam.get("blockSize"):
         raise InvalidConfig("$.ipam.blockSize: belongs to cluster")
     return Own(config)

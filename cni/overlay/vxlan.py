@@ -10,14 +10,13 @@ from __future__ import annotations
 import ipaddress
 
 from cni.errors import InvalidConfig
-from cni.naming import vxlan_interface
+from cni.naming import VXLAN_PORT, vxlan_interface
 from cni.protocol.config import Section
 from cni.resources import FloodList, Resource, UplinkQuery, Vtep, VxlanLink
 from cni.values import dataclass, replace
 
 #: Bytes VXLAN adds to an inner packet, by the family of the outer one (RFC 7348, section 5).
 OVERHEAD = {4: 50, 6: 70}
-DEFAULT_PORT = 4789
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class VxlanConfig:
     """
 
     vni: int
-    port: int = DEFAULT_PORT
+    port: int = VXLAN_PORT
     local: str = ""
     dev: str = ""
     remotes: tuple[str, ...] | None = None
@@ -54,7 +53,7 @@ class VxlanConfig:
             remotes = tuple(item for item in remotes or () if item != local)
         learning = raw.get("learning", not clustered)
         return cls(
-            int(raw["id"]), int(raw.get("dstport") or DEFAULT_PORT), local, raw.get("dev") or "",
+            int(raw["id"]), int(raw.get("dstport") or VXLAN_PORT), local, raw.get("dev") or "",
             remotes, int(raw.get("mtu") or 0), learning is None or bool(learning), (raw.get("mode") or "l2") if clustered else "",
         )  # fmt: skip
 

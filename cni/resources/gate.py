@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from cni.kernel import netfilter, ruleset
 from cni.kernel.ruleset import Chain, Element
+from cni.naming import VXLAN_PORT
 from cni.resources.antispoof import TABLE as GUARDS
 from cni.resources.base import Resource
 from cni.resources.chains import line_differences, listed_chains
@@ -24,7 +25,7 @@ from cni.values import dataclass
 _DEVICE = re.compile(r'device "([^"]+)"')
 _WAY = {"ingress": "from", "egress": "into"}
 #: UDP ports of VXLAN devices of this node, as a set.
-_VTEPS, _IANA_VXLAN = "vteps", 4789
+_VTEPS = "vteps"
 _PREFIX = "netdev agent_cni-"
 _TABLE = re.compile(rf"^table ({_PREFIX}\S+)", re.MULTILINE)
 
@@ -40,11 +41,11 @@ class GateTable(NftRules):
         return _declared(self.token)
 
     def script(self) -> str:
-        return _known_vtep(self.table, _IANA_VXLAN)
+        return _known_vtep(self.table, VXLAN_PORT)
 
     def script_for(self, world: World) -> str:
         """With the ports of the VXLAN devices that are there, whoever made them, and those that nobody is told of again."""
-        ports = sorted((_ports(world) | _told()) - {_IANA_VXLAN})
+        ports = sorted((_ports(world) | _told()) - {VXLAN_PORT})
         return self.script() + "".join(_known_vtep(self.table, port) for port in ports)
 
     def differences(self, world: World) -> Iterator[str]:
@@ -163,7 +164,7 @@ def gone_with(tokens: set[str]) -> list[str]:
 
 def guard_vtep(port: int, own: str = "") -> None:
     """Tell the gates that stand that a UDP port is a VTEP's: those in the table `own`, and all unless they were told."""
-    if port == _IANA_VXLAN:
+    if port == VXLAN_PORT:
         return
     key, told = port.to_bytes(2, "big"), port in _told()
     tables = [own] if told else [own, *tables_of_gates()]

@@ -333,3 +333,15 @@ def test_two_networks_on_one_tunnel_keep_their_rows_and_a_host_with_another_vtep
         other.start()
         cluster.meshed()
         assert "dst 192.0.2.99" in node.run("bridge", "fdb", "show", "dev", "vxlan100").stdout
+
+
+def test_a_network_has_one_udp_port_on_all_hosts(lab: Lab):
+    with Cluster(lab, 2) as cluster:
+        cluster.join()
+        one, other = cluster.nodes
+        net = cluster_conf("l3", families="4", vxlan={"dstport": 8472})
+        cluster.add(one, net)
+        refused = other.cni("ADD", cluster_conf("l3", families="4"), lab.pod()).failed(101)
+        assert "port is 4789 here and 8472 there" in refused
+        cluster.add(other, net)
+        cluster.sound()

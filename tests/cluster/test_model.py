@@ -42,6 +42,7 @@ def test_an_address_with_a_scope_is_refused_wherever_it_is(key: Key, raw: dict[s
     [
         *((("networks", "net"), NETWORK | {"block": size}) for size in (-8, 0, 4, 48, 8192, 1 << 64, True)),
         *((("networks", "net"), NETWORK | {"vni": vni}) for vni in (-1, 1 << 24)),
+        *((("networks", "net"), NETWORK | {"port": port}) for port in (0, 1 << 16, "4789", None)),
         *(
             (("networks", "net"), NETWORK | {"pools": [POOL | ends]})
             for ends in (
@@ -58,6 +59,12 @@ def test_an_address_with_a_scope_is_refused_wherever_it_is(key: Key, raw: dict[s
 def test_what_no_host_can_have_said_is_refused(key: Key, raw: dict[str, Any]):
     with pytest.raises(Malformed):
         read(key, raw)
+
+
+def test_a_network_without_a_port_has_vxlans_own():
+    """So a release wrote it that knew of no port."""
+    assert read(("networks", "net"), NETWORK) == read(("networks", "net"), NETWORK | {"port": 4789})
+    assert read(("networks", "net"), NETWORK) != read(("networks", "net"), NETWORK | {"port": 8472})
 
 
 @pytest.mark.parametrize("mode", ["l2", "l3"])

@@ -21,6 +21,7 @@ from cni.values import replace
         ({"block": 32}, "block is 32 here and 16 there"),
         ({"mode": "l3"}, "mode is l3 here and l2 there"),
         ({"vni": 7}, "vni is 7 here and 100 there"),
+        ({"port": 8472}, "port is 8472 here and 4789 there"),
         ({"reserved": ("10.10.0.5-10.10.0.9",)}, "reserved is 10.10.0.5-10.10.0.9 here and none there"),
     ],
 )
