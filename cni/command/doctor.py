@@ -21,6 +21,7 @@ from cni.command.membership import cluster_faults, is_in_cluster
 from cni.command.node import folders_of, reading, records_of, unseen_from_here
 from cni.command.output import print_json, say
 from cni.command.overlays import overlay_faults, shared_gateway
+from cni.command.remains import remains
 from cni.errors import CniError, Drift
 from cni.installation.item import MARK
 from cni.kernel import netfilter, process
@@ -228,7 +229,9 @@ def _cluster(options: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
-    """What of ours no attachment of the node has, whatever folder its state is in; where one cannot be read nobody can say that."""
+    """What of ours no attachment of the node has, whatever folder its state is in, and no cluster; where one cannot be read nobody
+    can say that.
+    """
     others = uses.other_folders(uses.DEFAULT_FOLDER, data_dirs(options.conf_dir))
     folders = dict.fromkeys((options.data_dir, uses.DEFAULT_FOLDER, *others))
 
@@ -238,7 +241,8 @@ def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
             yield from store.records() if store else ()
 
     try:
-        yield from (Finding(item.what, item.command) for item in list(leftovers(every_record)))
+        found = list(leftovers(every_record)) + ([] if is_in_cluster(options) else list(remains(uses.DEFAULT_FOLDER)))
+        yield from (Finding(item.what, item.command) for item in found)
     except CniError:
         return
 

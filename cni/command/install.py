@@ -12,6 +12,7 @@ from cni.cluster import config as cluster
 from cni.command.conflist import configurations, judged
 from cni.command.node import records_of
 from cni.command.output import complain, print_json, say
+from cni.command.remains import take_tables
 from cni.errors import CniError, Conflict, InvalidConfig, Unavailable
 from cni.installation import suite, systemd, tree
 from cni.installation.item import Item
@@ -68,11 +69,16 @@ def uninstall(options: argparse.Namespace) -> int:
     every += [suite.command(place), suite.rotation(place)]
     items = [item for item in every if not (others and item.is_the_nodes)]
     left = _left(items, place)  # what could tell goes next
+    tables, stay = take_tables() if place.root == Place.root and not others else ([], [])
+    left |= {
+        f"table {table}": f"keeps others from pods that are here still (nft delete table {table})" for table in stay
+    }
     folders = [] if others else [place.now(DEFAULT_FOLDER), place.now(FOLDER)]
     folders += systemd.wanted(place) if agent_is_ours else []
     folders += [place.now(place.prefix)] if tree.is_ours(place.now(place.prefix)) else []
     removed = [str(item.path) for item in items if item.take()]
     removed += [str(path) for path in folders if tree.remove(path)]  # last the copy that runs this
+    removed += [f"table {table}" for table in tables]
     removed += take_idle_links() if place.root == Place.root and not others else []
     if str(systemd.socket(place)) in removed:
         systemd.forget(place)

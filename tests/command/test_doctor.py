@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cni import plugin
-from cni.command import doctor, leftovers
+from cni.command import doctor, leftovers, remains
 from cni.errors import Drift, Unavailable
 from cni.kernel.view import Link
 from cni.naming import Attachment
@@ -42,7 +42,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def links(monkeypatch: pytest.MonkeyPatch, *there: Link) -> None:
     rtnl = type("FakeRtnl", (), {"links": lambda self: list(there), "close": lambda self: None})
-    monkeypatch.setattr(leftovers, "Rtnl", rtnl)
+    for asking in (leftovers, remains):
+        monkeypatch.setattr(asking, "Rtnl", rtnl)
     monkeypatch.setattr(leftovers.nftables, "present", lambda: False)
 
 
