@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from cni.policy.labels import Labels
-from cni.policy.objects import NetworkPolicy, Pod
+from cni.policy.objects import ClusterPolicy, KubeNode, NetworkPolicy, Pod
 from cni.values import replace
 
 
@@ -23,6 +23,12 @@ class Book(Protocol):
 
     def policies(self, namespace: str) -> Iterable[NetworkPolicy]:
         """The NetworkPolicies of a namespace."""
+
+    def cluster_policies(self) -> Iterable[ClusterPolicy]:
+        """Every ClusterNetworkPolicy, by whatever name it was read."""
+
+    def nodes(self) -> Iterable[KubeNode]:
+        """Every node that has an object."""
 
     def pod(self, namespace: str, name: str) -> Pod | None:
         """One pod; None without an object of it."""
