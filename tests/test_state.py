@@ -833,6 +833,15 @@ def test_of_a_file_that_says_no_boot_its_records_are_asked(of_before: Path, netn
         assert "10.0.0.3" in outlived(store)[1], "a lease of nobody may be of this boot"
 
 
+def test_a_member_of_another_release_is_read_by_what_this_one_knows(written: Path):
+    """An upgrade goes on with the session there is, and so does a call that comes before the member is another."""
+    member = Member("node-a", "machine-a", "a life", "192.0.2.1", "fe:00:00:00:00:01")
+    with closing(Store.open(written)) as store, store.transaction():
+        store.put_member(member)
+        store._db.execute("UPDATE member SET value = json_set(value, '$.overhead', 60)")
+        assert store.member() == member
+
+
 def test_after_a_boot_the_member_says_anew_who_it_is_and_withdraws_what_the_cluster_was_told(
     written: Path, record: Record
 ):

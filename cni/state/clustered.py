@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cni.state.endpoints import Endpoints
-from cni.values import replace
+from cni.values import fields, replace
 
 if TYPE_CHECKING:
     from cni.cluster.model import Block, Network
@@ -154,7 +154,8 @@ class Clustered(Endpoints):
 def _member(text: str) -> Member:
     from cni.state.membership import Member
 
-    return Member(**json.loads(text))
+    known = {field.name for field in fields(Member)}  # another release may have written what this one does not know
+    return Member(**{name: value for name, value in json.loads(text).items() if name in known})
 
 
 @lru_cache(maxsize=64)
