@@ -166,9 +166,9 @@ def config(encryption: str) -> ClusterConfig:
 
 def test_a_host_is_reached_in_the_tunnels_where_there_are_any():
     plain = this_host(config(""), MACHINE, None)
-    assert (plain.vtep, plain.underlay, plain.overhead, plain.no_tunnel) == ("192.0.2.11", "", 0, "")
+    assert (plain.vtep, plain.underlay, plain.no_tunnel) == ("192.0.2.11", "", "")
     mine = this_host(config("wireguard"), MACHINE, plain)
-    assert (mine.vtep, mine.underlay, mine.overhead) == (vtep("node-a"), "192.0.2.11", 60)
+    assert (mine.vtep, mine.underlay) == (vtep("node-a"), "192.0.2.11")
     assert mine.no_tunnel.startswith("encryption: ")
     there = this_host(config("wireguard"), MACHINE, replace(mine, no_tunnel=""))
     assert there.no_tunnel == "", "a member that starts again has what it had"

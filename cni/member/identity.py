@@ -60,10 +60,10 @@ def node_of(member: Member, config: ClusterConfig, key: str = "") -> Node:
 def _placed(member: Member, encryption: str, address: str) -> Member:
     """A host whose address is known, in tunnels or not; in one that begin now, nobody has been."""
     if not encryption:
-        return replace(member, vtep=address, underlay="", overhead=0, encryption="", no_tunnel="")
-    vtep, overhead = wireguard.vtep(member.node), wireguard.overhead(address)
+        return replace(member, vtep=address, underlay="", encryption="", no_tunnel="")
+    vtep = wireguard.vtep(member.node)
     why = member.no_tunnel if member.encryption == encryption else _NO_TUNNEL_YET
-    return replace(member, vtep=vtep, underlay=address, overhead=overhead, encryption=encryption, no_tunnel=why)
+    return replace(member, vtep=vtep, underlay=address, encryption=encryption, no_tunnel=why)
 
 
 def _new_token() -> str:

@@ -20,13 +20,12 @@ class Ended(Exception):
 
 
 class Brought(NamedTuple):
-    """News in their order; whether this host's own state may have changed; whether the kernel may have. `since` is when the first of
-    the news was brought (time.monotonic).
+    """News in their order; whether this host's own state may have changed, or the kernel. `since` is when the first of the news was
+    brought (time.monotonic).
     """
 
     news: tuple[Listing | Change, ...]
     look: bool
-    compare: bool
     since: float = 0.0
 
 
@@ -36,7 +35,7 @@ class Inbox:
     def __init__(self) -> None:
         self._changed = Condition()
         self._news: deque[Listing | Change] = deque()
-        self._look = self._compare = False
+        self._look = False
         self._since = 0.0
         self._end: BaseException | None = None
 
@@ -54,12 +53,6 @@ class Inbox:
             self._look = True
             self._changed.notify_all()
 
-    def compare(self) -> None:
-        """Have the kernel compared with what is to be there."""
-        with self._changed:
-            self._compare = True
-            self._changed.notify_all()
-
     def end(self, why: BaseException) -> None:
         """Have the hand stop, by raising this."""
         with self._changed:
@@ -69,11 +62,11 @@ class Inbox:
     def take(self, seconds: float) -> Brought:
         """All there is, or what comes first in so many seconds, which may be nothing. Raises what ends the hand."""
         with self._changed:
-            self._changed.wait_for(lambda: self._news or self._look or self._compare or self._end, seconds)
+            self._changed.wait_for(lambda: self._news or self._look or self._end, seconds)
             if self._end:
                 raise self._end
-            brought = Brought(tuple(self._news), self._look, self._compare, self._since)
-            self._look = self._compare = False
+            brought = Brought(tuple(self._news), self._look, self._since)
+            self._look = False
             self._news.clear()
             self._changed.notify_all()
             return brought

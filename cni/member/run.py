@@ -151,21 +151,20 @@ class Hand:
         due = _next_comparison()
         while True:
             brought = self._inbox.take(min(_BEAT, reconciler.owed))
-            if time.monotonic() > due:
-                brought = brought._replace(compare=True)
-            if brought.compare:
+            compares = time.monotonic() > due
+            if compares:
                 due = _next_comparison()
-            self._do(reconciler, brought)
+            self._do(reconciler, brought, compares=compares)
             self._beat()
 
-    def _do(self, reconciler: Reconciler, brought: Brought) -> None:
+    def _do(self, reconciler: Reconciler, brought: Brought, *, compares: bool) -> None:
         for news in brought.news:
             if reconciler.heard(news):
                 figures.CONVERGENCE.observe(time.monotonic() - brought.since)
-        if brought.look or not (brought.news or brought.compare) or not reconciler.owed:
+        if brought.look or not (brought.news or compares) or not reconciler.owed:
             reconciler.look()
             self._cut()
-        if brought.compare:
+        if compares:
             reconciler.compare()
             if self._tunnels:
                 self._tunnels.compare()

@@ -16,9 +16,8 @@ SHUT = 1.0
 
 @dataclass(frozen=True)
 class Member:
-    """This host in its cluster. `overhead` is what its tunnels add to a packet besides VXLAN's own, in bytes. `trouble` is why
-    nothing new can be had of the cluster now, for people; empty when all is well. After `fenced_at`, in seconds of CLOCK_BOOTTIME,
-    no address is given any more; 0 is never. `fences` is the freeAfter it goes by, in seconds. Where the cluster is encrypted
+    """This host in its cluster. `trouble` is why nothing new can be had of the cluster now, for people; empty when all is well.
+    After `fenced_at`, in seconds of CLOCK_BOOTTIME, no address is given any more; 0 is never. `fences` is the freeAfter it goes by, in seconds. Where the cluster is encrypted
     `vtep` is inside the tunnels and `underlay` outside of them, and nobody is attached to an overlay while there is none:
     `no_tunnel` is why, for people. One that is `leaving` goes on with that, and with nothing else.
     """
@@ -28,7 +27,6 @@ class Member:
     token: str
     vtep: str
     mac: str
-    overhead: int = 0
     encryption: str = ""
     trouble: str = ""
     fenced_at: float = 0.0
