@@ -437,6 +437,21 @@ def a_block_that_is_given_up_is_free_with_all_that_is_in_it(scene: Scene) -> Non
 
 
 @statement
+def nobody_speaks_for_another_hosts_block(scene: Scene) -> None:
+    """Also where it says itself, rightly, that the block is the other's."""
+    store = scene.store()
+    a, b = settled(store)
+    ours = owned(BLOCK, replace(A, machine="another"))
+    store.claim(a, replace(BLOCK, span="10.10.5.0/26"))
+    before = all_of(store)
+    for session, block in ((b, BLOCK), (a, owned(BLOCK, B)), (a, ours), (b, ours)):
+        assert not store.publish(session, block, [pod(9)], [pod(0)])
+        assert not store.publish(session, block, [], [])
+        assert not store.give_up(session, block)
+        assert all_of(store) == before
+
+
+@statement
 def what_is_said_of_a_block_is_there_and_what_is_gone_is_not(scene: Scene) -> None:
     store = scene.store()
     session = store.join(A, "t1")

@@ -248,7 +248,7 @@ class MemoryStore:
         with self._asked("give_up"):
             self._alive(session)
             there = self._row(block.key)
-            if there and json.loads(there.text) != block.value:
+            if not block.is_of(session.node) or (there and json.loads(there.text) != block.value):
                 return False
             self._free(lambda other: other == block)
             return self._lost_or(True)
@@ -259,7 +259,7 @@ class MemoryStore:
         with self._asked("publish") as memory:
             self._alive(session)
             row = self._row(block.key)
-            if not row or json.loads(row.text) != block.value:
+            if not block.is_of(session.node) or not row or json.loads(row.text) != block.value:
                 return False
             put = {endpoint.key: Row(json.dumps(endpoint.value), 0) for endpoint in there}
             memory.write(put, [endpoint.key for endpoint in gone if endpoint.key in memory.rows])

@@ -81,6 +81,8 @@ class Blocks(Engine):
 
     def give_up(self, session: Session, block: Block) -> bool:
         """See ClusterStore."""
+        if not block.is_of(session.node):
+            return False
         self._since.pop(block, None)
         attempts = self.attempts()
         while True:
@@ -96,6 +98,8 @@ class Blocks(Engine):
         """See ClusterStore."""
         for endpoint in (*there, *gone):
             assert ipaddress.ip_address(endpoint.address) in block.addresses
+        if not block.is_of(session.node):  # what the store has there may be just so, and is another's to say
+            return False
         said = [put(self.keys.of(endpoint.key), endpoint.value) for endpoint in there]
         said += [delete(self.keys.of(endpoint.key)) for endpoint in gone]
         some = [said[start : start + _MOST] for start in range(0, len(said), _MOST)] or [[]]
