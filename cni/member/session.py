@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Event, Lock
 
@@ -45,6 +45,7 @@ class SessionKeeper:
         self._trouble = Trouble("session")
         self._session: Session | None = None
         self._confirmed = ""  # the fence of the session in which the store was asked for every block
+        self._told = ""  # what people are told of the trouble there is
         self._unwritten = ""  # why nothing can be written, while this host is heard of
         self._host: Member | None = None
         self._lock = Lock()
@@ -127,7 +128,7 @@ class SessionKeeper:
             return 0
         except CniError as error:
             figures.STORE_ERRORS.add(kind=_KINDS.get(type(error), "other"))
-            self._say(_told(error, self._config.node), is_another=isinstance(error, NameTaken))
+            self._say(_in_words(error, self._config.node), is_another=isinstance(error, NameTaken))
             return self._config.session * _RENEWED_AFTER if isinstance(error, NameTaken) else _TRIED_AGAIN_AFTER
         self._trouble.over()
         return self._config.session * _RENEWED_AFTER
@@ -203,14 +204,22 @@ class SessionKeeper:
             self._put(replace(self._fence.lifted(member, heard_at), trouble=self._unwritten))
 
     def _put(self, member: Member) -> None:
-        with closing(Store.open(self._folder)) as state, state.transaction():
-            known = state.member()
-            if known and known.leaving:
-                return
+        def put(known: Member | None) -> Member:
             if known and known.encryption == member.encryption:  # what the hand has said meanwhile
-                member = replace(member, no_tunnel=known.no_tunnel)
-            if known != member:
-                state.put_member(member)
+                return replace(member, no_tunnel=known.no_tunnel)
+            return member
+
+        self._change(put)
+
+    def _change(self, change: Callable[[Member | None], Member | None]) -> None:
+        """Have the state say of this host what comes of what it says, unless it leaves. Who has nothing to write waits for no writer."""
+        with closing(Store.open(self._folder)) as state:
+            if change(known := state.member()) == known:
+                return
+            with state.transaction():
+                known = state.member()
+                if (now := change(known)) and now != known and not (known and known.leaving):
+                    state.put_member(now)
 
     def _member(self) -> Member | None:
         with closing(Store.open(self._folder)) as state:
@@ -218,16 +227,19 @@ class SessionKeeper:
 
     def _say(self, why: str, *, is_another: bool) -> None:
         """Have people know what is wrong, from when on. Who is not who it says gives no address: its blocks may be the other's."""
-        if not self._trouble.is_so(why):
-            return
-        self.status = why
-        with closing(Store.open(self._folder)) as state, state.transaction():
-            if member := state.member():
-                fenced_at = SHUT if is_another else member.fenced_at
-                state.put_member(replace(member, trouble=f"{why} (since {self._trouble.since})", fenced_at=fenced_at))
+        if self._trouble.is_so(why):
+            self.status, self._told = why, f"{why} (since {self._trouble.since})"
+
+        def tell(known: Member | None) -> Member | None:
+            if known is None:
+                return None
+            return replace(known, trouble=self._told, fenced_at=SHUT if is_another else known.fenced_at)
+
+        with suppress(CniError):  # the state is in use, or damaged: the next attempt tells it
+            self._change(tell)
 
 
-def _told(error: CniError, name: str) -> str:
+def _in_words(error: CniError, name: str) -> str:
     if isinstance(error, NameTaken):
         return f"this host may not be {name} in the cluster: {error.msg}"
     if isinstance(error, Unreachable):

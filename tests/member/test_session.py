@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import closing
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from cni.kernel.netns import boot
 from cni.member import identity
 from cni.member.identity import machine_id, this_host
 from cni.member.trouble import Trouble
+from cni.state import FILE, Store
 from cni.state.membership import Member
 from cni.values import replace
 
@@ -132,6 +135,66 @@ def test_a_store_that_is_away_was_asked_and_the_state_says_so(tmp_path: Path):
     host.keeper.step()
     assert host.keeper.has_asked
     assert "the cluster's store is not reached" in member(host).trouble
+
+
+@contextmanager
+def locked(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Somebody writes to the state, for longer than anybody waits."""
+    opened = Store.open
+    with monkeypatch.context() as patch, closing(sqlite3.connect(host.folder / FILE, isolation_level=None)) as other:
+        patch.setattr(Store, "open", lambda folder: opened(folder, patience=0.01))
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
+def test_what_is_so_already_is_not_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each renewal would wait for who writes, and keep others from it, of 5,000 hosts and for nothing."""
+    host = Host("node-a", Memory(), tmp_path)
+    host.turn(2)
+    before = member(host)
+    with locked(host, monkeypatch):
+        for _ in range(3):
+            host.keeper.step()
+        assert host.keeper.status.startswith("in the cluster")
+    assert member(host) == before
+    host.store.cut = True
+    host.keeper.step()
+    away = member(host)
+    assert "not reached" in away.trouble
+    with locked(host, monkeypatch):
+        for _ in range(3):
+            host.keeper.step()
+    assert member(host) == away
+
+
+def test_a_state_that_is_in_use_ends_no_session_and_is_told_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    host = Host("node-a", Memory(), tmp_path, free_after=600)
+    host.turn(3)
+    session = host.keeper.session
+    with locked(host, monkeypatch):  # the fence is to be moved
+        assert 0 < host.keeper.step() <= 1
+        assert "cannot be used now" in host.keeper.status
+        host.store.cut = True
+        host.keeper.step()
+        assert host.keeper.session is session
+    host.keeper.step()
+    assert "not reached" in member(host).trouble, "it is told as soon as that can be, though it is nothing new"
+    host.store.cut = False
+    host.keeper.step()
+    assert (host.keeper.session, member(host).trouble) == (session, "")
+
+
+def test_an_older_copy_of_the_state_hears_of_the_trouble_there_is(tmp_path: Path):
+    host = Host("node-a", Memory(), tmp_path / "state")
+    host.turn(2)
+    shutil.copytree(host.folder, tmp_path / "copy")
+    host.store.cut = True
+    host.keeper.step()
+    said = member(host).trouble
+    shutil.rmtree(host.folder)
+    shutil.copytree(tmp_path / "copy", host.folder)
+    host.keeper.step()
+    assert member(host).trouble == said != ""
 
 
 def test_trouble_is_told_once_whichever_endpoint_has_it():
