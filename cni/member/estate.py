@@ -34,7 +34,8 @@ class Estate:
         self.ledger = ledger
         self._idle = idle
         self._since: dict[tuple[str, str], float] = {}
-        self._undeclared: set[str] = set()
+        #: The networks this process has asked for; the store compares its claims with what it was told then.
+        self._declared: set[str] = set()
 
     def look_after(self, session: Session, state: Store, clock: Callable[[], float] = time.monotonic) -> None:
         """One turn. Raises Unreachable and SessionLost, after which another turn finishes what this one began."""
@@ -74,10 +75,10 @@ class Estate:
     def _agree(self, session: Session, state: Store, network: Network, refused: str | None) -> None:
         """Have the cluster take a network as it is here, or know why not."""
         known = self.ledger.network(network.name)
-        if refused == "" and known == network and network.name not in self._undeclared:
+        if refused == "" and known == network and network.name in self._declared:
             return
         known = self.store.declare(session, network)
-        self._undeclared.discard(network.name)
+        self._declared.add(network.name)
         self.ledger.note([known])
         if (why := differing(network, known)) != refused:
             with state.transaction():
@@ -109,7 +110,7 @@ class Estate:
         try:
             had = self.store.claim(session, block)
         except Conflict:  # the network is another since; the next turn asks which
-            self._undeclared.add(block.network)
+            self._declared.discard(block.network)
             raise
         figures.CLAIMS.add(outcome="claimed" if had else "taken")
         if not had:

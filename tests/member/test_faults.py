@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_memory import Memory
+from cluster_memory import Memory, MemoryStore
 from member_host import Host, network
 from member_oracle import duplicates, rows, sound, stored
 
@@ -45,6 +45,39 @@ def trouble(host: Host) -> str:
         member = state.member()
         assert member
         return member.trouble
+
+
+def test_a_new_process_asks_for_each_network_before_it_claims(memory: Memory, hosts: tuple[Host, Host], tmp_path: Path):
+    """What its predecessor was told may be another by now, and its own listing is of a moment ago."""
+    one, _ = hosts
+    for host in hosts:
+        host.delete(f"first-on-{host.name}", NET)
+        memory.end_session(host.name)
+        host.store.remove(host.name)
+    one.store = MemoryStore(memory)
+    one.again()
+    one.keeper.step()
+    one.hear()
+    new = network(subnet="10.10.0.0/25", block=16)
+    third = Host("node-c", memory, tmp_path / "c")
+    third.share(new)
+    third.turn(2)
+    before = stored(memory, "blocks")
+    assert {span[-3:] for _, span in before} == {"/28"}
+    for _ in range(3):
+        one.publisher.step()
+    assert stored(memory, "blocks") == before
+    with closing(one.state) as state:
+        assert "differently" in str(state.shared()[0][1])
+
+
+def test_a_network_that_all_agree_on_is_asked_for_once_in_a_process(memory: Memory, hosts: tuple[Host, Host]):
+    one, _ = hosts
+    for _ in range(2):
+        one.store = MemoryStore(memory)
+        one.again()
+        one.turn(5)
+        assert one.store.asked.count("declare") == 1
 
 
 @pytest.fixture
