@@ -18,6 +18,16 @@ class Labels:
     complete: bool = True
 
 
+#: Every namespace has its name as a label (Kubernetes, "Automatic labelling").
+_NAME_LABEL = "kubernetes.io/metadata.name"
+
+
+def of_namespace(name: str, labels: Labels | None) -> Labels:
+    """A namespace's labels; of one without an object its name is known."""
+    found = labels or Labels({}, complete=False)
+    return Labels({**found.known, _NAME_LABEL: name}, found.complete)
+
+
 @dataclass(frozen=True)
 class Requirement:
     """One condition of a selector; `operator` is one of OPERATORS."""

@@ -34,12 +34,24 @@ _ANSWERS = ("Status", "Table", "PartialObjectMetadata", "WatchEvent")
 _DONE = ("Succeeded", "Failed")
 _LIKENESS = 0.8
 
-_Object = NetworkPolicy | ClusterPolicy | Pod | Namespace | KubeNode
+Object = NetworkPolicy | ClusterPolicy | Pod | Namespace | KubeNode
 
 
 def cluster_of(documents: Iterable[tuple[str, Any]]) -> Cluster:
     """What documents say, each given with where it stands. Raises InvalidConfig beginning with that."""
-    known: dict[tuple[str, ...], tuple[str, _Object]] = {}
+    objects = objects_of(documents)
+    return Cluster(
+        tuple(item for item in objects if isinstance(item, NetworkPolicy)),
+        tuple(item for item in objects if isinstance(item, Pod)),
+        tuple(item for item in objects if isinstance(item, Namespace)),
+        tuple(item for item in objects if isinstance(item, ClusterPolicy)),
+        tuple(item for item in objects if isinstance(item, KubeNode)),
+    )
+
+
+def objects_of(documents: Iterable[tuple[str, Any]]) -> list[Object]:
+    """The objects in documents, of every kind that is read. Raises InvalidConfig as `cluster_of` does."""
+    known: dict[tuple[str, ...], tuple[str, Object]] = {}
     for number, (where, kind, raw) in enumerate(item for one in documents for item in _apart(*one)):
         space, own = _place(raw, where)
         found = _READERS[kind](raw, where, space, own)
@@ -48,14 +60,7 @@ def cluster_of(documents: Iterable[tuple[str, Any]]) -> Cluster:
             raise InvalidConfig(
                 f"{where}: {kind} {space}/{own} is another one than in {there.removeprefix('policyDir: ')}"
             )
-    objects = [item for _, item in known.values()]
-    return Cluster(
-        tuple(item for item in objects if isinstance(item, NetworkPolicy)),
-        tuple(item for item in objects if isinstance(item, Pod)),
-        tuple(item for item in objects if isinstance(item, Namespace)),
-        tuple(item for item in objects if isinstance(item, ClusterPolicy)),
-        tuple(item for item in objects if isinstance(item, KubeNode)),
-    )
+    return [item for _, item in known.values()]
 
 
 def _apart(where: str, raw: Any, within: tuple[str, str] | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -158,7 +163,7 @@ def _node(raw: dict[str, Any], where: str, _: str, own: str) -> KubeNode:
     return KubeNode(own, _labels(raw, where), tuple(dict.fromkeys(known)))
 
 
-_READERS: dict[str, Callable[[dict[str, Any], str, str, str], _Object]] = {
+_READERS: dict[str, Callable[[dict[str, Any], str, str, str], Object]] = {
     "NetworkPolicy": network_policy,
     "ClusterNetworkPolicy": cluster_network_policy,
     "AdminNetworkPolicy": admin_network_policy,

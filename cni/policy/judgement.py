@@ -1,0 +1,144 @@
+"""Which document decides about a connection, asked of the documents themselves and not of the rules they have become.
+
+One end at a time is judged: what goes out of a pod, or into it. A connection within the cluster needs both.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator
+
+from cni.policy.book import Book
+from cni.policy.labels import Labels
+from cni.policy.model import Allowance, Peers, Policy, Port
+from cni.policy.objects import ClusterPolicy, ClusterRule, NamedPort, NodePeer, Pod, PodPeer, Rule
+from cni.values import dataclass
+
+
+@dataclass(frozen=True)
+class Other:
+    """The far end of a connection, and what it is about: `protocol` as in the model, `port` the destination's.
+
+    `pod` is whose address it is, None where nobody's is known.
+    """
+
+    address: str
+    pod: Pod | None
+    protocol: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether one end lets a connection through; `tier` decides: admin, networkpolicy, baseline, or default.
+
+    `documents` are those that do, `rule` the path in the one of them, if it is a rule's.
+    """
+
+    allowed: bool
+    tier: str
+    documents: tuple[str, ...] = ()
+    rule: str = ""
+
+    def __str__(self) -> str:
+        verb = "allowed" if self.allowed else "denied"
+        if self.tier == "default":
+            return f"{verb} by default: nothing is said about it"
+        by = ", ".join(self.documents)
+        return f"{verb} by {by}{f', {self.rule}' if self.rule else ': no rule allows it'} (tier {self.tier})"
+
+
+def judged(book: Book, pod: Pod, direction: str, other: Other, section: Policy | None = None) -> Judgement:
+    """Who decides about a new connection into (``ingress``) or out of (``egress``) a pod; `section` is what its network's
+    configuration says besides. A pod without known labels may have any: what could deny it then does.
+    """
+    if other.address in pod.addresses:
+        return Judgement(True, "default")
+    end = _End(book, pod, direction, other)
+    found = end.by_cluster("admin") or end.by_network_policies(section)
+    return found or end.by_cluster("baseline") or Judgement(True, "default")
+
+
+@dataclass(frozen=True)
+class _End:
+    """One end of a connection: a pod, and which way it is for it."""
+
+    book: Book
+    pod: Pod
+    direction: str
+    other: Other
+
+    def by_cluster(self, tier: str) -> Judgement | None:
+        for policy, known in subjects(self.book, tier, self.pod):
+            name = f"ClusterNetworkPolicy {policy.name}"
+            rules: tuple[ClusterRule, ...] = getattr(policy, self.direction)
+            if not known and any(rule.action != "accept" for rule in rules):
+                return Judgement(False, tier, (name,), f"for nobody knows the labels of {self.pod.name}")
+            for number, rule in enumerate(rules if known else ()):
+                if self._matches(rule):
+                    where = f"{self.direction}[{number}]{f' {rule.name!r}' if rule.name else ''}"
+                    return None if rule.action == "pass" else Judgement(rule.action == "accept", tier, (name,), where)
+        return None
+
+    def by_network_policies(self, section: Policy | None) -> Judgement | None:
+        tier, closing = "networkpolicy", []
+        for policy in self.book.policies(self.pod.namespace):
+            rules: tuple[Rule, ...] | None = getattr(policy, self.direction)
+            selects = policy.selector.selects(self.pod.labels)
+            if rules is None or selects is False:
+                continue
+            name = f"NetworkPolicy {policy.namespace}/{policy.name}"
+            closing.append(name)
+            for number, rule in enumerate(rules if selects else ()):
+                if self._matches(rule):
+                    return Judgement(True, tier, (name,), f"{self.direction}[{number}]")
+        if section is not None and getattr(section, self.direction) is not None:
+            closing.append("the configuration")
+            if section.allows(self.direction, self.other.address, self.other.protocol, self.other.port):
+                return Judgement(True, tier, ("the configuration",), f"$.policy.{self.direction}")
+        return Judgement(False, tier, tuple(closing)) if closing else None
+
+    def _matches(self, rule: Rule | ClusterRule) -> bool:
+        return (rule.peers is None or any(map(self._is, rule.peers))) and (
+            rule.ports is None or any(map(self._is_port, rule.ports))
+        )
+
+    def _is(self, peer: tuple[Peers, ...] | PodPeer | NodePeer) -> bool:
+        address, pod = ipaddress.ip_address(self.other.address), self.other.pod
+        if isinstance(peer, NodePeer):
+            nodes = self.book.nodes()
+            return any(str(address) in node.addresses and peer.nodes.selects(node.labels) for node in nodes)
+        if not isinstance(peer, PodPeer):
+            return Allowance(peer).covers(address, self.other.protocol, self.other.port)
+        if pod is None:
+            return False
+        if peer.namespaces is None:
+            return pod.namespace == self.pod.namespace and bool(peer.pods.selects(pod.labels))
+        return bool(about(peer, pod, self.book.labels_of))
+
+    def _is_port(self, port: Port | NamedPort) -> bool:
+        """A port's name means what it means in the pod that is reached."""
+        other = self.other
+        if isinstance(port, NamedPort):
+            target = self.pod if self.direction == "ingress" else other.pod
+            return port.protocol == other.protocol and target is not None and (port, other.port) in target.ports
+        return port.protocol == other.protocol and (not port.first or port.first <= other.port <= port.last)
+
+
+def subjects(book: Book, tier: str, pod: Pod) -> Iterator[tuple[ClusterPolicy, bool | None]]:
+    """The policies of a tier that are or may be about a pod, in the order in which they are asked, each with whether that is known.
+
+    Of one priority the API leaves the order open: here it is that of their names.
+    """
+    found = (policy for policy in book.cluster_policies() if policy.tier == tier)
+    for policy in sorted(found, key=lambda policy: (policy.priority, policy.name)):
+        meant = about(policy.subject, pod, book.labels_of)
+        if meant is not False:
+            yield policy, meant
+
+
+def about(subject: PodPeer, pod: Pod, labels_of: Callable[[str], Labels]) -> bool | None:
+    """Whether a pod is meant, by its own labels and its namespace's; None where that is not known."""
+    near = subject.namespaces.selects(labels_of(pod.namespace)) if subject.namespaces else True
+    own = subject.pods.selects(pod.labels)
+    return False if False in (near, own) else True if near and own else None

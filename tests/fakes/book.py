@@ -1,0 +1,41 @@
+"""A book of objects in a list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from cni.policy.labels import Labels, of_namespace
+from cni.policy.manifest import objects_of
+from cni.policy.objects import ClusterPolicy, KubeNode, Namespace, NetworkPolicy, Pod
+
+
+class ListedBook:
+    """What raw objects say, and nothing else."""
+
+    feed = "folder /listed"
+
+    def __init__(self, *raw: dict[str, Any]) -> None:
+        self.objects = objects_of(("", item) for item in raw)
+
+    def policies(self, namespace: str) -> Iterable[NetworkPolicy]:
+        return [item for item in self.objects if isinstance(item, NetworkPolicy) and item.namespace == namespace]
+
+    def cluster_policies(self) -> Iterable[ClusterPolicy]:
+        return [item for item in self.objects if isinstance(item, ClusterPolicy)]
+
+    def nodes(self) -> Iterable[KubeNode]:
+        return [item for item in self.objects if isinstance(item, KubeNode)]
+
+    def pods(self) -> Iterable[Pod]:
+        return [item for item in self.objects if isinstance(item, Pod)]
+
+    def pod(self, namespace: str, name: str) -> Pod | None:
+        return next((item for item in self.pods() if (item.namespace, item.name) == (namespace, name)), None)
+
+    def labels_of(self, namespace: str) -> Labels:
+        known = [item.labels for item in self.objects if isinstance(item, Namespace) and item.name == namespace]
+        return of_namespace(namespace, known[0] if known else None)
+
+    def faults(self, namespace: str = "") -> list[str]:
+        return []
