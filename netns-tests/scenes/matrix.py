@@ -1,0 +1,162 @@
+"""Everybody asked whether he reaches everybody, under policies of a folder: what arrives is held against the API reference.
+
+Three namespaces x, y and z with pods a and b on a bridge and c on a link of its own, the node, and a machine outside; two ports, TCP, UDP
+and SCTP, IPv4 and IPv6. Pods are made once; a test changes what the folder says and has it applied.
+
+    Matrix -> hold(objects) -> wrong()
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from cases import NAMES, NODE, OUTSIDE, PORTS, PROTOCOLS, SPACES, Case, Expected, Probe, placed
+from interception import address_of
+from lab import AGENT_CNI, Host, Lab, Namespace, Pod
+from prober import FAMILIES, Prober
+from reference import Raw
+
+CALLED = "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={}"
+KINDS = {
+    "bridged": {
+        "cniVersion": "1.1.0",
+        "name": "bridged",
+        "type": "bridge-vxlan",
+        "bridge": "br0",
+        "isDefaultGateway": True,
+        "ipam": {"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]},
+    },
+    "routed": {
+        "cniVersion": "1.1.0",
+        "name": "routed",
+        "type": "custom-plugin",
+        "ipam": {"ranges": [[{"subnet": "10.3.0.0/24"}], [{"subnet": "fd00:3::/64"}]]},
+    },
+}
+#: Which kind of pod has which name: traffic is bridged, routed, and both.
+KIND_OF = {"a": "bridged", "b": "bridged", "c": "routed"}
+
+
+@dataclass
+class Party:
+    """One who asks and is asked: a pod with what it was attached by, or a machine."""
+
+    where: Namespace
+    addresses: dict[int, str]
+    kind: str = ""
+
+
+@dataclass
+class Matrix:
+    """A node with nine pods that one folder feeds. Use it with `with`."""
+
+    lab: Lab
+    folder: Path
+    parties: dict[str, Party] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        self._held = ExitStack()
+        self.prober = self._held.enter_context(Prober(PORTS))
+        site = self.lab.site()
+        self.host: Host = site.host
+        for name, where, number in ((NODE, site.host, 11), (OUTSIDE, site.outside, 12)):
+            self._join(name, Party(where, {4: f"192.0.2.{number}", 6: f"fd00:2::{number}"}))
+        for family, ways in ((4, ("10.1.0.0/24", "10.3.0.0/24")), (6, ("fd00:1::/64", "fd00:3::/64"))):
+            for way in ways:
+                site.outside.run(
+                    "ip", f"-{family}", "route", "add", way, "via", {4: "192.0.2.11", 6: "fd00:2::11"}[family]
+                )
+        self.host.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1", "net.ipv4.ip_forward=1")
+        self.host.run("ip", "-6", "route", "replace", "default", "via", "fd00:2::1")
+        self.hold()
+        for space in SPACES:
+            for name in NAMES:
+                self.attach(f"{space}/{name}", KIND_OF[name])
+        self.hold()
+        assert self.wrong() == []  # and everybody knows his neighbours from now on
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        for name in [name for name, party in self.parties.items() if party.kind]:
+            self.detach(name)
+        self._held.close()
+        assert kind or self.host.run("nft", "list", "ruleset").stdout == ""
+
+    def conf(self, kind: str) -> Raw:
+        """A network whose pods the folder feeds."""
+        return copy.deepcopy(KINDS[kind]) | {"policy": {"policyDir": str(self.folder)}}
+
+    # --- pods
+
+    def attach(self, name: str, kind: str) -> None:
+        """Make a pod, `namespace/name`, and let it serve; the folder says of it what the last document did."""
+        pod: Pod = self.lab.pod()
+        result = self.host.add(self.conf(kind), pod, CNI_ARGS=CALLED.format(*name.split("/")))
+        self._join(name, Party(pod, {family: address_of(result, family) for family in FAMILIES}, kind))
+
+    def detach(self, name: str) -> None:
+        """Take a pod away."""
+        party = self.parties.pop(name)
+        self.prober.forget(name)
+        assert isinstance(party.where, Pod)
+        self.host.delete_pod(self.conf(party.kind), party.where)
+
+    def _join(self, name: str, party: Party) -> None:
+        self.parties[name] = party
+        self.prober.join(name, party.where)
+
+    # --- documents
+
+    def hold(
+        self, documents: list[Raw] | None = None, world: list[Raw] | None = None, far: dict[str, str] | None = None
+    ) -> None:
+        """Have the folder say this, with the usual pods and namespaces unless it says which, and have it applied."""
+        there = [it for it in Case("", {}).world if it["kind"] != "Pod" or key_of(it) in self.parties]
+        addresses = {name: party.addresses for name, party in self.parties.items()}
+        objects = placed([*(there if world is None else world), *(documents or [])], addresses)
+        self.expected = Expected(objects, addresses, far or {})
+        put(self.folder / "objects.json", objects)
+        self.apply()
+
+    def apply(self) -> None:
+        """Have every attachment held to what the folder says."""
+        done = self.host.run(AGENT_CNI, "refresh", check=False)
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+
+    # --- what is so
+
+    def wrong(self, most: int = 20) -> list[str]:
+        """Who reaches whom against what the reference says; what should arrive and did not is asked once more."""
+        asked = {probe: self.expected.allows(probe) for probe in self.probes()}
+        allowed = {probe for probe, yes in asked.items() if yes}
+        arrived = self.prober.heard(asked, allowed)
+        if missing := allowed - arrived:
+            arrived |= self.prober.heard(missing, missing)
+        found = [f"{probe}: {'lost' if asked[probe] else 'let through'}" for probe in sorted(arrived ^ allowed)]
+        return [*found[:most], *([f"and {len(found) - most} more"] if len(found) > most else [])]
+
+    def probes(self) -> Iterator[Probe]:
+        """Every question there is; what passes between machines, or within one, is no policy's."""
+        machines = {NODE, OUTSIDE}
+        for source in self.parties:
+            for to, party in self.parties.items():
+                for address in party.addresses.values() if not {source, to} <= machines else ():
+                    for protocol in PROTOCOLS:
+                        yield from (Probe(source, to, address, protocol, port) for port in PORTS)
+
+
+def key_of(item: Raw) -> str:
+    return f"{item['metadata'].get('namespace', '')}/{item['metadata']['name']}"
+
+
+def put(file: Path, objects: list[Raw]) -> None:
+    """Write a list beside, and rename it: nobody sees half of it."""
+    beside = file.with_suffix(".new")
+    beside.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+    beside.rename(file)
