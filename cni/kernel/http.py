@@ -93,21 +93,29 @@ class Door:
 class Stream:
     """An answer that goes on."""
 
-    def __init__(self, endpoint: _Endpoint, response: HTTPResponse, bounds: BoundedSocket) -> None:
-        self._endpoint, self.response, self._bounds = endpoint, response, bounds
+    def __init__(self, endpoint: _Endpoint, response: HTTPResponse, bounds: BoundedSocket, seconds: float) -> None:
+        self._endpoint, self.response, self._bounds, self._seconds = endpoint, response, bounds, seconds
 
     def lines(self, silence: float) -> Iterator[bytes]:
-        """Each line without its end, until nothing comes for `silence` seconds. Raises Unreachable where the other side ends it."""
-        self._bounds.bound_each(silence)
-        begun = b""
+        """Each line without its end, until nothing comes for `silence` seconds. Raises Unreachable where the other side ends it, and
+        where nothing came at all, also not in the time in which it was to begin.
+        """
+        begins = max(silence, self._seconds)
+        self._bounds.bound_each(begins)
+        begun, heard = b"", False
         try:
             while piece := self.response.read1(_PIECE, decode_content=False):
+                if not heard:
+                    heard = True
+                    self._bounds.bound_each(silence)
                 *lines, begun = (begun + piece).split(b"\n")
                 if len(begun) > LONGEST:
                     raise self.broken(f"a line is longer than {LONGEST} bytes")
                 yield from lines
         except ReadTimeoutError:
-            return
+            if heard:
+                return
+            raise self.broken(f"it says nothing for {begins:.1f} s") from None
         except (HTTPError, OSError) as error:
             raise self.broken(f"the stream broke: {_root(error)}") from error
         if begun:
@@ -180,7 +188,7 @@ class _Endpoint:
                 raise _Failed(f"it says {response.status}")
             connection = response.connection
             assert isinstance(connection, _Connection)
-            return Stream(self, response, connection.bounds)
+            return Stream(self, response, connection.bounds, seconds)
 
     def _opened(self, request: Request, connecting: float, seconds: float) -> HTTPResponse:
         response = self._connections().urlopen(

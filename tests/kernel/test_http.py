@@ -284,6 +284,29 @@ def test_a_stream_that_ends_says_so_and_its_endpoint_rests(endpoint):
         assert next(iter(stream.lines(5))) == b"two"
 
 
+def test_a_stream_that_never_says_anything_is_anothers_to_have(endpoint):
+    """It was made again and again at the one that had answered, and nothing was ever heard of the others."""
+    mute, speaks = endpoint(streaming()), endpoint(streaming(b"two\n"))
+    door = Door([mute.url, speaks.url])
+    with door.stream(READ, 0.3) as stream, pytest.raises(Unreachable, match=f"{mute.url}: it says nothing for 0"):
+        list(stream.lines(0.1))
+    with door.stream(READ, 5) as stream:
+        assert next(iter(stream.lines(0.1))) == b"two"
+    assert len(mute.requests) == 1
+
+
+def test_a_stream_may_begin_later_than_it_may_be_silent(endpoint):
+    def says(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        time.sleep(0.4)
+        connection.sendall(chunk(b"late\n"))
+
+    with Door([endpoint(says).url]).stream(READ, 10) as stream:
+        started = time.monotonic()
+        assert list(stream.lines(0.1)) == [b"late"]
+        assert time.monotonic() - started < 5
+
+
 def test_a_stream_begins_at_one_who_is_well(endpoint, nobody):
     bad = [endpoint(says).url for says in (silent, saying(b"{}", b"503 Unavailable"))]
     good = endpoint(streaming(b"one\n"))
