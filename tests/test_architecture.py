@@ -58,6 +58,7 @@ DOORS = {
         "cni/kernel/arp.py",
         "cni/kernel/bell.py",
         "cni/kernel/notify.py",
+        "cni/kernel/resolver.py",
         "cni/kernel/tls.py",
         "cni/kernel/vteps.py",
         "cni/kernel/events.py",
@@ -75,6 +76,7 @@ DOORS = {
     "concurrent": {"cni/kernel/process.py"},
     "threading": {
         "cni/kernel/nftables.py",  # a lock
+        "cni/kernel/resolver.py",  # who asks a name server, which nothing ends
         "cni/member/figures.py",  # another
         "cni/member/key.py",
         "cni/member/inbox.py",  # where threads begin, and what they bring

@@ -16,6 +16,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from cni.errors import Unreachable
 from cni.kernel.clock import boottime
+from cni.kernel.resolver import Name
 from cni.kernel.tls import BoundedSocket, Secrets, TlsContext, connected
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ _RESTS, _RESTS_AT_MOST = 1.0, 30.0
 _UNWELL = (408, *range(500, 600))
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "agent-cni"}
 _PIECE = 1 << 16
+_PORTS = {"http": 80, "https": 443}
 
 
 class Answer(NamedTuple):
@@ -142,7 +144,9 @@ class _Endpoint:
     def __init__(self, url: str, secrets: Secrets) -> None:
         self.url = url.rstrip("/")
         self._parsed = urllib3.util.parse_url(self.url)
-        self._where: dict[str, Any] = {"host": str(self._parsed.host), "port": self._parsed.port, "maxsize": 4}
+        host, port = str(self._parsed.host), self._parsed.port
+        name = Name(host.strip("[]"), port or _PORTS[self._parsed.scheme or "http"])
+        self._where: dict[str, Any] = {"host": host, "port": port, "maxsize": 4, "name": name}
         self._secrets = secrets
         self._context: TlsContext | None = None
         self._pool: HTTPConnectionPool | None = None
@@ -230,6 +234,10 @@ class _Connection(HTTPConnection):
 
     bounds: BoundedSocket
 
+    def __init__(self, *args: Any, name: Name, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._name = name
+
     def connect(self) -> None:
         try:
             super().connect()
@@ -240,7 +248,7 @@ class _Connection(HTTPConnection):
 
     def _new_conn(self) -> BoundedSocket:
         assert self.timeout
-        return connected(self._dns_host, self.port, self.timeout)
+        return connected(self._name, self.timeout)
 
 
 class _NotConnected(HTTPError):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cni.kernel.clock import boottime
+from cni.kernel.resolver import Name
 
 TlsContext = ssl.SSLContext
 #: A peer that is gone without a word is noticed after seconds, also by who only listens: see tcp(7).
@@ -81,11 +82,13 @@ class TlsSocket(BoundedSocket, ssl.SSLSocket):
     """The same with TLS."""
 
 
-def connected(host: str, port: int, seconds: float) -> BoundedSocket:
-    """A connection to the first of a name's addresses that takes it; all of them have so many seconds together. Raises OSError."""
+def connected(name: Name, seconds: float) -> BoundedSocket:
+    """A connection to the first of a name's addresses that takes it; they, and who is asked for them, have so many seconds together.
+    Raises OSError.
+    """
     until = boottime() + seconds
-    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    refused = OSError(f"{host} has no address")
+    addresses = name.addresses(seconds)
+    refused = OSError("the name has no address")
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         made = BoundedSocket(family, kind, protocol)
         try:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from cluster_contract import BLOCK, NET, A, alive, all_of, pod
 from etcd import PASSWORD, Etcd
-from lab import Lab, Namespace, eventually
+from lab import Lab, Namespace, eventually, sh
 
 from cni.cluster.etcd import EtcdStore
 from cni.cluster.model import Block, Endpoint, Item, Key
@@ -323,3 +324,35 @@ def test_5000_endpoints_are_said_and_listed_in_a_moment(folder: Path, record_pro
                 ask()
             record_property(name, time.monotonic() - started)
         assert all_of(store) == {A, alive(session), large}
+
+
+def test_a_name_server_that_says_nothing_keeps_nobody_from_an_etcd_with_another_name(folder: Path):
+    """glibc's own resolver: with one server it waits for ten seconds, with three for half a minute."""
+    with Etcd(folder) as etcd, silent_names(folder):
+        port = etcd.endpoint(0).rsplit(":", 1)[1]
+        store = EtcdStore(etcd.config([f"http://etcd.example:{port}", etcd.endpoint(0)]), SECONDS)
+        with within(SECONDS / 4):
+            session = member_of(store)
+        with within(2):  # the one that answered is asked first
+            for number in range(20):
+                assert store.publish(session, BLOCK, [pod(number)], [])
+        only = EtcdStore(etcd.config([f"http://etcd.example:{port}"]), SECONDS)
+        with within(SECONDS), pytest.raises(Unreachable, match=r"etcd\.example: no name server answers"):
+            only.renew(session)
+
+
+@contextmanager
+def silent_names(folder: Path) -> Iterator[None]:
+    """Have three name servers that take every question and answer none."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(3)]
+        for number, server in enumerate(servers, 2):
+            server.bind((f"127.0.0.{number}", 53))
+        said = folder.with_suffix(".resolv")
+        said.write_text("".join(f"nameserver 127.0.0.{number}\n" for number in (2, 3, 4)))
+        sh("mount", "--bind", said, "/etc/resolv.conf")
+        try:
+            yield
+        finally:
+            sh("umount", "/etc/resolv.conf")
+            said.unlink()

@@ -18,6 +18,7 @@ FOR_OTHERS = (
     "cni.cluster.store",
     "cni.member",
     "cni.kernel.http",
+    "cni.kernel.resolver",
     "cni.kernel.tls",
     "cni.kernel.notify",
     "cni.kernel.events",

@@ -225,6 +225,79 @@ def test_a_name_with_addresses_that_are_dead_takes_no_longer(endpoint, nobody, m
         assert time.monotonic() - started < 2.5
 
 
+class NameServer:
+    """What getaddrinfo(3) does: it finds a port of this host, refuses, or waits for a name server that is silent."""
+
+    def __init__(self) -> None:
+        self.found: int | OSError | None = None
+        self.answers, self.waiting = threading.Event(), 0
+
+    def __call__(self, host: str, port: int, *, flags: int = 0, **_: object) -> list[object]:
+        if flags & socket.AI_NUMERICHOST:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        if self.found is None:
+            self.waiting += 1
+            self.answers.wait(30)
+            self.waiting -= 1
+        if isinstance(self.found, OSError):
+            raise self.found
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", self.found))]
+
+
+@pytest.fixture
+def names(monkeypatch) -> Iterator[NameServer]:
+    made = NameServer()
+    monkeypatch.setattr(socket, "getaddrinfo", made)
+    yield made
+    made.answers.set()
+
+
+def test_a_name_server_that_is_silent_takes_no_longer_than_an_endpoint_has(names):
+    """Half a minute for each request, and nobody else was asked in time."""
+    door = Door(["http://etcd.example:2379"])
+    before = threading.active_count()
+    for _ in range(5):
+        started = time.monotonic()
+        with pytest.raises(Unreachable, match=r"etcd\.example: no name server answers in 0"):
+            door.ask(WRITE, 0.2)
+        assert time.monotonic() - started < 1
+    assert (names.waiting, threading.active_count() - before) == (1, 1), "one asks, for all who come meanwhile"
+
+
+def test_an_endpoint_without_a_name_is_not_kept_by_one_with(endpoint, names, monkeypatch):
+    fine = endpoint(FINE)
+    silent, numeric = names, socket.AI_NUMERICHOST
+    real = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", int(fine.url.rsplit(":", 1)[1])))]
+
+    def asked(host: str, port: int, *, flags: int = 0, **_: object) -> list[object]:
+        return real if host == "127.0.0.1" and flags & numeric else silent(host, port, flags=flags)
+
+    monkeypatch.setattr(socket, "getaddrinfo", asked)
+    started = time.monotonic()
+    assert Door(["http://etcd.example:2379", fine.url]).ask(WRITE, 2).document == {"fine": True}
+    assert time.monotonic() - started < 2
+
+
+def test_what_a_name_meant_serves_while_nobody_says_it(endpoint, names):
+    one, other = endpoint(saying(b'{"one": 1}', more=b"Connection: close\r\n")), endpoint(FINE)
+    names.found = int(one.url.rsplit(":", 1)[1])
+    door = Door(["http://etcd.example:2379"])
+    for found in (names.found, socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), None):
+        names.found = found
+        assert door.ask(READ, 5).document == {"one": 1}
+    names.found = int(other.url.rsplit(":", 1)[1])
+    names.answers.set()
+    deadline = time.monotonic() + 10
+    while door.ask(READ, 5).document != {"fine": True}:  # it moved
+        assert time.monotonic() < deadline
+
+
+def test_a_name_that_is_none_says_so(names):
+    names.found = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    with pytest.raises(Unreachable, match=r"etcd\.example: Name or service not known"):
+        Door(["http://etcd.example:2379"]).ask(WRITE, 5)
+
+
 def test_a_redirect_is_an_answer(endpoint):
     fine = endpoint(FINE)
     there = endpoint(saying(b"{}", b"302 Found", b"Location: %s/else\r\n" % fine.url.encode()))
