@@ -8,36 +8,61 @@ from cni.naming import Attachment
 from cni.state import Store
 from cni.state.membership import LOST
 
+#: What a port says that was set down here (its alias, ip-link(8)): who sets it up again may be another process, which knows nothing else.
+MARK = "agent-cni: cut off"
+
 
 class CutOff:
     """Keeps the ports of such pods down, whoever sets them up, and sets them up again when the address is theirs after all."""
 
     def __init__(self) -> None:
-        self._down: set[Attachment] = set()
+        #: The ports that are down, by name; None before the kernel was asked which those are.
+        self._down: set[str] | None = None
+        self._told: set[Attachment] = set()
 
     def keep(self, state: Store) -> None:
         """Set down what is up, and up what was set down and need not be any more. Raises KernelRefused."""
-        lost = {*stranded(state)}
-        if not lost | self._down:
+        lost = {attachment.host_interface: attachment for attachment in stranded(state)}
+        if self._down is not None and not lost and not self._down:
             return
         host = Rtnl.kept()
         try:
-            for attachment in sorted(lost | self._down):
-                self._set(host, attachment, up=attachment not in lost)
+            if self._down is None:
+                self._down = {link.name for link in host.links() if link.alias == MARK}
+            for name in sorted(self._down - lost.keys()):
+                _set_up(host, name)
+                self._down.discard(name)
+            for name, attachment in sorted(lost.items()):
+                self._down.add(name)
+                self._tell(attachment, is_there=_set_down(host, name))
         finally:
             host.give_back()
+        self._told &= {*lost.values()}
 
-    def _set(self, host: Rtnl, attachment: Attachment, *, up: bool) -> None:
-        link = host.link_by_name(attachment.host_interface)
-        if link and link.up != up:
-            host.set_link(link, up=True) if up else host.set_down(link)
-        if up:
-            self._down.discard(attachment)
-        elif attachment not in self._down:
-            self._down.add(attachment)
-            what = f"{link.name} is down" if link else f"there is no {attachment.host_interface} to set down"
+    def _tell(self, attachment: Attachment, *, is_there: bool) -> None:
+        if attachment not in self._told:
+            self._told.add(attachment)
+            name = attachment.host_interface
+            what = f"{name} is down" if is_there else f"there is no {name} to set down"
             why = "its address is another host's by now"
             log.warning("member", f"{attachment} is cut off: {why}, {what}", network=attachment.network)
+
+
+def _set_down(host: Rtnl, name: str) -> bool:
+    """Whether there is such a port. It says so before it is so: each step can be the last."""
+    if not (link := host.link_by_name(name)):
+        return False
+    if link.alias != MARK:
+        host.set_link(link, ifalias=MARK)
+    if link.up:
+        host.set_down(link)
+    return True
+
+
+def _set_up(host: Rtnl, name: str) -> None:
+    if link := host.link_by_name(name):
+        host.set_link(link, up=True)
+        host.set_link(link, ifalias="")
 
 
 def stranded(state: Store) -> list[Attachment]:
