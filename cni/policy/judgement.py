@@ -99,9 +99,13 @@ class _End:
         return Judgement(False, tier, tuple(closing)) if closing else None
 
     def _matches(self, rule: Rule | ClusterRule) -> bool:
-        return (rule.peers is None or any(map(self._is, rule.peers))) and (
-            rule.ports is None or any(map(self._is_port, rule.ports))
-        )
+        near = None if rule.peers is None else [peer for peer in rule.peers if self._is(peer)]
+        if near == []:
+            return False
+        named = self.pod if self.direction == "ingress" else self.other.pod
+        if self.direction == "egress" and near and not any(isinstance(peer, PodPeer) for peer in near):
+            named = None  # what is meant by its address alone has no names of ports
+        return rule.ports is None or any(self._is_port(port, named) for port in rule.ports)
 
     def _is(self, peer: tuple[Peers, ...] | PodPeer | NodePeer) -> bool:
         address, pod = ipaddress.ip_address(self.other.address), self.other.pod
@@ -116,12 +120,11 @@ class _End:
             return pod.namespace == self.pod.namespace and bool(peer.pods.selects(pod.labels))
         return bool(about(peer, pod, self.book.labels_of))
 
-    def _is_port(self, port: Port | NamedPort) -> bool:
+    def _is_port(self, port: Port | NamedPort, named: Pod | None) -> bool:
         """A port's name means what it means in the pod that is reached."""
         other = self.other
         if isinstance(port, NamedPort):
-            target = self.pod if self.direction == "ingress" else other.pod
-            return port.protocol == other.protocol and target is not None and (port, other.port) in target.ports
+            return port.protocol == other.protocol and named is not None and (port, other.port) in named.ports
         return port.protocol == other.protocol and (not port.first or port.first <= other.port <= port.last)
 
 

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,10 +90,13 @@ class Case:
                     yield Probe(source, to, addresses[to][family], protocol, port), yes
 
 
+@cache
 def cases(*files: str) -> list[Case]:
     """The cases of some files, or of all."""
     found = [FOLDER / f"{name}.yaml" for name in files] or sorted(FOLDER.glob("*.yaml"))
-    return [Case(name, said) for file in found for name, said in yaml.safe_load(file.read_text()).items()]
+    return [
+        Case(f"{file.stem}: {name}", said) for file in found for name, said in yaml.safe_load(file.read_text()).items()
+    ]
 
 
 def policy(key: str, spec: Raw) -> Raw:
@@ -142,8 +146,12 @@ class Expected:
         self.reference = Reference(tuple(self.objects))
 
     def allows(self, probe: Probe) -> bool:
-        source = self._end(probe.source, self.addresses[probe.source][probe.family])
-        return self.reference.allows(source, self._end(probe.to, probe.address), probe.protocol, probe.port)
+        return self.reference.allows(*self.ends(probe), probe.protocol, probe.port)
+
+    def ends(self, probe: Probe) -> tuple[End, End]:
+        """Who asks, and who is asked."""
+        own = self.addresses[probe.source][probe.family]
+        return self._end(probe.source, own), self._end(probe.to, probe.address)
 
     def _end(self, name: str, address: str) -> End:
         if name in self.far:

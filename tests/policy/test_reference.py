@@ -1,9 +1,20 @@
-"""What judges the policies' tests, judged by hand: every case of the matrix says of some connections whether they may be."""
+"""What judges the policies' tests, judged by hand: every case of the matrix says of some connections whether they may be.
+
+What `agent-cni policy why` goes by is judged by it, on the same cases and generated ones.
+"""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import pytest
-from cases import NODE, OUTSIDE, PODS, Case, Expected, cases, placed
+from cases import NODE, OUTSIDE, PODS, PORTS, PROTOCOLS, Case, Expected, Probe, cases, placed
+from generated import generated
+from hypothesis import given, settings
+
+from cni.policy.judgement import Other, judged
+from tests.fakes.book import ListedBook
 
 ADDRESSES = {
     key: {4: f"10.{3 if key.endswith('c') else 1}.0.{at}", 6: f"fd00:{3 if key.endswith('c') else 1}::{at}"}
@@ -25,3 +36,42 @@ def test_the_reference_says_what_its_writer_says(case: Case):
     facts = list(case.facts(ADDRESSES))
     assert facts
     assert [f"{probe}: {yes}" for probe, yes in facts if said.allows(probe) is not yes] == []
+
+
+#: Enough of them that each is near to some, and far from others.
+ASKED = ("x/a", "x/b", "x/c", "y/a", "y/b", "z/c", OUTSIDE)
+
+
+def probes() -> Iterator[Probe]:
+    for source, to in itertools.permutations(ASKED, 2):
+        for address, protocol, port in itertools.product(ADDRESSES[to].values(), PROTOCOLS, PORTS):
+            yield Probe(source, to, address, protocol, port)
+
+
+def differences(case: Case) -> list[str]:
+    """Where judging the documents says something else than the reference, of either end of any connection."""
+    said = Expected(placed([*case.world, *case.documents], ADDRESSES), ADDRESSES, case.far)
+    book = ListedBook(*said.objects)
+    pods = {f"{pod.namespace}/{pod.name}": pod for pod in book.pods()}
+    found = []
+    for probe in probes():
+        source, to = said.ends(probe)
+        for direction, me, peer in (("egress", source, to), ("ingress", to, source)):
+            if not (me.pod and me.held):
+                continue
+            other = Other(peer.address, pods.get(peer.pod), probe.protocol.lower(), probe.port)
+            judgement = judged(book, pods[me.pod], direction, other)
+            if judgement.allowed is not said.reference.passes(direction, me, peer, probe.protocol, probe.port):
+                found.append(f"{probe}, {direction}: {judgement}")
+    return found
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+def test_judging_the_documents_says_the_same(case: Case):
+    assert differences(case) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(generated(clusterwide=True))
+def test_judging_generated_documents_says_the_same(case: Case):
+    assert differences(case) == []
