@@ -7,6 +7,7 @@ import shutil
 import signal
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,22 @@ def test_one_file_that_is_open_twice_is_kept_once(folder: Path):
         for store in stores:
             store.close()
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1  # SQLite closes late what it has locks of
+
+
+def test_each_thread_finds_its_own_again(folder: Path):
+    """Or of a member's threads those that come second would open the file anew each time."""
+
+    def opened() -> object:
+        with closing(Store.open(folder)) as store:
+            return store._db
+
+    opened()  # one that is made is not kept yet
+    with ThreadPoolExecutor(1) as other:
+        mine, theirs = opened(), other.submit(opened).result()
+        assert theirs is not mine
+        with closing(Store.open(folder)):
+            assert other.submit(opened).result() is theirs
+    assert opened() is mine
 
 
 def test_a_file_that_was_replaced_is_another(folder: Path, record: Record):

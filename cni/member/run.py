@@ -96,6 +96,15 @@ def is_running(folder: Path) -> bool:
     return False
 
 
+def _why_not(keep: Callable[[Store], None], state: Store) -> str:
+    """Why one of two cannot do it; the other does."""
+    try:
+        keep(state)
+    except CniError as error:
+        return error.msg
+    return ""
+
+
 def _next_comparison() -> float:
     return time.monotonic() + _COMPARED_AFTER + _SPREAD * os.urandom(1)[0] / 256
 
@@ -171,20 +180,16 @@ class Hand:
 
     def _cut(self) -> None:
         """Have nobody reach pods here by addresses that are not theirs any more, or soon not."""
-        troubles = [error.msg for keep in (self._barrier.keep, self._cut_off.keep) if (error := self._kept(keep))]
+        troubles = list[str]()
+        try:
+            with closing(Store.open(self._folder)) as state:
+                troubles += filter(None, (_why_not(self._barrier.keep, state), _why_not(self._cut_off.keep, state)))
+        except CniError as error:
+            troubles.append(error.msg)
         if troubles:
             self._trouble.is_so("; ".join(dict.fromkeys(troubles)))
         else:
             self._trouble.over()
-
-    def _kept(self, keep: Callable[[Store], None]) -> CniError | None:
-        """Why one of the two cannot do it; the other does."""
-        try:
-            with closing(Store.open(self._folder)) as state:
-                keep(state)
-        except CniError as error:
-            return error
-        return None
 
     def _heard(self, news: Listing | Change) -> None:
         before = self._ledger.news

@@ -8,6 +8,7 @@ that was killed has left can be found without its netns, its result or today's c
 from __future__ import annotations
 
 import sqlite3
+from _thread import get_ident
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +19,8 @@ from cni.kernel.kept import Spare
 from cni.kernel.signals import uninterrupted
 from cni.state import layout
 
-#: The connections this process used last, by the file's device and inode: a warm one keeps them and their prepared statements.
+#: The connections this process used last, by the file's device and inode, and by thread: one finds its own and its prepared statements
+#: again, where another's would be in use. A warm worker has one thread and up to so many folders, a member one folder and as many threads.
 _spare = Spare[sqlite3.Connection](4)
 
 
@@ -36,10 +38,15 @@ class StateFile:
         """What tells this file from another that takes its path later; None for a copy."""
         return self._place
 
+    @property
+    def changes(self) -> int:
+        """Counts the rows that were changed by this connection."""
+        return self._db.total_changes
+
     def close(self) -> None:
         """Keep the file for who opens it next in this process."""
         if self._place and not self._db.in_transaction:
-            _spare.give_back(self._place, self._db)
+            _spare.give_back((self._place, get_ident()), self._db)
         else:
             self._db.close()
 
@@ -113,7 +120,7 @@ def _place(path: Path) -> tuple[int, int] | None:
 def _connected(path: Path, place: tuple[int, int] | None, patience: float) -> sqlite3.Connection:
     """A connection of nobody else's. A file that was replaced has another place, whatever its path."""
     with busy(path):
-        db = _spare.take(place) if place else None
+        db = _spare.take((place, get_ident())) if place else None
         if db is None:
             db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             db.executescript("PRAGMA synchronous = FULL; PRAGMA cache_size = -256; PRAGMA foreign_keys = ON;")  # KiB
