@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from threading import Lock
 
 from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node
@@ -27,6 +28,7 @@ class Ledger:
         self._blocks: dict[str, dict[str, Block]] = {}
         self._own: dict[Key, Block] = {}
         self._endpoints: dict[Key, Endpoint] = {}
+        self._expected: dict[Key, Endpoint | None] = {}
         self._nodes: dict[str, Node] = {}
         self._alive: set[str] = set()
         #: Since when nothing was heard of a host, while the store was; and when it was last.
@@ -95,6 +97,19 @@ class Ledger:
                 return []
             return [(node, now - since) for name, since in self._silent.items() if (node := self._nodes.get(name))]
 
+    @contextmanager
+    def expecting(self, there: Iterable[Endpoint], gone: Iterable[Key]) -> Iterator[None]:
+        """While this host says it of its endpoints the watch may tell it before the store has answered: that is no news."""
+        expected = dict.fromkeys(gone) | {item.key: item for item in there}
+        with self._lock:
+            self._expected |= expected
+        try:
+            yield
+        finally:
+            with self._lock:
+                for key in expected:
+                    self._expected.pop(key, None)
+
     def note(self, put: Iterable[Item] = (), gone: Iterable[Key] = ()) -> None:
         """Know what this host itself has just done."""
         with self._lock:
@@ -132,7 +147,7 @@ class Ledger:
         if item.node != self.me:
             return self._endpoints.pop(item.key, None) is not None
         before, self._endpoints[item.key] = self._endpoints.get(item.key), item
-        return before != item
+        return item not in (before, self._expected.get(item.key))
 
     def _take(self, keys: Iterable[Key]) -> bool:
         """Whether any of it was of this host's."""
@@ -142,7 +157,8 @@ class Ledger:
                 self._blocks.get(key[1], {}).pop(key[2], None)
                 ours |= self._own.pop(key, None) is not None
             elif key[0] == Endpoint.room:
-                ours |= self._endpoints.pop(key, None) is not None
+                was_there = self._endpoints.pop(key, None) is not None
+                ours |= was_there and self._expected.get(key, key) is not None
             elif key[0] == Network.room:
                 ours |= self._networks.pop(key[1], None) is not None
             elif key[0] == Node.room:

@@ -49,7 +49,6 @@ class Publisher:
         """Do it for ever."""
         while True:
             self.step()
-            self._inbox.look()
             if self._bell.wait(PATIENCE):
                 self._inbox.look()  # what a call has written is there before the store answers
 
@@ -88,6 +87,19 @@ class Publisher:
             self._keeper.lost(session)
 
     def _turn(self, session: Session, state: Store) -> None:
+        before = state.changes
+        try:
+            self._hold(session, state)
+        finally:
+            if state.changes != before:
+                self._inbox.look()
+        for block in publish(self._store, session, state, self._ledger):
+            self._estate.defend(session, state, block)
+            self._inbox.look()
+        free(self._store, session, self._ledger)
+
+    def _hold(self, session: Session, state: Store) -> None:
+        """Have what this host is to have, here and there: the hand goes by it, and not by what is said of pods."""
         ours = {holding.block for holding in state.blocks() if holding.state != LOST}
         ours |= {*self._ledger.own_blocks(session.node.machine)}
         if (now := (session, self._ledger.news, state.place, ours)) != self._compared:
@@ -95,9 +107,6 @@ class Publisher:
         self._compared = now
         self._estate.look_after(session, state)
         self._confirm(session, state)
-        for block in publish(self._store, session, state, self._ledger):
-            self._estate.defend(session, state, block)
-        free(self._store, session, self._ledger)
 
     def _confirm(self, session: Session, state: Store) -> None:
         """Ask once in a session for what a fenced host thinks to have: the ledger may be of before it was away."""
@@ -116,12 +125,15 @@ def publish(store: ClusterStore, session: Session, state: Store, ledger: Ledger)
     for block, some in _unsaid(state):
         there = [item.wanted for item in some if item.wanted]
         gone = [item.published for item in some if not item.wanted and item.published]
-        if not store.publish(session, block, there, gone):
+        with ledger.expecting(there, [item.key for item in gone]):
+            said = store.publish(session, block, there, gone)
+            if said:
+                ledger.note(there, (item.key for item in gone))
+        if not said:
             refused.append(block)
             continue
         figures.PUBLISHED.add(len(there), change="there")
         figures.PUBLISHED.add(len(gone), change="gone")
-        ledger.note(there, (item.key for item in gone))
         _log("publish", there)
         _log("withdraw", gone)
         with state.transaction():

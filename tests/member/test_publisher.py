@@ -4,6 +4,7 @@ import ipaddress
 import json
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from cluster_memory import Memory, Row
 from member_host import Host, network
@@ -31,6 +32,32 @@ def test_a_host_that_joins_has_a_block_ahead_and_tells_of_its_pods(tmp_path: Pat
     host.delete("c1", net)
     host.turn()
     assert [item for item in memory.listing().items if isinstance(item, Endpoint) and item.container] == []
+
+
+def test_what_a_host_says_is_no_news_to_it_when_the_watch_is_quicker_than_the_answer(tmp_path: Path, monkeypatch: Any):
+    """Else it looked once more at all it has, for each pod that comes or goes."""
+    memory, net = Memory(), network()
+    host = Host("node-a", memory, tmp_path)
+    host.share(net)
+    host.turn(3)
+    news, publish = host.ledger.news, host.store.publish
+
+    def slowly(*words: Any) -> bool:
+        said: bool = publish(*words)
+        host.hear()
+        return said
+
+    monkeypatch.setattr(host.store, "publish", slowly)
+    given = host.add("c1", net)
+    host.turn()
+    assert given in [item.address for item in host.ledger.own_endpoints()]
+    host.delete("c1", net)
+    host.turn()
+    assert given not in [item.address for item in host.ledger.own_endpoints()]
+    assert host.ledger.news == news
+    memory.write({}, [item.key for item in host.ledger.own_endpoints()])  # and what somebody else says is
+    host.turn()
+    assert host.ledger.news > news
 
 
 def test_what_a_host_cannot_say_is_in_nobodys_way(tmp_path: Path):
