@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from cni.errors import KernelRefused
@@ -22,12 +22,21 @@ LINK, ADDRESS, ROUTE, NEIGHBOUR, FDB, OVERRUN = "link", "address", "route", "nei
 
 #: RTMGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
 _GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400
-_NEW_LINK, _DELETE_ADDRESS, _DELETE_ROUTE, _NEW_NEIGHBOUR = 16, 21, 25, 28
-_ROUTE_BODY, _OIF, _LINK_AT_ADDRESS = 12, 4, HEADER.size + 4
+_NEW_LINK, _DELETE_ADDRESS, _NEW_ROUTE, _DELETE_ROUTE, _NEW_NEIGHBOUR = 16, 21, 24, 25, 28
+#: Where ifinfomsg, ifaddrmsg and ndmsg alike have the link's index.
+_LINK_AT = HEADER.size + 4
+_ROUTE_BODY, _OIF = 12, 4
 _BRIDGE, _FAMILY_AT = 7, HEADER.size
 _SELF, _PERMANENT = 0x02, 0x80
 _SO_RCVBUFFORCE, _ROOM = 33, 4 << 20
 _BUFFER, _READS = 1 << 16, 64
+
+
+Minds = Callable[[int, bytes], bool]
+
+
+def _all(link: int, message: bytes) -> bool:
+    return True
 
 
 class Event(NamedTuple):
@@ -58,17 +67,19 @@ class Events:
         """Close the socket."""
         self._socket.close()
 
-    def wait(self) -> list[Event]:
-        """Wait until something happens, and return what has by then, in order; of a flood there is more. Raises KernelRefused."""
+    def wait(self, minds: Minds = _all) -> list[Event]:
+        """Wait until something happens, and return what has by then, in order; of a flood there is more. What a link (its index) is
+        told of in a message is read only if `minds` says so: with each pod there is a lot. Raises KernelRefused.
+        """
         found = list[Event]()
         for number in range(_READS):
-            heard = list(self._heard(socket.MSG_DONTWAIT if number else 0))
+            heard = list(self._heard(socket.MSG_DONTWAIT if number else 0, minds))
             if not heard:
                 break
             found += filter(None, heard)
         return found
 
-    def _heard(self, flags: int) -> Iterator[Event | None]:
+    def _heard(self, flags: int, minds: Minds) -> Iterator[Event | None]:
         try:
             data = self._socket.recv(_BUFFER, flags)
         except BlockingIOError:
@@ -79,16 +90,19 @@ class Events:
             yield Event(OVERRUN, 0)
             return
         for message in messages(data):
-            yield _event_of(message)
+            yield _event_of(message, minds)
 
 
-def _event_of(message: bytes) -> Event | None:
+def _event_of(message: bytes, minds: Minds = _all) -> Event | None:
     """What a message tells of; None where it is nothing that anybody here goes by."""
     kind = HEADER.unpack_from(message)[1]
+    has_link = kind not in (_NEW_ROUTE, _DELETE_ROUTE)
+    if has_link and not minds(struct.unpack_from("=i", message, _LINK_AT)[0], message):
+        return None
     if kind in (_NEW_LINK, _NEW_LINK + 1):
         return _of_link(message, there=kind == _NEW_LINK)
     if kind == _DELETE_ADDRESS:
-        (index,) = struct.unpack_from("=I", message, _LINK_AT_ADDRESS)
+        (index,) = struct.unpack_from("=I", message, _LINK_AT)
         return Event(ADDRESS, index, str(address_of(message).interface))
     if kind == _DELETE_ROUTE:
         return _of_route(message)

@@ -26,6 +26,14 @@ def is_ours(event: Event, links: Mapping[int, tuple[str, str]], awaited: Collect
     return event.about == OVERRUN or event.link in links or known
 
 
+def may_be_ours(link: int, message: bytes, links: Mapping[int, tuple[str, str]], awaited: Collection[str] = ()) -> bool:
+    """The same of what is not read yet: nobody else's link is of such an index, or named there."""
+    if link in links:
+        return True
+    names = {*awaited, *(name for name, _ in list(links.values()))}
+    return any(name.encode() in message for name in names)
+
+
 def is_for_all(events: Iterable[Event], links: Mapping[int, tuple[str, str]], awaited: Collection[str] = ()) -> bool:
     """Whether everything is to be compared: a link of ours came, went, or is up or on its bridge otherwise than before, or more
     happened than was told. `links` are those by index, with names and states.

@@ -104,11 +104,11 @@ class Reconciler:
 
     def watch(self, wake: Callable[[], None]) -> None:
         """Listen to what happens to links and rows, for ever, and wake who calls `look`; a thread's work. Raises KernelRefused."""
+        rows = self._rows
         with closing(Events()) as events:
             while True:
-                found = [
-                    event for event in events.wait() if mending.is_ours(event, self._rows.links, self._rows.awaited)
-                ]
+                heard = events.wait(lambda link, message: mending.may_be_ours(link, message, rows.links, rows.awaited))
+                found = [event for event in heard if mending.is_ours(event, rows.links, rows.awaited)]
                 self._noticed.extend(found)
                 if found:
                     wake()

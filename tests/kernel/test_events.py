@@ -10,7 +10,7 @@ from cni.kernel.events import OVERRUN, Event, Events
 
 def test_a_flood_is_told_while_it_lasts(monkeypatch):
     """It need not end, and whoever waits for its end does nothing meanwhile."""
-    monkeypatch.setattr(events, "_event_of", lambda message: Event(OVERRUN, 0) if message else None)
+    monkeypatch.setattr(events, "_event_of", lambda message, _: Event(OVERRUN, 0) if message else None)
     monkeypatch.setattr(events, "messages", lambda data: [data, b""])
     heard = Events()
     try:

@@ -80,6 +80,15 @@ def test_a_link_of_ours_that_is_another_or_too_much_at_once_has_all_compared(eve
     assert mending.is_ours(event, LINKS)
 
 
+def test_what_is_told_of_a_link_is_read_only_if_it_may_be_ours():
+    """A pod that comes is a dozen messages, which nobody here goes by."""
+    index = next(iter(LINKS))
+    assert mending.may_be_ours(index, b"", LINKS)
+    assert not mending.may_be_ours(99, b"..veth1..", LINKS, {"vxlan200"})
+    assert mending.may_be_ours(99, b"..vxlan200..", LINKS, {"vxlan200"})
+    assert mending.may_be_ours(99, f"..{LINKS[index][0]}..".encode(), LINKS), "made anew, it has another index"
+
+
 def test_a_link_that_rows_wait_for_has_all_compared_when_it_comes():
     event = Event(LINK, 9, "vxlan200", "True 7")
     assert not mending.is_ours(event, LINKS)
