@@ -56,7 +56,6 @@ class Node:
             self.store.put(record)
             for place, resources in said_by(record) if not self.world.settled else ():
                 self.store.put_configured(place, resources)
-            self.store.fulfil()
         self.record = record
 
     def others_say(self) -> list[Said]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cni.agent.caller import Caller
 from cni.agent.request import Refused, Request
 from cni.errors import TryAgainLater
-from cni.kernel import kept, netns, signals
+from cni.kernel import bell, kept, netns, signals
 from cni.main import Stdout, main
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Worker:
         self._slot.work()
         if self._slot.is_last:
             self._line.send(_WAKE)
-        with connection:
+        with bell.answering(), connection:
             if not self._current():
                 return OUTDATED
             fit = self._converse(Caller(connection))

@@ -7,7 +7,8 @@ from __future__ import annotations
 import os
 import select
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cni.errors import IoFailure
@@ -23,6 +24,31 @@ def ring(folder: Path) -> None:
     """Wake the member of a state folder, if there is one."""
     with suppress(OSError), socket.socket(socket.AF_UNIX, _KIND) as caller:
         caller.sendto(b"!", f"{folder}/{NAME}")
+
+
+#: Whom a call has something for that can wait for its answer; None where nobody waits for one.
+_answering: list[Path] | None = None
+
+
+def ring_later(folder: Path) -> None:
+    """The same when the call is answered, or now where that is not told apart: who is woken takes the caller's processor first."""
+    if _answering is None:
+        ring(folder)
+    else:
+        _answering.append(folder)
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """While a call is answered; for a process that serves one at a time."""
+    global _answering  # noqa: PLW0603 - as signals are, the process's own
+    _answering = []
+    try:
+        yield
+    finally:
+        folders, _answering = dict.fromkeys(_answering), None
+        for folder in folders:
+            ring(folder)
 
 
 class Bell:

@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 
 
 class Endpoints(StateFile):
-    """What is asked of and done to them. Changes are within a transaction of the caller's, after which the member hears that there
-    is something for it.
+    """What is asked of and done to them. Changes are within a transaction of the caller's. Of what a call waits for the member hears
+    after the commit; of pods when the state is closed or the call answered: its work would only be in the way of that.
     """
 
-    #: Whether there is, in the transaction there is; and whether there will be, when the pod is there.
-    _has_news = False
-    _has_promised = False
+    #: Whether there is something for the member now, and whether there is later.
+    _has_news = _has_more = False
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -37,10 +36,17 @@ class Endpoints(StateFile):
             self._has_news = False
             ring(self.path.parent)
 
+    def close(self) -> None:
+        """As of any state; and the bell is rung for what can wait for that."""
+        super().close()
+        if self._has_more:
+            from cni.kernel.bell import ring_later
+
+            self._has_more = False
+            ring_later(self.path.parent)
+
     def say(self, endpoints: Iterable[Endpoint], plugin: str = "") -> None:
-        """Have the cluster know of addresses: of pods by what plugin's record they go, of which the member hears with `fulfil`, or
-        of the host itself.
-        """
+        """Have the cluster know of addresses: of pods by what plugin's record they go, or of the host itself."""
         rows = [
             (item.network, *_packed(item.address), item.container, item.ifname, plugin, json.dumps(item.value))
             for item in endpoints
@@ -50,13 +56,7 @@ class Endpoints(StateFile):
             " (container, ifname, plugin, wanted) = (excluded.container, excluded.ifname, excluded.plugin, excluded.wanted)",
             rows,
         )
-        self._has_promised |= bool(plugin)
-        self._has_news |= not plugin
-
-    def fulfil(self) -> None:
-        """Have the member hear of what was said of a pod, which is there now: before, its work would only be in the way of that."""
-        self._has_news |= self._has_promised
-        self._has_promised = False
+        self._has_more = True
 
     def unsay(self, attachment: Attachment, plugin: str) -> None:
         """Have the cluster know of an attachment no more."""
@@ -69,7 +69,7 @@ class Endpoints(StateFile):
     def _unsay(self, where: str, *values: object) -> None:
         self._db.execute(f"DELETE FROM endpoint WHERE {where} AND published IS NULL", values)
         changed = self._db.execute(f"UPDATE endpoint SET wanted = NULL WHERE {where}", values)
-        self._has_news |= changed.rowcount > 0
+        self._has_more |= changed.rowcount > 0
 
     def said_by(self, attachment: Attachment, plugin: str) -> set[str]:
         """The addresses of an attachment the cluster is to know of."""
