@@ -43,6 +43,20 @@ class Book(Protocol):
         """What is wrong with the policies of a namespace, or with all: where, which, the path in it, and what."""
 
 
+def faults_of(policies: Iterable[NetworkPolicy | ClusterPolicy]) -> list[str]:
+    """What is wrong with policies: where, which, the path in it, and what."""
+    named = (
+        (
+            f"NetworkPolicy {policy.namespace}/{policy.name}"
+            if isinstance(policy, NetworkPolicy)
+            else f"ClusterNetworkPolicy {policy.name}",
+            policy,
+        )
+        for policy in policies
+    )
+    return [f"{policy.where}: {which}: {line}" for which, policy in named for line in policy.faults]
+
+
 def placed(pods: Iterable[Pod], owners: Mapping[str, str]) -> Iterator[Pod]:
     """Pods with the addresses they have: those that `owners`, whose each is (``namespace/name``, empty for nobody's that
     has a name), says are theirs, and what their objects say unless it is somebody else's.

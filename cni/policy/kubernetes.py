@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from functools import cached_property
 from itertools import groupby
 
-from cni.policy.labels import Labels, Selector
+from cni.policy.book import faults_of
+from cni.policy.labels import Labels, Selector, of_namespace
 from cni.policy.model import Allowance, Peers, Port, hosts
 from cni.policy.objects import ClusterPolicy, KubeNode, NamedPort, Namespace, NetworkPolicy, Pod, PodPeer, Rule
 from cni.policy.peers import together
 from cni.values import dataclass
 
-#: Every namespace has its name as a label (Kubernetes, "Automatic labelling").
-_NAME_LABEL = "kubernetes.io/metadata.name"
 _UNKNOWN = Labels({}, complete=False)
 _EVERYBODY = PodPeer(namespaces=Selector())
 
@@ -34,13 +33,8 @@ class Cluster:
 
     def faults(self, namespace: str = "") -> list[str]:
         """What is wrong with the policies for a namespace, or with all: where, which, the path in it, and what."""
-        named: list[tuple[str, NetworkPolicy | ClusterPolicy]] = [
-            (f"NetworkPolicy {policy.namespace}/{policy.name}", policy)
-            for policy in self.policies
-            if namespace in ("", policy.namespace)
-        ]
-        named += [(f"ClusterNetworkPolicy {policy.name}", policy) for policy in self.cluster_policies]
-        return [f"{policy.where}: {which}: {line}" for which, policy in named for line in policy.faults]
+        own = [policy for policy in self.policies if namespace in ("", policy.namespace)]
+        return faults_of([*own, *self.cluster_policies])
 
     def allowances(self, direction: str, pod: str) -> tuple[Allowance, ...] | None:
         """What is let through to (``ingress``) or from (``egress``) ``namespace/name``; None where no policy
@@ -117,8 +111,7 @@ class Cluster:
 
     def _labels_of(self, namespace: str) -> Labels:
         """Of a namespace without an object its name is known."""
-        labels = self._spaces.get(namespace, _UNKNOWN)
-        return Labels({**labels.known, _NAME_LABEL: namespace}, labels.complete)
+        return of_namespace(namespace, self._spaces.get(namespace))
 
     @cached_property
     def _spaces(self) -> dict[str, Labels]:

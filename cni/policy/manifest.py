@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from cni.errors import InvalidConfig
 from cni.policy.fields import listed, name, numbered, path_of, shown, text
@@ -37,6 +37,46 @@ _LIKENESS = 0.8
 Object = NetworkPolicy | ClusterPolicy | Pod | Namespace | KubeNode
 
 
+class Item(NamedTuple):
+    """One object of a document: where it stands and what it is called, and what was read of it. `value` is what of it is kept as JSON,
+    from which `known` reads the same.
+    """
+
+    where: str
+    kind: str
+    namespace: str
+    name: str
+    read: Object
+    value: Any
+
+
+def items_of(where: str, document: Any) -> Iterator[Item]:
+    """The objects of ours in a document that stands `where`. Raises InvalidConfig beginning with that."""
+    for at, kind, raw in _apart(where, document):
+        space, own = _place(raw, at)
+        found = _READERS[kind](raw, at, space, own)
+        yield Item(at, kind, space, own, found, _kept(raw, found))
+
+
+def known(kind: str, where: str, namespace: str, name: str, value: Any) -> Object:
+    """An object again, by what was kept of it."""
+    if kind == "Pod":
+        ports = tuple((NamedPort(protocol, called), number) for protocol, called, number in value["ports"])
+        return Pod(namespace, name, Labels(value["labels"]), tuple(value["addresses"]), ports, value["apart"])
+    if kind == "Namespace":
+        return Namespace(name, Labels(value["labels"]))
+    if kind == "Node":
+        return KubeNode(name, Labels(value["labels"]), tuple(value["addresses"]))
+    return _READERS[kind](value, where, namespace, name)
+
+
+def refuse_two_meanings(item: Item, other: Object, there: str) -> None:
+    """Raise InvalidConfig where an object of one name is another one `there`."""
+    if item.read != other:
+        what = f"{item.kind} {item.namespace}/{item.name} is another one than in {there.removeprefix('policyDir: ')}"
+        raise InvalidConfig(f"{item.where}: {what}")
+
+
 def cluster_of(documents: Iterable[tuple[str, Any]]) -> Cluster:
     """What documents say, each given with where it stands. Raises InvalidConfig beginning with that."""
     objects = objects_of(documents)
@@ -51,16 +91,22 @@ def cluster_of(documents: Iterable[tuple[str, Any]]) -> Cluster:
 
 def objects_of(documents: Iterable[tuple[str, Any]]) -> list[Object]:
     """The objects in documents, of every kind that is read. Raises InvalidConfig as `cluster_of` does."""
-    known: dict[tuple[str, ...], tuple[str, Object]] = {}
-    for number, (where, kind, raw) in enumerate(item for one in documents for item in _apart(*one)):
-        space, own = _place(raw, where)
-        found = _READERS[kind](raw, where, space, own)
-        there, other = known.setdefault((kind, space, own or str(number)), (where, found))
-        if other != found:
-            raise InvalidConfig(
-                f"{where}: {kind} {space}/{own} is another one than in {there.removeprefix('policyDir: ')}"
-            )
-    return [item for _, item in known.values()]
+    found: dict[tuple[str, ...], Item] = {}
+    for number, item in enumerate(item for one in documents for item in items_of(*one)):
+        first = found.setdefault((item.kind, item.namespace, item.name or str(number)), item)
+        refuse_two_meanings(item, first.read, first.where)
+    return [item.read for item in found.values()]
+
+
+def _kept(raw: dict[str, Any], read: Object) -> Any:
+    if isinstance(read, Pod):
+        ports = [[port.protocol, port.name, number] for port, number in read.ports]
+        return {"labels": read.labels.known, "addresses": [*read.addresses], "ports": ports, "apart": read.apart}
+    if isinstance(read, Namespace):
+        return {"labels": read.labels.known}
+    if isinstance(read, KubeNode):
+        return {"labels": read.labels.known, "addresses": [*read.addresses]}
+    return {key: value for key, value in raw.items() if key not in ("metadata", "status")}
 
 
 def _apart(where: str, raw: Any, within: tuple[str, str] | None = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
