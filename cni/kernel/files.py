@@ -19,9 +19,12 @@ PATIENCE = 30.0
 
 _STEP = 0.005
 _FLOCK = "hhqqi4x"
-_OURS = ("state.db", "lock", "agent.sock", "member.sock", "folders", "tally", "wireguard.key")
+_OURS = ("state.db", "documents.db", "lock", "agent.sock", "member.sock", "folders", "tally", "wireguard.key")
 #: What is opened by name in a folder of ours, by SQLite among others.
-_OPENED = ("state.db", "state.db-wal", "state.db-shm", "state.db-journal", "lock")
+_OPENED = (
+    *(f"{name}{end}" for name in ("state.db", "documents.db") for end in ("", "-wal", "-shm", "-journal")),
+    "lock",
+)
 _MOST_LINKS = 40  # as the kernel (path_resolution(7))
 _NOBODY = 65534
 _AT_FDCWD = -100
