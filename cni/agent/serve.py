@@ -55,9 +55,10 @@ def _warm() -> None:
     import cni.kernel.templates
     import cni.log
     import cni.overlay.vxlan
-    import cni.policy.folder
+    import cni.policy.feeds
     import cni.policy.held
     import cni.policy.rehearsal
+    import cni.policy.selection
     import cni.resources.base
     import cni.sidecar.annotations
     import cni.sidecar.captured

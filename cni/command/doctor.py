@@ -28,7 +28,7 @@ from cni.kernel import netfilter, process
 from cni.liveness import Liveness, Witness
 from cni.node import refuse_unwritable
 from cni.policy.config import faults_of
-from cni.policy.folder import reading_once
+from cni.policy.feeds import reading_once
 from cni.protocol.call import Call
 from cni.protocol.config import version_of
 from cni.protocol.result import Result

@@ -17,7 +17,7 @@ from cni.configured import refresh as reconfigured
 from cni.errors import CniError, Unavailable
 from cni.liveness import Liveness, Witness
 from cni.policy.config import faults_of
-from cni.policy.folder import reading_once
+from cni.policy.feeds import reading_once
 from cni.protocol.call import Call
 from cni.refresh import is_fed, is_held
 from cni.refresh import refresh as refreshed
@@ -48,7 +48,7 @@ def refresh(options: argparse.Namespace) -> int:
     witness = Witness()
     records, unread = records_of(options.data_dir, options.conf_dir)
     held = [record for record in records if is_held(record) and witness.of(record) is not Liveness.GONE]
-    with reading_once():
+    with reading_once(keep=True):
         faults = [line for record in held for line in faults_of(record.config)]
         answers = [(record, *_refreshed(record)) for record in held]
     refused = [f"{record.attachment}: {line}" for record, _, line in answers if line and line not in faults]

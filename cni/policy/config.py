@@ -12,53 +12,63 @@ from cni.protocol.config import NetConf, Section
 from cni.values import replace
 
 if TYPE_CHECKING:
-    from cni.policy.kubernetes import Cluster
+    from cni.policy.known import KnownBook
     from cni.policy.model import Allowance, Policy
 
 #: Verbs that go by what is recorded.
 _HOLDING_NOBODY = ("CHECK", "DEL", "GC")
+#: Verbs by which the node knows from now on what a feed says.
+_KEEPING = ("ADD", "REFRESH")
 
 
 def section_of(netconf: NetConf, call: Call) -> Policy | None:
     """The policy a validated configuration asks for, or None.
 
     With a `policyDir`, what its NetworkPolicies allow the call's pod adds to it; calls that hold nobody to anything
-    do not read it. Raises InvalidConfig naming the entry that is impossible, the file that cannot be read, or a
-    `policyDir` for a pod without a name.
+    do not read it. Raises InvalidConfig naming the entry that is impossible, the file that cannot be read of a folder that never
+    could be, or a `policyDir` for a pod without a name.
     """
     section = netconf.get("policy")
     if section is None:
         return None
     policy = read(section, "$.policy")
-    if not section.get("policyDir") or call.command in _HOLDING_NOBODY:
+    feed = feed_of(netconf)
+    if not feed or call.command in _HOLDING_NOBODY:
         return policy
-    cluster = _read(section["policyDir"])
-    return policy if call.command == "STATUS" else _with_folder(policy, cluster, call, netconf)
+    book = _opened(feed, keep=call.command in _KEEPING)
+    return policy if call.command == "STATUS" else _with_feed(policy, book, call, netconf)
+
+
+def feed_of(netconf: NetConf) -> str:
+    """Where a configuration's documents come from, ``folder /path``; nothing where it names no feed."""
+    folder = (netconf.get("policy") or {}).get("policyDir")
+    return f"folder {Path(folder)}" if folder else ""
 
 
 def faults_of(netconf: NetConf) -> list[str]:
-    """What is wrong with the folder a configuration names: why it cannot be read, or what in its policies; nothing without one."""
-    folder = (netconf.get("policy") or {}).get("policyDir")
+    """What is wrong with the feed a configuration names: why it cannot be read, or what in its policies; nothing without one."""
+    feed = feed_of(netconf)
     try:
-        return _read(folder).faults() if folder else []
+        return _opened(feed, keep=False).faults() if feed else []
     except InvalidConfig as error:
         return [error.msg]
 
 
-def _read(folder: str) -> Cluster:
-    from cni.policy.folder import load  # only a configuration with a policyDir pays for it
+def _opened(feed: str, *, keep: bool) -> KnownBook:
+    from cni.policy.feeds import book_of  # only a configuration with a feed pays for it
 
-    return load(Path(folder))
+    return book_of(feed, keep=keep)
 
 
-def _with_folder(policy: Policy, cluster: Cluster, call: Call, netconf: NetConf) -> Policy:
+def _with_feed(policy: Policy, book: KnownBook, call: Call, netconf: NetConf) -> Policy:
     """Policies add up: a direction anybody speaks of is shut but for what anybody allows."""
     if not call.pod:
         folder = netconf["policy"]["policyDir"]
         wanted = "CNI_ARGS has no K8S_POD_NAMESPACE and K8S_POD_NAME"
         raise InvalidConfig(f"$.policy.policyDir: {wanted}: nothing in {folder} could hold this pod")
-    if call.command == "ADD" and (faults := cluster.faults(call.pod.partition("/")[0])):
+    if call.command == "ADD" and (faults := book.faults(call.pod.partition("/")[0])):
         log.event(netconf.get("type") or "policy", call.command, pod=call.pod, faults=faults)
+    cluster = book.cluster()
     return replace(
         policy,
         ingress=_sum(policy.ingress, cluster.allowances("ingress", call.pod)),

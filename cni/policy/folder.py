@@ -1,6 +1,6 @@
 """A folder of Kubernetes objects, as an outside manager or ``kubectl get … -o yaml`` writes it.
 
-Whatever in it is no object makes the folder unreadable: nobody knows then what it would have said.
+Whatever in a file is no object makes the file unreadable: nobody knows then what it would have said.
 """
 
 from __future__ import annotations
@@ -10,16 +10,13 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from cni.errors import InvalidConfig
-from cni.policy.kubernetes import Cluster
-from cni.policy.manifest import cluster_of
+from cni.policy.manifest import Item, items_of, refuse_two_meanings
 
 _SUFFIXES = {".yaml", ".yml", ".json"}
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -27,66 +24,97 @@ _MOST_LEVELS, _MOST_BY_ALIASES = 100, 1_000_000
 _TEXT = "tag:yaml.org,2002:str"
 _TRIES, _PAUSE = 5, 0.02  # seconds
 
-#: What was read within `reading_once`, by folder, or why it could not be; None where every `load` reads.
-_known: ContextVar[dict[Path, Cluster | InvalidConfig] | None] = ContextVar("_known", default=None)
+#: A file that was written so shortly before it was read may be written again, and nothing tell: the kernel's clock of files ticks.
+_TICK = 50_000_000  # nanoseconds
 
 
-@contextmanager
-def reading_once() -> Iterator[None]:
-    """Within it each folder is read once."""
-    token = _known.set({})
+class Read(NamedTuple):
+    """What was read of a folder: `seen` are its files, each with what tells that it is another, or nothing where that may not do;
+    `items` and `faults` are what those hold that are not as they were `known`, and why they cannot be read.
+    """
+
+    seen: dict[str, str]
+    items: dict[str, list[Item]]
+    faults: dict[str, str]
+
+
+def listing(folder: Path) -> dict[str, str]:
+    """Its files, each with what tells that it is another. Raises InvalidConfig for what is no folder."""
+    if not folder.is_dir():
+        raise InvalidConfig(f"policyDir: {folder} is no folder")
     try:
-        yield
-    finally:
-        _known.reset(token)
+        return _listing(folder)
+    except OSError as error:
+        raise InvalidConfig(f"policyDir: {error.filename or folder}: {error.strerror}") from None
 
 
-def load(folder: Path) -> Cluster:
-    """Read every object of a folder, lists taken apart. Raises InvalidConfig naming the file at fault."""
-    known = _known.get()
-    kept = {} if known is None else known
-    if folder not in kept:
+def read(folder: Path, known: Mapping[str, str]) -> Read:
+    """All files as they were at one time, but for those that are as they are `known`: where something changes meanwhile, that is read
+    again. Raises InvalidConfig where it does all the time, or nobody can look.
+    """
+    contents: dict[str, tuple[str, bytes | InvalidConfig]] = {}
+    began, seen = 0, listing(folder)
+    for _ in range(_TRIES):
+        began = time.time_ns()
+        changed = {name: how for name, how in seen.items() if known.get(name) != how}
+        for name, how in changed.items():
+            if contents.get(name, ("",))[0] != how:
+                contents[name] = how, _content(folder / name)
+        if (now := listing(folder)) == seen:
+            return _judged(folder, seen, {name: contents[name][1] for name in changed}, began)
+        seen = now
+        time.sleep(_PAUSE)
+    raise InvalidConfig(f"policyDir: {folder}: changes while it is read")
+
+
+def _judged(folder: Path, seen: dict[str, str], contents: Mapping[str, bytes | InvalidConfig], began: int) -> Read:
+    items: dict[str, list[Item]] = {}
+    faults: dict[str, str] = {}
+    for name, content in contents.items():
         try:
-            kept[folder] = cluster_of(item for file, content in _contents(folder) for item in _placed(file, content))
+            items[name] = list(_items(folder / name, content))
         except InvalidConfig as error:
-            kept[folder] = InvalidConfig("".join(char if char.isprintable() else "?" for char in error.msg))
-    found = kept[folder]
-    if isinstance(found, InvalidConfig):
-        raise InvalidConfig(found.msg)
+            faults[name] = error.msg
+        if int(seen[name].rpartition(" ")[2] or 0) > began - _TICK:
+            seen[name] = ""
+    return Read(seen, items, faults)
+
+
+def _listing(folder: Path) -> dict[str, str]:
+    found = {}
+    for file in sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES):
+        try:
+            status = file.stat()
+        except OSError as error:
+            found[file.name] = f"{error.strerror} 0"
+            continue
+        found[file.name] = f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
     return found
 
 
-def _contents(folder: Path) -> list[tuple[Path, bytes]]:
-    """All files as they were at one time: where something changes meanwhile, all of it is read again."""
-    changing = str(folder)
-    for _ in range(_TRIES):
-        if not folder.is_dir():
-            raise InvalidConfig(f"policyDir: {folder} is no folder")
-        try:
-            before = _listing(folder)
-            found = [(file, _content(file)) for file, *_ in before]
-            if _listing(folder) == before:
-                return found
-        except FileNotFoundError as error:
-            changing = error.filename
-        except OSError as error:
-            raise InvalidConfig(f"policyDir: {error.filename or folder}: {error.strerror}") from None
-        time.sleep(_PAUSE)
-    raise InvalidConfig(f"policyDir: {changing}: is not there any more, or changes while it is read")
+def _items(file: Path, content: bytes | InvalidConfig) -> Iterator[Item]:
+    """The objects of a file, each name once."""
+    if isinstance(content, InvalidConfig):
+        raise content
+    found: dict[tuple[str, str, str], Item] = {}
+    for where, document in _placed(file, content):
+        for item in items_of(where, document):
+            first = found.setdefault((item.kind, item.namespace, item.name), item) if item.name else item
+            if first is item:
+                yield item
+            else:
+                refuse_two_meanings(item, first.read, first.where)
 
 
-def _listing(folder: Path) -> list[tuple[Path, int, int, int]]:
-    """Its files, each with what tells that it is another."""
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
-    return [(file, (status := file.stat()).st_ino, status.st_size, status.st_mtime_ns) for file in files]
-
-
-def _content(file: Path) -> bytes:
-    """What a file holds; a pipe would let us wait."""
-    with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as opened:
-        if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-            raise InvalidConfig(f"policyDir: {file}: is no file")
-        return opened.read()
+def _content(file: Path) -> bytes | InvalidConfig:
+    """What a file holds, or why nobody can say; a pipe would let us wait."""
+    try:
+        with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as opened:
+            if stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                return opened.read()
+    except OSError as error:
+        return InvalidConfig(f"policyDir: {file}: {error.strerror}")
+    return InvalidConfig(f"policyDir: {file}: is no file")
 
 
 def _placed(file: Path, content: bytes) -> Iterator[tuple[str, Any]]:

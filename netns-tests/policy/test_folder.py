@@ -183,7 +183,8 @@ UNREADABLE = {
 
 
 @pytest.mark.tried(
-    "a policy file emptied, cut, a Status, Calico's", "running pods stay as they are, ADD is refused, the file is named"
+    "a policy file emptied, cut, a Status, Calico's",
+    "what it said last holds, for pods that come too, and the file is named; ADD is refused where nobody knows that",
 )
 @pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
 def test_a_file_that_says_nothing_that_can_be_opens_nobody(shop: Shop, content: str):
@@ -195,9 +196,14 @@ def test_a_file_that_says_nothing_that_can_be_opens_nobody(shop: Shop, content: 
     assert (code, said.count(str(wrong))) == (1, 1)
     assert holds(shop)
     assert [(str(wrong) in item["what"], item["mend"]) for item in shop.doctor()] == [(True, MENDED_THERE)]
-    late = shop.lab.pod()
-    assert str(wrong) in shop.host.cni("ADD", shop.confs["web"], late, CNI_ARGS=NAMED + "late").failed(7)
-    shop.host.delete_pod(shop.confs["web"], late)
+    shop.fed("late")
+    assert not shop.gets_in("stranger", "late")
+    for file in shop.host.folder.glob("documents.db*"):
+        file.unlink()
+    later = shop.lab.pod()
+    assert str(wrong) in shop.host.cni("ADD", shop.confs["web"], later, CNI_ARGS=NAMED + "later").failed(7)
+    shop.host.delete_pod(shop.confs["web"], later)
+    assert holds(shop)
     shop.host.check(shop.confs["web"], shop.pods["web"], shop.results["web"], CNI_ARGS=NAMED + "web").ok()
     wrong.unlink()
     assert shop.refresh()[0] == 0

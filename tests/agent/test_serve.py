@@ -31,6 +31,9 @@ FOR_OTHERS = (
     "cni.kernel.legacy",
     "cni.kernel.vteps",
     "cni.liveness",
+    "cni.policy.amended",
+    "cni.policy.forecast",
+    "cni.policy.judgement",
     "cni.refresh",
 )
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from cni.errors import InvalidConfig
 from cni.policy import config, folder
 from cni.policy.config import faults_of, section_of
-from cni.policy.folder import load, reading_once
-from cni.policy.model import Policy
+from cni.policy.feeds import book_of, reading_once
+from cni.policy.model import Allowance, Policy
 from cni.protocol.call import Call
 
 CALL = Call("ADD", args="IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0")
@@ -235,7 +235,6 @@ UNREADABLE: dict[str, tuple[str | bytes, str]] = {
 @pytest.mark.parametrize(("content", "words"), UNREADABLE.values(), ids=UNREADABLE)
 def test_what_says_nothing_that_can_be_is_named_and_nobody_is_let_in(put: Any, content: str | bytes, words: str):
     where = put(json.dumps(DENY), "deny.json")
-    assert shut(where)
     put(content, "wrong.yaml")
     for command in ("ADD", "STATUS", "REFRESH"):
         with pytest.raises(InvalidConfig) as caught:
@@ -246,6 +245,11 @@ def test_what_says_nothing_that_can_be_is_named_and_nobody_is_let_in(put: Any, c
     assert faults_of({"policy": {"policyDir": str(where)}}) == [caught.value.msg]
     for command in ("CHECK", "DEL", "GC"):
         assert section_of({"policy": {"policyDir": str(where)}}, Call(command)) == Policy()
+    (where / "wrong.yaml").unlink()
+    assert shut(where)
+    put(content, "wrong.yaml")
+    assert shut(where), "what could be read once holds"
+    assert faults_of({"policy": {"policyDir": str(where)}}) == [caught.value.msg]
 
 
 WHOLE = yaml.safe_dump(listing("List", DENY, version="v1"), sort_keys=True)
@@ -254,7 +258,7 @@ WHOLE = yaml.safe_dump(listing("List", DENY, version="v1"), sort_keys=True)
 @pytest.mark.parametrize("at", range(0, WHOLE.index("kind: List"), 3))
 def test_a_list_that_is_cut_anywhere_is_never_read_as_less(put: Any, at: int):
     with pytest.raises(InvalidConfig):
-        load(put(WHOLE[:at]))
+        book_of(f"folder {put(WHOLE[:at])}")
 
 
 def test_other_kinds_are_nothing_to_us(put: Any):
@@ -281,12 +285,12 @@ def test_one_object_twice_is_taken_once_and_two_of_one_name_are_refused(put: Any
     put(json.dumps(DENY), "a.json")
     assert shut(put(json.dumps(DENY | {"status": {"later": True}}), "b.json"))
     put(other(spec={"podSelector": {}, "ingress": [{}]}), "b.json")
-    with pytest.raises(InvalidConfig) as caught:
-        load(tmp_path)
-    assert (
-        caught.value.msg
-        == f"policyDir: {tmp_path}/b.json: NetworkPolicy shop/deny is another one than in {tmp_path}/a.json"
-    )
+    told = f"policyDir: {tmp_path}/b.json: NetworkPolicy shop/deny is another one than in {tmp_path}/a.json"
+    assert faults_of({"policy": {"policyDir": str(tmp_path)}}) == [told]
+    assert shut(tmp_path)
+    (tmp_path / "a.json").unlink()
+    found = section_of({"policy": {"policyDir": str(tmp_path)}}, CALL)
+    assert found == Policy(ingress=(Allowance(),)), "nobody contradicts it any more"
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "nowhere", "no file"])
@@ -300,7 +304,7 @@ def test_what_is_no_file_is_named_and_waits_for_nobody(tmp_path: Path, kind: str
     }[kind]()
     began = time.monotonic()
     with pytest.raises(InvalidConfig, match=f"policyDir: {odd}"):
-        load(tmp_path)
+        book_of(f"folder {tmp_path}")
     assert time.monotonic() - began < 30
 
 
@@ -308,7 +312,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
     for name in ("nowhere", "file"):
         with pytest.raises(InvalidConfig, match=f"{name} is no folder"):
-            load(tmp_path / name)
+            book_of(f"folder {tmp_path / name}")
 
 
 def test_a_file_that_vanishes_or_changes_between_two_looks_is_looked_at_again(
@@ -359,7 +363,7 @@ def test_within_one_run_a_folder_is_read_once(put: Any, tmp_path: Path):
     with reading_once():
         for _ in range(2):
             with pytest.raises(InvalidConfig, match="line 2"):
-                load(tmp_path)
+                book_of(f"folder {tmp_path}")
             put(json.dumps(DENY))
     assert shut(tmp_path)
 

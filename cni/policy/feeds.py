@@ -1,0 +1,178 @@
+"""Feeds followed: what of one is otherwise than when it was read last is read, and what cannot be read stays as it was then.
+
+A document changes for all networks and calls of a node at once, in one transaction of `documents.db`. Nobody is let in by half
+of a feed: before all of it could be read at one time, it is no feed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cni.errors import InvalidConfig
+from cni.naming import digest_of
+from cni.policy import folder
+from cni.policy.known import KnownBook, object_of
+from cni.policy.manifest import Item, refuse_two_meanings
+from cni.state import owners_on_node
+from cni.state.documents import Document, Documents, Feed, Source
+
+
+class _Opened(NamedTuple):
+    """The books that were opened within `reading_once`, by feed, or why there is none."""
+
+    keep: bool
+    books: dict[str, KnownBook | InvalidConfig]
+
+
+#: None where every `book_of` looks again.
+_opened: ContextVar[_Opened | None] = ContextVar("_opened", default=None)
+
+
+@contextmanager
+def reading_once(*, keep: bool = False) -> Iterator[None]:
+    """Within it each feed is looked at once; with `keep` it is known from now on, else nothing is changed."""
+    token = _opened.set(_Opened(keep, {}))
+    try:
+        yield
+    finally:
+        _opened.reset(token)
+
+
+def book_of(feed: str, *, keep: bool = True) -> KnownBook:
+    """What a feed says now; with `keep` it is known from now on, else nothing is changed.
+
+    Raises InvalidConfig naming what is at fault where never all of it could be read.
+    """
+    keep, books = _opened.get() or _Opened(keep, {})
+    if feed not in books:
+        try:
+            books[feed] = _looked_at(feed, keep=keep)
+        except InvalidConfig as error:
+            books[feed] = error
+    found = books[feed]
+    if isinstance(found, InvalidConfig):
+        raise InvalidConfig(found.msg)
+    return found
+
+
+def _looked_at(feed: str, *, keep: bool) -> KnownBook:
+    with closing(Documents.open() if keep else Documents.reading()) as documents:
+        follow(documents, feed)
+        if not documents.feed(feed).whole:
+            raise InvalidConfig(documents.faults(feed)[0])
+        with documents.transaction():
+            known = documents.feed(feed), documents.everything(feed), documents.faults(feed)
+        return KnownBook(feed, known[0].revision, *known[1:], owners_on_node)
+
+
+def follow(documents: Documents, feed: str) -> int:
+    """Have what a feed says now: how many documents became others or went. Raises TryAgainLater."""
+    place = Path(feed.removeprefix("folder "))
+    if _is_known(documents, feed, place):
+        return 0
+    with documents.turn(feed):
+        return 0 if _is_known(documents, feed, place) else _read(documents, feed, place)
+
+
+def _is_known(documents: Documents, feed: str, place: Path) -> bool:
+    """Whether a folder is as it was read last."""
+    try:
+        return documents.feed(feed).seen == _fingerprint(folder.listing(place))
+    except InvalidConfig:
+        return False
+
+
+def _fingerprint(seen: Mapping[str, str]) -> str:
+    """Nothing where a file may be another by now, and nobody could tell."""
+    return digest_of(json.dumps(seen)) if all(seen.values()) else ""
+
+
+def _read(documents: Documents, feed: str, place: Path) -> int:
+    before, known_sources = documents.feed(feed), documents.sources(feed)
+    try:
+        found = folder.read(place, {name: item.seen for name, item in known_sources.items()})
+    except InvalidConfig as error:
+        with documents.transaction():
+            documents.put(feed, before._replace(seen="", fault=plain(error.msg)), {})
+        return 0
+    gone = known_sources.keys() - found.seen.keys()
+    faults = {name: plain(line) for name, line in found.faults.items()}
+    conflicts = _conflicts(documents, feed, found.items, gone)
+    fresh = {name: items for name, items in found.items.items() if name not in conflicts}
+    sources = {name: Source(found.seen[name], faults.get(name, "")) for name in (*fresh, *faults)}
+    sources |= {name: Source("", plain(line)) for name, line in conflicts.items()}
+    unread = any(item.fault for item in ({**known_sources, **sources}[name] for name in found.seen))
+    seen = "" if conflicts else _fingerprint(found.seen)
+    with documents.transaction():
+        documents.put(feed, Feed(before.revision, before.whole or not unread, seen, ""), sources, gone)
+        there = {name: [_document(name, nth, item) for nth, item in enumerate(items)] for name, items in fresh.items()}
+        return documents.replace(feed, there | {name: [] for name in gone})
+
+
+def _conflicts(
+    documents: Documents, feed: str, items: Mapping[str, list[Item]], gone: Collection[str]
+) -> dict[str, str]:
+    """Which of the sources that were read say of an object something else than another one, and what."""
+    found: dict[str, str] = {}
+    while True:
+        fresh = {name: read for name, read in items.items() if name not in found}
+        try:
+            _refuse_conflict(documents, feed, fresh, gone)
+        except _Conflict as conflict:
+            found[conflict.source] = conflict.msg
+        else:
+            return found
+
+
+class _Conflict(Exception):
+    def __init__(self, source: str, msg: str) -> None:
+        super().__init__(msg)
+        self.source, self.msg = source, msg
+
+
+def _refuse_conflict(documents: Documents, feed: str, fresh: Mapping[str, list[Item]], gone: Collection[str]) -> None:
+    seen: dict[tuple[str, str, str], Item] = {}
+    for source, items in fresh.items():
+        for item in items:
+            if not item.name:
+                continue
+            first = seen.setdefault((item.kind, item.namespace, item.name), item)
+            try:
+                refuse_two_meanings(item, first.read, first.where)
+                for other in documents.named(feed, item.kind, item.namespace, item.name):
+                    if other.source not in fresh and other.source not in gone:
+                        refuse_two_meanings(item, object_of(other), other.place)
+            except InvalidConfig as error:
+                raise _Conflict(source, error.msg) from None
+
+
+def _document(source: str, nth: int, item: Item) -> Document:
+    said = "" if item.name else str(nth)
+    return Document(item.kind, item.namespace, item.name, source, said, item.where, 0, spelled(item.value))
+
+
+def spelled(value: Any) -> str:
+    """As JSON, from which is read again what was read first: what JSON cannot hold becomes something that is as wrong there."""
+    try:
+        text = json.dumps(value, sort_keys=True)
+        return text if json.loads(text) == value else json.dumps(_sturdy(value), sort_keys=True)
+    except TypeError:
+        return json.dumps(_sturdy(value), sort_keys=True)
+
+
+def _sturdy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else f"\0{key}": _sturdy(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_sturdy(item) for item in value]
+    return value if isinstance(value, str | int | float | None) else {"\0": str(value)}
+
+
+def plain(text: str) -> str:
+    """A line as it can be printed anywhere."""
+    return "".join(char if char.isprintable() else "?" for char in text)

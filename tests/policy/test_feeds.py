@@ -1,0 +1,276 @@
+"""A feed followed: what of it is read again, what stays when it cannot be read, and what of it all calls of a node know."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import yaml
+
+from cni.errors import InvalidConfig
+from cni.policy import feeds, folder
+from cni.policy.config import faults_of, section_of
+from cni.policy.feeds import book_of, follow, reading_once
+from cni.policy.known import KnownBook
+from cni.policy.manifest import items_of
+from cni.policy.objects import Pod
+from cni.protocol.call import Call
+from cni.state import owners_on_node
+from cni.state.documents import Document, Documents, Feed, Source
+
+POLICY = {"kind": "NetworkPolicy", "metadata": {"namespace": "shop", "name": "one"}, "spec": {"podSelector": {}}}
+
+
+def pod(name: str, address: str = "10.1.0.5", **labels: str) -> dict[str, Any]:
+    metadata = {"namespace": "shop", "name": name, "labels": labels}
+    return {"kind": "Pod", "metadata": metadata, "spec": {"nodeName": "x"}, "status": {"podIP": address}}
+
+
+class Place:
+    """A folder that feeds, and which of its files were read."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path = path
+        self.read: list[str] = []
+        path.mkdir()
+        real = folder._content
+
+        def content(file: Path) -> Any:
+            self.read.append(file.name)
+            return real(file)
+
+        monkeypatch.setattr(folder, "_content", content)
+        monkeypatch.setattr(folder, "_TICK", 0)  # as if every file had been at rest for a while
+
+    def put(self, name: str, *objects: Any, text: str | None = None) -> None:
+        (self.path / "new").write_text("\n---\n".join(map(json.dumps, objects)) if text is None else text)
+        (self.path / "new").rename(self.path / name)
+
+    def book(self) -> KnownBook:
+        return book_of(f"folder {self.path}")
+
+    def pods(self) -> dict[str, tuple[str, ...]]:
+        return {item.name: item.addresses for item in self.book().pods()}
+
+    def looked(self) -> list[str]:
+        """The files that were read since."""
+        found, self.read = self.read, []
+        return found
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    return Place(tmp_path / "feed", monkeypatch)
+
+
+def test_a_file_is_read_when_it_is_another(place: Place):
+    place.put("a.json", POLICY)
+    place.put("b.json", pod("web", app="web"))
+    for _ in range(3):
+        assert place.pods() == {"web": ("10.1.0.5",)}
+    assert place.looked() == ["a.json", "b.json"]
+    place.put("b.json", pod("web", "10.1.0.6", app="web"))
+    assert place.pods() == {"web": ("10.1.0.6",)}
+    assert place.looked() == ["b.json"]
+    (place.path / "b.json").unlink()
+    assert place.pods() == {}
+    assert [item.name for item in place.book().policies("shop")] == ["one"]
+    assert place.looked() == []
+
+
+def test_one_that_was_written_a_moment_ago_is_read_again(place: Place, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(folder, "_TICK", 3600 * 10**9)
+    file = place.path / "a.json"
+    place.put("a.json", pod("web", "10.1.0.5"))
+    assert place.pods() == {"web": ("10.1.0.5",)}
+    before = file.stat()
+    with file.open("r+") as opened:
+        opened.write(json.dumps(pod("web", "10.1.0.6")))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert place.pods() == {"web": ("10.1.0.6",)}
+
+
+def test_what_a_file_said_last_holds_until_it_can_be_read_again(place: Place):
+    place.put("a.json", pod("web", "10.1.0.5"))
+    place.put("b.json", pod("db", "10.1.0.6"))
+    assert place.pods() == {"web": ("10.1.0.5",), "db": ("10.1.0.6",)}
+    place.put("a.json", text='{"kind": "Po')
+    place.put("b.json", pod("db", "10.1.0.7"))
+    assert place.pods() == {"web": ("10.1.0.5",), "db": ("10.1.0.7",)}, "another file's change counts"
+    (told,) = faults_of({"policy": {"policyDir": str(place.path)}})
+    assert told.startswith(f"policyDir: {place.path}/a.json: ")
+    place.looked()
+    assert place.book().faults("shop") == [told]
+    assert place.looked() == [], "it is known that it cannot be read"
+    place.put("a.json", pod("web", "10.1.0.8"))
+    assert (place.pods(), place.book().faults()) == ({"web": ("10.1.0.8",), "db": ("10.1.0.7",)}, [])
+
+
+def test_a_folder_that_goes_leaves_what_it_said(place: Place):
+    place.put("a.json", pod("web"))
+    assert place.pods() == {"web": ("10.1.0.5",)}
+    place.path.rename(place.path.with_name("away"))
+    assert place.pods() == {"web": ("10.1.0.5",)}
+    assert place.book().faults() == [f"policyDir: {place.path} is no folder"]
+    place.path.with_name("away").rename(place.path)
+    assert place.book().faults() == []
+    assert place.looked() == ["a.json"]
+
+
+def test_nobody_goes_by_a_feed_that_never_was_whole(place: Place):
+    place.put("a.json", pod("web"))
+    place.put("b.json", text="{")
+    for _ in range(2):
+        with pytest.raises(InvalidConfig, match=r"b\.json"):
+            place.book()
+    place.put("b.json", POLICY)
+    assert place.pods() == {"web": ("10.1.0.5",)}
+
+
+def test_an_object_moves_from_file_to_file(place: Place):
+    place.put("a.json", POLICY, pod("web", "10.1.0.5"))
+    place.book()
+    place.put("b.json", pod("web", "10.1.0.6"))
+    assert place.pods() == {"web": ("10.1.0.5",)}, "two meanings: the one that was there holds"
+    (told,) = place.book().faults()
+    assert (
+        told == f"policyDir: {place.path}/b.json: Pod shop/web is another one than in {place.path}/a.json: document 2"
+    )
+    place.put("a.json", POLICY)
+    assert (place.pods(), place.book().faults()) == ({"web": ("10.1.0.6",)}, [])
+
+
+def test_policies_without_a_name_are_as_many_as_there_are(place: Place):
+    nameless = {"kind": "NetworkPolicy", "metadata": {"namespace": "shop"}, "spec": {"podSelector": {}}}
+    place.put("a.json", nameless, nameless | {"spec": {"podSelector": {}, "policyTypes": ["Egress"]}})
+    place.put("b.json", nameless | {"spec": {"podSelector": {}, "egress": [{}]}})
+    assert len(place.book().policies("shop")) == 3
+
+
+ODD = """
+kind: NetworkPolicy
+metadata: {namespace: shop, name: odd}
+spec:
+  podSelector: {matchLabels: {day: 2024-01-01, 1: x, "2": y}}
+  ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [true, .nan]}}], ports: [{port: 2024-01-01}, {port: .inf}, {port: 80}]}]
+  1: 2
+"""
+
+
+@pytest.mark.parametrize("text", [ODD, yaml.safe_dump(POLICY), "kind: Pod\nmetadata: {name: a, labels: {1: x}}\n"])
+def test_what_is_kept_of_an_object_is_read_as_it_was(place: Place, text: str):
+    place.put("a.yaml", text=text)
+    book = place.book()
+    (item,) = items_of(f"policyDir: {place.path}/a.yaml", yaml.safe_load(text))
+    read = book.pod("default", "a") if isinstance(item.read, Pod) else book.policies("shop")[0]
+    assert len(getattr(read, "faults", ())) == len(getattr(item.read, "faults", ()))
+    if text != ODD:
+        assert read == item.read
+    else:
+        assert (read.selector, read.ingress) == (item.read.selector, item.read.ingress)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("wrong", [b"no database at all, but long enough to be taken for one" * 20, b""])
+def test_documents_that_are_damaged_or_gone_are_read_again(place: Place, no_node: Path, wrong: bytes):
+    place.put("a.json", pod("web"))
+    place.book()
+    for file in no_node.glob("documents.db*"):
+        file.unlink()
+    (no_node / "documents.db").write_bytes(wrong)
+    place.looked()
+    assert place.pods() == {"web": ("10.1.0.5",)}
+    assert place.looked() == ["a.json"]
+    assert (no_node / "documents.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_documents_of_another_release_are_read_again(place: Place, no_node: Path):
+    place.put("a.json", pod("web"))
+    place.book()
+    with closing(Documents.open()) as documents:
+        documents._rows("PRAGMA user_version = 99")
+    assert place.pods() == {"web": ("10.1.0.5",)}
+
+
+def test_who_only_asks_leaves_nothing_behind(place: Place, no_node: Path):
+    place.put("a.json", pod("web"))
+    section = {"policy": {"policyDir": str(place.path)}}
+    args = "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web"
+    section_of(section, Call("STATUS", args=args))
+    faults_of(section)
+    with reading_once():
+        section_of(section, Call("REFRESH", args=args))
+    assert not no_node.exists()
+    section_of(section, Call("ADD", args=args))
+    place.put("a.json", pod("other"))
+    assert faults_of(section) == []
+    with closing(Documents.open()) as documents:
+        assert [item.name for item in documents.everything(f"folder {place.path}")] == ["web"]
+
+
+def test_many_calls_read_a_change_once(place: Place):
+    place.put("a.json", *(pod(f"web-{at}", f"10.1.1.{at}") for at in range(200)))
+    found: list[int] = []
+    threads = [Thread(target=lambda: found.append(len(place.pods()))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [200] * 8
+    assert place.looked() == ["a.json"]
+
+
+def test_what_became_another_since_is_told(place: Place):
+    feed = f"folder {place.path}"
+    place.put("a.json", pod("web"), pod("db", "10.1.0.6"))
+    with closing(Documents.open()) as documents:
+        assert follow(documents, feed) == 2
+        revision = documents.feed(feed).revision
+        assert documents.since(feed, revision) == []
+        place.put("a.json", pod("web"), pod("new", "10.1.0.7"))
+        assert follow(documents, feed) == 2
+        assert follow(documents, feed) == 0
+        told = {item.name: item.value is None for item in documents.since(feed, revision) or ()}
+        assert told == {"db": True, "new": False}
+
+
+def test_who_was_away_for_long_begins_anew():
+    with closing(Documents.open()) as documents, documents.transaction():
+        documents.put("folder /x", Feed(whole=True), {"a": Source("1")})
+        for at in range(1100):
+            documents.replace("folder /x", {"a": [Document("Pod", "shop", f"web-{at}", "a", "", "", 0, "{}")]})
+        assert documents.since("folder /x", 1) is None
+        assert len(documents.since("folder /x", 1090) or ()) == 11
+        assert len(documents._documents("TRUE")) <= 1002
+
+
+@pytest.fixture
+def attached(store: Any, record: Any) -> Callable[[str, str], None]:
+    def attach(name: str, address: str) -> None:
+        with store.transaction():
+            store.put(record.having(pod=name))
+            store.put_uses(record, [address, "fe80::1", "br0", "PolicyTable []", "1:2:3x"])
+
+    return attach
+
+
+@pytest.mark.parametrize(
+    ("owner", "addresses"),
+    [("shop/web", ("10.1.0.9", "10.1.0.5")), ("shop/db", ("10.1.0.5",)), ("", ("10.1.0.5",))],
+)
+def test_an_attachments_address_is_its_pods(
+    place: Place, attached: Callable[[str, str], None], owner: str, addresses: tuple[str, ...]
+):
+    attached(owner, "10.1.0.9")
+    assert owners_on_node() == {"10.1.0.9": owner}
+    place.put("a.json", pod("web"), pod("thief", "10.1.0.9"))
+    assert place.pods() == {"web": addresses, "thief": ()}
+
+
+def test_a_line_of_a_folder_can_be_printed_anywhere():
+    assert feeds.plain("a\x1b[2J\n") == "a?[2J?"
