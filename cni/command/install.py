@@ -36,16 +36,15 @@ def install(options: argparse.Namespace) -> int:
     items += [suite.conflist(place, options.conf)] if options.conf else []  # last: it lets pods come
     if not options.force:
         suite.refuse_foreign(items)
-    had_member = systemd.runs_members(place) and not any(item.other for item in systemd.units(place))
-    changed = [str(place.now(place.prefix))] if tree.copy(place) else []
-    changed += [str(item.path) for item in items if item.put()]
-    if str(systemd.socket(place)) in changed:  # else whoever disabled it meant it
-        systemd.enable(place)
-    if had_member and {str(place.now(place.prefix)), str(systemd.member(place))} & {*changed}:
-        systemd.renew_member()
+    before = [path for path in systemd.files(place) if path.exists()]
+    are_lent = any(item.other for item in systemd.units(place))
+    copied = tree.copy(place)
+    put = [item.path for item in items if item.put()]
+    for line in systemd.follow(place, before, put, renewed=copied and not are_lent):
+        complain(f"agent-cni: {line}")
     if not tree.has_launcher():
         complain("agent-cni: without a launcher, for there was no C compiler: every call starts Python")
-    _told(options, "installed", changed)
+    _told(options, "installed", [str(path) for path in (*[place.now(place.prefix)] * copied, *put)])
     return 0
 
 
@@ -80,7 +79,7 @@ def uninstall(options: argparse.Namespace) -> int:
     removed += [str(path) for path in folders if tree.remove(path)]  # last the copy that runs this
     removed += [f"table {table}" for table in tables]
     removed += take_idle_links() if place.root == Place.root and not others else []
-    if str(systemd.socket(place)) in removed:
+    if {*map(str, systemd.files(place))} & {*removed}:
         systemd.forget(place)
     _told(options, "removed", removed)
     if place.now(cluster.PATH).exists():

@@ -390,43 +390,102 @@ def test_logs_are_rotated_by_the_real_logrotate_and_written_on(host: Host, pod: 
     assert done.stdout.split() == ["bridge-vxlan.log", "bridge-vxlan.log.1.gz", "1"]
 
 
-#: A node that systemd runs, whose systemctl only keeps what it is told; /etc/systemd is its own.
+#: A node that systemd runs, whose systemctl only keeps what it is told; /etc/systemd is its own. What is asked is answered by /run/active.
 BOOTED = """
 mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system
 mount -t tmpfs tmpfs /var/log && mount -t tmpfs tmpfs /etc/systemd && mount -t tmpfs tmpfs /usr/local/bin
-printf '#!/bin/sh\\necho "$@" >>/run/told\\n' >/run/systemctl && chmod +x /run/systemctl
-mount --bind /run/systemctl /usr/bin/systemctl
-"$@"
+printf '#!/bin/sh\ntest "$1" != is-active || exec grep -qsx "$2" /run/active\necho "$@" >>/run/told\n' >/run/systemctl
+printf '#!/bin/sh\necho networkctl "$@" >>/run/told\n' >/run/networkctl
+chmod +x /run/*ctl
+for program in systemctl networkctl; do mount --bind /run/$program /usr/bin/$program; done
+told() { cat /run/told 2>/dev/null || true; rm -f /run/told; echo; }
+of_before() { for unit; do sed -i '1a # of before' /etc/systemd/$unit; done; }
+set -e
 """
 
 
+def booted(tmp_path: Path, script: str) -> list[str]:
+    """What a script said on such a node; `install` and `uninstall` are of a copy of its own."""
+    where = " ".join(map(str, folders(tmp_path)))
+    commands = f'install="{SUITE} install {where} --systemd" uninstall="{SUITE} uninstall {where}"'
+    done = sh("unshare", "--mount", "sh", "-ec", f"{BOOTED}\n{commands}\n{script}")
+    return done.stdout.split("\n")
+
+
 def test_the_agents_socket_is_enabled_with_its_units_and_goes_with_them(tmp_path: Path):
-    """`make install` asks for them where systemd runs, unless told not to; what was disabled since stays so."""
+    """`make install` asks for them where systemd runs, unless told not to."""
     make = f"make -s -C {ROOT} --dry-run install"
-    script = f"""
-    told() {{ cat /run/told; rm -f /run/told; echo; }}
-    wanted=/etc/systemd/system/sockets.target.wants/agent-cni.socket
-    {make} | grep -c -- --systemd; {make} SYSTEMD=0 | grep -c -- --systemd; {make} DESTDIR=/x | grep -c -- --systemd
-    set -e
-    install="{SUITE} install {" ".join(map(str, folders(tmp_path)))} --systemd"
-    $install >/dev/null; told; readlink $wanted
-    rm $wanted
-    echo '# an old one' | cat - /etc/systemd/system/agent-cni.service >/run/new && mv /run/new /etc/systemd/system/agent-cni.service
-    $install; test ! -e $wanted; $install; test ! -e /run/told
-    echo '# an old one' | cat - /etc/systemd/system/agent-cni-member.service >/run/new && mv /run/new /etc/systemd/system/agent-cni-member.service
-    $install; told
-    echo changed >>{tmp_path}/opt/pyvenv.cfg; $install >/dev/null; told
-    {SUITE} uninstall {" ".join(map(str, folders(tmp_path)))} >/dev/null; told
-    find /etc/systemd -type f
-    """
-    said = sh("unshare", "--mount", "sh", "-ec", BOOTED, "sh", "sh", "-c", script).stdout
-    assert said.split("\n") == [
-        "1", "0", "0", "daemon-reload", "start agent-cni.socket", "", "/etc/systemd/system/agent-cni.socket",
-        "installed /etc/systemd/system/agent-cni.service", "nothing to be installed",
-        "installed /etc/systemd/system/agent-cni-member.service",
-        "daemon-reload", "--no-block try-restart agent-cni-member.service", "",
-        "daemon-reload", "--no-block try-restart agent-cni-member.service", "",
+    assert booted(
+        tmp_path,
+        f"""
+        {make} | grep -c -- --systemd; ! {make} SYSTEMD=0 | grep -- --systemd; ! {make} DESTDIR=/x | grep -- --systemd
+        $install >/dev/null; told; readlink /etc/systemd/system/sockets.target.wants/agent-cni.socket
+        $install; test ! -e /run/told
+        $uninstall >/dev/null; told
+        find /etc/systemd -type f
+        """,
+    ) == [
+        "1", "daemon-reload", "start agent-cni.socket", "", "/etc/systemd/system/agent-cni.socket",
+        "nothing to be installed",
         "disable --now agent-cni.socket agent-cni.service agent-cni-member.service", "daemon-reload", "", "",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("of_before", "anew"),
+    [
+        (["agent-cni.service"], ["agent-cni.service"]),
+        (["agent-cni-member.service"], ["agent-cni-member.service"]),
+        (["agent-cni.socket"], ["agent-cni.socket"]),
+        (["agent-cni.socket", "agent-cni.service"], ["agent-cni.service", "agent-cni.socket"]),
+    ],
+)
+def test_what_runs_by_a_unit_of_the_release_before_is_started_anew(
+    tmp_path: Path, of_before: list[str], anew: list[str]
+):
+    """What was disabled since stays so."""
+    wanted = "/etc/systemd/system/sockets.target.wants/agent-cni.socket"
+    assert booted(
+        tmp_path,
+        f"""
+        $install >/dev/null; told >/dev/null; rm {wanted}
+        of_before {" ".join(f"system/{unit}" for unit in of_before)}
+        $install >/dev/null; told; test ! -e {wanted}
+        """,
+    ) == ["daemon-reload", f"--no-block try-restart {' '.join(anew)}", "", ""]
+
+
+def test_the_member_of_a_copy_that_is_another_is_started_anew(tmp_path: Path):
+    """The agent sees to that itself. A copy of another prefix is none of this member's."""
+    assert booted(
+        tmp_path,
+        f"""
+        $install >/dev/null; told >/dev/null
+        echo changed >>{tmp_path}/opt/pyvenv.cfg; $install >/dev/null; told
+        {SUITE} install {" ".join(map(str, folders(tmp_path / "second")))} --systemd >/dev/null 2>&1; told
+        {SUITE} install {" ".join(map(str, folders(tmp_path / "second")))} --systemd --force >/dev/null; told
+        """,
+    ) == [
+        "--no-block try-restart agent-cni-member.service", "", "",
+        "daemon-reload", "--no-block try-restart agent-cni-member.service agent-cni.service agent-cni.socket", "", "",
+    ]  # fmt: skip
+
+
+def test_networkd_hears_of_its_drop_ins_where_it_runs(tmp_path: Path):
+    dropins = "network/10-agent-cni.network", "networkd.conf.d/50-agent-cni.conf"
+    said = "agent-cni: systemd-networkd.service goes by /etc/systemd/networkd.conf.d/50-agent-cni.conf once it is restarted"
+    assert booted(
+        tmp_path,
+        f"""
+        echo systemd-networkd.service >/run/active
+        $install 2>&1 >/dev/null; told
+        of_before {dropins[0]}; $install 2>&1 >/dev/null; told
+        of_before {dropins[1]}; $install 2>&1 >/dev/null; told
+        rm /run/active; of_before {" ".join(dropins)}; $install 2>&1 >/dev/null; told
+        """,
+    ) == [
+        said, "daemon-reload", "start agent-cni.socket", "networkctl reload", "",
+        "networkctl reload", "", said, "", "", "",
     ]  # fmt: skip
 
 

@@ -1,0 +1,133 @@
+"""Our units, and what install, join and uninstall tell systemd, with systemd itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from first_process import BootedNode
+from lab import AGENT_CNI, eventually
+
+pytestmark = pytest.mark.sweep  # one node, with its own agent
+
+SOCKET, SERVICE, MEMBER = "agent-cni.socket", "agent-cni.service", "agent-cni-member.service"
+UNITS = Path("/etc/systemd/system")
+CONF = {
+    "cniVersion": "1.1.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0", "isGateway": True, "ipMasq": True,
+    "policy": {"ingress": [{}]}, "ipam": {"type": "agent-ipam", "subnet": "10.1.0.0/24"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[BootedNode]:
+    with BootedNode(tmp_path) as booted:
+        booted.run(AGENT_CNI, "install", "--systemd", "--link")
+        yield booted
+
+
+def call(node: BootedNode, verb: str, number: int = 1) -> None:
+    """A call that must succeed."""
+    pod = f"/run/netns/pod{number}"
+    given = f"CNI_COMMAND={verb} CNI_CONTAINERID=c{number} CNI_IFNAME=eth0 CNI_NETNS={pod} CNI_PATH=/opt/cni/bin"
+    done = node.run("env", *given.split(), "/opt/cni/bin/bridge-vxlan", check=False, input=json.dumps(CONF))
+    assert done.returncode == 0, done.stdout
+
+
+def of_before(node: BootedNode, unit: str, line: str, instead: str) -> None:
+    """Have a unit be as a release before had it, for systemd too, and what runs go by it."""
+    text = node.run("cat", UNITS / unit).stdout
+    assert line in text
+    node.run("tee", UNITS / unit, input=text.replace(line, instead))
+    node.run("systemctl", "daemon-reload")
+    node.run("systemctl", "try-restart", unit)
+
+
+def test_the_agent_starts_with_the_first_call_and_serves_as_confined_as_its_unit_says(node: BootedNode):
+    assert (node.state(SOCKET), node.state(SERVICE)) == ("active", "inactive")
+    node.run("ip", "netns", "add", "pod1")
+    call(node, "ADD")
+    assert node.state(SERVICE) == "active"
+    for verb in ("STATUS", "ADD", "DEL", "DEL"):
+        node.run("ip", "netns", "add", "pod2", check=False)
+        call(node, verb, 2)
+    assert node.run("ping", "-c1", "-W2", "10.1.0.2").returncode == 0
+    call(node, "DEL")
+    assert "Operation not permitted" not in node.run("sh", "-c", "cat /var/log/agent-cni/*").stdout
+
+
+@pytest.mark.parametrize(
+    ("unit", "line", "instead", "name", "now"),
+    [
+        (SERVICE, "OOMScoreAdjust=-900", "OOMScoreAdjust=-100", "OOMScoreAdjust", "-900"),
+        (SOCKET, "Backlog=128", "Backlog=5", "Backlog", "128"),
+        (MEMBER, "WatchdogSec=60", "WatchdogSec=50", "WatchdogUSec", "1min"),
+    ],
+)
+def test_what_runs_by_a_unit_of_the_release_before_runs_by_the_new_one(
+    node: BootedNode, unit: str, line: str, instead: str, name: str, now: str
+):
+    in_a_cluster(node)
+    call(node, "STATUS")
+    of_before(node, unit, line, instead)
+    call(node, "STATUS")
+    serving = MEMBER if unit == MEMBER else SERVICE
+    assert eventually(lambda: node.state(serving) == "active")
+    old, others = node.said_of(serving, "MainPID"), {SERVICE, MEMBER} - {serving}
+    before = [node.said_of(other, "MainPID") for other in others]
+    assert f"installed {UNITS / unit}\n" in install(node)
+    assert [node.said_of(it, "NeedDaemonReload") for it in (SOCKET, SERVICE, MEMBER)] == ["no"] * 3
+    assert eventually(lambda: node.said_of(serving, "MainPID") != old and node.state(unit) == "active")
+    assert node.said_of(unit, name) == now
+    call(node, "STATUS")
+    assert eventually(lambda: node.state(serving) == "active")
+    assert [node.said_of(other, "MainPID") for other in others] == before
+    old = node.said_of(serving, "MainPID")
+    assert install(node) == "nothing to be installed\n"
+    assert node.said_of(serving, "MainPID") == old
+
+
+def test_what_was_disabled_or_ended_stays_so(node: BootedNode):
+    """A release with another socket, and another agent's and member's unit, starts none of them."""
+    node.run("systemctl", "disable", "--now", SOCKET, SERVICE)
+    for unit, line in ((SOCKET, "Backlog=128"), (SERVICE, "UMask=0022"), (MEMBER, "UMask=0022")):
+        of_before(node, unit, line, f"# {line}")
+    install(node)
+    assert [node.state(unit) for unit in (SOCKET, SERVICE, MEMBER)] == ["inactive"] * 3
+    assert node.run("systemctl", "is-enabled", SOCKET, MEMBER, check=False).stdout.split() == ["disabled"] * 2
+    call(node, "STATUS")
+
+
+def test_uninstall_ends_and_forgets_them(node: BootedNode):
+    in_a_cluster(node)
+    call(node, "STATUS")
+    said = node.run("agent-cni", "uninstall", check=False)
+    assert (said.returncode, "this host is in a cluster" in said.stderr) == (1, True)
+    node.run("agent-cni", "leave", "--force")
+    assert (node.state(MEMBER), node.state(SERVICE)) == ("inactive", "active")
+    node.run("agent-cni", "uninstall")
+    listed = node.run("systemctl", "list-units", "--all", "--no-legend", "--full", "agent-cni*").stdout
+    files = node.run("systemctl", "list-unit-files", "--no-legend", "agent-cni*", check=False).stdout
+    assert (listed, files) == ("", "")
+    assert (
+        node.run(
+            "find", "/etc/systemd", "/opt", "/run/agent-cni", "-path", "*agent-cni*", "-type", "f", check=False
+        ).stdout
+        == ""
+    )
+
+
+def in_a_cluster(node: BootedNode) -> None:
+    """With a member that runs; its store is away, which no boot waits for."""
+    config = {"node": "here", "vtep": "192.0.2.11", "etcd": {"endpoints": ["http://127.0.0.1:9"]}}
+    node.run("ip", "addr", "add", "192.0.2.11/32", "dev", "lo")
+    node.run("mkdir", "-p", "/etc/agent-cni")
+    node.run("tee", "/etc/agent-cni/cluster.json", input=json.dumps(config))
+    node.run("systemctl", "enable", "--now", MEMBER)
+    assert node.state(MEMBER) == "active"
+
+
+def install(node: BootedNode) -> str:
+    """What the release that is there put down."""
+    return node.run("agent-cni", "install", "--systemd", "--link").stdout
