@@ -8,7 +8,7 @@ PLACE     = --prefix $(PREFIX) --bin-dir $(BIN_DIR) --conf-dir $(CONF_DIR) $(if 
 SOURCES  := $(shell find cni plugins conf.d launcher tools -type f -not -name '*.pyc') pyproject.toml constraints.txt
 PLUGINS  := $(patsubst %.schema.json,%,$(wildcard plugins/*.schema.json))
 
-.PHONY: help demo demo-mesh test sweeps check image-test kubelet-test podman-test reference-test cluster-soak bench wheels install uninstall clean
+.PHONY: help demo demo-mesh test sweeps check image-test kubelet-test podman-test reference-test cluster-soak policy-matrix bench wheels install uninstall clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1\t/' | expand -t 12
@@ -52,6 +52,9 @@ reference-test: .venv/ready ## the reference plugins' own suites with our execut
 
 cluster-soak: .venv/ready ## five hosts, three stores, troubles at random while pods come and go; SECONDS=300 SEED=
 	@tools/isolated .venv/bin/python3 tools/soak.py $(or $(SECONDS),300) $(SEED)
+
+policy-matrix: .venv/ready ## policies that nobody would write, against all pairs of nine pods; EXAMPLES=200 SEED= (the same seed, the same policies)
+	@EXAMPLES=$(or $(EXAMPLES),200) SEED=$(or $(SEED),$(shell date +%s)) AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest -s netns-tests/policy/test_matrix.py -k nobody_would
 
 bench: .venv/ready     ## our plugins against the reference's, paired in one run; PARTS=calls, traffic or cluster does one part
 	@tools/bootstrap --reference

@@ -4,23 +4,38 @@ reference says.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from cases import Case, cases
+from cases import Case, cases, pod, policy
+from generated import generated
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from lab import Lab
-from matrix import Matrix
+from matrix import Matrix, OneHost, ThreeHosts
 
 #: What the reference is asked about and the node is not held to yet: ClusterNetworkPolicies.
 TIERS = "tier-"
+CASES = [case for case in cases() if not case.name.startswith(TIERS)]
+
+#: How many generated sets are tried, and of which seed; the same every time, unless `make policy-matrix` says so.
+EXAMPLES, SEED = int(os.environ.get("EXAMPLES") or 25), int(os.environ.get("SEED") or 20)
+GENERATING = settings(
+    max_examples=EXAMPLES,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate, *([Phase.shrink] if "SEED" in os.environ else [])],
+    suppress_health_check=list(HealthCheck),
+)
 
 pytestmark = pytest.mark.sweep  # a folder is read by `agent-cni refresh`, with an agent and without
 
 
 @pytest.fixture(scope="module")
-def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneHost]:
     lab = Lab("matrix")
-    with Matrix(lab, tmp_path_factory.mktemp("policies")) as made:
+    with OneHost(lab, tmp_path_factory.mktemp("policies")) as made:
         yield made
     lab.close()
 
@@ -29,16 +44,73 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
     "150 sets of policies, a clause of the API reference each: all pairs of nine pods, the node and a machine outside",
     "whoever may, reaches; nobody else: TCP, UDP, SCTP, both families",
 )
-@pytest.mark.parametrize("case", [it for it in cases() if not it.name.startswith(TIERS)], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_what_is_written_is_so(matrix: Matrix, case: Case):
     """On a node that held its pods to another case before."""
     matrix.hold(case.documents, case.world, case.far)
     assert matrix.wrong() == []
 
 
-def test_the_matrix_sees_what_is_wrong(matrix: Matrix):
-    matrix.hold(cases("types")[10].documents)
+@pytest.mark.tried(
+    "sets of policies that hypothesis makes, one after the other for the same pods; `make policy-matrix` tries more",
+    "whoever may, reaches; nobody else",
+)
+@seed(SEED)
+@GENERATING
+@given(case=generated())
+def test_what_nobody_would_write_is_so(matrix: Matrix, case: Case):
+    matrix.hold(case.documents, case.world)
+    assert matrix.wrong() == [], f"SEED={SEED}"
+
+
+FRIENDS = {"matchLabels": {"friend": "yes"}}
+FROM_FRIENDS = [
+    policy("x/in", {"podSelector": {}, "ingress": [{"from": [{"namespaceSelector": {}, "podSelector": FRIENDS}]}]}),
+    policy(
+        "x/out",
+        {
+            "podSelector": FRIENDS,
+            "policyTypes": ["Egress"],
+            "egress": [{"to": [{"namespaceSelector": {}}], "ports": [{"port": "new"}]}],
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize("kind", ["bridged", "routed"])
+def test_pods_come_change_and_go(matrix: Matrix, kind: str):
+    """A pod that came and is not known yet is shut where some policy of its namespace shuts, and nobody's peer."""
+    usual = Case("", {}).world
+    matrix.hold(FROM_FRIENDS)
+    matrix.attach("x/d", kind)
+    mute = [probe for probe in matrix.probes() if "x/d" in {probe.source, probe.to} and probe.source != probe.to]
+    heard = matrix.prober.heard(mute, ())
+    assert {(probe.source, probe.to) for probe in heard} == {("node", "x/d")}
+    try:
+        for labels, ports in (({}, []), ({"friend": "yes"}, []), ({"friend": "yes"}, [81]), ({"pod": "a"}, [80, 81])):
+            named = [{"name": "new", "containerPort": port} for port in ports]
+            matrix.hold(FROM_FRIENDS, [*usual, pod("x/d", labels, named)])
+            assert matrix.wrong() == []
+    finally:
+        matrix.detach("x/d")
+    matrix.hold(FROM_FRIENDS)
+    assert matrix.wrong() == []
+
+
+def test_the_matrix_sees_what_is_wrong(matrix: OneHost):
+    matrix.hold([policy("x/deny", {"podSelector": {}})])
     matrix.host.run("nft", "flush", "table", "inet", "agent_cni_policy")
     assert any(line.endswith("let through") for line in matrix.wrong())
     matrix.hold()
     assert matrix.wrong() == []
+
+
+@pytest.mark.tried("the same over three hosts, bridged and routed tunnels", "the same")
+@pytest.mark.parametrize("mode", ["l2", "l3"])
+def test_over_three_hosts_too(lab: Lab, tmp_path: Path, mode: str):
+    """Every fifteenth set that speaks of pods alone."""
+    alone = [it for it in CASES if "others" not in it.said and "outside" not in str(it.said)]
+    with ThreeHosts(lab, tmp_path, mode=mode) as matrix:
+        for case in alone[::15]:
+            matrix.hold(case.documents, case.world)
+            assert matrix.wrong() == [], case.name

@@ -116,7 +116,9 @@ def namespace(name: str, labels: dict[str, str]) -> Raw:
 def pod(key: str, labels: dict[str, str], ports: list[Raw] | None = None) -> Raw:
     """A pod whose ports are called as its name says, or others."""
     space, name = key.split("/")
-    usual = [{"name": it, "containerPort": number, "protocol": protocol} for it, number, protocol in NAMED[name]]
+    usual = [
+        {"name": it, "containerPort": number, "protocol": protocol} for it, number, protocol in NAMED.get(name, ())
+    ]
     containers = [{"name": "it", "ports": usual if ports is None else ports}]
     metadata = {"namespace": space, "name": name, "labels": labels}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": containers}}

@@ -1,22 +1,23 @@
 """Everybody asked whether he reaches everybody, under policies of a folder: what arrives is held against the API reference.
 
-Three namespaces x, y and z with pods a and b on a bridge and c on a link of its own, the node, and a machine outside; two ports, TCP, UDP
-and SCTP, IPv4 and IPv6. Pods are made once; a test changes what the folder says and has it applied.
+Three namespaces x, y and z with pods a, b and c, two ports, TCP, UDP and SCTP, IPv4 and IPv6: on one node, or over three. Pods are made
+once; a test changes what the folder says and has it applied.
 
-    Matrix -> hold(objects) -> wrong()
+    OneHost, ThreeHosts -> hold(documents) -> wrong()
 """
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from cases import NAMES, NODE, OUTSIDE, PORTS, PROTOCOLS, SPACES, Case, Expected, Probe, placed
+from cases import NAMES, NODE, OUTSIDE, PODS, PORTS, PROTOCOLS, Case, Expected, Probe, placed
+from cluster import Cluster, conf
 from interception import address_of
 from lab import AGENT_CNI, Host, Lab, Namespace, Pod
 from prober import FAMILIES, Prober
@@ -39,6 +40,8 @@ KINDS = {
         "ipam": {"ranges": [[{"subnet": "10.3.0.0/24"}], [{"subnet": "fd00:3::/64"}]]},
     },
 }
+#: What a host of a cluster has as long as its member is there.
+MEMBERS_OWN = "table inet agent_cni_vteps"
 #: Which kind of pod has which name: traffic is bridged, routed, and both.
 KIND_OF = {"a": "bridged", "b": "bridged", "c": "routed"}
 
@@ -54,7 +57,7 @@ class Party:
 
 @dataclass
 class Matrix:
-    """A node with nine pods that one folder feeds. Use it with `with`."""
+    """Parties that one folder feeds. Use it with `with`; it begins and ends without any policy."""
 
     lab: Lab
     folder: Path
@@ -63,21 +66,7 @@ class Matrix:
     def __enter__(self) -> Self:
         self._held = ExitStack()
         self.prober = self._held.enter_context(Prober(PORTS))
-        site = self.lab.site()
-        self.host: Host = site.host
-        for name, where, number in ((NODE, site.host, 11), (OUTSIDE, site.outside, 12)):
-            self._join(name, Party(where, {4: f"192.0.2.{number}", 6: f"fd00:2::{number}"}))
-        for family, ways in ((4, ("10.1.0.0/24", "10.3.0.0/24")), (6, ("fd00:1::/64", "fd00:3::/64"))):
-            for way in ways:
-                site.outside.run(
-                    "ip", f"-{family}", "route", "add", way, "via", {4: "192.0.2.11", 6: "fd00:2::11"}[family]
-                )
-        self.host.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1", "net.ipv4.ip_forward=1")
-        self.host.run("ip", "-6", "route", "replace", "default", "via", "fd00:2::1")
-        self.hold()
-        for space in SPACES:
-            for name in NAMES:
-                self.attach(f"{space}/{name}", KIND_OF[name])
+        self.build()
         self.hold()
         assert self.wrong() == []  # and everybody knows his neighbours from now on
         return self
@@ -85,29 +74,43 @@ class Matrix:
     def __exit__(self, kind: object, *_: object) -> None:
         for name in [name for name, party in self.parties.items() if party.kind]:
             self.detach(name)
+        left = {table for host in self.hosts() for table in host.run("nft", "list", "tables").stdout.splitlines()}
         self._held.close()
-        assert kind or self.host.run("nft", "list", "ruleset").stdout == ""
+        assert kind or left <= {MEMBERS_OWN}, left
+
+    def build(self) -> None:
+        """Make hosts and pods."""
+        raise NotImplementedError
+
+    def hosts(self) -> Iterable[Host]:
+        """Where the folder is read."""
+        raise NotImplementedError
+
+    def host_of(self, name: str) -> Host:
+        """Whose pod one is, or is to be."""
+        raise NotImplementedError
 
     def conf(self, kind: str) -> Raw:
         """A network whose pods the folder feeds."""
-        return copy.deepcopy(KINDS[kind]) | {"policy": {"policyDir": str(self.folder)}}
+        raise NotImplementedError
 
     # --- pods
 
     def attach(self, name: str, kind: str) -> None:
         """Make a pod, `namespace/name`, and let it serve; the folder says of it what the last document did."""
-        pod: Pod = self.lab.pod()
-        result = self.host.add(self.conf(kind), pod, CNI_ARGS=CALLED.format(*name.split("/")))
-        self._join(name, Party(pod, {family: address_of(result, family) for family in FAMILIES}, kind))
+        pod = self.lab.pod()
+        result = self.host_of(name).add(self.conf(kind), pod, CNI_ARGS=CALLED.format(*name.split("/")))
+        self.join(name, Party(pod, {family: address_of(result, family) for family in FAMILIES}, kind))
 
     def detach(self, name: str) -> None:
         """Take a pod away."""
         party = self.parties.pop(name)
         self.prober.forget(name)
         assert isinstance(party.where, Pod)
-        self.host.delete_pod(self.conf(party.kind), party.where)
+        self.host_of(name).delete_pod(self.conf(party.kind), party.where)
 
-    def _join(self, name: str, party: Party) -> None:
+    def join(self, name: str, party: Party) -> None:
+        """Have one ask and be asked."""
         self.parties[name] = party
         self.prober.join(name, party.where)
 
@@ -126,8 +129,9 @@ class Matrix:
 
     def apply(self) -> None:
         """Have every attachment held to what the folder says."""
-        done = self.host.run(AGENT_CNI, "refresh", check=False)
-        assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+        for host in self.hosts():
+            done = host.run(AGENT_CNI, "refresh", check=False)
+            assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
 
     # --- what is so
 
@@ -149,6 +153,57 @@ class Matrix:
                 for address in party.addresses.values() if not {source, to} <= machines else ():
                     for protocol in PROTOCOLS:
                         yield from (Probe(source, to, address, protocol, port) for port in PORTS)
+
+
+@dataclass
+class OneHost(Matrix):
+    """A node with pods on a bridge and on links of their own, and a machine outside on its wire."""
+
+    def build(self) -> None:
+        site = self.lab.site()
+        self.host, ends = site.host, {NODE: (site.host, 11), OUTSIDE: (site.outside, 12)}
+        for name, (where, number) in ends.items():
+            self.join(name, Party(where, {4: f"192.0.2.{number}", 6: f"fd00:2::{number}"}))
+        for kind in KINDS.values():
+            for family, ((way,),) in zip(FAMILIES, ([ranges] for ranges in kind["ipam"]["ranges"]), strict=True):
+                via = self.parties[NODE].addresses[family]
+                site.outside.run("ip", f"-{family}", "route", "add", way["subnet"], "via", via)
+        self.host.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1", "net.ipv4.ip_forward=1")
+        put(self.folder / "objects.json", Case("", {}).world)
+        for name in PODS:
+            self.attach(name, KIND_OF[name[-1]])
+
+    def hosts(self) -> Iterable[Host]:
+        return [self.host]
+
+    def host_of(self, name: str) -> Host:
+        return self.host
+
+    def conf(self, kind: str) -> Raw:
+        return copy.deepcopy(KINDS[kind]) | {"policy": {"policyDir": str(self.folder)}}
+
+
+@dataclass
+class ThreeHosts(Matrix):
+    """A cluster whose first host has the pods a, whose second has b, and whose third has c; the folder is on each."""
+
+    mode: str = "l2"
+
+    def build(self) -> None:
+        self.cluster = self._held.enter_context(Cluster(self.lab))
+        self.cluster.join()
+        put(self.folder / "objects.json", Case("", {}).world)
+        for name in PODS:
+            self.attach(name, self.mode)
+
+    def hosts(self) -> Iterable[Host]:
+        return self.cluster.nodes
+
+    def host_of(self, name: str) -> Host:
+        return self.cluster.nodes[NAMES.index(name[-1])]
+
+    def conf(self, kind: str) -> Raw:
+        return conf(kind, policy={"policyDir": str(self.folder)})
 
 
 def key_of(item: Raw) -> str:
