@@ -81,6 +81,7 @@ DOORS = {
         "cni/member/key.py",
         "cni/member/inbox.py",  # where threads begin, and what they bring
         "cni/member/ledger.py",
+        "cni/member/metrics.py",
         "cni/member/session.py",
     },
     "http": {"cni/member/metrics.py"},

@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socket import AF_INET, AF_INET6, SHUT_RDWR, socket
 from socketserver import ThreadingTCPServer
+from threading import Lock
 from typing import Any
 
 from cni import log
@@ -28,9 +29,12 @@ from cni.member.exposition import Family
 from cni.member.figures import Sample
 from cni.member.trouble import Trouble
 
-#: How many are answered at a time, and after how many seconds one that is slow is left.
-MOST, PATIENCE_SECONDS = 8, 5.0
+#: How many are answered at a time, and after how many seconds one that is slow is left; for how long an answer is kept.
+MOST, PATIENCE_SECONDS, _KEPT_SECONDS = 8, 5.0, 1.0
+#: What is said, without a thread, to who comes when all are at work.
+_BUSY = b"HTTP/1.0 503 Service Unavailable\r\nServer: agent-cni\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 _TRIED_AGAIN_AFTER = 5.0
+_MOMENT = 0.05
 _NAME = "agent-cni"
 _PAGE = resource.getpagesize()
 
@@ -76,25 +80,55 @@ class Server(ThreadingTCPServer):
         host, _, port = address.rpartition(":")
         at = ipaddress.ip_address(host.strip("[]"))
         self.address_family = AF_INET6 if at.version == 6 else AF_INET
-        self.answer = answer
+        self._answer = answer
+        self._answering = Lock()
+        self._kept: tuple[float, bytes] | None = None
+        #: Since when who is there is, and who of them is being answered.
         self._since: dict[socket, float] = {}
+        self._worked_for: set[socket] = set()
         try:
             super().__init__((str(at), int(port)), _Handler)
         except OSError as error:
             raise Unavailable(f"no metrics at {address}: {error.strerror}") from None
 
     def process_request(self, request: Any, client: Any) -> None:
-        """Have a thread answer; where enough are at it, whoever has been longest is left."""
+        """Have a thread answer. Where enough are at it, who has been longest without asking for anything is left; where all of
+        them work, nobody else is answered: to leave who waits ends no work.
+        """
         if len(self._since) >= MOST:
-            self._leave(next(iter(self._since.copy())))
+            idle = next((one for one in self._since.copy() if one not in self._worked_for), None)
+            if idle is None:
+                self._refuse(request)
+                return
+            self._leave(idle)
         self._since[request] = time.monotonic()
         super().process_request(request, client)
+
+    def answer(self, request: socket) -> bytes:
+        """What there is to say: found out by one at a time, and told to whoever asks within a second."""
+        self._worked_for.add(request)
+        try:
+            with self._answering:
+                if not self._kept or time.monotonic() - self._kept[0] > _KEPT_SECONDS:
+                    answer = self._answer()
+                    self._kept = time.monotonic(), answer
+                return self._kept[1]
+        finally:
+            self._worked_for.discard(request)
 
     def service_actions(self) -> None:
         """Between two requests, and when none comes: leave who takes too long."""
         for request, since in self._since.copy().items():
-            if time.monotonic() - since > PATIENCE_SECONDS:
+            if time.monotonic() - since > PATIENCE_SECONDS and request not in self._worked_for:
                 self._leave(request)
+
+    def _refuse(self, request: socket) -> None:
+        request.settimeout(_MOMENT)
+        with suppress(OSError):
+            request.recv(_PAGE)  # what was asked: of a question nobody has read the kernel resets the connection
+        with suppress(OSError):
+            request.sendall(_BUSY)
+        super().shutdown_request(request)
 
     def _leave(self, request: socket) -> None:
         self._since.pop(request, None)
@@ -120,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer one request."""
         if self.path.partition("?")[0] == "/metrics":
-            self._say(200, self.server.answer(), exposition.CONTENT_TYPE)
+            self._say(200, self.server.answer(self.connection), exposition.CONTENT_TYPE)
         elif self.path == "/healthz":
             self._say(200, b"ok\n", "text/plain; charset=utf-8")
         else:

@@ -6,8 +6,10 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from http.client import RemoteDisconnected
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -21,8 +23,8 @@ from cni.state.tally import counted
 
 
 @contextmanager
-def serving(address: str) -> Iterator[str]:
-    with Server(address, metrics.told) as server:
+def serving(address: str, answer: Callable[[], bytes] = metrics.told) -> Iterator[str]:
+    with Server(address, answer) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         host = f"[{server.server_address[0]}]" if ":" in str(server.server_address[0]) else server.server_address[0]
@@ -42,6 +44,11 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 def connected(url: str) -> socket.socket:
     host, _, port = url.removeprefix("http://").rpartition(":")
     return socket.create_connection((host.strip("[]"), int(port)), timeout=10)
+
+
+def body_of(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return bytes(answer.read())
 
 
 def status_of(url: str) -> int:
@@ -92,6 +99,64 @@ def test_who_says_nothing_keeps_nobody_from_an_answer():
             assert one.recv(1) == b""  # who came first has been left
         for one in silent:
             one.close()
+
+
+def test_whoever_asks_within_a_second_is_told_the_same():
+    """Eight who ask at a time would look eight times through every lease of the node."""
+    asked: list[float] = []
+
+    def answer() -> bytes:
+        asked.append(time.monotonic())
+        time.sleep(0.2)
+        return b"figures %d\n" % len(asked)
+
+    with serving("127.0.0.1:0", answer) as url, ThreadPoolExecutor(MOST - 1) as pool:
+        said = list(pool.map(body_of, [f"{url}/metrics"] * (MOST - 1)))
+        assert said == [b"figures 1\n"] * (MOST - 1)
+        assert body_of(f"{url}/metrics") == b"figures 1\n"
+        time.sleep(1.1)
+        assert body_of(f"{url}/metrics") == b"figures 2\n"
+    assert len(asked) == 2
+
+
+def test_what_went_wrong_is_not_kept():
+    asked: list[int] = []
+
+    def answer() -> bytes:
+        asked.append(1)
+        if len(asked) == 1:
+            raise OSError("once")
+        return b"figures\n"
+
+    with serving("127.0.0.1:0", answer) as url:
+        with pytest.raises(RemoteDisconnected):
+            body_of(f"{url}/metrics")
+        assert body_of(f"{url}/metrics") == b"figures\n"
+
+
+def test_who_comes_while_all_are_at_work_is_refused_and_no_thread_more_begins():
+    """Whose answer takes longer than he waits asks again; each time another thread was at work for nobody."""
+    ends, before = threading.Event(), threading.active_count()
+
+    def answer() -> bytes:
+        ends.wait(30)
+        return b"figures\n"
+
+    with serving("127.0.0.1:0", answer) as url, ThreadPoolExecutor(MOST) as pool:
+        waiting = [pool.submit(body_of, f"{url}/metrics") for _ in range(MOST)]
+        deadline = time.monotonic() + 10
+        while threading.active_count() - before < 2 * MOST + 1:
+            assert time.monotonic() < deadline
+        time.sleep(0.5)  # each has asked by then; who has not is left for who comes
+        most = threading.active_count()
+        for _ in range(4 * MOST):
+            assert status_of(f"{url}/metrics") == 503
+            most = max(most, threading.active_count())
+        assert metrics.answers(url.removeprefix("http://")), "it is a member, and says so"
+        assert most - before <= 2 * MOST + 1, "those who ask, who answer them, and who listens"
+        ends.set()
+        assert [one.result() for one in waiting] == [b"figures\n"] * MOST
+        assert status_of(f"{url}/healthz") == 200
 
 
 def test_who_is_slow_is_left(monkeypatch: pytest.MonkeyPatch):
