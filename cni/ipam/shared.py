@@ -147,15 +147,17 @@ class Shared(Own):
 
     def _reserved(self, store: Store, record: Record) -> Result:
         """Write the leases. Raises _Lacking."""
-        if not self._is_agreed(store):
+        if not self._is_agreed(store) or store.is_older():
             raise _Lacking
         config = self.here(store)
         if any(self._elsewhere(config)):
             raise _Lacking
         try:
-            return Allocator(config, store, record.attachment, record.plugin, record.pod).allocate()
+            given = Allocator(config, store, record.attachment, record.plugin, record.pod).allocate()
         except RangeExhausted:
             raise _Lacking from None
+        store.count_given()
+        return given
 
     def _is_agreed(self, store: Store) -> bool:
         """Whether the cluster is known to have the network as this host has it. Raises TryAgainLater outside of any cluster, and
@@ -187,6 +189,8 @@ class Shared(Own):
 
     def _wished(self, store: Store) -> list[Wish]:
         """Say what is lacking. Raises Conflict where pods have addresses of before the cluster gave them: other hosts may."""
+        if store.is_older():
+            store.doubt_copy()
         with store.transaction():
             if early := store.outside_blocks(self.network.name):
                 pods = f"pods have addresses of before it was the cluster's ({', '.join(early)})"

@@ -19,7 +19,17 @@ PATIENCE = 30.0
 
 _STEP = 0.005
 _FLOCK = "hhqqi4x"
-_OURS = ("state.db", "documents.db", "lock", "agent.sock", "member.sock", "folders", "tally", "wireguard.key")
+_OURS = (
+    "state.db",
+    "documents.db",
+    "lock",
+    "agent.sock",
+    "member.sock",
+    "folders",
+    "tally",
+    "witness",
+    "wireguard.key",
+)
 #: What is opened by name in a folder of ours, by SQLite among others.
 _OPENED = (
     *(f"{name}{end}" for name in ("state.db", "documents.db") for end in ("", "-wal", "-shm", "-journal")),

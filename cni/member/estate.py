@@ -19,7 +19,7 @@ from cni.member import figures
 from cni.member.ledger import Ledger
 from cni.member.steward import differing, free, of_pool, short, spare
 from cni.state import Store
-from cni.state.membership import HELD, LEAVING, LOST, Holding, Wish
+from cni.state.membership import HELD, LEAVING, LOST, UNSURE, Holding, Wish
 
 #: How many claims of one pool are tried in a row; the next turn goes on.
 _TRIES = 64
@@ -102,7 +102,7 @@ class Estate:
                     state.drop_block(block)
             elif holding.state == LOST and self.ledger.block(block.network, block.span) in (None, block):
                 self._claim(session, state, block)
-            elif holding.state == HELD and block not in ours:
+            elif holding.state == UNSURE or (holding.state == HELD and block not in ours):
                 self.defend(session, state, block)
 
     def _claim(self, session: Session, state: Store, block: Block) -> bool:

@@ -24,7 +24,7 @@ from cni.member.session import SessionKeeper
 from cni.member.trouble import Trouble
 from cni.naming import Attachment
 from cni.state import Store
-from cni.state.membership import HELD, LOST, Unsaid
+from cni.state.membership import HELD, LOST, UNSURE, Unsaid
 
 #: How long a bell that was lost is missed, in seconds.
 PATIENCE = 1.0
@@ -100,9 +100,13 @@ class Publisher:
 
     def _hold(self, session: Session, state: Store) -> None:
         """Have what this host is to have, here and there: the hand goes by it, and not by what is said of pods."""
-        ours = {holding.block for holding in state.blocks() if holding.state != LOST}
+        if state.is_older():
+            state.doubt_copy()
+        holdings = state.blocks()
+        is_unsure = any(holding.state == UNSURE for holding in holdings)
+        ours = {holding.block for holding in holdings if holding.state != LOST}
         ours |= {*self._ledger.own_blocks(session.node.machine)}
-        if (now := (session, self._ledger.news, state.place, ours)) != self._compared:
+        if (now := (session, self._ledger.news, state.place, ours)) != self._compared or is_unsure:
             compare(state, self._ledger, ours)
         self._compared = now
         self._estate.look_after(session, state)

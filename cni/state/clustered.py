@@ -89,6 +89,11 @@ class Clustered(Endpoints):
         row = (block.network, span.version, span[0].packed, span[-1].packed, json.dumps(block.value), state)
         self._db.execute("REPLACE INTO block VALUES (?,?,?,?,?,?)", row)
 
+    def doubt_blocks(self) -> None:
+        """Give nothing of those that are held before the member has looked at each."""
+        self._db.execute("UPDATE block SET state = 'unsure' WHERE state = 'held'")
+        self._has_news = True
+
     def drop_block(self, block: Block) -> None:
         """Have a block no more."""
         span = block.addresses

@@ -108,7 +108,7 @@ CREATE TABLE block (
     first BLOB,                               -- packed, so that they sort
     last BLOB NOT NULL,                       -- likewise
     value TEXT NOT NULL,                      -- JSON: its owner, which is this host
-    state TEXT NOT NULL,                      -- held, leaving, or lost
+    state TEXT NOT NULL,                      -- held, leaving, lost, or unsure
     PRIMARY KEY (network, family, first)
 ) WITHOUT ROWID;
 CREATE TABLE endpoint (

@@ -7,8 +7,9 @@ from typing import NamedTuple
 from cni.cluster.model import Block, Endpoint
 from cni.values import dataclass
 
-#: A block is given from; on its way back to the cluster; or somebody else's by now, while pods of ours have addresses of it.
-HELD, LEAVING, LOST = "held", "leaving", "lost"
+#: A block is given from; on its way back to the cluster; somebody else's by now, while pods of ours have addresses of it; or, in a
+#: state that is an older copy, not looked at yet.
+HELD, LEAVING, LOST, UNSURE = "held", "leaving", "lost", "unsure"
 
 #: Since when no address is given, where that is not for want of time but for what `trouble` says (CLOCK_BOOTTIME; 0 is never).
 SHUT = 1.0

@@ -17,6 +17,7 @@ from cni.state.boots import Boots
 from cni.state.census import Census
 from cni.state.clustered import Clustered
 from cni.state.configured import Configured, Place
+from cni.state.copies import Copies
 from cni.state.file import busy
 from cni.state.layout import VERSION
 from cni.state.leases import Leases
@@ -29,7 +30,7 @@ _PLANNING = digest_of("planning")
 T = TypeVar("T")
 
 
-class Store(Boots, Uses, Leases, Configured, Clustered, Census):
+class Store(Boots, Uses, Leases, Configured, Clustered, Copies, Census):
     """The state file of one folder, open."""
 
     @classmethod
@@ -107,6 +108,14 @@ class Store(Boots, Uses, Leases, Configured, Clustered, Census):
             self.look_elsewhere()
             with self.transaction():
                 yield
+                self.testify()
+
+    def doubt_copy(self) -> None:
+        """Give nothing of any block, if this is an older copy, before the member has asked which pods live."""
+        with self.planning():
+            if self.is_older():
+                self.doubt_blocks()
+                self.count_given()
 
     def look_elsewhere(self) -> None:
         """Open the files of the other folders there are now, and of no others: who asked before may have missed one."""
