@@ -37,20 +37,21 @@ Addresses = Mapping[str, Mapping[int, str]]
 
 
 class Probe(NamedTuple):
-    """One question: whether `source` reaches `to` at an address, by names of parties."""
+    """One question: whether `source` reaches `to` at an address, by names of parties; `kept` from a socket that is as old as its party."""
 
     source: str
     to: str
     address: str
     protocol: str
     port: int
+    kept: bool = False
 
     @property
     def family(self) -> int:
         return 6 if ":" in self.address else 4
 
     def __str__(self) -> str:
-        return f"{self.source} to {self.to} {self.protocol} {self.port} (IPv{self.family})"
+        return f"{self.source} to {self.to} {self.protocol} {self.port} (IPv{self.family}{', kept' * self.kept})"
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,7 @@ class Matrix:
                 for address in party.addresses.values() if not {source, to} <= machines else ():
                     for protocol in PROTOCOLS:
                         yield from (Probe(source, to, address, protocol, port) for port in PORTS)
+                    yield Probe(source, to, address, "UDP", PORTS[0], kept=True)
 
 
 @dataclass

@@ -41,6 +41,7 @@ class Prober:
     _inside: dict[str, ThreadPoolExecutor] = field(default_factory=dict)
     _served: dict[str, list[socket.socket]] = field(default_factory=dict)
     _raw: dict[tuple[str, int], socket.socket] = field(default_factory=dict)
+    _kept: dict[tuple[str, int], socket.socket] = field(default_factory=dict)
     _whats: dict[int, tuple[Callable[..., None], Any]] = field(default_factory=dict)
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -67,6 +68,7 @@ class Prober:
             self._drop(one)
         for family in FAMILIES:
             self._raw.pop((name, family))
+            self._kept.pop((name, family))
         self._inside.pop(name).shutdown()
 
     def heard(self, probes: Collection[Probe], expected: Collection[Probe]) -> set[Probe]:
@@ -100,7 +102,7 @@ class Prober:
     def _send(self, source: str, asked: Iterable[Probe]) -> None:
         for one, probe in self._inside[source].submit(lambda: list(self._ask(source, asked))).result():
             self._clients.append(one)
-            self._watch(one, self._connected if probe else self._told, (one, probe))
+            self._watch(one, *((self._connected, (one, probe)) if probe else (self._told, one)))
 
     def _ask(self, source: str, asked: Iterable[Probe]) -> Iterable[tuple[socket.socket, Probe | None]]:
         """In the source's namespace: the sockets that will hear of it."""
@@ -114,14 +116,17 @@ class Prober:
                 continue
             mark = struct.pack("!L", next(self._numbers))
             self._found[mark] = probe
-            if probe.protocol == "UDP" and probe.family not in udp:
-                udp[probe.family] = _socket(probe.family, socket.SOCK_DGRAM)
-                yield udp[probe.family], None
+            one = self._raw[source, probe.family]
+            if probe.kept:
+                one = self._kept[source, probe.family]
+            elif probe.protocol == "UDP":
+                if probe.family not in udp:
+                    udp[probe.family] = _socket(probe.family, socket.SOCK_DGRAM)
+                    yield udp[probe.family], None
+                one = udp[probe.family]
+            said, port = (mark, probe.port) if probe.protocol == "UDP" else (initiation(mark, probe.port), 0)
             with suppress(OSError):  # refused before it left: then it does not arrive
-                if probe.protocol == "UDP":
-                    udp[probe.family].sendto(mark, (probe.address, probe.port))
-                else:
-                    self._raw[source, probe.family].sendto(initiation(mark, probe.port), (probe.address, 0))
+                one.sendto(said, (probe.address, port))
 
     def _connected(self, made: tuple[socket.socket, Probe]) -> None:
         """Refused is reached: rules drop."""
@@ -131,10 +136,10 @@ class Prober:
         if one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (0, 111):
             self._arrived.add(probe)
 
-    def _told(self, made: tuple[socket.socket, None]) -> None:
+    def _told(self, one: socket.socket) -> None:
         with suppress(OSError):
             while True:
-                self._hear(made[0].recv(64))
+                self._hear(one.recv(64))
 
     def _hear(self, mark: bytes) -> None:
         if probe := self._found.get(mark):
@@ -152,6 +157,9 @@ class Prober:
                         one.listen(1000)
                     yield what, one
             self._raw[name, family] = _socket(family, socket.SOCK_RAW, SCTP)
+            self._kept[name, family] = _socket(family, socket.SOCK_DGRAM)
+            self._kept[name, family].bind(("", 0))
+            yield self._told, self._kept[name, family]
             yield (self._initiated4 if family == 4 else self._initiated), self._raw[name, family]
 
     def _accept(self, one: socket.socket) -> None:
