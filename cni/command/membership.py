@@ -30,6 +30,8 @@ from cni.state.membership import LOST, Holding, Member
 _MOMENT = 1.5
 #: Of how many other hosts the VTEPs are asked, each by two sockets.
 _MOST_ASKED = 200
+#: How many addresses of a block are counted: it has no more (cluster/model.py).
+_MOST = 4096
 _START = "systemctl start agent-cni-member.service, or agent-cni join"
 _AGAIN = "systemctl restart agent-cni-member.service; why: journalctl -u agent-cni-member"
 
@@ -171,16 +173,30 @@ def _of_what_waits(part: _Part) -> Iterator[Difference]:
     before = _waiting(part.state) if part.runs and not part.member.trouble and not part.away else set()
     if before:
         time.sleep(_MOMENT)
-        yield from (Difference(line, _AGAIN) for line in sorted(before & _waiting(part.state)))
+        yield from sorted(before & _waiting(part.state))
 
 
-def _waiting(state: Store) -> set[str]:
+def _waiting(state: Store) -> set[Difference]:
+    """What is of one of this host's blocks it tells; of an address in none of them it can tell nothing."""
     networks = {network.name for network, refused in state.shared() if not refused}
-    unsaid = Counter(item.network for item in state.unsaid())
-    found = {f"network {name}: {many} addresses are not told to the cluster" for name, many in unsaid.items()}
+    unsaid = Counter[str]()
+    for block in (holding.block for holding in state.blocks() if holding.state != LOST):
+        unsaid[block.network] += len(state.unsaid_of(block, _MOST))
+    found = {
+        Difference(f"network {name}: {many} addresses are not told to the cluster", _AGAIN)
+        for name, many in unsaid.items()
+        if many
+    }
     for wish in state.wishes():
         if not wish.answer and wish.network in networks:
-            found.add(f"network {wish.network}: a call waits for {wish.address or f'a block of IPv{wish.family}'}")
+            what = wish.address or f"a block of IPv{wish.family}"
+            found.add(Difference(f"network {wish.network}: a call waits for {what}", _AGAIN))
+    for name in networks:
+        if outside := ", ".join(state.outside_blocks(name)):
+            what = f"network {name}: pods have addresses that are in no block of this host, such as {outside}"
+            found.add(
+                Difference(what, "delete them: other hosts may give these addresses; agent-cni ipam has whose they are")
+            )
     return found
 
 

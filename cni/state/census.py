@@ -19,9 +19,12 @@ class Census(StateFile):
         return {(network, family): many for network, family, many in self._rows(query)}
 
     def unsaid_counted(self) -> dict[str, int]:
-        """Addresses of each shared network whose end or beginning the cluster was not told yet."""
+        """Addresses of each shared network whose end or beginning the cluster was not told yet; of one that is in none of this host's
+        blocks there is nothing to tell.
+        """
         query = (
-            "SELECT network, (SELECT count(*) FROM endpoint WHERE endpoint.network = shared.network"
-            " AND wanted IS NOT published) FROM shared ORDER BY 1"
+            "SELECT network, (SELECT count(*) FROM endpoint WHERE endpoint.network = shared.network AND wanted IS NOT published"
+            " AND EXISTS (SELECT 1 FROM block WHERE (block.network, block.family) = (endpoint.network, endpoint.family)"
+            " AND endpoint.address BETWEEN block.first AND block.last AND block.state != 'lost')) FROM shared ORDER BY 1"
         )
         return dict(self._rows(query))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from cluster_memory import Memory
 from member_host import Host, network
 
-from cni.cluster.model import Network, Node
+from cni.cluster.model import Endpoint, Network, Node
 from cni.command import doctor, membership
 from cni.kernel.wireguard import Peer, Shown, Tunnel
 from cni.member import metrics
@@ -210,6 +211,21 @@ def test_what_the_member_leaves_undone_is_told_and_what_it_is_about_to_do_is_not
     ]
     monkeypatch.setattr(membership.time, "sleep", lambda _: scene.here.turn(2))
     assert scene.found() == {}
+
+
+def test_of_addresses_in_no_block_nobody_waits_to_be_told(scene: Scene):
+    """What is to be done is another thing: their pods are to go."""
+    address = scene.here.add("one", NET)
+    scene.here.turn()
+    with closing(scene.here.state) as state, state.transaction():
+        state.say([Endpoint("net", "10.99.0.9", "a", "0a:00:00:00:00:09", "two", "eth0")], "bridge-vxlan")
+    assert scene.found() == {}
+    with closing(scene.here.state) as state, state.transaction():
+        state.lease(Attachment("net", "three", "eth0"), "bridge-vxlan", ip_address("10.99.0.8"))
+    line, mend = only(scene.found())
+    assert line == "network net: pods have addresses that are in no block of this host, such as 10.99.0.8"
+    assert mend.startswith("delete them")
+    assert address not in line
 
 
 def test_a_host_past_its_fence_is_told(scene: Scene):

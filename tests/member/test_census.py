@@ -12,11 +12,13 @@ from cluster_memory import Memory
 from member_host import Host, network
 from prometheus_client.parser import text_string_to_metric_families
 
+from cni.cluster.model import Endpoint
 from cni.command.main import main
 from cni.errors import RangeExhausted
 from cni.member import census
 from cni.naming import Attachment
 from cni.state import Record, Store
+from cni.state.membership import LOST
 from cni.state.tally import counted
 from cni.values import replace
 
@@ -97,6 +99,20 @@ def test_a_host_whose_store_is_away_is_troubled_and_keeps_what_it_has_to_say(hos
     found = told()
     assert found["member_troubled"] == 1
     assert found["endpoints_unpublished net"] >= 1
+
+
+def test_of_what_is_in_none_of_its_blocks_a_host_has_nothing_to_say(host: Host):
+    net = network()
+    host.share(net)
+    host.turn(3)
+    host.add("one", net)
+    host.turn()
+    with closing(host.state) as state, state.transaction():
+        state.say([Endpoint("net", "10.99.0.9", "a", "0a:00:00:00:00:09", "two", "eth0")], "bridge-vxlan")
+        for block in [item.block for item in state.blocks("net") if item.leased]:
+            state.put_block(block, LOST)
+            state.unlearn(block)
+    assert told()["endpoints_unpublished net"] == 0
 
 
 def test_calls_that_wait_are_told(host: Host):
