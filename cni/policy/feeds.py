@@ -18,7 +18,6 @@ from cni.naming import digest_of
 from cni.policy import folder
 from cni.policy.known import KnownBook, object_of
 from cni.policy.manifest import Item, refuse_two_meanings
-from cni.state import owners_on_node
 from cni.state.documents import Document, Documents, Feed, Source
 
 
@@ -29,6 +28,9 @@ class _Opened(NamedTuple):
     books: dict[str, KnownBook | InvalidConfig]
 
 
+#: The books this process read, which go on with their feeds.
+_kept: dict[str, KnownBook] = {}
+_MOST_BOOKS = 4
 #: None where every `book_of` looks again.
 _opened: ContextVar[_Opened | None] = ContextVar("_opened", default=None)
 
@@ -63,20 +65,35 @@ def book_of(feed: str, *, keep: bool = True) -> KnownBook:
 def _looked_at(feed: str, *, keep: bool) -> KnownBook:
     with closing(Documents.open() if keep else Documents.reading()) as documents:
         follow(documents, feed)
-        if not documents.feed(feed).whole:
-            raise InvalidConfig(documents.faults(feed)[0])
-        with documents.transaction():
-            known = documents.feed(feed), documents.everything(feed), documents.faults(feed)
-        return KnownBook(feed, known[0].revision, *known[1:], owners_on_node)
+        return read_on(documents, feed, _kept if keep else {})
 
 
-def follow(documents: Documents, feed: str) -> int:
-    """Have what a feed says now: how many documents became others or went. Raises TryAgainLater."""
+def read_on(documents: Documents, feed: str, books: dict[str, KnownBook]) -> KnownBook:
+    """The book of a feed as its documents are now; one of `books` goes on, of which there are a few. Raises InvalidConfig as `book_of`."""
+    with documents.transaction():
+        now, unread = documents.feed(feed), documents.faults(feed)
+        if not now.whole:
+            raise InvalidConfig(unread[0])
+        book = books.pop(feed, None)
+        changed = documents.since(feed, book.revision) if book and book.revision <= now.revision else None
+        if book is None or changed is None:
+            book, changed = KnownBook(feed), documents.everything(feed)
+    books[feed] = book.heard(now.revision, changed, unread)
+    for oldest in list(books)[:-_MOST_BOOKS]:
+        del books[oldest]
+    return book
+
+
+def follow(documents: Documents, feed: str, names: Collection[str] | None = None) -> int:
+    """Have what a feed says now: how many documents became others or went. With `names` of files nothing else became another.
+
+    Raises TryAgainLater.
+    """
     place = Path(feed.removeprefix("folder "))
-    if _is_known(documents, feed, place):
+    if names is None and _is_known(documents, feed, place):
         return 0
     with documents.turn(feed):
-        return 0 if _is_known(documents, feed, place) else _read(documents, feed, place)
+        return 0 if names is None and _is_known(documents, feed, place) else _read(documents, feed, place, names)
 
 
 def _is_known(documents: Documents, feed: str, place: Path) -> bool:
@@ -92,10 +109,10 @@ def _fingerprint(seen: Mapping[str, str]) -> str:
     return digest_of(json.dumps(seen)) if all(seen.values()) else ""
 
 
-def _read(documents: Documents, feed: str, place: Path) -> int:
+def _read(documents: Documents, feed: str, place: Path, names: Collection[str] | None) -> int:
     before, known_sources = documents.feed(feed), documents.sources(feed)
     try:
-        found = folder.read(place, {name: item.seen for name, item in known_sources.items()})
+        found = folder.read(place, {name: item.seen for name, item in known_sources.items()}, names)
     except InvalidConfig as error:
         with documents.transaction():
             documents.put(feed, before._replace(seen="", fault=plain(error.msg)), {})

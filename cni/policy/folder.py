@@ -10,7 +10,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -38,29 +38,42 @@ class Read(NamedTuple):
     faults: dict[str, str]
 
 
-def listing(folder: Path) -> dict[str, str]:
-    """Its files, each with what tells that it is another. Raises InvalidConfig for what is no folder."""
+def listing(
+    folder: Path, known: Mapping[str, str] | None = None, names: Collection[str] | None = None
+) -> dict[str, str]:
+    """Its files, each with what tells that it is another; with `names`, of those only, the rest is as it is `known`.
+
+    Raises InvalidConfig for what is no folder.
+    """
     if not folder.is_dir():
         raise InvalidConfig(f"policyDir: {folder} is no folder")
     try:
-        return _listing(folder)
+        if names is None or known is None:
+            return _seen(sorted(file for file in folder.iterdir() if _is_ours(file)))
+        files = [folder / name for name in names]
+        now = _seen([file for file in files if _is_ours(file) and os.path.lexists(file)])
+        return dict(sorted({**{name: how for name, how in known.items() if name not in names}, **now}.items()))
     except OSError as error:
         raise InvalidConfig(f"policyDir: {error.filename or folder}: {error.strerror}") from None
 
 
-def read(folder: Path, known: Mapping[str, str]) -> Read:
+def read(folder: Path, known: Mapping[str, str], names: Collection[str] | None = None) -> Read:
     """All files as they were at one time, but for those that are as they are `known`: where something changes meanwhile, that is read
-    again. Raises InvalidConfig where it does all the time, or nobody can look.
+    again. With `names` the other files are taken to be as they are known, but for those of which nobody can tell.
+
+    Raises InvalidConfig where something changes all the time, or nobody can look.
     """
+    if names is not None:
+        names = {*names, *(name for name, how in known.items() if not how)}
     contents: dict[str, tuple[str, bytes | InvalidConfig]] = {}
-    began, seen = 0, listing(folder)
+    began, seen = 0, listing(folder, known, names)
     for _ in range(_TRIES):
         began = time.time_ns()
         changed = {name: how for name, how in seen.items() if known.get(name) != how}
         for name, how in changed.items():
             if contents.get(name, ("",))[0] != how:
                 contents[name] = how, _content(folder / name)
-        if (now := listing(folder)) == seen:
+        if (now := listing(folder, known, names)) == seen:
             return _judged(folder, seen, {name: contents[name][1] for name in changed}, began)
         seen = now
         time.sleep(_PAUSE)
@@ -80,9 +93,13 @@ def _judged(folder: Path, seen: dict[str, str], contents: Mapping[str, bytes | I
     return Read(seen, items, faults)
 
 
-def _listing(folder: Path) -> dict[str, str]:
+def _is_ours(file: Path) -> bool:
+    return file.suffix.lower() in _SUFFIXES
+
+
+def _seen(files: Iterable[Path]) -> dict[str, str]:
     found = {}
-    for file in sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES):
+    for file in files:
         try:
             status = file.stat()
         except OSError as error:

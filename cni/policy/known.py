@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property, lru_cache
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 
-from cni.policy.book import faults_of, placed
+from cni.policy.book import faults_of
 from cni.policy.kubernetes import Cluster
 from cni.policy.labels import Labels, of_namespace
 from cni.policy.manifest import Object, known
@@ -15,33 +15,42 @@ from cni.state.documents import Document
 
 #: The kinds that are a ClusterPolicy.
 _TIERS = ("ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy")
+#: What is gone through once until an object of a kind is another.
+_KEPT = {"Pod": "_pods", "Namespace": "_namespaces", "NetworkPolicy": "", "Node": ""}
 
 
 class KnownBook:
-    """The documents of a feed at a revision. `unread` is why what it says now cannot be read, `owners` asks whose each address is,
-    as `placed` wants it.
+    """The documents of a feed at a `revision`, and why what it says now cannot be read. It is read on where it is kept, as the feed goes on.
+
+    A pod has the addresses that its object says.
     """
 
-    def __init__(
-        self,
-        feed: str,
-        revision: int,
-        documents: Iterable[Document],
-        unread: Iterable[str],
-        owners: Callable[[], Mapping[str, str]],
-    ) -> None:
+    def __init__(self, feed: str) -> None:
         self.feed = feed
-        self.revision = revision
-        self.unread = tuple(unread)
-        self._ask_owners = owners
-        self._by_kind: dict[str, dict[str, dict[str, Document]]] = {}
-        for item in documents:  # of several that say the same one is enough
-            spaces = self._by_kind.setdefault(item.kind, {})
-            spaces.setdefault(item.namespace, {})[item.name or f"{item.source} {item.nth}"] = item
+        self.revision = 0
+        self.unread: tuple[str, ...] = ()
+        #: By kind, namespace and name, then by source: of several that say the same one is enough.
+        self._documents: dict[str, dict[str, dict[str, dict[str, Document]]]] = {}
+        self._read: dict[tuple[str, str, str], Object] = {}
+
+    def heard(self, revision: int, documents: Iterable[Document], unread: Iterable[str]) -> KnownBook:
+        """Know what became another since, or went."""
+        self.revision, self.unread = revision, tuple(unread)
+        for item in documents:
+            name = item.name or f"{item.source} {item.nth}"
+            said = self._documents.setdefault(item.kind, {}).setdefault(item.namespace, {}).setdefault(name, {})
+            said.pop(item.source, None)
+            if item.value is not None:
+                said[item.source] = item
+            if not said:
+                del self._documents[item.kind][item.namespace][name]
+            self._read.pop((item.kind, item.namespace, name), None)
+            self.__dict__.pop(_KEPT.get(item.kind, "_cluster_policies"), None)
+        return self
 
     def policies(self, namespace: str) -> list[NetworkPolicy]:
         """The NetworkPolicies of a namespace."""
-        found = map(object_of, self._by_kind.get("NetworkPolicy", {}).get(namespace, {}).values())
+        found = self._objects("NetworkPolicy", namespace)
         return [policy for policy in found if isinstance(policy, NetworkPolicy)]
 
     def cluster_policies(self) -> tuple[ClusterPolicy, ...]:
@@ -50,13 +59,14 @@ class KnownBook:
 
     def nodes(self) -> list[KubeNode]:
         """Every node that has an object."""
-        return [node for node in self._objects("Node") if isinstance(node, KubeNode)]
+        return [node for node in self._every("Node") if isinstance(node, KubeNode)]
 
     def pod(self, namespace: str, name: str) -> Pod | None:
         """One pod; None without an object of it."""
-        found = self._by_kind.get("Pod", {}).get(namespace, {}).get(name)
-        pod = object_of(found) if found else None
-        return next(placed([pod], self._owners)) if isinstance(pod, Pod) else None
+        if name not in self._documents.get("Pod", {}).get(namespace, {}):
+            return None
+        pod = self._object("Pod", namespace, name)
+        return pod if isinstance(pod, Pod) else None
 
     def pods(self) -> tuple[Pod, ...]:
         """Every pod that has an object."""
@@ -68,43 +78,44 @@ class KnownBook:
 
     def faults(self, namespace: str = "") -> list[str]:
         """What cannot be read, and what is wrong with the policies for a namespace, or for all: where, which, the path in it, and what."""
-        spaces = [namespace] if namespace else list(self._by_kind.get("NetworkPolicy", {}))
+        spaces = [namespace] if namespace else list(self._documents.get("NetworkPolicy", {}))
         policies = [policy for space in spaces for policy in self.policies(space)]
         return [*self.unread, *faults_of([*policies, *self.cluster_policies()])]
 
     def cluster(self) -> Cluster:
-        """All of it at once, with the addresses that objects say."""
-        policies = [policy for space in self._by_kind.get("NetworkPolicy", {}) for policy in self.policies(space)]
-        spaces = tuple(item for item in self._objects("Namespace") if isinstance(item, Namespace))
-        pods = tuple(item for item in self._objects("Pod") if isinstance(item, Pod))
-        return Cluster(tuple(policies), pods, spaces, self.cluster_policies(), tuple(self.nodes()))
+        """All of it at once."""
+        policies = [policy for space in self._documents.get("NetworkPolicy", {}) for policy in self.policies(space)]
+        spaces = tuple(item for item in self._every("Namespace") if isinstance(item, Namespace))
+        return Cluster(tuple(policies), self.pods(), spaces, self.cluster_policies(), tuple(self.nodes()))
 
-    def _objects(self, kind: str) -> Iterator[Object]:
-        return (object_of(item) for found in self._by_kind.get(kind, {}).values() for item in found.values())
+    def _every(self, kind: str) -> Iterator[Object]:
+        return (item for space in self._documents.get(kind, {}) for item in self._objects(kind, space))
+
+    def _objects(self, kind: str, namespace: str) -> Iterator[Object]:
+        return (self._object(kind, namespace, name) for name in self._documents.get(kind, {}).get(namespace, {}))
+
+    def _object(self, kind: str, namespace: str, name: str) -> Object:
+        found = self._read.get((kind, namespace, name))
+        if found is None:
+            said = self._documents[kind][namespace][name]
+            found = self._read[kind, namespace, name] = object_of(next(iter(said.values())))
+        return found
 
     @cached_property
     def _cluster_policies(self) -> tuple[ClusterPolicy, ...]:
-        found = (item for kind in _TIERS for item in self._objects(kind))
+        found = (item for kind in _TIERS for item in self._every(kind))
         return tuple(item for item in found if isinstance(item, ClusterPolicy))
 
     @cached_property
     def _namespaces(self) -> dict[str, Labels]:
-        return {item.name: item.labels for item in self._objects("Namespace") if isinstance(item, Namespace)}
+        return {item.name: item.labels for item in self._every("Namespace") if isinstance(item, Namespace)}
 
     @cached_property
     def _pods(self) -> tuple[Pod, ...]:
-        return tuple(placed((pod for pod in self._objects("Pod") if isinstance(pod, Pod)), self._owners))
-
-    @cached_property
-    def _owners(self) -> Mapping[str, str]:
-        return self._ask_owners()
+        return tuple(item for item in self._every("Pod") if isinstance(item, Pod))
 
 
 def object_of(document: Document) -> Object:
     """The object that a document is."""
-    return _read(document.kind, document.place, document.namespace, document.name, document.value or "{}")
-
-
-@lru_cache(maxsize=4096)
-def _read(kind: str, place: str, namespace: str, name: str, text: str) -> Object:
-    return known(kind, place, namespace, name, json.loads(text))
+    value = json.loads(document.value or "{}")
+    return known(document.kind, document.place, document.namespace, document.name, value)

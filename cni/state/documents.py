@@ -6,6 +6,7 @@ release reads the feeds again.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -181,9 +182,10 @@ class Documents(StateFile):
 
     def put(self, feed: str, known: Feed, sources: Mapping[str, Source], gone: Iterable[str] = ()) -> None:
         """Say how a feed and parts of it were seen; `known.revision` is kept as it is. In a transaction of the caller's."""
-        row = (feed, known.whole, known.seen, known.fault)
+        # it begins at a time nobody had before: who read a file that is gone by now goes on with none of it
+        row = (feed, known.whole, known.seen, known.fault, time.time_ns() // 1000)
         self._db.execute(
-            "INSERT INTO feed VALUES (?1,0,?2,?3,?4) ON CONFLICT (name) DO UPDATE SET (whole, seen, fault) = (?2,?3,?4)",
+            "INSERT INTO feed VALUES (?1,?5,?2,?3,?4) ON CONFLICT (name) DO UPDATE SET (whole, seen, fault) = (?2,?3,?4)",
             row,
         )
         self._db.executemany(

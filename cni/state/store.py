@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -214,19 +214,6 @@ class Store(Boots, Uses, Leases, Configured, Clustered, Copies, Census):
                 self.prepare()
 
 
-def owners_on_node() -> dict[str, str]:
-    """Whose each address is that an attachment of this node has, whatever folder its state is in (see `Uses.owners`); one that cannot
-    be read says nothing.
-    """
-    found: dict[str, str] = {}
-    for folder in (uses.DEFAULT_FOLDER, *uses.other_folders(uses.DEFAULT_FOLDER)):
-        with suppress(CniError):
-            if store := Store.reading(folder):
-                with closing(store):
-                    found |= store.owners()
-    return found
-
-
 def _writable(folder: Path) -> Path:
     try:
         private_folder(folder)
@@ -236,4 +223,4 @@ def _writable(folder: Path) -> Path:
     return folder
 
 
-__all__ = ["DEFAULT_FOLDER", "FILE", "Store", "owners_on_node"]
+__all__ = ["DEFAULT_FOLDER", "FILE", "Store"]

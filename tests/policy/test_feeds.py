@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from threading import Thread
@@ -21,7 +20,6 @@ from cni.policy.known import KnownBook
 from cni.policy.manifest import items_of
 from cni.policy.objects import Pod
 from cni.protocol.call import Call
-from cni.state import owners_on_node
 from cni.state.documents import Document, Documents, Feed, Source
 
 POLICY = {"kind": "NetworkPolicy", "metadata": {"namespace": "shop", "name": "one"}, "spec": {"podSelector": {}}}
@@ -244,32 +242,53 @@ def test_who_was_away_for_long_begins_anew():
         documents.put("folder /x", Feed(whole=True), {"a": Source("1")})
         for at in range(1100):
             documents.replace("folder /x", {"a": [Document("Pod", "shop", f"web-{at}", "a", "", "", 0, "{}")]})
-        assert documents.since("folder /x", 1) is None
-        assert len(documents.since("folder /x", 1090) or ()) == 11
+        now = documents.feed("folder /x").revision
+        assert documents.since("folder /x", now - 1001) is None
+        assert len(documents.since("folder /x", now - 10) or ()) == 11
         assert len(documents._documents("TRUE")) <= 1002
 
 
-@pytest.fixture
-def attached(store: Any, record: Any) -> Callable[[str, str], None]:
-    def attach(name: str, address: str) -> None:
-        with store.transaction():
-            store.put(record.having(pod=name))
-            store.put_uses(record, [address, "fe80::1", "br0", "PolicyTable []", "1:2:3x"])
+def test_a_book_goes_on_with_its_feed(place: Place):
+    place.put(
+        "a.json",
+        pod("web", app="web"),
+        POLICY,
+        {"kind": "Namespace", "metadata": {"name": "shop", "labels": {"x": "1"}}},
+    )
+    place.put("b.json", POLICY)
+    book = place.book()
+    assert (book.pods(), len(book.policies("shop")), book.labels_of("shop").known["x"]) == (
+        (book.pod("shop", "web"),),
+        1,
+        "1",
+    )
+    place.put("a.json", pod("db", app="db"), {"kind": "Namespace", "metadata": {"name": "shop", "labels": {"x": "2"}}})
+    assert place.book() is book
+    assert (book.pod("shop", "web"), [item.name for item in book.pods()], book.labels_of("shop").known["x"]) == (
+        None,
+        ["db"],
+        "2",
+    )
+    assert len(book.policies("shop")) == 1, "the other file says so, too"
+    (place.path / "b.json").unlink()
+    assert place.book().policies("shop") == []
 
-    return attach
 
-
-@pytest.mark.parametrize(
-    ("owner", "addresses"),
-    [("shop/web", ("10.1.0.9", "10.1.0.5")), ("shop/db", ("10.1.0.5",)), ("", ("10.1.0.5",))],
-)
-def test_an_attachments_address_is_its_pods(
-    place: Place, attached: Callable[[str, str], None], owner: str, addresses: tuple[str, ...]
-):
-    attached(owner, "10.1.0.9")
-    assert owners_on_node() == {"10.1.0.9": owner}
-    place.put("a.json", pod("web"), pod("thief", "10.1.0.9"))
-    assert place.pods() == {"web": addresses, "thief": ()}
+def test_whoever_is_told_which_files_changed_looks_at_no_others(place: Place):
+    feed = f"folder {place.path}"
+    for name in ("a", "b", "c"):
+        place.put(f"{name}.json", pod(name))
+    place.book()
+    place.looked()
+    place.put("a.json", pod("a", "10.1.0.6"))
+    place.put("b.json", pod("b", "10.1.0.6"))
+    (place.path / "c.json").unlink()
+    with closing(Documents.open()) as documents:
+        assert follow(documents, feed, ["a.json", "c.json", "never.json", "other.txt"]) == 2
+        assert place.looked() == ["a.json"]
+        assert follow(documents, feed) == 1
+        assert place.looked() == ["b.json"]
+        assert follow(documents, feed) == 0
 
 
 def test_a_line_of_a_folder_can_be_printed_anywhere():
