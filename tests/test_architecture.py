@@ -46,6 +46,7 @@ DOORS = {
     "fcntl": {"cni/kernel/files.py", "cni/kernel/netlink/channel.py", "cni/agent/caller.py"},
     "ctypes": {
         "cni/kernel/files.py",
+        "cni/kernel/inotify.py",
         "cni/kernel/netns.py",
         "cni/kernel/nftables.py",
         "cni/kernel/process.py",

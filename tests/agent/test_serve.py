@@ -22,6 +22,7 @@ FOR_OTHERS = (
     "cni.kernel.tls",
     "cni.kernel.notify",
     "cni.kernel.events",
+    "cni.kernel.inotify",
     "cni.kernel.wireguard",
     "cni.overlay.acceptance",
     "cni.overlay.peers",

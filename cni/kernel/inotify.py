@@ -1,0 +1,113 @@
+"""Which files of folders became others, told by the kernel (inotify(7))."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import select
+import struct
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cni.errors import KernelRefused
+
+_EVENT = struct.Struct("=iIII")
+_MODIFY, _ATTRIB, _CLOSE_WRITE = 0x2, 0x4, 0x8
+_MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x40, 0x80, 0x100, 0x200
+_DELETE_SELF, _MOVE_SELF, _UNMOUNT, _OVERFLOW, _IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
+_ONLYDIR = 0x01000000
+_MASK = (
+    _MODIFY
+    | _ATTRIB
+    | _CLOSE_WRITE
+    | _MOVED_FROM
+    | _MOVED_TO
+    | _CREATE
+    | _DELETE
+    | _DELETE_SELF
+    | _MOVE_SELF
+    | _ONLYDIR
+)
+_BUFFER = 1 << 16
+
+
+class Noticed(NamedTuple):
+    """Something about a folder: a file in it by its `name`, or, without one, anything: it is to be looked at as a whole."""
+
+    folder: Path
+    name: str = ""
+
+
+class Folders:
+    """The folders that are watched. One that is not there, or goes, is watched when it is there again by `watch`."""
+
+    def __init__(self) -> None:
+        """Watch none yet. Raises KernelRefused."""
+        self._fd = _checked(_libc().inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        self._by_watch: dict[int, Path] = {}
+
+    def close(self) -> None:
+        """Watch none any more."""
+        os.close(self._fd)
+
+    def watch(self, folders: Iterable[Path]) -> list[Path]:
+        """Watch these, and no others: those that were not watched before, which are to be looked at once from now on.
+
+        Raises KernelRefused where there can be no more watches.
+        """
+        wanted = set(folders)
+        for watch in [watch for watch, folder in self._by_watch.items() if folder not in wanted]:
+            _libc().inotify_rm_watch(self._fd, watch)
+            del self._by_watch[watch]
+        new = []
+        for folder in sorted(wanted - set(self._by_watch.values())):
+            watch = _libc().inotify_add_watch(self._fd, os.fsencode(folder), _MASK)
+            if watch >= 0:
+                self._by_watch[watch] = folder
+                new.append(folder)
+            elif (number := ctypes.get_errno()) not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP):
+                raise KernelRefused(f"inotify: {folder}: {os.strerror(number)}", number)
+        return new
+
+    def wait(self, seconds: float) -> list[Noticed]:
+        """Wait for something to happen, or for so long; what did, each once, in order."""
+        if not select.select([self._fd], [], [], seconds)[0]:
+            return []
+        found = list[Noticed]()
+        while True:
+            try:
+                data = os.read(self._fd, _BUFFER)
+            except BlockingIOError:
+                return list(dict.fromkeys(found))
+            found += self._told(data)
+
+    def _told(self, data: bytes) -> list[Noticed]:
+        found, at = [], 0
+        while at < len(data):
+            watch, mask, _, length = _EVENT.unpack_from(data, at)
+            name = data[at + _EVENT.size : at + _EVENT.size + length].rstrip(b"\0")
+            at += _EVENT.size + length
+            if mask & _OVERFLOW:
+                found += [Noticed(folder) for folder in self._by_watch.values()]
+            elif folder := self._by_watch.get(watch):
+                found.append(Noticed(folder, os.fsdecode(name)))
+                if mask & (_DELETE_SELF | _MOVE_SELF | _UNMOUNT | _IGNORED):
+                    del self._by_watch[watch]
+                    if not mask & _IGNORED:
+                        _libc().inotify_rm_watch(self._fd, watch)
+        return found
+
+
+def _checked(answer: int) -> int:
+    if answer < 0:
+        number = ctypes.get_errno()
+        raise KernelRefused(f"inotify: {os.strerror(number)}", number)
+    return answer
+
+
+@cache
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True)

@@ -1,0 +1,69 @@
+"""What is told of folders, and of those that come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cni.kernel.inotify import Folders, Noticed
+
+
+@pytest.fixture
+def folders() -> Iterator[Folders]:
+    with closing(Folders()) as made:
+        yield made
+
+
+def test_what_happens_to_files_is_told_once(folders: Folders, tmp_path: Path):
+    assert folders.watch([tmp_path]) == [tmp_path]
+    assert folders.watch([tmp_path]) == []
+    assert folders.wait(0) == []
+    (tmp_path / "a").write_text("1")
+    assert folders.wait(5) == [Noticed(tmp_path, "a")]
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert folders.wait(5) == [Noticed(tmp_path, "a"), Noticed(tmp_path, "b")]
+    (tmp_path / "b").chmod(0o600)
+    assert folders.wait(5) == [Noticed(tmp_path, "b")]
+    (tmp_path / "b").unlink()
+    assert folders.wait(5) == [Noticed(tmp_path, "b")]
+    assert folders.wait(0) == []
+
+
+def test_a_folder_that_goes_is_watched_when_it_is_there_again(folders: Folders, tmp_path: Path):
+    place = tmp_path / "feed"
+    assert folders.watch([place]) == []
+    place.mkdir()
+    assert folders.watch([place]) == [place]
+    place.rmdir()
+    assert Noticed(place) in folders.wait(5)
+    place.mkdir()
+    assert folders.watch([place]) == [place]
+    place.rename(tmp_path / "away")
+    assert Noticed(place) in folders.wait(5)
+    (tmp_path / "away" / "a").write_text("")
+    place.mkdir()
+    assert folders.watch([place]) == [place]
+    (place / "b").write_text("")
+    assert Noticed(place, "b") in folders.wait(5)
+
+
+def test_one_that_is_no_longer_wanted_is_not_told_of(folders: Folders, tmp_path: Path):
+    (one := tmp_path / "one").mkdir()
+    (two := tmp_path / "two").mkdir()
+    folders.watch([one, two])
+    folders.watch([two])
+    (one / "a").write_text("")
+    (two / "b").write_text("")
+    assert folders.wait(5) == [Noticed(two, "b")]
+
+
+def test_more_than_can_be_told_is_told_of_every_folder(folders: Folders, tmp_path: Path):
+    most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    folders.watch([tmp_path])
+    for at in range(most // 2 + 10):
+        (tmp_path / f"{at % 7}").touch()
+        (tmp_path / f"{at % 7}").unlink()
+    assert Noticed(tmp_path) in folders.wait(5)
