@@ -58,6 +58,7 @@ DOORS = {
     "socket": {
         "cni/kernel/arp.py",
         "cni/kernel/bell.py",
+        "cni/kernel/nflog.py",
         "cni/kernel/notify.py",
         "cni/kernel/resolver.py",
         "cni/kernel/tls.py",

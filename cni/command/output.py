@@ -40,6 +40,11 @@ def print_json(data: Any) -> None:
     print(json.dumps(data, indent=2, allow_nan=False))
 
 
+def print_json_line(data: Any) -> None:
+    """Print data as JSON in one line, at once: for what goes on."""
+    print(json.dumps(data, allow_nan=False), flush=True)
+
+
 def print_table(nothing: str, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     """Print rows under their columns' names, or what to say of none."""
     if not rows:

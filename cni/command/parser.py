@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -14,8 +13,8 @@ from typing import Any
 from cni import __version__
 from cni.agent.listener import PATH as SOCKET
 from cni.cluster import config as cluster
+from cni.command.arguments import absolute, address, count, file, file_or_none, number, of_interpreters, some
 from cni.installation.place import Place
-from cni.naming import IPAddress, interface_of
 from cni.state import DEFAULT_FOLDER
 
 Run = Callable[[argparse.Namespace], int]
@@ -23,7 +22,6 @@ Run = Callable[[argparse.Namespace], int]
 _EXIT_CODES = (
     "Exit codes: 0 fine; 1 no (a file is invalid, something was found, is missing or could not be done); 2 wrong usage."
 )
-_MOST = 10_000
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,7 +47,7 @@ def parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 def _file_options(command: argparse.ArgumentParser) -> None:
     _json_option(command)
-    command.add_argument("file", type=_file, help="a .conf, .json or .conflist file")
+    command.add_argument("file", type=file, help="a .conf, .json or .conflist file")
 
 
 def _json_option(command: argparse.ArgumentParser) -> None:
@@ -58,14 +56,14 @@ def _json_option(command: argparse.ArgumentParser) -> None:
 
 def _state_options(command: argparse.ArgumentParser) -> None:
     _json_option(command)
-    command.add_argument("--data-dir", type=_file, default=DEFAULT_FOLDER, help="default %(default)s, and all others")
+    command.add_argument("--data-dir", type=file, default=DEFAULT_FOLDER, help="default %(default)s, and all others")
     command.add_argument("--conf-dir", type=Path, default=Path("/etc/cni/net.d"), help="default %(default)s")
 
 
 def _show_options(command: argparse.ArgumentParser) -> None:
     _state_options(command)
     _config_option(command)
-    command.add_argument("--graph", type=_file, metavar="SVG", help="draw the node into a file, or - for stdout")
+    command.add_argument("--graph", type=file, metavar="SVG", help="draw the node into a file, or - for stdout")
 
 
 def _gc_options(command: argparse.ArgumentParser) -> None:
@@ -75,12 +73,12 @@ def _gc_options(command: argparse.ArgumentParser) -> None:
 
 def _trace_options(command: argparse.ArgumentParser) -> None:
     _json_option(command)
-    command.add_argument("container", type=_some, help="a container's id, or its beginning")
+    command.add_argument("container", type=some, help="a container's id, or its beginning")
 
 
 def _ipam_options(command: argparse.ArgumentParser) -> None:
     _state_options(command)
-    command.add_argument("address", nargs="?", type=_address, help="say who holds it")
+    command.add_argument("address", nargs="?", type=address, help="say who holds it")
     command.add_argument("--network", default="", help="only of this network")
     command.add_argument("--release", action="store_true", help="give the address back")
     command.add_argument("--force", action="store_true", help="even if a pod uses it")
@@ -96,20 +94,41 @@ def _doctor_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--socket", type=Path, default=SOCKET, help="default %(default)s")
 
 
+def _policy_options(command: argparse.ArgumentParser) -> None:
+    from cni.command import drops, policy, why
+
+    verbs = command.add_subparsers(required=True, metavar="list|show|why|check|log")
+    asked: dict[str, argparse.ArgumentParser] = {}
+    answers: dict[str, Run] = {
+        "list": policy.listed, "show": policy.shown, "why": why.why, "check": policy.checked, "log": drops.log,
+    }  # fmt: skip
+    for name, ask in answers.items():
+        asked[name] = _command(verbs, ask, name)
+        asked[name].set_defaults(run=policy.policy, ask=ask)
+        _state_options(asked[name])
+    asked["show"].add_argument("pod", type=some, metavar="POD", help="namespace/name, a container's id or an address")
+    asked["why"].add_argument("source", type=some, metavar="FROM", help="namespace/name, or an address")
+    asked["why"].add_argument("to", type=some, metavar="TO:PORT", help="likewise; a port may end in /udp or /sctp")
+    asked["check"].add_argument("file", type=file, help="a file or folder of documents")
+    asked["check"].add_argument("--remove", action="store_true", help="as if the documents of these names went away")
+    asked["log"].add_argument("pod", nargs="?", default="", metavar="POD", help="only of this pod")
+    asked["log"].add_argument("--count", type=count, metavar="N", help="end after so many")
+
+
 def _metrics_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--output", type=_file, metavar="FILE", help="write them there in one step, default stdout")
+    command.add_argument("--output", type=file, metavar="FILE", help="write them there in one step, default stdout")
 
 
 def _serve_options(command: argparse.ArgumentParser) -> None:
     from cni.agent.pool import DEADLINE, MOST
 
-    command.add_argument("--socket", type=_absolute, default=SOCKET, help="default %(default)s")
-    command.add_argument("--workers", type=_count, default=MOST, help="most processes at work, default %(default)s")
+    command.add_argument("--socket", type=absolute, default=SOCKET, help="default %(default)s")
+    command.add_argument("--workers", type=count, default=MOST, help="most processes at work, default %(default)s")
     command.add_argument(
-        "--deadline", type=_count, default=DEADLINE, help="seconds a call may take, default %(default)s"
+        "--deadline", type=count, default=DEADLINE, help="seconds a call may take, default %(default)s"
     )
     command.add_argument(
-        "--conf-dir", type=_absolute, default=Place.conf_dir, help="refresh when it changes, default %(default)s"
+        "--conf-dir", type=absolute, default=Place.conf_dir, help="refresh when it changes, default %(default)s"
     )
 
 
@@ -123,18 +142,18 @@ def _join_options(command: argparse.ArgumentParser) -> None:
         ("--key", "file with its private key"),
         ("--password-file", "file with the user's password"),
     ):
-        store.add_argument(option, type=_file_or_none, metavar="FILE", help=what)
+        store.add_argument(option, type=file_or_none, metavar="FILE", help=what)
     store.add_argument("--user", help="etcd's user, where it has some")
     store.add_argument("--prefix", help="what all keys begin with: another is another cluster; default /agent-cni")
     host = command.add_argument_group("this host")
     host.add_argument("--node", help="its name there, default the host name")
     host.add_argument("--vtep", metavar="ADDRESS", help="where others send to, default that of the default route")
     host.add_argument("--encryption", choices=("", "wireguard"), help="between hosts, default none")
-    host.add_argument("--wireguard-port", type=_number, metavar="PORT", help="default 51820")
+    host.add_argument("--wireguard-port", type=number, metavar="PORT", help="default 51820")
     host.add_argument("--rotate-key", action="store_true", help="have another WireGuard key, and do nothing else")
-    host.add_argument("--session", type=_number, metavar="SECONDS", help="without a word it is away after, default 15")
+    host.add_argument("--session", type=number, metavar="SECONDS", help="without a word it is away after, default 15")
     host.add_argument(
-        "--free-after", type=_number, metavar="SECONDS", help="away, its addresses are free after; default 0: never"
+        "--free-after", type=number, metavar="SECONDS", help="away, its addresses are free after; default 0: never"
     )
     host.add_argument("--metrics", metavar="ADDRESS:PORT", help="answer Prometheus there, on a loopback address")
 
@@ -149,10 +168,10 @@ def _node_options(command: argparse.ArgumentParser) -> None:
     command.set_defaults(name="")
     verbs = command.add_subparsers(metavar="[remove NODE]")
     remove = verbs.add_parser("remove", help="free the blocks of a host that will not come back")
-    remove.add_argument("name", type=_some, metavar="NODE", help="its name")
+    remove.add_argument("name", type=some, metavar="NODE", help="its name")
     for option in ("--json", "--verbose"):  # at the end too
         remove.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    remove.add_argument("--config", type=_file, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    remove.add_argument("--config", type=file, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def _block_options(command: argparse.ArgumentParser) -> None:
@@ -167,15 +186,15 @@ def _cluster_option(command: argparse.ArgumentParser) -> None:
 
 
 def _config_option(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--config", type=_file, default=cluster.PATH, metavar="FILE", help="default %(default)s")
+    command.add_argument("--config", type=file, default=cluster.PATH, metavar="FILE", help="default %(default)s")
 
 
 def _place_options(command: argparse.ArgumentParser) -> None:
     _json_option(command)
-    command.add_argument("--root", type=_absolute, default=Place.root, help="where the node's / is, for an image")
-    command.add_argument("--prefix", type=_of_interpreters, default=Place.prefix, help="default %(default)s")
-    command.add_argument("--bin-dir", type=_absolute, default=Place.bin_dir, help="default %(default)s")
-    command.add_argument("--conf-dir", type=_absolute, default=Place.conf_dir, help="default %(default)s")
+    command.add_argument("--root", type=absolute, default=Place.root, help="where the node's / is, for an image")
+    command.add_argument("--prefix", type=of_interpreters, default=Place.prefix, help="default %(default)s")
+    command.add_argument("--bin-dir", type=absolute, default=Place.bin_dir, help="default %(default)s")
+    command.add_argument("--conf-dir", type=absolute, default=Place.conf_dir, help="default %(default)s")
     command.add_argument("--force", action="store_true", help="over somebody else's files, or pods that run")
 
 
@@ -203,7 +222,7 @@ def _install_options(command: argparse.ArgumentParser) -> None:
         choices=sorted(STANDS_FOR),
         help="under a reference plugin's name too, for nerdctl and podman; again for each",
     )
-    command.add_argument("--python", type=_absolute, default=Place.python, help="the node's, default %(default)s")
+    command.add_argument("--python", type=absolute, default=Place.python, help="the node's, default %(default)s")
 
 
 def _completion_options(command: argparse.ArgumentParser) -> None:
@@ -213,59 +232,10 @@ def _completion_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("shell", choices=SHELLS)
 
 
-def _some(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty")
-    return text
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) < _MOST):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {_MOST - 1}")
-    return int(text)
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number")
-    return int(text)
-
-
-def _file_or_none(text: str) -> str:
-    """The absolute path of a file, for a file others read; nothing is nothing."""
-    return str(Path.cwd() / text) if text else ""
-
-
-def _file(text: str) -> Path:
-    return Path(_some(text))
-
-
-def _address(text: str) -> IPAddress:
-    """An address, with or without its prefix: `show` prints both."""
-    try:
-        return interface_of(text).ip
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no IP address") from None
-
-
-def _absolute(text: str) -> Path:
-    path = Path(os.path.normpath(text))
-    if not path.is_absolute():
-        raise argparse.ArgumentTypeError(f"{text!r} is no absolute path")
-    return path
-
-
-def _of_interpreters(text: str) -> Path:
-    """A folder with the interpreter of executables: the kernel takes its path up to the first space (execve(2))."""
-    if text.split() != [text]:
-        raise argparse.ArgumentTypeError(f"{text!r} has a space in it, where an executable's interpreter would end")
-    return _absolute(text)
-
-
-def _command(commands: Any, function: Run) -> argparse.ArgumentParser:
+def _command(commands: Any, function: Run, name: str = "") -> argparse.ArgumentParser:
     summary = re.split(r"[.](?:\s|$)", str(function.__doc__))[0]
     command: argparse.ArgumentParser = commands.add_parser(
-        function.__name__, help=summary, description=function.__doc__
+        name or function.__name__, help=summary, description=function.__doc__
     )
     command.add_argument("-v", "--verbose", action="store_true", help="say all there is to an error")
     command.set_defaults(run=function, refuse=command.error)
@@ -280,6 +250,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "gc": ("node", _gc_options),
     "refresh": ("node", _state_options),
     "ipam": ("ipam", _ipam_options),
+    "policy": ("policy", _policy_options),
     "trace": ("trace", _trace_options),
     "doctor": ("doctor", _doctor_options),
     "metrics": ("metrics", _metrics_options),

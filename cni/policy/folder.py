@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from cni.errors import InvalidConfig
-from cni.policy.manifest import Item, items_of, refuse_two_meanings
+from cni.policy.manifest import Item, Object, items_of, refuse_two_meanings
 
 _SUFFIXES = {".yaml", ".yml", ".json"}
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -78,6 +78,12 @@ def read(folder: Path, known: Mapping[str, str], names: Collection[str] | None =
         seen = now
         time.sleep(_PAUSE)
     raise InvalidConfig(f"policyDir: {folder}: changes while it is read")
+
+
+def objects_in(place: Path) -> list[Object]:
+    """The objects in a file, or in all of a folder. Raises InvalidConfig naming what cannot be read."""
+    files = [place / name for name in listing(place)] if place.is_dir() else [place]
+    return [item.read for file in files for item in _items(file, _content(file))]
 
 
 def _judged(folder: Path, seen: dict[str, str], contents: Mapping[str, bytes | InvalidConfig], began: int) -> Read:

@@ -1,0 +1,151 @@
+"""What policies say of this node's pods: which there are, what holds a pod, which one decides, and what others would change."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from cni.command.held import Held, books_of, held_of, one_of
+from cni.command.output import complain, print_json, print_table, say
+from cni.policy.amended import Amended
+from cni.policy.book import Book
+from cni.policy.folder import objects_in
+from cni.policy.forecast import Change, End, changes
+from cni.policy.judgement import about, subjects
+from cni.policy.objects import ClusterPolicy, NetworkPolicy
+from cni.resources import PodPolicy
+
+_DOCUMENTS = ("kind", "namespace", "name", "tier", "feed", "pods", "faults")
+_CHANGES = ("from", "to", "ports", "becomes", "by")
+_WAYS = {"ingress": "into it", "egress": "out of it"}
+
+
+def policy(options: argparse.Namespace) -> int:
+    """Say what policies do: `list`, `show POD`, `why FROM TO:PORT`, `check FILE`, or follow what they drop: `log`."""
+    answer: int = options.ask(options)
+    return answer
+
+
+def listed(options: argparse.Namespace) -> int:
+    """Print every document of the feeds in use, and how many pods of this node each is about."""
+    held, faults = held_of(options)
+    books = books_of(held)
+    rows = [row for book in books for row in _documents(book, held)]
+    faults += [line for book in books for line in book.faults() if line not in faults]
+    if options.json:
+        print_json({"documents": rows, "faults": faults})
+    else:
+        print_table("no document is about a pod of this node", _DOCUMENTS, rows)
+        complain(*(f"agent-cni: {line}" for line in faults))
+    return 1 if faults else 0
+
+
+def shown(options: argparse.Namespace) -> int:
+    """Print which documents are about a POD of this node, and the rules that hold it."""
+    held, _ = held_of(options)
+    said = [_of_pod(item) for item in one_of(options.pod, held)]
+    if options.json:
+        print_json(said)
+        return 0
+    for one in said:
+        say(f"{one['pod']} ({', '.join(one['addresses'])}), network {one['network']}")
+        for direction, way in _WAYS.items():
+            say(f"  {way}:", *(f"    {line}" for line in one[direction] or ["everything: no document closes it"]))
+        say("  rules:", *(f"    {line}" for line in one["rules"]))
+    return 0
+
+
+def checked(options: argparse.Namespace) -> int:
+    """Print which connections of this node's pods the documents of a FILE, or folder, would let through or cut; with --remove, without them."""
+    held, _ = held_of(options)
+    objects = objects_in(options.file)
+    named = [item for item in objects if isinstance(item, NetworkPolicy | ClusterPolicy)]
+    faults = [f"{item.where}: {item.name}: {line}" for item in named for line in item.faults]
+    found = [
+        change
+        for book in books_of(held)
+        for change in changes(
+            book, Amended(book, objects, removed=options.remove), [item.pod for item in held if item.book is book]
+        )
+    ]
+    rows = [_row(change) for change in found]
+    if options.json:
+        print_json({"changes": rows, "faults": faults})
+    else:
+        complain(*(f"agent-cni: {line}" for line in faults))
+        print_table("no connection of this node's pods would change", _CHANGES, rows)
+    return 1 if faults else 0
+
+
+def _documents(book: Book, held: Iterable[Held]) -> Iterator[dict[str, Any]]:
+    pods = [item.pod for item in held if item.book.feed == book.feed]
+    spaces = sorted({pod.namespace for pod in pods})
+    for policy in (item for space in spaces for item in book.policies(space)):
+        mine = [
+            pod
+            for pod in pods
+            if pod.namespace == policy.namespace and policy.selector.selects(pod.labels) is not False
+        ]
+        yield _document("NetworkPolicy", policy, book, len(mine), policy.namespace, "networkpolicy")
+    for rule in book.cluster_policies():
+        mine = [pod for pod in pods if about(rule.subject, pod, book.labels_of) is not False]
+        yield _document("ClusterNetworkPolicy", rule, book, len(mine), "", f"{rule.tier} {rule.priority}")
+
+
+def _document(kind: str, policy: NetworkPolicy | ClusterPolicy, book: Book, pods: int, *place: str) -> dict[str, Any]:
+    namespace, tier = place
+    return {
+        "kind": kind,
+        "namespace": namespace,
+        "name": policy.name,
+        "tier": tier,
+        "feed": book.feed,
+        "pods": pods,
+        "faults": len(policy.faults),
+        "where": policy.where,
+    }
+
+
+def _of_pod(item: Held) -> dict[str, Any]:
+    """The documents about one pod in the order in which they are asked, and its rules."""
+    rules = [line for found in item.record.resources if isinstance(found, PodPolicy) for line in found.rules]
+    return {
+        "pod": item.name,
+        "addresses": list(item.pod.addresses),
+        "network": item.record.attachment.network,
+        **{direction: list(_about(item, direction)) for direction in _WAYS},
+        "rules": rules,
+    }
+
+
+def _about(item: Held, direction: str) -> Iterator[str]:
+    own = {"ingress": item.section and item.section.ingress, "egress": item.section and item.section.egress}[direction]
+    book, pod = item.book, item.pod
+    for tier in ("admin", "networkpolicy", "baseline"):
+        if tier == "networkpolicy":
+            if own is not None:
+                yield "the configuration"
+            for policy in book.policies(pod.namespace):
+                selects = policy.selector.selects(pod.labels)
+                if getattr(policy, direction) is not None and selects is not False:
+                    yield f"NetworkPolicy {policy.namespace}/{policy.name}{'' if selects else ': perhaps, its labels are not known'}"
+            continue
+        for rule, known in subjects(book, tier, pod):
+            if getattr(rule, direction):
+                yield f"ClusterNetworkPolicy {rule.name} ({tier} {rule.priority}){'' if known else ': perhaps, its labels are not known'}"
+
+
+def _row(change: Change) -> dict[str, Any]:
+    ports = "all ports" if (change.first, change.last) == (1, 65535) else f"{change.first}-{change.last}"
+    return {
+        "from": _end(change.source),
+        "to": _end(change.target),
+        "ports": f"{change.protocol} {change.first if change.first == change.last else ports}",
+        "becomes": "allowed" if change.allowed else "denied",
+        "by": str(change.why),
+    }
+
+
+def _end(end: End) -> str:
+    return ", ".join(end.pods) or end.address

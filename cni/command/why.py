@@ -1,0 +1,150 @@
+"""Why a connection passes, or does not: the word of each end, with the document, rule and tier that decide."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from cni.command.held import NOTHING, Held, books_of, held_of
+from cni.command.output import print_json, say
+from cni.errors import InvalidConfig
+from cni.policy.book import Book
+from cni.policy.judgement import Other, judged
+from cni.policy.model import Policy
+from cni.policy.objects import Pod
+
+_VERBS = {True: "allowed", False: "denied"}
+_WAYS = {"egress": "out of", "ingress": "into"}
+_TO = re.compile(
+    r"(?P<end>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+?)(:(?P<port>[^:/]+))?(/(?P<protocol>tcp|udp|sctp|icmp))?", re.IGNORECASE
+)
+
+
+class _End(NamedTuple):
+    """An end that somebody asks about: `said`, its addresses, whose it is as far as that is known, and by what it is held; `here` if it
+    is of this node.
+    """
+
+    said: str
+    addresses: tuple[str, ...]
+    pod: Pod | None = None
+    section: Policy | None = None
+    book: Book = NOTHING
+    here: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.said} ({self.addresses[0]})" if self.pod else self.said
+
+    def narrowed(self, said: str) -> _End:
+        """This end by one address, if that was said."""
+        return self._replace(addresses=(said,)) if said in self.addresses else self
+
+    def by_address(self) -> Iterator[_End]:
+        """The same by each of its addresses."""
+        return (self._replace(addresses=(address,)) for address in self.addresses)
+
+
+class _Connection(NamedTuple):
+    """What is asked: two ends, each by one of its addresses, and the port of the second."""
+
+    source: _End
+    target: _End
+    protocol: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.source} to {self.target}, {self.protocol}{f' {self.port}' if self.port else ''}"
+
+
+def why(options: argparse.Namespace) -> int:
+    """Print which document lets a connection through, or does not, at either end.
+
+    An end is namespace/name or an address, IPv6 in brackets before a port; a port is a number, or its name in the pod. Of what is not
+    TCP it says TO:PORT/udp, TO:PORT/sctp or TO/icmp.
+    """
+    held, _ = held_of(options)
+    said = _TO.fullmatch(options.to)
+    to, port_said, protocol = (
+        (said["end"], said["port"], (said["protocol"] or "tcp").lower()) if said else ("", None, "")
+    )
+    if (port_said is None) is not (protocol == "icmp"):
+        options.refuse(f"{options.to!r} is none of TO:PORT, TO:PORT/udp, TO:PORT/sctp, TO/icmp")
+    source, target = (_end(text.strip("[]"), held) for text in (options.source, to))
+    port = _port(port_said, protocol, target) if port_said else 0
+    found = [
+        _Connection(one, other, protocol, port)
+        for one in source.by_address()
+        for other in target.by_address()
+        if (":" in one.addresses[0]) is (":" in other.addresses[0])
+    ]
+    if not found:
+        raise InvalidConfig(f"{source.said} and {target.said} have no addresses of one family")
+    answers = [_answer(item) for item in found]
+    if options.json:
+        print_json(answers)
+    else:
+        for item, answer in zip(found, answers, strict=True):
+            say(f"{item}: {_VERBS[answer['allowed']]}", *(f"  {end['says']}" for end in answer["ends"]))
+    return 0 if all(answer["allowed"] for answer in answers) else 1
+
+
+def _end(text: str, held: list[Held]) -> _End:
+    """A pod of this node, one that a feed knows, or an address of whomever."""
+    for item in held:
+        if text in (item.name, *item.pod.addresses):
+            return _End(item.name, item.pod.addresses, item.pod, item.section, item.book, here=True).narrowed(text)
+    for book in books_of(held):
+        for pod in book.pods():
+            if text in (name := f"{pod.namespace}/{pod.name}", *pod.addresses):
+                return _End(name, pod.addresses, pod, None, book).narrowed(text)
+    try:
+        return _End(text, (str(ipaddress.ip_address(text)),))
+    except ValueError:
+        raise InvalidConfig(f"{text!r} is no address, and no pod that this node or a feed knows of") from None
+
+
+def _port(text: str, protocol: str, target: _End) -> int:
+    if text.isascii() and text.isdecimal() and 0 < int(text) < 1 << 16:
+        return int(text)
+    ports = target.pod.ports if target.pod else ()
+    numbers = [number for port, number in ports if (port.protocol, port.name) == (protocol, text)]
+    if not numbers:
+        raise InvalidConfig(f"{target.said} has no {protocol} port {text!r}")
+    return numbers[0]
+
+
+def _answer(asked: _Connection) -> dict[str, Any]:
+    ends = [
+        _word(*item, asked)
+        for item in ((asked.source, "egress", asked.target), (asked.target, "ingress", asked.source))
+        if item[0].pod
+    ]
+    return {
+        "from": {"name": asked.source.said, "address": asked.source.addresses[0]},
+        "to": {"name": asked.target.said, "address": asked.target.addresses[0]},
+        "protocol": asked.protocol,
+        "port": asked.port,
+        "allowed": all(end["allowed"] for end in ends),
+        "ends": ends,
+    }
+
+
+def _word(end: _End, direction: str, far: _End, asked: _Connection) -> dict[str, Any]:
+    """What one end says."""
+    assert end.pod
+    other = Other(far.addresses[0], far.pod, asked.protocol, asked.port)
+    found = judged(end.book, end.pod, direction, other, end.section)
+    elsewhere = "" if end.here else " (on another node, by the documents)"
+    return {
+        "pod": end.said,
+        "direction": direction,
+        "allowed": found.allowed,
+        "tier": found.tier,
+        "documents": list(found.documents),
+        "rule": found.rule,
+        "here": end.here,
+        "says": f"{_WAYS[direction]} {end.said}{elsewhere}: {found}",
+    }
