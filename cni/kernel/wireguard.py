@@ -15,6 +15,7 @@ OVERHEAD = {4: 60, 6: 80}
 _SECONDS = 5.0
 _AT_ONCE = 500  # peers of one command: an argument list is bounded (execve(2))
 _NONE = "(none)"
+_SERVER = "wireguard-go"
 
 
 class Peer(NamedTuple):
@@ -63,14 +64,19 @@ def start(name: str) -> None:
     """Have wireguard-go make a device and serve it: a process of its own that stays when this one ends, in no group of ours, and
     goes with its device. Raises ToolFailed.
     """
-    program = _found("wireguard-go", f"this kernel has no WireGuard, and {{}}: {name} cannot be made")
+    program = _found(_SERVER, f"this kernel has no WireGuard, and {{}}: {name} cannot be made")
     done = process.run_apart([program, name], _SECONDS)
     if done.returncode:
         raise ToolFailed(f"wireguard-go {name}: {_last(done.stderr)}")
 
 
+def kill(name: str) -> bool:
+    """End the wireguard-go that serves a device, which goes with it; whether there was one."""
+    return process.kill(_SERVER, name)
+
+
 def show(name: str) -> Shown:
-    """What a device has. Raises ToolFailed where nothing serves it."""
+    """What a device has. Raises ToolFailed where nothing serves it, TryAgainLater where what does says nothing."""
     own, *others = (line.split("\t") for line in _wg("show", name, "dump").splitlines())
     tunnels = map(_tunnel, others)
     return Shown(_said(own[0]), int(own[2]), {item.peer.key: item for item in tunnels})

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from cni import log
 from cni.cluster.model import Node
-from cni.errors import CniError, Conflict, KernelRefused, Unavailable
+from cni.errors import CniError, Conflict, KernelRefused, TryAgainLater, Unavailable
 from cni.kernel import sysctl, wireguard
 from cni.kernel.clock import boottime
 from cni.kernel.netlink import Rtnl
@@ -28,6 +28,8 @@ from cni.overlay import wireguard as tunnels
 _BACK = 4.0
 #: How long a host gives another to begin their session, in seconds.
 _TURN = 0.5
+#: How long the device may outlive who served it, and how often is looked, in seconds.
+_ENDS_WITHIN, _STEP = 2.0, 0.01
 _KINDS = ("wireguard", "tun")
 _LEAST_MTU = 1280  # of IPv6 (RFC 8200, section 5)
 
@@ -55,6 +57,7 @@ class Encryption:
         self._seen: _Seen | None = None
         self._waits: dict[str, float] = {}
         self._clock = _clock()
+        self._is_silent = False
 
     def ensure(self, underlay: str, nodes: Collection[Node] | None) -> None:
         """Have the device where this host has an address of the underlay, and exactly these hosts as peers, this one left out; who is
@@ -114,10 +117,33 @@ class Encryption:
         """The device, made where there is none, with our key and port. What it was before."""
         if not _ours(host):
             _make(host)
-        shown = wireguard.show(tunnels.DEVICE)
+        shown = self._shown(host)
         if (shown.private, shown.port) != (private, self._port):
             wireguard.set_device(tunnels.DEVICE, private, self._port)
         return shown
+
+    def _shown(self, host: Rtnl) -> wireguard.Shown:
+        """What the device has. Who serves it and says nothing, and a moment later nothing again, is ended, and another begins."""
+        try:
+            shown = wireguard.show(tunnels.DEVICE)
+        except TryAgainLater as error:
+            if not self._is_silent or not wireguard.kill(tunnels.DEVICE):
+                self._is_silent = True
+                raise
+            log.warning("member", f"{error.msg}: what serves {tunnels.DEVICE} hangs, and is ended and begun anew")
+            self._await_end(host)
+            _make(host)
+            shown = wireguard.show(tunnels.DEVICE)
+        self._is_silent = False
+        return shown
+
+    @staticmethod
+    def _await_end(host: Rtnl) -> None:
+        until = time.monotonic() + _ENDS_WITHIN
+        while _ours(host):
+            if time.monotonic() > until:
+                raise Unavailable(f"{tunnels.DEVICE} is still there, though what served it was ended")
+            time.sleep(_STEP)
 
     def _set_up(self, host: Rtnl, underlay: str) -> None:
         """Up, with its address and what the underlay leaves of an MTU; never before it has its port, or it would take any."""

@@ -246,6 +246,28 @@ def test_a_tunnel_outlives_its_member_and_a_peer_does_not_notice_others(ends: An
 
 
 @ENDS
+def test_a_server_that_hangs_is_replaced_and_nothing_is_in_clear_meanwhile(ends: Any):
+    with ends(2) as (a, b), Wire(a.host, "eth0") as wire:
+        assert a.ensure(b)["trouble"] == b.ensure(a)["trouble"] == ""
+        assert a.reaches(b)
+        (server,), key = a.servers(), a.me["wireguard"]
+        os.kill(server, signal.SIGSTOP)
+        assert "wg did not end within 5 s" in a.ensure(b)["trouble"]
+        a.send(b)
+        assert a.servers() == [server], "it may only have been slow"
+        assert a.ask("look")["changed"]
+        assert a.ensure(b)["trouble"] == ""
+        assert len(a.servers()) == 1
+        assert a.servers() != [server]
+        assert a.me["wireguard"] == key
+        assert list(a.heard()) == [b.me["wireguard"]]
+        assert a.reaches_soon(b)
+        assert b.reaches_soon(a)
+    assert strangers(wire) == []
+    assert not wire.carried(b"cleartext")
+
+
+@ENDS
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
 def test_another_key_is_in_use_within_seconds_at_both_ends(ends: Any, how: str):
     with ends(2) as (a, b):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from cni.errors import ToolFailed, TryAgainLater
-from cni.kernel import signals
+from cni.kernel import process, signals
 from cni.kernel.process import capabilities, run_apart
 
 #: A program that leaves another running, and says who that is.
@@ -62,3 +64,24 @@ def test_what_does_not_end_is_ended():
         run_apart(["/bin/sleep", "60"], 0.05)
     with pytest.raises(ToolFailed, match=r"^/nonexistent cannot be run: No such file or directory$"):
         run_apart(["/nonexistent"], 1)
+
+
+def test_of_a_program_only_who_was_started_with_the_word_is_ended(tmp_path: Path):
+    program = tmp_path / "serves-a-device"
+    shutil.copy2(shutil.which("sleep") or "", program)
+    ours, other = (subprocess.Popen([program, seconds]) for seconds in ("3000", "4000"))
+    elsewhere = subprocess.Popen(["unshare", "--user", "--net", program, "3000"])
+    try:
+        deadline = time.monotonic() + 10
+        while b"serves-a-device" not in Path(f"/proc/{elsewhere.pid}/cmdline").read_bytes().split(b"\0")[0]:
+            assert time.monotonic() < deadline
+        assert process.kill("serves-a-device", "3000")
+        assert ours.wait(10) == -signal.SIGKILL
+        assert (other.poll(), elsewhere.poll()) == (None, None)
+        assert not process.kill("serves-a-device", "3000")
+        assert not process.kill("serves", "4000")
+        assert other.poll() is None
+    finally:
+        for one in (ours, other, elsewhere):
+            one.kill()
+            one.wait(10)
