@@ -21,7 +21,7 @@ from cni.state import Record
 from cni.values import replace
 
 #: The book of no feed.
-NOTHING = KnownBook("")
+NOTHING = KnownBook("", dict)
 
 
 class Held(NamedTuple):

@@ -18,6 +18,7 @@ from cni.naming import digest_of
 from cni.policy import folder
 from cni.policy.known import KnownBook, object_of
 from cni.policy.manifest import Item, refuse_two_meanings
+from cni.state import owners_on_node
 from cni.state.documents import Document, Documents, Feed, Source
 
 
@@ -62,6 +63,20 @@ def book_of(feed: str, *, keep: bool = True) -> KnownBook:
     return found
 
 
+def latest(feed: str) -> KnownBook:
+    """What anybody on this node knows of a feed by now, with whose each address is at this moment.
+
+    Where nothing is to be changed, what `book_of` would say. Raises InvalidConfig as that does.
+    """
+    opened = _opened.get()
+    if opened and not opened.keep:
+        return book_of(feed).anew()
+    with closing(Documents.open()) as documents:
+        if documents.feed(feed).whole:
+            return read_on(documents, feed, _kept)
+    return _looked_at(feed, keep=True)
+
+
 def _looked_at(feed: str, *, keep: bool) -> KnownBook:
     with closing(Documents.open() if keep else Documents.reading()) as documents:
         follow(documents, feed)
@@ -77,8 +92,8 @@ def read_on(documents: Documents, feed: str, books: dict[str, KnownBook]) -> Kno
         book = books.pop(feed, None)
         changed = documents.since(feed, book.revision) if book and book.revision <= now.revision else None
         if book is None or changed is None:
-            book, changed = KnownBook(feed), documents.everything(feed)
-    books[feed] = book.heard(now.revision, changed, unread)
+            book, changed = KnownBook(feed, owners_on_node), documents.everything(feed)
+    books[feed] = book.heard(now.revision, changed, unread).anew()
     for oldest in list(books)[:-_MOST_BOOKS]:
         del books[oldest]
     return book

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 
-from cni.policy.book import faults_of
+from cni.policy.book import faults_of, placed
 from cni.policy.kubernetes import Cluster
 from cni.policy.labels import Labels, of_namespace
 from cni.policy.manifest import Object, known
@@ -16,17 +16,18 @@ from cni.state.documents import Document
 #: The kinds that are a ClusterPolicy.
 _TIERS = ("ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy")
 #: What is gone through once until an object of a kind is another.
-_KEPT = {"Pod": "_pods", "Namespace": "_namespaces", "NetworkPolicy": "", "Node": ""}
+_KEPT = {"Pod": "_placed", "Namespace": "_namespaces", "NetworkPolicy": "", "Node": ""}
 
 
 class KnownBook:
     """The documents of a feed at a `revision`, and why what it says now cannot be read. It is read on where it is kept, as the feed goes on.
 
-    A pod has the addresses that its object says.
+    `owners` asks whose each address is, as `placed` wants it: once, until that is asked `anew`.
     """
 
-    def __init__(self, feed: str) -> None:
+    def __init__(self, feed: str, owners: Callable[[], Mapping[str, str]]) -> None:
         self.feed = feed
+        self._ask_owners = owners
         self.revision = 0
         self.unread: tuple[str, ...] = ()
         #: By kind, namespace and name, then by source: of several that say the same one is enough.
@@ -37,7 +38,7 @@ class KnownBook:
         """Know what became another since, or went."""
         self.revision, self.unread = revision, tuple(unread)
         for item in documents:
-            name = item.name or f"{item.source} {item.nth}"
+            name = _name_of(item)
             said = self._documents.setdefault(item.kind, {}).setdefault(item.namespace, {}).setdefault(name, {})
             said.pop(item.source, None)
             if item.value is not None:
@@ -46,6 +47,12 @@ class KnownBook:
                 del self._documents[item.kind][item.namespace][name]
             self._read.pop((item.kind, item.namespace, name), None)
             self.__dict__.pop(_KEPT.get(item.kind, "_cluster_policies"), None)
+        return self
+
+    def anew(self) -> KnownBook:
+        """The same, with whose each address is at this moment."""
+        self.__dict__.pop("_owners", None)
+        self.__dict__.pop("_placed", None)
         return self
 
     def policies(self, namespace: str) -> list[NetworkPolicy]:
@@ -66,11 +73,21 @@ class KnownBook:
         if name not in self._documents.get("Pod", {}).get(namespace, {}):
             return None
         pod = self._object("Pod", namespace, name)
-        return pod if isinstance(pod, Pod) else None
+        return next(placed([pod], self._owners)) if isinstance(pod, Pod) else None
 
     def pods(self) -> tuple[Pod, ...]:
         """Every pod that has an object."""
-        return self._pods
+        return self._placed
+
+    def pods_of(self, namespace: str) -> list[Pod]:
+        """Those of a namespace."""
+        return list(placed((pod for pod in self._objects("Pod", namespace) if isinstance(pod, Pod)), self._owners))
+
+    def object(self, document: Document) -> Object | None:
+        """The object of a document's name, as it is now."""
+        name = _name_of(document)
+        there = name in self._documents.get(document.kind, {}).get(document.namespace, {})
+        return self._object(document.kind, document.namespace, name) if there else None
 
     def labels_of(self, namespace: str) -> Labels:
         """A namespace's labels, its name among them; incomplete without an object of it."""
@@ -83,10 +100,11 @@ class KnownBook:
         return [*self.unread, *faults_of([*policies, *self.cluster_policies()])]
 
     def cluster(self) -> Cluster:
-        """All of it at once."""
+        """All of it at once, with the addresses that objects say."""
         policies = [policy for space in self._documents.get("NetworkPolicy", {}) for policy in self.policies(space)]
         spaces = tuple(item for item in self._every("Namespace") if isinstance(item, Namespace))
-        return Cluster(tuple(policies), self.pods(), spaces, self.cluster_policies(), tuple(self.nodes()))
+        pods = tuple(pod for pod in self._every("Pod") if isinstance(pod, Pod))
+        return Cluster(tuple(policies), pods, spaces, self.cluster_policies(), tuple(self.nodes()))
 
     def _every(self, kind: str) -> Iterator[Object]:
         return (item for space in self._documents.get(kind, {}) for item in self._objects(kind, space))
@@ -111,8 +129,17 @@ class KnownBook:
         return {item.name: item.labels for item in self._every("Namespace") if isinstance(item, Namespace)}
 
     @cached_property
-    def _pods(self) -> tuple[Pod, ...]:
-        return tuple(item for item in self._every("Pod") if isinstance(item, Pod))
+    def _placed(self) -> tuple[Pod, ...]:
+        return tuple(placed((pod for pod in self._every("Pod") if isinstance(pod, Pod)), self._owners))
+
+    @cached_property
+    def _owners(self) -> Mapping[str, str]:
+        return self._ask_owners()
+
+
+def _name_of(document: Document) -> str:
+    """What tells it from others of its kind in its namespace."""
+    return document.name or f"{document.source} {document.nth}"
 
 
 def object_of(document: Document) -> Object:

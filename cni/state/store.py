@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -214,6 +214,20 @@ class Store(Boots, Uses, Leases, Configured, Clustered, Copies, Census):
                 self.prepare()
 
 
+def owners_on_node() -> dict[str, str]:
+    """Whose each address is that an attachment of this node has, whatever folder its state is in (see `Uses.owners`); one that cannot
+    be read says nothing.
+    """
+    found: dict[str, str] = {}
+    for folder in (uses.DEFAULT_FOLDER, *uses.other_folders(uses.DEFAULT_FOLDER)):
+        with suppress(CniError):
+            if store := Store.reading(folder):
+                with closing(store):
+                    for address, pod in store.owners().items():
+                        found[address] = pod if found.get(address, pod) == pod else ""
+    return found
+
+
 def _writable(folder: Path) -> Path:
     try:
         private_folder(folder)
@@ -223,4 +237,4 @@ def _writable(folder: Path) -> Path:
     return folder
 
 
-__all__ = ["DEFAULT_FOLDER", "FILE", "Store"]
+__all__ = ["DEFAULT_FOLDER", "FILE", "Store", "owners_on_node"]

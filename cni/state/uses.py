@@ -50,6 +50,20 @@ class Uses(Records):
         found = f"SELECT network, container, ifname, plugin FROM uses WHERE place IN ({marks})"
         return self._records(f"(network, container, ifname, plugin) IN ({found})", *wanted)
 
+    def owners(self) -> dict[str, str]:
+        """Whose each address in this folder is: a pod (``namespace/name``), or nothing where that has no name, or several have it. Not of
+        those that are unique on a link only.
+        """
+        query = (
+            "SELECT DISTINCT place, pod FROM uses JOIN attachment USING (network, container, ifname, plugin)"
+            " WHERE (place GLOB '[0-9]*.[0-9]*.[0-9]*.[0-9]*' OR place GLOB '[0-9a-f:]*:*') AND place NOT GLOB '*[^0-9a-f.:]*'"
+            " AND place NOT LIKE 'fe80:%'"
+        )
+        found: dict[str, str] = {}
+        for address, pod in self._rows(query):
+            found[address] = pod if found.get(address, pod) == pod else ""
+        return found
+
     def used_like(self, beginning: str) -> list[tuple[str, Attachment]]:
         """Each place that begins so, once, with one who has it."""
         query = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from threading import Thread
@@ -20,6 +21,7 @@ from cni.policy.known import KnownBook
 from cni.policy.manifest import items_of
 from cni.policy.objects import Pod
 from cni.protocol.call import Call
+from cni.state import owners_on_node
 from cni.state.documents import Document, Documents, Feed, Source
 
 POLICY = {"kind": "NetworkPolicy", "metadata": {"namespace": "shop", "name": "one"}, "spec": {"podSelector": {}}}
@@ -289,6 +291,29 @@ def test_whoever_is_told_which_files_changed_looks_at_no_others(place: Place):
         assert follow(documents, feed) == 1
         assert place.looked() == ["b.json"]
         assert follow(documents, feed) == 0
+
+
+@pytest.fixture
+def attached(store: Any, record: Any) -> Callable[[str, str], None]:
+    def attach(name: str, address: str) -> None:
+        with store.transaction():
+            store.put(record.having(pod=name))
+            store.put_uses(record, [address, "fe80::1", "br0", "PolicyTable []", "1:2:3x"])
+
+    return attach
+
+
+@pytest.mark.parametrize(
+    ("owner", "addresses"),
+    [("shop/web", ("10.1.0.9", "10.1.0.5")), ("shop/db", ("10.1.0.5",)), ("", ("10.1.0.5",))],
+)
+def test_an_attachments_address_is_its_pods(
+    place: Place, attached: Callable[[str, str], None], owner: str, addresses: tuple[str, ...]
+):
+    attached(owner, "10.1.0.9")
+    assert owners_on_node() == {"10.1.0.9": owner}
+    place.put("a.json", pod("web"), pod("thief", "10.1.0.9"))
+    assert place.pods() == {"web": addresses, "thief": ()}
 
 
 def test_a_line_of_a_folder_can_be_printed_anywhere():
