@@ -34,7 +34,7 @@ pytestmark = pytest.mark.sweep  # a folder is read by `agent-cni refresh`, with 
 
 @pytest.fixture(scope="module")
 def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneHost]:
-    lab = Lab("matrix")
+    lab = Lab(f"matrix {os.environ.get('PYTEST_XDIST_WORKER')}")  # whose namespaces are apart from another worker's
     with OneHost(lab, tmp_path_factory.mktemp("policies")) as made:
         yield made
     lab.close()
