@@ -12,6 +12,7 @@ from functools import cached_property
 from sys import intern
 from typing import Any, ClassVar
 
+from cni.cluster.document import Document
 from cni.cluster.fields import address, mac, malformed, number, parsed, text, typed
 from cni.naming import VXLAN_PORT, IPAddress
 from cni.values import dataclass
@@ -234,9 +235,10 @@ class Endpoint:
         return cls(intern(key[1]), place, node, mac(key, text(key, raw, "mac")), **whose)
 
 
-Item = Node | Alive | Network | Block | Endpoint
+Item = Node | Alive | Network | Block | Endpoint | Document
 _ROOMS: dict[str, tuple[int, type[Item]]] = {
     Node.room: (2, Node), Alive.room: (2, Alive), Network.room: (2, Network), Block.room: (3, Block), Endpoint.room: (3, Endpoint),
+    Document.room: (4, Document),
 }  # fmt: skip
 
 

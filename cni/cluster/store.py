@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from cni.cluster.document import Document
 from cni.cluster.model import Block, Endpoint, Item, Key, Network, Node
 
 
@@ -85,6 +86,14 @@ class ClusterStore(Protocol):
         """Say which endpoints of a block are there, and which are gone, any number of them. False: the block is not this
         host's, and nothing was said. Raises SessionLost.
         """
+
+    def apply(self, documents: Sequence[Document]) -> int:
+        """Have documents be as they are here, whoever said something else of them before: how many were others. Nobody has to be a
+        host of the cluster for it.
+        """
+
+    def delete(self, documents: Sequence[Key]) -> int:
+        """Have no documents of these keys: how many there were."""
 
     def listing(self) -> Listing:
         """All there is now."""

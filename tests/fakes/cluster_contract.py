@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Protocol
 
 import pytest
 
+from cni.cluster.document import Document
 from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node, Pool
 from cni.cluster.store import Change, ClusterStore, Listing, Session
 from cni.errors import Conflict, NameTaken, SessionLost
@@ -478,6 +480,41 @@ def any_number_of_endpoints_is_said(scene: Scene) -> None:
     assert store.publish(session, large, endpoints[:300], endpoints[300:600])
     listing = store.listing()
     assert set(listing.items) == {A, alive(session), large, *endpoints[:300], *endpoints[600:]}
+
+
+# --- what operators say for all hosts
+
+
+def document(name: str = "one", namespace: str = "shop", **spec: object) -> Document:
+    metadata = {"namespace": namespace, "name": name}
+    return Document(
+        "NetworkPolicy", namespace, name, json.dumps({"kind": "NetworkPolicy", "metadata": metadata, "spec": spec})
+    )
+
+
+@statement
+def documents_are_what_was_said_last(scene: Scene) -> None:
+    store, other = scene.store(), scene.store()
+    one, odd = document(podSelector={}), document("a/b %é", "x y")
+    assert store.apply([one, odd]) == 2
+    assert all_of(other) == {one, odd}
+    changed = document(podSelector={"matchLabels": {"a": "b"}})
+    assert other.apply([changed, odd]) == 1
+    assert all_of(store) == {changed, odd}
+    assert store.delete([one.key, document("never").key]) == 1
+    assert all_of(store) == {odd}
+    assert store.delete([one.key]) == 0
+
+
+@statement
+def documents_are_heard_of(scene: Scene) -> None:
+    store = scene.store()
+    with heard(scene.store().changes()) as until:
+        until(lambda known: not known)
+        store.apply([document(), document("two")])
+        store.apply([document(ingress=[])])
+        store.delete([document("two").key])
+        until(lambda known: [*known.values()] == [document(ingress=[])])
 
 
 # --- what is heard

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+from cni.cluster.document import Document
 from cni.cluster.fields import Malformed
 from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node, read
 from cni.cluster.store import Change, Listing, Session
@@ -264,6 +265,21 @@ class MemoryStore:
             put = {endpoint.key: Row(json.dumps(endpoint.value), 0) for endpoint in there}
             memory.write(put, [endpoint.key for endpoint in gone if endpoint.key in memory.rows])
             return self._lost_or(True)
+
+    def apply(self, documents: Sequence[Document]) -> int:
+        """See ClusterStore."""
+        with self._asked("apply") as memory:
+            put = {item.key: Row(json.dumps(item.value), 0) for item in documents}
+            put = {key: row for key, row in put.items() if not (there := self._row(key)) or there.text != row.text}
+            memory.write(put, [])
+            return self._lost_or(len(put))
+
+    def delete(self, documents: Sequence[Key]) -> int:
+        """See ClusterStore."""
+        with self._asked("delete") as memory:
+            there = [key for key in documents if key in memory.rows]
+            memory.write({}, there)
+            return self._lost_or(len(there))
 
     def listing(self) -> Listing:
         """See ClusterStore."""

@@ -1,7 +1,7 @@
 """How items are named in etcd: a path for each, by which whatever is of a block, or of a room, is one range.
 
-``nodes/NODE``, ``alive/NODE``, ``networks/NETWORK``, ``blocks/NETWORK/4-0a0a0540-26``, ``endpoints/NETWORK/4-0a0a0547`` and
-``turn/WHAT``, below a prefix. Addresses are hexadecimal, so that their order is that of the keys.
+``nodes/NODE``, ``alive/NODE``, ``networks/NETWORK``, ``blocks/NETWORK/4-0a0a0540-26``, ``endpoints/NETWORK/4-0a0a0547``,
+``documents/KIND/NAMESPACE/NAME`` and ``turn/WHAT``, below a prefix. Addresses are hexadecimal, so that their order is that of the keys.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from typing import NamedTuple
 
+from cni.cluster.document import Document
 from cni.cluster.fields import Malformed
 from cni.cluster.model import Alive, Block, Endpoint, IPNetwork, Key, Network, Node
 from cni.naming import IPAddress
@@ -57,6 +58,9 @@ class Keys:
             if room in (Block.room, Endpoint.room):
                 network, place = parts
                 return room, _unquoted(network), _address_of(place, room)
+            if room == Document.room:
+                kind, namespace, name = parts
+                return room, _unquoted(kind), _unquoted(namespace), _unquoted(name)
         except (ValueError, KeyError):
             raise Malformed(f"{path} in the store: no key is such") from None
         return room, *parts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cni.cluster.etcd.blocks import Blocks
+from cni.cluster.etcd.documents import Documents
 from cni.cluster.etcd.hosts import Hosts
 from cni.cluster.etcd.items import told
 from cni.cluster.etcd.watch import Watch, rows_of
@@ -15,7 +16,7 @@ from cni.cluster.store import Change, Listing
 _SILENCE_OF_SESSION, _SILENCE = 1 / 5, 5.0
 
 
-class EtcdStore(Hosts, Blocks):
+class EtcdStore(Hosts, Blocks, Documents):
     """See ClusterStore."""
 
     def listing(self) -> Listing:
