@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ def node(options: argparse.Namespace) -> int:
     member, held = own_part()
     items, faults = _listed(config)
     rows = (
-        list(_nodes(items, config.node, member.machine if member else ""))
+        list(_nodes(items, config.node, member.machine if member else "", _away()))
         if items is not None
         else list(_known_here(member, held))
     )
@@ -105,7 +105,16 @@ def _of(items: Iterable[Item] | None, kind: type[T]) -> list[T]:
     return [item for item in items or () if isinstance(item, kind)]
 
 
-def _nodes(items: Iterable[Item], own: str, machine: str) -> Iterator[dict[str, Any]]:
+def _away() -> dict[str, str]:
+    """Since when hosts are away, as this one's member has seen it."""
+    store = reading(DEFAULT_FOLDER)
+    if store is None:
+        return {}
+    with closing(store):
+        return store.away()
+
+
+def _nodes(items: Iterable[Item], own: str, machine: str, away: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """A row for each host somebody knows of, also one of which only blocks are left."""
     blocks = Counter(found.node for found in _of(items, Block))
     pods: defaultdict[str, set[str]] = defaultdict(set)
@@ -121,6 +130,7 @@ def _nodes(items: Iterable[Item], own: str, machine: str) -> Iterator[dict[str, 
             "vtep": said.vtep,
             "mac": said.mac,
             "alive": name in alive,
+            "away_since": "" if name in alive else away.get(name, ""),
             "blocks": blocks[name],
             "pods": len(pods[name]),
             "encryption": "wireguard" if said.wireguard else "",
@@ -131,14 +141,17 @@ def _nodes(items: Iterable[Item], own: str, machine: str) -> Iterator[dict[str, 
 
 def _known_here(member: Member | None, held: list[Holding]) -> Iterator[dict[str, Any]]:
     if member:
-        row = next(_nodes([Node(member.node, member.machine, member.vtep, member.mac)], member.node, member.machine))
+        row = next(
+            _nodes([Node(member.node, member.machine, member.vtep, member.mac)], member.node, member.machine, {})
+        )
         yield row | {"alive": None, "blocks": len(held), "pods": None, "encryption": member.encryption}
 
 
 def _spoken(row: dict[str, Any]) -> dict[str, Any]:
     """A row as a table has it."""
     words = {True: "yes", False: "no", None: "?"}
-    alive, pods = words[row["alive"]], "?" if row["pods"] is None else row["pods"]
+    since = f", since {row['away_since']}" * bool(row["away_since"])
+    alive, pods = words[row["alive"]] + since, "?" if row["pods"] is None else row["pods"]
     return row | {"alive": alive, "pods": pods, "here": "*" if row["here"] else ""}
 
 

@@ -22,6 +22,7 @@ from cni.kernel import netfilter
 from cni.kernel.events import Event, Events
 from cni.kernel.files import LockFile
 from cni.member import figures, mending
+from cni.member.absences import Absences
 from cni.member.rows import KernelRows
 from cni.member.shares import NOTHING, shares
 from cni.naming import VTEP_TABLE
@@ -41,6 +42,7 @@ class Reconciler:
     def __init__(self, me: Node, folder: Path) -> None:
         self._node, self._folder = me.name, folder
         self.snapshot = Snapshot(me.name)
+        self._absences = Absences(me.name, folder)
         self._shares = NOTHING
         self._shared_at = 0.0
         self._owes = False
@@ -65,6 +67,7 @@ class Reconciler:
         count += sum(self._rows.change(peers.touched(keys)) for peers in known if peers in self._peers.values())
         if {Node.room, Alive.room} & rooms:
             self._put_filter()
+            self._absences.see(self.snapshot)
         self._tell_refused()
         self._tell_figures(hosts=bool({Node.room, Alive.room} & rooms))
         return count

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from collections.abc import Collection
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -40,18 +41,28 @@ class Clustered(Endpoints):
 
     def forget_member(self) -> None:
         """Be in no cluster: nothing of it stays, but for the addresses that pods have."""
-        for table in ("member", "shared", "block", "endpoint", "wish"):
+        for table in ("member", "shared", "block", "endpoint", "wish", "away"):
             self._db.execute(f"DELETE FROM {table}")
 
     def begin_anew(self) -> None:
         """Forget what only the member can say after a boot: who this host is, and which blocks are still its own. What the cluster
         was told is withdrawn, but for what is recorded.
         """
-        for table in ("member", "block", "wish"):
+        for table in ("member", "block", "wish", "away"):
             self._db.execute(f"DELETE FROM {table}")
         self._db.execute("UPDATE shared SET refused = NULL")
         same = " AND ".join(f"one.{name} = endpoint.{name}" for name in ("network", "container", "ifname", "plugin"))
         self._unsay(f"NOT EXISTS (SELECT 1 FROM attachment AS one WHERE {same})")
+
+    def keep_away(self, nodes: Collection[str], since: str) -> None:
+        """Have just these hosts be away: those that were not, since then."""
+        for node in self.away().keys() - {*nodes}:
+            self._db.execute("DELETE FROM away WHERE node = ?", (node,))
+        self._db.executemany("INSERT OR IGNORE INTO away VALUES (?,?)", [(node, since) for node in nodes])
+
+    def away(self) -> dict[str, str]:
+        """The hosts that are away, and since when, for people; nothing where that was not seen from here."""
+        return dict(self._rows("SELECT node, since FROM away"))
 
     # --- networks
 

@@ -131,6 +131,10 @@ CREATE TABLE wish (
     answer TEXT NOT NULL,                     -- why it cannot be had, or nothing yet
     PRIMARY KEY (network, family, address)
 ) WITHOUT ROWID;
+CREATE TABLE away (
+    node TEXT PRIMARY KEY,                    -- a host of the cluster that is not heard of
+    since TEXT NOT NULL                       -- UTC, for people, as it was seen from here; nothing: it was so before
+) WITHOUT ROWID;
 """
 
 #: What a new file gets.

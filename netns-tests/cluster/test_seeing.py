@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import signal
 import subprocess
 import urllib.request
@@ -174,8 +175,11 @@ def test_what_is_broken_is_named_with_what_mends_it(lab: Lab):
             "1 of the rows to other hosts are wanted by nobody, such as neighbour 10.10.99.99" in line for line in found
         )
         assert all("agent-cni join" in mend for mend in found.values())
+        assert eventually(lambda: two.remembered(lambda state: state.away().get(one.name)))
+        assert f"no, since {time.strftime('%Y-%m-%d', time.gmtime())} " in two.run(AGENT_CNI, "node").stdout
         cluster.join(one)
         assert eventually(lambda: doctor(one) == {}), doctor(one)
+        assert eventually(lambda: two.remembered(lambda state: state.away()) == {})
 
         cluster.etcd.kill(0)
         with broken(one, "the cluster's store is not reached", "look at etcd at http"):

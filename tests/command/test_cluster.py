@@ -89,9 +89,17 @@ def test_every_host_is_told_with_what_it_has(store: MemoryStore, state: Store, a
     rows = json.loads(asked("node", "--json").out)
     assert rows["faults"] == []
     assert rows["nodes"][1] == {
-        "node": "node-b", "machine": "machine-b", "vtep": "192.0.2.12", "mac": B.mac, "alive": True, "blocks": 2, "pods": 2,
-        "encryption": "wireguard", "underlay": "192.0.2.12:51820", "here": False,
+        "node": "node-b", "machine": "machine-b", "vtep": "192.0.2.12", "mac": B.mac, "alive": True, "away_since": "", "blocks": 2,
+        "pods": 2, "encryption": "wireguard", "underlay": "192.0.2.12:51820", "here": False,
     }  # fmt: skip
+
+
+def test_of_a_host_that_is_away_it_is_said_since_when(store: MemoryStore, state: Store, asked: Any):
+    since = "2026-11-29 14:02:03 UTC"
+    with state.transaction():
+        state.keep_away({"node-b", "node-c"}, since)
+    assert ["node-c", "192.0.2.13", "no,", "since", *since.split(), "1", "0"] in table(asked("node"))
+    assert [row["away_since"] for row in json.loads(asked("node", "--json").out)["nodes"]] == ["", "", since]
 
 
 def test_a_host_whose_name_is_another_machines_by_now_is_not_the_one_that_is_marked(
