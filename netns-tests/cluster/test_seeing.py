@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import signal
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
