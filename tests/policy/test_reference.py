@@ -13,6 +13,7 @@ from cases import NODE, OUTSIDE, PODS, PORTS, PROTOCOLS, Case, Expected, Probe, 
 from generated import generated
 from hypothesis import given, settings
 
+from cni.policy.forecast import changes
 from cni.policy.judgement import Other, judged
 from tests.fakes.book import ListedBook
 
@@ -40,6 +41,9 @@ def test_the_reference_says_what_its_writer_says(case: Case):
 
 #: Enough of them that each is near to some, and far from others.
 ASKED = ("x/a", "x/b", "x/c", "y/a", "y/b", "z/c", OUTSIDE)
+
+
+WORLD = ("pods", "namespaces", "others")
 
 
 def probes() -> Iterator[Probe]:
@@ -75,3 +79,37 @@ def test_judging_the_documents_says_the_same(case: Case):
 @given(generated(clusterwide=True))
 def test_judging_generated_documents_says_the_same(case: Case):
     assert differences(case) == []
+
+
+def differing(before: Case, after: Case) -> tuple[set[Probe], set[Probe]]:
+    """The connections between pods that a change of documents changes: by the reference, and as they are forecast."""
+    worlds = [placed([*before.world, *case.documents], ADDRESSES) for case in (before, after)]
+    said = [Expected(world, ADDRESSES) for world in worlds]
+    books = [ListedBook(*world) for world in worlds]
+    asked = [
+        Probe(source, to, address, protocol, port)
+        for source, to in itertools.permutations(PODS, 2)
+        for address, protocol, port in itertools.product(ADDRESSES[to].values(), PROTOCOLS, PORTS)
+    ]
+    forecast = {
+        Probe(source, to, ADDRESSES[to][6 if ":" in change.target.address else 4], change.protocol.upper(), port)
+        for change in changes(*books, books[0].pods())
+        for source, to in itertools.product(change.source.pods, change.target.pods)
+        for port in PORTS
+        if source != to and change.first <= port <= change.last
+    }
+    return {it for it in asked if said[0].allows(it) is not said[1].allows(it)}, forecast
+
+
+@settings(max_examples=8, deadline=None)
+@given(generated(clusterwide=True), generated(clusterwide=True))
+def test_a_forecast_is_what_changes(before: Case, after: Case):
+    real, forecast = differing(before, Case("after", {**after.said, **{it: before.said[it] for it in WORLD}}))
+    assert [str(it) for it in sorted(real ^ forecast)] == []
+
+
+def test_a_forecast_of_what_is_written_is_what_changes():
+    alone = [it for it in cases() if not set(WORLD) & set(it.said)]
+    for before, after in itertools.pairwise(alone[::7]):
+        real, forecast = differing(before, after)
+        assert [str(it) for it in sorted(real ^ forecast)] == [], (before.name, after.name)
