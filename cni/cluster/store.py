@@ -55,6 +55,11 @@ class ClusterStore(Protocol):
     def renew(self, session: Session) -> None:
         """Be heard of for another `seconds`. Raises SessionLost."""
 
+    def speak(self, session: Session) -> None:
+        """Say that this process is the one that lives in a session. Raises SessionLost, and NameTaken where somebody said so since:
+        another machine goes on with the same session. Of several threads one is to speak.
+        """
+
     def announce(self, session: Session, me: Node) -> Session:
         """Say what changed of the host; the session goes on. Raises SessionLost."""
 

@@ -46,7 +46,7 @@ def this_host(config: ClusterConfig, machine: str, before: Member | None) -> Mem
     mac = vtep_mac("", f"{machine} {config.node}")
     if before and (before.node, before.machine) == (config.node, machine) and _is_of_this_boot(before.token):
         return _placed(replace(before, mac=mac), config.encryption, address)
-    return _placed(Member(config.node, machine, _new_token(), address, mac), config.encryption, address)
+    return _placed(Member(config.node, machine, new_token(), address, mac), config.encryption, address)
 
 
 def node_of(member: Member, config: ClusterConfig, key: str = "") -> Node:
@@ -66,7 +66,8 @@ def _placed(member: Member, encryption: str, address: str) -> Member:
     return replace(member, vtep=vtep, underlay=address, encryption=encryption, no_tunnel=why)
 
 
-def _new_token() -> str:
+def new_token() -> str:
+    """By what a life of this host is known, in this boot."""
     return f"{boot()}:{os.urandom(16).hex()}"
 
 

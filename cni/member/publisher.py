@@ -13,7 +13,7 @@ from time import monotonic
 from cni import log
 from cni.cluster.model import Block, Endpoint
 from cni.cluster.store import ClusterStore, Session
-from cni.errors import CniError, SessionLost, Unreachable
+from cni.errors import CniError, NameTaken, SessionLost, Unreachable
 from cni.kernel.bell import Bell
 from cni.member import figures, survivors
 from cni.member.estate import Estate
@@ -29,6 +29,8 @@ from cni.state.membership import HELD, LOST, UNSURE, Unsaid
 #: How long a bell that was lost is missed, in seconds.
 PATIENCE = 1.0
 _MOST = 1000
+#: After how many sessions it is asked whether another machine lives as this one: of itself, and of who writes.
+_QUIET, _BUSY = 4.0, 1 / 3
 
 
 class Publisher:
@@ -43,6 +45,8 @@ class Publisher:
         self._inbox = inbox
         self._trouble = Trouble("publish")
         self._failing_since: float | None = None
+        #: When it was said last that this process is the one that lives in a session, by which clock (time.monotonic), and in which.
+        self._spoke: tuple[str, float] = ("", 0.0)
         self._compared: tuple[Session | None, int, object, set[Block]] = (None, 0, None, set())
 
     def run(self) -> None:
@@ -81,10 +85,28 @@ class Publisher:
 
     def turn(self, session: Session, state: Store) -> None:
         """The same, with what it takes. Raises Unreachable; another turn goes on."""
+        before = state.changes
         try:
+            self._speak(session, _QUIET)
             self._turn(session, state)
+            if state.changes != before:
+                self._speak(session, _BUSY)
         except SessionLost:
             self._keeper.lost(session)
+
+    def _speak(self, session: Session, after: float) -> None:
+        """Find out whether another machine lives with this one's memory, so many sessions after the last time. Raises Unreachable and
+        SessionLost.
+        """
+        fence, spoke = self._spoke
+        if fence == session.fence and monotonic() - spoke < after * session.seconds:
+            return
+        try:
+            self._store.speak(session)
+        except NameTaken as error:
+            self._keeper.is_anothers(session, error.msg)
+            raise SessionLost(error.msg) from None
+        self._spoke = session.fence, monotonic()
 
     def _turn(self, session: Session, state: Store) -> None:
         before = state.changes

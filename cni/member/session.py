@@ -14,7 +14,7 @@ from cni.errors import CniError, NameTaken, SessionLost, Unavailable, Unreachabl
 from cni.kernel.clock import boottime
 from cni.member import figures
 from cni.member.fence import Fence
-from cni.member.identity import node_of, this_host
+from cni.member.identity import new_token, node_of, this_host
 from cni.member.inbox import Ended
 from cni.member.key import Key
 from cni.member.trouble import Trouble
@@ -47,6 +47,7 @@ class SessionKeeper:
         self._confirmed = ""  # the fence of the session in which the store was asked for every block
         self._told = ""  # what people are told of the trouble there is
         self._unwritten = ""  # why nothing can be written, while this host is heard of
+        self._abandoned = ("", "")  # the token that is another machine's too, and why
         self._host: Member | None = None
         self._lock = Lock()
         self._wake = Event()
@@ -87,6 +88,12 @@ class SessionKeeper:
             self._session = None
         figures.SESSIONS_LOST.add()
         self._wake.set()
+
+    def is_anothers(self, session: Session, why: str) -> None:
+        """Another machine lives with the memory of this one, and so with its token: this one gives no address, and begins anew as itself."""
+        with self._lock:
+            self._abandoned = session.token, why
+        self.lost(session)
 
     def is_confirmed(self, session: Session) -> bool:
         """Whether the store was asked, in a session, for every block this host thinks to have."""
@@ -164,6 +171,10 @@ class SessionKeeper:
         before = self._member()
         if before and before.leaving:
             raise Ended
+        with self._lock:
+            abandoned, why = self._abandoned
+        if before and before.token == abandoned:
+            before = replace(before, token=new_token(), fenced_at=SHUT, trouble=why)
         member = self._found(before)
         self._refuse_renamed(member.node)
         goes_on = before is not None and before.token == member.token

@@ -177,6 +177,33 @@ def a_session_goes_on_while_it_is_renewed_and_no_longer(scene: Scene) -> None:
 
 
 @statement
+def of_two_who_speak_as_one_life_one_is_told(scene: Scene) -> None:
+    """A machine that was cloned with its memory has the token, and the session. Who comes back after a restart is told nothing."""
+    stores = [scene.store() for _ in range(3)]
+    session = stores[0].join(A, "t1")
+    before = all_of(stores[0])
+    for _ in range(3):
+        stores[0].speak(session)
+        stores[0].renew(session)
+    assert stores[1].join(A, "t1") == session
+    for _ in range(3):
+        stores[1].speak(session)
+    for _ in range(2):
+        with pytest.raises(NameTaken, match="another machine"):
+            stores[0].speak(session)
+    stores[1].speak(session)
+    assert all_of(stores[1]) == before
+    scene.pass_time(2 * scene.seconds)
+    with pytest.raises(SessionLost):
+        stores[1].speak(session)
+    later = stores[2].join(A, "t2")
+    stores[2].speak(later)
+    stores[2].speak(later)
+    stores[2].leave(later)
+    assert all_of(stores[2]) == set()
+
+
+@statement
 def what_changed_of_a_host_is_said(scene: Scene) -> None:
     store = scene.store()
     session = store.join(A, "t1")
@@ -201,6 +228,7 @@ def who_was_not_heard_of_writes_nothing(scene: Scene) -> None:
         lambda: store.publish(session, BLOCK, [pod(1)], []),
         lambda: store.give_up(session, BLOCK),
         lambda: store.turn(session, "steward", 5),
+        lambda: store.speak(session),
     ]
     for write in writes:
         with pytest.raises(SessionLost):

@@ -48,6 +48,8 @@ class Memory:
         self._forgotten = 0
         self._lives = 1
         self._ahead = 0.0
+        #: By the fence of a session, when somebody spoke in it last.
+        self.voices: dict[str, int] = {}
 
     def now(self) -> float:
         """The store's clock."""
@@ -157,6 +159,7 @@ class MemoryStore:
         self.lost_answers = 0
         self.asked: list[str] = []
         self._declared: dict[str, Network] = {}
+        self._spoken: dict[str, int] = {}
 
     def join(self, me: Node, token: str) -> Session:
         """See ClusterStore."""
@@ -185,6 +188,18 @@ class MemoryStore:
         with self._asked("renew") as memory:
             lease = Lease(memory.now() + session.seconds, session.seconds)
             self._alive(session).lease = lease
+            self._lost_or(None)
+
+    def speak(self, session: Session) -> None:
+        """See ClusterStore."""
+        with self._asked("speak") as memory:
+            self._alive(session)
+            said = memory.voices.get(session.fence)
+            if self._spoken.get(session.fence, said) != said:
+                raise NameTaken(
+                    f"{session.node.name} lives in the cluster, and so does another machine with its memory"
+                )
+            memory.voices[session.fence] = self._spoken[session.fence] = memory.revision = memory.revision + 1
             self._lost_or(None)
 
     def announce(self, session: Session, me: Node) -> Session:

@@ -14,7 +14,7 @@ from member_host import Host, network
 from member_oracle import duplicates, rows, sound, stored
 
 from cni import log
-from cni.errors import Conflict, Unreachable
+from cni.errors import Conflict, NameTaken, Unreachable
 from cni.member import figures, publisher, survivors
 from cni.member.inbox import Ended
 from cni.member.run import alone
@@ -474,3 +474,94 @@ def test_a_store_that_is_away_is_the_sessions_to_say(
     host.store.cut = False
     host.turn(2)
     assert trouble(host) == ""
+
+
+def clone_of(host: Host, memory: Memory, folder: Path) -> Host:
+    """A machine that goes on with everything another has in mind: its processes, its state, its boot."""
+    shutil.copytree(host.folder, folder)
+    made = Host(host.name, memory, folder, machine=host.machine)
+    made.store = MemoryStore(memory)
+    made.store._spoken = dict(host.store._spoken)
+    made.again()
+    made.publisher._spoke = host.publisher._spoke
+    return made
+
+
+@pytest.mark.parametrize("first", ["original", "clone"])
+def test_of_a_machine_that_was_cloned_with_its_memory_one_gives_no_address(
+    memory: Memory, hosts: tuple[Host, Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+):
+    one, other = hosts
+    now = time.monotonic()
+    monkeypatch.setattr(publisher, "monotonic", lambda: now)
+    monkeypatch.setattr(survivors, "living", lambda said: [])
+    one.turn()
+    clone = clone_of(one, memory, tmp_path / "clone")
+    goes_on, out = (one, clone) if first == "original" else (clone, one)
+    out.hear()
+    out.deaf = True  # it does not see what the other says from now on
+    joins = out.store.join
+
+    def join(me: Any, token: str) -> Any:
+        """Without the time in which it is waited that the other is heard of no more."""
+        if (alive := memory.rows.get(("alive", me.name))) and token not in alive.text:
+            raise NameTaken(f"{me.name} lives in the cluster already")
+        return joins(me, token)
+
+    monkeypatch.setattr(out.store, "join", join)
+    now += 6
+    assert goes_on.add("c", NET)
+    goes_on.turn()
+    assert out.add("c", NET)
+    out.turn()
+    out.keeper.step()
+    with closing(out.state) as state:
+        member = state.member()
+        assert member
+        assert member.fenced_at == SHUT
+    for _ in range(3):
+        goes_on.turn()
+        memory.pass_time(5)
+        out.turn()
+        now += 61
+    assert "lives in the cluster already" in trouble(out)
+    assert (trouble(goes_on), goes_on.keeper.session is not None, out.keeper.session) == ("", True, None)
+    goes_on.delete("c", NET)
+    goes_on.turn()
+    sound(memory, goes_on, other)
+
+
+def test_a_quiet_clone_is_found_within_minutes(
+    memory: Memory, hosts: tuple[Host, Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    one, _ = hosts
+    now = time.monotonic()
+    monkeypatch.setattr(publisher, "monotonic", lambda: now)
+    one.turn()
+    clone = clone_of(one, memory, tmp_path / "clone")
+    for _ in range(3):
+        for host in (one, clone):
+            host.turn()
+        now += 31
+    assert [host.keeper.session is None for host in (one, clone)].count(True) == 1
+
+
+def test_a_host_that_is_alone_speaks_now_and_then(hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch):
+    """A write each minute, of a host where nothing happens, and no more than one in five seconds where much does."""
+    one, _ = hosts
+    now = time.monotonic()
+    monkeypatch.setattr(publisher, "monotonic", lambda: now)
+    one.again()
+    one.turn(2)
+    one.store.asked.clear()
+    for _ in range(120):
+        now += 1
+        one.turn()
+    assert one.store.asked.count("speak") == 2
+    one.store.asked.clear()
+    for number in range(60):
+        now += 1
+        one.add(f"c{number}", NET)
+        one.turn()
+    assert one.store.asked.count("speak") <= 13
+    assert one.keeper.session

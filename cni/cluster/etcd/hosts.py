@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from contextlib import suppress
 
 from cni.cluster.config import EtcdConfig
 from cni.cluster.etcd.engine import Attempts, Engine
 from cni.cluster.etcd.gateway import Row, delete, encoded, is_at, put
-from cni.cluster.etcd.keys import TURN
+from cni.cluster.etcd.keys import TURN, VOICE
 from cni.cluster.etcd.watch import rows_of
 from cni.cluster.model import Alive, Block, Node
 from cni.cluster.store import Session
@@ -17,6 +19,8 @@ from cni.kernel.clock import boottime
 
 #: A session that nobody renews is gone after its seconds; etcd looks for such every half second.
 _MARGIN, _POLL = 2.0, 0.2
+#: What is said before a process has spoken is older.
+_NEVER = math.inf
 
 
 class Hosts(Engine):
@@ -25,6 +29,8 @@ class Hosts(Engine):
     def __init__(self, config: EtcdConfig, seconds: float) -> None:
         super().__init__(config, seconds)
         self._leases: dict[str, str] = {}
+        #: By the session there is: at which revision this process spoke last, and what it said.
+        self._spoken: dict[str, tuple[float, bytes]] = {}
 
     def join(self, me: Node, token: str) -> Session:
         """See ClusterStore."""
@@ -82,6 +88,29 @@ class Hosts(Engine):
         (alive,) = self.look((Alive.room, session.node.name))
         self.unless_lost(session, alive if heard else None)
 
+    def speak(self, session: Session) -> None:
+        """See ClusterStore.
+
+        Who speaks compares that nobody did since he spoke last: revisions only grow, and what is older than his own is of a backup. His
+        answer may have been lost; then what he said is there.
+        """
+        at, attempts = self.keys.of((VOICE, session.node.name)), self.attempts()
+        while True:
+            attempts.begin()
+            alive, heard = self.look((Alive.room, session.node.name), (VOICE, session.node.name))
+            self.unless_lost(session, alive)
+            spoken, words = self._spoken.get(session.fence, (_NEVER, b""))
+            if heard and heard.modified > spoken and heard.value != words:
+                raise NameTaken(
+                    f"{session.node.name} lives in the cluster, and so does another machine with its memory"
+                )
+            value = {"token": session.token, "words": os.urandom(16).hex()}
+            self._spoken = {session.fence: (heard.modified if heard else 0, encoded(value))}
+            as_seen = [self.lives(session), is_at(at, modified=heard.modified if heard else 0)]
+            if written := attempts.write(as_seen, [put(at, value, session.lease)]):
+                self._spoken = {session.fence: (written, encoded(value))}
+                return
+
     def announce(self, session: Session, me: Node) -> Session:
         """See ClusterStore."""
         attempts = self.attempts()
@@ -113,7 +142,7 @@ class Hosts(Engine):
     def leave(self, session: Session) -> None:
         """See ClusterStore."""
         me, attempts = session.node, self.attempts()
-        life = self.keys.of((Alive.room, me.name))
+        gone = [delete(self.keys.of((room, me.name))) for room in (Alive.room, VOICE)]
         while True:
             attempts.begin()
             known, alive = self.look(me.key, (Alive.room, me.name))
@@ -122,7 +151,7 @@ class Hosts(Engine):
                 alive and str(alive.created) != session.fence
             ):
                 raise NameTaken(f"{me.name} is the name of another by now, whose blocks stay")
-            if not alive or attempts.write([self.lives(session)], [delete(life)]):
+            if not alive or attempts.write([self.lives(session)], gone):
                 break
         self._clear(me.name, me.machine)
         with suppress(Unreachable):  # it ends by itself

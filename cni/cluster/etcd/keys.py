@@ -1,7 +1,8 @@
 """How items are named in etcd: a path for each, by which whatever is of a block, or of a room, is one range.
 
 ``nodes/NODE``, ``alive/NODE``, ``networks/NETWORK``, ``blocks/NETWORK/4-0a0a0540-26``, ``endpoints/NETWORK/4-0a0a0547``,
-``documents/KIND/NAMESPACE/NAME`` and ``turn/WHAT``, below a prefix. Addresses are hexadecimal, so that their order is that of the keys.
+``documents/KIND/NAMESPACE/NAME``, ``turn/WHAT`` and ``voices/NODE``, below a prefix. Addresses are hexadecimal, so that their order is
+that of the keys.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from cni.naming import IPAddress
 
 #: Which lease-bound rights of all hosts there are; see ClusterStore.turn.
 TURN = "turn"
-_NAMED = (Node.room, Alive.room, Network.room, TURN)
+#: Which process of a host spoke last; see ClusterStore.speak. Nobody listens to either room, so they are the last of all.
+VOICE = "voices"
+_NAMED = (Node.room, Alive.room, Network.room, TURN, VOICE)
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")
 _BITS = {"4": 32, "6": 128}
 #: The most addresses a block has, as a power of two: none is within a larger one.
@@ -66,8 +69,8 @@ class Keys:
         return room, *parts
 
     def all(self) -> Range:
-        """Everything."""
-        return _under(self._prefix)
+        """Everything that is an item of the cluster."""
+        return Range(self._prefix, self._below(TURN))
 
     def blocks(self, network: str = "") -> Range:
         """The blocks of a network, or of all."""
