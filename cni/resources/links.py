@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from cni.errors import Conflict, KernelRefused, Unfinished
+from cni.kernel import sysctl
 from cni.kernel.view import Link, LinkRef, VethEnd
 from cni.protocol.result import Result
 from cni.resources.base import Resource
@@ -52,9 +53,8 @@ class VethPair(Resource):
                 raise
             self._create_instead(world, bridge)
         world.created(self)
-        if self.hairpin or self.isolated:
-            link = required(world.host.link_by_name(self.host), self.host)
-            world.host.set_port(link, mode=int(self.hairpin), isolated=int(self.isolated))
+        if self.bridge:
+            self._become_port(world)
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.host.link_by_name(self.host)
@@ -93,7 +93,19 @@ class VethPair(Resource):
         assert world.netns is not None
         own = VethEnd(self.host, self.host_mac, self.mtu)
         peer = VethEnd(self.pod, self.pod_mac, self.mtu, world.netns.fd)
-        world.host.create_veth(own, peer, bridge=bridge, up=not self.waits)
+        world.host.create_veth(own, peer, bridge=bridge, up=not (self.waits or bridge))
+
+    def _become_port(self, world: World) -> None:
+        """Go up as a port that speaks no IPv6 of its own: what comes in is the bridge's, so nobody could answer it. With it each
+        port would have three routes, through all of which the kernel looks whenever one goes up or down (fib6_clean_all). Where
+        /proc/sys is read-only it speaks.
+        """
+        sysctl.prefers(sysctl.of_link(6, self.host, "disable_ipv6"), "1")
+        link = required(world.host.link_ref(self.host), self.host)
+        if self.hairpin or self.isolated:
+            world.host.set_port(link, up=not self.waits, mode=int(self.hairpin), isolated=int(self.isolated))
+        elif not self.waits:
+            world.host.set_link(link, up=True)
 
     def _create_instead(self, world: World, bridge: int) -> None:
         """Only a lost record can leave the host's end, whose name is ours alone; the pod's may be anybody's."""

@@ -35,6 +35,15 @@ def test_a_layer_2_attachment_has_a_link_that_is_up_and_nothing_else(settled: Ho
     settled.delete_pod(conf, pod)
 
 
+def test_the_host_end_is_a_port_and_speaks_no_ipv6_of_its_own(settled: Host, pod: Pod, conf: dict):
+    link = settled.add(conf, pod)["interfaces"][1]["name"]
+    assert settled.link(link)["operstate"] == "UP"
+    assert settled.ip("addr", "show", "dev", link, family=6) == []
+    assert not [route for route in settled.routes(6, "all") if route["dev"] == link]
+    assert pod.pings("fd00:1::1"), "what passes it is the bridge's"
+    settled.delete_pod(conf, pod)
+
+
 def test_an_ipv6_address_is_usable_at_return(settled: Host, pod: Pod, conf: dict):
     settled.add(conf, pod)
     shown = sh("ip", "-n", pod.name, "-6", "addr", "show", "scope", "global").stdout

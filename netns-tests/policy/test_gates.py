@@ -215,7 +215,8 @@ def test_ipv6_is_no_way_into_a_pod_that_has_ipv4_only(lab: Lab):
             assert arrives(sender, member, IPV6, mac(member.pod), packet, "local") == through
             for where, link in ((member.pod, "eth0"), (town.host, "br0")):
                 assert eventually(lambda where=where, link=link: settled(where, link))
-            for way in ("br0", member.port):  # the host has a link-local address on the port itself, too
+            town.host.run("sysctl", "-qw", f"net.ipv6.conf.{member.port}.disable_ipv6=0")
+            for way in ("br0", member.port):  # who switches IPv6 on has a link-local address on the port itself, too
                 sh("ip", "-n", town.host.name, "neigh", "replace", target, "lladdr", mac(member.pod), "dev", way)
                 assert eventually(lambda way=way: settled(town.host, way))
                 with Actor(town.host) as node, Wire(member.pod, "eth0") as wire:

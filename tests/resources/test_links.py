@@ -17,16 +17,28 @@ POD = PodLink("eth0", "0a:58:0a:00:00:02", 1450)
 def test_a_veth_is_born_with_everything_and_on_its_bridge(world: Any, host: Any, undone: Any):
     bridge = host.add("br0", "bridge")
     VETH.ensure(world)
-    assert host.asked == [f"create_veth veth0 0e:00:00:00:00:02 1450 {bridge.index} eth0 0a:58:0a:00:00:02 1450"]
+    made = f"create_veth veth0 0e:00:00:00:00:02 1450 {bridge.index} eth0 0a:58:0a:00:00:02 1450"
+    assert host.asked == [made, "set_link veth0 up=True"]
     assert list(VETH.differences(world)) == []
     assert undone() == ["delete_link veth0"]
+
+
+def test_a_port_loses_its_ipv6_before_it_goes_up(world: Any, host: Any, monkeypatch: pytest.MonkeyPatch):
+    host.add("br0", "bridge")
+    was_up: list[tuple[str, str, bool]] = []
+    monkeypatch.setattr(
+        "cni.kernel.sysctl.prefers", lambda key, value: was_up.append((key, value, host.all["veth0"].up))
+    )
+    VETH.ensure(world)
+    assert was_up == [("net.ipv6.conf.veth0.disable_ipv6", "1", False)]
+    assert host.all["veth0"].up
 
 
 def test_hairpin_and_isolation_are_set_while_the_pods_end_is_down(world: Any, host: Any):
     host.add("br0", "bridge")
     veth = replace(VETH, hairpin=True, isolated=True)
     veth.ensure(world)
-    assert host.asked[1:] == ["set_port veth0 mode=1 isolated=1"]
+    assert host.asked[1:] == ["set_port veth0 up=True mode=1 isolated=1"]
     assert list(veth.differences(world)) == []
 
 
@@ -34,7 +46,7 @@ def test_a_veth_that_a_lost_record_left_is_replaced(world: Any, host: Any):
     host.add("br0", "bridge")
     host.add("veth0", "veth")
     VETH.ensure(world)
-    assert [request.split()[0] for request in host.asked] == ["create_veth", "delete_link", "create_veth"]
+    assert [request.split()[0] for request in host.asked] == ["create_veth", "delete_link", "create_veth", "set_link"]
 
 
 def test_an_interface_of_the_pod_that_is_not_ours_is_left_as_it_is(world: Any, host: Any, pod: Any, undone: Any):
