@@ -77,6 +77,7 @@ DOORS = {
     "iptc": {"cni/kernel/legacy.py"},
     "concurrent": {"cni/kernel/process.py"},
     "threading": {
+        "cni/kernel/netlink/departures.py",  # waits for the kernel
         "cni/kernel/nftables.py",  # a lock
         "cni/kernel/resolver.py",  # who asks a name server, which nothing ends
         "cni/member/figures.py",  # another

@@ -50,7 +50,8 @@ def _warm() -> None:
     import cni.ipam.shared
     import cni.kernel.arp
     import cni.kernel.bell
-    import cni.kernel.netlink
+    import cni.kernel.netlink.departures
+    import cni.kernel.netlink.rtnl
     import cni.kernel.process
     import cni.kernel.templates
     import cni.log
@@ -66,6 +67,7 @@ def _warm() -> None:
     import cni.verbs
 
     cni.kernel.templates.worthwhile = True
+    cni.kernel.netlink.rtnl.serves_many = True
     cni.kernel.process.load()
     cni.resources.base.load()
     for name in plugin.names():

@@ -12,6 +12,8 @@ import pytest
 
 from cni.kernel import compiled, kept, netns, nfnetlink, nftables, sysctl
 from cni.kernel.netlink import Rtnl
+from cni.kernel.netlink.departures import departures
+from cni.kernel.view import VethEnd
 from cni.state import Store
 
 SCRIPT = "add table inet kept\nadd chain inet kept nothing\n"
@@ -29,6 +31,13 @@ def open_the_state(folder: Path) -> None:
             store.records()
 
 
+def delete_a_link(_: Path) -> None:
+    links = Rtnl()
+    links.create_veth(VethEnd("departs", "0e:00:00:00:00:02", 1500), VethEnd("peer", "0e:00:00:00:00:03", 1500))
+    departures.begin(links.link_by_name("departs"), Rtnl).join()
+    links.close()
+
+
 def compile_a_script(_: Path) -> None:
     compiled._compiled.cache_clear()
     compiled.apply([SCRIPT])
@@ -36,6 +45,7 @@ def compile_a_script(_: Path) -> None:
 
 DOORS: dict[str, Callable[[Path], object]] = {
     "rtnetlink": ask_rtnetlink,
+    "departures": delete_a_link,
     "the state": open_the_state,
     "settings": lambda _: sysctl.read("net.ipv4.ip_forward"),
     "nf_tables": lambda _: nfnetlink.generation(nfnetlink.opened()),

@@ -9,7 +9,11 @@ from cni.kernel.netlink.links import Links
 from cni.kernel.netlink.neighbours import Neighbours
 from cni.kernel.netlink.routes import Routes
 from cni.kernel.netlink.rules import Rules
+from cni.kernel.view import Link
 from cni.naming import IPAddress
+
+#: Whether this process serves many calls.
+serves_many = False
 
 
 class Rtnl(Links, Addresses, Labels, Routes, Rules, Neighbours):
@@ -18,7 +22,7 @@ class Rtnl(Links, Addresses, Labels, Routes, Rules, Neighbours):
     @classmethod
     def kept(cls) -> Rtnl:
         """The one that was given back in this process, or a new one."""
-        return _spare.take(None) or cls()
+        return _spare.take(None) or _OfNode()
 
     def holding(self, address: IPAddress) -> int:
         """The index of the link that has an address of this namespace, up or not; or 0. Mostly a lookup says so, which costs less."""
@@ -31,6 +35,17 @@ class Rtnl(Links, Addresses, Labels, Routes, Rules, Neighbours):
             _spare.give_back(None, self)
         else:
             self.close()
+
+
+class _OfNode(Rtnl):
+    """That of the node's namespace."""
+
+    def delete_link(self, link: Link) -> None:
+        if serves_many:
+            from cni.kernel.netlink import departures  # nobody else loads threads
+
+            departures.delete(link, self, Rtnl)
+        super().delete_link(link)  # once more, under the lock the kernel holds until the link is gone for everybody
 
 
 #: A socket to the node's namespace.
