@@ -410,7 +410,12 @@ def test_neighbours_of_one_transaction_are_made_in_one(world: World, made: list[
 
 def test_neighbours_in_one_table_declare_it_once(world: World, made: list[list[str]]):
     engine.apply([Ruled("a", "x"), Ruled("b", "x"), Ruled("c", "y"), Ruled("d", "x")], world)
-    assert made == [["x\na\nb\n", "y\nc\n", "x\nd\n"]]
+    assert made == [["x\na\nb\ny\nc\nx\nd\n"]]
+
+
+def test_what_declares_nothing_is_a_script_of_its_own(world: World, made: list[list[str]]):
+    engine.apply([Ruled("a"), Ruled("b", "x"), Ruled("c", "y"), Ruled("d"), Ruled("e")], world)
+    assert made == [["a\n", "x\nb\ny\nc\n", "d\ne\n"]]
 
 
 @pytest.mark.parametrize("number", [errno.EEXIST, errno.EOPNOTSUPP])

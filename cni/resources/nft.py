@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 
@@ -57,7 +57,9 @@ class NftRules(Resource):
 
 @dataclass(frozen=True)
 class Transaction:
-    """The scripts of neighbours, all or nothing, in one namespace; those with the same declarations are one script."""
+    """The scripts of neighbours, all or nothing, in one namespace. What declares nothing is mostly the same for every pod, and was compiled
+    before; the rest is one script, because each that is compiled is a transaction of its own.
+    """
 
     netns: str
 
@@ -67,13 +69,18 @@ class Transaction:
             if not item.shared:
                 world.created(item)
         with items[0].place_of_rules(world):
-            scripts = [
-                declarations + "".join(item.script_for(world) for item in declaring)
-                for declarations, declaring in groupby(items, lambda item: item.declarations)
-            ]
+            scripts = [_script(alike, world) for _, alike in groupby(items, lambda item: bool(item.declarations))]
             try:
                 netfilter.nft_made(scripts)
             except KernelRefused as error:
                 if error.errno not in _IN_THE_WAY:
                     raise
                 netfilter.nft("".join([*(item.in_the_way(world) for item in items), *scripts]))
+
+
+def _script(items: Iterable[NftRules], world: World) -> str:
+    """What neighbours come to; those in one table declare it once."""
+    return "".join(
+        declarations + "".join(item.script_for(world) for item in declaring)
+        for declarations, declaring in groupby(items, lambda item: item.declarations)
+    )
