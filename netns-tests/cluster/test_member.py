@@ -10,6 +10,7 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
+import pytest
 from cluster import Cluster, Node
 from cluster import conf as clustered
 from lab import AGENT_CNI, Lab, eventually, sh
@@ -140,6 +141,37 @@ def test_what_a_host_gives_up_its_kernel_cuts_off_though_its_member_stands_still
         town.join(one, freeAfter=0) if one.stop() == 0 else None
         town.sound()
         assert eventually(lambda: "agent_cni_fence" not in one.run("nft", "list", "tables").stdout, 20)
+
+
+@pytest.mark.sweep
+def test_who_slept_for_too_long_gives_nothing_before_the_store_has_heard_of_it(lab: Lab):
+    """CLOCK_BOOTTIME goes on in a sleep, whatever the day's clock says, and no process of the host saw it go by."""
+    with Cluster(lab, hosts=2, session=2) as town:
+        town.join(freeAfter=600)
+        one, other = town.nodes
+        here, far = (town.add(node, NET) for node in (one, other))
+        town.sound()
+        one.kill()
+        town.partition(one)
+        one.sleep(200)
+        town.add(one, NET)
+        one.start()
+        assert eventually(lambda: "not reached" in trouble(one), 20), one.said()
+        one.kill()
+        one.sleep(150)
+        assert "freeAfter" in one.cni("ADD", NET, lab.pod()).failed(11), "before there is a member, too"
+        one.start()
+        assert eventually(lambda: "not reached" in trouble(one), 20), one.said()
+        assert "freeAfter" in one.cni("ADD", NET, lab.pod()).failed(11)
+        assert here.pod.pings(far.address(4), 1), "three quarters are not over"
+        one.kill()
+        one.sleep(150)
+        one.start()
+        assert eventually(lambda: not here.pod.pings(far.address(4), 1), 20)
+        town.heal()
+        assert eventually(lambda: town.joined(one), 20), one.said()
+        town.add(one, NET)
+        town.sound()
 
 
 def trouble(node: Node) -> str:

@@ -73,6 +73,8 @@ class Node(Host):
     wanted: bool = False
     #: What the member's command line begins with, where a test lets it run otherwise.
     around: tuple[str, ...] = ()
+    #: By how many seconds CLOCK_BOOTTIME is ahead, for what is started from now on.
+    slept: int = 0
 
     @property
     def etc(self) -> Path:
@@ -109,6 +111,7 @@ class Node(Host):
             "nsenter",
             f"--net={self.path}",
             "unshare",
+            *(("--time", "--boottime", str(self.slept)) if self.slept else ()),
             "--mount",
             "sh",
             "-c",
@@ -120,6 +123,11 @@ class Node(Host):
     def underlay(self, family: int = 4) -> str:
         """Its address on the wire."""
         return UNDERLAY[family].format(self.number)
+
+    def sleep(self, seconds: int) -> None:
+        """Have slept: no process of it ran, and the time since boot went on (time_namespaces(7)). Its agent does not come back."""
+        (self.folder / "agent.sock").unlink(missing_ok=True)
+        self.slept += seconds
 
     # --- its member
 
