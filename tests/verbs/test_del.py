@@ -108,7 +108,7 @@ def test_del_ends_an_odd_record_of_the_release_before(run: Any, remembered: Any,
         db.commit()
         db.executescript(
             "ALTER TABLE attachment DROP COLUMN netns_id; ALTER TABLE attachment DROP COLUMN home;"
-            "DROP TABLE member; DROP TABLE shared; DROP TABLE block; DROP TABLE endpoint; DROP TABLE wish;"
+            "DROP TABLE member; DROP TABLE shared; DROP TABLE block; DROP TABLE endpoint; DROP TABLE wish; DROP TABLE away;"
             "DROP TABLE boot; DROP TABLE configured; DROP TABLE uses; DROP TABLE sticky;"
             "CREATE TABLE sticky (network, pod, range_set, family, address); PRAGMA user_version = 1"
         )
