@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from cases import Case, cases, pod, policy
-from generated import generated
+from generated import changed, generated
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
 from lab import Lab
 from matrix import Matrix, OneHost, ThreeHosts
 
@@ -63,6 +64,21 @@ def test_what_nobody_would_write_is_so(matrix: Matrix, case: Case):
     assert matrix.wrong() == [], f"SEED={SEED}"
 
 
+@pytest.mark.tried(
+    "one document or one pod's labels changed while all pods send to each other",
+    "what may be before and after is never lost, what the same end forbids before and after never passes",
+)
+@seed(SEED)
+@settings(GENERATING, max_examples=max(1, EXAMPLES // 4))
+@given(case=generated(), data=st.data())
+def test_nothing_is_lost_or_let_through_while_one_thing_changes(matrix: OneHost, case: Case, data: st.DataObject):
+    matrix.hold(case.documents, case.world)
+    for _ in range(3):
+        case = data.draw(changed(case))
+        assert matrix.change(case.documents, case.world) == []
+    assert matrix.wrong() == []
+
+
 FRIENDS = {"matchLabels": {"friend": "yes"}}
 FROM_FRIENDS = [
     policy("x/in", {"podSelector": {}, "ingress": [{"from": [{"namespaceSelector": {}, "podSelector": FRIENDS}]}]}),
@@ -97,12 +113,23 @@ def test_pods_come_change_and_go(matrix: Matrix, kind: str):
     assert matrix.wrong() == []
 
 
-def test_the_matrix_sees_what_is_wrong(matrix: OneHost):
-    matrix.hold([policy("x/deny", {"podSelector": {}})])
-    matrix.host.run("nft", "flush", "table", "inet", "agent_cni_policy")
+def test_the_matrix_sees_what_is_wrong(matrix: OneHost, monkeypatch: pytest.MonkeyPatch):
+    deny, flush = [policy("x/deny", {"podSelector": {}})], ("nft", "flush", "table", "inet", "agent_cni_policy")
+    matrix.hold(deny)
+    matrix.host.run(*flush)
     assert any(line.endswith("let through") for line in matrix.wrong())
     matrix.hold()
     assert matrix.wrong() == []
+    matrix.hold(deny)
+    with monkeypatch.context() as patched:
+        patched.setattr(matrix, "apply", lambda: matrix.host.run(*flush))
+        assert any(line.endswith("let through") for line in matrix.change(deny, Case("", {}).world))
+    matrix.hold(deny)
+    shut = "insert rule inet agent_cni_policy forward drop"
+    with monkeypatch.context() as patched:
+        patched.setattr(matrix, "apply", lambda: matrix.host.run("nft", shut))
+        assert any(line.endswith("lost") for line in matrix.change(deny, Case("", {}).world))
+    matrix.hold()
 
 
 @pytest.mark.tried("the same over three hosts, bridged and routed tunnels", "the same")

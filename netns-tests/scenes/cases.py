@@ -151,6 +151,14 @@ class Expected:
     def allows(self, probe: Probe) -> bool:
         return self.reference.allows(*self.ends(probe), probe.protocol, probe.port)
 
+    def words(self, probe: Probe) -> tuple[bool, bool]:
+        """What each end says: out of the source, and into the other."""
+        source, to = self.ends(probe)
+        return tuple(
+            self.reference.passes(direction, me, peer, probe.protocol, probe.port)
+            for direction, me, peer in (("egress", source, to), ("ingress", to, source))
+        )
+
     def ends(self, probe: Probe) -> tuple[End, End]:
         """Who asks, and who is asked."""
         own = self.addresses[probe.source][probe.family]

@@ -186,3 +186,21 @@ def nodes() -> list[_Said]:
         metadata = {"name": name, "labels": {"role": role}}
         found.append({"kind": "Node", "apiVersion": "v1", "metadata": metadata, "status": {"addresses": addresses}})
     return found
+
+
+@st.composite
+def changed(draw: st.DrawFn, case: Case) -> Case:
+    """The same case with one thing changed: the labels of one pod, or one NetworkPolicy that comes, goes, or says something else."""
+    said = dict(case.said)
+    policies = [key for key in said if "/" in key]
+    match draw(st.sampled_from(["labels", "labels", "comes", "goes", "changes"])):
+        case "labels":
+            name = draw(st.sampled_from(PODS))
+            said["pods"] = said["pods"] | {name: {"labels": {"pod": name[-1]} | draw(_labels(TIERS))}}
+        case "goes" if policies:
+            del said[draw(st.sampled_from(policies))]
+        case "changes" if policies:
+            said[draw(st.sampled_from(policies))] = draw(network_policies)
+        case _:
+            said[f"{draw(st.sampled_from(SPACES))}/p{len(said)}"] = draw(network_policies)
+    return Case("changed", said)

@@ -9,14 +9,16 @@ once; a test changes what the folder says and has it applied.
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from cases import NAMES, NODE, OUTSIDE, PODS, PORTS, PROTOCOLS, Case, Expected, Probe, placed
+from cases import NAMES, NODE, OUTSIDE, PODS, PORTS, PROTOCOLS, Addresses, Case, Expected, Probe, placed
 from cluster import Cluster, conf
 from interception import address_of
 from lab import AGENT_CNI, Host, Lab, Namespace, Pod
@@ -120,12 +122,24 @@ class Matrix:
         self, documents: list[Raw] | None = None, world: list[Raw] | None = None, far: dict[str, str] | None = None
     ) -> None:
         """Have the folder say this, with the usual pods and namespaces unless it says which, and have it applied."""
+        self.say(documents, world, far)
+        self.apply()
+
+    def say(
+        self, documents: list[Raw] | None = None, world: list[Raw] | None = None, far: dict[str, str] | None = None
+    ) -> None:
+        """Have the folder say this. Pods that are there have addresses in it."""
+        put(self.folder / "objects.json", self.expect(documents, world, far))
+
+    def expect(
+        self, documents: list[Raw] | None = None, world: list[Raw] | None = None, far: dict[str, str] | None = None
+    ) -> list[Raw]:
+        """Go by these objects from now on, whatever the folder says."""
         there = [it for it in Case("", {}).world if it["kind"] != "Pod" or key_of(it) in self.parties]
         addresses = {name: party.addresses for name, party in self.parties.items()}
         objects = placed([*(there if world is None else world), *(documents or [])], addresses)
         self.expected = Expected(objects, addresses, far or {})
-        put(self.folder / "objects.json", objects)
-        self.apply()
+        return objects
 
     def apply(self) -> None:
         """Have every attachment held to what the folder says."""
@@ -144,6 +158,21 @@ class Matrix:
             arrived |= self.prober.heard(missing, missing)
         found = [f"{probe}: {'lost' if asked[probe] else 'let through'}" for probe in sorted(arrived ^ allowed)]
         return [*found[:most], *([f"and {len(found) - most} more"] if len(found) > most else [])]
+
+    def change(self, documents: list[Raw], world: list[Raw]) -> list[str]:
+        """Have the folder say something else, and ask all pods meanwhile: what was lost that may be before and after, and what was let
+        through that the same end forbids before and after.
+        """
+        before, pods = self.expected, [it for it in self.parties if self.parties[it].kind]
+        self.say(documents, world)
+        words = {it: (before.words(it), self.expected.words(it)) for it in _flows(pods, before.addresses)}
+        open_, shut = ({it for it, said in words.items() if how(*said)} for how in (_stays_open, _stays_shut))
+        with ThreadPoolExecutor(1) as thread:
+            applied = thread.submit(self.apply)
+            sent, heard = self.prober.flood(open_ | shut, lambda: not applied.done())
+            applied.result()
+        lost = [f"{it}: {sent[it] - heard[it]} of {sent[it]} lost" for it in open_ if heard[it] < sent[it]]
+        return sorted(lost + [f"{it}: {heard[it]} of {sent[it]} let through" for it in shut if heard[it]])
 
     def probes(self) -> Iterator[Probe]:
         """Every question there is; what passes between machines, or within one, is no policy's."""
@@ -205,6 +234,22 @@ class ThreeHosts(Matrix):
 
     def conf(self, kind: str) -> Raw:
         return conf(kind, policy={"policyDir": str(self.folder)})
+
+
+def _stays_open(before: tuple[bool, bool], after: tuple[bool, bool]) -> bool:
+    return all(before) and all(after)
+
+
+def _stays_shut(before: tuple[bool, bool], after: tuple[bool, bool]) -> bool:
+    """By the same end: between the two changes of two ends there may be a moment."""
+    return not all(one or other for one, other in zip(before, after, strict=True))
+
+
+def _flows(pods: list[str], addresses: Addresses) -> Iterator[Probe]:
+    """From sockets that last, so that what is old is asked for as well."""
+    for source, to in itertools.permutations(pods, 2):
+        for address, port in itertools.product(addresses[to].values(), PORTS):
+            yield Probe(source, to, address, "UDP", port, kept=True)
 
 
 def key_of(item: Raw) -> str:

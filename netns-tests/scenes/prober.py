@@ -13,7 +13,7 @@ import select
 import socket
 import struct
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -73,31 +73,49 @@ class Prober:
 
     def heard(self, probes: Collection[Probe], expected: Collection[Probe]) -> set[Probe]:
         """Those of `probes` that arrive. All are sent; then the expected ones are waited for, and the others shortly."""
-        self._found: dict[bytes, Probe] = {}
-        self._arrived: set[Probe] = set()
-        self._clients: list[socket.socket] = []
-        awaited, last = set(expected), sorted(probes, key=lambda probe: probe in expected)
-        by_source: dict[str, list[Probe]] = defaultdict(list)
-        for probe in last:
-            by_source[probe.source].append(probe)
+        self._begin()
+        awaited = set(expected)
+        by_source = _by_source(sorted(probes, key=lambda probe: probe in awaited))
         for source, asked in by_source.items():
             self._send(source, asked)
         deadline, again = time.monotonic() + PATIENCE, time.monotonic() + AGAIN
-        while not awaited <= self._arrived and time.monotonic() < deadline:
+        while not awaited <= self._heard.keys() and time.monotonic() < deadline:
             self._turn(0.05)
             if time.monotonic() > again:
                 again += AGAIN
                 for source, asked in by_source.items():
-                    missing = [it for it in asked if it in awaited and it not in self._arrived and it.protocol != "TCP"]
+                    missing = [it for it in asked if it in awaited and it not in self._heard and it.protocol != "TCP"]
                     self._send(source, missing)
         end = time.monotonic() + LINGER
         while (left := end - time.monotonic()) > 0:
             self._turn(left)
         for one in self._clients:
             self._drop(one)
-        return self._arrived
+        return set(self._heard)
+
+    def flood(self, probes: Collection[Probe], going: Callable[[], bool]) -> tuple[Counter[Probe], Counter[Probe]]:
+        """Ask by UDP again and again, all at a time, as long as it goes on: how often each was sent, and how often it arrived."""
+        self._begin()
+        by_source, sent = _by_source(probes), Counter[Probe]()
+        while going():
+            for source, asked in by_source.items():
+                self._send(source, asked)
+                self._turn(0)
+            sent.update(probes)
+        deadline = time.monotonic() + PATIENCE
+        while sum(self._heard.values()) < sum(sent.values()) and time.monotonic() < deadline:
+            before = sum(self._heard.values())
+            self._turn(LINGER)
+            if before == sum(self._heard.values()):
+                break
+        return sent, self._heard
 
     # --- asking
+
+    def _begin(self) -> None:
+        self._found: dict[bytes, Probe] = {}
+        self._heard = Counter[Probe]()
+        self._clients: list[socket.socket] = []
 
     def _send(self, source: str, asked: Iterable[Probe]) -> None:
         for one, probe in self._inside[source].submit(lambda: list(self._ask(source, asked))).result():
@@ -134,7 +152,7 @@ class Prober:
         self._epoll.unregister(one)
         self._whats.pop(one.fileno())
         if one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (0, 111):
-            self._arrived.add(probe)
+            self._heard[probe] += 1
 
     def _told(self, one: socket.socket) -> None:
         with suppress(OSError):
@@ -143,7 +161,7 @@ class Prober:
 
     def _hear(self, mark: bytes) -> None:
         if probe := self._found.get(mark):
-            self._arrived.add(probe)
+            self._heard[probe] += 1
 
     # --- serving
 
@@ -198,6 +216,13 @@ class Prober:
         for number, _ in self._epoll.poll(seconds, 1000):
             what, given = self._whats[number]
             what(given)
+
+
+def _by_source(probes: Iterable[Probe]) -> dict[str, list[Probe]]:
+    found: dict[str, list[Probe]] = defaultdict(list)
+    for probe in probes:
+        found[probe.source].append(probe)
+    return found
 
 
 def _enter(netns: str) -> None:
