@@ -169,7 +169,7 @@ class Matrix:
         open_, shut = ({it for it, said in words.items() if how(*said)} for how in (_stays_open, _stays_shut))
         with ThreadPoolExecutor(1) as thread:
             applied = thread.submit(self.apply)
-            sent, heard = self.prober.flood(open_ | shut, lambda: not applied.done())
+            sent, heard = self.prober.flood(open_, shut, lambda: not applied.done())
             applied.result()
         lost = [f"{it}: {sent[it] - heard[it]} of {sent[it]} lost" for it in open_ if heard[it] < sent[it]]
         return sorted(lost + [f"{it}: {heard[it]} of {sent[it]} let through" for it in shut if heard[it]])

@@ -93,21 +93,21 @@ class Prober:
             self._drop(one)
         return set(self._heard)
 
-    def flood(self, probes: Collection[Probe], going: Callable[[], bool]) -> tuple[Counter[Probe], Counter[Probe]]:
+    def flood(
+        self, expected: Collection[Probe], others: Collection[Probe], going: Callable[[], bool]
+    ) -> tuple[Counter[Probe], Counter[Probe]]:
         """Ask by UDP again and again, all at a time, as long as it goes on: how often each was sent, and how often it arrived."""
         self._begin()
-        by_source, sent = _by_source(probes), Counter[Probe]()
+        by_source, sent = _by_source([*others, *expected]), Counter[Probe]()
         while going():
             for source, asked in by_source.items():
                 self._send(source, asked)
-                self._turn(0)
-            sent.update(probes)
+            self._turn(0.005)
+            sent.update([*others, *expected])
         deadline = time.monotonic() + PATIENCE
-        while sum(self._heard.values()) < sum(sent.values()) and time.monotonic() < deadline:
-            before = sum(self._heard.values())
-            self._turn(LINGER)
-            if before == sum(self._heard.values()):
-                break
+        while any(self._heard[it] < sent[it] for it in expected) and time.monotonic() < deadline:
+            self._turn(0.05)
+        self._turn(LINGER)
         return sent, self._heard
 
     # --- asking
