@@ -7,7 +7,7 @@ share is deleted by the kernel's own word that nothing of anybody is left in it.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cni.errors import KernelRefused, TryAgainLater
@@ -22,6 +22,7 @@ from cni.kernel.nfnetlink import (
     DELETE_TABLE,
     ELEMENT_LIST,
     ELEMENTS,
+    GET,
     LIST_ITEM,
     SET_NAME,
     TABLE,
@@ -77,6 +78,16 @@ def link_key(name: str) -> bytes:
 def has_element(element: Element) -> bool:
     """Whether a set or map has an entry; not where there is none of that name. An interval is there within a wider one."""
     return _is_there(nfnetlink.opened(), element)
+
+
+def which_there(elements: Sequence[Element]) -> list[bool]:
+    """The same of several, in one question; wherever they lead. Raises KernelRefused."""
+    asked_for = [request(ELEMENTS + GET, 0, _family(item.container), item.body()) for item in elements]
+    refusals = nfnetlink.opened().refusals(asked_for)
+    for error in refusals:
+        if error and error.errno != errno.ENOENT:
+            raise error
+    return [error is None for error in refusals]
 
 
 def keys(container: str) -> set[bytes]:

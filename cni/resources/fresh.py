@@ -29,14 +29,16 @@ class FreshAddress(Resource):
 
     def ensure(self, world: World) -> None:
         key = ipaddress.ip_address(self.address)
-        maps = [f"{way}{key.version}" for way in ("in", "out")] if self.policy else []
-        if any(ruleset.has_element(Element(f"{POLICY_TABLE} {name}", key.packed)) for name in maps):
+        maps = [f"{POLICY_TABLE} {way}{key.version}" for way in ("in", "out")] if self.policy else []
+        table = f"{_IP[key.version]} {MASQUERADE_TABLE}"
+        hidden = [f"{table} pods"] if self.masquerade else []
+        there = ruleset.which_there([Element(name, key.packed) for name in (*maps, *hidden)])
+        if any(there[: len(maps)]):
             from cni.kernel import netfilter  # there is hardly ever anything to take away
             from cni.resources.policy import PodPolicy
 
             netfilter.nft(PodPolicy((self.address,), (), closed=True, pod="", token=_NOBODY).in_the_way(world))
-        table = f"{_IP[key.version]} {MASQUERADE_TABLE}"
-        if self.masquerade and ruleset.has_element(Element(f"{table} pods", key.packed)):
+        if any(there[len(maps) :]):
             from cni.kernel import netfilter
             from cni.resources.masquerade import near_of
 

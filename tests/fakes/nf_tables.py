@@ -10,7 +10,7 @@ import errno
 import ipaddress
 import os
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -134,6 +134,7 @@ class NfTables:
         self.refused = 0
         for name in (
             "has_element",
+            "which_there",
             "keys",
             "add_where_there",
             "delete_there",
@@ -196,6 +197,9 @@ class NfTables:
         alone = Contents()
         alone.run(script)
         return alone.listed(what)
+
+    def _which_there(self, elements: Sequence[Element]) -> list[bool]:
+        return [self._has_element(item) for item in elements]
 
     def _has_element(self, element: Element) -> bool:
         there = element._replace(chain="")

@@ -51,6 +51,16 @@ class Kernel:
             return self._answer(self.changes.pop(0) if self.changes else [])
         return self._answer(self.there.get(kind_of(requests[0]) - GET, errno.ENOENT))
 
+    def refusals(self, requests: list[bytes]) -> list[KernelRefused | None]:
+        said: list[KernelRefused | None] = []
+        for request in requests:
+            try:
+                self.ask(request)
+                said.append(None)
+            except KernelRefused as error:
+                said.append(error)
+        return said
+
     def _answer(self, answer: Answer) -> list[bytes]:
         if isinstance(answer, type):
             raise answer
@@ -138,7 +148,21 @@ def test_a_set_has_its_keys_or_none(kernel: Kernel):
         ruleset.keys("inet t in4")
 
 
-@pytest.mark.parametrize("question", [lambda: ruleset.has_element(IN4), lambda: ruleset.is_dormant("inet t")])
+def test_each_of_several_elements_is_there_or_not(kernel: Kernel):
+    assert ruleset.which_there([]) == []
+    assert ruleset.which_there([IN4, IN4]) == [False, False]
+    kernel.there[ELEMENTS] = element()
+    assert ruleset.which_there([IN4, IN4]) == [True, True]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        lambda: ruleset.has_element(IN4),
+        lambda: ruleset.which_there([IN4]),
+        lambda: ruleset.is_dormant("inet t"),
+    ],
+)
 def test_a_question_that_is_refused_is_no_answer(kernel: Kernel, question: Callable[[], object]):
     kernel.there = {ELEMENTS: errno.EPERM, TABLE: errno.EPERM}
     with pytest.raises(KernelRefused, match="not permitted"):
