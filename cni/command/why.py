@@ -6,18 +6,21 @@ import argparse
 import ipaddress
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, NamedTuple
 
 from cni.command.held import NOTHING, Held, books_of, held_of
 from cni.command.output import print_json, say
 from cni.errors import InvalidConfig
+from cni.kernel.netlink import Rtnl
 from cni.policy.book import Book
-from cni.policy.judgement import Other, judged
+from cni.policy.judgement import Judgement, Other, judged
 from cni.policy.model import Policy
 from cni.policy.objects import Pod
 
 _VERBS = {True: "allowed", False: "denied"}
 _WAYS = {"egress": "out of", "ingress": "into"}
+_BY_THE_NODE = Judgement(True, "node", ("the configuration",), "$.policy.hostAccess")
 _TO = re.compile(
     r"(?P<end>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+?)(:(?P<port>[^:/]+))?(/(?P<protocol>tcp|udp|sctp|icmp))?", re.IGNORECASE
 )
@@ -116,6 +119,12 @@ def _port(text: str, protocol: str, target: _End) -> int:
     return numbers[0]
 
 
+def _is_node(address: str) -> bool:
+    """Whether it is an address of this node itself, whose pods no document keeps it from."""
+    with closing(Rtnl()) as rtnl:
+        return bool(rtnl.holding(ipaddress.ip_address(address)))
+
+
 def _answer(asked: _Connection) -> dict[str, Any]:
     ends = [
         _word(*item, asked)
@@ -136,7 +145,11 @@ def _word(end: _End, direction: str, far: _End, asked: _Connection) -> dict[str,
     """What one end says."""
     assert end.pod
     other = Other(far.addresses[0], far.pod, asked.protocol, asked.port)
-    found = judged(end.book, end.pod, direction, other, end.section)
+    let_in = direction == "ingress" and end.here and (end.section is None or end.section.host_access)
+    if let_in and far.pod is None and _is_node(far.addresses[0]):
+        found = _BY_THE_NODE
+    else:
+        found = judged(end.book, end.pod, direction, other, end.section)
     elsewhere = "" if end.here else " (on another node, by the documents)"
     return {
         "pod": end.said,

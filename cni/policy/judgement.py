@@ -30,7 +30,8 @@ class Other:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether one end lets a connection through; `tier` decides: admin, networkpolicy, baseline, or default.
+    """Whether one end lets a connection through; `tier` decides: admin, networkpolicy, baseline, or default;
+    or node, where it is the pod's own node that asks.
 
     `documents` are those that do, `rule` the path in the one of them, if it is a rule's.
     """

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from cases import Case, cases, pod, policy
@@ -18,6 +19,7 @@ from matrix import Matrix, OneHost, ThreeHosts
 
 #: What the reference is asked about and the node is not held to yet: ClusterNetworkPolicies.
 TIERS = "tier-"
+CLUSTERWIDE = False
 CASES = [case for case in cases() if not case.name.startswith(TIERS)]
 
 #: How many generated sets are tried, and of which seed; the same every time, unless `make policy-matrix` says so.
@@ -111,6 +113,18 @@ def test_pods_come_change_and_go(matrix: Matrix, kind: str):
         matrix.detach("x/d")
     matrix.hold(FROM_FRIENDS)
     assert matrix.wrong() == []
+
+
+@pytest.mark.tried("`agent-cni policy why` of hundreds of connections", "says what traffic says")
+@seed(SEED)
+@settings(GENERATING, max_examples=6)
+@given(case=generated(clusterwide=CLUSTERWIDE))
+def test_why_says_what_traffic_says(matrix: OneHost, case: Case):
+    matrix.hold(case.documents, case.world)
+    asked = Random(SEED).sample([probe for probe in matrix.probes() if not probe.kept], 60)
+    arrived = matrix.prober.heard(asked, [probe for probe in asked if matrix.expected.allows(probe)])
+    said = matrix.why(asked)
+    assert [said[it] for it in asked if (it in arrived) is not said[it]["allowed"]] == []
 
 
 def test_the_matrix_sees_what_is_wrong(matrix: OneHost, monkeypatch: pytest.MonkeyPatch):

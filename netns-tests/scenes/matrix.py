@@ -21,7 +21,7 @@ from typing import Self
 from cases import NAMES, NODE, OUTSIDE, PODS, PORTS, PROTOCOLS, Addresses, Case, Expected, Probe, placed
 from cluster import Cluster, conf
 from interception import address_of
-from lab import AGENT_CNI, Host, Lab, Namespace, Pod
+from lab import AGENT_CNI, ROOT, Host, Lab, Namespace, Pod
 from prober import FAMILIES, Prober
 from reference import Raw
 
@@ -57,7 +57,7 @@ class Party:
     kind: str = ""
 
 
-@dataclass
+@dataclass(repr=False)
 class Matrix:
     """Parties that one folder feeds. Use it with `with`; it begins and ends without any policy."""
 
@@ -185,7 +185,17 @@ class Matrix:
                     yield Probe(source, to, address, "UDP", PORTS[0], kept=True)
 
 
-@dataclass
+#: `agent-cni policy why` of many, in one process: a line for each.
+WHY = """
+import json, sys
+from cni.command.main import main
+for asked in json.load(sys.stdin):
+    main(["policy", "why", "--json", *asked])
+    print("\\0")
+"""
+
+
+@dataclass(repr=False)
 class OneHost(Matrix):
     """A node with pods on a bridge and on links of their own, and a machine outside on its wire."""
 
@@ -212,8 +222,21 @@ class OneHost(Matrix):
     def conf(self, kind: str) -> Raw:
         return copy.deepcopy(KINDS[kind]) | {"policy": {"policyDir": str(self.folder)}}
 
+    def why(self, probes: list[Probe]) -> dict[Probe, Raw]:
+        """What `agent-cni policy why` says of each."""
+        said = [
+            (
+                self.parties[it.source].addresses[it.family],
+                f"{f'[{it.address}]' if it.family == 6 else it.address}:{it.port}/{it.protocol.lower()}",
+            )
+            for it in probes
+        ]
+        done = self.host.run(ROOT / ".venv/bin/python3", "-I", "-c", WHY, input=json.dumps(said))
+        answers = done.stdout.split("\0")[:-1]
+        return {it: json.loads(answer)[0] for it, answer in zip(probes, answers, strict=True)}
 
-@dataclass
+
+@dataclass(repr=False)
 class ThreeHosts(Matrix):
     """A cluster whose first host has the pods a, whose second has b, and whose third has c; the folder is on each."""
 
