@@ -64,8 +64,9 @@ class Reconciler:
         if first or Network.room in rooms:
             self._shared_at = 0.0
             count = self.look()
+        are_judged = any(peers.are_hosts_judged(rooms) for peers in known)
         count += sum(self._rows.change(peers.touched(keys)) for peers in known if peers in self._peers.values())
-        if {Node.room, Alive.room} & rooms:
+        if are_judged:
             self._put_filter()
             self._absences.see(self.snapshot)
         self._tell_refused()

@@ -63,11 +63,14 @@ class Peers:
         """All that is to be."""
         return self._rows.resources()
 
+    def are_hosts_judged(self, rooms: set[str]) -> bool:
+        """Whether other hosts may be believed by what is new in some rooms: who is alive counts only where two contest something."""
+        return Node.room in rooms or (Alive.room in rooms and self._accepted.is_contested)
+
     def touched(self, keys: Iterable[Key]) -> Changed:
         """Be as the snapshot is, where some of its keys are others by now."""
         of_network = [key for key in keys if key[1] == self._network.name or key[0] in ("nodes", "alive")]
-        rooms = {key[0] for key in of_network}
-        hosts = Node.room in rooms or (Alive.room in rooms and self._accepted.is_contested)
+        hosts = self.are_hosts_judged({key[0] for key in of_network})
         nodes = self._accepted.look_at_nodes() if hosts else set()
         spans = [key[2] for key in of_network if key[0] == Block.room]
         for span in spans:
