@@ -27,7 +27,7 @@ from lab import BIN_DIR, eventually, sh  # noqa: E402
 
 from cni.cluster.config import ClusterConfig, EtcdConfig  # noqa: E402
 from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node  # noqa: E402
-from cni.cluster.store import Change, Listing, Session  # noqa: E402
+from cni.cluster.store import Change, Listing, Session, Sparing  # noqa: E402
 from cni.state import DEFAULT_FOLDER  # noqa: E402
 
 BLOCK, NETWORK, SUBNET = 64, "net", "10.0.0.0/8"
@@ -67,11 +67,15 @@ class Far(NamedTuple):
 
     def items(self) -> Iterator[Item]:
         """All the store has of it."""
+        yield from self.rows()
+        yield from self.endpoints()
+
+    def rows(self) -> Iterator[Item]:
+        """But for its pods."""
         yield self.node
         yield Alive(self.node.name, "token")
         for span in self.spans:
             yield Block(NETWORK, span, self.node.name, self.node.machine)
-        yield from self.endpoints()
 
 
 class Generated:
@@ -118,19 +122,25 @@ class Generated:
     def listing(self) -> Listing:
         return Listing(1, tuple(self.own.values()))
 
-    def changes(self) -> Iterator[Listing | Change]:
-        """Everything when the file says "all", then pods that come and go when it says "churn"."""
+    def changes(self, sparing: Sparing | None = None) -> Iterator[Listing | Change]:
+        """Everything when the file says "all", then what comes and goes when it says "churn": pods, or, where a host is not told of
+        them, hosts' sessions.
+        """
         yield self.listing()
         while "all" not in self.told.read_text():
             time.sleep(0.05)
             yield Change(1, (), ())
         own = tuple(self.own.values())
-        yield Listing(2, (*own, *(item for far in self.far for item in far.items())))
+        spares = sparing is not None and sparing.is_enough(own)
+        every = (item for far in self.far for item in (far.rows() if spares else far.items()))
+        yield Listing(2, (*own, *every))
         revision = 2
         while "churn" not in self.told.read_text():
             time.sleep(1)
             yield Change(revision, (), ())
-        some = [next(far.endpoints()) for far in self.far[:500]]
+        some: list[Item] = [
+            Alive(far.node.name, "token") if spares else next(far.endpoints()) for far in self.far[:500]
+        ]
         while True:
             for one in some:  # it goes, and comes again
                 for change in (Change(revision + 1, (), (one.key,)), Change(revision + 2, (one,), ())):

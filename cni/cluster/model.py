@@ -195,6 +195,10 @@ class Block:
         """Whether it says that a host has it."""
         return (self.node, self.machine) == (node.name, node.machine)
 
+    def has(self, endpoint: Endpoint) -> bool:
+        """Whether it is of its addresses."""
+        return endpoint.network == self.network and ipaddress.ip_address(endpoint.address) in self.addresses
+
     @cached_property
     def addresses(self) -> IPNetwork:
         """Its addresses."""
@@ -213,7 +217,7 @@ class Endpoint:
     ifname: str = ""
     pod: str = ""
 
-    room: ClassVar[str] = "endpoints"
+    room: ClassVar[str] = "addresses"
 
     @property
     def key(self) -> Key:

@@ -5,7 +5,7 @@ One contract suite holds all of them to what is said here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from cni.cluster.document import Document
@@ -33,12 +33,29 @@ class Listing(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What one revision, or several together, put and took away."""
+    """What one revision, or several together, took away and then put."""
 
     revision: int
     put: tuple[Item, ...]
     gone: tuple[Key, ...]
     refused: tuple[str, ...] = ()
+
+
+class Sparing(NamedTuple):
+    """How a host does without what others say of their pods, of which there may be 500,000: it hears of endpoints only if it `needs`
+    them for one of the cluster's networks, and then of all. `me` is its own name.
+    """
+
+    me: str
+    needs: Callable[[Network], bool]
+
+    def is_enough(self, items: Iterable[Item]) -> bool:
+        """Whether it needs none for what there is."""
+        return not any(isinstance(item, Network) and self.needs(item) for item in items)
+
+    def own_blocks(self, items: Iterable[Item]) -> list[Block]:
+        """Its own blocks among what there is."""
+        return [item for item in items if isinstance(item, Block) and item.node == self.me]
 
 
 class ClusterStore(Protocol):
@@ -103,8 +120,9 @@ class ClusterStore(Protocol):
     def listing(self) -> Listing:
         """All there is now."""
 
-    def changes(self) -> Iterator[Listing | Change]:
-        """A Listing, and then what changes, as it does. It ends by raising Unreachable, or Compacted, after which whoever wants
+    def changes(self, sparing: Sparing | None = None) -> Iterator[Listing | Change]:
+        """A Listing, and then what changes, as it does. Who is sparing is listed the endpoints in its own blocks, and told of none;
+        when it needs them by what changes, that is a Listing again, with all of them. It ends by raising Unreachable, or Compacted, after which whoever wants
         to go on begins anew. A Change without anything in it says that the store is still heard of, every few seconds.
         """
 

@@ -158,7 +158,11 @@ _QUICK = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 
 # --- what the store is heard to say (watcher, session)
 NODES = Gauge("nodes", "Hosts of the cluster, alive or away.", "state")
-ENDPOINTS = Gauge("endpoints", "Addresses of a network the cluster knows of, those of this host too.", "network")
+ENDPOINTS = Gauge(
+    "endpoints",
+    "Addresses of an l2 network the cluster knows of, those of this host too; in l3 hosts do not hear of them.",
+    "network",
+)
 REFUSED = Counter("store_items_refused_total", "Items of the store that could not be read.")
 HEARD = Since("store_silence_seconds", "Seconds since the store was heard of.")
 STORE_ERRORS = Counter("store_errors_total", "Failures of the store, by kind, as unreachable or compacted.", "kind")

@@ -138,10 +138,19 @@ class Ledger:
     def _put_block(self, item: Block) -> bool:
         known = self._blocks.setdefault(item.network, {})
         before, known[item.span] = known.get(item.span), item
-        mine = self._own.pop(item.key, None)
+        if before == item:
+            return False
+        mine = self._take_own(item.key)
         if item.node == self.me:
             self._own[item.key] = item
-        return before != item and (mine is not None or item.node == self.me)
+        return mine or item.node == self.me
+
+    def _take_own(self, key: Key) -> bool:
+        """Whether a block was this host's; its endpoints went with it, of which it may not be told."""
+        block = self._own.pop(key, None)
+        for one in [it for it in self._endpoints.values() if block and block.has(it)]:
+            del self._endpoints[one.key]
+        return block is not None
 
     def _put_endpoint(self, item: Endpoint) -> bool:
         if item.node != self.me:
@@ -155,7 +164,7 @@ class Ledger:
         for key in keys:
             if key[0] == Block.room:
                 self._blocks.get(key[1], {}).pop(key[2], None)
-                ours |= self._own.pop(key, None) is not None
+                ours |= self._take_own(key)
             elif key[0] == Endpoint.room:
                 was_there = self._endpoints.pop(key, None) is not None
                 ours |= was_there and self._expected.get(key, key) is not None

@@ -4,7 +4,6 @@ pods and what was said of them, block by block.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -195,8 +194,7 @@ def compare(state: Store, ledger: Ledger, ours: Iterable[Block]) -> None:
 
 def _is_in_one(item: Endpoint, blocks: Iterable[Block]) -> bool:
     """Of what is in none of its blocks a host can say nothing, whoever said it has it."""
-    address = ipaddress.ip_address(item.address)
-    return any(address in block.addresses for block in blocks if block.network == item.network)
+    return any(block.has(item) for block in blocks)
 
 
 def _unsaid(state: Store) -> list[tuple[Block, list[Unsaid]]]:

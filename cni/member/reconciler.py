@@ -26,7 +26,7 @@ from cni.member.absences import Absences
 from cni.member.rows import KernelRows
 from cni.member.shares import NOTHING, shares
 from cni.naming import VTEP_TABLE
-from cni.overlay.peers import Overlay, Peers, peers_of
+from cni.overlay.peers import Overlay, Peers, goes_by_endpoints, peers_of
 from cni.overlay.rows import Changed
 from cni.resources import VtepFilter, VxlanLink, World
 
@@ -209,7 +209,8 @@ class Reconciler:
         if hosts:
             away = len(self.snapshot.nodes.keys() - self.snapshot.alive.keys())
             figures.NODES.put({("alive",): len(self.snapshot.alive), ("away",): away})
-        figures.ENDPOINTS.put({(name,): len(known) for name, known in self.snapshot.endpoints.items()})
+        heard = [name for name, network in self.snapshot.networks.items() if goes_by_endpoints(network)]
+        figures.ENDPOINTS.put({(name,): len(self.snapshot.endpoints.get(name, ())) for name in heard})
         rows: Counter[tuple[str, ...]] = Counter()
         for peers in self._peers.values():
             for (kind, _), table in peers.tables.items():

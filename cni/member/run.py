@@ -16,7 +16,7 @@ from pathlib import Path
 from cni import log
 from cni.cluster.config import ClusterConfig
 from cni.cluster.engines import store_of
-from cni.cluster.store import Change, ClusterStore, Listing
+from cni.cluster.store import Change, ClusterStore, Listing, Sparing
 from cni.errors import CniError, Conflict, TryAgainLater, Unavailable
 from cni.kernel import signals
 from cni.kernel.bell import Bell
@@ -37,6 +37,7 @@ from cni.member.trouble import Trouble
 from cni.member.tunnels import Tunnels, without
 from cni.member.watcher import Watcher
 from cni.naming import digest_of
+from cni.overlay.peers import goes_by_endpoints
 from cni.state import DEFAULT_FOLDER, Store
 
 #: How long the hand has to end after SIGTERM, in seconds.
@@ -121,7 +122,8 @@ class Hand:
         self._keeper = SessionKeeper(config, store, folder, machine, bell.ring)
         key = self._keeper.key
         self._tunnels = Tunnels(config, self._keeper, self._ledger, folder, key) if key else None
-        self._watcher = Watcher(store, self._heard, lambda: self._keeper.is_troubled)
+        sparing = Sparing(config.node, goes_by_endpoints)
+        self._watcher = Watcher(store, self._heard, lambda: self._keeper.is_troubled, sparing)
         self._publisher = Publisher(self._keeper, Estate(store, self._ledger), folder, bell, self._inbox)
         self._cut_off = CutOff()
         self._barrier = Barrier(Fence(config.free_after))

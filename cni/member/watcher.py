@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from cni import log
-from cni.cluster.store import Change, ClusterStore, Listing
+from cni.cluster.store import Change, ClusterStore, Listing, Sparing
 from cni.errors import Compacted, Unreachable
 from cni.member import figures
 from cni.member.trouble import Trouble
@@ -17,12 +17,16 @@ _DEAF = 30.0
 
 
 class Watcher:
-    """Tells `heard` of it, in order, by a thread of its own. What `is_known` of the store being away is not told twice."""
+    """Tells `heard` of it, in order, by a thread of its own; of endpoints as it is `sparing`. What `is_known` of the store being away is not told twice."""
 
     def __init__(
-        self, store: ClusterStore, heard: Callable[[Listing | Change], None], is_known: Callable[[], bool]
+        self,
+        store: ClusterStore,
+        heard: Callable[[Listing | Change], None],
+        is_known: Callable[[], bool],
+        sparing: Sparing | None = None,
     ) -> None:
-        self._store = store
+        self._store, self._sparing = store, sparing
         self._heard = heard
         self._is_known = is_known
         self._heard_at = time.monotonic()
@@ -42,7 +46,7 @@ class Watcher:
 
     def listen(self) -> None:
         """Listen once, until the store is heard no more. Raises Unreachable and Compacted."""
-        for news in self._store.changes():
+        for news in self._store.changes(self._sparing):
             self._trouble.over()
             self._heard_at = time.monotonic()
             figures.HEARD.now()

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 from functools import lru_cache
 
-from cni.cluster.model import Block, Key, Network, Node
+from cni.cluster.model import Block, Endpoint, Key, Network, Node
 from cni.cluster.snapshot import Place, Snapshot
 from cni.naming import IPAddress, mac_of_address
 
@@ -78,7 +78,7 @@ class Acceptance:
     def endpoint(self, address: str, place: Place) -> str:
         """Why an endpoint is no row: empty where it is believed."""
         why = self._against_endpoint(address, place)
-        self._judged(("endpoints", self._network.name, address), "" if why == WAITS else why)
+        self._judged((Endpoint.room, self._network.name, address), "" if why == WAITS else why)
         return why
 
     def _against(self, node: Node, vtep_of: str, mac_of: str) -> str:

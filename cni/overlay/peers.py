@@ -12,13 +12,18 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from cni.cluster.blocks import first_block, host_address
-from cni.cluster.model import LAYER_3, Alive, Block, Endpoint, Key, Network, Node, Pool
+from cni.cluster.model import LAYER_2, LAYER_3, Alive, Block, Endpoint, Key, Network, Node, Pool
 from cni.cluster.snapshot import Place, Snapshot
 from cni.naming import link_local, mac_of_address
 from cni.overlay.acceptance import Acceptance
 from cni.overlay.rows import Changed, Rows
 from cni.resources import PeerAddress, PeerNeighbour, PeerRoute, PeerRow
 from cni.resources.remote import RemoteRow
+
+
+def goes_by_endpoints(network: Network) -> bool:
+    """Whether hosts are to know each other's endpoints in it: routes go by blocks."""
+    return network.mode == LAYER_2 and network.vni > 0
 
 
 class Overlay(NamedTuple):

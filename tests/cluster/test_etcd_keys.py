@@ -27,7 +27,7 @@ def block(address: IPv4Address | IPv6Address, bits: int, network: str = "pods") 
 def test_a_key_comes_back_as_it_was(one: str, other: str, address: IPv4Address | IPv6Address, bits: int):
     for key in (
         ("nodes", one), ("alive", one), ("networks", one), ("turn", one),
-        block(address, bits, one).key, ("endpoints", one, str(address)),
+        block(address, bits, one).key, ("addresses", one, str(address)),
     ):  # fmt: skip
         at = KEYS.of(key)
         assert KEYS.key(at) == key
@@ -60,9 +60,19 @@ def test_endpoints_of_a_block_are_one_range(address: IPv4Address | IPv6Address, 
         return
     one, endpoint = block(address, bits), type(address)(there)
     within = KEYS.endpoints(one)
-    assert (within.first <= KEYS.of(("endpoints", "pods", str(endpoint))) < within.end) == (endpoint in one.addresses)
+    assert (within.first <= KEYS.of(("addresses", "pods", str(endpoint))) < within.end) == (endpoint in one.addresses)
     everything = KEYS.all()
     assert everything.first < within.first < within.end < everything.end
+
+
+def test_endpoints_are_apart_from_all_else_which_is_one_range():
+    rest, everything = KEYS.all_but_endpoints(), KEYS.all()
+    assert everything.first < rest.first < rest.end == everything.end
+    for name in ("a", "~", "zz", "\x7f", "é"):
+        assert KEYS.of(("addresses", name, "255.255.255.255")) < rest.first
+        for room in ("alive", "networks", "nodes"):
+            assert rest.first < KEYS.of((room, name)) < rest.end
+        assert rest.first < KEYS.of(("blocks", name, "10.0.0.0/24")) < rest.end
 
 
 def test_families_are_apart():
@@ -76,7 +86,7 @@ def test_families_are_apart():
         "nodes", "nodes/", "nodes/a/b", "nodes/a%2fb", "nodes/%41", "nodes/%4", "nodes/%zz", "nodes/ö", "blocks/pods",
         "blocks/pods/4-0a0a0540", "blocks/pods/4-0a0a0541-26", "blocks/pods/4-0A0A0540-26", "blocks/pods/4-0a0a0540-33",
         "blocks/pods/6-0a0a0540-26", "blocks/pods/5-0a0a0540-26", "blocks/pods/4-0a0a0540-026", "blocks/pods/4-0a0a0540-26/x",
-        "endpoints/pods/4-0a0a0540-26", "endpoints/pods/4-0a0a05", "endpoints/pods/4-zzzzzzzz", "endpoints//4-0a0a0540", "endpoints/pods/",
+        "addresses/pods/4-0a0a0540-26", "addresses/pods/4-0a0a05", "addresses/pods/4-zzzzzzzz", "addresses//4-0a0a0540", "addresses/pods/",
     ],
 )  # fmt: skip
 def test_a_key_nobody_would_make_is_named(path: str):
@@ -108,4 +118,5 @@ def test_the_newest_word_of_a_key_counts():
     key: Key = ("alive", "a")
     row = Row(KEYS.of(key), b'{"token": "t"}', 1, 1, "0")
     assert told(KEYS, [row, row.key]).gone == (key,)
-    assert not told(KEYS, [row.key, row]).gone
+    again = told(KEYS, [row.key, row])
+    assert (again.gone, [item.key for item in again.items]) == ((key,), [key]), "what went with it is gone all the same"

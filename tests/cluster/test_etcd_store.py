@@ -16,7 +16,7 @@ def test_a_quiet_cluster_is_heard_twice_before_a_ledger_is_deaf(monkeypatch: pyt
     """With a session of a minute it was not, and freeAfter freed nobody where nothing else happened."""
     asked = list[float]()
 
-    def watch(gateway: object, keys: object, silence: float, seconds: float) -> SimpleNamespace:
+    def watch(gateway: object, keys: object, silence: float, *_: object) -> SimpleNamespace:
         asked.append(silence)
         return SimpleNamespace(told=lambda: iter(()))
 

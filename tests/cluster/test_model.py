@@ -23,7 +23,7 @@ NODE = {"machine": "m", "vtep": "192.0.2.1", "mac": "0a:00:00:00:00:01"}
     [
         (("nodes", "a"), NODE | {"vtep": SCOPED}),
         (("blocks", "net", f"{SCOPED}/64"), {"node": "a", "machine": "m"}),
-        (("endpoints", "net", SCOPED), {"node": "a", "mac": NODE["mac"]}),
+        (("addresses", "net", SCOPED), {"node": "a", "mac": NODE["mac"]}),
         *(
             (("networks", "net"), NETWORK | {"pools": [POOL | {name: text}]})
             for name, text in (("subnet", f"{SCOPED}/64"), ("first", SCOPED), ("last", SCOPED), ("gateway", SCOPED))

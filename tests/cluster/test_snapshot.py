@@ -88,7 +88,7 @@ def test_a_room_of_a_later_release_is_passed_over():
     strange = (
         ("documents", "one"),
         ("documents", "one", "two"),
-        ("endpoints", "net"),
+        ("addresses", "net"),
         ("blocks",),
         ("nodes", "a", "b"),
         ("",),

@@ -15,7 +15,7 @@ import pytest
 
 from cni.cluster.document import Document
 from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node, Pool
-from cni.cluster.store import Change, ClusterStore, Listing, Session
+from cni.cluster.store import Change, ClusterStore, Listing, Session, Sparing
 from cni.errors import Conflict, NameTaken, SessionLost
 from cni.values import replace
 
@@ -596,6 +596,63 @@ def what_changes_is_told_after_all_there_is(scene: Scene) -> None:
 
 
 @statement
+def who_needs_no_endpoints_is_told_of_none_but_those_of_its_own_blocks(scene: Scene) -> None:
+    """In l3 nobody goes by them, and each would be told to every host."""
+    store = scene.store()
+    _, b = settled(store)
+    changes = scene.store().changes(Sparing("node-a", lambda _: False))
+    first = next(changes)
+    assert isinstance(first, Listing)
+    assert set(first.items) == {it for it in all_of(store) if not isinstance(it, Endpoint) or it.node == "node-a"}
+    store.publish(b, owned(Block("pods", "10.10.0.128/26", "", ""), B), [pod(70, node="node-b")], [])
+    store.announce(b, replace(B, vtep="192.0.2.22"))
+    told = list[Change]()
+    while not any(item.key == B.key for news in told for item in news.put):
+        told.append(next(changes))
+    assert [item.key for news in told for item in news.put] == [B.key]
+    assert told[-1].revision > first.revision
+    changes.close()
+
+
+@statement
+def who_comes_to_need_endpoints_is_told_of_all_before_what_needs_them(scene: Scene) -> None:
+    """A change alone would say that there are none, and rows of the kernel would go."""
+    store = scene.store()
+    a, _ = settled(store)
+    late = replace(NET, name="late")
+    changes = scene.store().changes(Sparing("node-a", lambda network: network.name == "late"))
+    next(changes)
+    store.declare(a, late)
+    news = next(changes)
+    while isinstance(news, Change):
+        assert late not in news.put
+        news = next(changes)
+    assert set(news.items) == all_of(store)
+    store.publish(a, BLOCK, [pod(9)], [])
+    while not isinstance(news, Change) or not news.put:
+        news = next(changes)
+    assert news.put == (pod(9),)
+    changes.close()
+    assert set(next(scene.store().changes(Sparing("node-b", lambda it: it.name == "late"))).items) == all_of(store)
+
+
+@statement
+def what_went_and_came_again_is_told_to_have_gone(scene: Scene) -> None:
+    """With a block its endpoints went, of which a host that needs none is not told."""
+    store = scene.store()
+    a, _ = settled(store)
+    changes = scene.store().changes(Sparing("node-a", lambda _: False))
+    next(changes)
+    store.give_up(a, BLOCK)
+    store.claim(a, BLOCK)
+    told = list[Change]()
+    while not any(BLOCK in news.put for news in told):
+        told.append(next(changes))
+    assert BLOCK.key in {key for news in told for key in news.gone}
+    changes.close()
+
+
+@statement
 def that_a_host_is_not_heard_of_any_more_is_told(scene: Scene) -> None:
     session = scene.store().join(A, "t1")
     with heard(scene.store().changes()) as until:
@@ -624,7 +681,7 @@ def what_cannot_be_read_is_named_and_ends_nothing(scene: Scene) -> None:
     session = store.join(A, "t1")
     bad = {
         ("nodes", "x"): "{", ("nodes", "y"): "[]", ("networks", "z"): '{"pools": 7}', ("alive", "w"): "null",
-        ("blocks", "pods", "10.10.9.0/26"): '{"node": 5}', ("endpoints", "pods", "10.10.9.1"): '{"node": "n", "mac": "mac"}',
+        ("blocks", "pods", "10.10.9.0/26"): '{"node": 5}', ("addresses", "pods", "10.10.9.1"): '{"node": "n", "mac": "mac"}',
     }  # fmt: skip
     for key, text in bad.items():
         scene.put_text(key, text)

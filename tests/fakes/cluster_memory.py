@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 from cni.cluster.document import Document
 from cni.cluster.fields import Malformed
 from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node, read
-from cni.cluster.store import Change, Listing, Session
+from cni.cluster.store import Change, Listing, Session, Sparing
 from cni.errors import Compacted, Conflict, NameTaken, SessionLost, Unreachable
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Memory:
         self.changed = threading.Condition(threading.RLock())
         self.revision = 1
         self.rows: dict[Key, Row] = {}
-        self._log: list[tuple[int, Key]] = []
+        self._log: list[tuple[int, Key, bool]] = []
         self._forgotten = 0
         self._lives = 1
         self._ahead = 0.0
@@ -97,7 +97,7 @@ class Memory:
                 self.rows[key] = Row(row.text, before.created if before else self.revision, row.lease)
             for key in gone:
                 self.rows.pop(key, None)
-            self._log += [(self.revision, key) for key in (*put, *gone)]
+            self._log += [(self.revision, key, key in put) for key in (*put, *gone)]
             self.changed.notify_all()
             return self.revision
 
@@ -112,18 +112,31 @@ class Memory:
         items, refused = _read({key: row.text for key, row in self.rows.items()})
         return Listing(self.revision, items, refused)
 
-    def since(self, revision: int, life: int) -> Change:
-        """What changed after a revision. Raises Compacted."""
+    def since(self, revision: int, life: int, hears: Callable[[Key], bool] = lambda _: True) -> Change:
+        """What changed after a revision, of what somebody hears. Raises Compacted."""
         if revision + 1 < self._forgotten or life != self._lives:
             raise Compacted(f"what changed since revision {revision} is not known any more")
-        touched = dict.fromkeys(key for at, key in self._log if at > revision)
+        heard = [(key, there) for at, key, there in self._log if at > revision and hears(key)]
+        touched, left = dict.fromkeys(key for key, _ in heard), [key for key, there in heard if not there]
         items, refused = _read({key: self.rows[key].text for key in touched if key in self.rows})
-        return Change(self.revision, items, tuple(key for key in touched if key not in self.rows), refused)
+        return Change(self.revision, items, tuple(dict.fromkeys(left)), refused)
 
     @property
     def life(self) -> int:
         """Another number after each `restore`."""
         return self._lives
+
+
+def is_rest(key: Key) -> bool:
+    """Whether a host hears of what is under a key that is sparing."""
+    return key[0] != Endpoint.room
+
+
+def spared(listing: Listing, sparing: Sparing) -> Listing:
+    """What of a listing a host hears that is sparing."""
+    own = sparing.own_blocks(listing.items)
+    items = [item for item in listing.items if not isinstance(item, Endpoint) or any(_holds(it, item) for it in own)]
+    return listing._replace(items=tuple(items))
 
 
 def _read(rows: dict[Key, str]) -> tuple[tuple[Item, ...], tuple[str, ...]]:
@@ -301,20 +314,26 @@ class MemoryStore:
         with self._asked("listing") as memory:
             return memory.listing()
 
-    def changes(self) -> Iterator[Listing | Change]:
+    def changes(self, sparing: Sparing | None = None) -> Iterator[Listing | Change]:
         """See ClusterStore."""
         with self._asked("changes") as memory:
             seen, life = memory.listing(), memory.life
-        yield seen
+        spares = sparing is not None and sparing.is_enough(seen.items)
+        yield spared(seen, sparing) if sparing and spares else seen
         revision = seen.revision
         while True:
             with self._reached() as memory:
                 if memory.revision == revision and memory.life == life:
                     memory.changed.wait(self.beat)
             with self._reached() as memory:
-                change = memory.since(revision, life)
+                change = memory.since(revision, life, is_rest if spares else lambda _: True)
+                seen = memory.listing()
             revision = change.revision
-            yield change
+            if sparing and spares and not sparing.is_enough(change.put):
+                spares, revision = False, seen.revision
+                yield seen
+            else:
+                yield change
 
     def turn(self, session: Session, what: str, seconds: float) -> bool:
         """See ClusterStore."""

@@ -7,11 +7,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from cluster_memory import Memory, MemoryStore
+from cluster_memory import Memory, MemoryStore, is_rest, spared
 
 from cni.cluster.blocks import host_address
 from cni.cluster.config import ClusterConfig, EtcdConfig
 from cni.cluster.model import Endpoint, Network, Pool
+from cni.cluster.store import Listing, Sparing
 from cni.errors import Compacted
 from cni.member.estate import Estate
 from cni.member.inbox import Inbox
@@ -52,6 +53,8 @@ class Host:
         number = sum(name.encode())
         self.config = ClusterConfig(name, EtcdConfig(("http://[::1]:1",)), f"192.0.2.{number % 250 + 1}", **config)
         self.idle = 3600.0
+        #: Whether it is told of endpoints as where no network needs them.
+        self.spares = False
         self.again()
 
     def again(self) -> None:
@@ -80,9 +83,15 @@ class Host:
             return
         memory = self.store.memory
         try:
-            news = memory.since(*self._heard) if self._heard else memory.listing()
+            news = (
+                memory.since(*self._heard, is_rest if self.spares else lambda _: True)
+                if self._heard
+                else memory.listing()
+            )
         except Compacted:
             news = memory.listing()
+        if self.spares and isinstance(news, Listing):
+            news = spared(news, Sparing(self.name, lambda _: False))
         self._heard = news.revision, memory.life
         self.ledger.heard(news)
 

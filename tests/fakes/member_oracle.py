@@ -27,7 +27,7 @@ def stored(memory: Memory, room: str) -> dict[tuple[str, str], dict[str, Any]]:
 
 def sound(memory: Memory, *hosts: Host) -> None:
     """No address is anybody's twice, the store says of each host what its state does, and nothing is between two states."""
-    blocks, endpoints = stored(memory, "blocks"), stored(memory, "endpoints")
+    blocks, endpoints = stored(memory, "blocks"), stored(memory, "addresses")
     given: dict[tuple[str, str], str] = {}
     for host in hosts:
         held = {}

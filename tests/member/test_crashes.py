@@ -173,8 +173,8 @@ def test_what_is_found_is_found(tmp_path: Path):
     comes_and_goes(host)
     host.turn()
     sound(memory, host)
-    assert len(stored(memory, "endpoints")) > PODS
-    key = next(key for key, row in memory.rows.items() if key[0] == "endpoints" and "container" in row.text)
+    assert len(stored(memory, "addresses")) > PODS
+    key = next(key for key, row in memory.rows.items() if key[0] == "addresses" and "container" in row.text)
     memory.write({}, [key])
     with pytest.raises(AssertionError):
         sound(memory, host)

@@ -152,7 +152,7 @@ def test_a_member_that_stood_still_for_longer_than_its_session_goes_on_with_anot
     paused.add("c", NET)
     paused.publisher.step()  # with the session it believes in
     assert paused.keeper.session is None
-    assert stored(memory, "endpoints").keys() == {
+    assert stored(memory, "addresses").keys() == {
         place for host in hosts for place in [("net", spelled) for spelled in published(host)]
     }
     for host in (*hosts, *hosts):
@@ -271,7 +271,7 @@ def test_a_state_that_was_lost_takes_its_blocks_again_and_withdraws_what_is_gone
     one.again()
     one.share(NET)
     one.turn(3)
-    assert {value["node"] for value in stored(memory, "endpoints").values() if "container" in value} == {"node-b"}
+    assert {value["node"] for value in stored(memory, "addresses").values() if "container" in value} == {"node-b"}
     assert {state for (state,) in rows(one, "SELECT state FROM block")} == {"held"}
     sound(memory, *hosts)
 

@@ -55,7 +55,7 @@ def leaves(host: Host, *, force: bool = False) -> list[str]:
 def is_gone(host: Host, memory: Memory) -> bool:
     with closing(host.state) as state:
         nothing = (state.member(), state.blocks(), state.shared(), state.said_of()) == (None, [], [], [])
-    return nothing and not [key for key in memory.rows if key[0] in ("nodes", "alive", "blocks", "endpoints")]
+    return nothing and not [key for key in memory.rows if key[0] in ("nodes", "alive", "blocks", "addresses")]
 
 
 def test_pods_keep_a_host_in_its_cluster(host: Host, memory: Memory):

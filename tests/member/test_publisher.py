@@ -60,6 +60,26 @@ def test_what_a_host_says_is_no_news_to_it_when_the_watch_is_quicker_than_the_an
     assert host.ledger.news > news
 
 
+def test_a_host_that_is_told_of_no_endpoints_knows_that_they_went_with_a_block(tmp_path: Path):
+    """Somebody removed it while it was away; what it hears, late, is that its block went and that it has it again itself."""
+    memory, net = Memory(), network(mode="l3")
+    host, other = Host("node-a", memory, tmp_path / "a"), Host("node-b", memory, tmp_path / "b")
+    host.spares = True
+    host.share(net)
+    host.turn(3)
+    given = host.add("c1", net)
+    host.turn()
+    other.turn()
+    memory.end_session("node-a")
+    other.store.remove("node-a")
+    assert given not in [item.address for item in memory.listing().items if isinstance(item, Endpoint)]
+    host.deaf = True
+    host.turn(3)
+    host.deaf = False
+    host.turn(3)
+    assert given in [item.address for item in memory.listing().items if isinstance(item, Endpoint)]
+
+
 def test_what_a_host_cannot_say_is_in_nobodys_way(tmp_path: Path):
     """Endpoints under its name that are in none of its blocks: of them it can say nothing, and it is not asked to."""
     memory, net = Memory(), network()

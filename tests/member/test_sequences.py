@@ -27,6 +27,7 @@ class Town:
         self.chance = random.Random(seed)
         self.memory = Memory()
         self.hosts = [Host(f"node-{letter}", self.memory, folder / letter) for letter in "abc"]
+        self.hosts[2].spares = True
         self.alive: dict[tuple[str, str], tuple[str, str]] = {}
         self.told: list[str] = []
         for host in self.hosts:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cni import log
-from cni.cluster.store import Change, Listing
+from cni.cluster.store import Change, Listing, Sparing
 from cni.errors import Compacted, Unreachable
 from cni.member import watcher
 from cni.member.watcher import Watcher
@@ -22,7 +22,7 @@ class Played:
     def __init__(self, *watches: list[Any]) -> None:
         self.watches = list(watches)
 
-    def changes(self) -> Iterator[Listing | Change]:
+    def changes(self, sparing: Sparing | None = None) -> Iterator[Listing | Change]:
         if not self.watches:
             raise Enough
         for item in self.watches.pop(0):

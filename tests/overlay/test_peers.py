@@ -173,7 +173,7 @@ def test_an_endpoint_that_cannot_be_right_is_refused(item: Endpoint, why: str):
 def test_an_endpoint_with_the_address_of_a_vtep_is_refused():
     inside = Pool("192.0.0.0/16", "192.0.0.1", "192.0.255.254", "")
     found = peers(block("192.0.2.0/28"), endpoint("192.0.2.1"), B, of=network(pools=(inside,)))
-    assert "VTEP" in found.refused["endpoints", "net", "192.0.2.1"]
+    assert "VTEP" in found.refused["addresses", "net", "192.0.2.1"]
 
 
 @pytest.mark.parametrize("mode", ["l2", "l3"])

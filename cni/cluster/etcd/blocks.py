@@ -6,7 +6,6 @@ said next: what was on its way before cannot arrive any more then.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,7 +96,7 @@ class Blocks(Engine):
     def publish(self, session: Session, block: Block, there: Sequence[Endpoint], gone: Sequence[Endpoint]) -> bool:
         """See ClusterStore."""
         for endpoint in (*there, *gone):
-            assert ipaddress.ip_address(endpoint.address) in block.addresses
+            assert block.has(endpoint)
         if not block.is_of(session.node):  # what the store has there may be just so, and is another's to say
             return False
         said = [put(self.keys.of(endpoint.key), endpoint.value) for endpoint in there]

@@ -13,7 +13,7 @@ from cni.cluster.model import Item, Key, read
 
 
 class Told(NamedTuple):
-    """What rows say: items, the keys of what is gone, and what could not be read."""
+    """What rows say: items, the keys of what is gone, or was before it came again, and what could not be read."""
 
     items: tuple[Item, ...]
     gone: tuple[Key, ...]
@@ -22,13 +22,18 @@ class Told(NamedTuple):
 
 def told(keys: Keys, rows: Iterable[Row | bytes]) -> Told:
     """What the newest row of each key says; a key alone says that it is gone."""
-    newest = {row.key if isinstance(row, Row) else row: row for row in rows}
+    newest, left = dict[bytes, Row | None](), dict[bytes, None]()
+    for row in rows:
+        if isinstance(row, Row):
+            newest[row.key] = row
+        else:
+            newest[row] = left[row] = None
     items, gone, refused = list[Item](), list[Key](), list[str]()
-    for at, row in newest.items():
+    for at, put in newest.items():
         try:
-            if not isinstance(row, Row):
+            if at in left:
                 gone.append(keys.key(at))
-            elif item := item_of(keys, row):
+            if put and (item := item_of(keys, put)):
                 items.append(item)
         except Malformed as error:
             refused.append(str(error))

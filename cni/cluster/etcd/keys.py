@@ -1,8 +1,8 @@
 """How items are named in etcd: a path for each, by which whatever is of a block, or of a room, is one range.
 
-``nodes/NODE``, ``alive/NODE``, ``networks/NETWORK``, ``blocks/NETWORK/4-0a0a0540-26``, ``endpoints/NETWORK/4-0a0a0547``,
-``documents/KIND/NAMESPACE/NAME``, ``turn/WHAT`` and ``voices/NODE``, below a prefix. Addresses are hexadecimal, so that their order is
-that of the keys.
+``addresses/NETWORK/4-0a0a0547``, ``alive/NODE``, ``blocks/NETWORK/4-0a0a0540-26``, ``documents/KIND/NAMESPACE/NAME``,
+``networks/NETWORK``, ``nodes/NODE``, ``turn/WHAT`` and ``voices/NODE``, below a prefix. What there is most of comes first, so that all
+the rest is one range, too. Addresses are hexadecimal, so that their order is that of the keys.
 """
 
 from __future__ import annotations
@@ -71,6 +71,10 @@ class Keys:
     def all(self) -> Range:
         """Everything that is an item of the cluster."""
         return Range(self._prefix, self._below(TURN))
+
+    def all_but_endpoints(self) -> Range:
+        """Everything else."""
+        return Range(_under(self._below(Endpoint.room, "")).end, self.all().end)
 
     def blocks(self, network: str = "") -> Range:
         """The blocks of a network, or of all."""

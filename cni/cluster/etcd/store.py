@@ -9,7 +9,7 @@ from cni.cluster.etcd.documents import Documents
 from cni.cluster.etcd.hosts import Hosts
 from cni.cluster.etcd.items import told
 from cni.cluster.etcd.watch import Watch, rows_of
-from cni.cluster.store import Change, Listing
+from cni.cluster.store import Change, Listing, Sparing
 
 #: For so much of a session, and no more seconds, nothing may come until it is asked whether anybody is there. A ledger is deaf after
 #: ten (cni.member.ledger), and frees nobody then: it is to hear of a quiet cluster sooner.
@@ -25,7 +25,7 @@ class EtcdStore(Hosts, Blocks, Documents):
         found = told(self.keys, rows)
         return Listing(at.revision, found.items, found.refused)
 
-    def changes(self) -> Iterator[Listing | Change]:
+    def changes(self, sparing: Sparing | None = None) -> Iterator[Listing | Change]:
         """See ClusterStore."""
         silence = min(self.seconds * _SILENCE_OF_SESSION, _SILENCE)
-        return Watch(self.gateway, self.keys, silence, 2 * self.patience).told()
+        return Watch(self.gateway, self.keys, silence, 2 * self.patience, sparing).told()

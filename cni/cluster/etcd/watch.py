@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 
 from cni.cluster.etcd.gateway import At, Gateway, Row
 from cni.cluster.etcd.items import told
 from cni.cluster.etcd.keys import Keys, Range
-from cni.cluster.store import Change, Listing
+from cni.cluster.model import Item
+from cni.cluster.store import Change, Listing, Sparing
 from cni.errors import Compacted, Unreachable
 from cni.kernel.clock import boottime
 
@@ -18,15 +20,17 @@ _LISTINGS = 3
 _TRIED_AGAIN_AFTER = 0.2
 
 
-def rows_of(gateway: Gateway, span: Range, page: int = _PAGE) -> tuple[At, list[Row]]:
-    """All rows of a range, at one revision. Raises Unreachable."""
+def rows_of(gateway: Gateway, span: Range, page: int = _PAGE, revision: int = 0) -> tuple[At, list[Row]]:
+    """All rows of a range, at one revision (0 is now). Raises Unreachable, and Compacted of a revision that is not known any more."""
     for _ in range(_LISTINGS):
         try:
-            at, rows, more = gateway.page(span, page, 0)
+            at, rows, more = gateway.page(span, page, revision)
             while more:
                 _, some, more = gateway.page(Range(rows[-1].key + b"\0", span.end), page, at.revision)
                 rows += some
         except Compacted:
+            if revision:
+                raise
             continue
         return at, rows
     raise Unreachable("etcd forgets what was faster than it can be listed")
@@ -35,9 +39,12 @@ def rows_of(gateway: Gateway, span: Range, page: int = _PAGE) -> tuple[At, list[
 class Watch:
     """One who is told. In silence the watch is made anew after `silence` seconds: it is answered by who is there."""
 
-    def __init__(self, gateway: Gateway, keys: Keys, silence: float, seconds: float) -> None:
+    def __init__(
+        self, gateway: Gateway, keys: Keys, silence: float, seconds: float, sparing: Sparing | None = None
+    ) -> None:
         self._gateway, self._keys = gateway, keys
         self._silence, self._seconds = silence, seconds
+        self._span, self._sparing = keys.all(), sparing
         self._seen = At("", 0, 0)
         #: What was put last of all that was seen, and whether who answers next may be another etcd.
         self._last: Row | None = None
@@ -49,9 +56,13 @@ class Watch:
         heard = boottime()
         while True:
             try:
-                for change in self._changes():
-                    yield change
-                    heard = boottime()
+                with closing(self._changes()) as changes:
+                    for change in changes:
+                        is_enough = self._is_enough(change.put)
+                        yield change if is_enough else self._listing()
+                        heard = boottime()
+                        if not is_enough:
+                            break
             except Unreachable:  # another member may be well
                 self._broke = True
                 if boottime() - heard > self._seconds:
@@ -59,16 +70,28 @@ class Watch:
                 time.sleep(_TRIED_AGAIN_AFTER)
 
     def _listing(self) -> Listing:
-        """All there is; who only waits for changes does not keep it."""
-        self._seen, rows = rows_of(self._gateway, self._keys.all())
-        self._last = max(rows, key=lambda row: row.modified, default=None)
+        """All that is to be heard; who only waits for changes does not keep it."""
+        self._span = self._keys.all_but_endpoints() if self._sparing else self._keys.all()
+        self._seen, rows = rows_of(self._gateway, self._span)
+        items = told(self._keys, rows).items if self._sparing else ()
+        if not self._is_enough(items):
+            self._span = self._keys.all()
+            self._seen, rows = rows_of(self._gateway, self._span)
+        elif self._sparing:
+            for block in self._sparing.own_blocks(items):
+                rows += rows_of(self._gateway, self._keys.endpoints(block), revision=self._seen.revision)[1]
         found = told(self._keys, rows)
+        self._last = max(rows, key=lambda row: row.modified, default=None)
         return Listing(self._seen.revision, found.items, found.refused)
 
-    def _changes(self) -> Iterator[Change]:
+    def _is_enough(self, items: Iterable[Item]) -> bool:
+        """Whether what is heard is all that is needed."""
+        return not self._sparing or self._span == self._keys.all() or self._sparing.is_enough(items)
+
+    def _changes(self) -> Generator[Change, None, None]:
         """Those of one watch, at whose beginning it is known that nothing is missed."""
         rows: list[Row | bytes] = []
-        with self._gateway.watch(self._keys.all(), self._seen.revision + 1, self._silence) as messages:
+        with self._gateway.watch(self._span, self._seen.revision + 1, self._silence) as messages:
             for number, message in enumerate(messages):
                 if not number:
                     self._is_the_same(message.at)
