@@ -38,6 +38,7 @@ from cni.kernel.nfnetlink import (
     kind_of,
     raw_request,
 )
+from cni.kernel.ruleset import Change
 
 #: A chain on a device, whose name is for later: apart from here there is none but lo.
 _ON_DEVICE = re.compile(r'^(add chain netdev \S+ (\S+) \{.* device )"([^"]+)"', re.MULTILINE)
@@ -58,13 +59,16 @@ _UDATA_COMMENT = b"\0"
 _numbers = count(1)
 
 
-def apply(scripts: Iterable[str]) -> None:
-    """Apply scripts, each complete in itself, as one transaction in the namespace this thread is in.
+def apply(scripts: Iterable[str], changes: Iterable[Change] = ()) -> None:
+    """Apply scripts, each complete in itself, and then changes of sets' elements, as one transaction in the namespace this
+    thread is in.
 
     They may add tables, sets, chains, rules and elements, and flush the chains they add. Raises KernelRefused with the
     kernel's words, or ToolFailed with nft's where it refuses a script; then nothing was done.
     """
-    nfnetlink.change(nfnetlink.opened(), [request for script in scripts for request in _compiled(script)])
+    made = [request for script in scripts for request in _compiled(script)]
+    made += [request for change in changes for request in change.requests()]
+    nfnetlink.change(nfnetlink.opened(), made)
 
 
 @lru_cache(maxsize=16)

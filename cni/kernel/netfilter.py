@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cni.errors import KernelRefused, ToolFailed, TryAgainLater, Unavailable
 from cni.kernel import compiled, netns, nftables, process
+from cni.kernel.ruleset import Change
 
 NFTABLES, IPTABLES_NFT, IPTABLES_LEGACY = "nftables", "iptables-nft", "iptables-legacy"
 
@@ -63,9 +64,9 @@ def nft(script: str) -> None:
         raise ToolFailed(f"nft refused a transaction: {answer.reason}")
 
 
-def nft_made(scripts: Iterable[str]) -> None:
-    """Apply scripts that only make things, each complete in itself, as one transaction; see compiled.apply."""
-    compiled.apply(scripts)
+def nft_made(scripts: Iterable[str], changes: Iterable[Change] = ()) -> None:
+    """Apply scripts that only make things, each complete in itself, and change sets, as one transaction; see compiled.apply."""
+    compiled.apply(scripts, changes)
 
 
 def nft_if_there(script: str) -> bool:

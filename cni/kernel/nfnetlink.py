@@ -16,7 +16,7 @@ from cni.kernel.netlink.wire import ACK, HEADER, REQUEST, attribute, attributes,
 TABLE, CHAIN, RULE, SET, ELEMENTS, GENERATION = 0, 3, 6, 9, 12, 15
 GET = 1
 #: Messages that take a thing away.
-DELETE_TABLE, DELETE_CHAIN, DELETE_RULE, DELETE_ELEMENTS = 2, 5, 8, 14
+DELETE_TABLE, DELETE_CHAIN, DELETE_RULE, DELETE_SET, DELETE_ELEMENTS = 2, 5, 8, 11, 14
 #: Attributes: every message names its table by the first.
 TABLE_NAME, SET_NAME, CHAIN_NAME, RULE_CHAIN = 1, 2, 3, 2
 ELEMENT_LIST, RULE_EXPRESSIONS, EXPRESSION_NAME, LIST_ITEM = 3, 4, 1, 1

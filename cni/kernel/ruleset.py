@@ -7,7 +7,8 @@ share is deleted by the kernel's own word that nothing of anybody is left in it.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Sequence
+import ipaddress
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from cni.errors import KernelRefused, TryAgainLater
@@ -19,11 +20,13 @@ from cni.kernel.nfnetlink import (
     CHAIN_NAME,
     DELETE_CHAIN,
     DELETE_ELEMENTS,
+    DELETE_SET,
     DELETE_TABLE,
     ELEMENT_LIST,
     ELEMENTS,
     GET,
     LIST_ITEM,
+    SET,
     SET_NAME,
     TABLE,
     TABLE_NAME,
@@ -33,7 +36,11 @@ from cni.kernel.nfnetlink import (
 )
 
 _TRIES = 100
+#: Elements in one message: a list of them, as any attribute, has 64 KiB.
+_AT_ONCE = 500
 _IFNAMSIZ = 16
+_ADDRESS = (4, 16)
+_PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 _ELEMENT_KEY, _ELEMENT_DATA, _KEY_END, _VALUE, _VERDICT, _VERDICT_CHAIN = 1, 2, 10, 1, 2, 2
 _TABLE_FLAGS, _DORMANT = 2, b"\0\0\0\1"
 
@@ -51,11 +58,37 @@ class Element(NamedTuple):
 
     def body(self) -> bytes:
         """The attributes that name it."""
-        _, table, name = self.container.split(" ")
         key = nested(_ELEMENT_KEY, attribute(_VALUE, self.key))
         end = nested(_KEY_END, attribute(_VALUE, self.end)) if self.end else b""
-        where = attribute(TABLE_NAME, string(table)) + attribute(SET_NAME, string(name))
-        return where + nested(ELEMENT_LIST, nested(LIST_ITEM, key, end))
+        return _named(self.container) + nested(ELEMENT_LIST, nested(LIST_ITEM, key, end))
+
+
+class Change(NamedTuple):
+    """Elements that a set, ``inet table name``, is to have and is to have no more, by their keys as the kernel keeps them:
+    addresses, or each with a protocol and a port.
+    """
+
+    container: str
+    added: frozenset[bytes]
+    gone: frozenset[bytes]
+
+    def requests(self) -> Iterator[bytes]:
+        """What makes it so; deleting what is not there fails."""
+        family, where = _family(self.container), _named(self.container)
+        for kind, how, keys in ((ELEMENTS, CREATE, self.added), (DELETE_ELEMENTS, 0, self.gone)):
+            ordered = sorted(keys)
+            for at in range(0, len(ordered), _AT_ONCE):
+                some = ordered[at : at + _AT_ONCE]
+                items = (nested(LIST_ITEM, nested(_ELEMENT_KEY, attribute(_VALUE, key))) for key in some)
+                yield request(kind, how, family, where + nested(ELEMENT_LIST, *items))
+
+    def script(self) -> str:
+        """The same in nft's language, each line ended."""
+        return "".join(
+            f"{verb} element {self.container} {{ {', '.join(map(spelled, sorted(keys)))} }}\n"
+            for verb, keys in (("add", self.added), ("delete", self.gone))
+            if keys
+        )
 
 
 class Chain(NamedTuple):
@@ -73,6 +106,14 @@ class Chain(NamedTuple):
 def link_key(name: str) -> bytes:
     """A link's name as the key it is in a set of ``ifname``."""
     return name.encode().ljust(_IFNAMSIZ, b"\0")
+
+
+def spelled(key: bytes) -> str:
+    """An element as nft spells it: an address, or one with a protocol and a port, each filled up to four bytes."""
+    if len(key) in _ADDRESS:
+        return str(ipaddress.ip_address(key))
+    address, protocol, port = key[:-8], key[-8], key[-4:-2]
+    return f"{ipaddress.ip_address(address)} . {_PROTOCOLS[protocol]} . {int.from_bytes(port, 'big')}"
 
 
 def has_element(element: Element) -> bool:
@@ -103,6 +144,41 @@ def keys(container: str) -> set[bytes]:
             continue
         return {_key(item) for elements in found for item in listed(elements)}
     raise TryAgainLater(f"rules change faster than {container} can be read")
+
+
+def has_table(table: str) -> bool:
+    """Whether there is a table, ``inet name``."""
+    family, name = table.split(" ")
+    return bool(asked(nfnetlink.opened(), TABLE, 0, family, attribute(TABLE_NAME, string(name))))
+
+
+def has_set(container: str) -> bool:
+    """Whether there is a set or map, ``inet table name``."""
+    return bool(asked(nfnetlink.opened(), SET, 0, _family(container), _named(container)))
+
+
+def present(elements: Iterable[tuple[str, bytes]]) -> set[tuple[str, bytes]]:
+    """Which of some elements, each a set and a key, are there."""
+    asked_for = list(elements)
+    questions = [request(ELEMENTS + GET, 0, _family(name), Element(name, key).body()) for name, key in asked_for]
+    answers = nfnetlink.opened().refusals(questions)
+    if wrong := next((error for error in answers if error and error.errno != errno.ENOENT), None):
+        raise wrong
+    return {item for item, refused in zip(asked_for, answers, strict=True) if refused is None}
+
+
+def change(changes: Iterable[Change]) -> None:
+    """Change elements of sets, all or nothing. Raises KernelRefused."""
+    nfnetlink.change(nfnetlink.opened(), [request for item in changes for request in item.requests()])
+
+
+def delete_set(container: str) -> None:
+    """Delete a set, ``inet table name``, unless a rule looks something up in it. Raises KernelRefused."""
+    try:
+        nfnetlink.change(nfnetlink.opened(), [request(DELETE_SET, 0, _family(container), _named(container))])
+    except KernelRefused as error:
+        if error.errno not in (errno.ENOENT, errno.EBUSY):
+            raise
 
 
 def delete_there(chains: Iterable[Chain] = (), elements: Iterable[Element] = ()) -> bool:
@@ -200,8 +276,7 @@ def _chains(channel: Channel, family: str, table: str) -> set[str]:
 
 
 def _elements(channel: Channel, family: str, table: str, name: str) -> list[bytes]:
-    body = attribute(TABLE_NAME, string(table)) + attribute(SET_NAME, string(name))
-    messages = asked(channel, ELEMENTS, DUMP, family, body)
+    messages = asked(channel, ELEMENTS, DUMP, family, _named(f"{family} {table} {name}"))
     return [item for message in messages for item in [attributes_of(message).get(ELEMENT_LIST)] if item]
 
 
@@ -218,6 +293,11 @@ def _is_there(channel: Channel, element: Element) -> bool:
     found = asked(channel, ELEMENTS, 0, _family(element.container), element.body())
     items = (item for message in found for item in listed(attributes_of(message)[ELEMENT_LIST]))
     return any(element.chain in ("", _target(item)) for item in items)
+
+
+def _named(container: str) -> bytes:
+    _, table, name = container.split(" ")
+    return attribute(TABLE_NAME, string(table)) + attribute(SET_NAME, string(name))
 
 
 def _family(place: str) -> str:
