@@ -120,6 +120,11 @@ def is_mac(text: str) -> bool:
     return not raw[0] & 1 and any(raw)
 
 
+def peer_set(selection: str, family: int, *, ports: bool) -> str:
+    """The set of a selection's addresses of one family, by the selection's spelling; of addresses and ports, with `ports`."""
+    return f"{'n' if ports else 'p'}{family}-{digest_of(selection)[:16]}"
+
+
 def vxlan_interface(vni: int) -> str:
     """The VXLAN device of a VNI: one per VNI and node."""
     return f"vxlan{vni}"

@@ -17,6 +17,7 @@ from cni.protocol.call import Call
 from cni.protocol.config import NetConf
 from cni.resources import Resource, Said, World, key_of, uses_of
 from cni.resources.base import Unknown
+from cni.resources.world import Peers
 from cni.retirement import end_use, wait_for_retirements
 from cni.state import DEFAULT_FOLDER, Record, Store, said_by
 from cni.values import dataclass
@@ -101,6 +102,12 @@ class Node:
             if (record.attachment, record.plugin) != (self.attachment, self.plugin):
                 yield from ((record.attachment, item) for item in record.resources)
 
+    def peers(self) -> Peers:
+        """Whom policies select; to be asked again in each turn."""
+        from cni.policy.peering import Peering  # hardly anything is in any set where nobody has such a policy
+
+        return Peering(self.store, self.record)
+
     def at_rest(self, value: str) -> Iterator[Resource]:
         """The same of attachments no call is at; none begins while what they have is looked at."""
         for record in self.store.resting_on_node(value, self.attachment):
@@ -144,6 +151,7 @@ def opened(
         world = held.enter_context(closing(World(netns, store.lock)))
         node = Node(store, world, attachment, plugin, record)
         world.networks = cache(node.others_say)
+        world.peers = node.peers
         world.at_rest = node.at_rest
         yield node
 

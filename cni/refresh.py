@@ -76,6 +76,7 @@ def _standing(plugin: Plugin, record: Record, call: Call) -> Iterator[_Standing]
         if node.record is None or not is_held(node.record):
             yield _Standing(node)
             return
+        node.world.current = True
         there, refused = node.record.resources, ""
         wanted = there
         try:

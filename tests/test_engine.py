@@ -15,6 +15,7 @@ from cni import engine, resources
 from cni.errors import Incomplete, InvalidNetns, KernelRefused, ToolFailed
 from cni.kernel import netfilter
 from cni.kernel.files import LockFile
+from cni.kernel.ruleset import Change
 from cni.protocol.result import Interface, Result
 from cni.resources import Resource, World, decoded, encoded, uses_of
 from cni.resources.base import _KINDS, REATTACH, REFRESH, load
@@ -209,6 +210,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "GuardTable": {},
     "GateTable": {"token": "0123456789a"},
     "PodPolicy": {"addresses": ("10.0.0.2",), "rules": ("in-10.0.0.2 drop",), "closed": True, "pod": "default/web"},
+    "PeerEntries": {"addresses": ("10.1.0.5", "fd00::5"), "pod": "shop/web"},
+    "PeerSet": {"selection": '{"feed":"folder /p","namespace":"shop","pods":[]}', "family": 4, "netns": "/run/netns/p"},
     "PolicyTable": {"netns": "/run/netns/p"},
     "ProxyAddress": {"link": "eth0", "address": "::6/128"},
     "SourceLabels": {"netns": "/run/netns/p", "address": "::6/128"},
@@ -385,7 +388,7 @@ def test_a_difference_says_whose_it_is_and_what_mends_it(world: World):
 def made(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The scripts of each transaction; whoever makes one by nft itself fails."""
     sent: list[list[str]] = []
-    monkeypatch.setattr(netfilter, "nft_made", lambda scripts: sent.append(list(scripts)))
+    monkeypatch.setattr(netfilter, "nft_made", lambda scripts, changes=(): sent.append(list(scripts)))
     monkeypatch.setattr(netfilter, "nft", lambda script: pytest.fail(f"nft is given {script}"))
     return sent
 
@@ -393,7 +396,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def refusing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[str]:
     """Let the kernel refuse what is made; returns what nft is given then."""
 
-    def refuse(scripts: Iterable[str]) -> None:
+    def refuse(scripts: Iterable[str], changes: Iterable[Change] = ()) -> None:
         list(scripts)
         raise error
 

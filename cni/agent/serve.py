@@ -56,8 +56,10 @@ def _warm() -> None:
     import cni.kernel.templates
     import cni.log
     import cni.overlay.vxlan
+    import cni.policy.compiler
     import cni.policy.feeds
     import cni.policy.held
+    import cni.policy.peering
     import cni.policy.rehearsal
     import cni.policy.selection
     import cni.resources.base

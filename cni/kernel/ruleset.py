@@ -157,16 +157,6 @@ def has_set(container: str) -> bool:
     return bool(asked(nfnetlink.opened(), SET, 0, _family(container), _named(container)))
 
 
-def present(elements: Iterable[tuple[str, bytes]]) -> set[tuple[str, bytes]]:
-    """Which of some elements, each a set and a key, are there."""
-    asked_for = list(elements)
-    questions = [request(ELEMENTS + GET, 0, _family(name), Element(name, key).body()) for name, key in asked_for]
-    answers = nfnetlink.opened().refusals(questions)
-    if wrong := next((error for error in answers if error and error.errno != errno.ENOENT), None):
-        raise wrong
-    return {item for item, refused in zip(asked_for, answers, strict=True) if refused is None}
-
-
 def change(changes: Iterable[Change]) -> None:
     """Change elements of sets, all or nothing. Raises KernelRefused."""
     nfnetlink.change(nfnetlink.opened(), [request for item in changes for request in item.requests()])

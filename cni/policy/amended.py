@@ -8,8 +8,7 @@ from typing import TypeVar
 
 from cni.policy.book import Book
 from cni.policy.labels import Labels, of_namespace
-from cni.policy.manifest import Object
-from cni.policy.objects import ClusterPolicy, KubeNode, Namespace, NetworkPolicy, Pod
+from cni.policy.objects import ClusterPolicy, KubeNode, Namespace, NetworkPolicy, Object, Pod
 from cni.values import replace
 
 T = TypeVar("T", NetworkPolicy, ClusterPolicy, KubeNode, Pod)

@@ -68,11 +68,12 @@ def _with_feed(policy: Policy, book: KnownBook, call: Call, netconf: NetConf) ->
         raise InvalidConfig(f"$.policy.policyDir: {wanted}: nothing in {folder} could hold this pod")
     if call.command == "ADD" and (faults := book.faults(call.pod.partition("/")[0])):
         log.event(netconf.get("type") or "policy", call.command, pod=call.pod, faults=faults)
-    cluster = book.cluster()
+    from cni.policy.compiler import allowances
+
     return replace(
         policy,
-        ingress=_sum(policy.ingress, cluster.allowances("ingress", call.pod)),
-        egress=_sum(policy.egress, cluster.allowances("egress", call.pod)),
+        ingress=_sum(policy.ingress, allowances(book, "ingress", call.pod)),
+        egress=_sum(policy.egress, allowances(book, "egress", call.pod)),
     )
 
 

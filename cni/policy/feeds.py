@@ -64,17 +64,11 @@ def book_of(feed: str, *, keep: bool = True) -> KnownBook:
 
 
 def latest(feed: str) -> KnownBook:
-    """What anybody on this node knows of a feed by now, with whose each address is at this moment.
-
-    Where nothing is to be changed, what `book_of` would say. Raises InvalidConfig as that does.
+    """What a feed says and whose each address is at this moment, whatever was read once; where nothing is to be changed, what
+    `book_of` says. Raises InvalidConfig as that does.
     """
     opened = _opened.get()
-    if opened and not opened.keep:
-        return book_of(feed).anew()
-    with closing(Documents.open()) as documents:
-        if documents.feed(feed).whole:
-            return read_on(documents, feed, _kept)
-    return _looked_at(feed, keep=True)
+    return book_of(feed).anew() if opened and not opened.keep else _looked_at(feed, keep=True)
 
 
 def _looked_at(feed: str, *, keep: bool) -> KnownBook:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from cni.errors import InvalidConfig
-from cni.policy.manifest import Item, Object, items_of, refuse_two_meanings
+from cni.policy.manifest import Item, items_of, refuse_two_meanings
+from cni.policy.objects import Object
 
 _SUFFIXES = {".yaml", ".yml", ".json"}
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from cni.naming import IPInterface
 from cni.policy.model import Allowance
-from cni.policy.rules import passing
+from cni.policy.rules import passing_blocks
 
 _TAGS = "ether type { 8021q, 8021ad } drop"
 _ETHER = {4: "ether type ip ip", 6: "ether type ip6 ip6"}
@@ -64,7 +64,8 @@ def entering(
     addresses: Iterable[str], networks: Iterable[IPInterface], ingress: tuple[Allowance, ...]
 ) -> tuple[str, ...]:
     """What gets into a pod whose ingress is closed: what is for its own addresses, which the policy's chains judge,
-    discovery, and of groups and broadcasts of its `networks` what some rule lets in from whoever sends it.
+    discovery, and of groups and broadcasts of its `networks` what some rule lets in from whoever sends it, for rules that name
+    their peers' addresses: the sets of pods are another table's.
     """
     own = _by_family(addresses)
     lines = [f"{_ETHER[family]} daddr {_set(own[family])} accept" for family in own]
@@ -79,7 +80,7 @@ def entering(
         groups = _set([*_GROUPS[family], *(broadcast if family == 4 else ())])
         found = [
             f"ip{'6' * (family == 6)} daddr {groups} {line} accept".replace("  ", " ")
-            for line in passing(ingress, "saddr", "dport", family)
+            for line in passing_blocks(ingress, "saddr", "dport", family)
         ]
         lines += [*(["igmp type membership-query ip ttl 1 accept"] if found and family == 4 else []), *found]
     return tuple(dict.fromkeys(lines))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cni.errors import Conflict, InvalidConfig
 from cni.naming import Attachment, interface_of
@@ -21,6 +21,8 @@ from cni.resources import (
     HostPort,
     LostPort,
     NftRules,
+    PeerEntries,
+    PeerSet,
     PodPolicy,
     PolicyTable,
     PortOpening,
@@ -33,14 +35,16 @@ from cni.values import dataclass, replace
 _OWN, _ROUTED, _CHAINED = range(3)
 
 #: What comes and goes with what a policy says.
-_FED = (PodPolicy, GateTable, Gate)
+_FED = (PeerSet, PodPolicy, PeerEntries, GateTable, Gate)
 
 _Stages = tuple[tuple[Resource, ...], tuple[Resource, ...]]
 
 
 @dataclass(frozen=True)
 class _Held:
-    """A pod to be held: its interface's result, MAC and addresses, and what its chains are called after."""
+    """A pod to be held: its interface's result, MAC and addresses, what its chains are called after, what people call it, and
+    what it is `named` in Kubernetes, if it is.
+    """
 
     attachment: Attachment
     attached: Result
@@ -48,6 +52,7 @@ class _Held:
     addresses: tuple[str, ...]
     token: str
     pod: str
+    named: str
 
 
 def holding(
@@ -69,7 +74,7 @@ def holding(
         raise InvalidConfig("$.policy: needs a pod with addresses; there is no ipam")
     if port is not None:  # in a pod's own namespace it meets nobody's
         refuse_shared_addresses(attachment, addresses, host, policed=True)
-    held = _Held(attachment, attached, mac, addresses, token, host.pod or str(attachment))
+    held = _Held(attachment, attached, mac, addresses, token, host.pod or str(attachment), host.pod)
     return _in_pod(policy, held, host) if port is None else _on_host(policy, held, port)
 
 
@@ -94,7 +99,7 @@ def as_of_today(
     first, then = holding(policy, attachment, attached, host, port) if policy else ((), ())
     rules = {item.place: item for item in (*first, *then) if isinstance(item, NftRules)}
     kept = [rules.pop(item.place, item) for item in there if item.place in rules or not isinstance(item, _FED)]
-    before = [item for item in rules.values() if isinstance(item, PolicyTable | PodPolicy)]
+    before = [item for item in rules.values() if isinstance(item, PolicyTable | PeerSet | PodPolicy | PeerEntries)]
     opening = next((at for at, item in enumerate(kept) if isinstance(item, PortOpening)), len(kept))
     gates = [item for item in rules.values() if item not in before]
     return (*before, *kept[:opening], *gates, *kept[opening:])
@@ -106,7 +111,7 @@ def _on_host(policy: Policy, held: _Held, port: HostPort) -> _Stages:
     chains = PodPolicy(held.addresses, rules, not policy.host_access, held.pod, token=held.token)
     gates = tuple(_gates(policy, held, port))
     return (
-        (PolicyTable(edition=2), chains),
+        (PolicyTable(edition=2), *_sets(policy, families), chains, _entries(held)),
         (
             *((GateTable(held.token), *gates) if gates else ()),
             *((BridgeFilter(port.bridge),) if port.bridge else ()),
@@ -135,7 +140,19 @@ def _in_pod(policy: Policy, held: _Held, host: Host) -> _Stages:
     name = held.attachment.ifname
     guarded = name if policy.anti_spoof else ""
     chains = PodPolicy(held.addresses, rules, False, held.pod, host.netns, guarded, held.token, name)
-    return ((), (PolicyTable(host.netns, edition=2), chains))
+    table = PolicyTable(host.netns, edition=2)
+    return ((), (table, *_sets(policy, (4, 6), host.netns), chains, _entries(held)))
+
+
+def _sets(policy: Policy, families: Iterable[int], netns: str = "") -> Iterator[PeerSet]:
+    """The sets that a policy's rules name."""
+    rules = (*(policy.ingress or ()), *(policy.egress or ()))
+    texts = dict.fromkeys(selection.text for rule in rules for selection in rule.selections)
+    return (PeerSet(text, family, netns) for text in texts for family in families)
+
+
+def _entries(held: _Held) -> PeerEntries:
+    return PeerEntries(tuple(str(interface_of(ip.address).ip) for ip in held.attached.ips), held.named)
 
 
 def _traces(attachment: Attachment, token: str, netns: str, port: HostPort | None, known: Result) -> _Stages:
@@ -145,7 +162,13 @@ def _traces(attachment: Attachment, token: str, netns: str, port: HostPort | Non
     mac = next((item.mac for item in known.interfaces if item.name == attachment.ifname), "")
     own = addresses_of(known, mac) if known.ips and mac else ()
     before = tuple(f"{way}-{address.replace(':', '-')} return" for address in own for way in ("in", "out"))
-    on_host = (PolicyTable(edition=2), PodPolicy((), (), False, "", token=token), PodPolicy(own, before, True, ""))
+    entries = PeerEntries(tuple(str(interface_of(ip.address).ip) for ip in known.ips), "")
+    on_host = (
+        PolicyTable(edition=2),
+        PodPolicy((), (), False, "", token=token),
+        PodPolicy(own, before, True, ""),
+        entries,
+    )
     gates = (GuardTable(), GateTable(token), *(Gate("", hook, token, ()) for hook in ("ingress", "egress")))
     opening = (PortOpening(port.name, True) if port.bridge else LostPort(port.name),) if port else ()
     name = attachment.ifname

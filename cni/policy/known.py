@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 
 from cni.policy.book import faults_of, placed
-from cni.policy.kubernetes import Cluster
 from cni.policy.labels import Labels, of_namespace
-from cni.policy.manifest import Object, known
-from cni.policy.objects import ClusterPolicy, KubeNode, Namespace, NetworkPolicy, Pod
+from cni.policy.manifest import known
+from cni.policy.objects import ClusterPolicy, KubeNode, Namespace, NetworkPolicy, Object, Pod
 from cni.state.documents import Document
 
 #: The kinds that are a ClusterPolicy.
@@ -98,13 +97,6 @@ class KnownBook:
         spaces = [namespace] if namespace else list(self._documents.get("NetworkPolicy", {}))
         policies = [policy for space in spaces for policy in self.policies(space)]
         return [*self.unread, *faults_of([*policies, *self.cluster_policies()])]
-
-    def cluster(self) -> Cluster:
-        """All of it at once, with the addresses that objects say."""
-        policies = [policy for space in self._documents.get("NetworkPolicy", {}) for policy in self.policies(space)]
-        spaces = tuple(item for item in self._every("Namespace") if isinstance(item, Namespace))
-        pods = tuple(pod for pod in self._every("Pod") if isinstance(pod, Pod))
-        return Cluster(tuple(policies), pods, spaces, self.cluster_policies(), tuple(self.nodes()))
 
     def _every(self, kind: str) -> Iterator[Object]:
         return (item for space in self._documents.get(kind, {}) for item in self._objects(kind, space))

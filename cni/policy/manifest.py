@@ -14,7 +14,7 @@ from cni.errors import InvalidConfig
 from cni.policy.fields import listed, name, numbered, path_of, shown, text
 from cni.policy.kubernetes import Cluster
 from cni.policy.labels import Labels
-from cni.policy.objects import ClusterPolicy, KubeNode, NamedPort, Namespace, NetworkPolicy, Pod
+from cni.policy.objects import KubeNode, NamedPort, Namespace, Object, Pod
 from cni.policy.spec import network_policy
 from cni.policy.tiers import admin_network_policy, baseline_admin_network_policy, cluster_network_policy
 from cni.protocol.config import meant
@@ -33,8 +33,6 @@ _OURS = {
 _ANSWERS = ("Status", "Table", "PartialObjectMetadata", "WatchEvent")
 _DONE = ("Succeeded", "Failed")
 _LIKENESS = 0.8
-
-Object = NetworkPolicy | ClusterPolicy | Pod | Namespace | KubeNode
 
 
 class Item(NamedTuple):
@@ -77,16 +75,9 @@ def refuse_two_meanings(item: Item, other: Object, there: str) -> None:
         raise InvalidConfig(f"{item.where}: {what}")
 
 
-def cluster_of(documents: Iterable[tuple[str, Any]]) -> Cluster:
-    """What documents say, each given with where it stands. Raises InvalidConfig beginning with that."""
-    objects = objects_of(documents)
-    return Cluster(
-        tuple(item for item in objects if isinstance(item, NetworkPolicy)),
-        tuple(item for item in objects if isinstance(item, Pod)),
-        tuple(item for item in objects if isinstance(item, Namespace)),
-        tuple(item for item in objects if isinstance(item, ClusterPolicy)),
-        tuple(item for item in objects if isinstance(item, KubeNode)),
-    )
+def cluster_of(documents: Iterable[tuple[str, Any]], feed: str = "") -> Cluster:
+    """What documents of a feed say, each given with where it stands. Raises InvalidConfig beginning with that."""
+    return Cluster(feed, tuple(objects_of(documents)))
 
 
 def objects_of(documents: Iterable[tuple[str, Any]]) -> list[Object]:

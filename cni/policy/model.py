@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from cni.naming import IPAddress
 from cni.values import dataclass
+
+if TYPE_CHECKING:
+    from cni.policy.book import Book
+    from cni.policy.selection import Selection
 
 PROTOCOLS = ("tcp", "udp", "sctp", "icmp")
 
@@ -37,22 +42,27 @@ class Peers:
 
 @dataclass(frozen=True)
 class Allowance:
-    """What one rule lets through: from or to any of `peers`, on any of `ports`; None means all."""
+    """What one rule lets through: from or to any of `peers` and of the pods of `selections`, on any of `ports`; None means
+    all. A selection that has a port is let through on that.
+    """
 
     peers: tuple[Peers, ...] | None = None
     ports: tuple[Port, ...] | None = None
+    selections: tuple[Selection, ...] = ()
 
     def ranges(self, family: int) -> tuple[tuple[int, int], ...]:
         """The peers of one family."""
         return tuple(span for peers in self.peers or () if peers.family == family for span in peers.ranges)
 
-    def covers(self, peer: IPAddress, protocol: str, port: int) -> bool:
-        """Whether it lets a packet through."""
+    def covers(self, peer: IPAddress, protocol: str, port: int, book: Book | None = None) -> bool:
+        """Whether it lets a packet through, if `book` says whom it selects."""
         near = self.peers is None or any(low <= int(peer) <= high for low, high in self.ranges(peer.version))
         ports = self.ports is None or any(
             item.protocol == protocol and (not item.first or item.first <= port <= item.last) for item in self.ports
         )
-        return near and ports
+        return ports and (
+            near or (book is not None and any(item.has(peer, protocol, port, book) for item in self.selections))
+        )
 
 
 @dataclass(frozen=True)
@@ -72,10 +82,12 @@ class Policy:
         rules: tuple[Allowance, ...] | None = getattr(self, direction)
         return rules is not None and Allowance() not in rules
 
-    def allows(self, direction: str, peer: str, protocol: str, port: int = 0) -> bool:
-        """Whether a new connection may be: `direction` is ingress or egress, `peer` the other's address."""
+    def allows(self, direction: str, peer: str, protocol: str, port: int = 0, book: Book | None = None) -> bool:
+        """Whether a new connection may be: `direction` is ingress or egress, `peer` the other's address. Whom a rule selects
+        is what `book` says; without one, nobody.
+        """
         rules: tuple[Allowance, ...] | None = getattr(self, direction)
-        return rules is None or any(rule.covers(ipaddress.ip_address(peer), protocol, port) for rule in rules)
+        return rules is None or any(rule.covers(ipaddress.ip_address(peer), protocol, port, book) for rule in rules)
 
 
 def hosts(addresses: Iterable[str]) -> tuple[Peers, ...]:

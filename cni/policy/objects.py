@@ -116,3 +116,7 @@ class KubeNode:
     name: str
     labels: Labels
     addresses: tuple[str, ...] = ()
+
+
+#: What is read of a feed.
+Object = NetworkPolicy | ClusterPolicy | Pod | Namespace | KubeNode

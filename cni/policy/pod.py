@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cni.naming import Attachment, interface_of
 from cni.policy.owners import refuse_shared_addresses
 from cni.protocol.result import Result
-from cni.resources import FreshAddress, Host, HostPort, Resource
+from cni.resources import FreshAddress, Host, HostPort, PeerEntries, Resource
 from cni.values import dataclass
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def unheld(
     own = [str(interface_of(ip.address).ip) for ip in lease.ips] if not host.lost else []
     if own and not policed:
         refuse_shared_addresses(attachment, tuple(own), host, policed=False)
+        yield PeerEntries(tuple(own), host.pod)
     others = [item for _, item in host.others(*own)] if own and not masqueraded else []
     hidden: set[str] = set()
     if others:

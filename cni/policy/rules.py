@@ -11,9 +11,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
-from cni.naming import interface_of, link_local
+from cni.naming import interface_of, link_local, peer_set
 from cni.policy.model import Allowance, Policy, Port, hosts
 from cni.protocol.result import Result
+from cni.values import replace
 
 _SIDE = {"in": "saddr", "out": "daddr"}
 _IP = {4: "ip", 6: "ip6"}
@@ -68,15 +69,29 @@ def _with_dns(policy: Policy, resolvers: tuple[str, ...]) -> tuple[Allowance, ..
 
 
 def passing(allowed: tuple[Allowance, ...] | None, side: str, port_of: str, family: int) -> Iterator[str]:
-    """What matches all that passes towards or from the peers; a direction without rules is open."""
+    """What matches all that passes towards or from the peers; a direction without rules is open. Pods among them are looked up
+    in the sets of their selections.
+    """
     for allowance in (Allowance(),) if allowed is None else allowed:
-        ranges = allowance.ranges(family)
-        if allowance.peers is None or ranges:
-            near = (
-                f"{_IP[family]} {side} {{ {', '.join(_spelled(span, family) for span in ranges)} }}" if ranges else ""
-            )
-            ports = [_port(port, port_of, family) for port in allowance.ports or ()]
+        ports = [_port(port, port_of, family) for port in allowance.ports or ()]
+        for near in _near(allowance, side, port_of, family):
             yield from (f"{near} {port}".lstrip() for port in ports) if ports else (near,)
+
+
+def passing_blocks(allowed: Iterable[Allowance], side: str, port_of: str, family: int) -> Iterator[str]:
+    """The same of blocks of addresses only, where there are no sets to ask."""
+    return passing(tuple(replace(item, selections=()) for item in allowed), side, port_of, family)
+
+
+def _near(allowance: Allowance, side: str, port_of: str, family: int) -> Iterator[str]:
+    ip, ranges = _IP[family], allowance.ranges(family)
+    if allowance.peers is None:
+        yield ""
+    if ranges:
+        yield f"{ip} {side} {{ {', '.join(_spelled(span, family) for span in ranges)} }}"
+    for selection in allowance.selections:
+        key = f"{ip} {side} . meta l4proto . th {port_of}" if selection.port else f"{ip} {side}"
+        yield f"{key} @{peer_set(selection.text, family, ports=selection.port is not None)}"
 
 
 def _port(port: Port, port_of: str, family: int) -> str:

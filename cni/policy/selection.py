@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
-from cni.naming import digest_of
+from cni.naming import IPAddress
 from cni.policy.book import Book
 from cni.policy.labels import Labels, Requirement, Selector
 from cni.policy.objects import NamedPort, Pod
@@ -60,11 +60,6 @@ class Selection:
             said["port"] = [self.port.protocol, self.port.name]
         return json.dumps(said, sort_keys=True, separators=(",", ":"))
 
-    @cached_property
-    def name(self) -> str:
-        """What stands for it, the same in every process: 16 hexadecimal digits."""
-        return digest_of(self.text)[:16]
-
     def selects(self, pod: Pod, labels_of: Callable[[str], Labels]) -> bool:
         """Whether a pod is known to be meant; `labels_of` says those of a namespace."""
         near = (
@@ -79,6 +74,11 @@ class Selection:
         chosen = (pod for pod in book.pods() if self.selects(pod, book.labels_of))
         return frozenset(element for pod in chosen for element in self.elements(pod, pod.addresses, family))
 
+    def has(self, address: IPAddress, protocol: str, port: int, book: Book) -> bool:
+        """Whether what goes to an address and port, or comes from it, is among its members."""
+        key = address.packed + _port_key(protocol, port) if self.port else address.packed
+        return key in self.members(book, address.version)
+
     def elements(self, pod: Pod, addresses: Iterable[str], family: int) -> Iterator[bytes]:
         """What a pod that is meant has in its set by some addresses: each packed, before a protocol's and a port's number
         where it has a `port`, every part filled up to four bytes.
@@ -88,8 +88,11 @@ class Selection:
             yield from found
             return
         numbers = [number for port, number in pod.ports if port == self.port]
-        protocol = bytes([_NUMBERS[self.port.protocol], 0, 0, 0])
-        yield from (packed + protocol + number.to_bytes(2, "big") + b"\0\0" for packed in found for number in numbers)
+        yield from (packed + _port_key(self.port.protocol, number) for packed in found for number in numbers)
+
+
+def _port_key(protocol: str, number: int) -> bytes:
+    return bytes([_NUMBERS.get(protocol, 0), 0, 0, 0]) + number.to_bytes(2, "big") + b"\0\0"
 
 
 def _spelled(selector: Selector) -> list[list[Any]]:

@@ -15,6 +15,7 @@ from cni.resources.masquerade import Masquerade, NftMasquerade, NftMasqueradeRul
 from cni.resources.masquerade_iptables import IptablesMasquerade, IptablesMasqueradeRules
 from cni.resources.neighbours import HostNeighbour, PodNeighbour
 from cni.resources.nft import NftRules
+from cni.resources.peer_set import PeerEntries, PeerSet
 from cni.resources.peers import FloodList
 from cni.resources.plan import Host, HostPort, Plan, Uplink, UplinkQuery, Vtep
 from cni.resources.policy import PodPolicy
@@ -59,9 +60,11 @@ __all__ = [
     "NftRules",
     "NoAdvertisements",
     "PeerAddress",
+    "PeerEntries",
     "PeerNeighbour",
     "PeerRoute",
     "PeerRow",
+    "PeerSet",
     "Plan",
     "PodAddress",
     "PodLink",

@@ -28,6 +28,7 @@ ROOMS = {
     "masquerade_iptables": ("IptablesMasquerade", "IptablesMasqueradeRules"),
     "neighbours": ("HostNeighbour", "PodNeighbour"),
     "nft": ("NftRules",),
+    "peer_set": ("PeerEntries", "PeerSet"),
     "peers": ("FloodList",),
     "plan": ("Host", "HostPort", "Plan", "Uplink", "UplinkQuery", "Vtep"),
     "policy": ("PodPolicy",),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import groupby
+from typing import ClassVar
 
 from cni.errors import KernelRefused
-from cni.kernel import netfilter
+from cni.kernel.ruleset import Change
 from cni.resources.base import REFRESH, Resource
-from cni.resources.world import World
+from cni.resources.world import PEERS, Peers, World
 from cni.values import dataclass
 
 #: What a map says of an element whose key has another one, and a chain that hangs elsewhere.
@@ -25,6 +26,8 @@ class NftRules(Resource):
 
     netns: str = ""
     mend = REFRESH
+    #: Whether it changes elements of peers' sets, which is done in turn.
+    about_peers: ClassVar[bool] = False
 
     def script(self) -> str:
         """What makes it so, in nft's language, each line ended."""
@@ -33,6 +36,10 @@ class NftRules(Resource):
     def script_for(self, world: World) -> str:
         """The script with what only the kernel knows."""
         return self.script()
+
+    def changes(self, peers: Peers) -> Iterable[Change]:
+        """What changes of sets' elements besides, as far as known in the turn in which it does."""
+        return ()
 
     @property
     def declarations(self) -> str:
@@ -68,14 +75,37 @@ class Transaction:
         for item in items:
             if not item.shared:
                 world.created(item)
-        with items[0].place_of_rules(world):
+        with items[0].place_of_rules(world), ExitStack() as held:
+            if any(item.about_peers for item in items):
+                held.enter_context(world.turn(PEERS))
             scripts = [_script(alike, world) for _, alike in groupby(items, lambda item: bool(item.declarations))]
-            try:
-                netfilter.nft_made(scripts)
-            except KernelRefused as error:
-                if error.errno not in _IN_THE_WAY:
-                    raise
-                netfilter.nft("".join([*(item.in_the_way(world) for item in items), *scripts]))
+            self._make([script for script in scripts if script], _changes(items, world), items, world)
+
+    def _make(self, scripts: list[str], changes: list[Change], items: Sequence[NftRules], world: World) -> None:
+        if not scripts and not changes:
+            return
+        from cni.kernel import netfilter  # a pod without a policy hardly ever has anything to change
+
+        try:
+            netfilter.nft_made(scripts, changes)
+        except KernelRefused as error:
+            if error.errno not in _IN_THE_WAY:
+                raise
+            freed = (item.in_the_way(world) for item in items)
+            netfilter.nft("".join([*freed, *scripts, *(change.script() for change in changes)]))
+
+
+def _changes(items: Sequence[NftRules], world: World) -> list[Change]:
+    """What changes of each set, once."""
+    found: dict[str, Change] = {}
+    peers = None
+    for item in items:
+        if item.about_peers:
+            peers = peers or world.peers()
+            for container, added, gone in item.changes(peers):
+                known = found.get(container, Change(container, frozenset(), frozenset()))
+                found[container] = Change(container, known.added | added, known.gone | gone)
+    return [change for change in found.values() if change.added or change.gone]
 
 
 def _script(items: Iterable[NftRules], world: World) -> str:

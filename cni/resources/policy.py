@@ -8,6 +8,7 @@ pod without a host side (macvlan) the same chains hang in the pod's own namespac
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator
 
 from cni.errors import Conflict, KernelRefused, TryAgainLater
@@ -16,10 +17,14 @@ from cni.kernel.ruleset import Chain, Element
 from cni.resources.chains import line_differences, listed_chains
 from cni.resources.gate import gone_with, port_of
 from cni.resources.nft import NftRules
+from cni.resources.peer_set import declared as declared_sets
 from cni.resources.policy_table import MAPS, PORT_MAPS, TABLE, declared, skeleton
 from cni.resources.verdicts import Verdict, chains_of, naming, verdicts
 from cni.resources.world import World
 from cni.values import dataclass
+
+#: A set of peers, where a rule names one.
+_SET = re.compile(r"@([pn][46]-[0-9a-f]{16})\b")
 
 
 @dataclass(frozen=True)
@@ -100,11 +105,12 @@ class PodPolicy(NftRules):
         return declared(self.netns)
 
     def script(self) -> str:
+        sets = declared_sets(dict.fromkeys(_SET.findall("\n".join(self.rules))))
         lines = [f"{verb} chain {TABLE} {chain}" for chain in self.chains for verb in ("add", "flush")]
         lines += [f"add rule {TABLE} {line}" for line in self.rules]
         lines += [f"add element {TABLE} {name} {{ {key} : jump {chain} }}" for name, key, chain in self._verdicts()]
         lines += [f"add element {TABLE} {name} {{ {key} }}" for name, key in self._members()]
-        return "\n".join([*lines, ""])
+        return sets + "\n".join([*lines, ""])
 
     def _refuse_alive(self, world: World, other: Verdict) -> None:
         port = "" if self.netns else port_of(other.owner)

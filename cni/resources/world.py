@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cni.errors import InvalidNetns, KernelRefused, Unfinished
 from cni.kernel.files import LockFile
@@ -19,12 +19,42 @@ if TYPE_CHECKING:
     from cni.resources.base import Resource
 
 
+#: The turn in which elements of peers' sets are looked at and changed.
+PEERS = "peers of policies"
+
+
 class Said(NamedTuple):
     """What a network's configuration makes of what follows it; `in_use` by an attachment of this node."""
 
     network: str
     resources: tuple[Resource, ...]
     in_use: bool
+
+
+class Peers(Protocol):
+    """Whom policies select, as the state and the feeds say now; to be asked within the turn in which sets change."""
+
+    def members(self, selection: str, family: int) -> frozenset[bytes] | None:
+        """The elements a selection's set is to have, as the kernel keeps them; None where nobody knows any."""
+
+    def entries(self, addresses: Iterable[str]) -> Mapping[str, frozenset[bytes]]:
+        """Of each set of the node that somebody uses, by name, the elements it is to have of these addresses."""
+
+    def withdraw(self, addresses: Iterable[str]) -> bool:
+        """Have nobody take these for the call's attachment's any more; whether there is any set to go out of."""
+
+
+class _Nobody:
+    """No peers."""
+
+    def members(self, selection: str, family: int) -> None:
+        return None
+
+    def entries(self, addresses: Iterable[str]) -> Mapping[str, frozenset[bytes]]:
+        return {}
+
+    def withdraw(self, addresses: Iterable[str]) -> bool:
+        return False
 
 
 class World:
@@ -45,6 +75,10 @@ class World:
         self.settled = False
         #: What other attachments of the node have that mention a value, as far as no call is at them.
         self.at_rest: Callable[[str], Iterable[Resource]] = lambda _: ()
+        #: Whom policies select.
+        self.peers: Callable[[], Peers] = _Nobody
+        #: Whether what exists is compared with what feeds say now, too, and not only with what was recorded.
+        self.current = False
         self._lock = lock
         self._doors = ExitStack()
 

@@ -28,6 +28,12 @@ class Uses(Records):
         rows = [(place, *key) for place in dict.fromkeys(places)]
         self._db.executemany("INSERT INTO uses VALUES (?,?,?,?,?)", rows)
 
+    def end_uses(self, record: Record, places: Iterable[str]) -> None:
+        """Have nobody find a record's attachment by these any more, while it still has them."""
+        key = (*record.attachment, record.plugin)
+        query = "DELETE FROM uses WHERE (place, network, container, ifname, plugin) = (?,?,?,?,?)"
+        self._db.executemany(query, [(place, *key) for place in places])
+
     def is_used(self, place: str) -> bool:
         """Whether anybody in this folder has it."""
         return bool(self._rows("SELECT 1 FROM uses WHERE place = ? LIMIT 1", place))

@@ -17,8 +17,9 @@ import pytest
 
 from cni.errors import KernelRefused, ToolFailed
 from cni.kernel import netfilter, ruleset
-from cni.kernel.ruleset import Chain, Element
+from cni.kernel.ruleset import Chain, Change, Element
 
+_PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _LINE = re.compile(r"(add|flush|delete) (table|set|map|chain|rule|element) (\S+ \S+)(?: (\S+))?(?: (.*))?")
 
 
@@ -60,15 +61,21 @@ class Contents:
 
     def _add_element(self, table: str, name: str, rest: str) -> None:
         _need(f"{table} {name}" in self.containers, errno.ENOENT)
-        spelled, says = re.fullmatch(r"\{ (.+?)((?: : | comment ).+)? \}", rest).groups()
+        found, says = re.fullmatch(r"\{ (.+?)((?: : | comment ).+)? \}", rest).groups()
         verdict = re.fullmatch(r" : jump (\S+)", says or "")
         _need(not verdict or Chain(table, verdict[1]) in self.chains, errno.ENOENT)
-        key = Element(f"{table} {name}", *packed(spelled))
-        _need(not verdict or self.entries.get(key, ("", says))[1] == says, errno.EEXIST)
-        self.entries.setdefault(key, (spelled, says or ""))
+        for spelled in found.split(", "):
+            key = Element(f"{table} {name}", *packed(spelled))
+            _need(not verdict or self.entries.get(key, ("", says))[1] == says, errno.EEXIST)
+            self.entries.setdefault(key, (spelled, says or ""))
 
     def _delete_element(self, table: str, name: str, rest: str) -> None:
-        self.drop(Element(f"{table} {name}", *packed(rest.strip("{ }"))))
+        for spelled in rest.strip("{ }").split(", "):
+            self.drop(Element(f"{table} {name}", *packed(spelled)))
+
+    def _delete_set(self, table: str, name: str, rest: str) -> None:
+        self.containers.discard(f"{table} {name}")
+        self.entries = {key: value for key, value in self.entries.items() if key.container != f"{table} {name}"}
 
     def _delete_chain(self, table: str, name: str, rest: str) -> None:
         self.drop(Chain(table, name))
@@ -135,6 +142,10 @@ class NfTables:
         for name in (
             "has_element",
             "which_there",
+            "has_table",
+            "has_set",
+            "change",
+            "delete_set",
             "keys",
             "add_where_there",
             "delete_there",
@@ -165,12 +176,12 @@ class NfTables:
             wanted.run(script)
         self.has = wanted
 
-    def _nft_made(self, scripts: Iterable[str]) -> None:
-        each = list(scripts)
+    def _nft_made(self, scripts: Iterable[str], changes: Iterable[Change] = ()) -> None:
+        each, then = list(scripts), "".join(change.script() for change in changes)
         for script in each:
             Contents().run(script)  # complete in itself
-        self._commit(each)
-        self.made.append("".join(each))
+        self._commit([*each, then])
+        self.made.append("".join([*each, then]))
 
     def _nft(self, script: str) -> None:
         try:
@@ -200,6 +211,21 @@ class NfTables:
 
     def _which_there(self, elements: Sequence[Element]) -> list[bool]:
         return [self._has_element(item) for item in elements]
+
+    def _change(self, changes: Iterable[Change]) -> None:
+        self._gone("".join(change.script() for change in changes).splitlines())
+
+    def _has_table(self, table: str) -> bool:
+        return table in self.has.tables
+
+    def _has_set(self, container: str) -> bool:
+        return container in self.has.containers
+
+    def _delete_set(self, container: str) -> None:
+        table, name = container.rsplit(" ", 1)
+        rules = [rule for chain, rules in self.has.chains.items() if chain.table == table for rule in rules]
+        if container in self.has.containers and not any(f"@{name}" in rule.split() for rule in rules):
+            self._gone([f"delete set {container}"])
 
     def _has_element(self, element: Element) -> bool:
         there = element._replace(chain="")
@@ -245,7 +271,11 @@ def packed(spelled: str) -> tuple[bytes, bytes]:
     """A key as the kernel keeps it, and where it is an interval its end: addresses, subnets, ports, and names in quotes."""
     first, last = b"", b""
     for part in spelled.split(" . "):
-        if part.startswith('"'):
+        if part in _PROTOCOLS:
+            low = high = bytes([_PROTOCOLS[part], 0, 0, 0])
+        elif part.isdigit() and first:
+            low = high = int(part).to_bytes(2, "big") + bytes(2)
+        elif part.startswith('"'):
             low = high = part.strip('"').encode() + bytes(18 - len(part))
         elif part.isdigit():
             low = high = int(part).to_bytes(2, "big")

@@ -43,7 +43,8 @@ def test_a_folder_adds_up_with_the_section(tmp_path: Path):
     made = section_of({"policy": section}, CALL)
     assert made
     assert made.egress is None
-    answers = [made.allows("ingress", peer, "tcp", 80) for peer in ("192.0.2.1", "10.1.0.6", "10.9.9.9")]
+    book = book_of(f"folder {tmp_path}")
+    answers = [made.allows("ingress", peer, "tcp", 80, book) for peer in ("192.0.2.1", "10.1.0.6", "10.9.9.9")]
     assert answers == [True, True, False]
 
 
@@ -130,8 +131,8 @@ def test_lists_of_pods_and_namespaces_as_the_api_prints_them(put: Any, tmp_path:
     put(json.dumps(DENY | {"spec": {"podSelector": {}, "ingress": [rule]}}))
     found = section_of({"policy": {"policyDir": str(tmp_path)}}, CALL)
     assert found
-    assert found.allows("ingress", "10.1.0.7", "tcp", 80)
-    assert not found.allows("ingress", "10.1.0.8", "tcp", 80)
+    assert found.allows("ingress", "10.1.0.7", "tcp", 80, book_of(f"folder {tmp_path}"))
+    assert not found.allows("ingress", "10.1.0.8", "tcp", 80, book_of(f"folder {tmp_path}"))
 
 
 def test_a_list_of_none_is_a_document_that_says_so(put: Any):

@@ -27,6 +27,7 @@ from cni.resources import (
     GateTable,
     Host,
     HostPort,
+    PeerEntries,
     PodPolicy,
     PolicyTable,
     PortOpening,
@@ -213,7 +214,7 @@ def kinds(*resources: object) -> list[type]:
 
 def test_the_rules_come_before_the_link_and_its_guard_after_it():
     made = isolating(Policy(ingress=()), POD, DUAL, Host(), HostPort("veth0", "br0"))
-    assert kinds(*made.first) == [PolicyTable, PodPolicy]
+    assert kinds(*made.first) == [PolicyTable, PodPolicy, PeerEntries]
     assert kinds(*made.then) == [GateTable, Gate, Gate, BridgeFilter, PortOpening]
 
 
@@ -259,7 +260,7 @@ def test_a_policy_of_today_changes_rules_and_nothing_else():
 def test_without_a_host_side_everything_is_in_the_pod():
     host = Host("/run/netns/p", Uplink("eth1", 1500, addresses=("192.0.2.11/24",)))
     made = isolating(Policy(ingress=()), POD, DUAL, host, None)
-    assert (made.first, kinds(*made.then)) == ((), [PolicyTable, PodPolicy])
+    assert (made.first, kinds(*made.then)) == ((), [PolicyTable, PodPolicy, PeerEntries])
     policy = made.then[1]
     assert isinstance(policy, PodPolicy)
     assert (policy.netns, policy.link) == ("/run/netns/p", "eth0")

@@ -1,9 +1,10 @@
-"""Which pods a rule means: one spelling and one name for equal selections, and what its sets hold."""
+"""Which pods a rule means: one spelling for equal selections, and what its sets hold."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -53,10 +54,10 @@ def test_what_a_record_keeps_is_read_back(selection: Selection):
 
 def test_the_order_in_which_somebody_wrote_a_selector_says_nothing():
     one, other = (Selection(FEED, "shop", None, Selector(order)) for order in ((WEB, NEAR), (NEAR, WEB, NEAR)))
-    assert (one.text, one.name) == (other.text, other.name)
+    assert one.text == other.text
 
 
-def test_what_differs_has_another_name():
+def test_what_differs_is_spelled_differently():
     every = [
         Selection(FEED, "shop"),
         Selection(f"{FEED}2", "shop"),
@@ -66,13 +67,16 @@ def test_what_differs_has_another_name():
         Selection(FEED, "shop", None, Selector(), HTTP),
         Selection(FEED, "shop", None, Selector(), NamedPort("udp", "http")),
     ]
-    assert len({item.name for item in every}) == len(every)
+    assert len({item.text for item in every}) == len(every)
 
 
-def test_its_name_is_the_same_in_every_process():
-    said = "from cni.policy.selection import Selection; print(Selection('f', 'n').name)"
-    names = {subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}).stdout.strip() for seed in "12"}  # fmt: skip
-    assert names == {Selection("f", "n").name}
+def test_it_is_spelled_alike_in_every_process():
+    said = (
+        "from cni.policy.labels import Requirement, Selector; from cni.policy.selection import Selection;"
+        "print(Selection('f', 'n', pods=Selector((Requirement('a', 'In', frozenset('xyz')),))).text)"
+    )
+    run = partial(subprocess.run, [sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert len({run(env={"PYTHONHASHSEED": seed}).stdout for seed in "12345"}) == 1
 
 
 def test_members_are_the_addresses_of_one_family_of_pods_that_are_meant():

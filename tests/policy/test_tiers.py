@@ -42,7 +42,7 @@ SPEC = jsonschema.Draft202012Validator(strict(SCHEMA["properties"]["spec"]))
 
 def read(spec: Any, kind: str = "ClusterNetworkPolicy", version: str = VERSION, name: str = "one") -> ClusterPolicy:
     raw = {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec}
-    (found,) = cluster_of([("here", raw)]).cluster_policies
+    (found,) = cluster_of([("here", raw)]).cluster_policies()
     return found
 
 
@@ -194,7 +194,7 @@ def test_a_whole_one_is_read_to_the_letter() -> None:
         "baseline",
         10,
         "one",
-        PodPeer(web.policies[0].selector, Selector()),
+        PodPeer(web.policies("default")[0].selector, Selector()),
         (ClusterRule("pass", (PodPeer(Selector(), Selector()),), None, "in"),),
         (
             ClusterRule("accept", (block("10.0.0.0/8", (), ""), NodePeer()), (Port("tcp", 80, 80),)),
@@ -313,4 +313,4 @@ def test_a_node_has_the_addresses_of_its_status() -> None:
         ]
     }
     raw = {"kind": "Node", "apiVersion": "v1", "metadata": {"name": "one", "labels": {"a": "b"}}, "status": status}
-    assert cluster_of([("", raw)]).nodes == (KubeNode("one", Labels({"a": "b"}), ("192.0.2.1", "fd00::1")),)
+    assert cluster_of([("", raw)]).nodes() == (KubeNode("one", Labels({"a": "b"}), ("192.0.2.1", "fd00::1")),)

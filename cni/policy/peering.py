@@ -1,0 +1,100 @@
+"""Whom policies select, as the state and the feeds say now: what elements the sets of peers are to have.
+
+Whose an address is says the record of a live attachment, of whatever folder of this node, and what is in force the records of
+those who use it; both are written before the kernel is asked. So who looks in his turn misses nobody who had his before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+
+from cni.errors import InvalidConfig
+from cni.naming import peer_set
+from cni.policy.feeds import latest
+from cni.policy.known import KnownBook
+from cni.policy.objects import Pod
+from cni.policy.selection import Selection
+from cni.resources import PeerSet
+from cni.state import Record, Store
+
+#: What begins the place of a set in the table of who uses what (`key_of`).
+_IN_USE = f"{PeerSet.kind} "
+
+
+class Peering:
+    """What can be known in one turn; `record` is the attachment's whose call it is."""
+
+    def __init__(self, store: Store, record: Record | None) -> None:
+        self._store = store
+        self._record = record
+        self._books: dict[str, KnownBook | None] = {}
+        self._at: dict[tuple[str, tuple[str, ...]], tuple[Pod, ...]] = {}
+        self._withdrawn = False
+
+    def members(self, selection: str, family: int) -> frozenset[bytes] | None:
+        """The elements a selection's set is to have; None where its feed could never be read, and what there is stays."""
+        chosen = _read(selection)
+        book = self._book(chosen.feed) if chosen else None
+        return chosen.members(book, family) if chosen and book else None
+
+    def entries(self, addresses: Iterable[str]) -> dict[str, frozenset[bytes]]:
+        """Of each set of the node that somebody uses, by name, the elements it is to have of these addresses."""
+        wanted = tuple(addresses)
+        return {
+            peer_set(text, family, ports=chosen.port is not None): frozenset(self._of(chosen, wanted, family))
+            for text, family in self._in_force
+            for chosen in filter(None, [_read(text)])
+        }
+
+    def withdraw(self, addresses: Iterable[str]) -> bool:
+        """Have nobody take these for the attachment's any more; whether there is any set to go out of. Without one nobody looks."""
+        if not self._in_force:
+            return False
+        if self._record:
+            with self._store.transaction():
+                self._store.end_uses(self._record, addresses)
+        self._withdrawn = True
+        return True
+
+    def _of(self, chosen: Selection, addresses: tuple[str, ...], family: int) -> Iterator[bytes]:
+        book = self._book(chosen.feed)
+        for pod in self._pods_at(book, addresses) if book else ():
+            if book and chosen.selects(pod, book.labels_of):
+                yield from chosen.elements(pod, [text for text in pod.addresses if text in addresses], family)
+
+    def _pods_at(self, book: KnownBook, addresses: tuple[str, ...]) -> tuple[Pod, ...]:
+        """The pods of a feed that have one of these addresses: the attachment's own, as long as they are its."""
+        key = book.feed, addresses
+        if key not in self._at:
+            namespace, _, name = self._record.pod.partition("/") if self._record else ("", "", "")
+            if self._record and not self._withdrawn:
+                own = book.pod(namespace, name) if name else None
+                found: Iterable[Pod] = [own] if own else []
+            else:
+                found = (pod for pod in book.pods() if not set(addresses).isdisjoint(pod.addresses))
+            self._at[key] = tuple(found)
+        return self._at[key]
+
+    def _book(self, feed: str) -> KnownBook | None:
+        if feed not in self._books:
+            try:
+                self._books[feed] = latest(feed)
+            except InvalidConfig:
+                self._books[feed] = None
+        return self._books[feed]
+
+    @cached_property
+    def _in_force(self) -> list[tuple[str, int]]:
+        """The selections that sets on the host stand for, as they are spelled, each of a family."""
+        self._store.look_elsewhere()
+        found = (place.removeprefix(_IN_USE).rsplit(" ", 2) for place, _ in self._store.used_like_on_node(_IN_USE))
+        return list(dict.fromkeys((text, int(family)) for text, family, netns in found if not netns))
+
+
+def _read(text: str) -> Selection | None:
+    """A recorded selection; None for what is none of ours: one odd record is not the whole node's."""
+    try:
+        return Selection.read(text)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
