@@ -40,6 +40,11 @@ def next_block(network: Network, pool: Pool, node: str, taken: Collection[str]) 
     return None
 
 
+def blocks_in(network: Network, pool: Pool) -> int:
+    """How many blocks a pool is made of."""
+    return _grid(pool, network.block)[1]
+
+
 def first_block(network: Network, pool: Pool, node: str, spans: Iterable[str]) -> str | None:
     """Of a host's blocks of a pool the one it would ask for first: which that is stays so when it has others later."""
     first, count = _grid(pool, network.block)

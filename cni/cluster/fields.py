@@ -23,6 +23,11 @@ def text(key: Key, raw: Mapping[str, Any], name: str) -> str:
     return str(typed(key, raw, name, str))
 
 
+def texts(key: Key, raw: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """A list of texts. Raises Malformed."""
+    return tuple(text(key, {name: item}, name) for item in typed(key, raw, name, list))
+
+
 def number(key: Key, raw: Mapping[str, Any], name: str, within: range) -> int:
     """A number that may be. Raises Malformed."""
     value = int(typed(key, raw, name, int))

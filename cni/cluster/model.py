@@ -13,7 +13,7 @@ from sys import intern
 from typing import Any, ClassVar
 
 from cni.cluster.document import Document
-from cni.cluster.fields import address, mac, malformed, number, parsed, text, typed
+from cni.cluster.fields import address, mac, malformed, number, parsed, text, texts, typed
 from cni.naming import VXLAN_PORT, IPAddress
 from cni.values import dataclass
 
@@ -34,7 +34,8 @@ class Node:
     It stays when the host is gone, until somebody says so. `machine` is which machine lives under the name (machine-id(5)).
     Others send to `vtep`, and `mac` is that of its VXLAN devices. With encryption `vtep` is inside the tunnel: `wireguard` is the
     public key (base64), `underlay` the address and port it is reached at, as ``192.0.2.11:51820`` or ``[2001:db8::1]:51820``.
-    After `fences` seconds without a word from it it has given up its addresses by itself; 0: it never does.
+    After `fences` seconds without a word from it it has given up its addresses by itself; 0: it never does. It is a guest of
+    networks it has a block of, to be reached by, and no pod.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Node:
     wireguard: str = ""
     underlay: str = ""
     fences: int = 0
+    guest_of: tuple[str, ...] = ()
 
     room: ClassVar[str] = "nodes"
 
@@ -57,6 +59,7 @@ class Node:
         """What the store holds of it, as JSON."""
         rest: dict[str, Any] = {"wireguard": self.wireguard, "underlay": self.underlay} if self.wireguard else {}
         rest |= {"fences": self.fences} if self.fences else {}
+        rest |= {"guest_of": list(self.guest_of)} if self.guest_of else {}
         return {"machine": self.machine, "vtep": self.vtep, "mac": self.mac} | rest
 
     @classmethod
@@ -65,6 +68,7 @@ class Node:
         fields = {name: text(key, raw, name) for name in ("machine", "vtep", "mac")}
         optional: dict[str, Any] = {name: text(key, raw, name) for name in ("wireguard", "underlay") if name in raw}
         optional |= {"fences": number(key, raw, "fences", range(_YEARS))} if "fences" in raw else {}
+        optional |= {"guest_of": texts(key, raw, "guest_of")} if "guest_of" in raw else {}
         return cls(key[1], fields["machine"], str(address(key, fields["vtep"])), mac(key, fields["mac"]), **optional)
 
 

@@ -10,6 +10,7 @@ from cni.cluster.snapshot import Snapshot
 from cni.cluster.store import Listing
 from cni.kernel.files import LockFile
 from cni.kernel.view import Link
+from cni.member.devices import bridge_of
 from cni.member.rows import Wanted, by_table, differing
 from cni.member.shares import shares
 from cni.overlay.peers import peers_of
@@ -21,19 +22,21 @@ Fault = tuple[str, str, RemoteRow]
 
 
 def faults(folder: Path, node: str, listing: Listing) -> set[Fault]:
-    """The rows that are missing or otherwise, and those nobody wants, of the networks this host has pods of. Raises CniError."""
+    """The rows that are missing or otherwise, and those nobody wants, of the networks this host has pods of or is a guest of.
+    Raises CniError.
+    """
     snapshot = Snapshot(node)
     snapshot.apply(listing)
-    have = shares(folder, snapshot)
-    me = have.me
-    mine = [overlay for overlay, device in have.devices.items() if device.name in have.in_use] if me else []
     found: set[Fault] = set()
     with closing(World(None, LockFile(folder / "lock"))) as world:
-        for (kind, name), wanted in by_table(
-            [peers_of(me, snapshot, overlay) for overlay in mine] if me else []
-        ).items():
+        have = shares(folder, snapshot, lambda network, _: bridge_of(world, network))
+        me = have.me
+        every = [peers_of(me, snapshot, overlay) for overlay in (*have.devices, *have.without)] if me else []
+        for (kind, name), wanted in by_table(every).items():
             if link := world.host.link_by_name(name):
                 found |= set(_of_table(world, kind, link, wanted))
+            elif name in have.own:  # a pod's device its own check says is missing
+                found |= set(_missing(kind, name, wanted, wanted.rows))
     return found
 
 
@@ -48,7 +51,14 @@ def told(every: Iterable[Fault]) -> Iterator[str]:
 
 
 def _of_table(world: World, kind: type[RemoteRow], link: Link, wanted: Wanted) -> Iterator[Fault]:
-    network = " and ".join(sorted(peers.overlay.network.name for peers in wanted.of))
     gone, missing = differing(world, kind, link, wanted.rows)
-    yield from ((network, "are wanted by nobody", row) for row in gone)
-    yield from ((network, "are missing", kind.of(link.name, key, wanted.rows[key])) for key in missing)
+    yield from ((_named(wanted), "are wanted by nobody", row) for row in gone)
+    yield from _missing(kind, link.name, wanted, missing)
+
+
+def _missing(kind: type[RemoteRow], link: str, wanted: Wanted, keys: Iterable[str]) -> Iterator[Fault]:
+    return ((_named(wanted), "are missing", kind.of(link, key, wanted.rows[key])) for key in keys)
+
+
+def _named(wanted: Wanted) -> str:
+    return " and ".join(sorted(peers.overlay.network.name for peers in wanted.of)) or "none"

@@ -13,12 +13,20 @@ from cni.errors import KernelRefused
 from cni.kernel.netlink.addresses import address_of
 from cni.kernel.netlink.links import link_of
 from cni.kernel.netlink.neighbours import row_of
-from cni.kernel.netlink.routes import route_of
+from cni.kernel.netlink.routes import is_refusal, route_of
 from cni.kernel.netlink.wire import HEADER, attributes, messages, number_of
 from cni.kernel.view import MAIN_TABLE, MEMBER
 
-#: What an event is about. OVERRUN: more happened than could be told.
-LINK, ADDRESS, ROUTE, NEIGHBOUR, FDB, OVERRUN = "link", "address", "route", "neighbour", "fdb", "overrun"
+#: What an event is about. REFUSAL: a route that leads nowhere. OVERRUN: more happened than could be told.
+LINK, ADDRESS, ROUTE, REFUSAL, NEIGHBOUR, FDB, OVERRUN = (
+    "link",
+    "address",
+    "route",
+    "refusal",
+    "neighbour",
+    "fdb",
+    "overrun",
+)
 
 #: RTMGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
 _GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400
@@ -122,6 +130,8 @@ def _of_route(message: bytes) -> Event | None:
     route = route_of(message)
     if route.protocol != MEMBER or route.table != MAIN_TABLE:
         return None
+    if is_refusal(message):
+        return Event(REFUSAL, 0, route.dst)
     return Event(ROUTE, number_of(attributes(message, HEADER.size + _ROUTE_BODY).get(_OIF, b"")), route.dst)
 
 

@@ -81,6 +81,10 @@ class LockFile:
         """Hold the node's byte together with other calls, until `close`."""
         _waited(lambda: self._try(fcntl.F_RDLCK, 0), "the node", patience)
 
+    def is_shared(self) -> bool:
+        """Whether a call holds the node's byte now."""
+        return self._ask(fcntl.F_OFD_GETLK, fcntl.F_WRLCK, 0) != fcntl.F_UNLCK
+
     def alone(self) -> bool:
         """Whether no other call shares the node; if so, none can begin before `close`."""
         return self._try(fcntl.F_WRLCK, 0)

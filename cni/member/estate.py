@@ -7,8 +7,9 @@ ended has left, the next one finds in either and goes on.
 from __future__ import annotations
 
 import ipaddress
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from cni import log
 from cni.cluster.blocks import block_of, host_address, next_block
@@ -17,7 +18,7 @@ from cni.cluster.store import ClusterStore, Session
 from cni.errors import Conflict
 from cni.member import figures
 from cni.member.ledger import Ledger
-from cni.member.steward import differing, free, of_pool, short, spare
+from cni.member.steward import differing, free, is_crowded, is_roomy, of_pool, short, spare
 from cni.state import Store
 from cni.state.membership import HELD, LEAVING, LOST, UNSURE, Holding, Wish
 
@@ -36,6 +37,10 @@ class Estate:
         self._since: dict[tuple[str, str], float] = {}
         #: The networks this process has asked for; the store compares its claims with what it was told then.
         self._declared: set[str] = set()
+        #: The networks this process has a block of as a guest; since when it is not to; and when it had to end.
+        self._visited: set[str] = set()
+        self._overstayed: dict[str, float] = {}
+        self._sent_away: dict[str, float] = {}
 
     def look_after(self, session: Session, state: Store, clock: Callable[[], float] = time.monotonic) -> None:
         """One turn. Raises Unreachable and SessionLost, after which another turn finishes what this one began."""
@@ -46,6 +51,7 @@ class Estate:
         self._grant(session, state, agreed)
         for network in agreed.values():
             self._have_ahead(session, state, network)
+        self._be_guest(session, state, clock())
         self._let_go(session, state, clock())
 
     def defend(self, session: Session, state: Store, block: Block) -> None:
@@ -180,11 +186,49 @@ class Estate:
             taken.add(span)
         return False
 
+    # --- networks that only other hosts have pods of
+
+    def _be_guest(self, session: Session, state: Store, now: float) -> None:
+        """Have a block of each: without an address there this host is answered by nobody. Where blocks are few they are for pods."""
+        shared = {network.name for network, _ in state.shared()}
+        for network in self.ledger.networks():
+            ended = now - self._sent_away.get(network.name, -math.inf) < self._idle
+            if network.name in shared or not network.vni or ended or not self.ledger.is_lived_in(network.name):
+                continue
+            for pool in network.pools:
+                held, known = of_pool(pool, state.blocks(network.name)), self.ledger.blocks(network.name)
+                if not held and is_roomy(network, pool, known) and self._one_more(session, state, network, pool):
+                    self._visited.add(network.name)
+
+    def _guests(self, state: Store, now: float) -> Iterator[Block]:
+        """The blocks a guest is to give up: of networks that are others by now, or that nobody has pods of, or whose blocks get few.
+        Of what a host has had before, pods may come back after its boot.
+        """
+        names = state.guest_of()
+        blocks = [one.block for one in state.blocks() if one.block.network in names and one.state == HELD]
+        self._overstayed = {
+            name: self._overstayed.get(name, now) for name in names if self._is_in_the_way(name, blocks)
+        }
+        for block in blocks:
+            network, since = self.ledger.network(block.network), self._overstayed.get(block.network, now)
+            if network is None or block_of(network, block.addresses[0]) != block.span:
+                yield block
+            elif block.network in self._overstayed and (block.network in self._visited or now - since >= self._idle):
+                if self.ledger.is_lived_in(block.network):
+                    self._sent_away[block.network] = now
+                yield block
+
+    def _is_in_the_way(self, name: str, blocks: list[Block]) -> bool:
+        network, known = self.ledger.network(name), self.ledger.blocks(name)
+        mine = [network.pool_of(block.addresses[0]) for block in blocks if block.network == name] if network else []
+        crowded = any(network and pool and is_crowded(network, pool, known) for pool in mine)
+        return crowded or not self.ledger.is_lived_in(name)
+
     # --- what is not needed
 
     def _let_go(self, session: Session, state: Store, now: float) -> None:
         """Give up what was not needed for long, and what nothing can be given of: all hosts may have another network by now."""
-        for block in self._useless(state):
+        for block in (*self._useless(state), *self._guests(state, now)):
             if self._leaves(state, block):
                 self._give_up(session, state, block)
         spares = {(one.block.network, one.block.span): one.block for one in self._spares(state)}

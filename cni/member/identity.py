@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from cni import uplink
@@ -49,9 +50,11 @@ def this_host(config: ClusterConfig, machine: str, before: Member | None) -> Mem
     return _placed(Member(config.node, machine, new_token(), address, mac), config.encryption, address)
 
 
-def node_of(member: Member, config: ClusterConfig, key: str = "") -> Node:
-    """What the others are to know of it; `key` is its public one, if any."""
-    node = Node(member.node, member.machine, member.vtep, member.mac, fences=config.free_after)
+def node_of(member: Member, config: ClusterConfig, key: str = "", guest_of: Iterable[str] = ()) -> Node:
+    """What the others are to know of it; `key` is its public one, if any, `guest_of` the networks it has no pod of."""
+    node = Node(
+        member.node, member.machine, member.vtep, member.mac, fences=config.free_after, guest_of=tuple(guest_of)
+    )
     if not key:
         return node
     return replace(node, wireguard=key, underlay=wireguard.underlay(member.underlay, config.wireguard_port))

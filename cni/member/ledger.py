@@ -64,6 +64,17 @@ class Ledger:
         with self._lock:
             return self._networks.get(name)
 
+    def networks(self) -> list[Network]:
+        """Every network of the cluster."""
+        with self._lock:
+            return list(self._networks.values())
+
+    def is_lived_in(self, network: str) -> bool:
+        """Whether another host has a block of a network, and is no guest there."""
+        with self._lock:
+            owners = {block.node for block in self._blocks.get(network, {}).values()} - {self.me}
+            return any(name not in self._nodes or network not in self._nodes[name].guest_of for name in owners)
+
     def blocks(self, network: str) -> list[Block]:
         """Who has which block of a network."""
         with self._lock:

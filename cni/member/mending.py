@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from cni.kernel.events import ADDRESS, FDB, LINK, NEIGHBOUR, OVERRUN, ROUTE, Event
+from cni.kernel.events import ADDRESS, FDB, LINK, NEIGHBOUR, OVERRUN, REFUSAL, ROUTE, Event
 from cni.kernel.view import Link
-from cni.overlay.peers import Peers
+from cni.overlay.peers import LOOPBACK, Peers
 from cni.overlay.rows import Table
-from cni.resources import PeerAddress, PeerNeighbour, PeerRoute, PeerRow
+from cni.resources import PeerAddress, PeerNeighbour, PeerRefusal, PeerRoute, PeerRow
 from cni.resources.remote import RemoteRow
 
-_KINDS: dict[str, type[RemoteRow]] = {FDB: PeerRow, NEIGHBOUR: PeerNeighbour, ROUTE: PeerRoute, ADDRESS: PeerAddress}
+_KINDS: dict[str, type[RemoteRow]] = {
+    FDB: PeerRow, NEIGHBOUR: PeerNeighbour, ROUTE: PeerRoute, REFUSAL: PeerRefusal, ADDRESS: PeerAddress,
+}  # fmt: skip
 
 
 def state_of(link: Link) -> str:
@@ -23,7 +25,7 @@ def state_of(link: Link) -> str:
 def is_ours(event: Event, links: Mapping[int, tuple[str, str]], awaited: Collection[str] = ()) -> bool:
     """Whether an event may be about something of ours, by any thread's look; `awaited` are links that were not there yet."""
     known = event.key in awaited or any(event.key == name for name, _ in list(links.values()))
-    return event.about == OVERRUN or event.link in links or known
+    return event.about in (OVERRUN, REFUSAL) or event.link in links or known
 
 
 def may_be_ours(link: int, message: bytes, links: Mapping[int, tuple[str, str]], awaited: Collection[str] = ()) -> bool:
@@ -49,13 +51,18 @@ def is_for_all(events: Iterable[Event], links: Mapping[int, tuple[str, str]], aw
 def contradicted(
     events: Iterable[Event], links: Mapping[int, tuple[str, str]], every: Collection[Peers]
 ) -> dict[Table, dict[str, Any]]:
-    """The rows that events say are gone or otherwise, and that are wanted, by table."""
+    """The rows that events say are gone or otherwise, and that are wanted, by table. Of a row the last event counts: to mend one
+    takes away first what is in its way.
+    """
     found: dict[Table, dict[str, Any]] = {}
     for event in events:
-        kind, name = _KINDS.get(event.about), links.get(event.link, ("", ""))[0]
+        kind, name = _KINDS.get(event.about), links.get(event.link, (LOOPBACK if event.about == REFUSAL else "", ""))[0]
         for peers in every if kind and name else ():
             assert kind
             wanted = peers.tables.get((kind, name), {}).get(event.key)
-            if wanted is not None and wanted != event.value:
-                found.setdefault((kind, name), {})[event.key] = wanted
-    return found
+            rows = found.setdefault((kind, name), {})
+            if wanted == event.value:
+                rows.pop(event.key, None)
+            elif wanted is not None:
+                rows[event.key] = wanted
+    return {table: rows for table, rows in found.items() if rows}

@@ -118,6 +118,8 @@ class Publisher:
             self._estate.defend(session, state, block)
             self._inbox.look()
         free(self._store, session, self._ledger)
+        if tuple(state.guest_of()) != session.node.guest_of:
+            self._keeper.hasten()
 
     def _hold(self, session: Session, state: Store) -> None:
         """Have what this host is to have, here and there: the hand goes by it, and not by what is said of pods."""

@@ -10,10 +10,9 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
-from cni import engine, log
+from cni import log
 from cni.cluster.model import Alive, Key, Network, Node
 from cni.cluster.snapshot import Snapshot
 from cni.cluster.store import Change, Listing
@@ -23,15 +22,16 @@ from cni.kernel.events import Event, Events
 from cni.kernel.files import LockFile
 from cni.member import figures, mending
 from cni.member.absences import Absences
+from cni.member.devices import Devices, bridge_of
 from cni.member.rows import KernelRows
-from cni.member.shares import NOTHING, shares
+from cni.member.shares import NOTHING, Shares, shares
 from cni.naming import VTEP_TABLE
 from cni.overlay.peers import Overlay, Peers, goes_by_endpoints, peers_of
-from cni.overlay.rows import Changed
 from cni.resources import VtepFilter, VxlanLink, World
 
-#: Seconds until all is compared again after the kernel refused something; and between two looks at the state.
-_AGAIN, _LEAST = 5.0, 0.2
+#: Seconds until all is compared again after the kernel refused something, or a call was at what is to be made; and between two
+#: looks at the state.
+_AGAIN, _SOON, _LEAST = 5.0, 1.0, 0.2
 
 
 class Reconciler:
@@ -49,8 +49,10 @@ class Reconciler:
         self._peers: dict[Overlay, Peers] = {}
         self._filter: VtepFilter | None = None
         self._noticed: deque[Event] = deque()
-        self._world = World(None, LockFile(folder / "lock"))
+        self._lock = LockFile(folder / "lock")
+        self._world = World(None, self._lock)
         self._rows = KernelRows(self._world, self._refuse)
+        self._devices = Devices(self._world, folder, self._refuse)
         self._due = math.inf
         self._told: dict[Key, str] = {}
         self._refused: set[str] = set()
@@ -79,10 +81,12 @@ class Reconciler:
         """
         if not self.snapshot.revision:
             return 0
-        self._owes = time.monotonic() < self._shared_at + _LEAST
-        new = not self._owes and self._share()
         events = [self._noticed.popleft() for _ in range(len(self._noticed))]
-        if new or time.monotonic() > self._due or mending.is_for_all(events, self._rows.links, self._rows.awaited):
+        for_all = mending.is_for_all(events, self._rows.links, self._rows.awaited)
+        # of a link that came, or moved, the state may say something else by now
+        self._owes = not for_all and time.monotonic() < self._shared_at + _LEAST
+        new = not self._owes and self._share()
+        if new or for_all or time.monotonic() > self._due:
             return self.compare()
         return self._rows.mend(mending.contradicted(events, self._rows.links, self._peers.values()))
 
@@ -98,7 +102,8 @@ class Reconciler:
         figures.COMPARISONS.add()
         self._due = math.inf
         self._put_filter(looking=True)
-        self._ensure_devices()
+        if not self._devices.keep(self._found):
+            self._due = time.monotonic() + _SOON
         self._rows.forget_links(self._peers.values())
         count = self._rows.compare(self._peers.values())
         if self._due == math.inf:
@@ -120,8 +125,9 @@ class Reconciler:
     def shut(self) -> None:
         """Before anything is heard: let nothing of networks that are to be encrypted pass in clear, where it did so far."""
         try:
-            found = shares(self._folder, self.snapshot)
-            overlays = _spelled(found.devices.values())
+            found = self._found()
+            own = self._devices.ports(found.me) if found.me else ()
+            overlays = tuple(sorted({*_spelled(found.devices.values()), *own}))
             if found.tunnel and overlays and found.tunnel not in netfilter.nft_list(f"table {VTEP_TABLE}"):
                 VtepFilter((), overlays, found.tunnel).ensure(self._world)
         except CniError as error:
@@ -134,6 +140,7 @@ class Reconciler:
         me, devices = self._shares.me, self._shares.devices.values()
         self._rows.compare([peers_of(me, self.snapshot, overlay) for overlay in self._peers] if me else [])
         left = _spelled(device for device in devices if device.name in self._shares.in_use)
+        self._devices.clear(self._shares)
         shut = VtepFilter((), left, self._shares.tunnel)
         self._try(shut.ensure if left else shut.remove)
         self._peers, self._filter = {}, None
@@ -145,31 +152,27 @@ class Reconciler:
         """Follow the networks and devices this host has; whether one is new."""
         self._shared_at, self._owes, before = time.monotonic(), False, self._shares
         try:
-            self._shares = shares(self._folder, self.snapshot).after(before)
+            self._shares = self._found()
         except CniError as error:
             self._refuse(error)
             return False
         if self._shares == before:
             return False
-        now, me = self._shares.devices, self._shares.me
-        places = {overlay[1:] for overlay in now}
-        for overlay in self._peers.keys() - now.keys():
-            peers = self._peers.pop(overlay)
-            if overlay[1:] not in places:
-                self._rows.change(Changed([], list(peers.resources())))
-        new = now.keys() - self._peers.keys() if me == before.me else now.keys()
+        now, me = {*self._shares.devices, *self._shares.without}, self._shares.me
+        gone = [self._peers.pop(overlay) for overlay in self._peers.keys() - now]
+        new = now - self._peers.keys() if me == before.me else now
         self._peers |= {overlay: peers_of(me, self.snapshot, overlay) for overlay in new if me}
+        self._rows.leave(gone, self._peers.values())
         self._put_filter()
-        return bool(new)
+        return bool(new or gone)
 
-    def _ensure_devices(self) -> None:
-        """Make again what somebody took away while pods have it."""
-        for overlay, device in self._shares.devices.items():
-            if device.name in self._shares.in_use:
-                others = [item for item in self._shares.said if item.network != overlay.network.name]
-                self._world.networks = partial(list, others)
-                self._world.host.forget_seen()
-                self._try(partial(engine.apply, [device]))
+    def _found(self) -> Shares:
+        return shares(self._folder, self.snapshot, self._place_of).after(self._shares)
+
+    def _place_of(self, network: Network, shared: bool) -> str | None:
+        """A network that a call shares is that call's to begin: it says where when it is done."""
+        begun = any(overlay.network.name == network.name for overlay in self._shares.devices)
+        return bridge_of(self._world, network) if begun or not (shared and self._lock.is_shared()) else None
 
     def _put_filter(self, *, looking: bool = False) -> None:
         """Have VXLAN from this cluster's hosts only; `looking` at what there is, too."""

@@ -14,9 +14,9 @@ from cni.errors import CniError, KernelRefused
 from cni.kernel.view import Link
 from cni.member import figures
 from cni.member.mending import state_of
-from cni.overlay.peers import Peers
+from cni.overlay.peers import LOOPBACK, Peers
 from cni.overlay.rows import ORDER, Changed, Table
-from cni.resources import World
+from cni.resources import PeerRefusal, World
 from cni.resources.remote import RemoteRow
 
 #: Rows that are made into resources and requests at once: of 100,000 there is never more in memory than what they say.
@@ -41,6 +41,12 @@ class KernelRows:
         """Have what is new before what is old goes, so that nothing that stays is missing meanwhile."""
         return self._ensure(changed.there) + self._remove(changed.gone)
 
+    def leave(self, gone: Iterable[Peers], every: Collection[Peers]) -> None:
+        """Have nothing of some networks any more where no other has a table; one that is another's too is compared."""
+        left = by_table(every)
+        rows = [row for peers in gone for row in peers.resources() if (type(row), row.link) not in left]
+        self.change(Changed([], rows))
+
     def compare(self, every: Collection[Peers]) -> int:
         """Have in all tables what is to be there, and nothing else of ours: how many rows were mended, or, the first time, made."""
         count = sum(self._tried(self._compare, *table, wanted) for table, wanted in by_table(every).items())
@@ -53,7 +59,7 @@ class KernelRows:
 
     def forget_links(self, every: Collection[Peers]) -> None:
         """Mind no link that no network has any more; one that is gone is minded, so that its coming is noticed."""
-        names = {peers.link_of(kind) for peers in every for kind in ORDER}
+        names = {name for _, name in by_table(every)}
         self.links = {index: link for index, link in self.links.items() if link[0] in names}
         self.awaited = frozenset(names)
 
@@ -78,9 +84,10 @@ class KernelRows:
         return self._mend(kind, link, [], list(rows), rows)
 
     def _compare(self, kind: type[RemoteRow], name: str, wanted: Wanted) -> int:
-        """One table, if its link is there."""
+        """One table, if its link is there, and on a bridge or on none as was thought: else it is about to be heard of."""
         link = self._world.host.link_by_name(name)
-        if link is None:
+        overlays = [peers.overlay for peers in wanted.of if peers.overlay.device == name]
+        if link is None or any(bool(link.bridge) != bool(overlay.bridge) for overlay in overlays):
             return 0
         others = {index: known for index, known in self.links.items() if known[0] != name}
         self.links = others | {link.index: (name, state_of(link))}
@@ -126,13 +133,14 @@ class Wanted(NamedTuple):
 
 
 def by_table(every: Collection[Peers]) -> dict[Table, Wanted]:
-    """What is to be, in the order in which tables are filled."""
-    found: dict[Table, list[Peers]] = {}
+    """What is to be, in the order in which tables are filled; nothing is refused where there is no network."""
+    found: dict[Table, list[Peers]] = {(PeerRefusal, LOOPBACK): []}
     for kind, peers in product(ORDER, every):
-        found.setdefault((kind, peers.link_of(kind)), []).append(peers)
+        if link := peers.link_of(kind):
+            found.setdefault((kind, link), []).append(peers)
     rows = {table: [peers.tables.get(table, {}) for peers in of] for table, of in found.items()}
     return {
-        table: Wanted(rows[table][0] if len(of) == 1 else ChainMap(*rows[table]), tuple(of))
+        table: Wanted(rows[table][0] if len(of) == 1 else ChainMap({}, *rows[table]), tuple(of))
         for table, of in found.items()
     }
 

@@ -202,7 +202,8 @@ class SessionKeeper:
         return member
 
     def _node(self, member: Member) -> Node:
-        return node_of(member, self._config, self.key.public if self.key else "")
+        with closing(Store.open(self._folder)) as state:
+            return node_of(member, self._config, self.key.public if self.key else "", state.guest_of())
 
     def _keep(self, session: Session, member: Member, heard_at: float) -> None:
         """All is well, and was at a time; but the fence is not lifted before the blocks were asked for: while this host was away

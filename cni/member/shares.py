@@ -1,13 +1,15 @@
-"""What of the cluster's networks this host has: those that calls shared, with the devices they made."""
+"""What of the cluster's networks this host has: those that calls shared, with the devices they made, and as a guest the others."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from cni.cluster.model import Node
+from cni.cluster.model import LAYER_2, Network, Node
 from cni.cluster.snapshot import Snapshot
+from cni.naming import vxlan_interface
 from cni.overlay import wireguard
 from cni.overlay.peers import Overlay
 from cni.resources import Resource, Said, VxlanLink
@@ -16,13 +18,17 @@ from cni.values import replace
 
 
 class Shares(NamedTuple):
-    """Who this host is in the cluster, None where it is in none; the overlays of its networks there with their devices, and those
-    devices that pods have; what each network of the node says of its own; the link of encrypted tunnels, if there are any; and the networks the state knows at all.
+    """Who this host is in the cluster, None where it is in none; the overlays of its networks there with their devices, those
+    devices that pods have, and those that are the member's own, of networks no call has shared; overlays that cannot have one, and are
+    refused; what each network of the node says of its own; the link of encrypted tunnels, if there are any; and the networks the state
+    knows at all.
     """
 
     me: Node | None
     devices: dict[Overlay, VxlanLink]
     in_use: frozenset[str]
+    own: frozenset[str]
+    without: tuple[Overlay, ...]
     said: tuple[Said, ...]
     tunnel: str
     known: frozenset[str]
@@ -35,30 +41,33 @@ class Shares(NamedTuple):
         lost = {
             overlay: device
             for overlay, device in before.devices.items()
-            if overlay.network.name not in self.known and overlay.device not in taken
+            if overlay.network.name not in self.known and overlay.device not in taken | before.own
         }
         return self._replace(devices=self.devices | lost)
 
 
 #: Of a host that is in no cluster.
-NOTHING = Shares(None, {}, frozenset(), (), "", frozenset())
+NOTHING = Shares(None, {}, frozenset(), frozenset(), (), (), "", frozenset())
 
 
-def shares(folder: Path, snapshot: Snapshot) -> Shares:
+def shares(folder: Path, snapshot: Snapshot, place_of: Callable[[Network, bool], str | None]) -> Shares:
     """What there is. What the cluster says of a network counts: one that it does not take as this host says it now is none, unless
-    the host has blocks of it, and its device is the cluster's still. Raises TryAgainLater, Unavailable.
+    the host has blocks of it, and its device is the cluster's still. Of any other network the device is the member's own; `place_of`
+    says which bridge that is on, if any, or None where there is to be none, told whether calls share the network.
+    Raises TryAgainLater, Unavailable.
     """
     store = Store.reading(folder)
     if not store:
         return NOTHING
     with closing(store):
         networks, said, member = store.shared(), list(store.said().values()), store.member()
+        names = {network.name for network, _ in networks}
+        every = store.said_on_node(()) if member else []
         had = {holding.block.network for holding in store.blocks()}
     if not member:
         return NOTHING
     me = Node(member.node, member.machine, member.vtep, member.mac)
-    clustered = {network.name for network, _ in networks}
-    said = [item._replace(resources=_as_known(item, me)) if item.network in clustered else item for item in said]
+    said = [item._replace(resources=_as_known(item, me)) if item.network in names else item for item in said]
     devices, in_use = {}, set()
     for network, refused in networks:
         mine = [item for item in said if item.network == network.name]
@@ -66,8 +75,38 @@ def shares(folder: Path, snapshot: Snapshot) -> Shares:
         if device and (not refused or (network.name in had and _is_the_clusters(device, network.name, snapshot))):
             devices[Overlay(snapshot.networks.get(network.name, network), device.name, device.bridge)] = device
             in_use |= {device.name} if any(item.in_use for item in mine) else set()
+    taken = {(one.name, item.network) for item in every for one in item.resources if isinstance(one, VxlanLink)}
+    own, without = _as_guest(me, snapshot, devices, taken, lambda network: place_of(network, network.name in names))
     tunnel = wireguard.DEVICE if member.encryption else ""
-    return Shares(me, devices, frozenset(in_use), tuple(said), tunnel, frozenset(clustered))
+    alone = frozenset(device.name for device in own.values() if device not in devices.values())
+    return Shares(me, devices | own, frozenset(in_use), alone, without, tuple(said), tunnel, frozenset(names))
+
+
+def _as_guest(
+    me: Node,
+    snapshot: Snapshot,
+    shared: Mapping[Overlay, VxlanLink],
+    taken: Collection[tuple[str, str]],
+    place_of: Callable[[Network], str | None],
+) -> tuple[dict[Overlay, VxlanLink], tuple[Overlay, ...]]:
+    """The part of networks that no call has made one of: by the device another of the cluster has, or one of the member's own; and
+    those of which there can be none.
+    """
+    there, found, without = {overlay.network.name for overlay in shared}, dict[Overlay, VxlanLink](), list[Overlay]()
+    devices = {(device.name, device.port): device for device in shared.values()}
+    for network in snapshot.networks.values():
+        name = vxlan_interface(network.vni)
+        if not network.vni or network.name in there:
+            continue
+        if device := devices.get((name, network.port)):
+            found[Overlay(network, name, device.bridge)] = device
+        elif any(one == name for one, of in taken if of != network.name) or (bridge := place_of(network)) is None:
+            without.append(Overlay(network, "", ""))
+        else:
+            bridge = bridge if network.mode == LAYER_2 else ""
+            device = VxlanLink(name, network.vni, network.port, me.vtep, "", 0, bridge, learning=False, mac=me.mac)
+            found[Overlay(network, name, bridge)] = device
+    return found, tuple(without)
 
 
 def _is_the_clusters(device: VxlanLink, name: str, snapshot: Snapshot) -> bool:

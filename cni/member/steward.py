@@ -8,12 +8,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 
-from cni.cluster.blocks import ahead, capacity
-from cni.cluster.model import Network, Pool
+from cni.cluster.blocks import ahead, blocks_in, capacity
+from cni.cluster.model import Block, Network, Pool
 from cni.state.membership import HELD, Holding
 
 #: Of whole empty blocks of a pool, how many stay.
 _KEPT = 1
+#: Hosts without pods begin to have a block while less of a pool than the first is had, and end when more than the second is.
+_ROOMY, _CROWDED = 1 / 2, 3 / 4
 
 
 def free(network: Network, holdings: Iterable[Holding]) -> int:
@@ -42,6 +44,21 @@ def _spare(network: Network, holdings: Sequence[Holding]) -> list[Holding]:
     if len(empty) <= _KEPT or free(network, [one for one in holdings if one is not empty[-1]]) < ahead(network):
         return []
     return empty[-1:]
+
+
+def is_roomy(network: Network, pool: Pool, blocks: Iterable[Block]) -> bool:
+    """Whether so few of a pool's blocks are had that a host without pods may have one, too."""
+    return _had(pool, blocks) < blocks_in(network, pool) * _ROOMY
+
+
+def is_crowded(network: Network, pool: Pool, blocks: Iterable[Block]) -> bool:
+    """Whether so many of a pool's blocks are had that hosts without pods are to give theirs up."""
+    return _had(pool, blocks) > blocks_in(network, pool) * _CROWDED
+
+
+def _had(pool: Pool, blocks: Iterable[Block]) -> int:
+    subnet = ipaddress.ip_network(pool.subnet)
+    return sum(block.addresses[0] in subnet for block in blocks)
 
 
 def differing(ours: Network, theirs: Network) -> str:

@@ -17,8 +17,11 @@ from cni.cluster.snapshot import Place, Snapshot
 from cni.naming import link_local, mac_of_address
 from cni.overlay.acceptance import Acceptance
 from cni.overlay.rows import Changed, Rows
-from cni.resources import PeerAddress, PeerNeighbour, PeerRoute, PeerRow
+from cni.resources import PeerAddress, PeerNeighbour, PeerRefusal, PeerRoute, PeerRow
 from cni.resources.remote import RemoteRow
+
+#: The link of rows that are on none.
+LOOPBACK = "lo"
 
 
 def goes_by_endpoints(network: Network) -> bool:
@@ -27,7 +30,9 @@ def goes_by_endpoints(network: Network) -> bool:
 
 
 class Overlay(NamedTuple):
-    """This host's part of a network: its VXLAN device, and in l2 the bridge that is a port of."""
+    """This host's part of a network: its VXLAN device, and in l2 the bridge that is a port of, if there are pods. Without a device
+    the network is refused as a whole.
+    """
 
     network: Network
     device: str
@@ -42,6 +47,7 @@ class Peers:
         self._network = overlay.network
         self._accepted = Acceptance(me, snapshot, overlay.network)
         self._rows = Rows()
+        self._refuse_the_rest()
         self._bring_up()
         self._rows.changed()
 
@@ -62,6 +68,8 @@ class Peers:
 
     def link_of(self, kind: type[RemoteRow]) -> str:
         """The link on which rows of a kind are."""
+        if kind is PeerRefusal:
+            return LOOPBACK
         return self.overlay.bridge if kind is not PeerRow and self.overlay.bridge else self.overlay.device
 
     def resources(self) -> Iterator[RemoteRow]:
@@ -84,18 +92,23 @@ class Peers:
         self._follow(nodes, spans, [key[2] for key in of_network if key[0] == Endpoint.room])
         if spans:
             self._put_own()
+        if self._network.key in of_network:
+            self._refuse_the_rest()
         return self._rows.changed()
 
     def _bring_up(self) -> None:
-        raise NotImplementedError
+        """Have the rows of what there is."""
 
     def _follow(self, nodes: set[str], spans: list[str], addresses: list[str]) -> None:
         """Have rows of hosts that are others, of blocks, and of endpoints."""
-        raise NotImplementedError
 
     def _put_own(self) -> None:
         """Have the addresses by which this host speaks."""
-        raise NotImplementedError
+
+    def _refuse_the_rest(self) -> None:
+        """Have no address of the network sought elsewhere, as long as the cluster has it."""
+        known = self._network.name in self._snapshot.networks
+        self._put_all(PeerRefusal, {pool.subnet: True for pool in self._network.pools} if known else {})
 
     def _put(self, kind: type[RemoteRow], key: str, value: object) -> None:
         self._rows.put(kind, self.link_of(kind), key, value)
@@ -219,11 +232,15 @@ class Routed(Peers):
                 self._put_node(node, spans_of[name])
 
     def _put_node(self, node: Node, spans: list[str]) -> None:
+        """Without an address of its own this host would speak by one that is answered past the tunnel, for anybody to read."""
         made: dict[tuple[type[RemoteRow], str], object] = {(PeerRow, node.mac): node.vtep}
         for span in spans:
+            source = self._sources.get(6 if ":" in span else 4, "")
+            if not source:
+                continue
             gateway = str(link_local(node.mac)) if ":" in span + node.vtep else node.vtep
             made[PeerNeighbour, gateway] = node.mac
-            made[PeerRoute, span] = (gateway, self._sources.get(6 if ":" in span else 4, ""))
+            made[PeerRoute, span] = (gateway, source)
         for (kind, key), value in made.items():
             self._put(kind, key, value)
         self._made[node.name] = list(made)
@@ -240,4 +257,6 @@ class Routed(Peers):
 
 def peers_of(me: Node, snapshot: Snapshot, overlay: Overlay) -> Peers:
     """The rows of a network, whatever its mode."""
+    if not overlay.device:
+        return Peers(me, snapshot, overlay)
     return (Routed if overlay.network.mode == LAYER_3 else Stretched)(me, snapshot, overlay)

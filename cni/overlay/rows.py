@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from cni.resources import PeerAddress, PeerNeighbour, PeerRoute, PeerRow
+from cni.resources import PeerAddress, PeerNeighbour, PeerRefusal, PeerRoute, PeerRow
 from cni.resources.remote import RemoteRow
 
 #: A kind of row, and the link they are on.
 Table = tuple[type[RemoteRow], str]
-#: In which order tables are filled: a route's source is an address of this host.
-ORDER: tuple[type[RemoteRow], ...] = (PeerAddress, PeerRow, PeerNeighbour, PeerRoute)
+#: In which order tables are filled: nothing leaves by another way first, and a route's source is an address of this host.
+ORDER: tuple[type[RemoteRow], ...] = (PeerRefusal, PeerAddress, PeerRow, PeerNeighbour, PeerRoute)
 
 
 class Changed(NamedTuple):

@@ -21,7 +21,7 @@ from cni.resources.plan import Host, HostPort, Plan, Uplink, UplinkQuery, Vtep
 from cni.resources.policy import PodPolicy
 from cni.resources.policy_table import PolicyTable
 from cni.resources.readiness import Announcement, Forwarding, Settled, Vacant
-from cni.resources.remote import PeerAddress, PeerNeighbour, PeerRoute, PeerRow
+from cni.resources.remote import PeerAddress, PeerNeighbour, PeerRefusal, PeerRoute, PeerRow
 from cni.resources.routes import DeadEnd, GatewayRoute, HostRoute, PodRoute
 from cni.resources.vtep_filter import VtepFilter
 from cni.resources.vxlan import VxlanLink
@@ -62,6 +62,7 @@ __all__ = [
     "PeerAddress",
     "PeerEntries",
     "PeerNeighbour",
+    "PeerRefusal",
     "PeerRoute",
     "PeerRow",
     "PeerSet",

@@ -34,7 +34,7 @@ ROOMS = {
     "policy": ("PodPolicy",),
     "policy_table": ("PolicyTable",),
     "readiness": ("Announcement", "Forwarding", "Settled", "Vacant"),
-    "remote": ("PeerAddress", "PeerNeighbour", "PeerRoute", "PeerRow"),
+    "remote": ("PeerAddress", "PeerNeighbour", "PeerRefusal", "PeerRoute", "PeerRow"),
     "routes": ("DeadEnd", "GatewayRoute", "HostRoute", "PodRoute"),
     "vtep_filter": ("VtepFilter",),
     "vxlan": ("VxlanLink",),

@@ -48,6 +48,32 @@ class RemoteRow(Resource, abstract=True):
 
 
 @dataclass(frozen=True)
+class PeerRefusal(RemoteRow):
+    """A network of the cluster's pods, which are behind what other rows say or nowhere: by the default route anybody could read it.
+    Its link is the loopback, on which such routes are (ip-route(8), "unreachable").
+    """
+
+    dst: str
+
+    def ensure(self, world: World) -> None:
+        world.host.keep_refused(self.dst, MEMBER)
+
+    def remove(self, world: World) -> None:
+        world.host.delete_refused(self.dst, MEMBER)
+
+    def describe(self) -> str:
+        return f"route unreachable {self.dst}, but where a pod or a block is"
+
+    @classmethod
+    def of(cls, link: str, key: str, value: Any) -> RemoteRow:
+        return PeerRefusal(link, key)
+
+    @classmethod
+    def found(cls, world: World, link: Link) -> Iterator[tuple[str, Any]]:
+        return ((dst, True) for dst in world.host.refused_by(MEMBER))
+
+
+@dataclass(frozen=True)
 class PeerAddress(RemoteRow):
     """An address, with its prefix, by which this host itself speaks to pods."""
 
@@ -101,7 +127,7 @@ class PeerRow(RemoteRow):
     @classmethod
     def in_the_way(cls, world: World, link: Link, keys: Collection[str]) -> list[RemoteRow]:
         """What a user has put there a control plane does not take over but for its VTEP (vxlan_fdb_update_existing)."""
-        return [PeerRow(link.name, mac, "") for mac in world.host.fdb(link) if mac in keys] if keys else []
+        return [PeerRow(link.name, mac, "") for mac in world.host.strange_rows(link) if mac in keys] if keys else []
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 
 from cni.errors import KernelRefused
-from cni.kernel.view import Link, Vxlan
+from cni.kernel.view import MEMBER, Link, Vxlan
 from cni.resources.base import Resource
 from cni.resources.links import FORWARDING_PORT, TUNNEL_PORT, required
 from cni.resources.world import World
@@ -32,6 +33,22 @@ def delete_tunnel(world: World, resource: Resource, link: Link) -> list[tuple[st
     settings = replace(link.vxlan, local=link.vxlan.local or unsaid)
     world.changed(resource, lambda: _make_like(world, link, settings, rows))
     return rows
+
+
+def move_tunnel(world: World, resource: Resource, link: Link, bridge: int) -> None:
+    """Have a tunnel of ours on another bridge, or on none. What the cluster's member reached by it alone it reaches by the bridge
+    from now on: beside pods on that it would lead past them.
+    """
+    world.host.set_link(link, master=bridge)
+    world.changed(resource, partial(world.host.set_link, link, master=link.bridge))
+    for route in (route for family in (4, 6) for route in world.host.routes(link, family)):
+        if route.protocol == MEMBER:
+            world.host.delete_route(link, route.dst, protocol=MEMBER)
+    for held in world.host.addresses(link):
+        if held.protocol == MEMBER:
+            world.host.delete_address(link, held.interface)
+    for address in world.host.neighbours_by(link, MEMBER):
+        world.host.delete_neighbour(link, address)
 
 
 def _make_like(world: World, gone: Link, settings: Vxlan, rows: list[tuple[str, str]]) -> None:

@@ -17,7 +17,7 @@ from cni.resources.advertisements import NoAdvertisements
 from cni.resources.base import REFRESH, Resource
 from cni.resources.gate import guard_vtep
 from cni.resources.links import FORWARDING_PORT, TUNNEL_PORT, port_faults, required
-from cni.resources.tunnels import delete_tunnel, give_rows
+from cni.resources.tunnels import delete_tunnel, give_rows, move_tunnel
 from cni.resources.world import World
 from cni.values import dataclass, replace
 
@@ -147,10 +147,13 @@ class VxlanLink(Resource):
             raise Conflict(fault)
         for rival in rivals:
             delete_tunnel(world, self, rival)
+        stood, place = link is not None, bridge.index if bridge else 0
         link = self._as_configured(world, link) if link else self._created(world)
-        moves = link.bridge != (bridge.index if bridge else 0)
-        if moves:
-            world.host.set_link(link, master=bridge.index if bridge else 0)
+        moves = link.bridge != place
+        if moves and stood:
+            move_tunnel(world, self, link, place)
+        elif moves:
+            world.host.set_link(link, master=place)
         if bridge and (moves or any(self._port_faults(link))):
             world.host.set_port(link, **self._port)
         if link.alias == OWNER and link.mac != self._mac:

@@ -135,6 +135,14 @@ class Clustered(Endpoints):
         """Whether this host has, or had, a part of a network the cluster shares."""
         return bool(self._rows("SELECT 1 FROM block WHERE network = ? LIMIT 1", network))
 
+    def guest_of(self) -> list[str]:
+        """The networks this host has a block of, and no pod."""
+        rows = self._rows(
+            "SELECT DISTINCT network FROM block WHERE network NOT IN (SELECT network FROM shared)"
+            " AND network NOT IN (SELECT network FROM lease) ORDER BY 1"
+        )
+        return [name for (name,) in rows]
+
     def outside_blocks(self, network: str) -> list[str]:
         """Leased addresses of a network that are in no block of this host, the first few."""
         rows = self._rows(

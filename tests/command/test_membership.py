@@ -89,6 +89,7 @@ def scene(no_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(membership, "store_of", lambda config: scene.here.store)
     monkeypatch.setattr(membership, "Rtnl", lambda: scene.line)
     monkeypatch.setattr(membership, "_MOMENT", 0)
+    monkeypatch.setattr(membership.far_rows, "faults", lambda *_: set())
     monkeypatch.setattr(membership.vteps, "unreachable", lambda vteps, port: {})
     with alone(no_node):
         yield scene

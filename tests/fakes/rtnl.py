@@ -47,6 +47,7 @@ class FakeRtnl:
         self.behind: dict[str, dict[str, str]] = defaultdict(dict)
         self.flooded: dict[str, set[str]] = defaultdict(set)
         self.refused: set[str] = set()
+        self._refusals: set[tuple[str, int]] = set()
         self._version: dict[str, int] = defaultdict(lambda: 4)
         self._makers: dict[tuple[str, object], int] = {}
         self._elsewhere: set[tuple[str, str]] = set()
@@ -341,11 +342,21 @@ class FakeRtnl:
     def refuses(self, dst: str) -> bool:
         return dst in self.refused
 
-    def delete_refused(self, dst: str) -> None:
-        self._change(f"delete_refused {dst}", lambda: self.refused.discard(dst))
+    def keep_refused(self, dst: str, protocol: int) -> None:
+        self._change(f"keep_refused {dst}", lambda: self._refusals.add((dst, protocol)))
+
+    def refused_by(self, protocol: int) -> list[str]:
+        return [dst for dst, maker in self._refusals if maker == protocol]
+
+    def delete_refused(self, dst: str, protocol: int = 0) -> None:
+        def make() -> None:
+            self._refusals.discard((dst, protocol)) if protocol else self.refused.discard(dst)
+
+        self._change(f"delete_refused {dst}", make)
 
     def route_to(self, address: IPAddress) -> tuple[int, ...]:
-        refused = [ipaddress.ip_network(dst).prefixlen for dst in self.refused if address in ipaddress.ip_network(dst)]
+        every = {*self.refused, *(dst for dst, _ in self._refusals)}
+        refused = [ipaddress.ip_network(dst).prefixlen for dst in every if address in ipaddress.ip_network(dst)]
         return self._best(
             lambda item: address in _network(item) and _network(item).prefixlen >= max(refused, default=0)
         )
@@ -437,6 +448,9 @@ class FakeRtnl:
     def peer_rows(self, link: Link) -> dict[str, str]:
         rows = self.behind[link.name].items()
         return {mac: vtep for mac, vtep in rows if (link.name, mac) in self._elsewhere}
+
+    def strange_rows(self, link: Link | LinkRef) -> set[str]:
+        return {mac for mac in self.behind[link.name] if (link.name, mac) not in self._elsewhere}
 
     def add_peer_row(self, link: Link | LinkRef, mac: str, vtep: str) -> None:
         self.add_fdb_row(link, mac, vtep)

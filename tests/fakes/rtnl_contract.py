@@ -482,6 +482,13 @@ def a_destination_is_refused_unless_a_route_leads_there(rtnl: Rtnl) -> None:
         assert not rtnl.refuses(dst)
         assert [rtnl.refuse_route(dst), rtnl.refuse_route(dst)] == [True, False]
         assert rtnl.refuses(dst)
+        for _ in range(2):  # beside it
+            rtnl.keep_refused(dst, MEMBER)
+        assert rtnl.refused_by(MEMBER) == [dst]
+        for _ in range(2):
+            rtnl.delete_refused(dst, MEMBER)
+        assert rtnl.refused_by(MEMBER) == []
+        assert rtnl.refuses(dst)
         assert rtnl.route_to(address) == ()
         rtnl.add_route(link, route(dst, priority=1024), onlink=False)
         assert rtnl.route_to(address) == (link.index,)
@@ -640,6 +647,7 @@ def what_a_control_plane_knows_is_apart_and_goes_only_if_it_is_behind_that_vtep(
         assert rtnl.peer_rows(link) == {MAC: "192.0.2.9"}
         rtnl.delete_peer_row(link, MAC, "192.0.2.8")
         assert rtnl.fdb(link) == {MAC: "192.0.2.9", OTHER_MAC: "192.0.2.8"}
+        assert rtnl.strange_rows(link) == {OTHER_MAC}
         for _ in range(2):
             rtnl.delete_peer_row(link, MAC, "192.0.2.9")
         assert rtnl.peer_rows(link) == {}

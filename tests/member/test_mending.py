@@ -44,6 +44,13 @@ def test_what_contradicts_a_row_has_it_again(event: Event, row: object):
     assert not mending.is_for_all([event], LINKS)
 
 
+def test_of_a_row_the_last_event_counts():
+    """What is in the way of a row goes before it is there again: both are heard of."""
+    gone, back = Event(FDB, 5, MAC), Event(FDB, 5, MAC, "192.0.2.2")
+    assert mending.contradicted([gone, back], LINKS, wanted()) == {}
+    assert mending.contradicted([back, gone], LINKS, wanted())
+
+
 @pytest.mark.parametrize(
     "event",
     [

@@ -24,11 +24,14 @@ def test_a_table_that_cannot_be_read_is_tried_again_and_the_others_are_done(code
     world: Any = SimpleNamespace(host=SimpleNamespace(link_by_name=link_by_name))
     rows = KernelRows(world, refused.append)
     tables = {(PeerRow, "vxlan100"): {"a": "b"}, (PeerNeighbour, "br0"): {"a": "b"}, (PeerRoute, "br0"): {}}
-    peers: Any = SimpleNamespace(link_of=lambda kind: "vxlan100" if kind is PeerRow else "br0", tables={})
+    overlay = SimpleNamespace(device="vxlan100", bridge="br0")
+    peers: Any = SimpleNamespace(
+        link_of=lambda kind: "vxlan100" if kind is PeerRow else "br0", tables={}, overlay=overlay
+    )
     monkeypatch.setattr("weakref.WeakSet.update", lambda *_: None)
     assert rows.mend(tables) == 0
     assert asked == ["vxlan100", "br0", "br0"]
     asked.clear()
     assert rows.compare([peers]) == 0
-    assert {"vxlan100", "br0"} == {*asked}
+    assert {"lo", "vxlan100", "br0"} == {*asked}
     assert [error.msg for error in refused] == ([] if code == 19 else ["netlink: it does not say"] * 2)

@@ -39,7 +39,7 @@ def devices_of(
     snapshot = Snapshot("node-a")
     if heard:
         snapshot.apply(Listing(1, (heard,)))
-    found = shares(folder, snapshot)
+    found = shares(folder, snapshot, lambda *_: "")
     assert {overlay.device for overlay in found.devices} >= found.in_use
     return {f"{overlay.network.vni} {overlay.network.block}" for overlay in found.devices}
 
@@ -54,6 +54,6 @@ def test_before_anything_was_heard_it_is_not_less(tmp_path: Path):
 
 
 def test_one_the_cluster_never_took_is_none(tmp_path: Path):
-    assert devices_of(tmp_path, NET, refused=True, heard=replace(NET, vni=300)) == set()
-    assert devices_of(tmp_path / "no blocks", NET, refused=True, heard=network(block=32), blocks=False) == set()
+    assert devices_of(tmp_path, NET, refused=True, heard=replace(NET, vni=300)) == {"300 16"}  # as a guest
+    assert devices_of(tmp_path / "no blocks", NET, refused=True, heard=network(block=32), blocks=False) == {"100 32"}
     assert devices_of(tmp_path / "agreed", NET, refused=False, heard=NET) == {"100 16"}

@@ -14,7 +14,7 @@ from cni.cluster.snapshot import Snapshot
 from cni.cluster.store import Change, Listing
 from cni.naming import link_local, mac_of_address
 from cni.overlay.peers import Overlay, Peers, peers_of
-from cni.resources import PeerAddress, PeerNeighbour, PeerRoute, PeerRow
+from cni.resources import PeerAddress, PeerNeighbour, PeerRefusal, PeerRoute, PeerRow
 from cni.resources.remote import RemoteRow
 
 V4 = Pool("10.10.0.0/24", "10.10.0.1", "10.10.0.254", "10.10.0.1")
@@ -92,22 +92,43 @@ def test_what_a_host_speaks_by_stays_when_it_has_more_blocks():
 def test_l3_a_block_elsewhere_is_a_route_by_the_gateway_of_our_own():
     items = [B, block("10.10.0.16/28"), block("fd00:10::20/124"), block("10.10.0.32/28", ME), endpoint("10.10.0.20")]
     far = str(link_local(B.mac))
-    assert rows(*items, of=network("l3", (V4, V6))) == {
+    assert rows(*items, block("fd00:10::40/124", ME), of=network("l3", (V4, V6))) == {
+        PeerAddress("vxlan100", "fd00:10::41/128"),
         PeerAddress("vxlan100", "10.10.0.33/32"),
         PeerRow("vxlan100", B.mac, "192.0.2.2"),
         PeerNeighbour("vxlan100", "192.0.2.2", B.mac),
         PeerNeighbour("vxlan100", far, B.mac),
         PeerRoute("vxlan100", "10.10.0.16/28", "192.0.2.2", "10.10.0.33"),
-        PeerRoute("vxlan100", "fd00:10::20/124", far, ""),
+        PeerRoute("vxlan100", "fd00:10::20/124", far, "fd00:10::41"),
     }
+
+
+def test_l3_a_host_without_a_block_of_its_own_has_no_way_there():
+    """What it sent it would send by its own address, and the answers would come past the tunnel."""
+    found = rows(B, block("10.10.0.16/28"), block("fd00:10::20/124"), of=network("l3", (V4, V6)))
+    assert found == {PeerRow("vxlan100", B.mac, "192.0.2.2")}
+
+
+@pytest.mark.parametrize("mode", ["l2", "l3"])
+def test_an_address_of_the_network_is_sought_nowhere_else_while_the_cluster_has_it(mode: str):
+    of = network(mode)
+    snapshot = Snapshot("node-a")
+    snapshot.apply(Listing(1, (B,)))
+    found = peers_of(ME, snapshot, overlay(of))
+    assert set(found.resources()) == set()
+    refusal = PeerRefusal("lo", V4.subnet)
+    assert found.touched(snapshot.apply(Change(2, (of,), ()))) == ([refusal], [])
+    assert set(peers_of(ME, snapshot, Overlay(of, "", "")).resources()) == {refusal}
+    assert found.touched(snapshot.apply(Change(3, (), (of.key,)))) == ([], [refusal])
 
 
 def test_l3_over_ipv6_everybody_is_reached_by_a_link_local_address():
     me, far = (Node(n.name, n.machine, f"2001:db8::{n.vtep[-1]}", n.mac) for n in (ME, B))
-    assert rows(far, block("10.10.0.16/28"), of=network("l3"), me=me) == {
+    assert rows(far, block("10.10.0.16/28"), block("10.10.0.32/28", ME), of=network("l3"), me=me) == {
+        PeerAddress("vxlan100", "10.10.0.33/32"),
         PeerRow("vxlan100", B.mac, "2001:db8::2"),
         PeerNeighbour("vxlan100", str(link_local(B.mac)), B.mac),
-        PeerRoute("vxlan100", "10.10.0.16/28", str(link_local(B.mac)), ""),
+        PeerRoute("vxlan100", "10.10.0.16/28", str(link_local(B.mac)), "10.10.0.33"),
     }
 
 
@@ -315,8 +336,10 @@ def _routed(snapshot: Snapshot, of: Network, nodes: dict[str, Node], owners: dic
         if name in nodes and name != ME.name:
             node, version = nodes[name], ip_network(span).version
             gateway = node.vtep if version == 4 else str(link_local(node.mac))
-            found |= {PeerRow("vxlan100", node.mac, node.vtep), PeerNeighbour("vxlan100", gateway, node.mac)}
-            found |= {PeerRoute("vxlan100", span, gateway, sources.get(version, ""))}
+            found |= {PeerRow("vxlan100", node.mac, node.vtep)}
+            if version in sources:
+                found |= {PeerNeighbour("vxlan100", gateway, node.mac)}
+                found |= {PeerRoute("vxlan100", span, gateway, sources[version])}
     return found
 
 

@@ -79,6 +79,11 @@ class Neighbours(Handle):
         """The VTEP behind each MAC, learned or given."""
         return {row.mac: row.address for row in self._rows(_BRIDGE, link) if row.address and row.mac != _FLOOD}
 
+    def strange_rows(self, link: Link | LinkRef) -> set[str]:
+        """The MACs that are behind a VTEP, and no control plane has put there."""
+        rows = (row for row in self._rows(_BRIDGE, link) if row.address and row.mac != _FLOOD)
+        return {row.mac for row in rows if not row.flags & _LEARNED_ELSEWHERE}
+
     def given_rows(self, link: Link | LinkRef) -> list[tuple[str, str]]:
         """Every MAC somebody put behind a VTEP for good, with that VTEP; no MAC (zeros) is what has no known destination."""
         rows = self._rows(_BRIDGE, link)

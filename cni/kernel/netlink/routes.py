@@ -39,7 +39,7 @@ _MTU, _ADVMSS = 2, 8
 _ONLINK, _LOOKUP_TABLE, _FIB_MATCH = 4, 0x1000, 0x2000
 _UNICAST, _LOCAL = 1, 2
 _KERNEL, _BOOT, _RA = 2, 3, 9  # who made a route (rtm_protocol)
-_REFUSED, _LAST = (_BOOT, SCOPE_UNIVERSE, 7), 0xFFFFFFFF  # RTN_UNREACHABLE, after every other route
+_UNREACHABLE, _LAST = 7, 0xFFFFFFFF  # after every other route
 _SCOPE_NOWHERE = 255  # in a deletion: whatever the scope
 _KERNELS_TABLES = (253, 254, 255)
 _TABLE_IN_ATTRIBUTE = 252  # RT_TABLE_COMPAT: the header's field has eight bits
@@ -85,7 +85,7 @@ class Routes(NextHops):
         """Have what is sent to a destination refused ("unreachable" in ip-route(8)) where no other route leads there; whether it was
         not so yet.
         """
-        new = request(_NEW, CREATE | EXCLUSIVE, _place(dst, MAIN_TABLE, _REFUSED), attribute(_PRIORITY, u32(_LAST)))
+        new = request(_NEW, CREATE | EXCLUSIVE, *_refusal(dst))
         try:
             self._change(new, f"add route unreachable {dst}")
         except KernelRefused as error:
@@ -94,18 +94,29 @@ class Routes(NextHops):
             raise
         return True
 
+    def keep_refused(self, dst: str, protocol: int) -> None:
+        """Have it refused by somebody who says who he is, beside whoever else does."""
+        new = request(_NEW, CREATE | EXCLUSIVE, *_refusal(dst, protocol))
+        self._change(new, f"add route unreachable {dst}", errno.EEXIST)
+
     def refuses(self, dst: str) -> bool:
         """Whether it is so."""
         every = self._routes(6 if ":" in dst else 4, _TABLE, MAIN_TABLE)
         return any(
-            message[_TYPE_AT] == _REFUSED[2] and (route.dst, route.priority) == (dst, _LAST)
+            is_refusal(message) and (route.dst, route.priority) == (dst, _LAST)
             for message in every
             for route in [route_of(message)]
         )
 
-    def delete_refused(self, dst: str) -> None:
+    def refused_by(self, protocol: int) -> list[str]:
+        """What somebody has refused who says so."""
+        every = (message for family in (4, 6) for message in self._routes(family, _TABLE, MAIN_TABLE))
+        refused = (route_of(message) for message in every if is_refusal(message))
+        return [route.dst for route in refused if route.protocol == protocol]
+
+    def delete_refused(self, dst: str, protocol: int = 0) -> None:
         """Refuse it no more; what is not refused is so already."""
-        gone = request(_DELETE, 0, _place(dst, MAIN_TABLE, _REFUSED), attribute(_PRIORITY, u32(_LAST)))
+        gone = request(_DELETE, 0, *_refusal(dst, protocol))
         self._change(gone, f"remove route unreachable {dst}", errno.ESRCH)
 
     def route_to(self, address: IPAddress) -> tuple[int, ...]:
@@ -173,6 +184,16 @@ class Routes(NextHops):
         """Every route of a family with RTA_OIF or RTA_TABLE."""
         place = _RTMSG.pack(FAMILY[family], 0, 0, 0, 0, 0, 0, 0, 0)
         return self._dump(request(_GET, DUMP, place, attribute(attribute_of, u32(value))))
+
+
+def is_refusal(message: bytes) -> bool:
+    """Whether a route of a message leads nowhere."""
+    return message[_TYPE_AT] == _UNREACHABLE
+
+
+def _refusal(dst: str, protocol: int = 0) -> tuple[bytes, bytes]:
+    kind = protocol or _BOOT, SCOPE_UNIVERSE, _UNREACHABLE
+    return _place(dst, MAIN_TABLE, kind), attribute(_PRIORITY, u32(_LAST - bool(protocol)))
 
 
 def route_of(message: bytes) -> KernelRoute:

@@ -107,6 +107,17 @@ def test_a_destination_is_refused(verb: int, how: int):
     assert ours == theirs
 
 
+@pytest.mark.parametrize(
+    ("verb", "how"), [(pyroute.NEW, CREATE | EXCLUSIVE), (pyroute.DELETE, 0)], ids=["refused", "no more"]
+)
+def test_a_destination_is_refused_by_one_who_says_who_he_is(verb: int, how: int):
+    """Of two routes to the same with one metric the second would be in the way of the first."""
+    said = [*target("fd00::/48", 254), ("RTA_PRIORITY", 0xFFFFFFFE)]
+    theirs = pyroute.encoded(pyroute.ROUTE, verb, how, said, **place("fd00::/48", 254), proto=0xAC, type=7)
+    ours = line.request_of(lambda rtnl: (rtnl.keep_refused if how else rtnl.delete_refused)("fd00::/48", 0xAC))
+    assert ours == theirs
+
+
 @given(routes())
 def test_a_route_is_read_as_it_is_said(route: KernelRoute):
     assert route_of(encoded(route)) == route
