@@ -1,13 +1,11 @@
 """What a folder of generated objects lets through, by a second opinion that shares no code with the first.
 
-The oracle answers one question of one connection, straight from the objects and the API reference; ours makes a
-policy of them and asks that.
+The reference answers one question of one connection, straight from the objects; ours makes a policy of them and asks that.
 """
 
 from __future__ import annotations
 
 import copy
-import ipaddress
 import json
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +13,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import End, Reference
 
 from cni.errors import InvalidConfig
 from cni.policy.compiler import allowances
@@ -141,25 +140,12 @@ def clusters(draw: Any) -> list[dict[str, Any]]:
 # --- the second opinion
 
 
-def chosen(selector: dict[str, Any] | None, has: dict[str, str]) -> bool:
-    for key, value in ((selector or {}).get("matchLabels") or {}).items():
-        if has.get(key) != value:
-            return False
-    for item in (selector or {}).get("matchExpressions") or []:
-        key, operator = item["key"], item["operator"]
-        if operator == "In" and not (key in has and has[key] in item["values"]):
-            return False
-        if operator == "NotIn" and key in has and has[key] in item["values"]:
-            return False
-        if operator == "Exists" and key not in has:
-            return False
-        if operator == "DoesNotExist" and key in has:
-            return False
-    return True
-
-
 def of_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [item for item in objects if item["kind"] == kind]
+
+
+def key_of(pod: dict[str, Any]) -> str:
+    return f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
 
 
 def lives_at(pod: dict[str, Any], address: str) -> bool:
@@ -167,81 +153,9 @@ def lives_at(pod: dict[str, Any], address: str) -> bool:
     return alive and pod["status"]["podIPs"][0]["ip"] == address
 
 
-def is_peer(objects: list[dict[str, Any]], peer: dict[str, Any], home: str, address: str) -> bool:
-    if peer.get("ipBlock"):
-        at, block = ipaddress.ip_address(address), peer["ipBlock"]
-        inside = at in ipaddress.ip_interface(block["cidr"]).network
-        return inside and not any(at in ipaddress.ip_interface(hole).network for hole in block.get("except") or [])
-    for pod in of_kind(objects, "Pod"):
-        space = pod["metadata"]["namespace"]
-        owner = next(item for item in of_kind(objects, "Namespace") if item["metadata"]["name"] == space)
-        if peer.get("namespaceSelector") is None:
-            near = space == home
-        else:
-            near = chosen(peer["namespaceSelector"], owner["metadata"]["labels"])
-        if near and lives_at(pod, address) and chosen(peer.get("podSelector"), pod["metadata"]["labels"]):
-            return True
-    return False
-
-
-def numbers(pod: dict[str, Any], name: str, protocol: str) -> set[int]:
-    listed = [port for container in pod["spec"]["containers"] for port in container["ports"]]
-    return {
-        item["containerPort"] for item in listed if item["name"] == name and item.get("protocol", "TCP") == protocol
-    }
-
-
-def is_port(entry: dict[str, Any], protocol: str, port: int, server: dict[str, Any] | None) -> bool:
-    if (entry.get("protocol") or "TCP") != protocol:
-        return False
-    wanted = entry.get("port")
-    if wanted is None:
-        return True
-    if isinstance(wanted, str):
-        return server is not None and port in numbers(server, wanted, protocol)
-    return wanted <= port <= (entry.get("endPort") or wanted)
-
-
-def lets(
-    objects: list[dict[str, Any]],
-    rule: dict[str, Any],
-    side: str,
-    home: str,
-    me: dict,
-    address: str,
-    protocol: str,
-    port: int,
-) -> bool:
-    listed = rule.get(side) or []
-    known = [peer for peer in listed if is_peer(objects, peer, home, address)]
-    if listed and not known:
-        return False
-    if not rule.get("ports"):
-        return True
-    server: dict[str, Any] | None = me
-    for entry in rule["ports"]:
-        if side == "to":
-            # an address that only an ipBlock names has no port names
-            by_pod = not listed or any("ipBlock" not in peer or peer["ipBlock"] is None for peer in known)
-            server = next((pod for pod in of_kind(objects, "Pod") if lives_at(pod, address)), None) if by_pod else None
-        if is_port(entry, protocol, port, server):
-            return True
-    return False
-
-
 def oracle(objects: list[dict[str, Any]], me: dict, direction: str, address: str, protocol: str, port: int) -> bool:
-    home, shut = me["metadata"]["namespace"], False
-    for policy in of_kind(objects, "NetworkPolicy"):
-        spec = policy["spec"]
-        types = spec.get("policyTypes") or (["Ingress", "Egress"] if spec.get("egress") else ["Ingress"])
-        about = policy["metadata"]["namespace"] == home and direction.capitalize() in types
-        if not about or not chosen(spec.get("podSelector"), me["metadata"]["labels"]):
-            continue
-        shut = True
-        side = "from" if direction == "ingress" else "to"
-        if any(lets(objects, rule, side, home, me, address, protocol, port) for rule in spec.get(direction) or []):
-            return True
-    return not shut
+    whose = next((key_of(pod) for pod in of_kind(objects, "Pod") if lives_at(pod, address)), "")
+    return Reference(tuple(objects)).passes(direction, End("", key_of(me)), End(address, whose), protocol, port)
 
 
 # --- the two beside each other
