@@ -115,6 +115,29 @@ def test_pods_come_change_and_go(matrix: Matrix, kind: str):
     assert matrix.wrong() == []
 
 
+RICH = (
+    "together: many policies about one pod",
+    "ports: a port's name of egress is each peer's own",
+    "peers: both selectors in two items add up",
+)
+
+
+@pytest.mark.tried(
+    "pods attached one after the other under policies that are in force, no refresh; all of them go",
+    "each is a peer of those before it at once, by its labels and the names of its ports",
+)
+def test_pods_attached_under_policies_are_peers_at_once(matrix: OneHost):
+    for case in (it for it in CASES if it.name in RICH):
+        kinds = {name: party.kind for name, party in matrix.parties.items() if party.kind}
+        for name in kinds:
+            matrix.detach(name)
+        matrix.say(case.documents, case.world)
+        for name, kind in kinds.items():
+            matrix.attach(name, kind)
+        matrix.expect(case.documents, case.world)
+        assert matrix.wrong() == []
+
+
 @pytest.mark.tried("`agent-cni policy why` of hundreds of connections", "says what traffic says")
 @seed(SEED)
 @settings(GENERATING, max_examples=6)
