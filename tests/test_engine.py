@@ -221,6 +221,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "FreshAddress": {"address": "10.0.0.2", "policy": True, "masquerade": False},
     "PeerAddress": {"link": "br0", "address": "10.0.0.2/32"},
     "PeerNeighbour": {"link": "br0", "address": "10.0.0.9", "mac": "0a:58:0a:00:00:09"},
+    "PeerRefusal": {"link": "lo", "dst": "10.0.0.0/16"},
     "PeerRoute": {"link": "br0", "dst": "10.0.0.0/25", "gateway": "", "source": "10.0.0.2"},
     "PeerRow": {"link": "vxlan1", "mac": "0a:58:0a:00:00:09", "vtep": "192.0.2.2"},
     "PodAddress": {"link": "eth0", "address": "fd00::2/64", "dad": True},
