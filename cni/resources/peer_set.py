@@ -121,7 +121,7 @@ class PeerEntries(NftRules):
 
     @property
     def place(self) -> object:
-        return PeerEntries
+        return PeerEntries, self.addresses
 
     @property
     def mentions(self) -> tuple[str, ...]:

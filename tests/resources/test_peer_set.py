@@ -218,3 +218,9 @@ def test_elements_are_spelled_as_nft_does():
     assert spelled(packed_of("fd00::5") + bytes([17, 0, 0, 0, 0, 53, 0, 0])) == "fd00::5 . udp . 53"
     change = Change(f"{TABLE} {NAME}", packed("10.1.0.6", "10.1.0.5"), frozenset())
     assert change.script() == f"add element {TABLE} {NAME} {{ 10.1.0.5, 10.1.0.6 }}\n"
+
+
+def test_a_pod_that_has_other_addresses_by_now_is_another_place():
+    """So that a chained ADD that comes again takes the first ones out of the sets."""
+    assert PeerEntries(("10.1.0.5",), "shop/web").place != PeerEntries(("10.1.0.6",), "shop/web").place
+    assert PeerEntries(("10.1.0.5",), "shop/web").place == PeerEntries(("10.1.0.5",), "shop/renamed").place
