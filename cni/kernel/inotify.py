@@ -1,4 +1,4 @@
-"""Which files of folders became others, told by the kernel (inotify(7))."""
+"""Which files of folders became others, told by the kernel (inotify(7)) when who writes one closes it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import select
+import stat
 import struct
 from collections.abc import Iterable
 from functools import cache
@@ -15,22 +16,11 @@ from typing import Any, NamedTuple
 from cni.errors import KernelRefused
 
 _EVENT = struct.Struct("=iIII")
-_MODIFY, _ATTRIB, _CLOSE_WRITE = 0x2, 0x4, 0x8
+_ATTRIB, _CLOSE_WRITE = 0x4, 0x8
 _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x40, 0x80, 0x100, 0x200
 _DELETE_SELF, _MOVE_SELF, _UNMOUNT, _OVERFLOW, _IGNORED = 0x400, 0x800, 0x2000, 0x4000, 0x8000
 _ONLYDIR = 0x01000000
-_MASK = (
-    _MODIFY
-    | _ATTRIB
-    | _CLOSE_WRITE
-    | _MOVED_FROM
-    | _MOVED_TO
-    | _CREATE
-    | _DELETE
-    | _DELETE_SELF
-    | _MOVE_SELF
-    | _ONLYDIR
-)
+_MASK = _ATTRIB | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF | _ONLYDIR
 _BUFFER = 1 << 16
 
 
@@ -92,13 +82,22 @@ class Folders:
             at += _EVENT.size + length
             if mask & _OVERFLOW:
                 found += [Noticed(folder) for folder in self._by_watch.values()]
-            elif folder := self._by_watch.get(watch):
+            elif (folder := self._by_watch.get(watch)) and not (mask & _CREATE and _is_being_written(folder, name)):
                 found.append(Noticed(folder, os.fsdecode(name)))
                 if mask & (_DELETE_SELF | _MOVE_SELF | _UNMOUNT | _IGNORED):
                     del self._by_watch[watch]
                     if not mask & _IGNORED:
                         _libc().inotify_rm_watch(self._fd, watch)
         return found
+
+
+def _is_being_written(folder: Path, name: bytes) -> bool:
+    """Whether it will be told once more of a file, when it is whole; not of a link, which is at once."""
+    try:
+        status = os.lstat(folder / os.fsdecode(name))
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
 def _checked(answer: int) -> int:

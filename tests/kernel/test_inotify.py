@@ -32,6 +32,18 @@ def test_what_happens_to_files_is_told_once(folders: Folders, tmp_path: Path):
     assert folders.wait(0) == []
 
 
+def test_a_file_is_told_of_when_it_is_whole_and_a_link_at_once(folders: Folders, tmp_path: Path):
+    folders.watch([tmp_path])
+    with (tmp_path / "a").open("w") as file:
+        file.write("1")
+        file.flush()
+        assert folders.wait(0) == []
+    assert folders.wait(5) == [Noticed(tmp_path, "a")]
+    (tmp_path / "b").symlink_to("a")
+    (tmp_path / "c").hardlink_to(tmp_path / "a")
+    assert {Noticed(tmp_path, "b"), Noticed(tmp_path, "c")} <= set(folders.wait(5))
+
+
 def test_a_folder_that_goes_is_watched_when_it_is_there_again(folders: Folders, tmp_path: Path):
     place = tmp_path / "feed"
     assert folders.watch([place]) == []
