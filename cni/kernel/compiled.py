@@ -6,12 +6,13 @@ nothing to read; what the kernel then holds of the script is made again where it
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import count
 
-from cni.errors import ToolFailed
+from cni.errors import KernelRefused, ToolFailed
 from cni.kernel import netns, nfnetlink, nftables
 from cni.kernel.kept import Single
 from cni.kernel.netlink.channel import NETFILTER, Channel
@@ -66,9 +67,23 @@ def apply(scripts: Iterable[str], changes: Iterable[Change] = ()) -> None:
     They may add tables, sets, chains, rules and elements, and flush the chains they add. Raises KernelRefused with the
     kernel's words, or ToolFailed with nft's where it refuses a script; then nothing was done.
     """
-    made = [request for script in scripts for request in _compiled(script)]
-    made += [request for change in changes for request in change.requests()]
+    given, changed = list(scripts), list(changes)
+    try:
+        made = [request for script in given for request in _compiled(script)]
+    except KernelRefused as error:
+        if error.errno != errno.EPERM:
+            raise
+        _apply_here("".join([*given, *(change.script() for change in changed)]))
+        return
+    made += [request for change in changed for request in change.requests()]
     nfnetlink.change(nfnetlink.opened(), made)
+
+
+def _apply_here(script: str) -> None:
+    """Let libnftables do it where it belongs, for who may make no namespace, as the member: slow where there is much."""
+    answer = nftables.run(script)
+    if not answer.done:
+        raise ToolFailed(f"nft refused a transaction: {answer.reason}")
 
 
 @lru_cache(maxsize=16)
