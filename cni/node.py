@@ -126,14 +126,19 @@ class Node:
 
 @contextmanager
 def opened(
-    plugin: str, call: Call, netconf: NetConf, enters_pod: bool = False, patience: float = PATIENCE
+    plugin: str,
+    call: Call,
+    netconf: NetConf,
+    enters_pod: bool | None = False,
+    patience: float = PATIENCE,
 ) -> Iterator[Node]:
     """The node with the call's attachment locked.
 
     With `enters_pod` the pod's namespace must be there: InvalidNetns before anything is made. Without,
     it is opened if it is there; a runtime that does not name it (any more) means the recorded one. Another namespace
     than the recorded one is not the pod's, whatever its path: it is as good as gone. So is the node's own, where a path of
-    a dead pod leads to it by now: DEL does what is to be done outside.
+    a dead pod leads to it by now: DEL does what is to be done outside. For None, who may
+    enter no namespace and does nothing in one, none is opened.
     """
     attachment = Attachment(netconf["name"], call.container, call.ifname)
     if call.command in ("ADD", "CHECK"):
@@ -143,7 +148,8 @@ def opened(
         store = held.enter_context(closing(Store.open(folder_of(netconf), patience)))
         held.enter_context(store.lock.exclusive(_turn(attachment, plugin), str(attachment), patience))
         record = store.record(attachment, plugin)
-        for path in dict.fromkeys((call.netns, record.netns if record else "")) if netns is None else ():
+        paths = (call.netns, record.netns if record else "") if enters_pod is False else ()
+        for path in dict.fromkeys(paths):
             found = Netns.if_there(path) if path and not _is_taken_for_own(path, call, record) else None
             if found:
                 held.enter_context(closing(found))

@@ -16,12 +16,14 @@ from cni.plugin import Plugin
 from cni.policy.held import as_of_today
 from cni.protocol.call import Call
 from cni.protocol.result import Result
-from cni.resources import Difference, Resource
+from cni.resources import Difference, NftRules, Resource
 from cni.resources.base import REFRESH
 from cni.state import Record
 from cni.survey import survey
 from cni.values import dataclass, replace
 
+#: For a lock, in seconds, where there is a next time soon.
+_AT_ONCE = 0.02
 _ANOTHER = Difference("its policy is not what its policyDir says now", REFRESH)
 
 
@@ -56,7 +58,7 @@ def refresh(plugin: Plugin, record: Record, call: Call) -> tuple[bool, str]:
     with _standing(plugin, record, call) as found:
         if found.behind:
             found.node.store.lock.share_node()
-            _replace(found.node, found.wanted)
+            _replace(found.node, found.wanted, _rules_of(found.wanted))
         return bool(found.behind), found.refused
 
 
@@ -66,12 +68,38 @@ def behind(plugin: Plugin, record: Record, call: Call) -> tuple[tuple[Difference
         return found.behind, found.refused
 
 
-@contextmanager
-def _standing(plugin: Plugin, record: Record, call: Call) -> Iterator[_Standing]:
+def follow(plugin: Plugin, record: Record, call: Call) -> bool:
+    """Make an attachment's rules on the host what its feed says now, in one transaction, without a look at those that are the same;
+    whether they were others.
+
+    For who may enter no pod: rules in a pod stay as they are. Raises InvalidConfig where today's cannot be had, and TryAgainLater,
+    at once, while another call is at the attachment.
+    """
+    with opened(plugin.name, _now(record, call), record.config, None, _AT_ONCE) as node:
+        there = node.record
+        if there is None or not is_fed(there) or any(_in_pod(there.resources)):
+            return False
+        wanted = _as_of_today(plugin, node, there, _now(there, call))
+        if wanted != there.resources:
+            node.store.lock.share_node()
+            _replace(node, wanted, [item for item in _rules_of(wanted) if item not in there.resources])
+        return wanted != there.resources
+
+
+def _now(record: Record, call: Call) -> Call:
     _, container, ifname = record.attachment
     namespace, _, name = record.pod.partition("/")
     args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}" if name else ""
-    now = call.having(container=container, ifname=ifname, netns=record.netns, args=args)
+    return call.having(container=container, ifname=ifname, netns=record.netns, args=args)
+
+
+def _in_pod(resources: Iterable[Resource]) -> Iterator[Resource]:
+    return (item for item in resources if isinstance(item, NftRules) and item.netns)
+
+
+@contextmanager
+def _standing(plugin: Plugin, record: Record, call: Call) -> Iterator[_Standing]:
+    now = _now(record, call)
     with opened(plugin.name, now, record.config, patience=1) as node:
         if node.record is None or not is_held(node.record):
             yield _Standing(node)
@@ -102,13 +130,13 @@ def _attached(record: Record) -> Result:
     return replace(found, ips=tuple(ip for ip in found.ips if ip.interface in (None, *ends)))
 
 
-def _replace(node: Node, wanted: tuple[Resource, ...]) -> None:
+def _replace(node: Node, wanted: tuple[Resource, ...], made: Iterable[Resource]) -> None:
     """The record is of both meanwhile: a DEL that comes between finds the chains of both."""
     assert node.record
     places = {item.place for item in wanted}
     gone = tuple(item for item in node.record.resources if item not in wanted and item.place not in places)
     node.write(node.record, (*wanted, *gone))
-    node.apply(tuple(_rules_of(wanted)))
+    node.apply(tuple(made))
     node.keep_only(wanted)
 
 

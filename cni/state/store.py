@@ -18,6 +18,7 @@ from cni.state.census import Census
 from cni.state.clustered import Clustered
 from cni.state.configured import Configured, Place
 from cni.state.copies import Copies
+from cni.state.fed import Feeding
 from cni.state.file import busy
 from cni.state.layout import VERSION
 from cni.state.leases import Leases
@@ -30,7 +31,7 @@ _PLANNING = digest_of("planning")
 T = TypeVar("T")
 
 
-class Store(Boots, Uses, Leases, Configured, Clustered, Copies, Census):
+class Store(Boots, Uses, Leases, Configured, Clustered, Copies, Census, Feeding):
     """The state file of one folder, open."""
 
     @classmethod
