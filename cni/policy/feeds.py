@@ -34,6 +34,8 @@ _kept: dict[str, KnownBook] = {}
 _MOST_BOOKS = 4
 #: None where every `book_of` looks again.
 _opened: ContextVar[_Opened | None] = ContextVar("_opened", default=None)
+#: Whether `book_of` says what is known, without a look.
+_going_by: ContextVar[bool] = ContextVar("_going_by", default=False)
 
 
 @contextmanager
@@ -46,11 +48,23 @@ def reading_once(*, keep: bool = False) -> Iterator[None]:
         _opened.reset(token)
 
 
+@contextmanager
+def going_by_what_is_known() -> Iterator[None]:
+    """Within it nobody looks at a feed that could ever be read: what is known of it by now counts."""
+    token = _going_by.set(True)
+    try:
+        yield
+    finally:
+        _going_by.reset(token)
+
+
 def book_of(feed: str, *, keep: bool = True) -> KnownBook:
     """What a feed says now; with `keep` it is known from now on, else nothing is changed.
 
     Raises InvalidConfig naming what is at fault where never all of it could be read.
     """
+    if _going_by.get():
+        return latest(feed)
     keep, books = _opened.get() or _Opened(keep, {})
     if feed not in books:
         try:
@@ -73,7 +87,8 @@ def latest(feed: str) -> KnownBook:
 
 def _looked_at(feed: str, *, keep: bool) -> KnownBook:
     with closing(Documents.open() if keep else Documents.reading()) as documents:
-        follow(documents, feed)
+        if not (_going_by.get() and documents.feed(feed).whole):
+            follow(documents, feed)
         return read_on(documents, feed, _kept if keep else {})
 
 

@@ -7,7 +7,7 @@ those who use it; both are written before the kernel is asked. So who looks in h
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from cni.errors import InvalidConfig
 from cni.naming import peer_set
@@ -34,7 +34,7 @@ class Peering:
 
     def members(self, selection: str, family: int) -> frozenset[bytes] | None:
         """The elements a selection's set is to have; None where its feed could never be read, and what there is stays."""
-        chosen = _read(selection)
+        chosen = selection_of(selection)
         book = self._book(chosen.feed) if chosen else None
         return chosen.members(book, family) if chosen and book else None
 
@@ -43,13 +43,13 @@ class Peering:
         wanted = tuple(addresses)
         return {
             peer_set(text, family, ports=chosen.port is not None): frozenset(self._of(chosen, wanted, family))
-            for text, family in self._in_force
-            for chosen in filter(None, [_read(text)])
+            for text, family in self.in_force
+            for chosen in filter(None, [selection_of(text)])
         }
 
     def withdraw(self, addresses: Iterable[str]) -> bool:
         """Have nobody take these for the attachment's any more; whether there is any set to go out of. Without one nobody looks."""
-        if not self._in_force:
+        if not self.in_force:
             return False
         if self._record:
             with self._store.transaction():
@@ -85,14 +85,15 @@ class Peering:
         return self._books[feed]
 
     @cached_property
-    def _in_force(self) -> list[tuple[str, int]]:
+    def in_force(self) -> list[tuple[str, int]]:
         """The selections that sets on the host stand for, as they are spelled, each of a family."""
         self._store.look_elsewhere()
         found = (place.removeprefix(_IN_USE).rsplit(" ", 2) for place, _ in self._store.used_like_on_node(_IN_USE))
         return list(dict.fromkeys((text, int(family)) for text, family, netns in found if not netns))
 
 
-def _read(text: str) -> Selection | None:
+@lru_cache(maxsize=4096)
+def selection_of(text: str) -> Selection | None:
     """A recorded selection; None for what is none of ours: one odd record is not the whole node's."""
     try:
         return Selection.read(text)

@@ -34,6 +34,7 @@ FOR_OTHERS = (
     "cni.kernel.vteps",
     "cni.liveness",
     "cni.policy.amended",
+    "cni.policy.effects",
     "cni.policy.forecast",
     "cni.policy.judgement",
     "cni.refresh",

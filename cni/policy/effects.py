@@ -1,0 +1,96 @@
+"""What a change of a feed touches: which pods may stand in other sets of addresses, and whose rules may be others. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import NamedTuple
+
+from cni.policy.known import KnownBook
+from cni.policy.labels import Labels
+from cni.policy.objects import ClusterPolicy, KubeNode, NetworkPolicy, Object, Pod
+from cni.policy.selection import Selection
+from cni.state.documents import Document
+
+
+class Said(NamedTuple):
+    """What a book said of pods, namespaces and policies at one time."""
+
+    pods: dict[tuple[str, str], Pod | None]
+    spaces: dict[str, Labels]
+    policies: tuple[Object, ...]
+
+
+def said(book: KnownBook, changed: Iterable[Document]) -> Said:
+    """What a book says of what documents are about, of every pod of a namespace among it."""
+    pods: dict[tuple[str, str], Pod | None] = {}
+    spaces: dict[str, Labels] = {}
+    policies: list[Object] = []
+    for item in changed:
+        if item.kind == "Pod":
+            pods[item.namespace, item.name] = book.pod(item.namespace, item.name)
+        elif item.kind == "Namespace":
+            spaces[item.name] = book.labels_of(item.name)
+            pods |= {(item.name, pod.name): pod for pod in book.pods_of(item.name)}
+        elif (found := book.object(item)) is not None:
+            policies.append(found)
+    return Said(pods, spaces, tuple(policies))
+
+
+class Effects:
+    """What is to be done because a book says something else `now` than `before`."""
+
+    def __init__(self, book: KnownBook, before: Said, now: Said) -> None:
+        self._book, self._before, self._now = book, before, now
+        self.pods = before.pods.keys() | now.pods.keys()
+
+    @property
+    def feed(self) -> str:
+        """Of which."""
+        return self._book.feed
+
+    @property
+    def addresses(self) -> set[str]:
+        """Those that its pods have, or had."""
+        known = (pod for said in (self._before, self._now) for pod in said.pods.values() if pod)
+        return {address for pod in known for address in pod.addresses}
+
+    def concerns(self, selection: Selection) -> bool:
+        """Whether a set of addresses may be to hold others: it means, or meant, a pod of them."""
+        return any(
+            pod and selection.selects(pod, partial(self._labels, said))
+            for said in (self._before, self._now)
+            for pod in said.pods.values()
+        )
+
+    def concerns_rules(self, namespace: str, name: str) -> bool:
+        """Whether the rules of a pod may be others."""
+        place = namespace, name
+        pod = self._now.pods[place] if place in self.pods else self._book.pod(namespace, name)
+        changed = (*self._before.policies, *self._now.policies)
+        return self._is_selected_otherwise(place) or any(self._selects(policy, namespace, pod) for policy in changed)
+
+    def _is_selected_otherwise(self, place: tuple[str, str]) -> bool:
+        """Whether other policies may be about a pod than before, or its ports have other names."""
+        if place not in self.pods:
+            return False
+        was, now = self._before.pods.get(place), self._now.pods.get(place)
+        if was is None or now is None:
+            return was is not now
+        if was.ports != now.ports or self._book.cluster_policies():
+            return True
+        policies = self._book.policies(place[0])
+        return any(item.selector.selects(was.labels) is not item.selector.selects(now.labels) for item in policies)
+
+    def _selects(self, policy: Object, namespace: str, pod: Pod | None) -> bool:
+        """Whether a policy may be about a pod; one that is not known may have any labels."""
+        if isinstance(policy, NetworkPolicy):
+            return policy.namespace == namespace and (pod is None or policy.selector.selects(pod.labels) is not False)
+        if isinstance(policy, ClusterPolicy):
+            spaces = policy.subject.namespaces
+            near = spaces is None or spaces.selects(self._book.labels_of(namespace)) is not False
+            return near and (pod is None or policy.subject.pods.selects(pod.labels) is not False)
+        return isinstance(policy, KubeNode) and bool(self._book.cluster_policies())
+
+    def _labels(self, said: Said, namespace: str) -> Labels:
+        return said.spaces.get(namespace) or self._book.labels_of(namespace)
