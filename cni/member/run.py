@@ -30,6 +30,7 @@ from cni.member.fence import Fence
 from cni.member.identity import machine_id
 from cni.member.inbox import Brought, Ended, Inbox, started
 from cni.member.ledger import Ledger
+from cni.member.policies import Policies
 from cni.member.publisher import Publisher
 from cni.member.reconciler import Reconciler
 from cni.member.session import SessionKeeper
@@ -125,6 +126,7 @@ class Hand:
         sparing = Sparing(config.node, goes_by_endpoints)
         self._watcher = Watcher(store, self._heard, lambda: self._keeper.is_troubled, sparing)
         self._publisher = Publisher(self._keeper, Estate(store, self._ledger), folder, bell, self._inbox)
+        self._policies = Policies(folder, self._inbox.look)
         self._cut_off = CutOff()
         self._barrier = Barrier(Fence(config.free_after))
         self._trouble = Trouble("cut off")
@@ -141,7 +143,7 @@ class Hand:
             self._barrier.keep(state)  # before the cluster may count on it
         for name, work in (
             ("signals", self._mind_signals), ("session", self._keeper.run), ("watch", self._watcher.run),
-            ("publish", self._publisher.run),
+            ("publish", self._publisher.run), ("policies", self._policies.watch),
         ):  # fmt: skip
             started(name, work, self._inbox)
         if self._config.metrics:
@@ -153,6 +155,7 @@ class Hand:
         while (me := self._keeper.me) is None:
             self._inbox.rest(pause)
             pause = min(2 * pause, _BEAT)
+            self._policies.look()
             self._beat()
         if not self._tunnels:
             without(self._config, self._folder)
@@ -161,7 +164,7 @@ class Hand:
         started("kernel", partial(reconciler.watch, self._inbox.look), self._inbox)
         due = _next_comparison()
         while True:
-            brought = self._inbox.take(min(_BEAT, reconciler.owed))
+            brought = self._inbox.take(min(_BEAT, reconciler.owed, self._policies.owed))
             compares = time.monotonic() > due
             if compares:
                 due = _next_comparison()
@@ -172,6 +175,7 @@ class Hand:
         for news in brought.news:
             if reconciler.heard(news):
                 figures.CONVERGENCE.observe(time.monotonic() - brought.since)
+        self._policies.look(compares=compares)
         if brought.look or not (brought.news or compares) or not reconciler.owed:
             reconciler.look()
             self._cut()

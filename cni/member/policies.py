@@ -1,0 +1,196 @@
+"""Policies kept as their feeds say: what a change of documents touches is changed in the kernel, and nothing else.
+
+A thread waits for folders; the hand does the rest, a bounded part at a time. What was done is known by the revision of the
+book that is kept here for each feed: whoever read a change first, the difference to that book is what is to be done.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+
+from cni import plugin
+from cni.errors import CniError, KernelRefused, TryAgainLater
+from cni.kernel.files import LockFile
+from cni.kernel.inotify import Folders, Noticed
+from cni.member.elements import fill_sets, put_in_sets
+from cni.member.trouble import Trouble
+from cni.policy import feeds
+from cni.policy.effects import Effects, said
+from cni.policy.known import KnownBook
+from cni.protocol.call import Call
+from cni.refresh import follow
+from cni.resources import World
+from cni.state import Store
+from cni.state.documents import Documents
+from cni.state.fed import Fed
+from cni.state.uses import other_folders
+
+#: Seconds: between two looks at who follows which feed, at folders that are not there, and of the hand's own work at most.
+_LEAST, _WATCHED, _MOST = 1.0, 0.5, 0.2
+_SOON = 0.05
+
+
+class Policies:
+    """What this host's attachments follow. `look` is the hand's, `watch` a thread's; nothing raises a CniError."""
+
+    def __init__(self, folder: Path, wake: Callable[[], None]) -> None:
+        self._folder, self._wake = folder, wake
+        self._world = World(None, LockFile(folder / "lock"))
+        self._noticed: deque[Noticed] = deque()
+        self._watched: frozenset[Path] = frozenset()
+        self._fed: dict[str, dict[str, list[Fed]]] = {}
+        self._generations: dict[Path, tuple[int, int]] = {}
+        self._fed_at = -math.inf
+        self._books: dict[str, KnownBook] = {}
+        self._due: dict[Fed, None] = {}
+        #: Counts what was changed in the kernel: elements of sets, and attachments' rules.
+        self.done = 0
+        self._trouble = Trouble("policies")
+
+    def watch(self) -> None:
+        """Wait for what happens to folders that attachments are fed from, for ever; where the kernel watches no more, look."""
+        blind = Trouble("inotify")
+        while True:
+            try:
+                with closing(Folders()) as folders:
+                    while True:
+                        self._notice([*map(Noticed, folders.watch(self._watched)), *folders.wait(_WATCHED)])
+                        blind.over()
+            except KernelRefused as error:
+                blind.is_so(f"{error.msg}: folders are looked at instead, every {_LEAST:g} s")
+                self._notice([*map(Noticed, self._watched)])
+                time.sleep(_LEAST)
+
+    def _notice(self, found: Iterable[Noticed]) -> None:
+        before = len(self._noticed)
+        self._noticed.extend(found)
+        if len(self._noticed) > before:
+            self._wake()
+
+    @property
+    def owed(self) -> float:
+        """Seconds until `look` is to be called for what is still to be done; infinity where that is nothing."""
+        return _SOON if self._due else math.inf
+
+    def look(self, *, compares: bool = False) -> None:
+        """Do what there is to do; `compares` whole folders."""
+        try:
+            with feeds.going_by_what_is_known():
+                self._look(compares=compares)
+        except CniError as error:
+            self._trouble.is_so(error.msg)
+        else:
+            self._trouble.over()
+
+    def _look(self, *, compares: bool) -> None:
+        self._know_who_is_fed()
+        names = self._names()
+        troubles = list[CniError]()
+        with closing(Documents.open()) as documents:
+            for feed in self._fed:
+                try:
+                    if compares or feed in names:
+                        feeds.follow(documents, feed, None if compares else names[feed])
+                    self._go_on(documents, feed)
+                except CniError as error:
+                    troubles.append(error)
+        troubles += self._hold()
+        if troubles:
+            raise troubles[0]
+
+    def _know_who_is_fed(self) -> None:
+        """Ask again now and then: one that comes was held by its ADD."""
+        if not self._noticed and time.monotonic() < self._fed_at + _LEAST:
+            return
+        self._fed_at = time.monotonic()
+        found, generations = list[Fed](), {}
+        for folder in (self._folder, *other_folders(self._folder)):
+            if store := Store.reading(folder):
+                with closing(store):
+                    generations[folder] = store.generation()
+                    if generations != self._generations:
+                        found += store.fed()
+        if generations == self._generations:
+            return
+        self._generations, self._fed = generations, {}
+        for item in found:
+            self._fed.setdefault(item.feed, {}).setdefault(item.pod, []).append(item)
+        self._watched = frozenset(Path(feed.removeprefix("folder ")) for feed in self._fed)
+        self._books = {feed: book for feed, book in self._books.items() if feed in self._fed}
+
+    def _names(self) -> dict[str, list[str] | None]:
+        """The files of each feed that were noticed; None where it is to be looked at as a whole."""
+        found: dict[str, list[str] | None] = {}
+        for folder, name in [self._noticed.popleft() for _ in range(len(self._noticed))]:
+            known = found.setdefault(f"folder {folder}", [])
+            if not name or name.startswith(".."):  # what all files are links into, as kubelet has them
+                found[f"folder {folder}"] = None
+            elif known is not None:
+                known.append(name)
+        return found
+
+    def _go_on(self, documents: Documents, feed: str) -> None:
+        """Go on to what the feed's documents are by now."""
+        book, now = self._books.get(feed), documents.feed(feed)
+        if not now.whole or (book and book.revision == now.revision):
+            return
+        changed = documents.since(feed, book.revision) if book else None
+        if book is None or changed is None:
+            self._begin(documents, feed)
+            return
+        before = said(book.anew(), changed)
+        book.heard(now.revision, changed, documents.faults(feed))
+        effects = Effects(book, before, said(book, changed))
+        self._due |= dict.fromkeys(self._concerned(feed, effects))
+        self.done += put_in_sets(self._world, self._folder, effects)
+
+    def _begin(self, documents: Documents, feed: str) -> None:
+        """Begin with a feed: what was done of it before is not known."""
+        self._books[feed] = feeds.read_on(documents, feed, {})
+        self._due |= dict.fromkeys(item for items in self._fed[feed].values() for item in items)
+        self.done += fill_sets(self._world, self._folder)
+
+    def _concerned(self, feed: str, effects: Effects) -> Iterable[Fed]:
+        for pod, items in self._fed[feed].items():
+            namespace, _, name = pod.partition("/")
+            if effects.concerns_rules(namespace, name):
+                yield from items
+
+    def _hold(self) -> list[CniError]:
+        """Have attachments' rules be those of now, as many as there is time for, and why some cannot; one that a call is at comes again."""
+        until = time.monotonic() + _MOST
+        busy: dict[Fed, None] = {}
+        troubles = list[CniError]()
+        while self._due and time.monotonic() < until:
+            item = next(iter(self._due))
+            del self._due[item]
+            try:
+                self.done += _held(item)
+            except TryAgainLater:
+                busy[item] = None
+            except CniError as error:
+                troubles.append(error)
+        self._due |= busy
+        return troubles
+
+
+def _held(item: Fed) -> bool:
+    store = Store.reading(item.folder)
+    if store is None:
+        return False
+    with closing(store):
+        record = store.record(item.attachment, item.plugin)
+    known = record and item.plugin in plugin.names()
+    return bool(record and known and follow(_loaded(item.plugin), record, Call("REFRESH")))
+
+
+@cache
+def _loaded(name: str) -> plugin.Plugin:
+    """A plugin, once: this process goes when another release comes."""
+    return plugin.load(name)

@@ -1,0 +1,97 @@
+"""Policies that follow their folder by themselves, while a member runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from follower import following
+from lab import ROOT, Host, Lab, eventually
+from shop import DENY, FRIEND, WEB, Shop, holds, network_policy, opened
+from town import KINDS
+
+
+@pytest.fixture(params=KINDS)
+def followed(request: pytest.FixtureRequest, lab: Lab, host: Host, tmp_path: Path) -> Iterator[Shop]:
+    with (
+        opened(lab, host, KINDS[request.param], tmp_path) as shop,
+        following(host.prefix(), ROOT / ".venv/bin/python3"),
+    ):
+        yield shop
+
+
+def test_a_change_of_the_folder_is_in_force_at_once(followed: Shop):
+    followed.fed("web")
+    assert holds(followed)
+    from_stranger = {"from": [{"podSelector": {"matchLabels": {"app": "stranger"}}}]}
+    followed.put("friend.json", network_policy("friend", podSelector=WEB, ingress=[from_stranger]))
+    assert soon(followed, True, "stranger")
+    assert not followed.gets_in("friend")
+    (followed.folder / "friend.json").unlink()
+    assert soon(followed, False, "stranger")
+    followed.put("friend.json", network_policy("friend", podSelector=WEB, ingress=[FRIEND]))
+    assert soon(followed, True, "friend")
+    assert holds(followed)
+    assert followed.doctor() == []
+    assert "changed 0 of 1" in followed.refresh()[1]
+
+
+def test_a_pod_that_changes_its_labels_is_another_peer(followed: Shop):
+    followed.fed("web")
+    assert holds(followed)
+    relabel(followed, friend="stranger", stranger="friend")
+    assert soon(followed, True, "stranger")
+    assert not followed.gets_in("friend")
+    followed.known = [item for item in followed.known if item["metadata"]["name"] != "stranger"]
+    relabel(followed)
+    assert soon(followed, False, "stranger")
+    assert "changed 0 of 1" in followed.refresh()[1]
+    assert followed.doctor() == []
+
+
+def test_a_pod_is_opened_when_it_is_known(followed: Shop):
+    followed.known = [item for item in followed.known if item["metadata"]["name"] != "web"]
+    relabel(followed)
+    followed.fed("web")
+    assert not followed.gets_in("friend")
+    followed.know("web")
+    assert soon(followed, True, "friend")
+    assert holds(followed)
+    (followed.folder / "deny.json").unlink()
+    (followed.folder / "friend.json").unlink()
+    assert soon(followed, True, "stranger")
+    followed.put("deny.json", DENY)
+    assert soon(followed, False, "stranger")
+
+
+def test_what_cannot_be_read_changes_nothing(followed: Shop):
+    followed.fed("web")
+    followed.put("friend.json", "{")
+    followed.put("deny.json", network_policy("deny", podSelector={}, policyTypes=["Ingress", "Egress"]))
+    assert soon(followed, False, "web", "friend"), "what can be read is"
+    assert holds(followed)
+
+
+def soon(shop: Shop, gets_in: bool, *who: str) -> bool:
+    """Whether a pod gets in soon, or does not any more; in between one family may be ahead of what is asked of the other."""
+
+    def seen() -> bool:
+        with suppress(AssertionError):
+            return shop.gets_in(*who) is gets_in
+        return False
+
+    return bool(eventually(seen))
+
+
+def relabel(shop: Shop, **labels: str) -> None:
+    """Give pods other labels, at once."""
+    known: list[dict[str, Any]] = []
+    for item in shop.known:
+        name = item["metadata"]["name"]
+        app = labels.get(name, item["metadata"]["labels"]["app"])
+        known.append(item | {"metadata": item["metadata"] | {"labels": {"app": app}}})
+    shop.known = known
+    shop.put("pods.json", {"kind": "PodList", "apiVersion": "v1", "items": known})
