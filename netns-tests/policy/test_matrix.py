@@ -14,7 +14,7 @@ from cases import Case, cases, pod, policy
 from generated import changed, generated
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from lab import Lab
+from lab import Lab, eventually
 from matrix import Matrix, OneHost, ThreeHosts
 
 #: What the reference is asked about and the node is not held to yet: ClusterNetworkPolicies.
@@ -22,6 +22,7 @@ TIERS = "tier-"
 CLUSTERWIDE = False
 CASES = [case for case in cases() if not case.name.startswith(TIERS)]
 
+ALONE = [case for case in CASES if "others" not in case.said and "outside" not in str(case.said)]
 #: How many generated sets are tried, and of which seed; the same every time, unless `make policy-matrix` says so.
 EXAMPLES, SEED = int(os.environ.get("EXAMPLES") or 25), int(os.environ.get("SEED") or 20)
 GENERATING = settings(
@@ -173,8 +174,16 @@ def test_the_matrix_sees_what_is_wrong(matrix: OneHost, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("mode", ["l2", "l3"])
 def test_over_three_hosts_too(lab: Lab, tmp_path: Path, mode: str):
     """Every fifteenth set that speaks of pods alone."""
-    alone = [it for it in CASES if "others" not in it.said and "outside" not in str(it.said)]
     with ThreeHosts(lab, tmp_path, mode=mode) as matrix:
-        for case in alone[::15]:
+        for case in ALONE[::15]:
             matrix.hold(case.documents, case.world)
             assert matrix.wrong() == [], case.name
+
+
+@pytest.mark.tried("the folder changed on hosts whose members are there, no refresh", "the same, soon")
+def test_members_follow_the_folder(lab: Lab, tmp_path: Path):
+    """Every thirtieth set that speaks of pods alone."""
+    with ThreeHosts(lab, tmp_path) as matrix:
+        for case in ALONE[::30]:
+            matrix.say(case.documents, case.world)
+            assert eventually(lambda: not matrix.wrong(), 20), (case.name, matrix.wrong())
