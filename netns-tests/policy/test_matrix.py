@@ -5,6 +5,7 @@ reference says.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -187,3 +188,17 @@ def test_members_follow_the_folder(lab: Lab, tmp_path: Path):
         for case in ALONE[::30]:
             matrix.say(case.documents, case.world)
             assert eventually(lambda: not matrix.wrong(), 20), (case.name, matrix.wrong())
+
+
+@pytest.mark.tried(
+    "a pod's label that comes and goes while all pods of three hosts send to each other, no refresh",
+    "what may be before and after is never lost, what is forbidden before and after never passes",
+)
+def test_members_lose_nothing_and_let_nothing_through(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with ThreeHosts(lab, tmp_path) as matrix:
+        matrix.hold(FROM_FRIENDS)
+        monkeypatch.setattr(matrix, "apply", lambda: time.sleep(1))
+        for friend in ("y/b", "x/c", "z/a", ""):
+            world = Case("", {"pods": {friend: {"labels": {"friend": "yes"}}} if friend else {}}).world
+            assert matrix.change(FROM_FRIENDS, world) == []
+            assert eventually(lambda: not matrix.wrong(), 20), matrix.wrong()
