@@ -12,8 +12,8 @@ from cni.policy.amended import Amended
 from cni.policy.book import Book
 from cni.policy.folder import objects_in
 from cni.policy.forecast import Change, End, changes
-from cni.policy.judgement import about, subjects
 from cni.policy.objects import ClusterPolicy, NetworkPolicy
+from cni.policy.subjects import about, subjects
 from cni.resources import PodPolicy
 
 _DOCUMENTS = ("kind", "namespace", "name", "tier", "feed", "pods", "faults")

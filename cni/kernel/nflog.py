@@ -46,7 +46,7 @@ class Listener:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER)
             self._socket.bind((0, 0))
             self._configure(group, attribute(_COMMAND, _BIND))
-            self._configure(group, attribute(_MODE, struct.pack(">IB", _COPIED, _COPY_PACKET)))
+            self._configure(group, attribute(_MODE, struct.pack(">IBx", _COPIED, _COPY_PACKET)))
         except OSError as error:
             if error.errno in (errno.EBUSY, errno.EPERM):
                 raise Conflict(f"nflog group {group}: somebody else listens to it, or nobody may") from None

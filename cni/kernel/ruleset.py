@@ -152,6 +152,12 @@ def has_table(table: str) -> bool:
     return bool(asked(nfnetlink.opened(), TABLE, 0, family, attribute(TABLE_NAME, string(name))))
 
 
+def has_chain(table: str, name: str) -> bool:
+    """Whether a table has a chain; not where there is no such table."""
+    chain = Chain(table, name)
+    return bool(asked(nfnetlink.opened(), CHAIN, 0, _family(table), chain.body()))
+
+
 def has_set(container: str) -> bool:
     """Whether there is a set or map, ``inet table name``."""
     return bool(asked(nfnetlink.opened(), SET, 0, _family(container), _named(container)))

@@ -11,13 +11,18 @@ from cni import __version__
 from cni.errors import CniError
 from cni.kernel import wireguard
 from cni.kernel.clock import boottime
+from cni.kernel.counters import Counted, counted
 from cni.member.exposition import Family
 from cni.member.figures import Sample, distribution
 from cni.member.steward import free
+from cni.naming import POLICY_TABLE
 from cni.overlay.wireguard import DEVICE
 from cni.state import Store, uses
 from cni.state.membership import HELD, Member
 from cni.state.tally import BOUNDS, Calls, calls
+
+#: What a rule's verdict is of a document's.
+_RULINGS = {"return": "accept", "drop": "deny", "goto": "pass"}
 
 #: What tells two values of a name apart: labels, each with what it says.
 _Labels = tuple[tuple[str, str], ...]
@@ -30,6 +35,8 @@ def of_node() -> list[Family]:
     with suppress(CniError):
         found += _of_calls(calls())
     found += _of_folders()
+    with suppress(CniError):
+        found += _of_policies(counted(POLICY_TABLE))
     with suppress(CniError):
         store = Store.reading(uses.DEFAULT_FOLDER)
         if store:
@@ -48,6 +55,18 @@ def _of_calls(every: list[Calls]) -> Iterator[Family]:
         failures[said] += sum(counts) if code else 0
     yield Family(name, "histogram", "How long calls took, by how they ended: code 0 is well.", samples)
     yield _counter("call_failures_total", "Calls that ended in an error.", failures)
+
+
+def _of_policies(every: list[Counted]) -> Iterator[Family]:
+    packets: _Counts = Counter()
+    sizes: _Counts = Counter()
+    for item in every:
+        said = (("document", item.comment), ("verdict", _RULINGS.get(item.verdict, "")))
+        packets[said] += item.packets
+        sizes[said] += item.bytes
+    means = "of pods of this node that a document decided about since their rules were made; answers are not counted."
+    yield _counter("policy_packets_total", f"Packets {means}", packets)
+    yield _counter("policy_bytes_total", f"Bytes {means}", sizes)
 
 
 def _spoken(code: int) -> str:

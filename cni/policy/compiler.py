@@ -12,10 +12,12 @@ from collections.abc import Iterable, Iterator
 
 from cni.policy.book import Book
 from cni.policy.labels import Labels, Selector
-from cni.policy.model import Allowance, Peers, Port
-from cni.policy.objects import NamedPort, PodPeer, Rule
+from cni.policy.model import Allowance, Peers, Port, Ruling, Tier, hosts
+from cni.policy.objects import ClusterRule, NamedPort, NodePeer, Pod, PodPeer, Rule
 from cni.policy.peers import together
 from cni.policy.selection import Selection
+from cni.policy.subjects import document_of, subjects
+from cni.values import replace
 
 _UNKNOWN = Labels({}, complete=False)
 _EVERYBODY = PodPeer(namespaces=Selector())
@@ -27,40 +29,93 @@ def allowances(book: Book, direction: str, pod: str) -> tuple[Allowance, ...] | 
     """
     namespace, _, name = pod.partition("/")
     own = book.pod(namespace, name)
-    rules: list[tuple[bool | None, tuple[Rule, ...]]] = [
-        (policy.selector.selects(own.labels if own else _UNKNOWN), found)
+    about = [
+        (policy, policy.selector.selects(own.labels if own else _UNKNOWN))
         for policy in book.policies(namespace)
-        if (found := getattr(policy, direction)) is not None
+        if getattr(policy, direction) is not None
     ]
-    if all(selects is False for selects, _ in rules):
+    if all(selects is False for _, selects in about):
         return None
-    chosen = [rule for selects, found in rules if selects for rule in found]
-    if direction == "ingress":
-        allowing = _into(chosen, book.feed, namespace, own.ports if own else ())
-    else:
-        allowing = _out_of(chosen, book.feed, namespace)
+    allowing = (
+        replace(item, document=document_of(policy))
+        for policy, selects in about
+        if selects
+        for rule in getattr(policy, direction)
+        for item in _matching(rule, direction, book.feed, namespace, own)
+    )
     return tuple(dict.fromkeys(allowing))
 
 
-def _into(rules: list[Rule], feed: str, namespace: str, own: tuple[tuple[NamedPort, int], ...]) -> Iterator[Allowance]:
-    """A port's name means what it means in the pod itself."""
-    for rule in rules:
-        ports = rule.ports
-        if ports is not None:
-            named = tuple(Port(port.protocol, number, number) for port, number in own if port in ports)
-            ports = (*_numbered(rule), *named)
-        yield from _allowing(rule, ports, feed, namespace)
+def closers(book: Book, direction: str, pod: str) -> str:
+    """The documents that shut ``namespace/name`` in a direction but for what they allow, or may; nothing where none can."""
+    namespace, _, name = pod.partition("/")
+    own = book.pod(namespace, name)
+    names = [
+        f"{policy.namespace}/{policy.name}"
+        for policy in book.policies(namespace)
+        if getattr(policy, direction) is not None
+        and policy.selector.selects(own.labels if own else _UNKNOWN) is not False
+    ]
+    return f"NetworkPolicy {', '.join(sorted(names))}" if names else ""
 
 
-def _out_of(rules: list[Rule], feed: str, namespace: str) -> Iterator[Allowance]:
-    """A port's name means in each peer what it means there; where a rule has all peers, in all pods."""
-    for rule in rules:
-        yield from _allowing(rule, None if rule.ports is None else _numbered(rule), feed, namespace)
-        wanted = [port for port in rule.ports or () if isinstance(port, NamedPort)]
-        peers = (_EVERYBODY,) if rule.peers is None else rule.peers
-        selected = tuple(selection for port in wanted for selection in _selected(peers, feed, namespace, port))
-        if selected:
-            yield Allowance((), None, selected)
+def tier(book: Book, name: str, pod: str) -> Tier:
+    """What the administrators' policies of a tier (``admin``, ``baseline``) say of ``namespace/name``.
+
+    Of one that may be about it nobody knows which of its rulings hold: it denies all that it may have denied, or passed on.
+    """
+    namespace, _, own_name = pod.partition("/")
+    own = book.pod(namespace, own_name) or Pod(namespace, own_name, _UNKNOWN)
+    found: dict[str, list[Ruling]] = {"ingress": [], "egress": []}
+    for policy, known in subjects(book, name, own):
+        document = document_of(policy)
+        for direction, rulings in found.items():
+            rules: tuple[ClusterRule, ...] = getattr(policy, direction)
+            if not known and any(rule.action != "accept" for rule in rules):
+                rulings.append(Ruling("deny", Allowance(document=document)))
+            rulings += [
+                Ruling(rule.action, replace(item, document=document))
+                for rule in (rules if known else ())
+                for item in _matching(_of_today(rule, book), direction, book.feed, namespace, own)
+            ]
+    return Tier(tuple(found["ingress"]), tuple(found["egress"]))
+
+
+def _of_today(rule: ClusterRule, book: Book) -> Rule:
+    """A rule with the nodes it means by their addresses."""
+    if rule.peers is None:
+        return Rule(None, rule.ports)
+    peers = tuple(_addresses(peer, book) if isinstance(peer, NodePeer) else peer for peer in rule.peers)
+    return Rule(peers, rule.ports)
+
+
+def _addresses(peer: NodePeer, book: Book) -> tuple[Peers, ...]:
+    return hosts(text for node in book.nodes() if peer.nodes.selects(node.labels) for text in node.addresses)
+
+
+def _matching(rule: Rule, direction: str, feed: str, namespace: str, own: Pod | None) -> Iterator[Allowance]:
+    """What a rule means: a port's name means what it means in the pod that is reached."""
+    if direction == "ingress":
+        return _into(rule, feed, namespace, own.ports if own else ())
+    return _out_of(rule, feed, namespace)
+
+
+def _into(rule: Rule, feed: str, namespace: str, own: tuple[tuple[NamedPort, int], ...]) -> Iterator[Allowance]:
+    ports = rule.ports
+    if ports is not None:
+        named = tuple(Port(port.protocol, number, number) for port, number in own if port in ports)
+        ports = (*_numbered(rule), *named)
+    return _allowing(rule, ports, feed, namespace)
+
+
+def _out_of(rule: Rule, feed: str, namespace: str) -> Iterator[Allowance]:
+    """Where a rule has all peers, a port's name means it in all pods."""
+    yield from _allowing(rule, None if rule.ports is None else _numbered(rule), feed, namespace)
+    wanted = [port for port in rule.ports or () if isinstance(port, NamedPort)]
+    peers = (_EVERYBODY,) if rule.peers is None else rule.peers
+    selected = tuple(selection for port in wanted for selection in _selected(peers, feed, namespace, port))
+    if selected:
+        yield Allowance((), None, selected)
 
 
 def _allowing(rule: Rule, ports: tuple[Port, ...] | None, feed: str, namespace: str) -> Iterator[Allowance]:

@@ -68,12 +68,15 @@ def _with_feed(policy: Policy, book: KnownBook, call: Call, netconf: NetConf) ->
         raise InvalidConfig(f"$.policy.policyDir: {wanted}: nothing in {folder} could hold this pod")
     if call.command == "ADD" and (faults := book.faults(call.pod.partition("/")[0])):
         log.event(netconf.get("type") or "policy", call.command, pod=call.pod, faults=faults)
-    from cni.policy.compiler import allowances
+    from cni.policy.compiler import allowances, closers, tier
 
     return replace(
         policy,
         ingress=_sum(policy.ingress, allowances(book, "ingress", call.pod)),
         egress=_sum(policy.egress, allowances(book, "egress", call.pod)),
+        admin=tier(book, "admin", call.pod),
+        baseline=tier(book, "baseline", call.pod),
+        closers={direction: closers(book, direction, call.pod) for direction in ("ingress", "egress")},
     )
 
 

@@ -66,6 +66,8 @@ class Effects:
     def concerns_rules(self, namespace: str, name: str) -> bool:
         """Whether the rules of a pod may be others."""
         place = namespace, name
+        if namespace in self._now.spaces.keys() | self._before.spaces.keys() and self._book.cluster_policies():
+            return True  # an administrator's policy may mean a pod by its namespace alone, one without an object too
         pod = self._now.pods[place] if place in self.pods else self._book.pod(namespace, name)
         changed = (*self._before.policies, *self._now.policies)
         return self._is_selected_otherwise(place) or any(self._selects(policy, namespace, pod) for policy in changed)

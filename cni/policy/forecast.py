@@ -11,9 +11,10 @@ from collections.abc import Hashable, Iterable, Iterator
 
 from cni.policy.amended import place_of
 from cni.policy.book import Book
-from cni.policy.judgement import Judgement, Other, about, judged
+from cni.policy.judgement import Judgement, Other, judged
 from cni.policy.model import Peers, Port
 from cni.policy.objects import ClusterPolicy, ClusterRule, KubeNode, NetworkPolicy, Pod, Rule
+from cni.policy.subjects import about
 from cni.values import dataclass, replace
 
 _PROTOCOLS = ("tcp", "udp", "sctp")

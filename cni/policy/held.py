@@ -125,9 +125,11 @@ def _gates(policy: Policy, held: _Held, port: HostPort) -> Iterator[Gate]:
     if policy.anti_spoof or policy.closes("egress"):
         mac = held.mac if policy.anti_spoof else ""
         yield Gate(port.name, "ingress", held.token, leaving(held.addresses, mac), held.attachment.ifname, mac)
-    if policy.ingress is not None and policy.closes("ingress"):
+    if policy.closes("ingress"):
         networks = [interface_of(ip.address) for ip in held.attached.ips]
-        lines = entering(held.addresses, networks, policy.ingress)
+        # whom an administrator denies is told by sets, which the gates' table does not have
+        groups = () if policy.denies("ingress") else policy.ingress or ()
+        lines = entering(held.addresses, networks, groups)
         yield Gate(port.name, "egress", held.token, lines, held.attachment.ifname)
 
 
@@ -146,8 +148,7 @@ def _in_pod(policy: Policy, held: _Held, host: Host) -> _Stages:
 
 def _sets(policy: Policy, families: Iterable[int], netns: str = "") -> Iterator[PeerSet]:
     """The sets that a policy's rules name."""
-    rules = (*(policy.ingress or ()), *(policy.egress or ()))
-    texts = dict.fromkeys(selection.text for rule in rules for selection in rule.selections)
+    texts = dict.fromkeys(selection.text for match in policy.matches for selection in match.selections)
     return (PeerSet(text, family, netns) for text in texts for family in families)
 
 

@@ -6,12 +6,11 @@ One end at a time is judged: what goes out of a pod, or into it. A connection wi
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator
 
 from cni.policy.book import Book
-from cni.policy.labels import Labels
 from cni.policy.model import Allowance, Peers, Policy, Port
-from cni.policy.objects import ClusterPolicy, ClusterRule, NamedPort, NodePeer, Pod, PodPeer, Rule
+from cni.policy.objects import ClusterRule, NamedPort, NodePeer, Pod, PodPeer, Rule
+from cni.policy.subjects import about, document_of, subjects
 from cni.values import dataclass
 
 
@@ -71,7 +70,7 @@ class _End:
 
     def by_cluster(self, tier: str) -> Judgement | None:
         for policy, known in subjects(self.book, tier, self.pod):
-            name = f"ClusterNetworkPolicy {policy.name}"
+            name = document_of(policy)
             rules: tuple[ClusterRule, ...] = getattr(policy, self.direction)
             if not known and any(rule.action != "accept" for rule in rules):
                 return Judgement(False, tier, (name,), f"for nobody knows the labels of {self.pod.name}")
@@ -88,7 +87,7 @@ class _End:
             selects = policy.selector.selects(self.pod.labels)
             if rules is None or selects is False:
                 continue
-            name = f"NetworkPolicy {policy.namespace}/{policy.name}"
+            name = document_of(policy)
             closing.append(name)
             for number, rule in enumerate(rules if selects else ()):
                 if self._matches(rule):
@@ -127,22 +126,3 @@ class _End:
         if isinstance(port, NamedPort):
             return port.protocol == other.protocol and named is not None and (port, other.port) in named.ports
         return port.protocol == other.protocol and (not port.first or port.first <= other.port <= port.last)
-
-
-def subjects(book: Book, tier: str, pod: Pod) -> Iterator[tuple[ClusterPolicy, bool | None]]:
-    """The policies of a tier that are or may be about a pod, in the order in which they are asked, each with whether that is known.
-
-    Of one priority the API leaves the order open: here it is that of their names.
-    """
-    found = (policy for policy in book.cluster_policies() if policy.tier == tier)
-    for policy in sorted(found, key=lambda policy: (policy.priority, policy.name)):
-        meant = about(policy.subject, pod, book.labels_of)
-        if meant is not False:
-            yield policy, meant
-
-
-def about(subject: PodPeer, pod: Pod, labels_of: Callable[[str], Labels]) -> bool | None:
-    """Whether a pod is meant, by its own labels and its namespace's; None where that is not known."""
-    near = subject.namespaces.selects(labels_of(pod.namespace)) if subject.namespaces else True
-    own = subject.pods.selects(pod.labels)
-    return False if False in (near, own) else True if near and own else None

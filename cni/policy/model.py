@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from cni.naming import IPAddress
-from cni.values import dataclass
+from cni.values import dataclass, field
 
 if TYPE_CHECKING:
     from cni.policy.book import Book
@@ -43,12 +43,13 @@ class Peers:
 @dataclass(frozen=True)
 class Allowance:
     """What one rule lets through: from or to any of `peers` and of the pods of `selections`, on any of `ports`; None means
-    all. A selection that has a port is let through on that.
+    all. A selection that has a port is let through on that. `document` is what says so, ``kind namespace/name``, if one does.
     """
 
     peers: tuple[Peers, ...] | None = None
     ports: tuple[Port, ...] | None = None
     selections: tuple[Selection, ...] = ()
+    document: str = field(default="", compare=False)
 
     def ranges(self, family: int) -> tuple[tuple[int, int], ...]:
         """The peers of one family."""
@@ -66,11 +67,32 @@ class Allowance:
 
 
 @dataclass(frozen=True)
+class Ruling:
+    """What becomes of what `match` covers: `action` is accept, deny, or pass, which leaves it to the next tier."""
+
+    action: str
+    match: Allowance
+
+
+@dataclass(frozen=True)
+class Tier:
+    """An administrator's rulings by direction: the first that matches decides."""
+
+    ingress: tuple[Ruling, ...] = ()
+    egress: tuple[Ruling, ...] = ()
+
+
+@dataclass(frozen=True)
 class Policy:
-    """What is let through in each direction; None is everything, an empty tuple nothing."""
+    """What is let through in each direction; None is everything, an empty tuple nothing. The `admin` tier is asked before, the
+    `baseline` tier about a direction that is None. `closers` are the documents that make a direction not None, in words, by direction.
+    """
 
     ingress: tuple[Allowance, ...] | None = None
     egress: tuple[Allowance, ...] | None = None
+    admin: Tier = Tier()
+    baseline: Tier = Tier()
+    closers: Mapping[str, str] = field(default_factory=dict, compare=False)
     established: bool = True
     dns: bool = False
     anti_spoof: bool = True
@@ -80,14 +102,31 @@ class Policy:
     def closes(self, direction: str) -> bool:
         """Whether a direction lets through less than everything."""
         rules: tuple[Allowance, ...] | None = getattr(self, direction)
-        return rules is not None and Allowance() not in rules
+        return self.denies(direction) or (rules is not None and Allowance() not in rules)
+
+    @property
+    def matches(self) -> list[Allowance]:
+        """Everything that its rules look for."""
+        tiers = (self.admin.ingress, self.admin.egress, self.baseline.ingress, self.baseline.egress)
+        return [*(self.ingress or ()), *(self.egress or ()), *(item.match for tier in tiers for item in tier)]
+
+    def denies(self, direction: str) -> bool:
+        """Whether an administrator denies anything in a direction."""
+        return any(item.action == "deny" for tier in (self.admin, self.baseline) for item in getattr(tier, direction))
 
     def allows(self, direction: str, peer: str, protocol: str, port: int = 0, book: Book | None = None) -> bool:
         """Whether a new connection may be: `direction` is ingress or egress, `peer` the other's address. Whom a rule selects
         is what `book` says; without one, nobody.
         """
+        asked = ipaddress.ip_address(peer), protocol, port, book
         rules: tuple[Allowance, ...] | None = getattr(self, direction)
-        return rules is None or any(rule.covers(ipaddress.ip_address(peer), protocol, port, book) for rule in rules)
+        for tier in (self.admin, self.baseline):
+            decided = next((item.action for item in getattr(tier, direction) if item.match.covers(*asked)), "pass")
+            if decided != "pass":
+                return bool(decided == "accept")
+            if rules is not None:
+                return any(rule.covers(*asked) for rule in rules)
+        return True
 
 
 def hosts(addresses: Iterable[str]) -> tuple[Peers, ...]:

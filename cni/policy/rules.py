@@ -11,12 +11,16 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
-from cni.naming import interface_of, link_local, peer_set
-from cni.policy.model import Allowance, Policy, Port, hosts
+from cni.naming import DROPS, digest_of, interface_of, link_local, peer_set
+from cni.policy.model import Allowance, Policy, Port, Ruling, hosts
 from cni.protocol.result import Result
-from cni.values import replace
+from cni.values import dataclass, replace
 
 _SIDE = {"in": "saddr", "out": "daddr"}
+_DIRECTIONS = {"in": "ingress", "out": "egress"}
+_OTHER = {"in": "out", "out": "in"}
+_REPLY = "ct direction reply"
+_LONGEST = 120
 _IP = {4: "ip", 6: "ip6"}
 _ICMP = {4: "icmp", 6: "ipv6-icmp"}
 _RESOLVING = (Port("udp", 53, 53), Port("tcp", 53, 53))
@@ -33,32 +37,99 @@ def chain_rules(
     policy: Policy, token: str, families: Iterable[int], resolvers: Iterable[str], pod: str
 ) -> tuple[str, ...]:
     """The rules of a pod, each behind its chain's name, ``in-TOKEN`` or ``out-TOKEN``, as ``nft add rule inet TABLE``
-    takes them; `families` are the IP versions (4, 6) that may be let through.
+    takes them; `families` are the IP versions (4, 6) that may be let through. What an administrator passes on goes to ``in.pass-TOKEN``,
+    answers of it to ``in.back-TOKEN``.
     """
-    spoken, known = tuple(families), tuple(resolvers)
-    return tuple(
-        f"{direction}-{token} {line}"
-        for direction in ("in", "out")
-        for line in dict.fromkeys(_chain(policy, direction, spoken, known, pod))
-    )
+    chains = _Chains(policy, token, tuple(families), tuple(resolvers), pod)
+    return tuple(dict.fromkeys(line for way in ("in", "out") for line in chains.of(way)))
 
 
-def _chain(
-    policy: Policy, direction: str, families: tuple[int, ...], resolvers: tuple[str, ...], pod: str
-) -> Iterator[str]:
-    allowed = {"in": policy.ingress, "out": _with_dns(policy, resolvers)}
-    own, other = allowed[direction], allowed["out" if direction == "in" else "in"]
-    if own is None:
-        yield "return"
-        return
-    for family in families if policy.established else ():
-        for line in passing(other, _SIDE[direction], "sport", family):
-            yield f"ct direction reply {line} return".replace("  ", " ")
-    for family in families:
-        yield from (f"{line} return".lstrip() for line in passing(own, _SIDE[direction], "dport", family))
-    if policy.log:
-        yield f'limit rate 10/second burst 20 packets log prefix "{_label(pod, direction)}"'
-    yield "drop"
+@dataclass(frozen=True)
+class _Chains:
+    policy: Policy
+    token: str
+    families: tuple[int, ...]
+    resolvers: tuple[str, ...]
+    pod: str
+
+    def of(self, way: str) -> Iterator[str]:
+        """The rules of one way, ``in`` or ``out``. Packets of the reply direction are asked what is asked of the other way."""
+        own, other = _DIRECTIONS[way], _DIRECTIONS[_OTHER[way]]
+        tiers = self.policy.admin, self.policy.baseline
+        if self._allowed(own) is None and not any(getattr(tier, own) for tier in tiers):
+            yield f"{way}-{self.token} return"
+            return
+        if self.policy.established:
+            if any(getattr(tier, other) for tier in tiers):
+                yield from self._decided(way, other, "sport", _REPLY)
+            else:
+                yield from (f"{way}-{self.token} {line}" for line in self._let_through(way, other, "sport", _REPLY))
+        yield from self._decided(way, own, "dport")
+
+    def _decided(self, way: str, direction: str, port_of: str, only: str = "") -> Iterator[str]:
+        """What all tiers say of a direction, in order, of packets that match `only`. What an administrator passes on, and in the end
+        all the rest, goes to a chain of the next tiers; where nothing is passed on these stand here.
+        """
+        chain, later = f"{way}-{self.token}", f"{way}.{'back' if only else 'pass'}-{self.token}"
+        rulings: tuple[Ruling, ...] = getattr(self.policy.admin, direction)
+        yield from (f"{chain} {line}" for line in self._ruled(rulings, f"goto {later}", way, port_of, only))
+        if any(item.action == "pass" for item in rulings):
+            yield _line(chain, only, f"goto {later}")
+            chain, only = later, ""
+        rulings = getattr(self.policy.baseline, direction)
+        if self._allowed(direction) is None:
+            rest = [*self._ruled(rulings, "return", way, port_of, only), _line(only, "return")]
+        else:
+            rest = [
+                *self._let_through(way, direction, port_of, only),
+                *self._logged(way, only),
+                _line(only, _counted("drop", self.policy.closers.get(direction, ""), only)),
+            ]
+        yield from (f"{chain} {line}" for line in rest)
+
+    def _ruled(self, rulings: Iterable[Ruling], passing_on: str, way: str, port_of: str, only: str) -> Iterator[str]:
+        """An administrator's rulings in their order."""
+        verdicts = {"accept": "return", "deny": "drop", "pass": passing_on}
+        for ruling in rulings:
+            for line in dict.fromkeys(
+                line for family in self.families for line in passing((ruling.match,), _SIDE[way], port_of, family)
+            ):
+                matching = _line(only, line)
+                yield from self._logged(way, matching) if ruling.action == "deny" else ()
+                yield _line(matching, _counted(verdicts[ruling.action], ruling.match.document, only))
+
+    def _let_through(self, way: str, direction: str, port_of: str, only: str) -> Iterator[str]:
+        """What policies, which add up, let through; without any, everything."""
+        allowed = self._allowed(direction)
+        for family in self.families:
+            for allowance in (Allowance(),) if allowed is None else allowed:
+                for line in passing((allowance,), _SIDE[way], port_of, family):
+                    yield _line(only, line, _counted("return", allowance.document, only))
+
+    def _logged(self, way: str, matching: str) -> Iterator[str]:
+        if self.policy.log:
+            label = _label(self.pod, way)
+            said = f'log prefix "{label}" log prefix "{label}" group {DROPS}'
+            yield _line(matching, "limit rate 10/second burst 20 packets", said)
+
+    def _allowed(self, direction: str) -> tuple[Allowance, ...] | None:
+        policy = self.policy
+        return policy.ingress if direction == "ingress" else _with_dns(policy, self.resolvers)
+
+
+def _line(*parts: str) -> str:
+    return " ".join(filter(None, parts))
+
+
+def _counted(verdict: str, document: str, only: str) -> str:
+    """A verdict that a document gives, counted for that; of answers not again."""
+    return f'counter {verdict} comment "{commented(document)}"' if document and not only else verdict
+
+
+def commented(document: str) -> str:
+    """A document as a rule's comment, which has at most 128 bytes (nft(8))."""
+    plain = "".join(char if char.isalnum() or char in " -_./," else "_" for char in document)
+    return plain if len(plain) <= _LONGEST else f"{plain[: _LONGEST - 9]} {digest_of(plain)[:8]}"
 
 
 def _with_dns(policy: Policy, resolvers: tuple[str, ...]) -> tuple[Allowance, ...] | None:

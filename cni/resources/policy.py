@@ -26,6 +26,10 @@ from cni.values import dataclass
 #: A set of peers, where a rule names one.
 _SET = re.compile(r"@([pn][46]-[0-9a-f]{16})\b")
 
+#: What a pod's chains are called before its token: those that the maps lead to, and those that go on where an administrator's
+#: ruling passes a packet to the next tier, or an answer.
+_ASKED, _LATER = ("in", "out"), ("in.pass", "in.back", "out.pass", "out.back")
+
 
 @dataclass(frozen=True)
 class PodPolicy(NftRules):
@@ -80,7 +84,7 @@ class PodPolicy(NftRules):
             others = [item for item in there if mine.get(item[:2], item.chain) != item.chain]
             for item in others:
                 self._refuse_alive(world, item)
-            chains = {f"{way}-{item.owner}" for item in others for way in ("in", "out")}
+            chains = {f"{way}-{item.owner}" for item in others for way in (*_ASKED, *_LATER)}
             wrong = [item for item in there if item in others or item.chain in chains]
             lines = [f"delete element {TABLE} {item.map} {{ {item.key} }}" for item in wrong]
             lines += [f"delete chain {TABLE} {name}" for name in sorted(chains & chains_of(TABLE))]
@@ -112,6 +116,14 @@ class PodPolicy(NftRules):
         lines += [f"add element {TABLE} {name} {{ {key} }}" for name, key in self._members()]
         return sets + "\n".join([*lines, ""])
 
+    def script_for(self, world: World) -> str:
+        """Without the chains that the rules of before went on to, and these do not: added, for nobody may know of them where the
+        script is compiled.
+        """
+        stale = [name for name in self._every_chain if name not in self.chains and ruleset.has_chain(TABLE, name)]
+        gone = "".join(f"{verb} chain {TABLE} {name}\n" for name in stale for verb in ("add", "flush", "delete"))
+        return self.script() + gone
+
     def _refuse_alive(self, world: World, other: Verdict) -> None:
         port = "" if self.netns else port_of(other.owner)
         if port and world.host.link_by_name(port):
@@ -122,13 +134,13 @@ class PodPolicy(NftRules):
         leading = [_element(name, key, chain) for name, key, chain in self._verdicts()]
         members = [_element(name, key) for name, key in self._members()]
         try:
-            return ruleset.delete_there([Chain(TABLE, chain) for chain in self.chains], [*leading, *members])
+            return ruleset.delete_there([Chain(TABLE, chain) for chain in self._every_chain], [*leading, *members])
         except (KernelRefused, TryAgainLater):
             return False
 
     def _taking_away_what_is_there(self) -> str:
         """With what leads here under keys nobody knows of."""
-        names = set(self.chains)
+        names = set(self._every_chain)
         places = [(item.map, item.key) for item in self._listed() if item.chain in names]
         for name in ("guarded", "own4", "own6") if self.link else ():
             places += [(name, key) for key in naming(netfilter.nft_list(f"set {TABLE} {name}"), self.link)]
@@ -142,9 +154,13 @@ class PodPolicy(NftRules):
     @property
     def chains(self) -> list[str]:
         """What its chains are called."""
-        if self.token:
-            return [f"in-{self.token}", f"out-{self.token}"]
-        return list(dict.fromkeys(line.split(" ", 1)[0] for line in self.rules))
+        asked = [f"{way}-{self.token}" for way in _ASKED] if self.token else []
+        return list(dict.fromkeys([*asked, *(line.split(" ", 1)[0] for line in self.rules)]))
+
+    @property
+    def _every_chain(self) -> list[str]:
+        """What they may be called, whatever the rules are; each before those that its rules may go on to."""
+        return [f"{way}-{self.token}" for way in (*_ASKED, *_LATER)] if self.token else self.chains
 
     def _verdicts(self) -> Iterator[tuple[str, str, str]]:
         """What the maps hold of this pod: which, the key, and the chain it leads to."""

@@ -18,10 +18,7 @@ from hypothesis import strategies as st
 from lab import Lab, eventually
 from matrix import Matrix, OneHost, ThreeHosts
 
-#: What the reference is asked about and the node is not held to yet: ClusterNetworkPolicies.
-TIERS = "tier-"
-CLUSTERWIDE = False
-CASES = [case for case in cases() if not case.name.startswith(TIERS)]
+CASES = cases()
 
 ALONE = [case for case in CASES if "others" not in case.said and "outside" not in str(case.said)]
 #: How many generated sets are tried, and of which seed; the same every time, unless `make policy-matrix` says so.
@@ -143,7 +140,7 @@ def test_pods_attached_under_policies_are_peers_at_once(matrix: OneHost):
 @pytest.mark.tried("`agent-cni policy why` of hundreds of connections", "says what traffic says")
 @seed(SEED)
 @settings(GENERATING, max_examples=6)
-@given(case=generated(clusterwide=CLUSTERWIDE))
+@given(case=generated(clusterwide=True))
 def test_why_says_what_traffic_says(matrix: OneHost, case: Case):
     matrix.hold(case.documents, case.world)
     asked = Random(SEED).sample([probe for probe in matrix.probes() if not probe.kept], 60)

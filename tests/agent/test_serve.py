@@ -23,6 +23,7 @@ FOR_OTHERS = (
     "cni.kernel.notify",
     "cni.kernel.events",
     "cni.kernel.inotify",
+    "cni.kernel.counters",
     "cni.kernel.nflog",
     "cni.kernel.wireguard",
     "cni.overlay.acceptance",

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cni.cluster.model import Endpoint
 from cni.command.main import main
 from cni.errors import RangeExhausted
+from cni.kernel.counters import Counted
 from cni.member import census
 from cni.naming import Attachment
 from cni.state import Record, Store
@@ -157,3 +158,23 @@ def test_the_command_writes_a_file_whole_and_for_all_to_read(no_node: Path, tmp_
     assert file.stat().st_mode & 0o777 == 0o644
     assert main(["metrics", "--output", str(tmp_path / "none/a.prom")]) == 1
     assert [item.name for item in tmp_path.iterdir() if item.is_file()] == ["agent-cni.prom"]
+
+
+def test_what_documents_decided_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    every = [
+        Counted("NetworkPolicy a/b", "return", 3, 300),
+        Counted("NetworkPolicy a/b", "drop", 2, 80),
+        Counted("ClusterNetworkPolicy c", "goto", 1, 60),
+    ]
+    monkeypatch.setattr(census, "counted", lambda table: every)
+    found = {
+        sample.labels: sample.value
+        for item in census.of_node()
+        if item.name == "agent_cni_policy_packets_total"
+        for sample in item.samples
+    }
+    assert found == {
+        (("document", "NetworkPolicy a/b"), ("verdict", "accept")): 3,
+        (("document", "NetworkPolicy a/b"), ("verdict", "deny")): 2,
+        (("document", "ClusterNetworkPolicy c"), ("verdict", "pass")): 1,
+    }

@@ -13,8 +13,10 @@ from cases import NODE, OUTSIDE, PODS, PORTS, PROTOCOLS, Case, Expected, Probe, 
 from generated import generated
 from hypothesis import given, settings
 
+from cni.policy.compiler import allowances, tier
 from cni.policy.forecast import changes
 from cni.policy.judgement import Other, judged
+from cni.policy.model import Policy
 from tests.fakes.book import ListedBook
 
 ADDRESSES = {
@@ -113,3 +115,38 @@ def test_a_forecast_of_what_is_written_is_what_changes():
     for before, after in itertools.pairwise(alone[::7]):
         real, forecast = differing(before, after)
         assert [str(it) for it in sorted(real ^ forecast)] == [], (before.name, after.name)
+
+
+def compiled(book: ListedBook, pod: str) -> Policy:
+    """What the documents become for one pod."""
+    admin, baseline = (tier(book, name, pod) for name in ("admin", "baseline"))
+    ingress, egress = (allowances(book, direction, pod) for direction in ("ingress", "egress"))
+    return Policy(ingress=ingress, egress=egress, admin=admin, baseline=baseline)
+
+
+def otherwise_compiled(case: Case) -> list[str]:
+    """Where what documents become says something else than the reference, of either end of any connection."""
+    said = Expected(placed([*case.world, *case.documents], ADDRESSES), ADDRESSES, case.far)
+    book = ListedBook(*said.objects)
+    policies = {f"{pod.namespace}/{pod.name}": compiled(book, f"{pod.namespace}/{pod.name}") for pod in book.pods()}
+    found = []
+    for probe in probes():
+        source, to = said.ends(probe)
+        for direction, me, peer in (("egress", source, to), ("ingress", to, source)):
+            if not (me.pod and me.held):
+                continue
+            allowed = policies[me.pod].allows(direction, peer.address, probe.protocol.lower(), probe.port, book)
+            if allowed is not said.reference.passes(direction, me, peer, probe.protocol, probe.port):
+                found.append(f"{probe}, {direction}: {allowed}")
+    return found
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+def test_what_the_documents_become_says_the_same(case: Case):
+    assert otherwise_compiled(case) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(generated(clusterwide=True))
+def test_what_generated_documents_become_says_the_same(case: Case):
+    assert otherwise_compiled(case) == []

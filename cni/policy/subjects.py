@@ -1,0 +1,35 @@
+"""Whom an administrator's policies are about, in the order in which they are asked, and what documents are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from cni.policy.book import Book
+from cni.policy.labels import Labels
+from cni.policy.objects import ClusterPolicy, NetworkPolicy, Pod, PodPeer
+
+
+def subjects(book: Book, tier: str, pod: Pod) -> Iterator[tuple[ClusterPolicy, bool | None]]:
+    """The policies of a tier that are or may be about a pod, in the order in which they are asked, each with whether that is known.
+
+    Of one priority the API leaves the order open: here it is that of their names.
+    """
+    found = (policy for policy in book.cluster_policies() if policy.tier == tier)
+    for policy in sorted(found, key=lambda policy: (policy.priority, policy.name)):
+        meant = about(policy.subject, pod, book.labels_of)
+        if meant is not False:
+            yield policy, meant
+
+
+def about(subject: PodPeer, pod: Pod, labels_of: Callable[[str], Labels]) -> bool | None:
+    """Whether a pod is meant, by its own labels and its namespace's; None where that is not known."""
+    near = subject.namespaces.selects(labels_of(pod.namespace)) if subject.namespaces else True
+    own = subject.pods.selects(pod.labels)
+    return False if False in (near, own) else True if near and own else None
+
+
+def document_of(policy: NetworkPolicy | ClusterPolicy) -> str:
+    """What people call it."""
+    if isinstance(policy, NetworkPolicy):
+        return f"NetworkPolicy {policy.namespace}/{policy.name}"
+    return f"ClusterNetworkPolicy {policy.name}"
