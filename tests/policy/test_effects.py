@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cni.policy.compiler import allowances
+from cni.policy.compiler import allowances, tier
 from cni.policy.effects import Effects, said
 from cni.policy.known import KnownBook
 from cni.policy.manifest import items_of
+from cni.policy.model import Policy
 from cni.policy.selection import Selection
 from cni.state.documents import Document
 
@@ -56,7 +57,30 @@ def space(name: str, labels: dict[str, str]) -> tuple[tuple[str, ...], dict[str,
     return ("Namespace", "default", name), {"kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
+def cluster(name: str, tier: str, subject: Any, rule: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    spec = {"tier": tier, "priority": 5, "subject": subject, "egress": [rule]}
+    return ("ClusterNetworkPolicy", "default", name), {
+        "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+def node(name: str, labels: dict[str, str], address: int) -> tuple[tuple[str, ...], dict[str, Any]]:
+    status = {"addresses": [{"type": "InternalIP", "address": f"192.0.2.{address}"}]}
+    return ("Node", "default", name), {"kind": "Node", "metadata": {"name": name, "labels": labels}, "status": status}
+
+
+pods_of = st.fixed_dictionaries({"podSelector": selectors}, optional={"namespaceSelector": selectors})
+subjects = st.one_of(selectors.map(lambda spaces: {"namespaces": spaces}), pods_of.map(lambda pods: {"pods": pods}))
+far = st.one_of(subjects, selectors.map(lambda nodes: {"nodes": nodes}))
+clusterwide = st.fixed_dictionaries(
+    {"action": st.sampled_from(["Accept", "Deny", "Pass"]), "to": st.lists(far, min_size=1, max_size=2)}
+)
+
 objects = st.one_of(
+    st.builds(cluster, st.sampled_from(NAMES), st.sampled_from(["Admin", "Baseline"]), subjects, clusterwide),
+    st.builds(node, st.sampled_from(NAMES), labels, st.integers(1, 3)),
     st.builds(pod, places, labels, st.integers(1, 6), st.sampled_from([80, 81])),
     st.builds(policy, places, selectors, st.lists(rules, max_size=2)),
     st.builds(space, st.sampled_from(SPACES), labels),
@@ -71,13 +95,19 @@ def document(key: tuple[str, ...], raw: dict[str, Any] | None, revision: int) ->
     return Document(*key, "all", "", "it", revision, json.dumps(item.value))
 
 
+def policy_of(book: KnownBook, pod: str) -> Policy:
+    ingress = allowances(book, "ingress", pod)
+    return Policy(ingress=ingress, admin=tier(book, "admin", pod), baseline=tier(book, "baseline", pod))
+
+
 def everything(book: KnownBook) -> tuple[dict[str, Any], dict[Selection, Any]]:
     """What each pod is allowed, and what each selection means."""
-    allowed = {f"{space}/{name}": allowances(book, "ingress", f"{space}/{name}") for space in SPACES for name in NAMES}
-    meant = [selection for found in allowed.values() for rule in found or () for selection in rule.selections]
+    allowed = {pod: policy_of(book, pod) for pod in (f"{space}/{name}" for space in SPACES for name in NAMES)}
+    meant = [selection for found in allowed.values() for rule in found.matches for selection in rule.selections]
     return allowed, {selection: selection.members(book, 4) for selection in dict.fromkeys(meant)}
 
 
+@settings(max_examples=300, deadline=None)
 @given(worlds, worlds)
 def test_whatever_becomes_another_is_touched(was: dict[Any, Any], now: dict[Any, Any]):
     book = KnownBook(FEED, lambda: OWNERS).heard(1, [document(key, raw, 1) for key, raw in was.items()], ())
