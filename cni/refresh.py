@@ -68,9 +68,9 @@ def behind(plugin: Plugin, record: Record, call: Call) -> tuple[tuple[Difference
         return found.behind, found.refused
 
 
-def follow(plugin: Plugin, record: Record, call: Call) -> bool:
-    """Make an attachment's rules on the host what its feed says now, in one transaction, without a look at those that are the same;
-    whether they were others.
+def follow(plugin: Plugin, record: Record, call: Call, *, again: bool = False) -> bool:
+    """Make an attachment's rules on the host what its feed says now, in one transaction, without a look at those that are recorded so,
+    but `again`, where somebody was killed meanwhile; whether they were others.
 
     For who may enter no pod: rules in a pod stay as they are. Raises InvalidConfig where today's cannot be had, and TryAgainLater,
     at once, while another call is at the attachment.
@@ -80,10 +80,11 @@ def follow(plugin: Plugin, record: Record, call: Call) -> bool:
         if there is None or not is_fed(there) or any(_in_pod(there.resources)):
             return False
         wanted = _as_of_today(plugin, node, there, _now(there, call))
-        if wanted != there.resources:
+        rules = [item for item in wanted if isinstance(item, NftRules) and item.mend == REFRESH and not item.configured]
+        if again or wanted != there.resources:
             node.store.lock.share_node()
-            _replace(node, wanted, [item for item in _rules_of(wanted) if item not in there.resources])
-        return wanted != there.resources
+            _replace(node, wanted, [item for item in rules if again or item not in there.resources])
+        return again or wanted != there.resources
 
 
 def _now(record: Record, call: Call) -> Call:

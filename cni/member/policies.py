@@ -49,6 +49,8 @@ class Policies:
         self._fed_at = -math.inf
         self._books: dict[str, KnownBook] = {}
         self._due: dict[Fed, None] = {}
+        #: Tried again with the next comparison.
+        self._failed: dict[Fed, None] = {}
         #: Counts what was changed in the kernel: elements of sets, and attachments' rules.
         self.done = 0
         self._trouble = Trouble("policies")
@@ -91,6 +93,9 @@ class Policies:
     def _look(self, *, compares: bool) -> None:
         self._know_who_is_fed()
         names = self._names()
+        if compares:
+            self._due |= self._failed
+            self._failed.clear()
         troubles = list[CniError]()
         with closing(Documents.open()) as documents:
             for feed in self._fed:
@@ -176,18 +181,25 @@ class Policies:
                 busy[item] = None
             except CniError as error:
                 troubles.append(error)
+                self._failed[item] = None
         self._due |= busy
         return troubles
 
 
 def _held(item: Fed) -> bool:
+    """Whether an attachment's rules were others. Who is killed between its record and the kernel has begun it, and it is done again."""
     store = Store.reading(item.folder)
     if store is None:
         return False
     with closing(store):
         record = store.record(item.attachment, item.plugin)
-    known = record and item.plugin in plugin.names()
-    return bool(record and known and follow(_loaded(item.plugin), record, Call("REFRESH")))
+    if not record or item.plugin not in plugin.names():
+        return False
+    what = f"{item.folder} {item.attachment} {item.plugin}"
+    with closing(Documents.open()) as documents:
+        changed = follow(_loaded(item.plugin), record, Call("REFRESH"), again=documents.begin(what))
+        documents.end(what)
+    return changed
 
 
 @cache

@@ -22,6 +22,8 @@ FILE = "documents.db"
 _VERSION = 1
 #: Of how many revisions it is known what went; who was away for longer begins anew.
 _REMEMBERED = 1000
+#: The feed that is none: its sources are what was begun.
+_BEGUN = "begun"
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -213,6 +215,20 @@ class Documents(StateFile):
             forgotten = (feed, revision - _REMEMBERED)
             self._db.execute("DELETE FROM document WHERE feed = ? AND revision < ? AND value IS NULL", forgotten)
         return changed
+
+    # --- what is done by them
+
+    def begin(self, what: str) -> bool:
+        """Say that something is to be done, until `end` says that it is; whether that was said before, and it was not done."""
+        with self.transaction():
+            unfinished = what in self.sources(_BEGUN)
+            self.put(_BEGUN, Feed(), {what: Source("begun")})
+        return unfinished
+
+    def end(self, what: str) -> None:
+        """Say that it is done."""
+        with self.transaction():
+            self.put(_BEGUN, Feed(), {}, [what])
 
     def forget(self, feed: str) -> None:
         """Know nothing of a feed any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -73,6 +74,35 @@ def test_what_cannot_be_read_changes_nothing(followed: Shop):
     followed.put("deny.json", network_policy("deny", podSelector={}, policyTypes=["Ingress", "Egress"]))
     assert soon(followed, False, "web", "friend"), "what can be read is"
     assert holds(followed)
+
+
+KILLED = """
+import os
+from cni import engine
+from cni.member.policies import Policies
+from cni.state import DEFAULT_FOLDER
+engine.apply = lambda *_: os.kill(os.getpid(), 9)
+policies = Policies(DEFAULT_FOLDER, lambda: None)
+policies.look()
+policies.look(compares=True)
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_what_a_member_that_was_killed_has_begun_the_next_one_ends(
+    lab: Lab, host: Host, tmp_path: Path, kind: dict[str, Any]
+):
+    with opened(lab, host, kind, tmp_path) as shop:
+        shop.fed("web")
+        elsewhere = FRIEND | {"ports": [{"port": 81}]}  # the same sets: the record says all that there is to be
+        shop.put("friend.json", network_policy("friend", podSelector=WEB, ingress=[elsewhere]))
+        killed = host.run(ROOT / ".venv/bin/python3", "-I", "-c", KILLED, check=False)
+        assert killed.returncode == -signal.SIGKILL
+        assert holds(shop), "what was enforced is"
+        with following(host.prefix(), ROOT / ".venv/bin/python3"):
+            assert soon(shop, False, "friend")
+            assert shop.gets_in("friend", port=81)
+            assert shop.doctor() == []
 
 
 def soon(shop: Shop, gets_in: bool, *who: str) -> bool:

@@ -293,6 +293,14 @@ def test_whoever_is_told_which_files_changed_looks_at_no_others(place: Place):
         assert follow(documents, feed) == 0
 
 
+def test_what_was_begun_and_not_ended_is_known():
+    with closing(Documents.open()) as documents:
+        assert not documents.begin("one")
+        assert documents.begin("one")
+        documents.end("one")
+        assert not documents.begin("one")
+
+
 @pytest.fixture
 def attached(store: Any, record: Any) -> Callable[[str, str], None]:
     def attach(name: str, address: str) -> None:
