@@ -30,6 +30,8 @@ VXLAN_PORT = 4789
 
 #: The node's nft tables: of policies, of masquerading in each family, and of who may send VXLAN to networks of the cluster.
 POLICY_TABLE, MASQUERADE_TABLE, VTEP_TABLE = "inet agent_cni_policy", "agent_cni", "inet agent_cni_vteps"
+#: The feed of policies that the cluster's store is.
+CLUSTER = "cluster"
 #: The nflog group that hears what policies drop.
 DROPS = 4743
 #: Those that cut a host's pods off when nobody has heard of it for long: of what is routed, and of what is bridged.

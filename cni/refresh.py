@@ -13,6 +13,7 @@ from cni import engine
 from cni.errors import CniError
 from cni.node import Node, opened
 from cni.plugin import Plugin
+from cni.policy.config import feed_of
 from cni.policy.held import as_of_today
 from cni.protocol.call import Call
 from cni.protocol.result import Result
@@ -45,8 +46,8 @@ def is_held(record: Record) -> bool:
 
 
 def is_fed(record: Record) -> bool:
-    """Whether an attachment's policy comes from a folder that may change."""
-    return record.complete and bool((record.config.get("policy") or {}).get("policyDir"))
+    """Whether an attachment's policy comes from documents that may change."""
+    return record.complete and bool(feed_of(record.config))
 
 
 def refresh(plugin: Plugin, record: Record, call: Call) -> tuple[bool, str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from cni.command.node import records_of
-from cni.errors import InvalidConfig
+from cni.errors import InvalidConfig, TryAgainLater
 from cni.naming import interface_of
 from cni.policy.book import Book
 from cni.policy.config import feed_of, read
@@ -49,7 +49,7 @@ def held_of(options: argparse.Namespace) -> tuple[list[Held], list[str]]:
             if record.complete and record.config.get("policy") is not None:
                 try:
                     found.append(_held(record))
-                except InvalidConfig as error:
+                except (InvalidConfig, TryAgainLater) as error:
                     faults.append(f"{record.attachment}: {error.msg}")
     return found, list(dict.fromkeys(faults))
 

@@ -95,9 +95,9 @@ def _doctor_options(command: argparse.ArgumentParser) -> None:
 
 
 def _policy_options(command: argparse.ArgumentParser) -> None:
-    from cni.command import drops, policy, why
+    from cni.command import documents, drops, policy, why
 
-    verbs = command.add_subparsers(required=True, metavar="list|show|why|check|log")
+    verbs = command.add_subparsers(required=True, metavar="list|show|why|check|log|apply|delete")
     asked: dict[str, argparse.ArgumentParser] = {}
     answers: dict[str, Run] = {
         "list": policy.listed, "show": policy.shown, "why": why.why, "check": policy.checked, "log": drops.log,
@@ -106,6 +106,11 @@ def _policy_options(command: argparse.ArgumentParser) -> None:
         asked[name] = _command(verbs, ask, name)
         asked[name].set_defaults(run=policy.policy, ask=ask)
         _state_options(asked[name])
+    for name, ask in {"apply": documents.apply, "delete": documents.delete}.items():
+        verb = _command(verbs, ask, name)
+        verb.set_defaults(run=policy.policy, ask=ask)
+        _cluster_option(verb)
+        verb.add_argument("file", type=file, help="a file or folder of documents")
     asked["show"].add_argument("pod", type=some, metavar="POD", help="namespace/name, a container's id or an address")
     asked["why"].add_argument("source", type=some, metavar="FROM", help="namespace/name, or an address")
     asked["why"].add_argument("to", type=some, metavar="TO:PORT", help="likewise; a port may end in /udp or /sctp")

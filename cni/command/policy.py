@@ -10,7 +10,7 @@ from cni.command.held import Held, books_of, held_of, one_of
 from cni.command.output import complain, print_json, print_table, say
 from cni.policy.amended import Amended
 from cni.policy.book import Book
-from cni.policy.folder import objects_in
+from cni.policy.folder import items_in
 from cni.policy.forecast import Change, End, changes
 from cni.policy.objects import ClusterPolicy, NetworkPolicy
 from cni.policy.subjects import about, subjects
@@ -59,7 +59,7 @@ def shown(options: argparse.Namespace) -> int:
 def checked(options: argparse.Namespace) -> int:
     """Print which connections of this node's pods the documents of a FILE, or folder, would let through or cut; with --remove, without them."""
     held, _ = held_of(options)
-    objects = objects_in(options.file)
+    objects = [item.read for item in items_in(options.file)]
     named = [item for item in objects if isinstance(item, NetworkPolicy | ClusterPolicy)]
     faults = [f"{item.where}: {item.name}: {line}" for item in named for line in item.faults]
     found = [

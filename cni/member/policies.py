@@ -13,13 +13,18 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from cni import plugin
+from cni.cluster.document import Document as Said
+from cni.cluster.model import Key
+from cni.cluster.store import Change, Listing
 from cni.errors import CniError, KernelRefused, TryAgainLater
 from cni.kernel.files import LockFile
 from cni.kernel.inotify import Folders, Noticed
 from cni.member.elements import fill_sets, put_in_sets
 from cni.member.trouble import Trouble
+from cni.naming import CLUSTER
 from cni.policy import feeds
 from cni.policy.effects import Effects, said
 from cni.policy.known import KnownBook
@@ -43,6 +48,7 @@ class Policies:
         self._folder, self._wake = folder, wake
         self._world = World(None, LockFile(folder / "lock"))
         self._noticed: deque[Noticed] = deque()
+        self._told: deque[tuple[dict[str, tuple[str, dict[str, Any]]], list[str], bool]] = deque()
         self._watched: frozenset[Path] = frozenset()
         self._fed: dict[str, dict[str, list[Fed]]] = {}
         self._generations: dict[Path, tuple[int, int]] = {}
@@ -54,6 +60,15 @@ class Policies:
         #: Counts what was changed in the kernel: elements of sets, and attachments' rules.
         self.done = 0
         self._trouble = Trouble("policies")
+
+    def heard(self, news: Listing | Change) -> None:
+        """Know what the cluster's documents are, in the next `look`."""
+        whole = isinstance(news, Listing)
+        put = [item for item in (news.items if isinstance(news, Listing) else news.put) if isinstance(item, Said)]
+        gone = [] if isinstance(news, Listing) else [key for key in news.gone if key[0] == Said.room]
+        if whole or put or gone:
+            there = {_source(item.key): (f"{item.kind} {item.namespace}/{item.name}", item.value) for item in put}
+            self._told.append((there, [_source(key) for key in gone], whole))
 
     def watch(self) -> None:
         """Wait for what happens to folders that attachments are fed from, for ever; where the kernel watches no more, look."""
@@ -98,6 +113,10 @@ class Policies:
             self._failed.clear()
         troubles = list[CniError]()
         with closing(Documents.open()) as documents:
+            while self._told:
+                there, gone, whole = self._told[0]
+                feeds.told(documents, there, gone, whole=whole)
+                self._told.popleft()
             for feed in self._fed:
                 try:
                     if compares or feed in names:
@@ -126,7 +145,7 @@ class Policies:
         self._generations, self._fed = generations, {}
         for item in found:
             self._fed.setdefault(item.feed, {}).setdefault(item.pod, []).append(item)
-        self._watched = frozenset(Path(feed.removeprefix("folder ")) for feed in self._fed)
+        self._watched = frozenset(Path(feed.removeprefix("folder ")) for feed in self._fed if feed != CLUSTER)
         self._books = {feed: book for feed, book in self._books.items() if feed in self._fed}
 
     def _names(self) -> dict[str, list[str] | None]:
@@ -184,6 +203,11 @@ class Policies:
                 self._failed[item] = None
         self._due |= busy
         return troubles
+
+
+def _source(key: Key) -> str:
+    """What a document of the cluster is called as a part of its feed."""
+    return " ".join(key[1:])
 
 
 def _held(item: Fed) -> bool:

@@ -173,6 +173,7 @@ class Hand:
 
     def _do(self, reconciler: Reconciler, brought: Brought, *, compares: bool) -> None:
         for news in brought.news:
+            self._policies.heard(news)
             if reconciler.heard(news):
                 figures.CONVERGENCE.observe(time.monotonic() - brought.since)
         self._policies.look(compares=compares)

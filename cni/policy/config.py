@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cni import log
-from cni.errors import InvalidConfig
+from cni.errors import InvalidConfig, TryAgainLater
+from cni.naming import CLUSTER
 from cni.protocol.call import Call
 from cni.protocol.config import NetConf, Section
 from cni.values import replace
@@ -24,13 +25,15 @@ _KEEPING = ("ADD", "REFRESH")
 def section_of(netconf: NetConf, call: Call) -> Policy | None:
     """The policy a validated configuration asks for, or None.
 
-    With a `policyDir`, what its NetworkPolicies allow the call's pod adds to it; calls that hold nobody to anything
+    With a feed, what its NetworkPolicies allow the call's pod adds to it; calls that hold nobody to anything
     do not read it. Raises InvalidConfig naming the entry that is impossible, the file that cannot be read of a folder that never
-    could be, or a `policyDir` for a pod without a name.
+    could be, or a feed for a pod without a name, and TryAgainLater where this host was not told yet what its cluster says.
     """
     section = netconf.get("policy")
     if section is None:
         return None
+    if section.get("cluster") and section.get("policyDir"):
+        raise InvalidConfig("$.policy: has both cluster and policyDir; a pod's documents come from one place")
     policy = read(section, "$.policy")
     feed = feed_of(netconf)
     if not feed or call.command in _HOLDING_NOBODY:
@@ -40,9 +43,10 @@ def section_of(netconf: NetConf, call: Call) -> Policy | None:
 
 
 def feed_of(netconf: NetConf) -> str:
-    """Where a configuration's documents come from, ``folder /path``; nothing where it names no feed."""
-    folder = (netconf.get("policy") or {}).get("policyDir")
-    return f"folder {Path(folder)}" if folder else ""
+    """Where a configuration's documents come from, ``folder /path`` or ``cluster``; nothing where it names no feed."""
+    section = netconf.get("policy") or {}
+    folder = section.get("policyDir")
+    return CLUSTER if section.get("cluster") else f"folder {Path(folder)}" if folder else ""
 
 
 def faults_of(netconf: NetConf) -> list[str]:
@@ -50,7 +54,7 @@ def faults_of(netconf: NetConf) -> list[str]:
     feed = feed_of(netconf)
     try:
         return _opened(feed, keep=False).faults() if feed else []
-    except InvalidConfig as error:
+    except (InvalidConfig, TryAgainLater) as error:
         return [error.msg]
 
 
@@ -63,9 +67,10 @@ def _opened(feed: str, *, keep: bool) -> KnownBook:
 def _with_feed(policy: Policy, book: KnownBook, call: Call, netconf: NetConf) -> Policy:
     """Policies add up: a direction anybody speaks of is shut but for what anybody allows."""
     if not call.pod:
-        folder = netconf["policy"]["policyDir"]
+        key = "cluster" if book.feed == CLUSTER else "policyDir"
         wanted = "CNI_ARGS has no K8S_POD_NAMESPACE and K8S_POD_NAME"
-        raise InvalidConfig(f"$.policy.policyDir: {wanted}: nothing in {folder} could hold this pod")
+        where = book.feed.removeprefix("folder ")
+        raise InvalidConfig(f"$.policy.{key}: {wanted}: nothing in {where} could hold this pod")
     if call.command == "ADD" and (faults := book.faults(call.pod.partition("/")[0])):
         log.event(netconf.get("type") or "policy", call.command, pod=call.pod, faults=faults)
     from cni.policy.compiler import allowances, closers, tier

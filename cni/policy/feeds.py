@@ -7,17 +7,17 @@ of a feed: before all of it could be read at one time, it is no feed.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cni.errors import InvalidConfig
-from cni.naming import digest_of
+from cni.errors import InvalidConfig, TryAgainLater
+from cni.naming import CLUSTER, digest_of
 from cni.policy import folder
 from cni.policy.known import KnownBook, object_of
-from cni.policy.manifest import Item, refuse_two_meanings
+from cni.policy.manifest import Item, items_of, refuse_two_meanings
 from cni.state import owners_on_node
 from cni.state.documents import Document, Documents, Feed, Source
 
@@ -96,6 +96,10 @@ def read_on(documents: Documents, feed: str, books: dict[str, KnownBook]) -> Kno
     """The book of a feed as its documents are now; one of `books` goes on, of which there are a few. Raises InvalidConfig as `book_of`."""
     with documents.transaction():
         now, unread = documents.feed(feed), documents.faults(feed)
+        if not now.whole and feed == CLUSTER:
+            raise TryAgainLater(
+                "nobody told this host yet what policies its cluster has: agent-cni-member.service does"
+            )
         if not now.whole:
             raise InvalidConfig(unread[0])
         book = books.pop(feed, None)
@@ -113,11 +117,43 @@ def follow(documents: Documents, feed: str, names: Collection[str] | None = None
 
     Raises TryAgainLater.
     """
+    if feed == CLUSTER:
+        return 0  # its member tells this host
     place = Path(feed.removeprefix("folder "))
     if names is None and _is_known(documents, feed, place):
         return 0
     with documents.turn(feed):
         return 0 if names is None and _is_known(documents, feed, place) else _read(documents, feed, place, names)
+
+
+def told(
+    documents: Documents, there: Mapping[str, tuple[str, Any]], gone: Iterable[str] = (), *, whole: bool = False
+) -> int:
+    """Know what the cluster's store says of some documents, by their names there: each with what it is to be, ``kind namespace/name``,
+    and the object; `whole` if there are no others. How many became others or went. One that cannot be read stays as it was, and is named.
+
+    Raises TryAgainLater.
+    """
+    with documents.turn(CLUSTER), documents.transaction():
+        known, before = documents.sources(CLUSTER), documents.feed(CLUSTER)
+        left = [name for name in (known.keys() - there.keys() if whole else gone) if name in known]
+        read = {name: _told(name, *item) for name, item in there.items()}
+        sources = {name: Source("told", found if isinstance(found, str) else "") for name, found in read.items()}
+        documents.put(CLUSTER, before._replace(whole=before.whole or whole, seen="told", fault=""), sources, left)
+        changed = {name: [found] for name, found in read.items() if not isinstance(found, str)}
+        return documents.replace(CLUSTER, {**changed, **{name: [] for name in left}})
+
+
+def _told(source: str, what: str, raw: Any) -> Document | str:
+    """A document, or why it is none."""
+    where = f"cluster: {what}"
+    try:
+        items = list(items_of(where, raw))
+    except InvalidConfig as error:
+        return plain(error.msg)
+    if [f"{item.kind} {item.namespace}/{item.name}" for item in items] != [what]:
+        return plain(f"{where}: is another object, or none")
+    return _document(source, 0, items[0])
 
 
 def _is_known(documents: Documents, feed: str, place: Path) -> bool:

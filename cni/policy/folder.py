@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, NoReturn
 
 from cni.errors import InvalidConfig
 from cni.policy.manifest import Item, items_of, refuse_two_meanings
-from cni.policy.objects import Object
 
 _SUFFIXES = {".yaml", ".yml", ".json"}
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -81,10 +80,10 @@ def read(folder: Path, known: Mapping[str, str], names: Collection[str] | None =
     raise InvalidConfig(f"policyDir: {folder}: changes while it is read")
 
 
-def objects_in(place: Path) -> list[Object]:
+def items_in(place: Path) -> list[Item]:
     """The objects in a file, or in all of a folder. Raises InvalidConfig naming what cannot be read."""
     files = [place / name for name in listing(place)] if place.is_dir() else [place]
-    return [item.read for file in files for item in _items(file, _content(file))]
+    return [item for file in files for item in _items(file, _content(file))]
 
 
 def _judged(folder: Path, seen: dict[str, str], contents: Mapping[str, bytes | InvalidConfig], began: int) -> Read:

@@ -36,8 +36,8 @@ _LIKENESS = 0.8
 
 
 class Item(NamedTuple):
-    """One object of a document: where it stands and what it is called, and what was read of it. `value` is what of it is kept as JSON,
-    from which `known` reads the same.
+    """One object of a document: where it stands and what it is called, what was read of it, and the object as it came. `value` is what of it
+    is kept as JSON, from which `known` reads the same.
     """
 
     where: str
@@ -46,6 +46,7 @@ class Item(NamedTuple):
     name: str
     read: Object
     value: Any
+    raw: dict[str, Any]
 
 
 def items_of(where: str, document: Any) -> Iterator[Item]:
@@ -53,7 +54,7 @@ def items_of(where: str, document: Any) -> Iterator[Item]:
     for at, kind, raw in _apart(where, document):
         space, own = _place(raw, at)
         found = _READERS[kind](raw, at, space, own)
-        yield Item(at, kind, space, own, found, _kept(raw, found))
+        yield Item(at, kind, space, own, found, _kept(raw, found), raw)
 
 
 def known(kind: str, where: str, namespace: str, name: str, value: Any) -> Object:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 
-from cni.errors import InvalidConfig
+from cni.errors import InvalidConfig, TryAgainLater
 from cni.naming import peer_set
 from cni.policy.feeds import latest
 from cni.policy.known import KnownBook
@@ -80,7 +80,7 @@ class Peering:
         if feed not in self._books:
             try:
                 self._books[feed] = latest(feed)
-            except InvalidConfig:
+            except (InvalidConfig, TryAgainLater):
                 self._books[feed] = None
         return self._books[feed]
 

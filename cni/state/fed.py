@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from cni.naming import Attachment
+from cni.naming import CLUSTER, Attachment
 from cni.state.records import Records
 
 
@@ -25,12 +25,13 @@ class Feeding(Records):
     def fed(self) -> list[Fed]:
         """The attachments that follow a feed."""
         rows = self._rows(
-            "SELECT network, container, ifname, plugin, pod, json_extract(config, '$.policy.policyDir') AS directory"
-            " FROM attachment WHERE complete AND json_valid(config) AND directory > ''"
+            "SELECT network, container, ifname, plugin, pod, json_extract(config, '$.policy.policyDir') AS directory,"
+            " json_extract(config, '$.policy.cluster') AS cluster"
+            " FROM attachment WHERE complete AND json_valid(config) AND (directory > '' OR cluster)"
         )
         return [
-            Fed(f"folder {Path(directory)}", Attachment(*key), plugin, pod, self.path.parent)
-            for *key, plugin, pod, directory in rows
+            Fed(CLUSTER if cluster else f"folder {Path(directory)}", Attachment(*key), plugin, pod, self.path.parent)
+            for *key, plugin, pod, directory, cluster in rows
         ]
 
     def generation(self) -> tuple[int, int]:

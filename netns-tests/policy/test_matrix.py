@@ -16,7 +16,7 @@ from generated import changed, generated
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from lab import Lab, eventually
-from matrix import Matrix, OneHost, ThreeHosts
+from matrix import FedByTheStore, Matrix, OneHost, ThreeHosts
 
 CASES = cases()
 
@@ -185,6 +185,22 @@ def test_members_follow_the_folder(lab: Lab, tmp_path: Path):
         for case in ALONE[::30]:
             matrix.say(case.documents, case.world)
             assert eventually(lambda: not matrix.wrong(), 20), (case.name, matrix.wrong())
+
+
+@pytest.mark.tried(
+    "documents that an operator says in the cluster's store once, no folder and no refresh", "the same, soon"
+)
+def test_members_follow_the_store(lab: Lab, tmp_path: Path):
+    """Every thirtieth set that speaks of pods alone; a member that comes back goes on with it, and a pod that comes starts by it."""
+    with FedByTheStore(lab, tmp_path) as matrix:
+        for case in ALONE[5::30]:
+            matrix.hold(case.documents, case.world)
+            assert matrix.wrong() == [], case.name
+        matrix.hold(FROM_FRIENDS)
+        matrix.detach("x/b")
+        matrix.attach("x/b", matrix.mode)
+        matrix.hold(FROM_FRIENDS)
+        assert matrix.wrong() == []
 
 
 @pytest.mark.tried(

@@ -21,7 +21,7 @@ from typing import Self
 from cases import NAMES, NODE, OUTSIDE, PODS, PORTS, PROTOCOLS, Addresses, Case, Expected, Probe, placed
 from cluster import Cluster, conf
 from interception import address_of
-from lab import AGENT_CNI, ROOT, Host, Lab, Namespace, Pod
+from lab import AGENT_CNI, ROOT, Host, Lab, Namespace, Pod, eventually
 from prober import FAMILIES, Prober
 from reference import Raw
 
@@ -257,6 +257,31 @@ class ThreeHosts(Matrix):
 
     def conf(self, kind: str) -> Raw:
         return conf(kind, policy={"policyDir": str(self.folder)})
+
+
+@dataclass(repr=False)
+class FedByTheStore(ThreeHosts):
+    """The same, whose documents are in the cluster's store: members follow it."""
+
+    def conf(self, kind: str) -> Raw:
+        return conf(kind, policy={"cluster": True})
+
+    def say(
+        self, documents: list[Raw] | None = None, world: list[Raw] | None = None, far: dict[str, str] | None = None
+    ) -> None:
+        file = self.folder / "objects.json"
+        before = {key_of(it): it for it in json.loads(file.read_text())["items"]}
+        now = self.expect(documents, world, far)
+        put(file, now)
+        teller = self.cluster.nodes[0]
+        teller.run(AGENT_CNI, "policy", "apply", file)
+        gone = [before[key] for key in before.keys() - set(map(key_of, now))]
+        if gone:
+            put(self.folder / "gone.json", gone)
+            teller.run(AGENT_CNI, "policy", "delete", self.folder / "gone.json")
+
+    def apply(self) -> None:
+        eventually(lambda: not self.wrong(), 20)
 
 
 def _stays_open(before: tuple[bool, bool], after: tuple[bool, bool]) -> bool:

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from cni.errors import InvalidConfig
+from cni.errors import InvalidConfig, TryAgainLater
 from cni.policy import feeds, folder
 from cni.policy.config import faults_of, section_of
 from cni.policy.feeds import book_of, follow, reading_once
 from cni.policy.known import KnownBook
 from cni.policy.manifest import items_of
-from cni.policy.objects import Pod
+from cni.policy.objects import Pod, Rule
 from cni.protocol.call import Call
 from cni.state import owners_on_node
 from cni.state.documents import Document, Documents, Feed, Source
@@ -326,3 +326,61 @@ def test_an_attachments_address_is_its_pods(
 
 def test_a_line_of_a_folder_can_be_printed_anywhere():
     assert feeds.plain("a\x1b[2J\n") == "a?[2J?"
+
+
+# --- what the cluster's store says
+
+
+def said(**more: Any) -> tuple[str, dict[str, Any]]:
+    return "NetworkPolicy shop/one", {**POLICY, "spec": {"podSelector": {}, **more}}
+
+
+def tell(there: dict[str, tuple[str, Any]], *gone: str, whole: bool = False) -> int:
+    with closing(Documents.open()) as documents:
+        return feeds.told(documents, there, gone, whole=whole)
+
+
+def policies() -> list[tuple[str, ...]]:
+    return [(policy.namespace, policy.name, str(policy.ingress)) for policy in book_of("cluster").policies("shop")]
+
+
+def test_who_was_not_told_yet_waits():
+    tell({"NetworkPolicy shop one": said()})
+    with pytest.raises(TryAgainLater, match="nobody told this host yet"):
+        book_of("cluster")
+    assert faults_of({"policy": {"cluster": True}}) != []
+    tell({}, whole=True)
+    assert policies() == []
+
+
+def test_what_the_store_says_is_known_until_it_says_otherwise():
+    assert tell({"NetworkPolicy shop one": said()}, whole=True) == 1
+    assert policies() == [("shop", "one", "()")]
+    assert tell({"NetworkPolicy shop one": said()}) == 0
+    assert tell({"NetworkPolicy shop one": said(ingress=[{}])}) == 1
+    assert policies() == [("shop", "one", str((Rule(),)))]
+    assert tell({"Pod shop web": ("Pod shop/web", pod("web"))}) == 1
+    assert tell({}, "NetworkPolicy shop one", "NetworkPolicy shop never") == 1
+    assert policies() == []
+    assert [item.name for item in book_of("cluster").pods()] == ["web"]
+    assert tell({}, whole=True) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, [], {**POLICY, "apiVersion": "v9"}, pod("one"), {**POLICY, "metadata": {"name": "two"}}]
+)
+def test_what_is_no_such_document_is_named_and_the_one_of_before_stays(wrong: Any):
+    tell({"NetworkPolicy shop one": said()}, whole=True)
+    assert tell({"NetworkPolicy shop one": ("NetworkPolicy shop/one", wrong)}) == 0
+    assert policies() == [("shop", "one", "()")]
+    (fault,) = book_of("cluster").faults()
+    assert fault.startswith("cluster: NetworkPolicy shop/one: ")
+    tell({"NetworkPolicy shop one": said()})
+    assert book_of("cluster").faults() == []
+
+
+def test_documents_come_from_one_place():
+    with pytest.raises(InvalidConfig, match="both cluster and policyDir"):
+        section_of(
+            {"policy": {"cluster": True, "policyDir": "/x"}}, Call("ADD", args="K8S_POD_NAMESPACE=a;K8S_POD_NAME=b")
+        )
