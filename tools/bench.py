@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "netns-tests/scenes"))
 import bench_calls  # noqa: E402
 import bench_cluster  # noqa: E402
 import bench_modes  # noqa: E402
+import bench_policy  # noqa: E402
 import bench_sidecar  # noqa: E402
 from lab import Lab  # noqa: E402
 
@@ -52,11 +53,14 @@ def report(rows: dict[str, tuple[list[float], list[float]]], pairs: int) -> None
         print(f"{label:<52}{shown}")
 
 
+PARTS = {"calls": calls, "traffic": traffic, "cluster": bench_cluster.run, "policy": bench_policy.run}
+
+
 def main(parts: list[str]) -> int:
-    for part in parts or ("calls", "traffic", "cluster"):
+    for part in parts or PARTS:
         lab = Lab(f"bench {os.getpid()}")
         try:
-            {"calls": calls, "traffic": traffic, "cluster": bench_cluster.run}[part](lab)
+            PARTS[part](lab)
         finally:
             lab.close()
     return 0
