@@ -384,3 +384,13 @@ def test_documents_come_from_one_place():
         section_of(
             {"policy": {"cluster": True, "policyDir": "/x"}}, Call("ADD", args="K8S_POD_NAMESPACE=a;K8S_POD_NAME=b")
         )
+
+
+def test_a_file_that_became_another_is_no_feed_by_itself(place: Place):
+    """Where what was known of the others is lost, they are read again."""
+    place.put("a.json", POLICY)
+    place.put("b.json", pod("web"))
+    with closing(Documents.open()) as documents:
+        follow(documents, f"folder {place.path}", ["b.json"])
+    assert place.looked() == ["a.json", "b.json"]
+    assert [item.name for item in place.book().policies("shop")] == ["one"]
