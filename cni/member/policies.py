@@ -51,7 +51,8 @@ class Policies:
         self._told: deque[tuple[dict[str, tuple[str, dict[str, Any]]], list[str], bool]] = deque()
         self._watched: frozenset[Path] = frozenset()
         self._fed: dict[str, dict[str, list[Fed]]] = {}
-        self._generations: dict[Path, tuple[int, int]] = {}
+        #: What each folder of state said of that, and at which generation.
+        self._by_folder: dict[Path, tuple[object, list[Fed]]] = {}
         self._fed_at = -math.inf
         self._books: dict[str, KnownBook] = {}
         self._due: dict[Fed, None] = {}
@@ -106,12 +107,11 @@ class Policies:
             self._trouble.over()
 
     def _look(self, *, compares: bool) -> None:
-        self._know_who_is_fed()
+        troubles = self._know_who_is_fed()
         names = self._names()
         if compares:
             self._due |= self._failed
             self._failed.clear()
-        troubles = list[CniError]()
         with closing(Documents.open()) as documents:
             while self._told:
                 there, gone, whole = self._told[0]
@@ -124,29 +124,38 @@ class Policies:
                     self._go_on(documents, feed)
                 except CniError as error:
                     troubles.append(error)
+                    if feed in names:
+                        self._noticed.append(Noticed(_place(feed)))
         troubles += self._hold()
         if troubles:
             raise troubles[0]
 
-    def _know_who_is_fed(self) -> None:
-        """Ask again now and then: one that comes was held by its ADD."""
+    def _know_who_is_fed(self) -> list[CniError]:
+        """Ask again now and then: why some folders of state cannot be asked, of which counts what they said last. One that comes was
+        held by its ADD to what was said when that began.
+        """
         if not self._noticed and time.monotonic() < self._fed_at + _LEAST:
-            return
+            return []
         self._fed_at = time.monotonic()
-        found, generations = list[Fed](), {}
+        found: dict[Path, tuple[object, list[Fed]]] = {}
+        troubles = list[CniError]()
         for folder in (self._folder, *other_folders(self._folder)):
-            if store := Store.reading(folder):
-                with closing(store):
-                    generations[folder] = store.generation()
-                    if generations != self._generations:
-                        found += store.fed()
-        if generations == self._generations:
-            return
-        self._generations, self._fed = generations, {}
-        for item in found:
-            self._fed.setdefault(item.feed, {}).setdefault(item.pod, []).append(item)
-        self._watched = frozenset(Path(feed.removeprefix("folder ")) for feed in self._fed if feed != CLUSTER)
-        self._books = {feed: book for feed, book in self._books.items() if feed in self._fed}
+            known = self._by_folder.get(folder)
+            try:
+                answer = _fed_in(folder, known)
+            except CniError as error:
+                troubles.append(error)
+                answer = known
+            found |= {folder: answer} if answer else {}
+        if found != self._by_folder:
+            before = {item for _, items in self._by_folder.values() for item in items}
+            self._by_folder, self._fed = found, {}
+            for item in (item for _, items in found.values() for item in items):
+                self._fed.setdefault(item.feed, {}).setdefault(item.pod, []).append(item)
+                self._due |= {} if item in before else {item: None}
+            self._watched = frozenset(_place(feed) for feed in self._fed if feed != CLUSTER)
+            self._books = {feed: book for feed, book in self._books.items() if feed in self._fed}
+        return troubles
 
     def _names(self) -> dict[str, list[str] | None]:
         """The files of each feed that were noticed; None where it is to be looked at as a whole."""
@@ -160,25 +169,25 @@ class Policies:
         return found
 
     def _go_on(self, documents: Documents, feed: str) -> None:
-        """Go on to what the feed's documents are by now."""
+        """Go on to what the feed's documents are by now. Where it is not known what was done of it before, or that was refused halfway,
+        begin with it.
+        """
         book, now = self._books.get(feed), documents.feed(feed)
         if not now.whole or (book and book.revision == now.revision):
             return
-        changed = documents.since(feed, book.revision) if book else None
+        self._books.pop(feed, None)
+        changed = documents.since(feed, book.revision) if book and book.revision < now.revision else None
         if book is None or changed is None:
-            self._begin(documents, feed)
-            return
-        before = said(book.anew(), changed)
-        book.heard(now.revision, changed, documents.faults(feed))
-        effects = Effects(book, before, said(book, changed))
-        self._due |= dict.fromkeys(self._concerned(feed, effects))
-        self.done += put_in_sets(self._world, self._folder, effects)
-
-    def _begin(self, documents: Documents, feed: str) -> None:
-        """Begin with a feed: what was done of it before is not known."""
-        self._books[feed] = feeds.read_on(documents, feed, {})
-        self._due |= dict.fromkeys(item for items in self._fed[feed].values() for item in items)
-        self.done += fill_sets(self._world, self._folder)
+            book = feeds.read_on(documents, feed, {})
+            self._due |= dict.fromkeys(item for items in self._fed[feed].values() for item in items)
+            self.done += fill_sets(self._world, self._folder)
+        else:
+            before = said(book.anew(), changed)
+            book.heard(now.revision, changed, documents.faults(feed))
+            effects = Effects(book, before, said(book, changed))
+            self._due |= dict.fromkeys(self._concerned(feed, effects))
+            self.done += put_in_sets(self._world, self._folder, effects)
+        self._books[feed] = book
 
     def _concerned(self, feed: str, effects: Effects) -> Iterable[Fed]:
         for pod, items in self._fed[feed].items():
@@ -203,6 +212,21 @@ class Policies:
                 self._failed[item] = None
         self._due |= busy
         return troubles
+
+
+def _fed_in(folder: Path, known: tuple[object, list[Fed]] | None) -> tuple[object, list[Fed]] | None:
+    """Who is fed by a folder of state's records, and its generation: what is known where that is the same; None where there is no state."""
+    store = Store.reading(folder)
+    if store is None:
+        return None
+    with closing(store):
+        generation = store.generation()
+        return known if known and known[0] == generation else (generation, store.fed())
+
+
+def _place(feed: str) -> Path:
+    """The folder that a feed is."""
+    return Path(feed.removeprefix("folder "))
 
 
 def _source(key: Key) -> str:

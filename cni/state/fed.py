@@ -34,7 +34,7 @@ class Feeding(Records):
             for *key, plugin, pod, directory, cluster in rows
         ]
 
-    def generation(self) -> tuple[int, int]:
-        """What is another when an attachment came or went."""
-        ((many, last),) = self._rows("SELECT count(*), max(rowid) FROM attachment WHERE complete")
-        return many, last or 0
+    def generation(self) -> object:
+        """What is another when an attachment came or went: a row's number is given again when the last one goes."""
+        last = "max(rowid), network, container, ifname, plugin, created"
+        return self._rows(f"SELECT count(*), {last} FROM attachment WHERE complete")[0]

@@ -1,0 +1,177 @@
+"""What follows feeds, told of files one at a time: nothing it was told of is lost, and nobody is left with what a feed said before."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni.errors import CniError, KernelRefused, TryAgainLater
+from cni.kernel.inotify import Noticed
+from cni.member import policies as room
+from cni.member.policies import Policies
+from cni.naming import Attachment
+from cni.policy import folder
+from cni.state import Record, Store, uses
+from cni.state.documents import FILE, Documents
+from cni.state.fed import Fed
+
+
+class Node:
+    """A node of pods that follow one folder, what is done for them counted, and refused as often as is said."""
+
+    def __init__(self, tmp_path: Path, no_node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.place = tmp_path / "feed"
+        self.place.mkdir()
+        self.folder, self.other = no_node, tmp_path / "other"
+        self.held: list[str] = []
+        self.filled = self.put_in = 0
+        self.refusals: dict[str, list[CniError]] = {"held": [], "fill": [], "put": []}
+        Store.open(self.folder).close()
+        monkeypatch.setattr(folder, "_TICK", 0)
+        monkeypatch.setattr(room, "_LEAST", 0.0)
+        monkeypatch.setattr(room, "_held", self._held)
+        monkeypatch.setattr(room, "fill_sets", self._filled)
+        monkeypatch.setattr(room, "put_in_sets", self._put)
+        self.policies = Policies(self.folder, lambda: None)
+
+    def _refuse(self, what: str) -> None:
+        if self.refusals[what]:
+            raise self.refusals[what].pop(0)
+
+    def _held(self, item: Fed) -> bool:
+        self._refuse("held")
+        self.held.append(item.pod)
+        return True
+
+    def _filled(self, *_: Any) -> int:
+        self._refuse("fill")
+        self.filled += 1
+        return 0
+
+    def _put(self, *_: Any) -> int:
+        self._refuse("put")
+        self.put_in += 1
+        return 0
+
+    def attach(self, name: str, folder: Path | None = None) -> Record:
+        config = {"name": "net", "policy": {"policyDir": str(self.place)}}
+        record = Record(Attachment("net", f"c-{name}", "eth0"), "bridge", "", f"shop/{name}", config, complete=True)
+        with closing(Store.open(folder or self.folder)) as store, store.transaction():
+            store.put(record)
+        return record
+
+    def detach(self, record: Record) -> None:
+        with closing(Store.open(self.folder)) as store, store.transaction():
+            store.forget(record.attachment, record.plugin)
+
+    def write(self, name: str, **spec: Any) -> None:
+        metadata = {"namespace": "shop", "name": name}
+        document = {"kind": "NetworkPolicy", "metadata": metadata, "spec": {"podSelector": {}, **spec}}
+        (self.place / "new").write_text(json.dumps(document))
+        (self.place / "new").rename(self.place / f"{name}.json")
+        self.policies._notice([Noticed(self.place, f"{name}.json")])
+
+    def look(self) -> list[str]:
+        """The pods that were held to what the feed says in one look."""
+        self.held = []
+        self.policies.look()
+        return self.held
+
+    def known(self) -> list[str]:
+        with closing(Documents.open()) as documents:
+            return sorted(item.name for item in documents.everything(f"folder {self.place}"))
+
+
+@pytest.fixture
+def node(tmp_path: Path, no_node: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    found = Node(tmp_path, no_node, monkeypatch)
+    found.write("one")
+    found.write("two")
+    found.attach("web")
+    found.policies._notice([Noticed(found.place)])
+    assert found.look() == ["shop/web"]
+    assert (found.look(), found.known()) == ([], ["one", "two"])
+    return found
+
+
+def test_a_file_alone_is_no_feed_where_what_was_known_is_lost(node: Node):
+    for file in uses.DEFAULT_FOLDER.glob(f"{FILE}*"):
+        file.unlink()
+    node.write("two", policyTypes=["Egress"])
+    assert node.look() == ["shop/web"]
+    assert node.known() == ["one", "two"]
+
+
+def test_what_began_anew_at_an_earlier_time_is_begun_with(node: Node, monkeypatch: pytest.MonkeyPatch):
+    for file in uses.DEFAULT_FOLDER.glob(f"{FILE}*"):
+        file.unlink()
+    monkeypatch.setattr("cni.state.documents.time.time_ns", lambda: 10**9)
+    node.write("two", policyTypes=["Egress"])
+    assert node.look() == ["shop/web"]
+
+
+def test_a_notice_is_kept_until_its_file_could_be_read(node: Node, monkeypatch: pytest.MonkeyPatch):
+    def busy(*_: object) -> None:
+        raise TryAgainLater("another reads it")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(room.feeds, "follow", busy)
+        node.write("three")
+        assert node.look() == []
+    assert node.look() == ["shop/web"]
+    assert node.known() == ["one", "three", "two"]
+
+
+@pytest.mark.parametrize("error", [TryAgainLater("busy"), KernelRefused("no buffer space", 105)])
+def test_sets_that_could_not_be_changed_are_filled(node: Node, error: CniError):
+    node.refusals["put"] = [error]
+    node.refusals["fill"] = [error]
+    filled = node.filled
+    node.write("three")
+    for _ in range(3):
+        node.look()
+    assert node.filled == filled + 1
+
+
+def test_an_attachment_that_was_refused_is_held_with_the_next_comparison(node: Node):
+    node.refusals["held"] = [KernelRefused("no buffer space", 105)]
+    node.write("three")
+    assert (node.look(), node.look()) == ([], [])
+    node.policies.look(compares=True)
+    assert node.held == ["shop/web"]
+
+
+def test_one_that_comes_is_held_to_what_was_said_while_it_came(node: Node):
+    node.write("three")
+    node.look()
+    node.attach("db")
+    assert node.look() == ["shop/db"]
+
+
+def test_one_that_takes_the_last_ones_row_is_found(node: Node):
+    web = node.attach("web")
+    node.detach(web)
+    node.attach("db")
+    node.look()
+    node.write("three")
+    assert node.look() == ["shop/db"]
+
+
+def test_a_folder_that_comes_leaves_those_of_others_followed(node: Node):
+    node.attach("db", node.other)
+    node.look()
+    node.write("three")
+    assert node.look() == ["shop/web", "shop/db"]
+
+
+def test_a_folder_that_cannot_be_read_leaves_those_of_others_followed(node: Node):
+    node.attach("db", node.other)
+    node.look()
+    for file in node.other.glob("state.db*"):
+        file.write_text("spoiled " * 1000)
+    node.write("three")
+    assert "shop/web" in node.look()
