@@ -16,6 +16,7 @@ from cluster_memory import Memory
 from member_host import Host, network
 
 from cni.errors import RangeExhausted
+from cni.kernel.counters import Counted
 from cni.kernel.wireguard import Shown
 from cni.member import census, figures, metrics
 from cni.member.exposition import Family
@@ -51,6 +52,7 @@ def told(no_node: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
         state.put_member(replace(member, encryption="wireguard"))
     with pytest.raises(RangeExhausted), counted("macvlan", "ADD"):
         raise RangeExhausted("none")
+    monkeypatch.setattr(census, "counted", lambda table: [Counted("NetworkPolicy a/b", "drop", 1, 60)])
     monkeypatch.setattr(census.wireguard, "show", lambda name: Shown("", 0, {}))
     own = (Family(item.name, item.kind, item.means, []) for item in figures.EVERY)
     names = {item.name: {*item.labels} for item in figures.EVERY}

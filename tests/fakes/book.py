@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cni.policy.book import placed
 from cni.policy.labels import Labels, of_namespace
 from cni.policy.manifest import objects_of
 from cni.policy.objects import ClusterPolicy, KubeNode, Namespace, NetworkPolicy, Pod
 
 
 class ListedBook:
-    """What raw objects say, and nothing else."""
+    """What raw objects say, and nothing else but whose each address is, if `owners` does."""
 
     feed = "folder /listed"
 
-    def __init__(self, *raw: dict[str, Any]) -> None:
+    def __init__(self, *raw: dict[str, Any], owners: Mapping[str, str] | None = None) -> None:
         self.objects = objects_of(("", item) for item in raw)
+        self.owners = owners or {}
 
     def policies(self, namespace: str) -> Iterable[NetworkPolicy]:
         return [item for item in self.objects if isinstance(item, NetworkPolicy) and item.namespace == namespace]
@@ -28,7 +30,7 @@ class ListedBook:
         return [item for item in self.objects if isinstance(item, KubeNode)]
 
     def pods(self) -> Iterable[Pod]:
-        return [item for item in self.objects if isinstance(item, Pod)]
+        return list(placed((item for item in self.objects if isinstance(item, Pod)), self.owners))
 
     def pod(self, namespace: str, name: str) -> Pod | None:
         return next((item for item in self.pods() if (item.namespace, item.name) == (namespace, name)), None)

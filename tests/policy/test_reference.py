@@ -127,7 +127,8 @@ def compiled(book: ListedBook, pod: str) -> Policy:
 def otherwise_compiled(case: Case) -> list[str]:
     """Where what documents become says something else than the reference, of either end of any connection."""
     said = Expected(placed([*case.world, *case.documents], ADDRESSES), ADDRESSES, case.far)
-    book = ListedBook(*said.objects)
+    owners = {address: name for name, ends in ADDRESSES.items() if name in PODS for address in ends.values()}
+    book = ListedBook(*said.objects, owners=owners)
     policies = {f"{pod.namespace}/{pod.name}": compiled(book, f"{pod.namespace}/{pod.name}") for pod in book.pods()}
     found = []
     for probe in probes():
