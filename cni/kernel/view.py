@@ -97,6 +97,7 @@ class HeldAddress:
     tentative: bool
     duplicate: bool
     protocol: int = field(default=0, compare=False)
+    scope: int = SCOPE_UNIVERSE
 
 
 @dataclass(frozen=True)

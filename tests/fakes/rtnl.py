@@ -13,9 +13,19 @@ from itertools import count
 from typing import Any, Unpack
 
 from cni.errors import KernelRefused
+from cni.kernel.netlink.addresses import AddressSettings
 from cni.kernel.netlink.linkinfo import PortSettings
 from cni.kernel.netlink.links import LinkSettings
-from cni.kernel.view import MAIN_TABLE, HeldAddress, KernelRoute, Link, LinkRef, MacvlanSettings, VethEnd, Vxlan
+from cni.kernel.view import (
+    MAIN_TABLE,
+    HeldAddress,
+    KernelRoute,
+    Link,
+    LinkRef,
+    MacvlanSettings,
+    VethEnd,
+    Vxlan,
+)
 from cni.naming import OWNER, IPAddress, IPInterface
 from cni.values import replace
 
@@ -50,6 +60,7 @@ class FakeRtnl:
         self._refusals: set[tuple[str, int]] = set()
         self._version: dict[str, int] = defaultdict(lambda: 4)
         self._makers: dict[tuple[str, object], int] = {}
+        self._scopes: dict[tuple[str, IPInterface], int] = {}
         self._elsewhere: set[tuple[str, str]] = set()
         self._labels = {"::/0": 1}
         self._marks: dict[int, set[tuple[int, int]]] = defaultdict(set)
@@ -262,23 +273,22 @@ class FakeRtnl:
 
     def addresses(self, link: Link | LinkRef) -> list[HeldAddress]:
         name = self._at(link).name
-        return [HeldAddress(item, False, False, self._makers.get((name, item), 0)) for item in self.held[name]]
+        return [
+            HeldAddress(item, False, False, self._makers.get((name, item), 0), self._scopes.get((name, item), 0))
+            for item in self.held[name]
+        ]
 
-    def add_address(
-        self,
-        link: Link | LinkRef,
-        interface: IPInterface,
-        nodad: bool = False,
-        deprecated: bool = False,
-        protocol: int = 0,
-    ) -> None:
+    def add_address(self, link: Link | LinkRef, interface: IPInterface, **settings: Unpack[AddressSettings]) -> None:
         def make() -> None:
             name = self._at(link).name
             _need(interface not in self.held[name], errno.EEXIST)
             self.held[name].append(interface)
-            self._makers[name, interface] = protocol
+            self._makers[name, interface] = settings.get("protocol", 0)
+            self._scopes[name, interface] = settings.get("scope", 0)
 
-        self._change(f"add_address {link.name} {interface}{' nodad' * nodad}{' deprecated' * deprecated}", make)
+        how = "".join(f" {what}" for what in ("nodad", "deprecated") if settings.get(what))
+        scope = f" scope {settings['scope']}" if settings.get("scope") else ""
+        self._change(f"add_address {link.name} {interface}{how}{scope}", make)
 
     def delete_address(self, link: Link | LinkRef, interface: IPInterface) -> None:
         def make() -> None:

@@ -12,7 +12,18 @@ import pytest
 
 from cni.errors import KernelRefused
 from cni.kernel.netlink import Rtnl
-from cni.kernel.view import MAIN_TABLE, MEMBER, SCOPE_LINK, KernelRoute, Link, LinkRef, MacvlanSettings, VethEnd, Vxlan
+from cni.kernel.view import (
+    MAIN_TABLE,
+    MEMBER,
+    SCOPE_LINK,
+    SCOPE_UNIVERSE,
+    KernelRoute,
+    Link,
+    LinkRef,
+    MacvlanSettings,
+    VethEnd,
+    Vxlan,
+)
 from cni.naming import OWNER
 from cni.values import replace
 
@@ -354,6 +365,20 @@ def an_address_is_there_once(rtnl: Rtnl) -> None:
         rtnl.add_address(link, interface)
         with refused(errno.EEXIST):
             rtnl.add_address(link, interface)
+
+
+@statement
+def an_address_is_of_a_scope(rtnl: Rtnl) -> None:
+    link, alone = bridge(rtnl), ip_interface(f"{ADDRESS.ip}/32")
+    rtnl.add_address(link, ADDRESS)
+    rtnl.add_address(link, alone, scope=SCOPE_LINK)
+    assert {item.interface: item.scope for item in rtnl.addresses(link) if item.interface.version == 4} == {
+        ADDRESS: SCOPE_UNIVERSE,
+        alone: SCOPE_LINK,
+    }
+    rtnl.delete_address(link, ADDRESS)
+    rtnl.add_address(link, ADDRESS, scope=SCOPE_LINK)
+    assert {item.scope for item in rtnl.addresses(link) if item.interface.version == 4} == {SCOPE_LINK}
 
 
 @statement

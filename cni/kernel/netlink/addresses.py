@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import struct
+from typing import TypedDict, Unpack
 
 from cni.kernel.netlink.handle import Handle
 from cni.kernel.netlink.wire import (
@@ -20,7 +21,7 @@ from cni.kernel.netlink.wire import (
     u8,
     u32,
 )
-from cni.kernel.view import HeldAddress, Link, LinkRef
+from cni.kernel.view import SCOPE_UNIVERSE, HeldAddress, Link, LinkRef
 from cni.naming import IPAddress, IPInterface
 
 _NEW, _DELETE, _GET = 20, 21, 22
@@ -30,6 +31,17 @@ _LEAST_WITH_BROADCAST = 30  # a point-to-point link of two addresses has none (R
 _NODAD, _DADFAILED, _TENTATIVE = 0x02, 0x08, 0x40
 #: struct ifa_cacheinfo: preferred for no second, valid for ever.
 _DEPRECATED = struct.Struct("=IIII").pack(0, 0xFFFFFFFF, 0, 0)
+
+
+class AddressSettings(TypedDict, total=False):
+    """What a new address may be: `nodad` makes one of IPv6 usable at once, `deprecated` only for who asks for it. `protocol` says who
+    made it, to kernels since 5.18. One of a narrower `scope` (rtnetlink(7)) is no source of what goes beyond that.
+    """
+
+    nodad: bool
+    deprecated: bool
+    protocol: int
+    scope: int
 
 
 class Addresses(Handle):
@@ -48,25 +60,16 @@ class Addresses(Handle):
                 return int(_IFADDR.unpack_from(message, HEADER.size)[4])
         return 0
 
-    def add_address(
-        self,
-        link: Link | LinkRef,
-        interface: IPInterface,
-        nodad: bool = False,
-        deprecated: bool = False,
-        protocol: int = 0,
-    ) -> None:
-        """Add an address, an IPv4 one with its subnet's broadcast address; `nodad` makes an IPv6 address usable at once,
-        `deprecated` only for who asks for it. `protocol` says who made it, to kernels since 5.18.
-        """
-        parts = [_place(link, interface), _own(interface)]
+    def add_address(self, link: Link | LinkRef, interface: IPInterface, **settings: Unpack[AddressSettings]) -> None:
+        """Add an address, an IPv4 one with its subnet's broadcast address."""
+        parts = [_place(link, interface, settings.get("scope", SCOPE_UNIVERSE)), _own(interface)]
         if interface.version == 4 and interface.network.prefixlen <= _LEAST_WITH_BROADCAST:
             parts.append(attribute(_BROADCAST, interface.network.broadcast_address.packed))
-        if nodad:
+        if settings.get("nodad"):
             parts.append(attribute(_FLAGS, u32(_NODAD)))
-        if deprecated:
+        if settings.get("deprecated"):
             parts.append(attribute(_CACHEINFO, _DEPRECATED))
-        if protocol:
+        if protocol := settings.get("protocol"):
             parts.append(attribute(_PROTO, u8(protocol)))
         self._change(request(_NEW, CREATE | EXCLUSIVE, *parts), f"add {interface} to {link.name}")
 
@@ -78,16 +81,16 @@ class Addresses(Handle):
 
 def address_of(message: bytes) -> HeldAddress:
     """An address of an RTM_NEWADDR message: IPv4's own is IFA_LOCAL, whoever the peer is."""
-    _, prefix, flags, _, _ = _IFADDR.unpack_from(message, HEADER.size)
+    _, prefix, flags, scope, _ = _IFADDR.unpack_from(message, HEADER.size)
     said = attributes(message, HEADER.size + _IFADDR.size)
     address = ipaddress.ip_address(said.get(_LOCAL) or said[_ADDRESS])
     flags |= number_of(said.get(_FLAGS, b""))
     held, maker = ipaddress.ip_interface((address, prefix)), number_of(said.get(_PROTO, b""))
-    return HeldAddress(held, bool(flags & _TENTATIVE), bool(flags & _DADFAILED), maker)
+    return HeldAddress(held, bool(flags & _TENTATIVE), bool(flags & _DADFAILED), maker, scope)
 
 
-def _place(link: Link | LinkRef, interface: IPInterface) -> bytes:
-    return _IFADDR.pack(FAMILY[interface.version], interface.network.prefixlen, 0, 0, link.index)
+def _place(link: Link | LinkRef, interface: IPInterface, scope: int = SCOPE_UNIVERSE) -> bytes:
+    return _IFADDR.pack(FAMILY[interface.version], interface.network.prefixlen, 0, scope, link.index)
 
 
 def _own(interface: IPInterface) -> bytes:

@@ -50,7 +50,7 @@ def test_an_address_is_added(index: int, address: Any, prefix: int, nodad: bool,
         "IFA_FLAGS": 2 if nodad else None,
         "IFA_CACHEINFO": FOREVER if deprecated else None,
     }
-    ours = line.request_of(lambda rtnl: rtnl.add_address(link, interface, nodad, deprecated))
+    ours = line.request_of(lambda rtnl: rtnl.add_address(link, interface, nodad=nodad, deprecated=deprecated))
     assert ours == encoded(pyroute.NEW, CREATE | EXCLUSIVE, address, prefix, index, **more)
 
 
@@ -65,6 +65,15 @@ def test_an_address_says_who_made_it(index: int, address: Any, prefix: int):
     assert address_of(ours).protocol == MEMBER
 
 
+@given(NUMBERS, ADDRESSES, st.integers(0, 32), st.integers(0, 255))
+def test_an_address_is_of_a_scope(index: int, address: Any, prefix: int, scope: int):
+    interface = ip_interface((address, prefix))
+    ours = line.request_of(lambda rtnl: rtnl.add_address(LinkRef(index, "x"), interface, scope=scope))
+    _, _, said = pyroute.decoded(ours)
+    assert (said["scope"], said["index"], said["prefixlen"]) == (scope, index, prefix)
+    assert address_of(ours).scope == scope
+
+
 @given(NUMBERS, ADDRESSES, st.integers(0, 32))
 def test_an_address_is_deleted(index: int, address: Any, prefix: int):
     interface, link = ip_interface((address, prefix)), LinkRef(index, "x")
@@ -74,7 +83,7 @@ def test_an_address_is_deleted(index: int, address: Any, prefix: int):
 
 @pytest.mark.parametrize(("text", "nodad", "family"), [("10.0.0.2/16", False, 2), ("fd00::2/64", True, 10)])
 def test_an_address(text: str, nodad: bool, family: int):
-    added = line.request_of(lambda rtnl: rtnl.add_address(LinkRef(3, "x"), ip_interface(text), nodad))
+    added = line.request_of(lambda rtnl: rtnl.add_address(LinkRef(3, "x"), ip_interface(text), nodad=nodad))
     kind, how, message = pyroute.decoded(added)
     assert (kind, how, message["family"], message["index"]) == (20, 0x605, family, 3)
     found = pyroute.said(message)
