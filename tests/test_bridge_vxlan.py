@@ -8,6 +8,7 @@ import pytest
 
 from cni import plugin
 from cni.errors import CniError, InvalidConfig, InvalidEnvironment
+from cni.kernel.view import SCOPE_LINK, SCOPE_UNIVERSE
 from cni.naming import Attachment
 from cni.protocol.call import Call
 from cni.protocol.config import validate
@@ -283,8 +284,10 @@ def test_a_tunnel_of_the_cluster_is_as_other_hosts_know_it(vtep: str, mode: str,
     assert (link.local, link.mac, link.learning, link.mtu) == (vtep, "fe:00:00:00:00:01", False, mtu)
     assert link.bridge == ("cni0" if mode == "l2" else "")
     gateway = only(plan, GatewayAddress)
-    assert (type(gateway), gateway.address, gateway.beside) == (
-        (BlockGateway, "10.10.3.65/26", True) if mode == "l3" else (GatewayAddress, "10.10.0.1/16", True)
+    assert (type(gateway), gateway.address, gateway.beside, gateway.scope) == (
+        (BlockGateway, "10.10.3.65/26", True, SCOPE_UNIVERSE)
+        if mode == "l3"
+        else (GatewayAddress, "10.10.0.1/16", True, SCOPE_LINK)
     )
     assert only(plan, Bridge).mac == "0a:58:0a:0a:00:01", "whichever block came first"
     ends = [item.dst for item in plan.resources if isinstance(item, DeadEnd)]

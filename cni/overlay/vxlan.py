@@ -72,6 +72,11 @@ class VxlanConfig:
         """Whether each block of addresses is a subnet, and other hosts' are routed to."""
         return self.mode == "l3"
 
+    @property
+    def stretched(self) -> bool:
+        """Whether hosts of a cluster share one segment, and its gateway's address."""
+        return self.mode == "l2"
+
     def at(self, vtep: Vtep | None) -> VxlanConfig:
         """The same on this host, as the cluster knows it."""
         return replace(self, local=vtep.address, mac=vtep.mac) if self.mode and vtep else self

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cni import log
 from cni.errors import Conflict, KernelRefused
 from cni.kernel import sysctl
-from cni.kernel.view import MEMBER
+from cni.kernel.view import MEMBER, SCOPE_LINK, SCOPE_UNIVERSE
 from cni.naming import OWNER, IPInterface, interface_of
 from cni.resources.base import Resource
 from cni.resources.links import PodChange, required
@@ -19,6 +19,7 @@ from cni.values import dataclass
 
 if TYPE_CHECKING:
     from cni.kernel.netlink import Rtnl
+    from cni.kernel.view import Link
 
 #: What the place of every gateway begins with.
 GATEWAY = "gateway "
@@ -33,33 +34,49 @@ class GatewayAddress(Resource):
 
     A different address of the same IPv4 family, or of an overlapping IPv6 subnet, is an error unless
     `force`, which replaces it. No duplicate detection: with an overlay every host holds it. On a link of a cluster's network it
-    stands `beside` others: the host's own addresses, each alone, and gateways of other subnets.
+    stands `beside` others: the host's own addresses, each alone, and gateways of other subnets. One that every host has is of
+    `scope` link (rtnetlink(7)): the kernel never says it is this host, where it chooses a source for others (MASQUERADE).
     """
 
     link: str
     address: str
     force: bool
     beside: bool = False
+    scope: int = SCOPE_UNIVERSE
     shared = True
 
     def ensure(self, world: World) -> None:
         link = required(world.host.cached_link(self.link), self.link)
         wanted = interface_of(self.address)
-        held = [item.interface for item in world.host.addresses(link) if item.protocol != MEMBER]
-        if wanted in held:
+        held = {item.interface: item.scope for item in world.host.addresses(link) if item.protocol != MEMBER}
+        if wanted in held and held[wanted] >= self.scope:
             return
         if link.kind == "bridge" and link.alias != OWNER:
             world.host.set_link(link, address=link.mac)  # to what it is, and no port changes it any more
-        for other in (item for item in held if self._rivals(item, wanted)):
+        for other in (item for item in held if item != wanted and self._rivals(item, wanted)):
             if not self.force:
                 raise Conflict(f"{self.link} has {other}, so not {self.address} (forceAddress would replace it)")
             world.host.delete_address(link, other)
-            world.changed(self, partial(world.host.add_address, link, other))
-        world.make(self, lambda: world.host.add_address(link, wanted, nodad=wanted.version == 6))
+            world.changed(self, partial(world.host.add_address, link, other, scope=held[other]))
+        if wanted in held:
+            self._narrow(world, link, wanted)
+        else:
+            world.make(self, lambda: world.host.add_address(link, wanted, nodad=wanted.version == 6, scope=self.scope))
+
+    def _narrow(self, world: World, link: Link, wanted: IPInterface) -> None:
+        """One that stands as earlier releases made it, and that a call beside this one may be at."""
+        with world.turn(gateway_place(self.link, self.address)):
+            now = next((item.scope for item in world.host.addresses(link) if item.interface == wanted), self.scope)
+            if now < self.scope:
+                _rescope(world.host, link, wanted, self.scope)
+                world.changed(self, partial(_rescope, world.host, link, wanted, now))
 
     def differences(self, world: World) -> Iterator[str]:
-        if not _holds(world.host, self.link, self.address):
+        scope = _scope_of(world.host, self.link, self.address)
+        if scope is None:
             yield f"gateway address {self.address} is missing on {self.link}"
+        elif scope < self.scope:
+            yield f"gateway address {self.address} on {self.link} is not of scope link"
 
     def remove(self, world: World) -> None:
         link = world.host.link_by_name(self.link)
@@ -67,7 +84,8 @@ class GatewayAddress(Resource):
             world.host.delete_address(link, interface_of(self.address))
 
     def describe(self) -> str:
-        return f"gateway {self.address} on {self.link}{', replacing others' * self.force}"
+        scope = ", of scope link" * (self.scope == SCOPE_LINK)
+        return f"gateway {self.address} on {self.link}{scope}{', replacing others' * self.force}"
 
     def _rivals(self, held: IPInterface, wanted: IPInterface) -> bool:
         if held.version != wanted.version or held.ip.is_link_local:
@@ -107,7 +125,7 @@ class PodAddress(PodChange):
         world.pod.add_address(link, interface, nodad=interface.version == 6 and not self.dad)
 
     def differences(self, world: World) -> Iterator[str]:
-        if not _holds(world.pod, self.link, self.address):
+        if _scope_of(world.pod, self.link, self.address) is None:
             yield f"address {self.address} is missing on {self.link} in the pod"
 
     def describe(self) -> str:
@@ -181,7 +199,20 @@ def gateway_place(link: str, address: str) -> str:
     return f"{GATEWAY}{address} {link}"
 
 
-def _holds(rtnl: Rtnl, name: str, address: str) -> bool:
+def _scope_of(rtnl: Rtnl, name: str, address: str) -> int | None:
+    """The scope of an address that a link holds."""
     link = rtnl.link_by_name(name)
     held = rtnl.addresses(link) if link else []
-    return interface_of(address) in (item.interface for item in held)
+    return next((item.scope for item in held if item.interface == interface_of(address)), None)
+
+
+def _rescope(rtnl: Rtnl, link: Link, address: IPInterface, scope: int) -> None:
+    """Have an address again in another scope, which the kernel changes of none. As long as it is there with another prefix, too,
+    it takes nothing with it that goes by it, and a link whose last it is keeps its neighbours (fib_del_ifaddr, fib_inetaddr_event).
+    """
+    alone = interface_of(f"{address.ip}/{address.max_prefixlen}")
+    with rtnl.batch():
+        rtnl.add_address(link, alone, scope=scope)
+        rtnl.delete_address(link, address)
+        rtnl.add_address(link, address, scope=scope)
+        rtnl.delete_address(link, alone)

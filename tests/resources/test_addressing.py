@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cni.errors import Conflict
-from cni.kernel.view import KernelRoute
+from cni.kernel.view import SCOPE_LINK, KernelRoute
 from cni.naming import OWNER
 from cni.protocol.result import Result, Route
 from cni.resources import FloodList, GatewayAddress, PodAddress, PodRoute
@@ -67,6 +67,51 @@ def test_a_replaced_address_comes_back_when_the_add_fails(world: Any, host: Any,
     replace(GATEWAY, force=True).ensure(world)
     undone()
     assert host.held["br0"] == [ip_interface("10.2.0.1/24")]
+
+
+def test_a_gateway_every_host_has_is_of_scope_link(world: Any, host: Any, undone: Any):
+    host.add("br0", "bridge", alias=OWNER)
+    link = replace(GATEWAY, scope=SCOPE_LINK)
+    link.ensure(world)
+    assert host.asked == ["add_address br0 10.1.0.1/24 scope 253"]
+    assert list(link.differences(world)) == list(GATEWAY.differences(world)) == []
+    assert undone() == ["delete_address br0 10.1.0.1/24"]
+
+
+def test_a_gateway_that_is_too_wide_is_narrowed_while_it_stands_alone_too(world: Any, host: Any, undone: Any):
+    host.add("br0", "bridge", alias=OWNER)
+    host.held["br0"] = [ip_interface("10.1.0.1/24")]
+    link = replace(GATEWAY, scope=SCOPE_LINK)
+    assert list(link.differences(world)) == ["gateway address 10.1.0.1/24 on br0 is not of scope link"]
+    for asked in (
+        [
+            "add_address br0 10.1.0.1/32 scope 253",
+            "delete_address br0 10.1.0.1/24",
+            "add_address br0 10.1.0.1/24 scope 253",
+            "delete_address br0 10.1.0.1/32",
+        ],
+        [],
+    ):
+        link.ensure(world)
+        assert host.asked == asked
+        host.asked.clear()
+    GATEWAY.ensure(world)
+    assert host.asked == [], "an attachment of before is content with it"
+    assert list(link.differences(world)) == list(GATEWAY.differences(world)) == []
+    undone()
+    assert [(str(item.interface), item.scope) for item in host.addresses(host.all["br0"])] == [("10.1.0.1/24", 0)]
+
+
+def test_beside_another_address_of_its_subnet_it_cannot_be_narrowed(world: Any, host: Any):
+    """The kernel takes no two of one subnet in different scopes."""
+    host.add("br0", "bridge", alias=OWNER)
+    host.held["br0"] = [ip_interface("10.1.0.1/24"), ip_interface("10.1.0.9/24")]
+    link = replace(GATEWAY, scope=SCOPE_LINK, beside=True)
+    with pytest.raises(Conflict, match="forceAddress would replace it"):
+        link.ensure(world)
+    assert host.asked == []
+    replace(link, force=True).ensure(world)
+    assert host.held["br0"] == [ip_interface("10.1.0.1/24")]
 
 
 def test_an_ipv6_gateway_needs_no_duplicate_detection(world: Any, host: Any):
