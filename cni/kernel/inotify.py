@@ -38,22 +38,27 @@ class Folders:
         """Watch none yet. Raises KernelRefused."""
         self._fd = _checked(_libc().inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
         self._by_watch: dict[int, Path] = {}
+        #: Which folder is at a path while it is watched.
+        self._places: dict[Path, tuple[int, int] | None] = {}
 
     def close(self) -> None:
         """Watch none any more."""
         os.close(self._fd)
 
     def watch(self, folders: Iterable[Path]) -> list[Path]:
-        """Watch these, and no others: those that were not watched before, which are to be looked at once from now on.
+        """Watch these, and no others: those that were not watched before, or at whose path is another folder by now, which the kernel
+        does not tell: they are to be looked at once from now on.
 
         Raises KernelRefused where there can be no more watches.
         """
-        wanted = set(folders)
-        for watch in [watch for watch, folder in self._by_watch.items() if folder not in wanted]:
+        wanted = {folder: _place(folder) for folder in folders}
+        same = {folder for folder, place in wanted.items() if self._places.get(folder) == place}
+        self._places = wanted
+        for watch in [watch for watch, folder in self._by_watch.items() if folder not in same]:
             _libc().inotify_rm_watch(self._fd, watch)
             del self._by_watch[watch]
         new = []
-        for folder in sorted(wanted - set(self._by_watch.values())):
+        for folder in sorted(wanted.keys() - set(self._by_watch.values())):
             watch = _libc().inotify_add_watch(self._fd, os.fsencode(folder), _MASK)
             if watch >= 0:
                 self._by_watch[watch] = folder
@@ -89,6 +94,14 @@ class Folders:
                     if not mask & _IGNORED:
                         _libc().inotify_rm_watch(self._fd, watch)
         return found
+
+
+def _place(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _is_being_written(folder: Path, name: bytes) -> bool:

@@ -62,6 +62,26 @@ def test_a_folder_that_goes_is_watched_when_it_is_there_again(folders: Folders, 
     assert Noticed(place, "b") in folders.wait(5)
 
 
+def test_another_folder_at_its_path_is_watched_in_its_place(folders: Folders, tmp_path: Path):
+    """By a link that leads elsewhere, by a folder above that is renamed, or by a mount, none of which the kernel tells."""
+    for name in ("above/feed", "other/feed"):
+        (tmp_path / name).mkdir(parents=True)
+    link, below = tmp_path / "link", tmp_path / "above" / "feed"
+    link.symlink_to(tmp_path / "above")
+    assert folders.watch([link, below]) == [below, link]
+    (tmp_path / "next").symlink_to(tmp_path / "other")
+    (tmp_path / "next").rename(link)
+    assert folders.watch([link, below]) == [link]
+    (tmp_path / "other" / "a").write_text("")
+    assert Noticed(link, "a") in folders.wait(5)
+    (tmp_path / "above").rename(tmp_path / "away")
+    assert folders.watch([link, below]) == []
+    below.mkdir(parents=True)
+    assert folders.watch([link, below]) == [below]
+    (below / "b").write_text("")
+    assert Noticed(below, "b") in folders.wait(5)
+
+
 def test_one_that_is_no_longer_wanted_is_not_told_of(folders: Folders, tmp_path: Path):
     (one := tmp_path / "one").mkdir()
     (two := tmp_path / "two").mkdir()
