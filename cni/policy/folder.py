@@ -43,7 +43,7 @@ def listing(
 ) -> dict[str, str]:
     """Its files, each with what tells that it is another; with `names`, of those only, the rest is as it is `known`.
 
-    Raises InvalidConfig for what is no folder.
+    Raises InvalidConfig for what is no folder, and for a file whose name nobody could keep.
     """
     if not folder.is_dir():
         raise InvalidConfig(f"policyDir: {folder} is no folder")
@@ -106,6 +106,8 @@ def _is_ours(file: Path) -> bool:
 def _seen(files: Iterable[Path]) -> dict[str, str]:
     found = {}
     for file in files:
+        if file.name.encode(errors="ignore").decode() != file.name:
+            raise InvalidConfig(f"policyDir: {file.parent}: the name of {file.name!a} is no UTF-8")
         try:
             status = file.stat()
         except OSError as error:

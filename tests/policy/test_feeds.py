@@ -394,3 +394,13 @@ def test_a_file_that_became_another_is_no_feed_by_itself(place: Place):
         follow(documents, f"folder {place.path}", ["b.json"])
     assert place.looked() == ["a.json", "b.json"]
     assert [item.name for item in place.book().policies("shop")] == ["one"]
+
+
+def test_a_file_whose_name_nobody_could_keep_is_named(place: Place):
+    place.put("a.json", POLICY)
+    place.book()
+    odd = place.path / os.fsdecode(b"\xff.json")
+    odd.write_text(json.dumps(pod("web")))
+    assert place.book().faults() == [rf"policyDir: {place.path}: the name of '\udcff.json' is no UTF-8"]
+    odd.unlink()
+    assert place.book().faults() == []
