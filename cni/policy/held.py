@@ -8,6 +8,7 @@ from cni.errors import Conflict, InvalidConfig
 from cni.naming import Attachment, interface_of
 from cni.policy.gates import entering, leaving
 from cni.policy.model import Allowance, Policy, hosts
+from cni.policy.nameless import denied_with_pods
 from cni.policy.owners import refuse_shared_addresses
 from cni.policy.rules import addresses_of, chain_rules
 from cni.protocol.result import Result
@@ -75,6 +76,7 @@ def holding(
     if port is not None:  # in a pod's own namespace it meets nobody's
         refuse_shared_addresses(attachment, addresses, host, policed=True)
     held = _Held(attachment, attached, mac, addresses, token, host.pod or str(attachment), host.pod)
+    policy = denied_with_pods(policy, [interface_of(ip.address) for ip in attached.ips])
     return _in_pod(policy, held, host) if port is None else _on_host(policy, held, port)
 
 
