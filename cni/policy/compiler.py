@@ -16,7 +16,7 @@ from cni.policy.model import Allowance, Peers, Port, Ruling, Tier, hosts
 from cni.policy.objects import ClusterRule, NamedPort, NodePeer, Pod, PodPeer, Rule
 from cni.policy.peers import together
 from cni.policy.selection import Selection
-from cni.policy.subjects import document_of, subjects
+from cni.policy.subjects import document_of, rules_for, subjects
 from cni.values import replace
 
 _UNKNOWN = Labels({}, complete=False)
@@ -62,7 +62,8 @@ def closers(book: Book, direction: str, pod: str) -> str:
 def tier(book: Book, name: str, pod: str) -> Tier:
     """What the administrators' policies of a tier (``admin``, ``baseline``) say of ``namespace/name``.
 
-    Of one that may be about it nobody knows which of its rulings hold: it denies all that it may have denied, or passed on.
+    Of one that may be about it nobody knows which of its rulings hold: it denies all that it may have denied, or passed on. Of a pod
+    without an object each port may have the name of one that is denied.
     """
     namespace, _, own_name = pod.partition("/")
     own = book.pod(namespace, own_name) or Pod(namespace, own_name, _UNKNOWN)
@@ -70,7 +71,7 @@ def tier(book: Book, name: str, pod: str) -> Tier:
     for policy, known in subjects(book, name, own):
         document = document_of(policy)
         for direction, rulings in found.items():
-            rules: tuple[ClusterRule, ...] = getattr(policy, direction)
+            rules = rules_for(policy, direction, own)
             if not known and any(rule.action != "accept" for rule in rules):
                 rulings.append(Ruling("deny", Allowance(document=document)))
             rulings += [

@@ -10,7 +10,7 @@ import ipaddress
 from cni.policy.book import Book
 from cni.policy.model import Allowance, Peers, Policy, Port
 from cni.policy.objects import ClusterRule, NamedPort, NodePeer, Pod, PodPeer, Rule
-from cni.policy.subjects import about, document_of, subjects
+from cni.policy.subjects import about, document_of, rules_for, subjects
 from cni.values import dataclass
 
 
@@ -71,7 +71,7 @@ class _End:
     def by_cluster(self, tier: str) -> Judgement | None:
         for policy, known in subjects(self.book, tier, self.pod):
             name = document_of(policy)
-            rules: tuple[ClusterRule, ...] = getattr(policy, self.direction)
+            rules = rules_for(policy, self.direction, self.pod)
             if not known and any(rule.action != "accept" for rule in rules):
                 return Judgement(False, tier, (name,), f"for nobody knows the labels of {self.pod.name}")
             for number, rule in enumerate(rules if known else ()):

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 
 from cni.policy.book import Book
 from cni.policy.labels import Labels
-from cni.policy.objects import ClusterPolicy, NetworkPolicy, Pod, PodPeer
+from cni.policy.model import Port
+from cni.policy.objects import ClusterPolicy, ClusterRule, NamedPort, NetworkPolicy, Pod, PodPeer
+from cni.values import replace
 
 
 def subjects(book: Book, tier: str, pod: Pod) -> Iterator[tuple[ClusterPolicy, bool | None]]:
@@ -26,6 +28,19 @@ def about(subject: PodPeer, pod: Pod, labels_of: Callable[[str], Labels]) -> boo
     near = subject.namespaces.selects(labels_of(pod.namespace)) if subject.namespaces else True
     own = subject.pods.selects(pod.labels)
     return False if False in (near, own) else True if near and own else None
+
+
+def rules_for(policy: ClusterPolicy, direction: str, pod: Pod) -> tuple[ClusterRule, ...]:
+    """The rules of a direction as they are for a pod: each port of one that is not known may have a name that is denied."""
+    rules: tuple[ClusterRule, ...] = getattr(policy, direction)
+    if direction == "egress" or pod.labels.complete:
+        return rules
+    return tuple(_without_names(rule) if rule.action == "deny" else rule for rule in rules)
+
+
+def _without_names(rule: ClusterRule) -> ClusterRule:
+    ports = rule.ports and tuple(Port(port.protocol) if isinstance(port, NamedPort) else port for port in rule.ports)
+    return replace(rule, ports=ports)
 
 
 def document_of(policy: NetworkPolicy | ClusterPolicy) -> str:

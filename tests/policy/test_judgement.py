@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cni.policy.amended import Amended
+from cni.policy.compiler import tier
 from cni.policy.forecast import changes
 from cni.policy.judgement import Judgement, Other, judged
 from cni.policy.labels import Labels
@@ -144,6 +145,20 @@ def test_who_is_not_known_is_shut_by_whatever_could_mean_it() -> None:
     other = Other("10.0.0.1", book.pod("one", "web"), "tcp", 80)
     assert judged(book, stranger, "ingress", other) == Judgement(False, "networkpolicy", ("NetworkPolicy one/some",))
     assert judged(book, stranger, "egress", other).documents == ("ClusterNetworkPolicy no",)
+
+
+def test_each_port_of_who_is_not_known_may_have_the_name_that_is_denied() -> None:
+    """It stands open otherwise until its object is there."""
+    named = {"action": "Deny", "from": [ANYBODY], "protocols": [{"destinationNamedPort": "sql"}]}
+    book = ListedBook(WEB, DB, cluster("no", ingress=[named]))
+    stranger = Pod("one", "stranger", Labels({}, complete=False), ("10.0.0.9",))
+    for target, port, allowed in ((stranger, 1234, False), (book.pod("one", "db"), 1234, True)):
+        assert target
+        assert (
+            judged(book, target, "ingress", Other("10.0.0.1", book.pod("one", "web"), "tcp", port)).allowed is allowed
+        )
+        rules = Policy(admin=tier(book, "admin", f"one/{target.name}"))
+        assert rules.allows("ingress", "10.0.0.1", "tcp", port, book) is allowed
 
 
 def forecast(
