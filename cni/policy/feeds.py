@@ -171,8 +171,8 @@ def _fingerprint(seen: Mapping[str, str]) -> str:
 
 def _read(documents: Documents, feed: str, place: Path, names: Collection[str] | None) -> int:
     before, known_sources = documents.feed(feed), documents.sources(feed)
-    if not before.whole or before.fault:
-        names = None  # what was known of the other files is lost, or was of another folder
+    if not before.whole:
+        names = None  # nothing is known of the other files, or not any more
     try:
         found = folder.read(place, {name: item.seen for name, item in known_sources.items()}, names)
     except InvalidConfig as error:
