@@ -49,6 +49,8 @@ class Policies:
         self._world = World(None, LockFile(folder / "lock"))
         self._noticed: deque[Noticed] = deque()
         self._told: deque[tuple[dict[str, tuple[str, dict[str, Any]]], list[str], bool]] = deque()
+        #: All that the cluster's store says by now, for a file of documents that is lost: nobody says it again.
+        self._cluster: dict[str, tuple[str, dict[str, Any]]] | None = None
         self._watched: frozenset[Path] = frozenset()
         self._fed: dict[str, dict[str, list[Fed]]] = {}
         #: What each folder of state said of that, and at which generation.
@@ -69,7 +71,12 @@ class Policies:
         gone = [] if isinstance(news, Listing) else [key for key in news.gone if key[0] == Said.room]
         if whole or put or gone:
             there = {_source(item.key): (f"{item.kind} {item.namespace}/{item.name}", item.value) for item in put}
-            self._told.append((there, [_source(key) for key in gone], whole))
+            left = [_source(key) for key in gone]
+            self._told.append((there, left, whole))
+            if whole:
+                self._cluster = {}
+            if self._cluster is not None:
+                self._cluster = {name: said for name, said in self._cluster.items() if name not in left} | there
 
     def watch(self) -> None:
         """Wait for what happens to folders that attachments are fed from, for ever; where the kernel watches no more, look."""
@@ -117,6 +124,8 @@ class Policies:
                 there, gone, whole = self._told[0]
                 feeds.told(documents, there, gone, whole=whole)
                 self._told.popleft()
+            if self._cluster is not None and not documents.feed(CLUSTER).whole:
+                feeds.told(documents, self._cluster, whole=True)
             for feed in self._fed:
                 try:
                     if compares or feed in names:

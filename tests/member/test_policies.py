@@ -9,15 +9,22 @@ from typing import Any
 
 import pytest
 
+from cni.cluster.document import Document as Said
+from cni.cluster.store import Change, Listing
 from cni.errors import CniError, KernelRefused, TryAgainLater
 from cni.kernel.inotify import Noticed
 from cni.member import policies as room
 from cni.member.policies import Policies
-from cni.naming import Attachment
+from cni.naming import CLUSTER, Attachment
 from cni.policy import folder
 from cni.state import Record, Store, uses
 from cni.state.documents import FILE, Documents
 from cni.state.fed import Fed
+
+
+def policy(name: str, **spec: Any) -> dict[str, Any]:
+    metadata = {"namespace": "shop", "name": name}
+    return {"kind": "NetworkPolicy", "metadata": metadata, "spec": {"podSelector": {}, **spec}}
 
 
 class Node:
@@ -69,9 +76,7 @@ class Node:
             store.forget(record.attachment, record.plugin)
 
     def write(self, name: str, **spec: Any) -> None:
-        metadata = {"namespace": "shop", "name": name}
-        document = {"kind": "NetworkPolicy", "metadata": metadata, "spec": {"podSelector": {}, **spec}}
-        (self.place / "new").write_text(json.dumps(document))
+        (self.place / "new").write_text(json.dumps(policy(name, **spec)))
         (self.place / "new").rename(self.place / f"{name}.json")
         self.policies._notice([Noticed(self.place, f"{name}.json")])
 
@@ -81,9 +86,9 @@ class Node:
         self.policies.look()
         return self.held
 
-    def known(self) -> list[str]:
+    def known(self, feed: str = "") -> list[str]:
         with closing(Documents.open()) as documents:
-            return sorted(item.name for item in documents.everything(f"folder {self.place}"))
+            return sorted(item.name for item in documents.everything(feed or f"folder {self.place}"))
 
 
 @pytest.fixture
@@ -104,6 +109,19 @@ def test_a_file_alone_is_no_feed_where_what_was_known_is_lost(node: Node):
     node.write("two", policyTypes=["Egress"])
     assert node.look() == ["shop/web"]
     assert node.known() == ["one", "two"]
+
+
+def test_what_the_cluster_said_is_known_again_where_that_is_lost(node: Node):
+    texts = {name: json.dumps(policy(name)) for name in ("one", "two", "three")}
+    said = {name: Said("NetworkPolicy", "shop", name, text) for name, text in texts.items()}
+    node.policies.heard(Listing(5, (said["one"], said["two"])))
+    node.policies.heard(Change(6, (said["three"],), (said["one"].key,)))
+    node.look()
+    assert node.known(CLUSTER) == ["three", "two"]
+    for file in uses.DEFAULT_FOLDER.glob(f"{FILE}*"):
+        file.unlink()
+    node.look()
+    assert node.known(CLUSTER) == ["three", "two"]
 
 
 def test_what_began_anew_at_an_earlier_time_is_begun_with(node: Node, monkeypatch: pytest.MonkeyPatch):
