@@ -43,7 +43,7 @@ def delete(options: argparse.Namespace) -> int:
 
 
 def _named(options: argparse.Namespace) -> list[Item]:
-    items = items_in(options.file)
+    items = items_in(options.place)
     nameless: Iterable[Item] = (item for item in items if not item.name)
     for item in nameless:
         raise InvalidConfig(f"{item.where}: a {item.kind} without a name")

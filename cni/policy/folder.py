@@ -18,6 +18,8 @@ from typing import Any, NamedTuple, NoReturn
 from cni.errors import InvalidConfig
 from cni.policy.manifest import Item, items_of, refuse_two_meanings
 
+#: What a folder is named by in a configuration.
+_KEY = "policyDir: "
 _SUFFIXES = {".yaml", ".yml", ".json"}
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _MOST_LEVELS, _MOST_BY_ALIASES = 100, 1_000_000
@@ -81,9 +83,13 @@ def read(folder: Path, known: Mapping[str, str], names: Collection[str] | None =
 
 
 def items_in(place: Path) -> list[Item]:
-    """The objects in a file, or in all of a folder. Raises InvalidConfig naming what cannot be read."""
-    files = [place / name for name in listing(place)] if place.is_dir() else [place]
-    return [item for file in files for item in _items(file, _content(file))]
+    """The objects in a file, or in all of a folder, which is nobody's `policyDir`. Raises InvalidConfig naming what cannot be read."""
+    try:
+        files = [place / name for name in listing(place)] if place.is_dir() else [place]
+        found = [item for file in files for item in _items(file, _content(file))]
+    except InvalidConfig as error:
+        raise InvalidConfig(error.msg.removeprefix(_KEY)) from None
+    return [item._replace(where=item.where.removeprefix(_KEY)) for item in found]
 
 
 def _judged(folder: Path, seen: dict[str, str], contents: Mapping[str, bytes | InvalidConfig], began: int) -> Read:
@@ -172,7 +178,7 @@ def _documents(text: str) -> list[Any]:
         _refuse_beyond_json(yaml.parse(text, _loader()))
         return list(yaml.load_all(text, _loader()))
     except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(str(error).replace(' in "<unicode string>",', ",")) from None
 
 
 def _refuse_beyond_json(events: Iterable[Any]) -> None:
