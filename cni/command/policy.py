@@ -17,7 +17,7 @@ from cni.policy.subjects import about, subjects
 from cni.resources import PodPolicy
 
 _DOCUMENTS = ("kind", "namespace", "name", "tier", "feed", "pods", "faults")
-_CHANGES = ("from", "to", "ports", "becomes", "by")
+_CHANGES = ("from", "to", "ports", "families", "becomes", "by")
 _WAYS = {"ingress": "into it", "egress": "out of it"}
 
 
@@ -59,7 +59,7 @@ def shown(options: argparse.Namespace) -> int:
 def checked(options: argparse.Namespace) -> int:
     """Print which connections of this node's pods the documents of a FILE, or folder, would let through or cut; with --remove, without them."""
     held, _ = held_of(options)
-    objects = [item.read for item in items_in(options.file)]
+    objects = [item.read for item in items_in(options.place)]
     named = [item for item in objects if isinstance(item, NetworkPolicy | ClusterPolicy)]
     faults = [f"{item.where}: {item.name}: {line}" for item in named for line in item.faults]
     found = [
@@ -69,7 +69,7 @@ def checked(options: argparse.Namespace) -> int:
             book, Amended(book, objects, removed=options.remove), [item.pod for item in held if item.book is book]
         )
     ]
-    rows = [_row(change) for change in found]
+    rows = list(_rows(found))
     if options.json:
         print_json({"changes": rows, "faults": faults})
     else:
@@ -90,7 +90,7 @@ def _documents(book: Book, held: Iterable[Held]) -> Iterator[dict[str, Any]]:
         yield _document("NetworkPolicy", policy, book, len(mine), policy.namespace, "networkpolicy")
     for rule in book.cluster_policies():
         mine = [pod for pod in pods if about(rule.subject, pod, book.labels_of) is not False]
-        yield _document("ClusterNetworkPolicy", rule, book, len(mine), "", f"{rule.tier} {rule.priority}")
+        yield _document("ClusterNetworkPolicy", rule, book, len(mine), "", _tier(rule))
 
 
 def _document(kind: str, policy: NetworkPolicy | ClusterPolicy, book: Book, pods: int, *place: str) -> dict[str, Any]:
@@ -105,6 +105,11 @@ def _document(kind: str, policy: NetworkPolicy | ClusterPolicy, book: Book, pods
         "faults": len(policy.faults),
         "where": policy.where,
     }
+
+
+def _tier(rule: ClusterPolicy) -> str:
+    """Its tier and priority; what nobody can read of these is asked before all others."""
+    return f"{rule.tier} {rule.priority}" if rule.priority >= 0 else f"{rule.tier}, first: unreadable"
 
 
 def _of_pod(item: Held) -> dict[str, Any]:
@@ -133,10 +138,19 @@ def _about(item: Held, direction: str) -> Iterator[str]:
             continue
         for rule, known in subjects(book, tier, pod):
             if getattr(rule, direction):
-                yield f"ClusterNetworkPolicy {rule.name} ({tier} {rule.priority}){'' if known else ': perhaps, its labels are not known'}"
+                yield f"ClusterNetworkPolicy {rule.name} ({_tier(rule)}){'' if known else ': perhaps, its labels are not known'}"
 
 
-def _row(change: Change) -> dict[str, Any]:
+def _rows(found: Iterable[Change]) -> Iterator[dict[str, Any]]:
+    """What changes, once for both families where it is the same."""
+    families: dict[tuple[tuple[str, str], ...], list[int]] = {}
+    for change in found:
+        families.setdefault(tuple(_row(change).items()), []).append(6 if ":" in change.source.address else 4)
+    for row, among in families.items():
+        yield {**dict(row), "families": among}
+
+
+def _row(change: Change) -> dict[str, str]:
     ports = "all ports" if (change.first, change.last) == (1, 65535) else f"{change.first}-{change.last}"
     return {
         "from": _end(change.source),

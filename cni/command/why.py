@@ -84,6 +84,11 @@ def why(options: argparse.Namespace) -> int:
         if (":" in one.addresses[0]) is (":" in other.addresses[0])
     ]
     if not found:
+        unknown = [end.said for end in (source, target) if not end.addresses]
+        if unknown:
+            raise InvalidConfig(
+                f"no address of {' and '.join(unknown)} is known: no pod of this node by that name, and its Pod object has no status.podIPs"
+            )
         raise InvalidConfig(f"{source.said} and {target.said} have no addresses of one family")
     answers = [_answer(item) for item in found]
     if options.json:

@@ -168,6 +168,8 @@ def test_what_a_change_would_change_is_told_and_nothing_changes(shop: Shop, tmp_
     assert {"from": "shop/db", "to": "shop/web", "ports": "tcp all ports", "becomes": "denied"}.items() <= next(
         row for row in rows if row["from"] == "shop/db" and row["ports"].startswith("tcp")
     ).items()
+    assert len({(row["from"], row["ports"]) for row in rows}) == len(rows), "what is so in both families is told once"
+    assert {tuple(row["families"]) for row in rows if row["from"] == "shop/db"} == {(4, 6)}
     assert shop.actors["db"].connect(shop.address("web"), 80) != TIMED_OUT
     change.write_text(json.dumps(DB))
     rows = shop.ask("check", str(change), "--remove")["changes"]
@@ -175,6 +177,35 @@ def test_what_a_change_would_change_is_told_and_nothing_changes(shop: Shop, tmp_
     assert shop.ask("check", str(change))["changes"] == []
     change.write_text(json.dumps(network_policy("web", podSelector={}, ingres=[])))
     assert "spec.ingres: unknown field" in str(shop.ask("check", str(change), code=1)["faults"])
+
+
+@pytest.mark.parametrize("verb", ["check", "apply"])
+def test_a_file_that_cannot_be_read_is_named_once(shop: Shop, tmp_path: Path, verb: str):
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("kind: [")
+    for words, said in (([str(broken)], "line "), ([str(tmp_path / "none.yaml")], "No such file or directory")):
+        refused = shop.host.run(AGENT_CNI, "policy", verb, *words, check=False)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith(f"agent-cni: {words[0]}: ")
+        assert said in refused.stderr
+        assert (refused.stderr.count(words[0]), "policyDir" in refused.stderr) == (1, False)
+
+
+def test_of_a_pod_without_addresses_it_is_said_what_is_missing(shop: Shop):
+    far = {"kind": "Pod", "metadata": {"namespace": "shop", "name": "far", "labels": {"app": "far"}}}
+    (shop.folder / "far.json").write_text(json.dumps(far))
+    refused = shop.host.run(AGENT_CNI, "policy", "why", "shop/far", "shop/db:80", check=False)
+    assert refused.returncode == 1
+    assert "no address of shop/far is known" in refused.stderr
+    assert "status.podIPs" in refused.stderr
+
+
+def test_what_nobody_can_order_is_listed_as_asked_first(shop: Shop):
+    odd = cluster_policy("odd", ingress=[{"action": "Deny", "from": [{"namespaces": {}}]}])
+    odd["spec"]["priority"] = "high"
+    (shop.folder / "odd.json").write_text(json.dumps(odd))
+    rows = shop.ask("list", code=1)["documents"]
+    assert [row["tier"] for row in rows if row["name"] == "odd"] == ["admin, first: unreadable"]
 
 
 def test_drops_are_told_with_the_pod_the_peer_and_the_document(shop: Shop):
