@@ -32,27 +32,29 @@ def apply(options: argparse.Namespace) -> int:
         raise InvalidConfig("; ".join(faults))
     documents = [Document(item.kind, item.namespace, item.name, json.dumps(item.raw)) for item in items]
     changed = store_of(ClusterConfig.load(options.config)).apply(documents)
-    return _told(options, len(documents), changed, "applied")
+    return _told(options, len(documents), changed, "applied {many}, {changed} of them new or changed")
 
 
 def delete(options: argparse.Namespace) -> int:
     """Take the documents of the names in a FILE or folder out of the cluster's store."""
     keys = [(Document.room, item.kind, item.namespace, item.name) for item in _named(options)]
     changed = store_of(ClusterConfig.load(options.config)).delete(keys)
-    return _told(options, len(keys), changed, "deleted")
+    return _told(options, len(keys), changed, "deleted {changed} of {many}")
 
 
 def _named(options: argparse.Namespace) -> list[Item]:
     items = items_in(options.place)
+    if not items:
+        raise InvalidConfig(f"{options.place}: has no object of a kind that policies are made of")
     nameless: Iterable[Item] = (item for item in items if not item.name)
     for item in nameless:
         raise InvalidConfig(f"{item.where}: a {item.kind} without a name")
     return items
 
 
-def _told(options: argparse.Namespace, many: int, changed: int, verb: str) -> int:
+def _told(options: argparse.Namespace, many: int, changed: int, sentence: str) -> int:
     if options.json:
         print_json({"documents": many, "changed": changed})
     else:
-        say(f"{verb} {many} documents, {changed} of them were otherwise")
+        say(sentence.format(many=f"{many} document{'s' * (many != 1)}", changed=changed))
     return 0
