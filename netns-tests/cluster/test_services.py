@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from answers import heard
 from cluster import Cluster, Node, Placed, conf
@@ -71,7 +73,8 @@ def test_a_gateway_that_stands_as_a_hosts_own_address_is_narrowed_by_the_next_ad
             assert seen.stdout
             one.run("ip", "route", "add", "198.51.100.0/24", "via", "192.0.2.1")
             said = seen.stdout.readline()
-            cluster.add(one, net)
+            with ThreadPoolExecutor(4) as pool:  # of calls beside each other one does it
+                list(pool.map(lambda _: cluster.add(one, net), range(4)))
             seen.terminate()
             said += seen.stdout.read()
         assert rows(one) == before
@@ -80,8 +83,7 @@ def test_a_gateway_that_stands_as_a_hosts_own_address_is_narrowed_by_the_next_ad
         assert [line for line in gone if not line.startswith(("Deleted 10.10.0.0/16", "Deleted broadcast"))] == []
         one.go_on()
         one.check(net, first.pod, first.result).ok()
-        assert "10.10.0.1/16" not in one.addresses("br0")
-        assert one.link("br0")
+        assert "10.10.0.1/16" in one.addresses("br0")
         cluster.sound()
         serve(one, far, "nft")
         assert eventually(lambda: SERVICE[4] in heard(one, [SERVICE[4]]))

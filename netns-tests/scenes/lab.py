@@ -151,7 +151,7 @@ class Namespace:
         return {
             f"{info['local']}/{info['prefixlen']}"
             for info in infos
-            if info["scope"] != "link" and not info.get("deprecated")
+            if (info["family"], info["scope"]) != ("inet6", "link") and not info.get("deprecated")
         }
 
     def routes(self, family: int = 4, table: str = "main") -> list[dict[str, Any]]:

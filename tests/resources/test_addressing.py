@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_interface
 from typing import Any
 
@@ -100,6 +102,22 @@ def test_a_gateway_that_is_too_wide_is_narrowed_while_it_stands_alone_too(world:
     assert list(link.differences(world)) == list(GATEWAY.differences(world)) == []
     undone()
     assert [(str(item.interface), item.scope) for item in host.addresses(host.all["br0"])] == [("10.1.0.1/24", 0)]
+
+
+def test_of_calls_beside_each_other_one_narrows_it(world: Any, host: Any, undone: Any, monkeypatch: pytest.MonkeyPatch):
+    link = host.add("br0", "bridge", alias=OWNER)
+    host.held["br0"] = [ip_interface("10.1.0.1/24")]
+
+    @contextmanager
+    def turn(what: str) -> Iterator[None]:
+        host.delete_address(link, ip_interface("10.1.0.1/24"))  # whoever had the turn before
+        host.add_address(link, ip_interface("10.1.0.1/24"), scope=SCOPE_LINK)
+        host.asked.clear()
+        yield
+
+    monkeypatch.setattr(world, "turn", turn)
+    replace(GATEWAY, scope=SCOPE_LINK).ensure(world)
+    assert host.asked == undone() == []
 
 
 def test_beside_another_address_of_its_subnet_it_cannot_be_narrowed(world: Any, host: Any):
