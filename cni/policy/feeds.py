@@ -96,7 +96,7 @@ def read_on(documents: Documents, feed: str, books: dict[str, KnownBook]) -> Kno
     """The book of a feed as its documents are now; one of `books` goes on, of which there are a few. Raises InvalidConfig as `book_of`."""
     with documents.transaction():
         now, unread = documents.feed(feed), documents.faults(feed)
-        if not now.whole and feed == CLUSTER:
+        if not now.whole and feed == CLUSTER and not unread:
             raise TryAgainLater(
                 "nobody told this host yet what policies its cluster has: agent-cni-member.service does"
             )
@@ -130,7 +130,8 @@ def told(
     documents: Documents, there: Mapping[str, tuple[str, Any]], gone: Iterable[str] = (), *, whole: bool = False
 ) -> int:
     """Know what the cluster's store says of some documents, by their names there: each with what it is to be, ``kind namespace/name``,
-    and the object; `whole` if there are no others. How many became others or went. One that cannot be read stays as it was, and is named.
+    and the object; `whole` if there are no others. How many became others or went. One that cannot be read stays as it was, and is named;
+    before all of them could be read nobody knows what it would have forbidden.
 
     Raises TryAgainLater.
     """
@@ -139,7 +140,10 @@ def told(
         left = [name for name in (known.keys() - there.keys() if whole else gone) if name in known]
         read = {name: _told(name, *item) for name, item in there.items()}
         sources = {name: Source("told", found if isinstance(found, str) else "") for name, found in read.items()}
-        documents.put(CLUSTER, before._replace(whole=before.whole or whole, seen="told", fault=""), sources, left)
+        heard = whole or bool(before.seen)
+        unread = any(({**known, **sources})[name].fault for name in {**known, **sources}.keys() - set(left))
+        now = before._replace(whole=before.whole or (heard and not unread), seen="told" if heard else "", fault="")
+        documents.put(CLUSTER, now, sources, left)
         changed = {name: [found] for name, found in read.items() if not isinstance(found, str)}
         return documents.replace(CLUSTER, {**changed, **{name: [] for name in left}})
 

@@ -379,6 +379,19 @@ def test_what_is_no_such_document_is_named_and_the_one_of_before_stays(wrong: An
     assert book_of("cluster").faults() == []
 
 
+def test_before_all_of_it_could_be_read_it_is_no_feed():
+    tell(
+        {"NetworkPolicy shop one": ("NetworkPolicy shop/one", {}), "Pod shop web": ("Pod shop/web", pod("web"))},
+        whole=True,
+    )
+    with pytest.raises(InvalidConfig, match="cluster: NetworkPolicy shop/one: "):
+        book_of("cluster")
+    tell({"NetworkPolicy shop one": said()})
+    assert policies() == [("shop", "one", "()")]
+    tell({"NetworkPolicy shop one": ("NetworkPolicy shop/one", {})})
+    assert policies() == [("shop", "one", "()")]
+
+
 def test_documents_come_from_one_place():
     with pytest.raises(InvalidConfig, match="both cluster and policyDir"):
         section_of(
