@@ -11,13 +11,14 @@ from contextlib import contextmanager
 
 from cni import engine
 from cni.errors import CniError
+from cni.kernel import netfilter
 from cni.node import Node, opened
 from cni.plugin import Plugin
 from cni.policy.config import feed_of
 from cni.policy.held import as_of_today
 from cni.protocol.call import Call
 from cni.protocol.result import Result
-from cni.resources import Difference, NftRules, Resource
+from cni.resources import Difference, NftRules, Resource, World
 from cni.resources.base import REFRESH
 from cni.state import Record
 from cni.survey import survey
@@ -50,22 +51,33 @@ def is_fed(record: Record) -> bool:
     return record.complete and bool(feed_of(record.config))
 
 
-def refresh(plugin: Plugin, record: Record, call: Call) -> tuple[bool, str]:
+class Seen:
+    """What one look at many attachments need not look at again: what they share, a set of peers as many times as it has users,
+    and all chains, once for each.
+    """
+
+    def __init__(self) -> None:
+        self.shared: set[Resource] = set()
+        self.chains = netfilter.Chains()
+
+
+def refresh(plugin: Plugin, record: Record, call: Call, seen: Seen) -> tuple[bool, str]:
     """Make an attachment's rules those of today, each resource in one transaction.
 
     Says whether something was mended, and why today's policy cannot be had: then it stays as it was, but is made
     again where it is missing. Raises TryAgainLater while another call is at the attachment.
     """
-    with _standing(plugin, record, call) as found:
+    with _standing(plugin, record, call, seen) as found:
         if found.behind:
             found.node.store.lock.share_node()
             _replace(found.node, found.wanted, _rules_of(found.wanted))
+        seen.shared.update(item for item in _rules_of(found.wanted) if item.shared)
         return bool(found.behind), found.refused
 
 
 def behind(plugin: Plugin, record: Record, call: Call) -> tuple[tuple[Difference, ...], str]:
     """What `refresh` would mend, and why today's policy cannot be had. Changes nothing."""
-    with _standing(plugin, record, call) as found:
+    with _standing(plugin, record, call, Seen()) as found:
         return found.behind, found.refused
 
 
@@ -100,7 +112,7 @@ def _in_pod(resources: Iterable[Resource]) -> Iterator[Resource]:
 
 
 @contextmanager
-def _standing(plugin: Plugin, record: Record, call: Call) -> Iterator[_Standing]:
+def _standing(plugin: Plugin, record: Record, call: Call, seen: Seen) -> Iterator[_Standing]:
     now = _now(record, call)
     with opened(plugin.name, now, record.config, patience=1) as node:
         if node.record is None or not is_held(node.record):
@@ -114,8 +126,19 @@ def _standing(plugin: Plugin, record: Record, call: Call) -> Iterator[_Standing]
         except CniError as error:
             refused = error.msg
         behind = [_ANOTHER] if wanted != there else []
-        behind += engine.differences(_rules_of(there), node.world, Result())
+        behind += _differences(there, node.world, seen)
         yield _Standing(node, wanted, tuple(behind), refused)
+
+
+def _differences(there: tuple[Resource, ...], world: World, seen: Seen) -> list[Difference]:
+    """How rules differ from what the kernel has; what was seen before is asked again before it counts as one."""
+    for chains in (seen.chains, netfilter.Chains()):
+        with chains:
+            unseen = (item for item in _rules_of(there) if item not in seen.shared)
+            found = engine.differences(unseen, world, Result())
+        if not found:
+            return []
+    return found
 
 
 def _as_of_today(plugin: Plugin, node: Node, record: Record, call: Call) -> tuple[Resource, ...]:

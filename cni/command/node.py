@@ -19,7 +19,7 @@ from cni.liveness import Liveness, Witness
 from cni.policy.config import faults_of
 from cni.policy.feeds import reading_once
 from cni.protocol.call import Call
-from cni.refresh import is_fed, is_held
+from cni.refresh import Seen, is_fed, is_held
 from cni.refresh import refresh as refreshed
 from cni.state import DEFAULT_FOLDER, Record, Store
 from cni.state.uses import other_folders
@@ -48,9 +48,10 @@ def refresh(options: argparse.Namespace) -> int:
     witness = Witness()
     records, unread = records_of(options.data_dir, options.conf_dir)
     held = [record for record in records if is_held(record) and witness.of(record) is not Liveness.GONE]
+    seen = Seen()
     with reading_once(keep=True):
         faults = [line for record in held for line in faults_of(record.config)]
-        answers = [(record, *_refreshed(record)) for record in held]
+        answers = [(record, *_refreshed(record, seen)) for record in held]
     refused = [f"{record.attachment}: {line}" for record, _, line in answers if line and line not in faults]
     failed = list(dict.fromkeys([*unread, *faults, *refused]))
     fed, others = ([changed for record, changed, _ in answers if is_fed(record) is kind] for kind in (True, False))
@@ -151,12 +152,12 @@ def _collected(record: Record, call: Call) -> str:
     return ""
 
 
-def _refreshed(record: Record) -> tuple[bool, str]:
+def _refreshed(record: Record, seen: Seen) -> tuple[bool, str]:
     """Whether something of an attachment changed, and the line of what failed, or nothing."""
     if record.plugin not in plugin.names():
         return False, f"this release has no plugin {record.plugin}"
     try:
-        return refreshed(plugin.load(record.plugin), record, Call("REFRESH"))
+        return refreshed(plugin.load(record.plugin), record, Call("REFRESH"), seen)
     except CniError as error:
         return False, error.msg
     except (KeyError, TypeError):

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Iterable
+from contextvars import ContextVar
 from functools import cache, lru_cache, partial
 from pathlib import Path
 
@@ -57,6 +59,38 @@ def choose_in_pod(wanted: str, node_is_legacy: bool) -> str:
     return _present(IPTABLES_LEGACY, "iptables-legacy-save")
 
 
+class Chains:
+    """Every chain of a table by one listing, because to list one nft reads all of them. Use it with `with`, where what they are by
+    now is of no matter: it says what they were when the first of their table was asked for.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[tuple[int, str], dict[str, str]] = {}
+
+    def __enter__(self) -> None:
+        self._token = _chains.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        _chains.reset(self._token)
+
+    def text(self, table: str, name: str) -> str:
+        """What ``nft list`` says of a chain of a table, ``inet name``, of the namespace this thread is in."""
+        place = Path(netns.OWN).stat().st_ino, table
+        if place not in self._texts:
+            self._texts[place] = _apart(nft_list(f"table {table}"))
+        return self._texts[place].get(name, "")
+
+
+_chains: ContextVar[Chains | None] = ContextVar("_chains", default=None)
+
+
+def _apart(listed: str) -> dict[str, str]:
+    """Each chain of a table by its name, as it is listed alone."""
+    head, _, body = listed.partition("\n")
+    found = re.findall(r"^(\tchain (\S+) \{\n.*?^\t\}\n)", body, re.MULTILINE | re.DOTALL)
+    return {name: f"{head}\n{text}}}\n" for text, name in found}
+
+
 def nft(script: str) -> None:
     """Apply an nft script as one transaction. Raises ToolFailed with nft's own words."""
     answer = nftables.run(script)
@@ -78,7 +112,13 @@ def nft_if_there(script: str) -> bool:
 
 
 def nft_list(what: str) -> str:
-    """The text of ``nft list WHAT``, without counters, or nothing where that does not exist."""
+    """The text of ``nft list WHAT``, without counters, or nothing where that does not exist.
+
+    A chain's, within a `Chains`, is what it was when the first was asked for.
+    """
+    kind, _, place = what.partition(" ")
+    if kind == "chain" and (chains := _chains.get()):
+        return chains.text(*place.rsplit(" ", 1))
     for _ in range(_QUESTION_TRIES):
         answer = nftables.run(f"list {what}")
         if "Interrupted system call" not in answer.complaint:  # rules changed while they were read

@@ -73,6 +73,36 @@ def test_what_nft_does_not_have_is_listed_as_nothing(monkeypatch: pytest.MonkeyP
         netfilter.nft_list("table ip x")
 
 
+LISTED = """table inet t {
+\tset own4 {
+\t\ttype ipv4_addr
+\t}
+
+\tchain in {
+\t\ttype filter hook input priority 0; policy accept;
+\t\tip saddr { 10.0.0.1,
+\t\t\t   10.0.0.2 } return
+\t}
+
+\tchain in-a {
+\t}
+}
+"""
+
+
+def test_chains_are_listed_a_table_at_a_time_and_each_as_it_is_alone(monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    monkeypatch.setattr(nftables, "run", lambda what: asked.append(what) or nftables.Answer(True, LISTED, ""))
+    with netfilter.Chains():
+        found = [netfilter.nft_list(f"chain inet t {name}") for name in ("in", "in-a", "gone")]
+        assert netfilter.nft_list("tables") == LISTED, "what is no chain is asked each time"
+    head, rules = "table inet t {\n", LISTED.partition("\n\n")[2].partition("\n\n")[0]
+    assert found == [f"{head}{rules}\n}}\n", f"{head}\tchain in-a {{\n\t}}\n}}\n", ""]
+    assert asked == ["list table inet t", "list tables"]
+    netfilter.nft_list("chain inet t in")
+    assert asked[2:] == ["list chain inet t in"], "it is what is there again"
+
+
 def test_nft_says_in_its_own_words_why_it_refuses(monkeypatch: pytest.MonkeyPatch):
     complaint = "\nError: Operation not permitted\nmore\n"
     monkeypatch.setattr(nftables, "run", lambda _: nftables.Answer(False, "", complaint))
