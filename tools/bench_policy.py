@@ -32,7 +32,7 @@ from lab import AGENT_CNI, Lab, eventually  # noqa: E402
 
 #: Of this host's pods: how many there are in all, and documents.
 SIZES = ((1, 0.4), (10, 2))
-CHANGES, REFRESHES = int(os.environ.get("BENCH_ROUNDS", "25")) * 4, 5
+CHANGES, REFRESHES = int(os.environ.get("BENCH_ROUNDS", "25")) * 4, 3
 #: Seconds without a change after which there is none to come.
 QUIET = 0.12
 PYTHON = sys.executable
@@ -169,7 +169,7 @@ def steps(town: Town) -> dict[str, Callable[[], float]]:
     mine, guest, paper = number % PODS, town.pods + number, number % town.documents
     town.apps[mine] += 1
     return {
-        "label": lambda: town.put(f"pod{mine}", kube_pod(mine, town.apps[mine])),
+        "label": lambda: town.put(f"pod{mine}", town.pod(mine)),
         "pod comes": lambda: town.put(f"pod{guest}", kube_pod(guest, number, far_address(guest))),
         "pod goes": lambda: town.take(f"pod{guest}"),
         "document": lambda: town.put(f"document{paper}", document(paper, 1000 + number)),

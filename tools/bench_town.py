@@ -16,6 +16,7 @@ from typing import Any
 from agents import serving
 from bench_modes import ROUTED
 from cluster import Node
+from interception import address_of
 from lab import Lab, Pod
 
 PODS = int(os.environ.get("BENCH_PODS", "500"))
@@ -74,8 +75,8 @@ class Town:
     pods: int = 0
     documents: int = 0
     placed: list[Pod] = field(default_factory=list)
-    results: list[Object] = field(default_factory=list)
     apps: dict[int, int] = field(default_factory=dict)
+    addresses: dict[int, str] = field(default_factory=dict)
     changed: int = 0
 
     def put(self, name: str, item: Object) -> float:
@@ -90,6 +91,10 @@ class Town:
         (self.folder / f"{name}.json").unlink()
         return began
 
+    def pod(self, number: int) -> Object:
+        """Its object, as it is to be."""
+        return kube_pod(number, self.apps[number], self.addresses.get(number, ""))
+
     def grow(self, pods: int, documents: int) -> None:
         """Have so many of each; those that are beyond this host's own are elsewhere."""
         self.folder.mkdir(exist_ok=True)
@@ -98,7 +103,9 @@ class Town:
             self.put(f"space{number}", named("Namespace", "", f"ns{number}", metadata=labels))
         for number in range(self.pods, pods):
             self.apps[number] = number // SPACES
-            self.put(f"pod{number}", kube_pod(number, number // SPACES, far_address(number) if number >= PODS else ""))
+            if number >= PODS:
+                self.addresses[number] = far_address(number)
+            self.put(f"pod{number}", self.pod(number))
         for number in range(self.documents, documents):
             self.put(f"document{number}", document(number))
         self.pods, self.documents = pods, documents
@@ -114,10 +121,13 @@ class Town:
 
         try:
             with ThreadPoolExecutor(WIDTH) as pool:
-                self.results = list(pool.map(add, range(PODS)))
+                results = list(pool.map(add, range(PODS)))
         finally:
             agent.process.terminate()
             agent.process.communicate(timeout=60)
+        for number, result in enumerate(results):
+            self.addresses[number] = address_of(result, 4)
+            self.put(f"pod{number}", self.pod(number))
         print(f"\n{PODS} pods were attached in {time.perf_counter() - began:.0f} s, their namespaces made")
 
     @property

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cni.kernel import ruleset
 from cni.kernel.ruleset import Change
-from cni.naming import POLICY_TABLE, peer_set
+from cni.naming import POLICY_TABLE
 from cni.policy.effects import Effects
 from cni.policy.peering import Peering, selection_of
 from cni.resources import PeerEntries, PeerSet, World
@@ -23,7 +23,7 @@ def put_in_sets(world: World, folder: Path, effects: Effects) -> int:
     with closing(Store.open(folder)) as store, world.turn(PEERS):
         peering = Peering(store, None)
         touched = _Touched(peering, effects)
-        return _changed(PeerEntries(tuple(sorted(effects.addresses)), "").changes(touched) if touched.names else ())
+        return _changed(PeerEntries(tuple(sorted(effects.addresses)), "").changes(touched) if touched.in_force else ())
 
 
 def fill_sets(world: World, folder: Path) -> int:
@@ -46,7 +46,7 @@ class _Touched:
 
     def __init__(self, peering: Peering, effects: Effects) -> None:
         self._peering = peering
-        self.names = set(_concerned(peering, effects))
+        self.in_force = tuple(_concerned(peering, effects))
 
     def members(self, selection: str, family: int) -> frozenset[bytes] | None:
         """See Peers."""
@@ -54,15 +54,15 @@ class _Touched:
 
     def entries(self, addresses: Iterable[str]) -> Mapping[str, frozenset[bytes]]:
         """See Peers."""
-        return {name: keys for name, keys in self._peering.entries(addresses).items() if name in self.names}
+        return self._peering.entries(addresses, self.in_force)
 
     def withdraw(self, addresses: Iterable[str]) -> bool:
         """See Peers."""
         return self._peering.withdraw(addresses)
 
 
-def _concerned(peering: Peering, effects: Effects) -> Iterator[str]:
+def _concerned(peering: Peering, effects: Effects) -> Iterator[tuple[str, int]]:
     for text, family in peering.in_force:
         selection = selection_of(text)
         if selection and selection.feed == effects.feed and effects.concerns(selection):
-            yield peer_set(text, family, ports=selection.port is not None)
+            yield text, family

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from cni.policy.labels import Labels
@@ -57,15 +57,18 @@ def faults_of(policies: Iterable[NetworkPolicy | ClusterPolicy]) -> list[str]:
     return [f"{policy.where}: {which}: {line}" for which, policy in named for line in policy.faults]
 
 
-def placed(pods: Iterable[Pod], owners: Mapping[str, str]) -> Iterator[Pod]:
-    """Pods with the addresses they have: those that `owners`, whose each is (``namespace/name``, empty for nobody's that
-    has a name), says are theirs, and what their objects say unless it is somebody else's.
-    """
-    own: dict[str, list[str]] = {}
-    for address, owner in owners.items():
-        own.setdefault(owner, []).append(address)
-    for pod in pods:
+class Owners:
+    """Whose each address is: ``namespace/name``, or nothing where that is nobody who has a name."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = names
+        self._addresses: dict[str, list[str]] = {}
+        for address, name in names.items():
+            self._addresses.setdefault(name, []).append(address)
+
+    def place(self, pod: Pod) -> Pod:
+        """A pod with the addresses it has: those that are its, and what its object says unless it is somebody else's."""
         name = f"{pod.namespace}/{pod.name}"
-        said = [address for address in pod.addresses if owners.get(address, name) == name]
-        found = () if pod.apart else tuple(dict.fromkeys([*own.get(name, ()), *said]))
-        yield pod if found == pod.addresses else replace(pod, addresses=found)
+        said = [address for address in pod.addresses if self._names.get(address, name) == name]
+        found = () if pod.apart else tuple(dict.fromkeys([*self._addresses.get(name, ()), *said]))
+        return pod if found == pod.addresses else replace(pod, addresses=found)

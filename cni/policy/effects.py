@@ -68,9 +68,13 @@ class Effects:
         place = namespace, name
         if namespace in self._now.spaces.keys() | self._before.spaces.keys() and self._book.cluster_policies():
             return True  # an administrator's policy may mean a pod by its namespace alone, one without an object too
-        pod = self._now.pods[place] if place in self.pods else self._book.pod(namespace, name)
+        if self._is_selected_otherwise(place):
+            return True
         changed = (*self._before.policies, *self._now.policies)
-        return self._is_selected_otherwise(place) or any(self._selects(policy, namespace, pod) for policy in changed)
+        if not changed:
+            return False
+        pod = self._now.pods[place] if place in self.pods else self._book.pod(namespace, name)
+        return any(self._selects(policy, namespace, pod) for policy in changed)
 
     def _is_selected_otherwise(self, place: tuple[str, str]) -> bool:
         """Whether other policies may be about a pod than before, or its ports have other names."""

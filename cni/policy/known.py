@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 
-from cni.policy.book import faults_of, placed
+from cni.policy.book import Owners, faults_of
 from cni.policy.labels import Labels, of_namespace
 from cni.policy.manifest import known
 from cni.policy.objects import ClusterPolicy, KubeNode, Namespace, NetworkPolicy, Object, Pod
@@ -72,7 +72,7 @@ class KnownBook:
         if name not in self._documents.get("Pod", {}).get(namespace, {}):
             return None
         pod = self._object("Pod", namespace, name)
-        return next(placed([pod], self._owners)) if isinstance(pod, Pod) else None
+        return self._owners.place(pod) if isinstance(pod, Pod) else None
 
     def pods(self) -> tuple[Pod, ...]:
         """Every pod that has an object."""
@@ -80,7 +80,7 @@ class KnownBook:
 
     def pods_of(self, namespace: str) -> list[Pod]:
         """Those of a namespace."""
-        return list(placed((pod for pod in self._objects("Pod", namespace) if isinstance(pod, Pod)), self._owners))
+        return [self._owners.place(pod) for pod in self._objects("Pod", namespace) if isinstance(pod, Pod)]
 
     def object(self, document: Document) -> Object | None:
         """The object of a document's name, as it is now."""
@@ -122,11 +122,11 @@ class KnownBook:
 
     @cached_property
     def _placed(self) -> tuple[Pod, ...]:
-        return tuple(placed((pod for pod in self._every("Pod") if isinstance(pod, Pod)), self._owners))
+        return tuple(self._owners.place(pod) for pod in self._every("Pod") if isinstance(pod, Pod))
 
     @cached_property
-    def _owners(self) -> Mapping[str, str]:
-        return self._ask_owners()
+    def _owners(self) -> Owners:
+        return Owners(self._ask_owners())
 
 
 def _name_of(document: Document) -> str:

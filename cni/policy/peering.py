@@ -38,12 +38,14 @@ class Peering:
         book = self._book(chosen.feed) if chosen else None
         return chosen.members(book, family) if chosen and book else None
 
-    def entries(self, addresses: Iterable[str]) -> dict[str, frozenset[bytes]]:
-        """Of each set of the node that somebody uses, by name, the elements it is to have of these addresses."""
+    def entries(
+        self, addresses: Iterable[str], among: Iterable[tuple[str, int]] | None = None
+    ) -> dict[str, frozenset[bytes]]:
+        """Of each set of the node that somebody uses, by name, the elements it is to have of these addresses; `among` some in force."""
         wanted = tuple(addresses)
         return {
             peer_set(text, family, ports=chosen.port is not None): frozenset(self._of(chosen, wanted, family))
-            for text, family in self.in_force
+            for text, family in (self.in_force if among is None else among)
             for chosen in filter(None, [selection_of(text)])
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cni.policy.book import placed
+from cni.policy.book import Owners
 from cni.policy.labels import Labels, of_namespace
 from cni.policy.manifest import objects_of
 from cni.policy.objects import ClusterPolicy, KubeNode, Namespace, NetworkPolicy, Pod
@@ -30,7 +30,7 @@ class ListedBook:
         return [item for item in self.objects if isinstance(item, KubeNode)]
 
     def pods(self) -> Iterable[Pod]:
-        return list(placed((item for item in self.objects if isinstance(item, Pod)), self.owners))
+        return list(map(Owners(self.owners).place, (item for item in self.objects if isinstance(item, Pod))))
 
     def pod(self, namespace: str, name: str) -> Pod | None:
         return next((item for item in self.pods() if (item.namespace, item.name) == (namespace, name)), None)

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from cni.policy.book import placed
+from cni.policy.book import Owners
 from cni.policy.labels import Labels, Requirement, Selector
 from cni.policy.objects import NamedPort, Pod
 from cni.policy.selection import Selection
@@ -123,7 +123,7 @@ def test_an_address_is_whose_attachment_has_it_whatever_an_object_says():
         "10.1.0.8": "shop/done",
         "10.1.0.9": "",
     }
-    found = {item.name: item.addresses for item in placed(pods, owners)}
+    found = {item.name: item.addresses for item in map(Owners(owners).place, pods)}
     assert found == {
         "a": (),
         "b": ("10.1.0.5", "10.1.0.6"),
