@@ -70,9 +70,10 @@ class Reconciler:
         count += sum(self._rows.change(peers.touched(keys)) for peers in known if peers in self._peers.values())
         if are_judged:
             self._put_filter()
+        if are_hosts := not rooms.isdisjoint((Node.room, Alive.room)):
             self._absences.see(self.snapshot)
         self._tell_refused()
-        self._tell_figures(hosts=bool({Node.room, Alive.room} & rooms))
+        self._tell_figures(hosts=are_hosts)
         return count
 
     def look(self) -> int:
