@@ -79,6 +79,8 @@ class World:
         self.peers: Callable[[], Peers] = _Nobody
         #: Whether what exists is compared with what feeds say now, too, and not only with what was recorded.
         self.current = False
+        #: Whether rtnetlink is read once, for who asks about much of a namespace and changes nothing.
+        self.at_once = False
         self._lock = lock
         self._doors = ExitStack()
 
@@ -91,9 +93,19 @@ class World:
         """Rtnetlink in the host's namespace, by a socket the process keeps."""
         from cni.kernel.netlink import Rtnl  # a call that asks the kernel nothing does not load it
 
-        rtnl = Rtnl.kept()
-        self._doors.callback(rtnl.give_back)
+        rtnl = _at_once() if self.at_once else Rtnl.kept()
+        self._doors.callback(rtnl.close if self.at_once else rtnl.give_back)
         return rtnl
+
+    @contextmanager
+    def beside(self, netns: Netns) -> Iterator[World]:
+        """The same node, and another pod."""
+        other = World(netns, self._lock)
+        other.host, other.peers, other.current, other.at_once = self.host, self.peers, self.current, self.at_once
+        try:
+            yield other
+        finally:
+            other.close()
 
     @cached_property
     def pod(self) -> Rtnl:
@@ -101,7 +113,7 @@ class World:
         from cni.kernel.netlink import Rtnl
 
         with self.in_pod():
-            rtnl = Rtnl()
+            rtnl = _at_once() if self.at_once else Rtnl()
         self._doors.callback(rtnl.close)
         return rtnl
 
@@ -158,3 +170,9 @@ class World:
         """Whether nobody has a shared resource who attached meanwhile, and nobody may begin to: no other call runs."""
         others = self.others() if self._lock.alone() else None
         return others is not None and resource not in others
+
+
+def _at_once() -> Rtnl:
+    from cni.kernel.netlink.at_once import AtOnce
+
+    return AtOnce()

@@ -56,6 +56,14 @@ class Neighbours(Handle):
         """The permanent neighbours of a link: MACs by address."""
         return {row.address: row.mac for row in self._rows(0, link) if row.state & _PERMANENT}
 
+    def _every_neighbour(self) -> dict[int, dict[str, str]]:
+        """The same of all links, by their index."""
+        found: dict[int, dict[str, str]] = {}
+        for row in map(row_of, self._dump(request(_GET, DUMP, _NDMSG.pack(0, 0, 0, 0, 0)))):
+            if row.state & _PERMANENT:
+                found.setdefault(row.link, {})[row.address] = row.mac
+        return found
+
     def neighbours_by(self, link: Link | LinkRef, protocol: int) -> dict[str, str]:
         """The permanent neighbours of a link that somebody made who says so: MACs by address."""
         rows = self._rows(0, link)

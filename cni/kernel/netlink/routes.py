@@ -56,6 +56,14 @@ class Routes(NextHops):
         found = self._routes(family, _OIF, link.index)
         return [route for message in found for index, route in self._ways(message) if index == link.index]
 
+    def _every_route(self, family: int) -> dict[int, list[KernelRoute]]:
+        """The same of all links, by their index."""
+        found: dict[int, list[KernelRoute]] = {}
+        for message in self._dump(request(_GET, DUMP, _RTMSG.pack(FAMILY[family], 0, 0, 0, 0, 0, 0, 0, 0))):
+            for index, route in self._ways(message):
+                found.setdefault(index, []).append(route)
+        return found
+
     def add_route(self, link: Link | LinkRef, route: KernelRoute, onlink: bool, beside: bool = False) -> None:
         """Add a route; `onlink` takes a gateway no address of the link covers.
 
