@@ -116,6 +116,17 @@ class Resource:
         """Name what is not so."""
         yield from ()
 
+    @property
+    def goes_by(self) -> tuple[str, ...]:
+        """What of the node's rules `differences` looks at, by the names that `kernel/inventory.py` knows: as long as all of that is
+        what it was, there are the differences that there were, and those that it finds `besides`.
+        """
+        return ()
+
+    def besides(self, world: World) -> Iterator[str]:
+        """Those of its `differences` that have nothing to do with what it `goes_by`."""
+        return iter(()) if self.goes_by else self.differences(world)
+
     def remove(self, world: World) -> None:
         """Take it away; the default is for what vanishes with its link."""
 

@@ -48,9 +48,16 @@ class GateTable(NftRules):
         ports = sorted((_ports(world) | _told()) - {VXLAN_PORT})
         return self.script() + "".join(_known_vtep(self.table, port) for port in ports)
 
+    @property
+    def goes_by(self) -> tuple[str, ...]:
+        return (f"table {self.table}",)
+
     def differences(self, world: World) -> Iterator[str]:
         if ruleset.is_dormant(self.table):
             yield f"spoofing guards' table {self.table} is dormant"
+        yield from self.besides(world)
+
+    def besides(self, world: World) -> Iterator[str]:
         for port in sorted(_ports(world)):
             if not ruleset.has_element(Element(f"{self.table} {_VTEPS}", port.to_bytes(2, "big"))):
                 yield f"spoofing guards do not know that UDP port {port} is a VTEP's"
@@ -106,6 +113,13 @@ class Gate(NftRules):
         wanted = listed_chains(netfilter.nft_rehearsed(plain, f"chain {table} {self.chain}"))
         have = listed_chains(there).get(self.chain)
         yield from line_differences(f"spoofing guard {self.chain} of {self.link}", have, wanted[self.chain])
+        yield from self.besides(world)
+
+    @property
+    def goes_by(self) -> tuple[str, ...]:
+        return (f"chain {table_of(self.token)} {self.chain}",)
+
+    def besides(self, world: World) -> Iterator[str]:
         # a plugin after us may have changed the MAC, and reported that: the pod is mute all the same
         link = world.pod.link_by_name(self.pod) if self.mac and self.pod and world.netns else None
         if link and link.mac != self.mac:

@@ -80,6 +80,11 @@ class NftMasqueradeRules(MasqueradeRules, NftRules, recorded_as="MasqueradeRules
             if rule not in listed:
                 yield f"masquerade rule is missing ({self.backend}): {rule}"
 
+    @property
+    def goes_by(self) -> tuple[str, ...]:
+        table = f"{_NFT_FAMILY[self.family]} {TABLE}"
+        return (f"table {table}", f"chain {table} postrouting")
+
     def remove(self, world: World) -> None:
         ruleset.delete_idle(f"{_NFT_FAMILY[self.family]} {TABLE}", ("postrouting",), ("pods", "near"))
 

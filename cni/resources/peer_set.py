@@ -59,6 +59,13 @@ class PeerSet(NftRules):
                 yield from (f"policy set {self.name} lacks {ruleset.spelled(key)}" for key in sorted(change.added))
                 yield from (f"policy set {self.name} has {ruleset.spelled(key)}" for key in sorted(change.gone))
 
+    @property
+    def goes_by(self) -> tuple[str, ...]:
+        return () if self.netns else (f"set {self._container}",)
+
+    def besides(self, world: World) -> Iterator[str]:
+        return self.differences(world)  # who is meant may be others by now
+
     def remove(self, world: World) -> None:
         if self.netns and world.netns is None:
             return

@@ -62,6 +62,14 @@ class PodPolicy(NftRules):
                 if not ruleset.has_element(_element(name, key)):
                     yield f"policy set {name} lacks {key}"
 
+    @property
+    def goes_by(self) -> tuple[str, ...]:
+        if self.netns:
+            return ()
+        leading = (_element(name, key) for name, key, _ in self._verdicts())
+        elements = (f"element {item.container} {item.key.hex()}" for item in leading)
+        return (*(f"chain {TABLE} {chain}" for chain in self.chains), *elements)
+
     def remove(self, world: World) -> None:
         """What leads to these chains and no others: another pod may have got the address meanwhile.
 

@@ -112,6 +112,10 @@ class PolicyTable(NftRules):
             if there is None or there != before.get(name):
                 yield from line_differences(f"policy chain {name}", there, wanted)
 
+    @property
+    def goes_by(self) -> tuple[str, ...]:
+        return () if self.netns else (f"table {TABLE}", *(f"chain {TABLE} {name}" for name in self._base))
+
     def in_the_way(self, world: World) -> str:
         """Chains of the base chains' names that somebody hung elsewhere, or nowhere: no script moves them."""
         rehearsed = netfilter.nft_rehearsed(skeleton(self.netns), f"table {TABLE}")
