@@ -18,7 +18,7 @@ from cni.policy.config import feed_of
 from cni.policy.held import as_of_today
 from cni.protocol.call import Call
 from cni.protocol.result import Result
-from cni.resources import Difference, NftRules, Resource, World
+from cni.resources import Difference, NftRules, Resource
 from cni.resources.base import REFRESH
 from cni.state import Record
 from cni.survey import survey
@@ -126,18 +126,20 @@ def _standing(plugin: Plugin, record: Record, call: Call, seen: Seen) -> Iterato
         except CniError as error:
             refused = error.msg
         behind = [_ANOTHER] if wanted != there else []
-        behind += _differences(there, node.world, seen)
+        behind += _differences(node, record, seen)
         yield _Standing(node, wanted, tuple(behind), refused)
 
 
-def _differences(there: tuple[Resource, ...], world: World, seen: Seen) -> list[Difference]:
-    """How rules differ from what the kernel has; what was seen before is asked again before it counts as one."""
-    for chains in (seen.chains, netfilter.Chains()):
+def _differences(node: Node, record: Record, seen: Seen) -> list[Difference]:
+    """How rules differ from what the kernel has. Where they are others than in the `record` of before, so may be what was seen."""
+    assert node.record
+    found: list[Difference] = []
+    for chains in (seen.chains, *([] if node.record == record else [netfilter.Chains()])):
         with chains:
-            unseen = (item for item in _rules_of(there) if item not in seen.shared)
-            found = engine.differences(unseen, world, Result())
+            unseen = (item for item in _rules_of(node.record.resources) if item not in seen.shared)
+            found = engine.differences(unseen, node.world, Result())
         if not found:
-            return []
+            break
     return found
 
 
