@@ -127,7 +127,7 @@ class Ruleset:
     def wait(self) -> tuple[float, float]:
         """When the first transaction of a change was there, and its last."""
         times: list[float] = []
-        self.socket.settimeout(10)
+        self.socket.settimeout(60)
         while True:
             try:
                 data = self.socket.recv(1 << 20)
