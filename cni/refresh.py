@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from cni import engine
 from cni.errors import CniError
-from cni.kernel import netfilter
 from cni.node import Node, opened
 from cni.plugin import Plugin
 from cni.policy.config import feed_of
 from cni.policy.held import as_of_today
 from cni.protocol.call import Call
 from cni.protocol.result import Result
-from cni.resources import Difference, NftRules, Resource
+from cni.resources import Difference, NftRules, Resource, VethPair
 from cni.resources.base import REFRESH
+from cni.standing import Look, Standing, before
 from cni.state import Record
 from cni.survey import survey
 from cni.values import dataclass, replace
@@ -51,33 +50,27 @@ def is_fed(record: Record) -> bool:
     return record.complete and bool(feed_of(record.config))
 
 
-class Seen:
-    """What one look at many attachments need not look at again: what they share, a set of peers as many times as it has users,
-    and all chains, once for each.
-    """
-
-    def __init__(self) -> None:
-        self.shared: set[Resource] = set()
-        self.chains = netfilter.Chains()
-
-
-def refresh(plugin: Plugin, record: Record, call: Call, seen: Seen) -> tuple[bool, str]:
+def refresh(plugin: Plugin, record: Record, call: Call, seen: Standing) -> tuple[bool, str]:
     """Make an attachment's rules those of today, each resource in one transaction.
 
     Says whether something was mended, and why today's policy cannot be had: then it stays as it was, but is made
     again where it is missing. Raises TryAgainLater while another call is at the attachment.
     """
+    rules = tuple(_rules_of(record.resources))
+    seen_before = before(rules, feed_of(record.config))
     with _standing(plugin, record, call, seen) as found:
         if found.behind:
             found.node.store.lock.share_node()
             _replace(found.node, found.wanted, _rules_of(found.wanted))
-        seen.shared.update(item for item in _rules_of(found.wanted) if item.shared)
+            seen.mended(_rules_of(found.wanted))
+        elif found.wanted == record.resources and not found.refused and _goes_by_documents(record):
+            seen.remember(found.node, rules, seen_before)
         return bool(found.behind), found.refused
 
 
-def behind(plugin: Plugin, record: Record, call: Call) -> tuple[tuple[Difference, ...], str]:
+def behind(plugin: Plugin, record: Record, call: Call, seen: Look) -> tuple[tuple[Difference, ...], str]:
     """What `refresh` would mend, and why today's policy cannot be had. Changes nothing."""
-    with _standing(plugin, record, call, Seen()) as found:
+    with _standing(plugin, record, call, seen) as found:
         return found.behind, found.refused
 
 
@@ -112,7 +105,7 @@ def _in_pod(resources: Iterable[Resource]) -> Iterator[Resource]:
 
 
 @contextmanager
-def _standing(plugin: Plugin, record: Record, call: Call, seen: Seen) -> Iterator[_Standing]:
+def _standing(plugin: Plugin, record: Record, call: Call, seen: Look) -> Iterator[_Standing]:
     now = _now(record, call)
     with opened(plugin.name, now, record.config, patience=1) as node:
         if node.record is None or not is_held(node.record):
@@ -126,21 +119,14 @@ def _standing(plugin: Plugin, record: Record, call: Call, seen: Seen) -> Iterato
         except CniError as error:
             refused = error.msg
         behind = [_ANOTHER] if wanted != there else []
-        behind += _differences(node, record, seen)
+        behind += seen.differences(_rules_of(there), node.world, again=node.record != record)
         yield _Standing(node, wanted, tuple(behind), refused)
 
 
-def _differences(node: Node, record: Record, seen: Seen) -> list[Difference]:
-    """How rules differ from what the kernel has. Where they are others than in the `record` of before, so may be what was seen."""
-    assert node.record
-    found: list[Difference] = []
-    for chains in (seen.chains, *([] if node.record == record else [netfilter.Chains()])):
-        with chains:
-            unseen = (item for item in _rules_of(node.record.resources) if item not in seen.shared)
-            found = engine.differences(unseen, node.world, Result())
-        if not found:
-            break
-    return found
+def _goes_by_documents(record: Record) -> bool:
+    """Whether what an attachment is to have follows from its record and its feed alone: no link of the node has a say in it."""
+    made = any(isinstance(item, VethPair) for item in record.resources)
+    return not is_fed(record) or (made and not record.config.keys() & {"vxlan", "sidecar"})
 
 
 def _as_of_today(plugin: Plugin, node: Node, record: Record, call: Call) -> tuple[Resource, ...]:

@@ -35,6 +35,7 @@ from cni.protocol.result import Result
 from cni.protocol.schema import given
 from cni.refresh import behind
 from cni.resources import Difference
+from cni.standing import Look
 from cni.state import Record, Store, uses
 from cni.values import dataclass
 
@@ -181,7 +182,7 @@ def _in_folder(folder: Path, named: str) -> Iterator[Finding]:
 
 def _attachments(options: argparse.Namespace) -> Iterator[Finding]:
     """Every attachment, by the CHECK its plugin would be asked for and by what a refresh would mend."""
-    witness = Witness()
+    witness, look = Witness(), Look()
     with reading_once():
         for record in _records(options)[0]:
             fate = witness.of(record)
@@ -192,22 +193,22 @@ def _attachments(options: argparse.Namespace) -> Iterator[Finding]:
             elif not record.complete:
                 yield Finding(f"{record.attachment}: its ADD or DEL never ended", "delete the pod, then agent-cni gc")
             else:
-                yield from _of_policy(options, record)
+                yield from _of_policy(options, record, look)
 
 
-def _of_policy(options: argparse.Namespace, record: Record) -> Iterator[Finding]:
+def _of_policy(options: argparse.Namespace, record: Record, look: Look) -> Iterator[Finding]:
     """What is wrong with an attachment; first what nobody has to delete a pod for."""
-    faults, (found, refused) = faults_of(record.config), _behind(record)
+    faults, (found, refused) = faults_of(record.config), _behind(record, look)
     yield from (Finding(line, "put the folder or file right, then agent-cni refresh") for line in faults)
     today = (Difference(refused),) if refused and refused not in faults else ()
     for item in dict.fromkeys((*found, *today, *_drift(options, record))):
         yield Finding(f"{record.attachment}: {item.line}", item.mend)
 
 
-def _behind(record: Record) -> tuple[tuple[Difference, ...], str]:
+def _behind(record: Record, look: Look) -> tuple[tuple[Difference, ...], str]:
     """What a refresh would mend, and what it would say; what keeps us from asking keeps CHECK too, and is said there."""
     try:
-        return behind(plugin.load(record.plugin), record, Call("REFRESH"))
+        return behind(plugin.load(record.plugin), record, Call("REFRESH"), look)
     except (CniError, KeyError, TypeError, FileNotFoundError):
         return (), ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,12 +16,14 @@ from cni.configured import Network, networks
 from cni.configured import refresh as reconfigured
 from cni.errors import CniError, Unavailable
 from cni.liveness import Liveness, Witness
-from cni.policy.config import faults_of
+from cni.policy.config import faults_in, feed_of
 from cni.policy.feeds import reading_once
 from cni.protocol.call import Call
-from cni.refresh import Seen, is_fed, is_held
+from cni.refresh import is_held
 from cni.refresh import refresh as refreshed
+from cni.standing import Standing, standing
 from cni.state import DEFAULT_FOLDER, Record, Store
+from cni.state.standing import Stood
 from cni.state.uses import other_folders
 from cni.verbs import sweep
 
@@ -46,23 +48,35 @@ def gc(options: argparse.Namespace) -> int:
 def refresh(options: argparse.Namespace) -> int:
     """Hold attachments to their policyDir and overlays to their configuration as they are now, and make again what of them is gone."""
     witness = Witness()
-    records, unread = records_of(options.data_dir, options.conf_dir)
-    held = [record for record in records if is_held(record) and witness.of(record) is not Liveness.GONE]
-    seen = Seen()
-    with reading_once(keep=True):
-        faults = [line for record in held for line in faults_of(record.config)]
+    with reading_once(keep=True), standing() as seen:
+        found, unread = answers_of(options.data_dir, options.conf_dir, lambda store: list(_looked_at(store, seen)))
+        held = [item for item in found if isinstance(item, Record) and witness.of(item) is not Liveness.GONE]
+        feeds = [item.feed for item in found if isinstance(item, Stood)] + [feed_of(item.config) for item in held]
+        faults = [line for feed in dict.fromkeys(feeds) for line in faults_in(feed)]
         answers = [(record, *_refreshed(record, seen)) for record in held]
     refused = [f"{record.attachment}: {line}" for record, _, line in answers if line and line not in faults]
     failed = list(dict.fromkeys([*unread, *faults, *refused]))
-    fed, others = ([changed for record, changed, _ in answers if is_fed(record) is kind] for kind in (True, False))
+    changes = [(item.feed, False) for item in found if isinstance(item, Stood)]
+    changes += [(feed_of(record.config), changed) for record, changed, _ in answers]
+    fed, others = ([changed for feed, changed in changes if bool(feed) is kind] for kind in (True, False))
     said = f"changed {sum(fed)} of {len(fed)} attachments with a policyDir"
     said += f", {sum(others)} of {len(others)} with other rules" if others else ""
     overlays, unlike = _overlays_refreshed(options)
     failed += unlike
     said += f", {sum(overlays)} of {len(overlays)} overlays" if overlays else ""
-    data = {"changed": sum(fed) + sum(others), "attachments": len(held), "overlays": sum(overlays), "failed": failed}
+    data = {"changed": sum(fed) + sum(others), "attachments": len(changes), "overlays": sum(overlays), "failed": failed}
     _told(options, data, said)
     return 1 if failed else 0
+
+
+def _looked_at(store: Store, seen: Standing) -> Iterator[Stood | Record]:
+    """The attachments of a folder that have rules: what is known of those that need nothing, and the record of each that is to be asked."""
+    for (attachment, name), digest in store.digests().items():
+        known = seen.stands(store, attachment, name, digest)
+        if known:
+            yield known
+        elif (record := store.record(attachment, name)) and is_held(record):
+            yield record
 
 
 def networks_of(options: argparse.Namespace) -> list[Network]:
@@ -152,7 +166,7 @@ def _collected(record: Record, call: Call) -> str:
     return ""
 
 
-def _refreshed(record: Record, seen: Seen) -> tuple[bool, str]:
+def _refreshed(record: Record, seen: Standing) -> tuple[bool, str]:
     """Whether something of an attachment changed, and the line of what failed, or nothing."""
     if record.plugin not in plugin.names():
         return False, f"this release has no plugin {record.plugin}"

@@ -51,7 +51,11 @@ def feed_of(netconf: NetConf) -> str:
 
 def faults_of(netconf: NetConf) -> list[str]:
     """What is wrong with the feed a configuration names: why it cannot be read, or what in its policies; nothing without one."""
-    feed = feed_of(netconf)
+    return faults_in(feed_of(netconf))
+
+
+def faults_in(feed: str) -> list[str]:
+    """The same of a feed."""
     try:
         return _opened(feed, keep=False).faults() if feed else []
     except (InvalidConfig, TryAgainLater) as error:

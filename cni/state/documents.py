@@ -16,10 +16,11 @@ from cni.errors import Unavailable
 from cni.kernel.files import PATIENCE, LockFile, private_folder, refuse_strangers
 from cni.naming import digest_of
 from cni.state import uses
-from cni.state.file import StateFile, busy
+from cni.state.file import busy
+from cni.state.standing import TABLE, Stands
 
 FILE = "documents.db"
-_VERSION = 1
+_VERSION = 2
 #: Of how many revisions it is known what went; who was away for longer begins anew.
 _REMEMBERED = 1000
 #: The feed that is none: its sources are what was begun.
@@ -51,6 +52,7 @@ CREATE TABLE IF NOT EXISTS document (
 );
 CREATE INDEX IF NOT EXISTS document_named ON document (feed, kind, namespace, name);
 CREATE INDEX IF NOT EXISTS document_since ON document (feed, revision);
+{TABLE}
 PRAGMA user_version = {_VERSION};
 COMMIT;
 """
@@ -91,7 +93,7 @@ class Document(NamedTuple):
         return self[:5]
 
 
-class Documents(StateFile):
+class Documents(Stands):
     """The file, open."""
 
     @classmethod

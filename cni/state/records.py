@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cni.naming import Attachment
+from cni.naming import Attachment, digest_of
 from cni.resources import Resource, decoded, encoded
 from cni.resources.base import Unknown
 from cni.state.file import StateFile
@@ -91,9 +91,23 @@ class Records(StateFile):
         where = " AND ".join(f"{column} = ?" for column, value in given.items() if value)
         return self._records(where or "TRUE", *filter(None, given.values()))
 
+    def digests(self) -> dict[tuple[Attachment, str], str]:
+        """Of each complete record what tells it from what it was."""
+        rows = self._rows(f"SELECT {_COLUMNS} FROM attachment WHERE complete")
+        return {(Attachment(*row[:3]), row[3]): _digest(row) for row in rows}
+
+    def digest(self, attachment: Attachment, plugin: str) -> str:
+        """The same of one, which is there."""
+        query = f"SELECT {_COLUMNS} FROM attachment WHERE (network, container, ifname, plugin) = (?,?,?,?)"
+        return _digest(self._rows(query, *attachment, plugin)[0])
+
     def _records(self, where: str, *values: object) -> list[Record]:
         query = f"SELECT {_COLUMNS} FROM attachment WHERE {where} ORDER BY network, container, ifname"
         return [_read(row, self.path.parent) for row in self._rows(query, *values)]
+
+
+def _digest(row: tuple[Any, ...]) -> str:
+    return digest_of("\0".join(map(str, row)))
 
 
 def spelled(resources: Sequence[Resource]) -> str:
