@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cni import plugin
-from cni.errors import CniError, InvalidConfig, UnsupportedField
+from cni.errors import CniError, InvalidConfig, TryAgainLater, UnsupportedField
 from cni.kernel import netfilter
 from cni.naming import OWN_IPAM, Attachment
 from cni.node import folder_of
@@ -117,7 +117,10 @@ def judgement(netconf: NetConf) -> dict[str, Any]:
 
 def _misplaced(netconf: NetConf, before: NetConf) -> Iterator[str]:
     """One plugin makes the pod's interface, and it is the first but for `loopback`."""
-    chained = plugin.load(netconf["type"]).Config.read(netconf | before, _SAMPLE).chained
+    said = {
+        key: value for key, value in netconf.items() if key != "policy"
+    }  # which says nothing about that, and reads documents
+    chained = plugin.load(netconf["type"]).Config.read(said | before, _SAMPLE).chained
     bare = is_bare(before)
     if bare and chained:
         yield f"$.type: {netconf['type']} follows a plugin that makes an interface, and there is none before it"
@@ -175,6 +178,8 @@ def _faults_by(name: str, netconf: NetConf) -> Iterator[str]:
         return  # a value this release does not support
     try:
         _plan(known, name)
+    except TryAgainLater:
+        return  # what this host was not told yet is no fault of a file
     except CniError as error:
         yield error.msg
 

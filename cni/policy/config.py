@@ -50,7 +50,9 @@ def feed_of(netconf: NetConf) -> str:
 
 
 def faults_of(netconf: NetConf) -> list[str]:
-    """What is wrong with the feed a configuration names: why it cannot be read, or what in its policies; nothing without one."""
+    """What is wrong with the feed a configuration names: why it cannot be read, or what in its policies; nothing without one, and
+    nothing of a cluster that this host was not told of yet: that is no fault of its documents.
+    """
     return faults_in(feed_of(netconf))
 
 
@@ -58,8 +60,10 @@ def faults_in(feed: str) -> list[str]:
     """The same of a feed."""
     try:
         return _opened(feed, keep=False).faults() if feed else []
-    except (InvalidConfig, TryAgainLater) as error:
+    except InvalidConfig as error:
         return [error.msg]
+    except TryAgainLater:
+        return []
 
 
 def _opened(feed: str, *, keep: bool) -> KnownBook:

@@ -66,8 +66,9 @@ TEXTS = {
     "": ("a", "default", "/etc/resolv.conf"),
 }
 NUMBERS = (0, 1, 7, 53, 1400, 15001, 65535)
-#: What the node, or another plugin, may say of a configuration that is right; and what is wrong with one by itself.
-OF_THE_NODE, OF_THE_CONFIGURATION = {6, 100, 101, 102, 103, 106}, {2, 7}
+#: What the node, or another plugin, may say of a configuration that is right, of a cluster's that it was told nothing yet; and what is
+#: wrong with one by itself.
+OF_THE_NODE, OF_THE_CONFIGURATION = {6, 11, 100, 101, 102, 103, 106}, {2, 7}
 
 
 def generated(kind: str, chance: random.Random) -> dict[str, Any]:

@@ -143,7 +143,8 @@ def test_a_refresh_that_cannot_come_home_leaves_the_rules_to_the_next(scene: Sce
         place.run("nft", "flush", "ruleset")
         done, hit = stopped_at(host, number, AGENT_CNI, "refresh")
         what = f"setns number {number}: {done.stdout}{done.stderr}"
-        assert bool(done.returncode) is hit, what
+        # who may not enter when it only looks whether all is as it was looks in full
+        assert hit or not done.returncode, what
         assert outline(host) <= around, what
         assert outline(pod) <= in_pod, what
         assert same(scene.other, scene.seen[scene.other.name]), what

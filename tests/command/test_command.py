@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cni import verbs
+from cni.command.conflist import judgement
 from cni.errors import TryAgainLater
 from cni.state import Record, Store
 
@@ -541,3 +542,10 @@ def test_another_ipam_counts_as_one_that_gives_addresses(agent: Any, write: Any,
     file = write(CONFLIST | {"plugins": [{"type": kind, "ipam": ipam, **more}]})
     assert agent("validate", file).status == 0
     assert "  assumed: its ipam, static, gives 10.0.0.2/24\n" in agent("explain", file).out
+
+
+def test_a_configuration_of_the_clusters_documents_is_right_on_a_host_that_was_told_none(no_node: Path):
+    netconf = {"cniVersion": "1.0.0", "name": "net", "type": "custom-plugin", "policy": {"cluster": True}}
+    assert judgement(netconf)["faults"] == []
+    wrong = judgement(netconf | {"policy": {"cluster": True, "policyDir": "/x"}})["faults"]
+    assert wrong == ["$.policy: has both cluster and policyDir; a pod's documents come from one place"]
