@@ -12,12 +12,13 @@ from cni.policy.amended import Amended
 from cni.policy.book import Book
 from cni.policy.folder import items_in
 from cni.policy.forecast import Change, End, changes
-from cni.policy.objects import ClusterPolicy, NetworkPolicy
-from cni.policy.subjects import about, subjects
+from cni.policy.objects import ClusterPolicy, NetworkPolicy, document_of
+from cni.policy.subjects import about, closing, subjects
 from cni.resources import PodPolicy
 
 _DOCUMENTS = ("kind", "namespace", "name", "tier", "feed", "pods", "faults")
 _CHANGES = ("from", "to", "ports", "families", "becomes", "by")
+_PERHAPS = ": perhaps, its labels are not known"
 _WAYS = {"ingress": "into it", "egress": "out of it"}
 
 
@@ -131,14 +132,12 @@ def _about(item: Held, direction: str) -> Iterator[str]:
         if tier == "networkpolicy":
             if own is not None:
                 yield "the configuration"
-            for policy in book.policies(pod.namespace):
-                selects = policy.selector.selects(pod.labels)
-                if getattr(policy, direction) is not None and selects is not False:
-                    yield f"NetworkPolicy {policy.namespace}/{policy.name}{'' if selects else ': perhaps, its labels are not known'}"
+            for policy, selects in closing(book, direction, pod):
+                yield f"{document_of(policy)}{'' if selects else _PERHAPS}"
             continue
         for rule, known in subjects(book, tier, pod):
             if getattr(rule, direction):
-                yield f"ClusterNetworkPolicy {rule.name} ({_tier(rule)}){'' if known else ': perhaps, its labels are not known'}"
+                yield f"{document_of(rule)} ({_tier(rule)}){'' if known else _PERHAPS}"
 
 
 def _rows(found: Iterable[Change]) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from cni.policy.labels import Labels
-from cni.policy.objects import ClusterPolicy, KubeNode, NetworkPolicy, Pod
+from cni.policy.objects import ClusterPolicy, KubeNode, NetworkPolicy, Pod, document_of
 from cni.values import replace
 
 
@@ -45,16 +45,7 @@ class Book(Protocol):
 
 def faults_of(policies: Iterable[NetworkPolicy | ClusterPolicy]) -> list[str]:
     """What is wrong with policies: where, which, the path in it, and what."""
-    named = (
-        (
-            f"NetworkPolicy {policy.namespace}/{policy.name}"
-            if isinstance(policy, NetworkPolicy)
-            else f"ClusterNetworkPolicy {policy.name}",
-            policy,
-        )
-        for policy in policies
-    )
-    return [f"{policy.where}: {which}: {line}" for which, policy in named for line in policy.faults]
+    return [f"{policy.where}: {document_of(policy)}: {line}" for policy in policies for line in policy.faults]
 
 
 class Owners:

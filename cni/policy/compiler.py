@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 from cni.policy.book import Book
 from cni.policy.labels import Labels, Selector
 from cni.policy.model import Allowance, Peers, Port, Ruling, Tier, hosts
-from cni.policy.objects import ClusterRule, NamedPort, NodePeer, Pod, PodPeer, Rule
+from cni.policy.objects import ClusterRule, NamedPort, NodePeer, Pod, PodPeer, Rule, document_of
 from cni.policy.peers import together
 from cni.policy.selection import Selection
-from cni.policy.subjects import document_of, rules_for, subjects
+from cni.policy.subjects import closing, rules_for, subjects
 from cni.values import replace
 
 _UNKNOWN = Labels({}, complete=False)
@@ -27,35 +27,23 @@ def allowances(book: Book, direction: str, pod: str) -> tuple[Allowance, ...] | 
     """What is let through to (``ingress``) or from (``egress``) ``namespace/name``; None where no policy
     can select it. A pod without an object may have any labels.
     """
-    namespace, _, name = pod.partition("/")
-    own = book.pod(namespace, name)
-    about = [
-        (policy, policy.selector.selects(own.labels if own else _UNKNOWN))
-        for policy in book.policies(namespace)
-        if getattr(policy, direction) is not None
-    ]
-    if all(selects is False for _, selects in about):
+    own = _known(book, pod)
+    about = closing(book, direction, own)
+    if not about:
         return None
     allowing = (
         replace(item, document=document_of(policy))
         for policy, selects in about
         if selects
         for rule in getattr(policy, direction)
-        for item in _matching(rule, direction, book.feed, namespace, own)
+        for item in _matching(rule, direction, book.feed, own)
     )
     return tuple(dict.fromkeys(allowing))
 
 
 def closers(book: Book, direction: str, pod: str) -> str:
     """The documents that shut ``namespace/name`` in a direction but for what they allow, or may; nothing where none can."""
-    namespace, _, name = pod.partition("/")
-    own = book.pod(namespace, name)
-    names = [
-        f"{policy.namespace}/{policy.name}"
-        for policy in book.policies(namespace)
-        if getattr(policy, direction) is not None
-        and policy.selector.selects(own.labels if own else _UNKNOWN) is not False
-    ]
+    names = [f"{policy.namespace}/{policy.name}" for policy, _ in closing(book, direction, _known(book, pod))]
     return f"NetworkPolicy {', '.join(sorted(names))}" if names else ""
 
 
@@ -65,8 +53,7 @@ def tier(book: Book, name: str, pod: str) -> Tier:
     Of one that may be about it nobody knows which of its rulings hold: it denies all that it may have denied, or passed on. Of a pod
     without an object each port may have the name of one that is denied.
     """
-    namespace, _, own_name = pod.partition("/")
-    own = book.pod(namespace, own_name) or Pod(namespace, own_name, _UNKNOWN)
+    own = _known(book, pod)
     found: dict[str, list[Ruling]] = {"ingress": [], "egress": []}
     for policy, known in subjects(book, name, own):
         document = document_of(policy)
@@ -77,9 +64,15 @@ def tier(book: Book, name: str, pod: str) -> Tier:
             rulings += [
                 Ruling(rule.action, replace(item, document=document))
                 for rule in (rules if known else ())
-                for item in _matching(_of_today(rule, book), direction, book.feed, namespace, own)
+                for item in _matching(_of_today(rule, book), direction, book.feed, own)
             ]
     return Tier(tuple(found["ingress"]), tuple(found["egress"]))
+
+
+def _known(book: Book, pod: str) -> Pod:
+    """``namespace/name`` as far as it is known."""
+    namespace, _, name = pod.partition("/")
+    return book.pod(namespace, name) or Pod(namespace, name, _UNKNOWN)
 
 
 def _of_today(rule: ClusterRule, book: Book) -> Rule:
@@ -94,11 +87,11 @@ def _addresses(peer: NodePeer, book: Book) -> tuple[Peers, ...]:
     return hosts(text for node in book.nodes() if peer.nodes.selects(node.labels) for text in node.addresses)
 
 
-def _matching(rule: Rule, direction: str, feed: str, namespace: str, own: Pod | None) -> Iterator[Allowance]:
+def _matching(rule: Rule, direction: str, feed: str, own: Pod) -> Iterator[Allowance]:
     """What a rule means: a port's name means what it means in the pod that is reached."""
     if direction == "ingress":
-        return _into(rule, feed, namespace, own.ports if own else ())
-    return _out_of(rule, feed, namespace)
+        return _into(rule, feed, own.namespace, own.ports)
+    return _out_of(rule, feed, own.namespace)
 
 
 def _into(rule: Rule, feed: str, namespace: str, own: tuple[tuple[NamedPort, int], ...]) -> Iterator[Allowance]:

@@ -9,8 +9,8 @@ import ipaddress
 
 from cni.policy.book import Book
 from cni.policy.model import Allowance, Peers, Policy, Port
-from cni.policy.objects import ClusterRule, NamedPort, NodePeer, Pod, PodPeer, Rule
-from cni.policy.subjects import about, document_of, rules_for, subjects
+from cni.policy.objects import ClusterRule, NamedPort, NodePeer, Pod, PodPeer, Rule, document_of
+from cni.policy.subjects import about, closing, rules_for, subjects
 from cni.values import dataclass
 
 
@@ -81,22 +81,19 @@ class _End:
         return None
 
     def by_network_policies(self, section: Policy | None) -> Judgement | None:
-        tier, closing = "networkpolicy", []
-        for policy in self.book.policies(self.pod.namespace):
-            rules: tuple[Rule, ...] | None = getattr(policy, self.direction)
-            selects = policy.selector.selects(self.pod.labels)
-            if rules is None or selects is False:
-                continue
+        tier, names = "networkpolicy", []
+        for policy, selects in closing(self.book, self.direction, self.pod):
+            rules: tuple[Rule, ...] = getattr(policy, self.direction)
             name = document_of(policy)
-            closing.append(name)
+            names.append(name)
             for number, rule in enumerate(rules if selects else ()):
                 if self._matches(rule):
                     return Judgement(True, tier, (name,), f"{self.direction}[{number}]")
         if section is not None and getattr(section, self.direction) is not None:
-            closing.append("the configuration")
+            names.append("the configuration")
             if section.allows(self.direction, self.other.address, self.other.protocol, self.other.port):
                 return Judgement(True, tier, ("the configuration",), f"$.policy.{self.direction}")
-        return Judgement(False, tier, tuple(closing)) if closing else None
+        return Judgement(False, tier, tuple(names)) if names else None
 
     def _matches(self, rule: Rule | ClusterRule) -> bool:
         near = None if rule.peers is None else [peer for peer in rule.peers if self._is(peer)]

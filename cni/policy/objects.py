@@ -120,3 +120,10 @@ class KubeNode:
 
 #: What is read of a feed.
 Object = NetworkPolicy | ClusterPolicy | Pod | Namespace | KubeNode
+
+
+def document_of(policy: NetworkPolicy | ClusterPolicy) -> str:
+    """What people call it."""
+    if isinstance(policy, NetworkPolicy):
+        return f"NetworkPolicy {policy.namespace}/{policy.name}"
+    return f"ClusterNetworkPolicy {policy.name}"

@@ -43,8 +43,13 @@ def _without_names(rule: ClusterRule) -> ClusterRule:
     return replace(rule, ports=ports)
 
 
-def document_of(policy: NetworkPolicy | ClusterPolicy) -> str:
-    """What people call it."""
-    if isinstance(policy, NetworkPolicy):
-        return f"NetworkPolicy {policy.namespace}/{policy.name}"
-    return f"ClusterNetworkPolicy {policy.name}"
+def closing(book: Book, direction: str, pod: Pod) -> list[tuple[NetworkPolicy, bool | None]]:
+    """The NetworkPolicies that shut a pod in a direction but for what they allow, or may, each with whether it selects the pod;
+    None where that is not known.
+    """
+    judged = (
+        (policy, policy.selector.selects(pod.labels))
+        for policy in book.policies(pod.namespace)
+        if getattr(policy, direction) is not None
+    )
+    return [(policy, selects) for policy, selects in judged if selects is not False]
