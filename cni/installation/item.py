@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from pathlib import Path
@@ -51,12 +50,17 @@ class Item:
         if self.is_right:
             return False
         open_folder(self.path.parent)
+        # containerd sees what is renamed within its folder, and not what is renamed into it; of other names it reads nothing
+        with NamedTemporaryFile("w", prefix=".agent-cni.", dir=self.path.parent, delete=False) as file:
+            file.write(self.text)
+        new = Path(file.name)
         try:
-            self._rename_from(self.path.parent.parent)  # runtimes read their folder again at every event in it
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            self._rename_from(self.path.parent)  # it is a mount of its own, as in a pod
+            new.chmod(self.mode)
+            date(new)
+            new.rename(self.path)
+        except BaseException:
+            new.unlink()
+            raise
         return True
 
     def take(self) -> bool:
@@ -70,18 +74,6 @@ class Item:
         if not os.path.lexists(self.path):
             return None
         return self.path.read_text(errors="replace") if self.path.is_file() else ""
-
-    def _rename_from(self, folder: Path) -> None:
-        with NamedTemporaryFile("w", prefix=".agent-cni.", dir=folder, delete=False) as file:
-            file.write(self.text)
-        new = Path(file.name)
-        try:
-            new.chmod(self.mode)
-            date(new)
-            new.rename(self.path)
-        except BaseException:
-            new.unlink()
-            raise
 
 
 def open_folder(folder: Path) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import grpc
 import pytest
-from cri import Containerd, Sandbox
+from cri import VERSIONS, Containerd, Sandbox
 from lab import REFERENCE_DIR, Host, Lab, Pod, Site, eventually
 from traffic import Actor
+
+from cni.installation.item import Item
 
 IPAM = {"type": "agent-ipam", "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}
 BRIDGE = {"type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True, "ipMasq": True, "ipam": IPAM}
@@ -57,6 +59,17 @@ def test_a_pods_life(lab: Lab, tmp_path: Path, chain: list[dict[str, Any]]):
         for _ in range(2):
             containerd.remove(pod.id)
         assert site.host.snapshot() == before
+
+
+def test_a_conflist_that_comes_or_changes_later_is_seen(lab: Lab, tmp_path: Path):
+    """containerd reads its folder again when something is written, renamed or removed there; one that begins without a conflist waits."""
+    text = json.dumps(VERSIONS | {"name": "pods", "plugins": [BRIDGE]})
+    with Containerd(lab.host(), tmp_path) as containerd:
+        assert not containerd.is_ready()
+        assert Item(tmp_path / "net.d/10-pods.conflist", text).put()
+        assert eventually(containerd.is_ready), containerd.said()
+        assert Item(tmp_path / "net.d/10-pods.conflist", text.replace("10.1.0.0", "10.9.0.0")).put()
+        assert eventually(lambda: "10.9.0.0" in containerd.crictl("info"))
 
 
 def shown(host: Host) -> list[list[str]]:

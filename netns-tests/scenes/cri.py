@@ -62,7 +62,7 @@ class Sandbox(Namespace):
 
 
 class Containerd:
-    """A containerd on a host, with one conflist. Use it with `with`: it leaves no sandbox, process or cgroup."""
+    """A containerd on a host, with one conflist, or without plugins none. Use it with `with`: it leaves no sandbox, process or cgroup."""
 
     def __init__(self, host: Host, folder: Path, *plugins: dict[str, Any]) -> None:
         self.host, self.folder, self.plugins = host, folder, plugins
@@ -161,8 +161,9 @@ class Containerd:
             *(REFERENCE_DIR / name for name in ("loopback", "bridge", "host-local", "portmap")),
         ):
             (self.folder / "bin" / program.name).symlink_to(program)
-        conflist = VERSIONS | {"name": "pods", "plugins": list(self.plugins)}
-        (self.folder / "net.d/10-pods.conflist").write_text(json.dumps(conflist))
+        if self.plugins:
+            conflist = VERSIONS | {"name": "pods", "plugins": list(self.plugins)}
+            (self.folder / "net.d/10-pods.conflist").write_text(json.dumps(conflist))
         (self.folder / "config.toml").write_text(CONFIG.format(folder=self.folder, image=IMAGE))
         _image(self.folder / "image.tar")
 
