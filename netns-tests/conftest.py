@@ -3,12 +3,12 @@ from __future__ import annotations
 import copy
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pytest
 from agents import Agent, serving
 from lab import PATIENCE, Host, Lab, Pod, Site, eventually
-from warm import Transcript, stop
+from warm import MODE, Transcript, stop
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -17,9 +17,23 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         pytest.exit("run these as `tools/isolated .venv/bin/python3 -m pytest netns-tests`", 2)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With node agents only what meets one: the rest would be the cold run once more."""
+    if MODE != "warm":
+        return
+    without = [item for item in items if not meets_agent(item.fixturenames)]
+    config.hook.pytest_deselected(items=without)
+    items[:] = [item for item in items if item not in without]
+
+
+def meets_agent(fixtures: Collection[str]) -> bool:
+    """Without a lab there is no host that makes a call, and of `node` the agent was stopped."""
+    return "node" not in fixtures and not {"lab", "scene"}.isdisjoint(fixtures)
+
+
 @pytest.fixture
 def lab(request: pytest.FixtureRequest):
-    compared = request.node.get_closest_marker("sweep") is None
+    compared = request.node.get_closest_marker("sweep") is None and meets_agent(request.fixturenames)
     made = Lab(request.node.nodeid, Transcript(request.node.nodeid) if compared else None)
     yield made
     made.close()
