@@ -81,13 +81,21 @@ def test_doctor_asks_the_other_hosts(lab: Lab):
     assert eventually(lambda: any("two hosts give from one range" in line for line in told(idle, copied)))
 
 
-@pytest.mark.parametrize("gateway", ["", "10.1.0.1", "10.1.1.1"])
-def test_doctor_tells_a_gateway_that_every_host_has(host: Host, gateway: str):
+@pytest.mark.parametrize(
+    ("more", "told_of"),
+    [
+        ({}, True),
+        ({"gateway": "10.1.0.1"}, True),
+        ({"gateway": "10.1.1.1"}, False),
+        ({"gateway": "10.1.1.1", "rangeStart": "10.1.1.2"}, False),
+        ({"gateway": "10.1.1.255"}, False),
+        ({"gateway": "10.1.1.1", "rangeStart": "10.1.1.3"}, True),
+    ],
+)
+def test_doctor_tells_a_gateway_that_every_host_has(host: Host, more: dict, told_of: bool):
+    """One beside a host's range is that host's, as of a block whose first address is the gateway's."""
     netconf = conf(["192.0.2.12"], 1)
-    if gateway:
-        netconf["ipam"]["ranges"][0][0]["gateway"] = gateway
+    netconf["ipam"]["ranges"][0][0] |= more
     told(host, netconf)
     done = host.run(AGENT_CNI, "doctor", "--conf-dir", "/run/agent-cni/net.d", check=False)
-    assert ("gateway 10.1.0.1 is not of this host's range 10.1.1.1-10.1.1.254" in done.stdout) == (
-        gateway != "10.1.1.1"
-    )
+    assert (f"gateway {more.get('gateway', '10.1.0.1')} is not of this host's range" in done.stdout) == told_of
