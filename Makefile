@@ -8,7 +8,7 @@ PLACE     = --prefix $(PREFIX) --bin-dir $(BIN_DIR) --conf-dir $(CONF_DIR) $(if 
 SOURCES  := $(shell find cni plugins conf.d launcher tools -type f -not -name '*.pyc') pyproject.toml constraints.txt
 PLUGINS  := $(patsubst %.schema.json,%,$(wildcard plugins/*.schema.json))
 
-.PHONY: help demo demo-mesh test sweeps check image-test kubelet-test podman-test reference-test cluster-soak policy-matrix bench wheels install uninstall clean
+.PHONY: help demo demo-mesh test sweeps check image-test kubelet-test kube-test podman-test reference-test cluster-soak policy-matrix bench wheels install uninstall clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1\t/' | expand -t 12
@@ -41,6 +41,13 @@ image-test: .venv/ready ## bake a minimal Debian root twice, compare, and make a
 kubelet-test: .venv/ready ## build a kubelet from the Go module proxy (ten minutes, once) and run a static pod with it
 	@tools/bootstrap --kubelet
 	@tools/isolated .venv/bin/python3 -m pytest netns-tests/runtimes/test_kubelet.py
+
+kube-test: .venv/ready ## Kubernetes on three nodes with our networks (builds it once, half an hour); NETWORKS="routed joined" PROXY=iptables, SPECS=Netpol its own specs
+	@nice tools/kube/kube.py build
+	@tools/kube/kube.py prepare
+	@for network in $(or $(NETWORKS),gateways routed policies joined); do \
+		tools/kube/kube.py check --proxy $(or $(PROXY),nftables) $(if $(MANIFEST),--manifest $(MANIFEST)) $$network || exit; done
+	@$(if $(SPECS),tools/kube/kube.py e2e --focus "$(SPECS)" $(if $(MANIFEST),--manifest $(MANIFEST)) $(lastword $(or $(NETWORKS),policies)))
 
 podman-test: .venv/ready ## podman's own networks and containers, with our executables for its drivers
 	@tools/bootstrap --podman

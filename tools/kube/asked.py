@@ -1,0 +1,175 @@
+"""How a cluster is asked: in its pods, on its nodes, from outside."""
+
+from __future__ import annotations
+
+import collections
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from api import condition
+from cluster import Cluster
+from node import Node
+from shell import eventually, sh
+
+Report = Callable[[str, bool | None, str], None]
+#: Runs a script somewhere, for so many seconds at most (90), and gives what it printed.
+Asker = Callable[..., str]
+
+
+class Asked:
+    """A cluster, and how it is asked. `report` takes what was asked, whether it is right (None: only said), and what was seen."""
+
+    def __init__(self, cluster: Cluster, report: Report) -> None:
+        self.cluster, self.api, self.report = cluster, cluster.api, report
+
+    def pods(self, app: str = "web") -> list[dict[str, Any]]:
+        """The pods of an application that are not on their way out."""
+        return [
+            pod for pod in self.api.pods(f"?labelSelector=app%3D{app}") if "deletionTimestamp" not in pod["metadata"]
+        ]
+
+    def wait(self, app: str, number: int, seconds: float = 90) -> list[dict[str, Any]]:
+        def ready() -> list[dict[str, Any]] | None:
+            pods = self.pods(app)
+            return pods if len(pods) == number and all(condition(pod, "Ready") for pod in pods) else None
+
+        pods = eventually(ready, seconds, 0.3)
+        assert pods, f"{app}: not {number} ready pods: " + "; ".join(self.troubles(app))
+        return pods
+
+    def troubles(self, app: str) -> list[str]:
+        events = self.api("GET", "/api/v1/namespaces/default/events")["items"]
+        return [
+            f"{e['involvedObject']['name']}: {e['message']}"
+            for e in events
+            if e["type"] == "Warning" and e["involvedObject"]["name"].startswith(app)
+        ][-5:]
+
+    def make(self, deployment: dict[str, Any]) -> None:
+        self.api("POST", "/apis/apps/v1/namespaces/default/deployments", deployment)
+
+    def scale(self, name: str, replicas: int) -> None:
+        self.api(
+            "PATCH",
+            f"/apis/apps/v1/namespaces/default/deployments/{name}",
+            {"spec": {"replicas": replicas}},
+            "application/merge-patch+json",
+        )
+
+    def endpoints(self, name: str) -> set[str]:
+        slices = self.api(
+            "GET",
+            f"/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?labelSelector=kubernetes.io/service-name%3D{name}",
+        )["items"]
+        return {
+            address
+            for item in slices
+            for end in item.get("endpoints") or []
+            if end["conditions"].get("ready")
+            for address in end["addresses"]
+        }
+
+    def inside(self, pod: dict[str, Any]) -> Asker:
+        """How a pod's own shell is asked, without kubelet: in the namespaces of its container."""
+        node = next(n for n in self.cluster.nodes if n.name == pod["spec"]["nodeName"])
+        container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
+        task = next(
+            line.split()[1]
+            for line in node.run("ctr", "-n", "k8s.io", "tasks", "ls").stdout.splitlines()
+            if line.startswith(container)
+        )
+        enter = ("nsenter", "-t", task, "-n", "-m", "-u", "-p")
+        return lambda script, seconds=90: node.run(*enter, "sh", "-c", script, check=False, timeout=seconds).stdout
+
+    def on(self, node: Node) -> Asker:
+        return lambda script, seconds=90: node.run("sh", "-c", script, check=False, timeout=seconds).stdout
+
+    def answers(self, ask: Asker, pods: list[dict[str, Any]]) -> tuple[int, list[str]]:
+        """How many of the pods answer, and which do not."""
+        lines = "; ".join(
+            f'[ "$(curl -sm 2 http://{p["status"]["podIP"]}:8080/)" = {p["metadata"]["name"]} ] || echo {p["metadata"]["name"]}'
+            for p in pods
+        )
+        failed = ask(f"{lines}; echo done").split()
+        assert failed[-1:] == ["done"], "nobody asked"
+        failed.pop()
+        return len(pods) - len(failed), failed
+
+    def matrix(self, label: str, askers: dict[str, Asker]) -> None:
+        pods = self.pods()
+        where = {p["metadata"]["name"]: p["spec"]["nodeName"] for p in pods}
+        got, lost = 0, []
+        for name, ask in askers.items():
+            number, failed = self.answers(ask, pods)
+            got += number
+            lost += [f"{where.get(name, name)}>{where[item]}" for item in failed]
+        said = f"{got} of {len(askers) * len(pods)}" + (f"; lost {dict(collections.Counter(lost))}" if lost else "")
+        self.report(label, not lost, said)
+
+    def spread(self, label: str, askers: dict[str, Asker], address: str, times: int = 20) -> None:
+        """Ask an address many times; who answers, how often nobody."""
+        for name, ask in askers.items():
+            said = ask(f"for i in $(seq {times}); do curl -sm 2 http://{address}/ || echo lost; done").split()
+            lost = said.count("lost")
+            self.report(
+                f"{label} ({name})",
+                not lost and len(said) == times,
+                f"{times - lost} of {times} answered by {len(set(said) - {'lost'})} pods",
+            )
+
+    def keep_asking(self) -> Callable[[], tuple[int, int]]:
+        """Have a pod of each node ask every pod over and over; what is returned ends that, and says how many were asked and lost."""
+        addresses = " ".join(pod["status"]["podIP"] for pod in self.pods())
+        script = (
+            f"asked=0; lost=0; until [ -e /tmp/over ]; do for pod in {addresses}; do asked=$((asked+1)); "
+            "curl -so /dev/null -m 2 http://$pod:8080/ || lost=$((lost+1)); sleep 0.05; done; done; rm /tmp/over; echo $asked $lost"
+        )
+        askers = [self.inside(pod) for pod in {pod["spec"]["nodeName"]: pod for pod in self.pods()}.values()]
+        pool = ThreadPoolExecutor(len(askers))
+        futures = [pool.submit(ask, script, 400) for ask in askers]
+
+        def end() -> tuple[int, int]:
+            for ask in askers:
+                ask("touch /tmp/over")
+            numbers = [list(map(int, future.result().split())) for future in futures]
+            pool.shutdown()
+            return sum(asked for asked, _ in numbers), sum(lost for _, lost in numbers)
+
+        return end
+
+    def settle(self, node: Node) -> None:
+        """Wait until a node's pods are ready and the addresses it holds are theirs; for two seconds, with a bound."""
+
+        def quiet() -> bool:
+            pods = self.api("GET", f"/api/v1/pods?fieldSelector=spec.nodeName%3D{node.name}")["items"]
+            return all(condition(pod, "Ready") for pod in pods) and self.held(node) == self.meant(node)
+
+        eventually(lambda: quiet() and (time.sleep(2) or quiet()), 90, 1)
+
+    def held(self, node: Node) -> set[str]:
+        """The addresses a node's IPAM has given."""
+        if (node.root / "usr/local/bin/agent-cni").is_file():
+            shown = json.loads(node.run("agent-cni", "show", "--json", check=False).stdout or "{}")
+            return {item["address"].split("/")[0] for item in shown.get("leases", [])}
+        return {
+            line.split("/")[-1]
+            for line in node.run("sh", "-c", "ls -d /var/lib/cni/networks/pods/[0-9]* || :").stdout.split()
+        }
+
+    def meant(self, node: Node) -> set[str]:
+        """The addresses of pods the API says are on a node."""
+        pods = self.api("GET", f"/api/v1/pods?fieldSelector=spec.nodeName%3D{node.name}")["items"]
+        return {p["status"]["podIP"] for p in pods if p["status"].get("podIP") and not p["spec"].get("hostNetwork")}
+
+
+def plain(seen: str) -> str:
+    """An address as busybox's httpd gives it to a script."""
+    return seen.strip().strip("[]").removeprefix("::ffff:")
+
+
+def outside(script: str) -> str:
+    """Ask from the wire, where no cluster is."""
+    return sh("sh", "-c", script, check=False, timeout=90).stdout

@@ -1,0 +1,35 @@
+"""All checks, in an order in which each leaves what the next needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import brought
+import changes
+import reach
+from asked import Asked, Report
+from cluster import Cluster
+
+CHECKS = (
+    reach.nodes, reach.empty_node, reach.deployment, reach.pods_to_pods, reach.nodes_to_pods, reach.large, reach.who_asks,
+    reach.cluster_ip, reach.node_port, reach.hairpin, reach.host_port, reach.account, reach.names, reach.operator,
+    changes.deletion, changes.churn, changes.daemons_restarted, changes.policy, changes.reboot, changes.lost_node,
+    changes.late_node, reach.memory,
+)  # fmt: skip
+OF_A_MANIFEST = (brought.brought, *CHECKS, brought.rollout, brought.removal)
+EVERY = {check.__name__: check for check in OF_A_MANIFEST}
+
+
+def run(cluster: Cluster, report: Report, names: Sequence[str] = ()) -> None:
+    """Those that are named; else all that suit the network. One that breaks off has failed."""
+    asked = Asked(cluster, report)
+    lacks = {} if names or cluster.manifest else cluster.network.lacks
+    for name, why in lacks.items():
+        report(name, None, f"not asked: {why}")
+    for check in [EVERY[name] for name in names] or (OF_A_MANIFEST if cluster.manifest else CHECKS):
+        if check.__name__ in lacks:
+            continue
+        try:
+            check(asked)
+        except (AssertionError, RuntimeError, OSError, LookupError, StopIteration, ValueError) as error:
+            report(check.__name__, False, f"the check itself ended: {error!r}"[:700])

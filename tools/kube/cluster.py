@@ -1,0 +1,201 @@
+"""A real Kubernetes cluster on one machine: nodes are namespaces, everything in them is the real thing.
+
+A node has a root of its own (an overlay over the machine's), process, mount, network and host name namespaces, a
+containerd, a kubelet and a kube-proxy. The control plane (etcd, API server, controllers, scheduler) runs in a network
+namespace of its own, and the rig itself stands outside, on the same wire: it is the client of NodePorts.
+
+All of it lives in one process namespace: when that ends, nothing of it runs any more, and its mounts are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from api import Api, condition
+from keys import CONTROL, Keys
+from node import PODS, SERVICES, Node
+from shell import BIN, eventually, sh
+from spaces import isolated
+
+GATEWAY = "172.30.0.1"
+#: Members of a cluster of ours may have it as their store, too.
+ETCD = ("--listen-client-urls", "http://0.0.0.0:2379", "--advertise-client-urls", f"http://{CONTROL}:2379")
+
+
+class Network(Protocol):
+    """What brings a cluster's network: files on a disk before its node is on, a configuration once the node has a block."""
+
+    @property
+    def lacks(self) -> Mapping[str, str]:
+        """Checks that it is known not to pass, and why."""
+
+    def prepare(self, node: Node) -> None: ...
+
+    def configure(self, node: Node) -> None: ...
+
+
+class Cluster:
+    """Use it with `with`. Its nodes have registered and are configured then, and may not be ready yet."""
+
+    def __init__(
+        self,
+        network: Network,
+        nodes: int = 3,
+        proxy: str = "nftables",
+        images: Sequence[Path] = (),
+        manifest: Path | None = None,
+    ) -> None:
+        self.folder, self.group = isolated()
+        self.network, self.proxy, self.images, self.manifest = network, proxy, images, manifest
+        self.nodes = [Node(f"n{number}", number, self) for number in range(1, nodes + 1)]
+        self.daemons: list[subprocess.Popen[bytes]] = []
+        self.since = time.monotonic()
+
+    def __enter__(self) -> Self:
+        for name in ("logs", "policies"):
+            (self.folder / name).mkdir()
+        self._wire()
+        self._certify()
+        self.api = Api(self.keys)
+        for node in self.nodes:
+            node.prepare()
+            self.network.prepare(node)
+            node.power_on()
+        self._control()
+        for node in self.nodes:
+            self._register(node)
+        for node in self.nodes:
+            assert eventually(lambda node=node: node.block, 120), f"{node.name} has no podCIDR"
+        for node in self.nodes:
+            self._way(node)
+            self.network.configure(node)
+        if self.manifest:
+            self.kubectl("apply", "-k" if self.manifest.is_dir() else "-f", self.manifest.resolve())
+            self._applied = time.monotonic()
+        return self
+
+    def since_applied(self) -> float:
+        """Seconds since the manifest was."""
+        return time.monotonic() - self._applied
+
+    def _way(self, node: Node) -> None:
+        """The API server asks pods too (proxy, webhooks), and its host is no node: it goes by the pod's own."""
+        sh("ip", "-n", "control", "route", "replace", node.block, "via", node.address)
+
+    def _register(self, node: Node) -> None:
+        node.start_runtime()
+        node.images(*self.images)
+        node.start_kubelet()
+        node.start_proxy()
+
+    def join(self) -> Node:
+        """One more node; then every node is configured anew, as an administrator who keeps lists by hand would."""
+        node = Node(f"n{len(self.nodes) + 1}", len(self.nodes) + 1, self)
+        self.nodes.append(node)
+        self.keys.issue(node.name, f"system:node:{node.name}", "system:nodes")
+        node.prepare()
+        self.network.prepare(node)
+        node.power_on()
+        self._register(node)
+        assert eventually(lambda: node.block, 60), f"{node.name} has no podCIDR"
+        self._way(node)
+        for each in self.nodes:
+            self.network.configure(each)
+        return node
+
+    def __exit__(self, *_: object) -> None:
+        for node in self.nodes:
+            if node.pid:
+                with contextlib.suppress(OSError, RuntimeError, subprocess.TimeoutExpired):
+                    node.power_off()
+        for daemon in reversed(self.daemons):
+            daemon.kill()
+            daemon.wait()
+
+    def age(self) -> float:
+        """Seconds since the rig began."""
+        return time.monotonic() - self.since
+
+    def kubectl(self, *argv: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        return sh(BIN / "kubectl", "--kubeconfig", self.keys.folder / "admin.kubeconfig", *argv, check=check, **options)
+
+    def ready(self) -> list[str]:
+        """The nodes that say they are ready."""
+        nodes = self.api("GET", "/api/v1/nodes")["items"]
+        return [node["metadata"]["name"] for node in nodes if condition(node, "Ready")]
+
+    def plug(self, name: str, address: str) -> None:
+        """A network namespace on the wire, with a default route."""
+        sh("ip", "netns", "add", name)
+        sh("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns", name)
+        sh("ip", "link", "set", f"to-{name}", "master", "wire", "up")
+        for words in (("link", "set", "lo", "up"), ("link", "set", "eth0", "up"), ("addr", "add", f"{address}/24", "dev", "eth0"),
+                      ("route", "add", "default", "via", GATEWAY)):  # fmt: skip
+            sh("ip", "-n", name, *words)
+
+    def _wire(self) -> None:
+        Path("/run/netns").mkdir()
+        sh(
+            "sysctl",
+            "-qw",
+            "net.bridge.bridge-nf-call-iptables=0",
+            "net.bridge.bridge-nf-call-ip6tables=0",
+            check=False,
+        )
+        sh("ip", "link", "add", "wire", "type", "bridge")
+        sh("ip", "addr", "add", f"{GATEWAY}/24", "dev", "wire")
+        sh("ip", "link", "set", "wire", "up")
+        self.plug("control", CONTROL)
+
+    def _certify(self) -> None:
+        self.keys = Keys(self.folder / "keys")
+        services = (
+            "DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local"
+        )
+        self.keys.issue("server", "kube-apiserver", names=f"IP:{CONTROL},IP:10.96.0.1,IP:127.0.0.1,{services}")
+        self.keys.issue("admin", "admin", "system:masters")
+        self.keys.issue("controllers", "system:kube-controller-manager")
+        self.keys.issue("scheduler", "system:kube-scheduler")
+        self.keys.issue("proxy", "system:kube-proxy")
+        for node in self.nodes:
+            self.keys.issue(node.name, f"system:node:{node.name}", "system:nodes")
+        for name in ("admin", "controllers", "scheduler", "proxy"):
+            self.keys.kubeconfig(name)
+
+    def _control(self) -> None:
+        at = self.keys.folder
+        self._daemon(
+            "etcd", "etcd", *ETCD, "--data-dir", self.folder / "etcd", "--log-level", "warn", "--unsafe-no-fsync"
+        )
+        self._daemon("kube-apiserver", BIN / "kube-apiserver", "--etcd-servers", "http://127.0.0.1:2379", "--advertise-address", CONTROL,
+                     "--service-cluster-ip-range", SERVICES, "--authorization-mode", "Node,RBAC", "--allow-privileged",
+                     "--enable-admission-plugins", "NodeRestriction", "--client-ca-file", at / "ca.crt",
+                     "--tls-cert-file", at / "server.crt", "--tls-private-key-file", at / "server.key",
+                     "--kubelet-client-certificate", at / "admin.crt", "--kubelet-client-key", at / "admin.key",
+                     "--service-account-issuer", "https://kubernetes.default.svc.cluster.local",
+                     "--service-account-key-file", at / "accounts.key", "--service-account-signing-key-file", at / "accounts.key",
+                     "--kubelet-preferred-address-types", "InternalIP")  # fmt: skip
+        assert eventually(lambda: self.api("GET", "/readyz") == "ok", 120), "no API server"
+        self._daemon("kube-controller-manager", BIN / "kube-controller-manager", "--kubeconfig", at / "controllers.kubeconfig",
+                     "--allocate-node-cidrs", "--cluster-cidr", PODS, "--service-cluster-ip-range", SERVICES,
+                     "--root-ca-file", at / "ca.crt", "--service-account-private-key-file", at / "accounts.key",
+                     "--use-service-account-credentials", "--leader-elect=false", "--node-monitor-grace-period", "20s")  # fmt: skip
+        self._daemon(
+            "kube-scheduler",
+            BIN / "kube-scheduler",
+            "--kubeconfig",
+            at / "scheduler.kubeconfig",
+            "--leader-elect=false",
+        )
+
+    def _daemon(self, name: str, *argv: object) -> None:
+        with (self.folder / f"logs/{name}.log").open("wb") as log:
+            path = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+            command = ["nsenter", "--net=/run/netns/control", *map(str, argv)]
+            self.daemons.append(subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=path))
