@@ -50,7 +50,8 @@ def shared_gateway(netconf: NetConf) -> str:
     read = plugin.load(netconf["type"]).Config.read(netconf, Call("ADD", "CONTAINER", "NETNS", "eth0"))
     for found in _ranges(read) if netconf.get("vxlan") and getattr(read, "gateway", False) else ():
         for part in found.ranges:
-            beside = part.gateway and int(part.first) - 1 <= int(part.gateway) <= int(part.last) + 1  # as a block's first
+            # beside the range it is as a block's first: of all hosts at most one has it so
+            beside = part.gateway and int(part.first) - 1 <= int(part.gateway) <= int(part.last) + 1
             if part.gateway and part.gateway not in found and not beside and part.first != part.last:
                 return f"gateway {part.gateway} is not of this host's range {part}: a node does not reach pods of other hosts, nor do Services"
     return ""
