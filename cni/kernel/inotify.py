@@ -8,7 +8,9 @@ import os
 import select
 import stat
 import struct
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +24,8 @@ _DELETE_SELF, _MOVE_SELF, _UNMOUNT, _OVERFLOW, _IGNORED = 0x400, 0x800, 0x2000, 
 _ONLYDIR = 0x01000000
 _MASK = _ATTRIB | _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF | _ONLYDIR
 _BUFFER = 1 << 16
+#: For how many seconds a file that came was not written to before it is taken to be whole.
+_AT_REST = 1.0
 
 
 class Noticed(NamedTuple):
@@ -40,6 +44,8 @@ class Folders:
         self._by_watch: dict[int, Path] = {}
         #: Which folder is at a path while it is watched.
         self._places: dict[Path, tuple[int, int] | None] = {}
+        #: Files that came, since when each is as it is, and how: who writes one closes it, and who linked one does not.
+        self._coming: dict[Noticed, tuple[float, object]] = {}
 
     def close(self) -> None:
         """Watch none any more."""
@@ -69,15 +75,24 @@ class Folders:
 
     def wait(self, seconds: float) -> list[Noticed]:
         """Wait for something to happen, or for so long; what did, each once, in order."""
-        if not select.select([self._fd], [], [], seconds)[0]:
-            return []
         found = list[Noticed]()
-        while True:
-            try:
-                data = os.read(self._fd, _BUFFER)
-            except BlockingIOError:
-                return list(dict.fromkeys(found))
-            found += self._told(data)
+        if select.select([self._fd], [], [], seconds)[0]:
+            with suppress(BlockingIOError):
+                while True:
+                    found += self._told(os.read(self._fd, _BUFFER))
+        return list(dict.fromkeys([*found, *self._at_rest()]))
+
+    def _at_rest(self) -> list[Noticed]:
+        """The files that came, and were left alone since."""
+        found, now = list[Noticed](), time.monotonic()
+        for file, (since, how) in list(self._coming.items()):
+            is_now = _written(file)
+            if is_now != how:
+                self._coming[file] = now, is_now
+            elif now - since > _AT_REST:
+                del self._coming[file]
+                found += [file] if how else []
+        return found
 
     def _told(self, data: bytes) -> list[Noticed]:
         found, at = [], 0
@@ -87,8 +102,13 @@ class Folders:
             at += _EVENT.size + length
             if mask & _OVERFLOW:
                 found += [Noticed(folder) for folder in self._by_watch.values()]
-            elif (folder := self._by_watch.get(watch)) and not (mask & _CREATE and _is_being_written(folder, name)):
-                found.append(Noticed(folder, os.fsdecode(name)))
+            elif folder := self._by_watch.get(watch):
+                noticed = Noticed(folder, os.fsdecode(name))
+                if mask & _CREATE and _may_be_written(noticed):
+                    self._coming[noticed] = time.monotonic(), _written(noticed)
+                    continue
+                self._coming.pop(noticed, None)
+                found.append(noticed)
                 if mask & (_DELETE_SELF | _MOVE_SELF | _UNMOUNT | _IGNORED):
                     del self._by_watch[watch]
                     if not mask & _IGNORED:
@@ -104,13 +124,22 @@ def _place(folder: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _is_being_written(folder: Path, name: bytes) -> bool:
-    """Whether it will be told once more of a file, when it is whole; not of a link, which is at once."""
+def _may_be_written(file: Noticed) -> bool:
+    """Whether it may be told once more of a file, when it is whole; not of a link, which is at once."""
     try:
-        status = os.lstat(folder / os.fsdecode(name))
+        status = os.lstat(file.folder / file.name)
     except OSError:
         return False
     return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+
+
+def _written(file: Noticed) -> object:
+    """What is another when somebody wrote to a file; nothing of one that is gone, or still empty."""
+    try:
+        status = os.lstat(file.folder / file.name)
+    except OSError:
+        return None
+    return (status.st_ino, status.st_size, status.st_mtime_ns) if status.st_size else None
 
 
 def _checked(answer: int) -> int:

@@ -44,6 +44,31 @@ def test_a_file_is_told_of_when_it_is_whole_and_a_link_at_once(folders: Folders,
     assert {Noticed(tmp_path, "b"), Noticed(tmp_path, "c")} <= set(folders.wait(5))
 
 
+def test_one_that_is_linked_and_loses_its_first_name_is_told_of_when_it_was_at_rest(folders: Folders, tmp_path: Path):
+    """As a manager publishes a file that must not replace another: nobody closes it under its new name."""
+    place, apart = tmp_path / "feed", tmp_path / "a"
+    place.mkdir()
+    folders.watch([place])
+    apart.write_text("1")
+    (place / "a").hardlink_to(apart)
+    apart.unlink()
+    assert Noticed(place, "a") in [item for _ in range(8) for item in folders.wait(0.5)]
+    assert folders.wait(0) == []
+
+
+def test_one_that_is_being_written_is_not_taken_to_be_at_rest(folders: Folders, tmp_path: Path):
+    folders.watch([tmp_path])
+    with (tmp_path / "a").open("w") as file:
+        for _ in range(6):
+            assert folders.wait(0.3) == []
+        for _ in range(6):
+            file.write("1")
+            file.flush()
+            assert folders.wait(0.3) == []
+    assert folders.wait(5) == [Noticed(tmp_path, "a")]
+    assert [item for _ in range(4) for item in folders.wait(0.4)] == [], "and no more than that"
+
+
 def test_a_folder_that_goes_is_watched_when_it_is_there_again(folders: Folders, tmp_path: Path):
     place = tmp_path / "feed"
     assert folders.watch([place]) == []
