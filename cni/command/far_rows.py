@@ -16,6 +16,7 @@ from cni.member.shares import shares
 from cni.overlay.peers import peers_of
 from cni.resources import World
 from cni.resources.remote import RemoteRow
+from cni.state.uses import node_lock
 
 #: A network, what is wrong with a row of it, and the row.
 Fault = tuple[str, str, RemoteRow]
@@ -28,7 +29,7 @@ def faults(folder: Path, node: str, listing: Listing) -> set[Fault]:
     snapshot = Snapshot(node)
     snapshot.apply(listing)
     found: set[Fault] = set()
-    with closing(World(None, LockFile(folder / "lock"))) as world:
+    with closing(World(None, LockFile(node_lock()))) as world:
         have = shares(folder, snapshot, lambda network, _: bridge_of(world, network))
         me = have.me
         every = [peers_of(me, snapshot, overlay) for overlay in (*have.devices, *have.without)] if me else []

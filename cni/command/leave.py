@@ -18,6 +18,7 @@ from cni.kernel.netlink import Rtnl
 from cni.member.leaving import leave as leave_cluster
 from cni.resources import VxlanLink
 from cni.state import DEFAULT_FOLDER, Store
+from cni.state.uses import node_lock
 
 
 def leave(options: argparse.Namespace) -> int:
@@ -42,7 +43,7 @@ def leave(options: argparse.Namespace) -> int:
             systemd.start_member(anew=False)
         raise
     options.config.unlink()
-    with closing(LockFile(DEFAULT_FOLDER / "lock")) as lock:
+    with closing(LockFile(node_lock())) as lock:
         if lock.alone():
             take_idle_links(lambda link: link.name in its)
         else:

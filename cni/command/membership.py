@@ -81,7 +81,7 @@ def cluster_faults(options: argparse.Namespace) -> Iterator[Difference]:
         yield Difference(error.msg, f"edit {options.config}, or agent-cni join --etcd URL")
         return
     listing, away = _asked(config)
-    runs = is_running(DEFAULT_FOLDER)
+    runs = is_running()
     if not runs:
         yield Difference("no member runs on this host: nothing of the cluster is heard, had or told", _START)
     with _state() as state:

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 
 from cni import engine, uplink
 from cni.cluster.model import Network, Node
@@ -19,6 +18,7 @@ from cni.naming import OWNER, vxlan_interface
 from cni.overlay.peers import Overlay
 from cni.overlay.vxlan import OVERHEAD
 from cni.resources import UplinkQuery, VxlanLink, World
+from cni.state.uses import node_lock
 from cni.values import replace
 
 
@@ -32,8 +32,8 @@ def bridge_of(world: World, network: Network) -> str | None:
 class Devices:
     """What the hand does to them; `refused` is told what the kernel, or somebody who is in the way, refuses."""
 
-    def __init__(self, world: World, folder: Path, refused: Callable[[CniError], None]) -> None:
-        self._world, self._folder, self._refused = world, folder, refused
+    def __init__(self, world: World, refused: Callable[[CniError], None]) -> None:
+        self._world, self._refused = world, refused
 
     def keep(self, have: Callable[[], Shares]) -> bool:
         """Have those that there are to be, and none of the member's own besides; False: a call is at work, and may be at them. What
@@ -41,7 +41,7 @@ class Devices:
         """
         if not self._is_work(have()):
             return True
-        with closing(LockFile(self._folder / "lock")) as lock:
+        with closing(LockFile(node_lock())) as lock:
             if not lock.alone():
                 return False
             shares = have()

@@ -80,7 +80,7 @@ def _ended(folder: Path) -> Iterator[None]:
     with ExitStack() as held:
         while True:
             try:
-                held.enter_context(alone(folder))
+                held.enter_context(alone())
                 break
             except Conflict:
                 if time.monotonic() > deadline:

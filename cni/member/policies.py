@@ -34,7 +34,7 @@ from cni.resources import World
 from cni.state import Store
 from cni.state.documents import Documents
 from cni.state.fed import Fed
-from cni.state.uses import other_folders
+from cni.state.uses import node_lock, other_folders
 
 #: Seconds: between two looks at who follows which feed, at folders that are not there, and of the hand's own work at most.
 _LEAST, _WATCHED, _MOST = 1.0, 0.5, 0.2
@@ -46,7 +46,7 @@ class Policies:
 
     def __init__(self, folder: Path, wake: Callable[[], None]) -> None:
         self._folder, self._wake = folder, wake
-        self._world = World(None, LockFile(folder / "lock"))
+        self._world = World(None, LockFile(node_lock()))
         self._noticed: deque[Noticed] = deque()
         self._told: deque[tuple[dict[str, tuple[str, dict[str, Any]]], list[str], bool]] = deque()
         #: All that the cluster's store says by now, for a file of documents that is lost: nobody says it again.

@@ -28,6 +28,7 @@ from cni.member.shares import NOTHING, Shares, shares
 from cni.naming import VTEP_TABLE
 from cni.overlay.peers import Overlay, Peers, goes_by_endpoints, peers_of
 from cni.resources import VtepFilter, VxlanLink, World
+from cni.state.uses import node_lock
 
 #: Seconds until all is compared again after the kernel refused something, or a call was at what is to be made; and between two
 #: looks at the state.
@@ -49,10 +50,10 @@ class Reconciler:
         self._peers: dict[Overlay, Peers] = {}
         self._filter: VtepFilter | None = None
         self._noticed: deque[Event] = deque()
-        self._lock = LockFile(folder / "lock")
+        self._lock = LockFile(node_lock())
         self._world = World(None, self._lock)
         self._rows = KernelRows(self._world, self._refuse)
-        self._devices = Devices(self._world, folder, self._refuse)
+        self._devices = Devices(self._world, self._refuse)
         self._due = math.inf
         self._told: dict[Key, str] = {}
         self._refused: set[str] = set()

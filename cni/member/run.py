@@ -40,6 +40,7 @@ from cni.member.watcher import Watcher
 from cni.naming import digest_of
 from cni.overlay.peers import goes_by_endpoints
 from cni.state import DEFAULT_FOLDER, Store
+from cni.state.uses import node_lock
 
 #: How long the hand has to end after SIGTERM, in seconds.
 _GRACE = 0.8
@@ -57,7 +58,7 @@ def serve(config: ClusterConfig, store: ClusterStore, folder: Path) -> None:
     """The same, with a store that is open."""
     machine = machine_id()
     signals.hold_back()
-    with alone(folder), closing(Bell(folder)) as bell:
+    with alone(), closing(Bell(folder)) as bell:
         refuse_leaving(folder)
         hand = Hand(config, store, folder, machine, bell)
         try:
@@ -67,10 +68,10 @@ def serve(config: ClusterConfig, store: ClusterStore, folder: Path) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone() -> Iterator[None]:
     """Be the only member of this host. Raises Conflict."""
-    private_folder(folder)
-    with closing(LockFile(folder / "lock")) as lock, ExitStack() as held:
+    private_folder(node_lock().parent)
+    with closing(LockFile(node_lock())) as lock, ExitStack() as held:
         try:
             held.enter_context(lock.exclusive(digest_of("member"), "the member", patience=0))
         except TryAgainLater as error:
@@ -86,11 +87,11 @@ def refuse_leaving(folder: Path) -> None:
         raise Unavailable(f"{member.node} leaves its cluster, and is not done yet: agent-cni leave")
 
 
-def is_running(folder: Path) -> bool:
+def is_running() -> bool:
     """Whether somebody is this host's member, or about to be."""
-    if not (folder / "lock").exists():
+    if not node_lock().exists():
         return False
-    with closing(LockFile(folder / "lock")) as lock:
+    with closing(LockFile(node_lock())) as lock:
         try:
             lock.wait_for(digest_of("member"), "the member", patience=0)
         except TryAgainLater:

@@ -104,7 +104,7 @@ def host(agent: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(module, "DEFAULT_FOLDER", folder)
     monkeypatch.setattr(joining, "PATH", file)
     monkeypatch.setattr(join, "run", host.members.append)
-    monkeypatch.setattr(joining, "is_running", lambda folder: host.runs)
+    monkeypatch.setattr(joining, "is_running", lambda: host.runs)
     monkeypatch.setattr(joining, "leave", lambda config, force: systemd.told.append(f"leave {config.node}"))
     monkeypatch.setattr(joining, "host_name", lambda: "node-a")
     monkeypatch.setattr(admission, "machine_id", lambda: "machine-a")

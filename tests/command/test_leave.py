@@ -21,6 +21,7 @@ from cni.resources import VxlanLink
 from cni.state import Store
 from cni.state.configured import Place
 from cni.state.membership import Member
+from cni.state.uses import node_lock
 
 ME = Member("node-a", "machine-a", "life", "192.0.2.11", "0a:00:00:00:00:01")
 #: Idle ones of ours, and the addresses they have.
@@ -116,7 +117,7 @@ def test_idle_links_of_networks_that_are_not_the_clusters_stay(agent: Any, host:
         for name, vni, bridge, behind in (("pods", 100, "br0", ""), ("far", 101, "", "br1"), ("own", 9, "br9", "")):
             device = VxlanLink(f"vxlan{vni}", vni, 4789, "192.0.2.11", "", 1450, bridge, behind=behind)
             state.put_configured(Place(name, "bridge-vxlan", device.name), [device])
-    with closing(LockFile(host.folder / "lock")) as lock:
+    with closing(LockFile(node_lock())) as lock:
         lock.share_node()
         host.left = refused(Conflict("not now"))
         agent("leave", "--config", host.file)

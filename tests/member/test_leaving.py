@@ -130,12 +130,12 @@ def test_who_has_another_machines_name_leaves_it_that(host: Host, memory: Memory
 def test_a_member_that_runs_is_waited_for(host: Host, monkeypatch: pytest.MonkeyPatch):
     host.delete("c", NET)
     monkeypatch.setattr(leaving, "_PATIENCE", 0.1)
-    with alone(host.folder), pytest.raises(leaving.TryAgainLater, match="did not end"):
+    with alone(), pytest.raises(leaving.TryAgainLater, match="did not end"):
         leaves(host)
-    with alone(host.folder), pytest.raises(Conflict, match="runs on this host"), alone(host.folder):
+    with alone(), pytest.raises(Conflict, match="runs on this host"), alone():
         pass
 
 
 def test_what_goes_wrong_while_alone_is_told_as_it_is(host: Host):
-    with pytest.raises(Unreachable, match="the store"), alone(host.folder):
+    with pytest.raises(Unreachable, match="the store"), alone():
         raise Unreachable("the store")

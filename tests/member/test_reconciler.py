@@ -14,8 +14,9 @@ from cni.member.reconciler import Reconciler
 from cni.member.shares import NOTHING, Shares
 
 
-def test_a_bell_too_soon_after_another_is_owed_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    hand = Reconciler(Node("node-a", "machine-a", "192.0.2.1", "0a:00:00:00:00:01"), tmp_path)
+def test_a_bell_too_soon_after_another_is_owed_a_look(no_node: Path, monkeypatch: pytest.MonkeyPatch):
+    no_node.mkdir()
+    hand = Reconciler(Node("node-a", "machine-a", "192.0.2.1", "0a:00:00:00:00:01"), no_node)
     hand.snapshot.revision = 1
     clock, looks = SimpleNamespace(now=100.0), []
 
