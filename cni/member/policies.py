@@ -22,6 +22,7 @@ from cni.cluster.store import Change, Listing
 from cni.errors import CniError, KernelRefused, TryAgainLater
 from cni.kernel.files import LockFile
 from cni.kernel.inotify import Folders, Noticed
+from cni.member.backoff import Backoff
 from cni.member.elements import fill_sets, put_in_sets
 from cni.member.trouble import Trouble
 from cni.naming import CLUSTER
@@ -58,8 +59,7 @@ class Policies:
         self._fed_at = -math.inf
         self._books: dict[str, KnownBook] = {}
         self._due: dict[Fed, None] = {}
-        #: Tried again with the next comparison.
-        self._failed: dict[Fed, None] = {}
+        self._failed = Backoff[Fed]()
         #: Counts what was changed in the kernel: elements of sets, and attachments' rules.
         self.done = 0
         self._trouble = Trouble("policies")
@@ -101,7 +101,7 @@ class Policies:
     @property
     def owed(self) -> float:
         """Seconds until `look` is to be called for what is still to be done; infinity where that is nothing."""
-        return _SOON if self._due else math.inf
+        return _SOON if self._due else self._failed.owed
 
     def look(self, *, compares: bool = False) -> None:
         """Do what there is to do; `compares` whole folders."""
@@ -111,14 +111,13 @@ class Policies:
         except CniError as error:
             self._trouble.is_so(error.msg)
         else:
-            self._trouble.over()
+            if self._failed.owed == math.inf:
+                self._trouble.over()
 
     def _look(self, *, compares: bool) -> None:
         troubles = self._know_who_is_fed()
         names = self._names()
-        if compares:
-            self._due |= self._failed
-            self._failed.clear()
+        self._due |= self._failed.due(all_of_it=compares)
         with closing(Documents.open()) as documents:
             while self._told:
                 there, gone, whole = self._told[0]
@@ -214,11 +213,12 @@ class Policies:
             del self._due[item]
             try:
                 self.done += _held(item)
+                self._failed.over(item)
             except TryAgainLater:
                 busy[item] = None
             except CniError as error:
                 troubles.append(error)
-                self._failed[item] = None
+                self._failed.failed(item)
         self._due |= busy
         return troubles
 

@@ -100,7 +100,7 @@ def host(agent: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPat
         state.close()
 
     systemd.up = up
-    for module in (cluster, joining, rotation):
+    for module in (cluster, rotation):
         monkeypatch.setattr(module, "DEFAULT_FOLDER", folder)
     monkeypatch.setattr(joining, "PATH", file)
     monkeypatch.setattr(join, "run", host.members.append)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,15 @@ from cni.state.fed import Fed
 def policy(name: str, **spec: Any) -> dict[str, Any]:
     metadata = {"namespace": "shop", "name": name}
     return {"kind": "NetworkPolicy", "metadata": metadata, "spec": {"podSelector": {}, **spec}}
+
+
+class Clock:
+    """A clock that stands until it is set."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Node:
@@ -155,7 +165,22 @@ def test_sets_that_could_not_be_changed_are_filled(node: Node, error: CniError):
     assert node.filled == filled + 1
 
 
-def test_an_attachment_that_was_refused_is_held_with_the_next_comparison(node: Node):
+def test_an_attachment_that_was_refused_is_held_soon_after(node: Node, monkeypatch: pytest.MonkeyPatch):
+    clock = Clock()
+    monkeypatch.setattr("cni.member.backoff.time.monotonic", clock)
+    node.refusals["held"] = [KernelRefused("no buffer space", 105)] * 3
+    node.write("three")
+    assert (node.look(), node.look()) == ([], [])
+    for pause in (1.0, 2.0, 4.0):
+        assert node.policies.owed == pause
+        clock.now += pause - 0.1
+        assert node.look() == []
+        clock.now += 0.1
+        held = node.look()
+    assert (held, node.policies.owed) == (["shop/web"], math.inf)
+
+
+def test_an_attachment_that_was_refused_is_held_with_the_next_comparison_at_the_latest(node: Node):
     node.refusals["held"] = [KernelRefused("no buffer space", 105)]
     node.write("three")
     assert (node.look(), node.look()) == ([], [])
