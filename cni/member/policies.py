@@ -40,6 +40,8 @@ from cni.state.uses import node_lock, other_folders
 #: Seconds: between two looks at who follows which feed, at folders that are not there, and of the hand's own work at most.
 _LEAST, _WATCHED, _MOST = 1.0, 0.5, 0.2
 _SOON = 0.05
+#: For how many seconds a folder is known that nobody is fed from.
+_KEPT = 3600.0
 
 
 class Policies:
@@ -60,6 +62,8 @@ class Policies:
         self._books: dict[str, KnownBook] = {}
         self._due: dict[Fed, None] = {}
         self._failed = Backoff[Fed]()
+        #: Since when nobody is fed from a folder of which something is known.
+        self._idle: dict[str, float] = {}
         #: Counts what was changed in the kernel: elements of sets, and attachments' rules.
         self.done = 0
         self._trouble = Trouble("policies")
@@ -134,6 +138,8 @@ class Policies:
                     troubles.append(error)
                     if feed in names:
                         self._noticed.append(Noticed(_place(feed)))
+            if compares:
+                self._forget(documents)
         troubles += self._hold()
         if troubles:
             raise troubles[0]
@@ -196,6 +202,15 @@ class Policies:
             self._due |= dict.fromkeys(self._concerned(feed, effects))
             self.done += put_in_sets(self._world, self._folder, effects)
         self._books[feed] = book
+
+    def _forget(self, documents: Documents) -> None:
+        """Know nothing more of folders that nobody was fed from for long: their networks are gone, and whose is not reads its again."""
+        now = time.monotonic()
+        idle = [feed for feed in documents.folders() if feed not in self._fed]
+        self._idle = {feed: self._idle.get(feed, now) for feed in idle}
+        for feed in [feed for feed, since in self._idle.items() if now - since > _KEPT]:
+            with documents.turn(feed), documents.transaction():
+                documents.forget(feed)
 
     def _concerned(self, feed: str, effects: Effects) -> Iterable[Fed]:
         for pod, items in self._fed[feed].items():

@@ -154,6 +154,10 @@ class Documents(Stands):
         rows = self._rows("SELECT revision, whole, seen, fault FROM feed WHERE name = ?", name)
         return Feed(rows[0][0], bool(rows[0][1]), *rows[0][2:]) if rows else Feed()
 
+    def folders(self) -> list[str]:
+        """The feeds of which anything is known that are folders."""
+        return [name for (name,) in self._rows("SELECT name FROM feed WHERE name GLOB 'folder *'")]
+
     def sources(self, feed: str) -> dict[str, Source]:
         """What a feed consists of."""
         return {

@@ -31,7 +31,7 @@ def policy(name: str, **spec: Any) -> dict[str, Any]:
 class Clock:
     """A clock that stands until it is set."""
 
-    now = 1000.0
+    now = 1e9
 
     def __call__(self) -> float:
         return self.now
@@ -186,6 +186,24 @@ def test_an_attachment_that_was_refused_is_held_with_the_next_comparison_at_the_
     assert (node.look(), node.look()) == ([], [])
     node.policies.look(compares=True)
     assert node.held == ["shop/web"]
+
+
+def test_a_folder_that_nobody_is_fed_from_is_forgotten_after_an_hour(node: Node, monkeypatch: pytest.MonkeyPatch):
+    clock = Clock()
+    monkeypatch.setattr("cni.member.policies.time.monotonic", clock)
+    node.policies.heard(Listing(5, (Said("NetworkPolicy", "shop", "one", json.dumps(policy("one"))),)))
+    node.detach(node.attach("web"))
+    for _ in range(2):
+        clock.now += 3000
+        node.policies.look(compares=True)
+        assert node.known() == ["one", "two"], "one that comes need not read it again"
+    clock.now += 700
+    node.policies.look(compares=True)
+    assert (node.known(), node.known(CLUSTER)) == ([], ["one"])
+    node.attach("web")
+    clock.now += 1
+    node.policies.look(compares=True)
+    assert (node.held[-1], node.known()) == ("shop/web", ["one", "two"])
 
 
 def test_one_that_comes_is_held_to_what_was_said_while_it_came(node: Node):
