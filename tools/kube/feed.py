@@ -12,8 +12,12 @@ from typing import Any
 
 from cluster import Cluster
 
-LISTS = ("/apis/networking.k8s.io/v1/networkpolicies", "/api/v1/namespaces", "/api/v1/pods")
-KINDS = ("NetworkPolicy", "Namespace", "Pod")
+#: Kinds with their apiVersion, and where the API lists them.
+LISTS = {
+    ("networking.k8s.io/v1", "NetworkPolicy"): "/apis/networking.k8s.io/v1/networkpolicies",
+    ("v1", "Namespace"): "/api/v1/namespaces",
+    ("v1", "Pod"): "/api/v1/pods",
+}
 
 
 @contextmanager
@@ -37,9 +41,7 @@ def _loop(cluster: Cluster, refresh: bool, said: dict[str, Any], over: threading
     before = ""
     while not over.wait(0.5):
         try:
-            now = json.dumps(
-                [item for path, kind in zip(LISTS, KINDS, strict=True) for item in _items(cluster, path, kind)]
-            )
+            now = json.dumps([item for kind in LISTS for item in _items(cluster, *kind)])
             if now == before:
                 continue
             begun = time.monotonic()
@@ -62,21 +64,24 @@ def _loop(cluster: Cluster, refresh: bool, said: dict[str, Any], over: threading
             said["errors"].append(str(error)[:160])
 
 
-def _items(cluster: Cluster, path: str, kind: str) -> Iterator[dict[str, Any]]:
+def _items(cluster: Cluster, version: str, kind: str) -> Iterator[dict[str, Any]]:
     """What a policy needs to know of each object, so that nothing else counts as a change."""
-    for item in cluster.api("GET", path)["items"]:
-        meta = {key: item["metadata"].get(key) for key in ("namespace", "name", "labels") if item["metadata"].get(key)}
-        status = (
-            {key: item["status"][key] for key in ("phase", "podIP", "podIPs") if key in item.get("status", {})}
-            if kind == "Pod"
-            else {}
-        )
-        spec = (
-            item.get("spec", {})
-            if kind == "NetworkPolicy"
-            else {k: v for k, v in item.get("spec", {}).items() if k == "hostNetwork"}
-        )
-        yield {"apiVersion": "v1", "kind": kind, "metadata": meta, "spec": spec, "status": status}
+    parts = {
+        "metadata": ("namespace", "name", "labels"),
+        "spec": ("hostNetwork",),
+        "status": ("phase", "podIP", "podIPs"),
+    }
+    for item in cluster.api("GET", LISTS[version, kind])["items"]:
+        said = {
+            part: {key: item[part][key] for key in keys if key in item.get(part, {})} for part, keys in parts.items()
+        }
+        if kind == "Pod":
+            said["spec"]["containers"] = [
+                {"name": c["name"], "ports": c.get("ports", [])} for c in item["spec"]["containers"]
+            ]
+        if kind == "NetworkPolicy":
+            said["spec"] = item["spec"]
+        yield {"apiVersion": version, "kind": kind} | {part: value for part, value in said.items() if value}
 
 
 def _refresh(node: Any, said: dict[str, Any]) -> None:
