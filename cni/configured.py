@@ -26,7 +26,7 @@ from cni.survey import uplink_of
 from cni.values import dataclass
 
 #: What is each pod's own, and needs facts of it.
-_OF_PODS = ("policy", "sidecar", "ipMasq", "prevResult")
+_OF_PODS = ("policy", "sidecar", "ipMasq", "nonMasqueradeCIDRs", "prevResult")
 _SAMPLE = Call("ADD", "CONTAINER", "NETNS", "eth0")
 
 

@@ -132,6 +132,20 @@ def test_a_pod_is_taken_back_in_one_transaction_that_cannot_miss(kernel: NfTable
     ]]  # fmt: skip
 
 
+def test_networks_it_is_spared_in_do_not_overlap(kernel: NfTables, world: World):
+    """The kernel refuses intervals of a set that do."""
+    spared = replace(POD, spared=("10.0.0.0/8", "172.30.1.0/24", "172.30.0.0/24", "172.30.0.0/16"))
+    assert spared.near == ["10.0.0.0/8", "172.30.0.0/16"]
+    spared.ensure(world)
+    near = [line for line in kernel.made[0].splitlines() if " near {" in line and "element" in line]
+    assert near == [f"add element ip agent_cni near {{ 10.1.0.5 . {network} }}" for network in spared.near]
+    assert list(spared.differences(world)) == []
+    assert list(POD.differences(world)) == [], "a network within a wider one is there"
+    assert list(replace(spared, spared=("192.0.2.0/24",)).differences(world)) != []
+    spared.remove(world)
+    assert kernel.gone[0][1:] == [line.replace("add", "delete") for line in near]
+
+
 def test_an_address_that_has_a_new_owner_has_its_comment(kernel: NfTables, world: World):
     POD.ensure(world)
     replace(POD, owner="pods/c2/eth0").ensure(world)

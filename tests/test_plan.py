@@ -29,6 +29,11 @@ CASES: dict[str, dict[str, Any]] = {
     "force-address": {"isGateway": True, "forceAddress": True},
     "masquerade-nftables": {"ipMasq": True, "ipMasqBackend": "nftables"},
     "masquerade-iptables": {"ipMasq": True, "ipMasqBackend": "iptables"},
+    "masquerade-spared": {
+        "ipMasq": True,
+        "ipMasqBackend": "nftables",
+        "nonMasqueradeCIDRs": ["172.30.0.0/24", "10.0.0.0/8", "fd00::/8"],
+    },
     "mtu": {"mtu": 1400},
     "hairpin": {"hairpinMode": True},
     "promiscuous": {"promiscMode": True},

@@ -40,14 +40,9 @@ class FreshAddress(Resource):
             netfilter.nft(PodPolicy((self.address,), (), closed=True, pod="", token=_NOBODY).in_the_way(world))
         if any(there[len(maps) :]):
             from cni.kernel import netfilter
-            from cni.resources.masquerade import near_of
+            from cni.resources.masquerade import forgotten
 
-            lines = [f"delete element {table} pods {{ {self.address} }}\n"]
-            lines += [
-                f"delete element {table} near {{ {self.address} . {subnet} }}\n"
-                for subnet in near_of(table, self.address)
-            ]
-            netfilter.nft("".join(lines))
+            netfilter.nft(f"delete element {table} pods {{ {self.address} }}\n" + forgotten(table, self.address))
 
     def describe(self) -> str:
         held = " and ".join(["policy"] * self.policy + ["masquerading"] * self.masquerade)

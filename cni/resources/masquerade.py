@@ -1,7 +1,7 @@
 """Source NAT for pods that leave their network: what both backends have in common, and what nftables does.
 
-What is kept is data per pod (two set elements here, two rules in masquerade_iptables), never a chain per pod, so a packet's cost
-does not grow with the pods. Multicast and the pod's own subnet keep their source address.
+What is kept is data per pod (set elements here, rules in masquerade_iptables), never a chain per pod, so a packet's cost does not
+grow with the pods. What goes to multicast, the pod's own subnet and where else it is `spared` keeps its source address.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class MasqueradeRules(Resource, abstract=True):
 
 @dataclass(frozen=True)
 class Masquerade(Resource, abstract=True):
-    """One pod address whose traffic leaves its subnet under the host's address.
+    """One pod address whose traffic leaves its subnet, and the networks it is `spared` in, under the host's address.
 
     `owner` is the attachment, for people who read the rules, and for a removal that knows nothing else: `address` is empty
     then. A pod and its successor may have one address at the same time.
@@ -51,9 +51,16 @@ class Masquerade(Resource, abstract=True):
     address: str
     subnet: str
     owner: str
+    spared: tuple[str, ...] = ()
     shared = True
     retires = True
     identity = ("backend", "family", "address")
+
+    @property
+    def near(self) -> list[str]:
+        """Where the address keeps its name, no two of them overlapping: a set of intervals refuses such."""
+        every = map(ipaddress.ip_network, (self.subnet, *self.spared))
+        return list(map(str, ipaddress.collapse_addresses(every)))  # type: ignore[type-var]
 
     @property
     def label(self) -> str:
@@ -61,7 +68,7 @@ class Masquerade(Resource, abstract=True):
         return re.sub(r"[^A-Za-z0-9_./-]", "_", self.owner)[:120]
 
     def describe(self) -> str:
-        return f"masquerade {self.address} outside {self.subnet} ({self.backend})"
+        return f"masquerade {self.address} outside {', '.join(self.near)} ({self.backend})"
 
 
 class NftMasqueradeRules(MasqueradeRules, NftRules, recorded_as="MasqueradeRules"):
@@ -90,7 +97,7 @@ class NftMasqueradeRules(MasqueradeRules, NftRules, recorded_as="MasqueradeRules
 
 
 class NftMasquerade(Masquerade, NftRules, recorded_as="Masquerade"):
-    """An element of `pods`, and one of `near` that says where the address keeps its name."""
+    """An element of `pods`, and those of `near` that say where the address keeps its name."""
 
     @classmethod
     def reads(cls, raw: Mapping[str, Any]) -> bool:
@@ -104,8 +111,13 @@ class NftMasquerade(Masquerade, NftRules, recorded_as="Masquerade"):
         """Added, deleted and added: an element that is there would keep its earlier owner's comment."""
         into = f"element {_NFT_FAMILY[self.family]} {TABLE}"
         pods = f"{into} pods {{ {self.address}"
-        near = f"add {into} near {{ {self.address} . {self.subnet} }}\n"
+        near = "".join(f"add {into} near {{ {self.address} . {network} }}\n" for network in self.near)
         return f'add {pods} }}\ndelete {pods} }}\n{near}add {pods} comment "{self.label}" }}\n'
+
+    def in_the_way(self, world: World) -> str:
+        """Networks of an earlier owner that overlap these."""
+        table = f"{_NFT_FAMILY[self.family]} {TABLE}"
+        return forgotten(table, self.address)
 
     def differences(self, world: World) -> Iterator[str]:
         if not all(map(ruleset.has_element, self._elements())):
@@ -121,23 +133,29 @@ class NftMasquerade(Masquerade, NftRules, recorded_as="Masquerade"):
     def _elements(self) -> list[Element]:
         """Its entries in the sets, as the kernel has them."""
         table = f"{_NFT_FAMILY[self.family]} {TABLE}"
-        own, near = ipaddress.ip_address(self.address).packed, ipaddress.ip_network(self.subnet)
-        first, last = own + near.network_address.packed, own + near.broadcast_address.packed
-        return [Element(f"{table} pods", own), Element(f"{table} near", first, last)]
+        own = ipaddress.ip_address(self.address).packed
+        near = map(ipaddress.ip_network, self.near)
+        ends = ((own + network.network_address.packed, own + network.broadcast_address.packed) for network in near)
+        return [Element(f"{table} pods", own), *(Element(f"{table} near", first, last) for first, last in ends)]
 
     def _of_owner(self) -> Iterator[NftMasquerade]:
         """What the owner has in the sets: comments tell whose an address is, and `near` its subnet."""
         table = f"{_NFT_FAMILY[self.family]} {TABLE}"
         pods = netfilter.nft_list(f"set {table} pods")
         for address in re.findall(rf'([0-9a-f.:]+) comment "{re.escape(self.label)}"', pods):
-            for subnet in near_of(table, address):
-                yield replace(self, address=address, subnet=subnet)
+            subnet, *spared = near_of(table, address) or [address]
+            yield replace(self, address=address, subnet=subnet, spared=tuple(spared))
 
 
 def near_of(table: str, address: str) -> list[str]:
     """The subnets an address reaches under its own name."""
     listed = netfilter.nft_list(f"set {table} near")
     return [subnet for own, subnet in re.findall(r"([0-9a-f.:]+) \. ([0-9a-f.:/]+)", listed) if own == address]
+
+
+def forgotten(table: str, address: str) -> str:
+    """The script that has an address keep its name nowhere."""
+    return "".join(f"delete element {table} near {{ {address} . {subnet} }}\n" for subnet in near_of(table, address))
 
 
 def nft_rules(family: int) -> str:

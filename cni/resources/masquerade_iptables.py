@@ -1,4 +1,4 @@
-"""Masquerading in iptables, of either variant: a chain of our own, and two rules per pod address.
+"""Masquerading in iptables, of either variant: a chain of our own, and rules per pod address.
 
 iptables has no transaction that looks and changes, so one call at a time does (`World.turn`).
 """
@@ -50,9 +50,9 @@ class IptablesMasqueradeRules(MasqueradeRules, recorded_as="MasqueradeRules"):
 
 
 class IptablesMasquerade(Masquerade, recorded_as="Masquerade"):
-    """Two rules: what stays near returns, the rest but multicast is hidden. Their comment is the owner.
+    """What stays near returns, the rest but multicast is hidden. Their comment is the owner.
 
-    Their order is what they mean, so where one is lost or behind the other both are made again.
+    Their order is what they mean, so where one is lost, an earlier owner's among them or behind another, all are made again.
     """
 
     def ensure(self, world: World) -> None:
@@ -65,17 +65,16 @@ class IptablesMasquerade(Masquerade, recorded_as="Masquerade"):
     def differences(self, world: World) -> Iterator[str]:
         held = self._held()
         if held != self._lines():
-            lost = "missing" if set(held) != set(self._lines()) else "out of order"
+            lost = "out of order" if set(self._lines()) <= set(held) else "missing"
             yield f"masquerading of {self.address} is {lost} ({self.backend})"
 
     def remove(self, world: World) -> None:
         with world.turn(CHAIN):
-            present = [line for line in _saved(self.backend, self.family) if self._is_mine(line)]
-            if present:
-                netfilter.restore(self.backend, self.family, _restorable(_deletions(present)))
+            if held := self._held():
+                netfilter.restore(self.backend, self.family, _restorable(_deletions(held)))
 
     def _held(self) -> list[str]:
-        return [line for line in _saved(self.backend, self.family) if line in self._lines()]
+        return [line for line in _saved(self.backend, self.family) if self._is_mine(line)]
 
     def _is_mine(self, line: str) -> bool:
         """Whether a rule is for the address, also one that an earlier owner left, or for the owner where that is all we know."""
@@ -85,12 +84,17 @@ class IptablesMasquerade(Masquerade, recorded_as="Masquerade"):
         source = self._source()
         comment = f"-m comment --comment {self.label}"
         return [
-            f"{source}-d {self.subnet} {comment} -j RETURN",
+            *(f"{source}{_to(network)}{comment} -j RETURN" for network in self.near),
             f"{source}! -d {MULTICAST[self.family]} {comment} -j MASQUERADE",
         ]
 
     def _source(self) -> str:
         return f"-A {CHAIN} -s {self.address}/{32 if self.family == 4 else 128} "
+
+
+def _to(network: str) -> str:
+    """Everywhere is not spelled."""
+    return "" if network.endswith("/0") else f"-d {network} "
 
 
 def iptables_rules() -> list[str]:
