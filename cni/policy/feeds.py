@@ -32,6 +32,9 @@ class _Opened(NamedTuple):
 #: The books this process read, which go on with their feeds.
 _kept: dict[str, KnownBook] = {}
 _MOST_BOOKS = 4
+_NOT_MOUNTED = (
+    "is another folder than the one that was read last, and has no file: what that one said holds until a file is here"
+)
 #: None where every `book_of` looks again.
 _opened: ContextVar[_Opened | None] = ContextVar("_opened", default=None)
 #: Whether `book_of` says what is known, without a look.
@@ -175,10 +178,12 @@ def _fingerprint(seen: Mapping[str, str]) -> str:
 
 def _read(documents: Documents, feed: str, place: Path, names: Collection[str] | None) -> int:
     before, known_sources = documents.feed(feed), documents.sources(feed)
-    if not before.whole:
+    if not before.whole or folder.identity(place) != before.origin:
         names = None  # nothing is known of the other files, or not any more
     try:
         found = folder.read(place, {name: item.seen for name, item in known_sources.items()}, names)
+        if known_sources and not found.seen and found.place != before.origin:
+            raise InvalidConfig(f"policyDir: {place}: {_NOT_MOUNTED}")
     except InvalidConfig as error:
         with documents.transaction():
             documents.put(feed, before._replace(seen="", fault=plain(error.msg)), {})
@@ -192,7 +197,7 @@ def _read(documents: Documents, feed: str, place: Path, names: Collection[str] |
     unread = any(item.fault for item in ({**known_sources, **sources}[name] for name in found.seen))
     seen = "" if conflicts else _fingerprint(found.seen)
     with documents.transaction():
-        documents.put(feed, Feed(before.revision, before.whole or not unread, seen, ""), sources, gone)
+        documents.put(feed, Feed(before.revision, before.whole or not unread, seen, "", found.place), sources, gone)
         there = {name: [_document(name, nth, item) for nth, item in enumerate(items)] for name, items in fresh.items()}
         return documents.replace(feed, there | {name: [] for name in gone})
 

@@ -31,13 +31,23 @@ _TICK = 50_000_000  # nanoseconds
 
 
 class Read(NamedTuple):
-    """What was read of a folder: `seen` are its files, each with what tells that it is another, or nothing where that may not do;
+    """What was read of a folder, known by its `place`: `seen` are its files, each with what tells that it is another, or nothing where that may not do;
     `items` and `faults` are what those hold that are not as they were `known`, and why they cannot be read.
     """
 
     seen: dict[str, str]
     items: dict[str, list[Item]]
     faults: dict[str, str]
+    place: str
+
+
+def identity(folder: Path) -> str:
+    """What tells which folder is at a path: one that is mounted there is another; nothing where there is none."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return ""
+    return f"{status.st_dev} {status.st_ino}"
 
 
 def listing(
@@ -68,16 +78,17 @@ def read(folder: Path, known: Mapping[str, str], names: Collection[str] | None =
     if names is not None:
         names = {*names, *(name for name, how in known.items() if not how)}
     contents: dict[str, tuple[str, bytes | InvalidConfig]] = {}
-    began, seen = 0, listing(folder, known, names)
+    began, place, seen = 0, identity(folder), listing(folder, known, names)
     for _ in range(_TRIES):
         began = time.time_ns()
         changed = {name: how for name, how in seen.items() if known.get(name) != how}
         for name, how in changed.items():
             if contents.get(name, ("",))[0] != how:
                 contents[name] = how, _content(folder / name)
-        if (now := listing(folder, known, names)) == seen:
-            return _judged(folder, seen, {name: contents[name][1] for name in changed}, began)
-        seen = now
+        before = place, seen
+        place, seen = identity(folder), listing(folder, known, names)
+        if (place, seen) == before:
+            return _judged(folder, place, seen, {name: contents[name][1] for name in changed}, began)
         time.sleep(_PAUSE)
     raise InvalidConfig(f"policyDir: {folder}: changes while it is read")
 
@@ -92,7 +103,9 @@ def items_in(place: Path) -> list[Item]:
     return [item._replace(where=item.where.removeprefix(_KEY)) for item in found]
 
 
-def _judged(folder: Path, seen: dict[str, str], contents: Mapping[str, bytes | InvalidConfig], began: int) -> Read:
+def _judged(
+    folder: Path, place: str, seen: dict[str, str], contents: Mapping[str, bytes | InvalidConfig], began: int
+) -> Read:
     items: dict[str, list[Item]] = {}
     faults: dict[str, str] = {}
     for name, content in contents.items():
@@ -102,7 +115,7 @@ def _judged(folder: Path, seen: dict[str, str], contents: Mapping[str, bytes | I
             faults[name] = error.msg
         if int(seen[name].rpartition(" ")[2] or 0) > began - _TICK:
             seen[name] = ""
-    return Read(seen, items, faults)
+    return Read(seen, items, faults, place)
 
 
 def _is_ours(file: Path) -> bool:

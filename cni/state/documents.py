@@ -20,7 +20,7 @@ from cni.state.file import busy
 from cni.state.standing import TABLE, Stands
 
 FILE = "documents.db"
-_VERSION = 2
+_VERSION = 3
 #: Of how many revisions it is known what went; who was away for longer begins anew.
 _REMEMBERED = 1000
 #: The feed that is none: its sources are what was begun.
@@ -33,7 +33,8 @@ CREATE TABLE IF NOT EXISTS feed (
     revision INTEGER NOT NULL,                -- counts what changed of its documents
     whole INTEGER NOT NULL,                   -- whether all of it could be read at one time
     seen TEXT NOT NULL,                       -- by what it is known again as it was read; nothing: it is to be looked at
-    fault TEXT NOT NULL                       -- why it cannot be read now, or nothing
+    fault TEXT NOT NULL,                      -- why it cannot be read now, or nothing
+    origin TEXT NOT NULL                      -- what was read: which folder, by device and inode
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS source (
     feed TEXT,                                -- whose
@@ -66,6 +67,7 @@ class Feed(NamedTuple):
     whole: bool = False
     seen: str = ""
     fault: str = ""
+    origin: str = ""
 
 
 class Source(NamedTuple):
@@ -151,7 +153,7 @@ class Documents(Stands):
 
     def feed(self, name: str) -> Feed:
         """What is known of a feed; nothing of one that was never read."""
-        rows = self._rows("SELECT revision, whole, seen, fault FROM feed WHERE name = ?", name)
+        rows = self._rows("SELECT revision, whole, seen, fault, origin FROM feed WHERE name = ?", name)
         return Feed(rows[0][0], bool(rows[0][1]), *rows[0][2:]) if rows else Feed()
 
     def folders(self) -> list[str]:
@@ -191,9 +193,10 @@ class Documents(Stands):
     def put(self, feed: str, known: Feed, sources: Mapping[str, Source], gone: Iterable[str] = ()) -> None:
         """Say how a feed and parts of it were seen; `known.revision` is kept as it is. In a transaction of the caller's."""
         # it begins at a time nobody had before: who read a file that is gone by now goes on with none of it
-        row = (feed, known.whole, known.seen, known.fault, time.time_ns() // 1000)
+        row = (feed, time.time_ns() // 1000, *known[1:])
         self._db.execute(
-            "INSERT INTO feed VALUES (?1,?5,?2,?3,?4) ON CONFLICT (name) DO UPDATE SET (whole, seen, fault) = (?2,?3,?4)",
+            "INSERT INTO feed VALUES (?1,?2,?3,?4,?5,?6) ON CONFLICT (name)"
+            " DO UPDATE SET (whole, seen, fault, origin) = (?3,?4,?5,?6)",
             row,
         )
         self._db.executemany(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from follower import following
-from lab import ROOT, Host, Lab, eventually
+from lab import ROOT, Host, Lab, eventually, sh
 from shop import DENY, FRIEND, WEB, Shop, holds, network_policy, opened
 from town import KINDS
 
@@ -74,6 +74,51 @@ def test_what_cannot_be_read_changes_nothing(followed: Shop):
     followed.put("deny.json", network_policy("deny", podSelector={}, policyTypes=["Ingress", "Egress"]))
     assert soon(followed, False, "web", "friend"), "what can be read is"
     assert holds(followed)
+
+
+def test_a_folder_in_whose_place_is_an_empty_one_takes_nothing_with_it(followed: Shop, tmp_path: Path):
+    feed, away = followed.folder / "feed", tmp_path / "away"
+    feed.mkdir()
+    followed.folder = feed
+    for name in ("friend", "stranger", "web"):
+        followed.know(name)
+    followed.put("deny.json", DENY)
+    followed.put("friend.json", network_policy("friend", podSelector=WEB, ingress=[FRIEND]))
+    followed.fed("web")
+    assert holds(followed)
+    feed.rename(away)
+    feed.mkdir()
+    assert eventually(lambda: any("has no file" in item["what"] for item in followed.doctor()))
+    assert holds(followed)
+    feed.rmdir()
+    away.rename(feed)
+    (feed / "friend.json").unlink()
+    assert soon(followed, False, "friend")
+    assert followed.doctor() == []
+
+
+def test_a_volume_that_is_unmounted_takes_nothing_with_it(lab: Lab, host: Host, tmp_path: Path):
+    """What it was mounted on is there, and empty, and on the same device."""
+    volume, place = tmp_path / "volume", tmp_path / "feed"
+    volume.mkdir()
+    place.mkdir()
+    sh("mount", "--bind", volume, place)
+    try:
+        with opened(lab, host, KINDS["routed"], place) as shop:
+            shop.fed("web")
+            assert holds(shop)
+            sh("umount", place)
+            code, _, said = shop.refresh()
+            assert (code, "is another folder" in said) == (1, True)
+            assert holds(shop)
+            shop.fed("late")
+            assert not shop.gets_in("friend", "late"), "who comes is held by what the volume said"
+            sh("mount", "--bind", volume, place)
+            (volume / "friend.json").unlink()
+            assert shop.refresh()[0] == 0
+            assert not shop.gets_in("friend")
+    finally:
+        sh("umount", place, check=False)
 
 
 KILLED = """

@@ -123,6 +123,39 @@ def test_a_folder_that_goes_leaves_what_it_said(place: Place):
     assert place.looked() == ["a.json"]
 
 
+def test_another_folder_without_a_file_is_one_that_is_not_mounted(place: Place):
+    place.put("a.json", pod("web"))
+    assert place.pods() == {"web": ("10.1.0.5",)}
+    away = place.path.rename(place.path.with_name("away"))
+    place.path.mkdir()
+    for _ in range(2):
+        assert place.pods() == {"web": ("10.1.0.5",)}
+        (told,) = place.book().faults()
+        assert told.startswith(
+            f"policyDir: {place.path}: is another folder than the one that was read last, and has no file"
+        )
+    with closing(Documents.open()) as documents:
+        assert follow(documents, f"folder {place.path}", ["a.json"]) == 0, "who is told of a file that went, likewise"
+    place.path.rmdir()
+    away.rename(place.path)
+    assert (place.pods(), place.book().faults()) == ({"web": ("10.1.0.5",)}, [])
+
+
+def test_another_folder_with_a_file_is_followed_and_one_that_is_emptied(place: Place):
+    place.put("a.json", pod("web"))
+    place.book()
+    place.path.rename(place.path.with_name("away"))
+    place.path.mkdir()
+    assert list(place.pods()) == ["web"]
+    place.put("none.json", {"kind": "List", "apiVersion": "v1", "items": []})
+    assert (place.pods(), place.book().faults()) == ({}, [])
+    place.put("a.json", pod("db"))
+    assert list(place.pods()) == ["db"]
+    for file in place.path.iterdir():
+        file.unlink()
+    assert (place.pods(), place.book().faults()) == ({}, [])
+
+
 def test_nobody_goes_by_a_feed_that_never_was_whole(place: Place):
     place.put("a.json", pod("web"))
     place.put("b.json", text="{")
