@@ -7,17 +7,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote, urlencode
 
 import urllib3
-from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3 import HTTPConnectionPool, HTTPResponse
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from cni.errors import Unreachable
 from cni.kernel.clock import boottime
+from cni.kernel.pools import Connection, NotConnected, PlainPool, TlsPool, root
 from cni.kernel.resolver import Name
-from cni.kernel.tls import BoundedSocket, Secrets, TlsContext, connected
+from cni.kernel.tls import BoundedSocket, Secrets, TlsContext
 
 T = TypeVar("T")
 #: No answer and no line of a stream is longer, in bytes.
@@ -32,20 +34,31 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class Answer(NamedTuple):
-    """What an endpoint said: its HTTP status, and the JSON document."""
+    """What an endpoint said: its HTTP status, the document as it was to be read, and after how many seconds it wants to be asked again,
+    where it says so (Retry-After, RFC 9110).
+    """
 
     endpoint: str
     status: int
     document: Any
+    after: float = 0.0
 
 
 class Request(NamedTuple):
-    """A POST of a document. One that may not be done `again` is sent once: what is not heard of then may have been done."""
+    """What is asked by a method; a GET has no document. One that may not be done `again` is sent once: what is not heard of then may
+    have been done.
+    """
 
     path: str
     document: object
     headers: Mapping[str, str]
     again: bool = True
+    method: str = "POST"
+
+
+def located(path: str, name: str = "", **query: str) -> str:
+    """A path with a name at its end, whatever that is, and what is asked of it."""
+    return path + quote(name, safe="") + (f"?{urlencode(query)}" if query else "")
 
 
 class Door:
@@ -60,9 +73,11 @@ class Door:
         self._endpoints = [_Endpoint(url, secrets) for url in endpoints]
         self._first = self._endpoints[0]
 
-    def ask(self, request: Request, seconds: float) -> Answer:
-        """What the service answers within so many seconds, whichever status. Raises Unreachable."""
-        return self._in_turn(request, seconds, _Endpoint.ask)
+    def ask(self, request: Request, seconds: float, read: Callable[[bytes], Any] = json.loads) -> Answer:
+        """What the service answers within so many seconds, whichever status; who says what `read` finds a ValueError in is not well.
+        Raises Unreachable.
+        """
+        return self._in_turn(request, seconds, partial(_Endpoint.ask, read=read))
 
     @contextmanager
     def stream(self, request: Request, seconds: float) -> Iterator[Stream]:
@@ -98,6 +113,11 @@ class Stream:
     def __init__(self, endpoint: _Endpoint, response: HTTPResponse, bounds: BoundedSocket, seconds: float) -> None:
         self._endpoint, self.response, self._bounds, self._seconds = endpoint, response, bounds, seconds
 
+    @property
+    def status(self) -> int:
+        """Its HTTP status."""
+        return self.response.status
+
     def lines(self, silence: float) -> Iterator[bytes]:
         """Each line without its end, until nothing comes for `silence` seconds. Raises Unreachable where the other side ends it, and
         where nothing came at all, also not in the time in which it was to begin.
@@ -119,7 +139,7 @@ class Stream:
                 return
             raise self.broken(f"it says nothing for {begins:.1f} s") from None
         except (HTTPError, OSError) as error:
-            raise self.broken(f"the stream broke: {_root(error)}") from error
+            raise self.broken(f"the stream broke: {root(error)}") from error
         if begun:
             yield begun
         raise self.broken("the stream ended")
@@ -166,7 +186,7 @@ class _Endpoint:
         """Let it be asked as any other."""
         self._failures, self._rests_until = 0, 0.0
 
-    def ask(self, request: Request, connecting: float, seconds: float) -> Answer:
+    def ask(self, request: Request, connecting: float, seconds: float, read: Callable[[bytes], Any]) -> Answer:
         """What it answers. Raises _Failed."""
         with self._heard(seconds), closing(self._opened(request, connecting, seconds)) as response:
             text = bytearray()
@@ -179,7 +199,9 @@ class _Endpoint:
             if response.status in _UNWELL:
                 raise _Failed(f"it says {response.status}: {words}")
             try:
-                return Answer(self.url, response.status, json.loads(text))
+                return Answer(
+                    self.url, response.status, read(bytes(text)), _seconds(response.headers.get("Retry-After"))
+                )
             except (ValueError, RecursionError):
                 raise _Failed(f"it says {response.status}, and no JSON: {words}") from None
 
@@ -191,13 +213,13 @@ class _Endpoint:
                 response.close()
                 raise _Failed(f"it says {response.status}")
             connection = response.connection
-            assert isinstance(connection, _Connection)
+            assert isinstance(connection, Connection)
             return Stream(self, response, connection.bounds, seconds)
 
     def _opened(self, request: Request, connecting: float, seconds: float) -> HTTPResponse:
         response = self._connections().urlopen(
-            "POST", (self._parsed.path or "") + request.path, json.dumps(request.document).encode(),
-            _HEADERS | dict(request.headers), timeout=urllib3.Timeout(connect=connecting, total=seconds), retries=False,
+            request.method, (self._parsed.path or "") + request.path,
+            None if request.method == "GET" else json.dumps(request.document).encode(), _HEADERS | dict(request.headers), timeout=urllib3.Timeout(connect=connecting, total=seconds), retries=False,
             redirect=False, assert_same_host=False, preload_content=False, decode_content=False,
         )  # fmt: skip
         assert isinstance(response, HTTPResponse)
@@ -207,71 +229,28 @@ class _Endpoint:
     def _heard(self, seconds: float) -> Iterator[None]:
         try:
             yield
-        except _NotConnected as error:
-            raise _Failed(f"no connection: {_root(error)}", sent=False) from error
+        except NotConnected as error:
+            raise _Failed(f"no connection: {root(error)}", sent=False) from error
         except ReadTimeoutError:
             raise _Failed(f"no answer in {seconds:.1f} s") from None
         except (HTTPError, OSError) as error:
-            raise _Failed(f"the connection broke: {_root(error)}") from error
+            raise _Failed(f"the connection broke: {root(error)}") from error
 
     def _connections(self) -> HTTPConnectionPool:
         """Those that are kept; new ones when files have changed by which they were made."""
         try:
             context = self._secrets.context() if self._parsed.scheme == "https" else None
         except OSError as error:
-            raise _NotConnected(f"TLS with {self._secrets}: {error}") from None
+            raise NotConnected(f"TLS with {self._secrets}: {error}") from None
         if self._pool and context is self._context:
             return self._pool
-        made = _TlsPool(ssl_context=context, **self._where) if context else _PlainPool(**self._where)
+        made = TlsPool(ssl_context=context, **self._where) if context else PlainPool(**self._where)
         if self._pool:
             self._pool.close()
         self._pool, self._context = made, context
         return made
 
 
-class _Connection(HTTPConnection):
-    """One whose failure to be made is told from one that broke."""
-
-    bounds: BoundedSocket
-
-    def __init__(self, *args: Any, name: Name, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._name = name
-
-    def connect(self) -> None:
-        try:
-            super().connect()
-        except (HTTPError, OSError) as error:
-            raise _NotConnected("no connection") from error
-        assert isinstance(self.sock, BoundedSocket)
-        self.bounds = self.sock
-
-    def _new_conn(self) -> BoundedSocket:
-        assert self.timeout
-        return connected(self._name, self.timeout)
-
-
-class _NotConnected(HTTPError):
-    """Nothing was sent."""
-
-
-class _TlsConnection(_Connection, HTTPSConnection):
-    pass
-
-
-class _PlainPool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
-def _root(error: BaseException) -> str:
-    """What an error comes from, in the system's words, or in those of TLS."""
-    inner = error.__cause__ or next((item for item in error.args if isinstance(item, Exception)), None)
-    if inner:
-        return _root(inner)
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return str(getattr(error, "strerror", None) or str(error).strip() or type(error).__name__)
+def _seconds(said: str | None) -> float:
+    """A time that is spelled in seconds; a date is none, for clocks differ."""
+    return float(said) if said and said.isdecimal() else 0.0
