@@ -13,6 +13,7 @@ Each class owns its CNI error code and says who must act::
     │   └── InvalidNetns          8   CNI_NETNS is no network namespace, or is our own
     ├── TryAgainLater            11   a lock, a store: the runtime repeats the call
     │   ├── Unreachable          11   the cluster's store does not answer, or not in time
+    │   │   └── Forbidden        11   it does, and does not let this host do something
     │   ├── SessionLost          11   the store has not heard of this host for too long, and counts it as gone
     │   └── Compacted            11   the store has forgotten what changed since; all is to be read anew
     ├── the node cannot serve now                 (answers of STATUS)
@@ -105,6 +106,10 @@ class TryAgainLater(CniError):
 
 class Unreachable(TryAgainLater):
     """The cluster's store does not answer, or not in time: what was asked for may have been done."""
+
+
+class Forbidden(Unreachable):
+    """The cluster's store does not let this host do something; the message names what, and with what."""
 
 
 class SessionLost(TryAgainLater):

@@ -77,6 +77,7 @@ DOORS = {
     "iptc": {"cni/kernel/legacy.py"},
     "concurrent": {"cni/kernel/process.py"},
     "threading": {
+        "cni/cluster/kubernetes/streams.py",  # a watch each
         "cni/kernel/netlink/departures.py",  # waits for the kernel
         "cni/kernel/nftables.py",  # a lock
         "cni/kernel/resolver.py",  # who asks a name server, which nothing ends
@@ -92,8 +93,9 @@ DOORS = {
     "dataclasses": set(),  # values.py shows them to type checkers only
     "asyncio": set(),
     "multiprocessing": set(),
-    "urllib": set(),
-    "urllib3": {"cni/kernel/http.py"},
+    "urllib": {"cni/kernel/http.py"},
+    "urllib3": {"cni/kernel/http.py", "cni/kernel/pools.py"},
+    "msgspec": {"cni/cluster/kubernetes/objects.py"},
     "ssl": {"cni/kernel/tls.py"},
 }
 

@@ -37,13 +37,44 @@ class EtcdConfig:
     password_file: str = ""
     prefix: str = "/agent-cni"
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What this host must be able to read for it."""
+        return tuple(filter(None, (self.cacert, self.cert, self.key, self.password_file)))
+
+    def __str__(self) -> str:
+        return f"etcd at {', '.join(self.endpoints)}"
+
+
+@dataclass(frozen=True)
+class KubernetesConfig:
+    """How the Kubernetes API is reached: URL, and files of TLS and of a bearer token; empty: those a pod is given."""
+
+    server: str = ""
+    token: str = ""
+    cacert: str = ""
+    cert: str = ""
+    key: str = ""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What this host must be able to read for it."""
+        return tuple(filter(None, (self.token, self.cacert, self.cert, self.key)))
+
+    def __str__(self) -> str:
+        return f"the Kubernetes API{self.server and f' at {self.server}'}"
+
+
+#: What the cluster's store may be, by the key that says so.
+_STORES = ("etcd", "kubernetes")
+
 
 @dataclass(frozen=True)
 class ClusterConfig:
     """A host's part in a cluster. `session` and `free_after` are seconds, `metrics` is HOST:PORT; empty and 0 are: none, or found out."""
 
     node: str
-    etcd: EtcdConfig
+    store: EtcdConfig | KubernetesConfig
     vtep: str = ""
     session: int = 15
     free_after: int = 0
@@ -57,7 +88,9 @@ class ClusterConfig:
         try:
             text = path.read_bytes()
         except FileNotFoundError:
-            raise Unavailable(f"this host is in no cluster, there is no {path}: agent-cni join --etcd URL") from None
+            raise Unavailable(
+                f"this host is in no cluster, there is no {path}: agent-cni join --etcd URL, or --kubernetes"
+            ) from None
         document, found = read(text)
         if found:
             raise InvalidConfig(f"{path}: {'; '.join(found)}")
@@ -67,16 +100,24 @@ class ClusterConfig:
     def of(cls, document: Mapping[str, Any]) -> ClusterConfig:
         """What a document says in which nothing is wrong. Raises InvalidConfig where neither it nor the host has a name."""
         said = {name: value for name, value in document.items() if value != ""}
-        etcd = {name: value for name, value in said["etcd"].items() if value != ""}
-        store = EtcdConfig(tuple(etcd.pop("endpoints")), **{_FIELDS.get(name, name): etcd[name] for name in etcd})
-        rest = {_FIELDS.get(name, name): value for name, value in said.items() if name not in ("node", "etcd")}
-        return cls(said.get("node") or host_name(), store, **rest)
+        kind = next(name for name in _STORES if name in said)
+        where = {_FIELDS.get(name, name): value for name, value in said[kind].items() if value != ""}
+        rest = {_FIELDS.get(name, name): value for name, value in said.items() if name not in ("node", kind)}
+        if kind == "etcd":
+            where |= {"endpoints": tuple(where["endpoints"])}
+            return cls(said.get("node") or host_name(), EtcdConfig(**where), **rest)
+        return cls(said.get("node") or node_name(), KubernetesConfig(**where), **rest)
 
     @property
     def document(self) -> dict[str, Any]:
         """As the file says it: what is not the default."""
-        etcd = _given(self.etcd, EtcdConfig(())) | {"endpoints": list(self.etcd.endpoints)}
-        return {"node": self.node, "etcd": etcd} | _given(self, ClusterConfig(self.node, self.etcd))
+        store: dict[str, Any]
+        if isinstance(self.store, EtcdConfig):
+            etcd = _given(self.store, EtcdConfig(())) | {"endpoints": list(self.store.endpoints)}
+            store = {"etcd": etcd}
+        else:
+            store = {"kubernetes": _given(self.store, KubernetesConfig())}
+        return {"node": self.node} | store | _given(self, ClusterConfig(self.node, self.store))
 
     def write(self, path: Path = PATH) -> None:
         """Have a file say it, in one rename; it is root's alone."""
@@ -119,6 +160,13 @@ def host_name() -> str:
     return name
 
 
+def node_name() -> str:
+    """What kubelet calls this host, as far as nobody said it here: the pod is told (``NODE_NAME``), or it is the host's own name in small
+    letters. Raises InvalidConfig where it has none.
+    """
+    return os.environ.get("NODE_NAME") or host_name().lower()
+
+
 @cache
 def schema() -> Schema:
     """What the file may say."""
@@ -144,20 +192,36 @@ def _without_nothing(value: Any) -> Any:
 
 def _contradictions(document: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with keys that are right one by one."""
-    etcd = document["etcd"]
-    for one, other in (("cert", "key"), ("user", "passwordFile")):
-        for given, missing in ((one, other), (other, one)):
-            if given in etcd and missing not in etcd:
-                yield f"$.etcd.{missing}: missing, and $.etcd.{given} is of no use without it"
-    plain = [url for url in etcd["endpoints"] if url.startswith("http:")]
-    if plain and any(key in etcd for key in ("cacert", "cert", "key")):
-        yield f"$.etcd.endpoints: {plain[0]} is without TLS, for which certificates are given: https"
+    stores = [name for name in _STORES if name in document]
+    if len(stores) != 1:
+        said = " and ".join(f"$.{name}" for name in stores)
+        yield (
+            f"{said}: a cluster has one store"
+            if said
+            else "$: neither etcd nor kubernetes: where is the cluster's store?"
+        )
+        return
+    yield from _contradictions_of_store(stores[0], document[stores[0]])
     free_after = document.get("freeAfter", 0)
     least = _SESSIONS_OF_FREE_AFTER * document.get("session", ClusterConfig.session)
     if 0 < free_after < least:
         yield f"$.freeAfter: {free_after} s is less than {_SESSIONS_OF_FREE_AFTER} sessions, {least} s"
+    if free_after and stores == ["kubernetes"]:
+        yield "$.freeAfter: it is Kubernetes that gives nodes their addresses, and frees them: kubectl delete node"
     if "vtep" in document and not _is_a_hosts(document["vtep"]):
         yield f"$.vtep: {document['vtep']} is no address others can send to"
+
+
+def _contradictions_of_store(kind: str, store: Mapping[str, Any]) -> Iterator[str]:
+    for one, other in (("cert", "key"), ("user", "passwordFile")):
+        for given, missing in ((one, other), (other, one)):
+            if given in store and missing not in store:
+                yield f"$.{kind}.{missing}: missing, and $.{kind}.{given} is of no use without it"
+    urls = store["endpoints"] if kind == "etcd" else [store.get("server", "")]
+    at = f"$.{kind}.{'endpoints' if kind == 'etcd' else 'server'}"
+    plain = [url for url in urls if url.startswith("http:")]
+    if plain and any(key in store for key in ("cacert", "cert", "key")):
+        yield f"{at}: {plain[0]} is without TLS, for which certificates are given: https"
 
 
 def _is_a_hosts(text: str) -> bool:

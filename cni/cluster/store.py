@@ -6,7 +6,7 @@ One contract suite holds all of them to what is said here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from cni.cluster.document import Document
 from cni.cluster.model import Block, Endpoint, Item, Key, Network, Node
@@ -25,11 +25,14 @@ class Session(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """All there is at a revision. `refused` names what could not be read."""
+    """All there is at a revision. `refused` names what could not be read. `undocumented` is why there are no documents in it, though the
+    cluster may have some; empty where these are all.
+    """
 
     revision: int
     items: tuple[Item, ...]
     refused: tuple[str, ...] = ()
+    undocumented: str = ""
 
 
 class Change(NamedTuple):
@@ -61,8 +64,10 @@ class Sparing(NamedTuple):
 class ClusterStore(Protocol):
     """Every method is bounded in time and raises Unreachable; none repeats a write whose answer was lost: it looks first.
 
-    One object may be used by several threads.
+    One object may be used by several threads. Where it `assigns` blocks nobody claims one or gives it up: it says which a host has.
     """
+
+    assigns: ClassVar[bool]
 
     def join(self, me: Node, token: str) -> Session:
         """Live under a name. `token` is the host's own for a boot: who comes back with it goes on with the session it had.

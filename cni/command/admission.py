@@ -22,8 +22,7 @@ def refuse_unfit(config: ClusterConfig) -> Member:
     """
     if config.encryption:
         wireguard.refuse_missing()
-    etcd = config.etcd
-    for path in filter(None, (etcd.cacert, etcd.cert, etcd.key, etcd.password_file)):
+    for path in config.store.files:
         _refuse_unread(Path(path))
     with closing(Rtnl()) as host:
         if config.vtep and not host.holding(ipaddress.ip_address(config.vtep)):

@@ -44,7 +44,11 @@ def _is_a_clusters(text: bytes) -> bool:
     """Whether a file is no plugin's but says how a host is in a cluster."""
     with suppress(ValueError):
         said = decoded(text)
-        return isinstance(said, dict) and "etcd" in said and not said.keys() & {"type", "plugins"}
+        return (
+            isinstance(said, dict)
+            and bool({"etcd", "kubernetes"} & said.keys())
+            and not said.keys() & {"type", "plugins"}
+        )
     return False
 
 

@@ -12,7 +12,8 @@ _KEYS = {
     "node": ("node",), "vtep": ("vtep",), "session": ("session",), "free_after": ("freeAfter",), "metrics": ("metrics",),
     "encryption": ("encryption",), "wireguard_port": ("wireguardPort",), "etcd": ("etcd", "endpoints"),
     "cacert": ("etcd", "cacert"), "cert": ("etcd", "cert"), "key": ("etcd", "key"), "user": ("etcd", "user"),
-    "password_file": ("etcd", "passwordFile"), "prefix": ("etcd", "prefix"),
+    "password_file": ("etcd", "passwordFile"), "prefix": ("etcd", "prefix"), "server": ("kubernetes", "server"),
+    "token": ("kubernetes", "token"),
 }  # fmt: skip
 
 
@@ -28,6 +29,9 @@ def join(options: argparse.Namespace) -> int:
 
         return rotate(options)
     asked = {path: value for name, path in _KEYS.items() if (value := getattr(options, name)) is not None}
+    if options.kubernetes:  # the files are the API's then
+        asked = {("kubernetes", *path[1:]) if path[0] == "etcd" else path: value for path, value in asked.items()}
+        asked.setdefault(("kubernetes", "server"), "")
     if asked:
         from cni.command.joining import joined  # a member has no use for it
 

@@ -67,7 +67,10 @@ def _merged(before: Mapping[str, Any], asked: Asked) -> ClusterConfig:
     document = {"node": host_name() if "node" not in before and ("node",) not in asked else ""} | json.loads(
         json.dumps(before)
     )
-    document.setdefault("etcd", {})
+    if any(path[0] == "kubernetes" for path in asked):
+        document.setdefault("kubernetes", {})
+    elif "kubernetes" not in document:
+        document.setdefault("etcd", {})
     for (*section, key), value in asked.items():
         (document[section[0]] if section else document)[key] = value
     said, faults = read(json.dumps(document).encode())

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import NamedTuple
 
-from cni.cluster.config import ClusterConfig
+from cni.cluster.config import ClusterConfig, EtcdConfig
 from cni.cluster.engines import store_of
 from cni.cluster.model import Alive, Network, Node
 from cni.cluster.store import Listing
@@ -78,7 +78,7 @@ def cluster_faults(options: argparse.Namespace) -> Iterator[Difference]:
     try:
         config = ClusterConfig.load(options.config)
     except CniError as error:
-        yield Difference(error.msg, f"edit {options.config}, or agent-cni join --etcd URL")
+        yield Difference(error.msg, f"edit {options.config}, or agent-cni join --etcd URL, or --kubernetes")
         return
     listing, away = _asked(config)
     runs = is_running()
@@ -111,20 +111,21 @@ def _asked(config: ClusterConfig) -> tuple[Listing, str]:
 
 
 def _of_store(part: _Part) -> Iterator[Difference]:
-    etcd = part.config.etcd
+    store = part.config.store
     if part.away and not (part.runs and part.member.trouble):  # which says it, and since when
-        yield Difference(part.away, f"look at etcd at {', '.join(etcd.endpoints)}, and at what filters the way to it")
+        yield Difference(part.away, f"look at {store}, and at what filters the way to it")
     for line in part.listing.refused:
         key = line.partition(" in the store: ")[0]
-        yield Difference(line, f"look who writes there, then etcdctl del {etcd.prefix}/{key}")
+        at_etcd = isinstance(store, EtcdConfig) and f"etcdctl del {store.prefix}/{key}"
+        yield Difference(line, f"look who writes there, then {at_etcd or 'mend the object (kubectl edit)'}")
 
 
 def _of_member(part: _Part) -> Iterator[Difference]:
     member, config = part.member, part.config
     if part.runs and member.trouble:
         names = f"agent-cni join --node gives this host another name; if the other is gone for good: agent-cni node remove {config.node}"
-        at_etcd = f"look at etcd at {', '.join(config.etcd.endpoints)} and at what filters the way to it; {_AGAIN}"
-        mend = names if "may not be" in member.trouble else at_etcd
+        at_store = f"look at {config.store} and at what filters the way to it; {_AGAIN}"
+        mend = names if "may not be" in member.trouble else at_store
         back = f"agent-cni join --node {member.node}, as it was; or agent-cni leave, once its pods are gone"
         yield Difference(member.trouble, back if "it cannot be" in member.trouble else mend)
     elif part.runs and not part.away and config.node not in {node.name for node in part.nodes()}:

@@ -141,6 +141,9 @@ def _join_options(command: argparse.ArgumentParser) -> None:
     _cluster_option(command)
     store = command.add_argument_group("the store")
     store.add_argument("--etcd", nargs="+", metavar="URL", help="where it answers, such as https://192.0.2.1:2379")
+    store.add_argument("--kubernetes", action="store_true", help="it is the Kubernetes API, as a pod of it knows it")
+    store.add_argument("--server", metavar="URL", help="where the API answers, if not where pods are told")
+    store.add_argument("--token", type=file_or_none, metavar="FILE", help="file with the API's bearer token")
     for option, what in (
         ("--cacert", "file with the authorities that sign its certificates"),
         ("--cert", "file with this host's certificate"),

@@ -49,6 +49,8 @@ class Estate:
         self._keep(session, state)
         agreed = {network.name: network for network, refused in state.shared() if refused == ""}
         self._grant(session, state, agreed)
+        if self.store.assigns:
+            return
         for network in agreed.values():
             self._have_ahead(session, state, network)
         self._be_guest(session, state, clock())
@@ -142,17 +144,22 @@ class Estate:
                 continue
             network = agreed.get(wish.network)
             answer = self._granted(session, state, network, wish) if network else refusals.get(wish.network) or ""
+            if answer is None:
+                continue
             with state.transaction():
                 state.answer(wish, answer)
 
-    def _granted(self, session: Session, state: Store, network: Network, wish: Wish) -> str:
-        """Why a call cannot have what it waits for; empty: it can, by now."""
+    def _granted(self, session: Session, state: Store, network: Network, wish: Wish) -> str | None:
+        """Why a call cannot have what it waits for; empty: it can, by now. None: the cluster is still to say which blocks are this host's."""
         if wish.address:
             return self._granted_address(session, state, network, wish.address)
         pools = [pool for pool in network.pools if ipaddress.ip_network(pool.subnet).version == wish.family]
         for pool in pools:
             if free(network, of_pool(pool, state.blocks(network.name))):
                 return ""
+        if self.store.assigns:
+            given = [one.block.span for one in state.blocks(network.name) if one.block.addresses.version == wish.family]
+            return f"no address is free in what this host was given: {', '.join(given)}" if given else None
         if any(self._one_more(session, state, network, pool) for pool in pools):
             return ""
         return f"no block is free in {' and '.join(pool.subnet for pool in pools) or f'IPv{wish.family}'}"

@@ -69,7 +69,9 @@ class Policies:
         self._trouble = Trouble("policies")
 
     def heard(self, news: Listing | Change) -> None:
-        """Know what the cluster's documents are, in the next `look`."""
+        """Know what the cluster's documents are, in the next `look`; where it cannot be known now, what was known counts."""
+        if isinstance(news, Listing) and news.undocumented:
+            return
         whole = isinstance(news, Listing)
         put = [item for item in (news.items if isinstance(news, Listing) else news.put) if isinstance(item, Said)]
         gone = [] if isinstance(news, Listing) else [key for key in news.gone if key[0] == Said.room]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cni.cluster.config import ClusterConfig, EtcdConfig, host_name, read, schema
+from cni.cluster.config import ClusterConfig, EtcdConfig, KubernetesConfig, host_name, read, schema
 from cni.errors import InvalidConfig, Unavailable
 from cni.protocol.config import validator_of
 from cni.values import fields
@@ -26,13 +26,18 @@ WHOLE = ClusterConfig(
 )
 
 
+KUBERNETES = ClusterConfig(
+    "node-a", KubernetesConfig("https://192.0.2.1:6443", "/token", "/ca.pem", "/c.pem", "/k.pem")
+)
+
+
 def file_of(folder: Path, document: Any) -> Path:
     path = folder / "cluster.json"
     path.write_text(document if isinstance(document, str) else json.dumps(document))
     return path
 
 
-@pytest.mark.parametrize("config", [WHOLE, ClusterConfig("n", EtcdConfig(("http://127.0.0.1:2379",)))])
+@pytest.mark.parametrize("config", [WHOLE, ClusterConfig("n", EtcdConfig(("http://127.0.0.1:2379",))), KUBERNETES])
 def test_what_is_written_is_read_and_is_roots_alone(tmp_path: Path, config: ClusterConfig):
     path = tmp_path / "there/cluster.json"
     config.write(path)
@@ -51,11 +56,21 @@ def test_what_was_not_given_is_not_written():
 
 def test_the_schema_has_a_key_for_each_field():
     known = schema()["properties"]
-    assert len(known) == len(fields(ClusterConfig))
-    assert len(known["etcd"]["properties"]) == len(fields(EtcdConfig))
-    assert WHOLE.document.keys() == known.keys()
-    assert WHOLE.document["etcd"].keys() == known["etcd"]["properties"].keys()
-    assert validator_of(schema()).is_valid(WHOLE.document)
+    assert len(known) == len(fields(ClusterConfig)) + 1  # a store is etcd or Kubernetes
+    for config, kind in ((WHOLE, "etcd"), (KUBERNETES, "kubernetes")):
+        assert len(known[kind]["properties"]) == len(fields(type(config.store)))
+        assert config.document[kind].keys() == known[kind]["properties"].keys()
+        assert validator_of(schema()).is_valid(config.document)
+    assert WHOLE.document.keys() | KUBERNETES.document.keys() == known.keys()
+
+
+def test_a_pod_is_told_what_its_node_is_called(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("NODE_NAME", raising=False)
+    assert ClusterConfig.of({"kubernetes": {}}) == ClusterConfig(host_name().lower(), KubernetesConfig())
+    monkeypatch.setenv("NODE_NAME", "node-7")
+    assert ClusterConfig.of({"kubernetes": {}}).node == "node-7"
+    assert ClusterConfig.of({"kubernetes": {}, "node": "node-8"}).node == "node-8"
+    assert ClusterConfig.of({"etcd": ETCD}).node == host_name()
 
 
 def test_what_says_nothing_is_not_given(tmp_path: Path):
@@ -71,7 +86,12 @@ def test_what_says_nothing_is_not_given(tmp_path: Path):
         ("", "$: it is not JSON: it is empty"),
         ("{", "$: it is not JSON: "),
         ("[]", "$: it is no JSON object"),
-        ({}, "$: 'etcd' is a required property"),
+        ({}, "$: neither etcd nor kubernetes: "),
+        ({"etcd": ETCD, "kubernetes": {}}, "$.etcd and $.kubernetes: a cluster has one store"),
+        ({"kubernetes": {"cert": "/c"}}, "$.kubernetes.key: missing"),
+        ({"kubernetes": {"server": "http://e", "cacert": "/ca"}}, "$.kubernetes.server: http://e is without TLS"),
+        ({"kubernetes": {"server": "e:6443"}}, "$.kubernetes.server: 'e:6443' is no URL of a server"),
+        ({"kubernetes": {}, "freeAfter": 60}, "$.freeAfter: it is Kubernetes that gives nodes their addresses"),
         ({"etcd": {}}, "$.etcd: 'endpoints' is a required property"),
         ({"etcd": {"endpoints": []}}, "$.etcd.endpoints: "),
         ({"etcd": {"endpoints": ["etcd:2379"]}}, "$.etcd.endpoints[0]: 'etcd:2379' is no URL of a server"),
@@ -118,5 +138,7 @@ def test_every_fault_is_said_at_once():
 
 
 def test_without_a_file_it_is_said_how_to_join(tmp_path: Path):
-    with pytest.raises(Unavailable, match=r"in no cluster, there is no .*cluster.json: agent-cni join --etcd URL$"):
+    with pytest.raises(
+        Unavailable, match=r"in no cluster, there is no .*cluster.json: agent-cni join --etcd URL, or --kubernetes$"
+    ):
         ClusterConfig.load(tmp_path / "cluster.json")

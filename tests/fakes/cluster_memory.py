@@ -166,6 +166,8 @@ class MemoryStore:
     host is told Unreachable. `asked` names every method that was called.
     """
 
+    assigns = False
+
     def __init__(self, memory: Memory, seconds: float = 15.0, beat: float = 0.1) -> None:
         self.memory, self.seconds, self.beat = memory, seconds, beat
         self.cut = False

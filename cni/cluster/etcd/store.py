@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from cni.cluster.etcd.blocks import Blocks
 from cni.cluster.etcd.documents import Documents
@@ -18,6 +19,8 @@ _SILENCE_OF_SESSION, _SILENCE = 1 / 5, 5.0
 
 class EtcdStore(Hosts, Blocks, Documents):
     """See ClusterStore."""
+
+    assigns: ClassVar[bool] = False
 
     def listing(self) -> Listing:
         """See ClusterStore."""

@@ -1,0 +1,121 @@
+"""Kinds of objects followed at the same time: a thread for each waits, and what it hears comes in one queue.
+
+A stream that ends goes on from where it was; one that the API forgot begins with a list of its kind, which finds what was deleted
+meanwhile. So who listens is never told to begin anew, however long the API was away.
+"""
+
+from __future__ import annotations
+
+import random
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from typing import NamedTuple
+
+from cni.cluster.kubernetes.api import Absent, Api, Heard, Listed
+from cni.cluster.kubernetes.objects import Kind, Object
+from cni.errors import Compacted, Forbidden, Unreachable
+
+#: Seconds: the API marks how far a quiet watch is every minute; what says nothing for longer is none.
+SILENCE = 150.0
+#: How long to wait before a stream is begun again, at first and at the most, and before a kind that is not served or not to be seen is
+#: asked for again.
+_AGAIN, _AGAIN_AT_MOST, _LATER = 0.2, 15.0, 120.0
+#: What is told at once, of what has come.
+_MOST = 500
+
+
+class News(NamedTuple):
+    """What was heard of a kind: objects that are so now, the names (namespace, name) of those that are gone; with `whole` there are no
+    others. `why` a kind may not be heard, empty if it may.
+    """
+
+    kind: Kind
+    served: str
+    put: tuple[Object, ...] = ()
+    gone: tuple[tuple[str, str], ...] = ()
+    whole: bool = False
+    refused: tuple[str, ...] = ()
+    why: str = ""
+
+
+class Streams:
+    """It, from the lists there were of each kind; None is a kind that could not be listed."""
+
+    def __init__(self, api: Api, listed: dict[Kind, Listed | None], silence: float = SILENCE) -> None:
+        self._api, self._silence = api, silence
+        self._queue: SimpleQueue[News | BaseException] = SimpleQueue()
+        self._ends = Event()
+        for kind, known in listed.items():
+            place = (known.served, known.version) if known else None
+            Thread(target=self._follow, args=(kind, place), name=f"watch-{kind.plural}", daemon=True).start()
+
+    def close(self) -> None:
+        """Hear no more: who waits ends with what comes next, or with its stream."""
+        self._ends.set()
+
+    def wait(self, seconds: float) -> list[News]:
+        """What has come, in order; nothing after so many seconds. Raises what ended a thread."""
+        found = list[News]()
+        try:
+            while len(found) < _MOST:
+                item = self._queue.get(timeout=seconds) if not found else self._queue.get_nowait()
+                if isinstance(item, BaseException):
+                    raise item
+                found.append(item)
+        except Empty:
+            pass
+        return found
+
+    def _follow(self, kind: Kind, place: tuple[str, str] | None) -> None:
+        try:
+            pause = _AGAIN
+            while not self._ends.is_set():
+                begins = place or self._listed(kind)
+                place = self._watched(kind, *begins) if begins else None
+                pause = _AGAIN if place != begins else min(2 * pause, _AGAIN_AT_MOST)
+                self._rest(pause)
+        except BaseException as error:  # noqa: BLE001  whatever it is, who listens ends with it
+            self._queue.put(error)
+
+    def _rest(self, seconds: float) -> None:
+        """All hosts lose their streams at the same time, and are not to come back so."""
+        self._ends.wait(seconds * random.uniform(0.5, 1.0))  # noqa: S311
+
+    def _listed(self, kind: Kind) -> tuple[str, str] | None:
+        """Where a watch begins, after what there is was told; None while that cannot be known."""
+        try:
+            found = self._api.list(kind)
+        except (Absent, Forbidden) as error:
+            self._queue.put(News(kind, "", why=str(error)))
+            self._rest(_LATER)
+            return None
+        except Unreachable:  # the session says so
+            return None
+        self._queue.put(News(kind, found.served, tuple(found.objects), whole=True, refused=tuple(found.refused)))
+        return found.served, found.version
+
+    def _watched(self, kind: Kind, served: str, version: str) -> tuple[str, str] | None:
+        """How far one watch has come when it ends; None where all is to be listed."""
+        try:
+            with self._api.watch(kind, served, version, self._silence) as heard:
+                for line in heard:
+                    if self._ends.is_set():
+                        break
+                    self._queue.put(_news(kind, served, line))
+                    version = line.version
+        except (Compacted, Absent):
+            return None
+        except Forbidden as error:
+            self._queue.put(News(kind, served, why=error.msg))
+        except Unreachable:  # the session says so; and the API ends each watch now and then
+            pass
+        return served, version
+
+
+def _news(kind: Kind, served: str, line: Heard) -> News:
+    if line.found is None:
+        return News(kind, served)
+    metadata = line.found.metadata
+    if line.gone:
+        return News(kind, served, gone=((metadata.namespace, metadata.name),))
+    return News(kind, served, (line.found,))

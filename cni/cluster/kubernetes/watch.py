@@ -1,0 +1,192 @@
+"""What happens in the API, told from a listing on as news of the cluster.
+
+Every host hears of Nodes and of policies. Pods, of which there may be 100,000, and Namespaces it hears of only where somebody goes by
+them: policies, as soon as there is one, and networks of layer 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from typing import NamedTuple
+
+from cni.cluster.kubernetes import items
+from cni.cluster.kubernetes.api import Absent, Api, Listed
+from cni.cluster.kubernetes.departed import Departed
+from cni.cluster.kubernetes.objects import NAMESPACES, NODES, PODS, POLICIES, Kind, Node, Object, Pod
+from cni.cluster.kubernetes.streams import News, Streams
+from cni.cluster.kubernetes.told import Place, Told
+from cni.cluster.model import Block, Endpoint, Item, Key, Network
+from cni.cluster.store import Change, Listing, Sparing
+from cni.errors import Compacted, Forbidden
+
+#: How long to wait for news before those who left are looked after, in seconds.
+_PATIENCE = 1.0
+
+
+class Scope(NamedTuple):
+    """What is told: networks, whether there are policies, and why nothing is known of them; whether pods are endpoints."""
+
+    networks: tuple[Network, ...]
+    policies: bool
+    undocumented: str
+    endpoints: bool
+
+
+class Watch:
+    """One who is told. `saw` hears what this host's own Node is whenever it is told of, None when it is gone, and that Nodes are heard of."""
+
+    def __init__(self, api: Api, me: str, sparing: Sparing | None, saw: Callable[[Node | None], None]) -> None:
+        self._api, self._me, self._sparing, self._saw = api, me, sparing, saw
+        self._nodes: dict[str, Node] = {}
+        self._told = Told()
+        self._departed = Departed(api)
+        self._scope = Scope((), policies=False, undocumented="", endpoints=False)
+        self._revision = 0
+
+    def told(self, own: Callable[[], Iterable[Endpoint]]) -> Iterator[Listing | Change]:
+        """A Listing, and every Change; whenever another scope is needed, a Listing again, in which is what this host itself said. Raises
+        Unreachable, and Compacted.
+        """
+        while True:
+            listed, listing = self.listed()
+            yield listing._replace(items=(*listing.items, *own()))
+            with closing(Streams(self._api, listed)) as streams:
+                while (change := self._next(streams)) is not None:
+                    yield change
+
+    def listed(self) -> tuple[dict[Kind, Listed | None], Listing]:
+        """All there is to be told, and where it goes on from. Raises Unreachable."""
+        nodes = self._api.list(NODES)
+        self._nodes = {node.metadata.name: node for node in nodes.objects if isinstance(node, Node)}
+        self._saw(self._nodes.get(self._me))
+        networks, refused = items.networks_of(self._nodes.values(), self._me)
+        listed: dict[Kind, Listed | None] = {NODES: nodes}
+        why = list[str]()
+        for kind in POLICIES:
+            listed[kind] = self._permitted(kind, why)
+        policies = not why and any(
+            found and (found.objects or found.refused) for found in listed.values() if found is not nodes
+        )
+        endpoints = not self._sparing or not self._sparing.is_enough(networks)
+        self._scope = Scope(tuple(networks), policies, why[0] if why else "", endpoints)
+        for kind in (NAMESPACES,) * policies + (PODS,) * (policies or endpoints):
+            listed[kind] = self._permitted(kind, why)
+        if policies and why:
+            self._scope = self._scope._replace(policies=False, undocumented=why[0])
+        return listed, self._listing(listed, refused + why)
+
+    def _permitted(self, kind: Kind, why: list[str]) -> Listed | None:
+        try:
+            return self._api.list(kind)
+        except Absent:
+            return None
+        except Forbidden as error:
+            why.append(error.msg)
+            return None
+
+    def _listing(self, listed: dict[Kind, Listed | None], refused: list[str]) -> Listing:
+        self._told, self._revision = Told(), self._revision + 1
+        found: list[Item] = [*self._scope.networks]
+        for kind, known in listed.items():
+            objects = sorted(known.objects, key=lambda one: one.metadata.creation_timestamp or "") if known else ()
+            for one in objects:
+                made, why = self._items(kind, known.served if known else "", one)
+                refused += why
+                found += self._told.put(_place(kind, one), made)[0]
+            refused += known.refused if known else ()
+        return Listing(self._revision, tuple(found), tuple(refused), self._scope.undocumented)
+
+    def _items(self, kind: Kind, served: str, found: Object) -> tuple[list[Item], list[str]]:
+        """What of an object is told in this scope, and what of it cannot be read."""
+        made, why = list[Item](), list[str]()
+        try:
+            if isinstance(found, Node):
+                made, why = items.of_node(found, self._scope.networks, self._me)
+            elif isinstance(found, Pod) and self._scope.endpoints:
+                made = items.of_pod(found, self._scope.networks, self._me)
+            if self._scope.policies:
+                made.append(items.document_of(kind, served, found))
+        except ValueError as error:
+            why.append(f"{kind.called}/{found.metadata.namespace}/{found.metadata.name} in the store: {error}")
+        return made, why
+
+    def _next(self, streams: Streams) -> Change | None:
+        """What changed; None where it takes another listing. Raises Compacted where it takes another listing of all that forbids."""
+        put, gone, refused = list[Item](), list[Key](), list[str]()
+        news, over = list[News](), list[str]()
+        while not (news or over):
+            news, over = streams.wait(_PATIENCE), [*self._departed.over()]
+        for one in news:
+            refused += [*one.refused, *([one.why] if one.why else [])]
+            for found in one.put:
+                self._take(one, found, put, gone, refused)
+            for name in self._left(one):
+                self._lose(one.kind, name, put, gone)
+        for host in over:
+            self._forget(host, put, gone)
+        if self._is_too_narrow(news):
+            return None
+        self._revision += 1
+        taken = {item.key for item in put}
+        return Change(self._revision, tuple(put), tuple(key for key in gone if key not in taken), tuple(refused))
+
+    def _take(self, news: News, found: Object, put: list[Item], gone: list[Key], refused: list[str]) -> None:
+        if isinstance(found, Node):
+            self._nodes[found.metadata.name] = found
+            self._departed.back(found.metadata.name)
+            if found.metadata.name == self._me:
+                self._saw(found)
+        made, why = self._items(news.kind, news.served, found)
+        refused += why
+        for name in self._evicted(made):
+            self._forget(name, put, gone)
+        came, went = self._told.put(_place(news.kind, found), made)
+        put += came
+        gone += went
+
+    def _evicted(self, made: Iterable[Item]) -> set[str]:
+        """Hosts that left, and whose blocks the API has given to another one."""
+        blocks = [item.key for item in made if isinstance(item, Block)]
+        names = {place[2] for key in blocks for place in self._told.holders(key)}
+        return {name for name in names if name in self._departed}
+
+    def _left(self, news: News) -> Iterator[tuple[str, str]]:
+        yield from news.gone
+        if news.whole:
+            there = {(one.metadata.namespace, one.metadata.name) for one in news.put}
+            yield from ((place[1], place[2]) for place in self._told.places(news.kind.name) if place[1:] not in there)
+
+    def _lose(self, kind: Kind, name: tuple[str, str], put: list[Item], gone: list[Key]) -> None:
+        """Of a host that is deleted nothing is free yet: it may only be cut off, and its pods live."""
+        if kind == NODES:
+            self._nodes.pop(name[1], None)
+            self._departed.left(name[1])
+            if name[1] == self._me:
+                self._saw(None)
+            return
+        came, went = self._told.put((kind.name, *name), ())
+        put += came
+        gone += went
+
+    def _forget(self, name: str, put: list[Item], gone: list[Key]) -> None:
+        self._departed.back(name)
+        came, went = self._told.put((NODES.name, "", name), ())
+        put += came
+        gone += went
+
+    def _is_too_narrow(self, news: Iterable[News]) -> bool:
+        """Whether what came takes another scope. Raises Compacted where it is known again what forbids."""
+        came = [one for one in news if one.put or one.gone]
+        if any(one.kind in POLICIES and (one.put or one.whole) for one in came) and not self._scope.policies:
+            return True
+        if self._scope.undocumented and any(one.whole for one in news):
+            raise Compacted("it is known again what the cluster's policies are")
+        if not any(one.kind == NODES for one in came):
+            return False
+        networks, _ = items.networks_of(self._nodes.values(), self._me)
+        return tuple(networks) != self._scope.networks
+
+
+def _place(kind: Kind, found: Object) -> Place:
+    return kind.name, found.metadata.namespace, found.metadata.name
