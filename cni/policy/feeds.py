@@ -32,9 +32,6 @@ class _Opened(NamedTuple):
 #: The books this process read, which go on with their feeds.
 _kept: dict[str, KnownBook] = {}
 _MOST_BOOKS = 4
-_NOT_MOUNTED = (
-    "is another folder than the one that was read last, and has no file: what that one said holds until a file is here"
-)
 #: None where every `book_of` looks again.
 _opened: ContextVar[_Opened | None] = ContextVar("_opened", default=None)
 #: Whether `book_of` says what is known, without a look.
@@ -181,9 +178,7 @@ def _read(documents: Documents, feed: str, place: Path, names: Collection[str] |
     if not before.whole or folder.identity(place) != before.origin:
         names = None  # nothing is known of the other files, or not any more
     try:
-        found = folder.read(place, {name: item.seen for name, item in known_sources.items()}, names)
-        if known_sources and not found.seen and found.place != before.origin:
-            raise InvalidConfig(f"policyDir: {place}: {_NOT_MOUNTED}")
+        found = folder.read(place, {name: item.seen for name, item in known_sources.items()}, names, before.origin)
     except InvalidConfig as error:
         with documents.transaction():
             documents.put(feed, before._replace(seen="", fault=plain(error.msg)), {})

@@ -25,6 +25,9 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _MOST_LEVELS, _MOST_BY_ALIASES = 100, 1_000_000
 _TEXT = "tag:yaml.org,2002:str"
 _TRIES, _PAUSE = 5, 0.02  # seconds
+_NOT_MOUNTED = (
+    "is another folder than the one that was read last, and has no file: what that one said holds until a file is here"
+)
 
 #: A file that was written so shortly before it was read may be written again, and nothing tell: the kernel's clock of files ticks.
 _TICK = 50_000_000  # nanoseconds
@@ -69,11 +72,12 @@ def listing(
         raise InvalidConfig(f"policyDir: {error.filename or folder}: {error.strerror}") from None
 
 
-def read(folder: Path, known: Mapping[str, str], names: Collection[str] | None = None) -> Read:
+def read(folder: Path, known: Mapping[str, str], names: Collection[str] | None = None, origin: str = "") -> Read:
     """All files as they were at one time, but for those that are as they are `known`: where something changes meanwhile, that is read
     again. With `names` the other files are taken to be as they are known, but for those of which nobody can tell.
 
-    Raises InvalidConfig where something changes all the time, or nobody can look.
+    Raises InvalidConfig where something changes all the time, or nobody can look, and where the folder, which is not the `origin` of what
+    is known, has no file: what is mounted there may not be.
     """
     if names is not None:
         names = {*names, *(name for name, how in known.items() if not how)}
@@ -88,6 +92,8 @@ def read(folder: Path, known: Mapping[str, str], names: Collection[str] | None =
         before = place, seen
         place, seen = identity(folder), listing(folder, known, names)
         if (place, seen) == before:
+            if known and not seen and place != origin:
+                raise InvalidConfig(f"policyDir: {folder}: {_NOT_MOUNTED}")
             return _judged(folder, place, seen, {name: contents[name][1] for name in changed}, began)
         time.sleep(_PAUSE)
     raise InvalidConfig(f"policyDir: {folder}: changes while it is read")
