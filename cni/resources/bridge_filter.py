@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from cni.kernel import netfilter, ruleset
+from cni.kernel import ruleset
 from cni.kernel.ruleset import Element
 from cni.kernel.view import Link
-from cni.resources.base import REFRESH, Resource
-from cni.resources.gate import guarded_devices
+from cni.naming import POLICY_TABLE, SWITCHED
+from cni.resources.base import Resource
 from cni.resources.links import required
-from cni.resources.policy_table import SWITCHED
-from cni.resources.policy_table import TABLE as POLICIES
 from cni.resources.world import World
 from cni.values import dataclass
 
@@ -22,21 +20,28 @@ _OF_AN_ADDRESS = re.compile(r"chain (?:in|out)-[0-9a-f]*[.-]")
 
 @dataclass(frozen=True)
 class BridgeFilter(Resource):
-    """What a bridge forwards between its ports meets the rules too; with the last isolated port it is as it was.
+    """What a bridge forwards between its ports meets the rules too: those of policies, and of Services, whose answers would go
+    past the translation of what was asked. With the last port that needs it, it is as it was.
 
-    Who switched it on stands beside the policies: where it was not us, it stays on.
+    Who switched it on stands beside the policies, where there are any: where it was not us, it stays on.
     """
 
     bridge: str
-    mend = REFRESH
     shared = True
     retires = True
+
+    @property
+    def mend(self) -> str:  # type: ignore[override]
+        """Not only pods with policies have it, whom a refresh is for."""
+        return f"ip link set {self.bridge} type bridge nf_call_iptables 1 nf_call_ip6tables 1"
 
     def ensure(self, world: World) -> None:
         link = required(
             world.host.link_by_name(self.bridge), self.bridge
         )  # as it is now: another folder's DEL may have switched it off
         if not link.filtered:
+            from cni.kernel import netfilter  # only the first on a bridge loads it
+
             world.host.filter_bridge(link)
             netfilter.nft_if_there(f"add {self._mark}")
 
@@ -46,9 +51,11 @@ class BridgeFilter(Resource):
             yield f"bridge {self.bridge} does not show its traffic to the rules (nf_call_iptables)"
 
     def remove(self, world: World) -> None:
-        ours = ruleset.has_element(Element(f"{POLICIES} {SWITCHED}", ruleset.link_key(self.bridge)))
+        ours = ruleset.has_element(Element(f"{POLICY_TABLE} {SWITCHED}", ruleset.link_key(self.bridge)))
         link = world.host.link_by_name(self.bridge)
         if ours and not (link and self._serves(world, link)):
+            from cni.kernel import netfilter
+
             if link:
                 world.host.filter_bridge(link, on=False)
                 if self._serves(world, link):  # somebody came meanwhile, whose gates stand by now
@@ -61,11 +68,14 @@ class BridgeFilter(Resource):
 
     @property
     def _mark(self) -> str:
-        return f'element {POLICIES} {SWITCHED} {{ "{self.bridge}" }}\n'
+        return f'element {POLICY_TABLE} {SWITCHED} {{ "{self.bridge}" }}\n'
 
     def _serves(self, world: World, bridge: Link) -> bool:
         """Whether somebody isolated is, or may be, on the bridge, whoever keeps the record."""
+        from cni.kernel import netfilter
+        from cni.resources.gate import guarded_devices
+
         ports = filter(None, map(world.host.link_by_name, guarded_devices()))
         return any(port.bridge == bridge.index for port in ports) or bool(
-            _OF_AN_ADDRESS.search(netfilter.nft_list(f"table {POLICIES}"))
+            _OF_AN_ADDRESS.search(netfilter.nft_list(f"table {POLICY_TABLE}"))
         )

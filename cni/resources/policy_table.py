@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cni.kernel import netfilter, ruleset
-from cni.naming import POLICY_TABLE
+from cni.naming import POLICY_TABLE, SWITCHED
 from cni.resources.chains import astray, line_differences, listed_chains
 from cni.resources.nft import NftRules
 from cni.resources.world import World
 from cni.values import dataclass
 
 TABLE = POLICY_TABLE
-#: The set of bridges whose filter we switched on.
-SWITCHED = "switched"
 #: The set of UDP ports that all pods' gates were told of as a VTEP's; later ones take them from here.
 TOLD = "vteps"
 
