@@ -29,7 +29,7 @@ LAYERS = (
     {"engine", "podnet", "nat", "ipam", "overlay", "policy", "sidecar", "uplink"},
     {"retirement"},
     {"node", "plugin", "liveness"},
-    {"survey", "standing"},
+    {"survey", "standing", "conflist"},
     {"lost"},
     {"verbs", "refresh", "configured"},
     {"main"},

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from cni import __version__
-from cni.command.conflist import judged
 from cni.command.parser import parser
+from cni.conflist.file import judged
 
 ROOT = Path(__file__).parent.parent
 LINT = ROOT / ".cache/lint/bin"

@@ -12,8 +12,8 @@ from types import ModuleType
 import pytest
 
 from cni import plugin
-from cni.command.conflist import judgement
 from cni.command.parser import parser
+from cni.conflist.file import judgement
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])

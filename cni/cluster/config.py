@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cni.errors import InvalidConfig, Unavailable
+from cni.kernel.files import put_whole
 from cni.protocol.addresses import address
 from cni.protocol.config import faults_by
 from cni.protocol.decoding import decoded
@@ -126,18 +127,8 @@ class ClusterConfig:
 
 def write(path: Path, text: str) -> None:
     """Give a file a text, in one rename; it is root's alone."""
-    from tempfile import NamedTemporaryFile  # of no use to who reads
-
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:  # it is 0600
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).rename(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    put_whole(path, text, 0o600)
 
 
 def read(text: bytes) -> tuple[dict[str, Any], list[str]]:

@@ -14,7 +14,6 @@ from typing import Any
 
 from cni import plugin, verbs
 from cni.agent.listener import is_listened_on, takes_calls
-from cni.command.conflist import configurations, data_dirs, judged, judgement, plugins_of
 from cni.command.leftovers import leftovers
 from cni.command.libcni import result_of
 from cni.command.membership import cluster_faults, is_in_cluster
@@ -22,6 +21,7 @@ from cni.command.node import folders_of, reading, records_of, unseen_from_here
 from cni.command.output import print_json, say
 from cni.command.overlays import overlay_faults, shared_gateway
 from cni.command.remains import remains
+from cni.conflist.file import configurations, data_dirs, judged, judgement, plugins_of
 from cni.errors import CniError, Drift
 from cni.installation.item import MARK
 from cni.kernel import netfilter, process

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cni.cluster.config import read
-from cni.command.conflist import is_bare, judged, made_by, planned, plugins_of, text_of
 from cni.command.output import complain, print_json, say
+from cni.conflist.file import is_bare, judged, made_by, planned, plugins_of, text_of
 from cni.errors import CniError
 from cni.ipam.source import SAMPLE, is_delegated
 from cni.naming import OWN_IPAM

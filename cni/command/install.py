@@ -9,10 +9,10 @@ from pathlib import Path
 
 from cni.agent.listener import PATH, is_listened_on
 from cni.cluster import config as cluster
-from cni.command.conflist import configurations, judged
 from cni.command.node import records_of
 from cni.command.output import complain, print_json, say
 from cni.command.remains import take_tables
+from cni.conflist.file import configurations, judged
 from cni.errors import CniError, Conflict, InvalidConfig, Unavailable
 from cni.installation import suite, systemd, tree
 from cni.installation.item import Item

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cni import plugin
-from cni.command.conflist import configurations, data_dirs, plugins_of
 from cni.command.output import complain, print_json, say
 from cni.configured import Network, networks
 from cni.configured import refresh as reconfigured
+from cni.conflist.file import configurations, data_dirs, plugins_of
 from cni.errors import CniError, Unavailable
 from cni.liveness import Liveness, Witness
 from cni.policy.config import faults_in, feed_of

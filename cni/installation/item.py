@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from cni.errors import InvalidEnvironment
+from cni.kernel.files import put_whole
 from cni.values import dataclass
 
 #: The line by which a file of ours is known, whatever release made it; of a file that serves one prefix alone it names that.
@@ -50,17 +50,9 @@ class Item:
         if self.is_right:
             return False
         open_folder(self.path.parent)
-        # containerd sees what is renamed within its folder, and not what is renamed into it; of other names it reads nothing
-        with NamedTemporaryFile("w", prefix=".agent-cni.", dir=self.path.parent, delete=False) as file:
-            file.write(self.text)
-        new = Path(file.name)
-        try:
-            new.chmod(self.mode)
-            date(new)
-            new.rename(self.path)
-        except BaseException:
-            new.unlink()
-            raise
+        # containerd sees what is renamed within its folder, and not what is renamed into it
+        put_whole(self.path, self.text, self.mode)
+        date(self.path)
         return True
 
     def take(self) -> bool:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cni import plugin
+from cni.conflist import placed
 from cni.errors import Conflict, InvalidConfig
 from cni.installation import systemd, tree
-from cni.installation.item import MARK, Item
+from cni.installation.item import MARK, Item, date, open_folder
 from cni.installation.place import Place
 from cni.log import FOLDER
 from cni.values import replace
@@ -57,19 +58,45 @@ def rotation(place: Place) -> Item:
     return Item(place.now(Path("/etc/logrotate.d/agent-cni")), text)
 
 
-def conflist(place: Place, name: str) -> Item:
+class Conflist(Item):
+    """What was put down is known again by what it says, for it has no line of ours."""
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether somebody made it, or edited it."""
+        return super().is_foreign and not placed.is_as_put(self.path)
+
+    def put(self) -> bool:
+        """Bring it about in one rename, and remember it; whether anything changed."""
+        open_folder(self.path.parent)
+        with placed.putting(self.path, self.text):
+            changed = super().put()
+        date(self.path.with_name(placed.BOOK))
+        return changed
+
+    def take(self) -> bool:
+        """Remove it unless somebody edited it; whether anything changed."""
+        taken = super().take()
+        placed.forget(self.path)
+        return taken
+
+
+def conflist(place: Place, name: str) -> Conflist:
     """One of conf.d, or with a slash in its name a file of the operator's, where the runtime reads it."""
     if "/" in name:
-        return Item(place.now(place.conf_dir / Path(name).name), Path(name).read_text())
+        return Conflist(place.now(place.conf_dir / Path(name).name), Path(name).read_text())
     known = tree.shared("conf.d")
     if name not in known:
         raise InvalidConfig(f"there is no conflist {name!r}; there are: {', '.join(known)}")
-    return Item(place.now(place.conf_dir / name), known[name].read_text())
+    return Conflist(place.now(place.conf_dir / name), known[name].read_text())
 
 
-def conflists(place: Place) -> Iterator[Item]:
-    """All of conf.d, where the runtime would read them."""
-    return (conflist(place, name) for name in tree.shared("conf.d"))
+def conflists(place: Place) -> Iterator[Conflist]:
+    """What may have been put where the runtime reads it: all of conf.d, and what is remembered."""
+    every = tree.shared("conf.d")
+    yield from (conflist(place, name) for name in every)
+    folder = place.now(place.conf_dir)
+    yield from (Conflist(folder / name, "") for name in placed.known(folder) if name not in every)
 
 
 def refuse_foreign(items: list[Item]) -> None:

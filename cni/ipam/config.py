@@ -17,7 +17,8 @@ from cni.protocol.result import DNS, IPConfig, Result, Route, refuse_gateway
 from cni.protocol.versions import at_least
 from cni.values import dataclass
 
-_RANGE_KEYS = ("subnet", "rangeStart", "rangeEnd", "gateway")
+#: What says a range, in a list of them or alone.
+RANGE_KEYS = ("subnet", "rangeStart", "rangeEnd", "gateway")
 
 Span = tuple[int, int, int]
 
@@ -125,9 +126,9 @@ def _gateways(texts: list[str], families: set[int]) -> dict[int, IPAddress]:
 def _all_ranges(raw: Mapping[str, Any], netconf: NetConf) -> Iterator[tuple[RawSet, str]]:
     """The runtime's ranges first, then the single old-style one, then the list, as host-local does; each with its path."""
     for number, item in enumerate(folded(netconf.get("runtimeConfig"), "ipRanges") or ()):
-        yield [{key: folded(part, key) for key in _RANGE_KEYS} for part in item], f"$.runtimeConfig.ipRanges[{number}]"
+        yield [{key: folded(part, key) for key in RANGE_KEYS} for part in item], f"$.runtimeConfig.ipRanges[{number}]"
     if raw.get("subnet"):
-        yield {key: raw[key] for key in _RANGE_KEYS if key in raw}, "$.ipam"
+        yield {key: raw[key] for key in RANGE_KEYS if key in raw}, "$.ipam"
     for number, item in enumerate(raw.get("ranges") or ()):
         yield item, f"$.ipam.ranges[{number}]"
 

@@ -224,6 +224,25 @@ def _knows_everybody() -> bool:
         return True
 
 
+def put_whole(path: Path, text: str, mode: int) -> None:
+    """Give a file a text, in one rename within its folder, that outlives a power cut. Raises OSError.
+
+    Until then it has a hidden name, and a suffix that is nobody's.
+    """
+    from tempfile import NamedTemporaryFile  # of no use to a call
+
+    with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+            Path(file.name).rename(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
 def exchanged(new: Path, path: Path) -> None:
     """Give a path to something new in one step (renameat2(2), RENAME_EXCHANGE); what was there gets the other name."""
     if not path.exists():

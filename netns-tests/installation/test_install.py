@@ -129,7 +129,7 @@ def test_an_agent_of_an_earlier_installation_serves_nobody_and_becomes_the_new_o
 
 
 def test_the_conflist_is_there_and_nothing_else_was_left_beside_it(place: Path):
-    assert files(place / "etc") == {"net.d", "net.d/10-bridge-vxlan.conflist"}
+    assert files(place / "etc") == {"net.d", "net.d/10-bridge-vxlan.conflist", "net.d/.agent-cni"}
     done = sh(place / "opt/bin/agent-cni", "validate", place / "etc/net.d/10-bridge-vxlan.conflist")
     assert "bridge-vxlan: ok" in done.stdout
 
@@ -322,18 +322,22 @@ def test_bridges_and_vxlan_devices_go_with_the_suite_where_nothing_else_is_on_th
     assert {link["ifname"] for link in host.ip("link", "show")} == {"lo", "br1", "br2", "br3", "tap1", "tap2", "upper"}
 
 
-def test_a_configuration_of_ones_own_stays_and_is_named(host: Host, tmp_path: Path):
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_file_that_was_activated_goes_again_unless_it_is_ones_own_by_then(host: Host, tmp_path: Path, edited: bool):
     file = tmp_path / "10-own.conflist"
-    file.write_text(
-        json.dumps({"cniVersion": "1.0.0", "name": "own", "plugins": [{"type": "macvlan", "master": "eth0"}]})
-    )
+    own = {"cniVersion": "1.0.0", "name": "own", "plugins": [{"type": "macvlan", "master": "eth0"}]}
+    file.write_text(json.dumps(own))
     install(tmp_path / "node", "--conf", file)
     there = tmp_path / "node/etc/net.d/10-own.conflist"
-    assert (
-        f"{there} is your own and still names plugins of this suite"
-        in uninstall(host, tmp_path / "node", "--force").stderr
-    )
-    assert there.exists()
+    file.write_text(json.dumps(own | {"name": "another"}))
+    install(tmp_path / "node", "--conf", file)
+    assert json.loads(there.read_text())["name"] == "another", "what was put there is replaced"
+    if edited:
+        there.write_text(json.dumps(own))
+        assert "changed since" in install(tmp_path / "node", "--conf", file, check=False).stderr
+    said = uninstall(host, tmp_path / "node", "--force").stderr
+    assert (f"{there} was changed, or is somebody else's, and is left" in said) == edited
+    assert files(tmp_path / "node/etc/net.d") == ({"10-own.conflist"} if edited else set())
 
 
 def test_a_copy_that_takes_itself_away_knows_all_it_has_to_say(host: Host, tmp_path: Path):

@@ -11,7 +11,7 @@ from lab import AGENT_CNI, BIN_DIR, CNITOOL, PATIENCE, REFERENCE_DIR, ROOT, Host
 from cni import plugin
 from cni.cluster.blocks import next_block
 from cni.cluster.model import Block, Network
-from cni.command.conflist import plugins_of
+from cni.conflist.file import plugins_of
 from cni.ipam.shared import Shared
 from cni.protocol.call import Call
 from cni.state import Store

@@ -33,6 +33,7 @@ FOR_OTHERS = (
     "cni.overlay.rows",
     "cni.overlay.wireguard",
     "cni.configured",
+    "cni.conflist",
     "cni.kernel.legacy",
     "cni.kernel.vteps",
     "cni.liveness",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cni import verbs
-from cni.command.conflist import judgement
+from cni.conflist.file import judgement
 from cni.errors import TryAgainLater
 from cni.state import Record, Store
 

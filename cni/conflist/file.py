@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cni import plugin
+from cni.cluster.model import Network
 from cni.errors import CniError, InvalidConfig, TryAgainLater, UnsupportedField
+from cni.ipam.shared import Shared
+from cni.ipam.source import is_clustered
 from cni.kernel import netfilter
 from cni.naming import OWN_IPAM, Attachment
 from cni.node import folder_of
@@ -98,6 +101,16 @@ def judged(file: Path, text: bytes | None = None) -> Iterator[dict[str, Any]]:
         before = {"prevResult": made_by(netconf)} if is_bare(before) else before
 
 
+def networks(file: Path, text: bytes) -> Iterator[Network]:
+    """The cluster's networks that a file's plugins share. Raises as `plugins_of`, and InvalidConfig."""
+    for _, netconf in plugins_of(file, text):
+        if is_clustered(netconf):
+            reader = str(netconf["type"] if netconf["type"] in plugin.names() else OWN_IPAM)
+            said = {key: value for key, value in netconf.items() if key != "policy"}  # which reads documents
+            source = plugin.load(reader).Config.read(said, _SAMPLE).ipam
+            yield from [source.network] if isinstance(source, Shared) else []
+
+
 def made_by(netconf: NetConf) -> NetConf:
     """What somebody's plugin may have made in a bare pod."""
     return LOOPED if netconf.get("type") == "loopback" else MADE
@@ -117,9 +130,7 @@ def judgement(netconf: NetConf) -> dict[str, Any]:
 
 def _misplaced(netconf: NetConf, before: NetConf) -> Iterator[str]:
     """One plugin makes the pod's interface, and it is the first but for `loopback`."""
-    said = {
-        key: value for key, value in netconf.items() if key != "policy"
-    }  # which says nothing about that, and reads documents
+    said = {key: value for key, value in netconf.items() if key != "policy"}  # which reads documents
     chained = plugin.load(netconf["type"]).Config.read(said | before, _SAMPLE).chained
     bare = is_bare(before)
     if bare and chained:
