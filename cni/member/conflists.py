@@ -1,0 +1,115 @@
+"""The conflists that the runtime attaches pods by: put where it reads them when this host can serve pods, and not before.
+
+A template is a conflist for all hosts, in a folder that a ConfigMap may be mounted at. One that becomes another is put anew; what is
+there by then is never taken away because something is away.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cni import log
+from cni.cluster.model import Network
+from cni.conflist import placed
+from cni.conflist.file import judged, networks, plugins_of
+from cni.conflist.template import filled
+from cni.errors import CniError, Conflict, InvalidConfig
+from cni.member.trouble import Trouble
+from cni.protocol import config
+from cni.state import Store
+from cni.state.membership import HELD
+
+_NAMES = "*.conflist"
+
+
+class _Made(NamedTuple):
+    """What was made of a template's text and of blocks, and the cluster's networks in it."""
+
+    template: str
+    spans: tuple[str, ...]
+    text: str
+    networks: tuple[Network, ...]
+
+
+class Conflists:
+    """What of `templates` is to be in `runtime`, the folder that the runtime reads."""
+
+    def __init__(self, templates: Path, runtime: Path) -> None:
+        self._templates, self._runtime = templates, runtime
+        self._made: dict[str, _Made] = {}
+        self._trouble = Trouble("conflist")
+
+    def keep(self, state: Store, spans: Sequence[str]) -> bool:
+        """Have each be as its template says for a host with these blocks, once its networks have blocks here; whether all are.
+
+        The cluster's networks in them are shared, as a first pod would. What is wrong is said once, and tried again by the next call.
+        """
+        troubles, there = list[str](), list[bool]()
+        templates = sorted(self._templates.glob(_NAMES))
+        for template in templates:
+            try:
+                there.append(self._keep(state, template, tuple(spans)))
+            except CniError as error:
+                troubles.append(f"{template}: {error.msg}")
+            except OSError as error:
+                troubles.append(f"{error.filename or template}: {error.strerror}")
+        if not templates:
+            troubles.append(f"{self._templates} has no conflist")
+        if troubles:
+            self._trouble.is_so("; ".join(troubles))
+            return False
+        self._trouble.over()
+        if all(there):
+            self._leave_only({template.name for template in templates})
+        return all(there)
+
+    def _keep(self, state: Store, template: Path, spans: tuple[str, ...]) -> bool:
+        made = self._of_host(template, spans)
+        file = self._runtime / template.name
+        lacking = [network for network in made.networks if not self._has_blocks(state, network)]
+        if lacking:
+            return False
+        if file.exists() and not placed.is_as_put(file) and file.read_text(errors="replace") != made.text:
+            raise Conflict(f"{file} is somebody's own, or was edited, and is kept; without it this would be put there")
+        if placed.put(file, made.text):
+            log.event("member", "conflist", None, path=str(file))
+        return True
+
+    def _of_host(self, template: Path, spans: tuple[str, ...]) -> _Made:
+        """Raises InvalidConfig with all that is wrong."""
+        text = template.read_text()
+        known = self._made.get(template.name)
+        if known and (known.template, known.spans) == (text, spans):
+            return known
+        list(plugins_of(template, text.encode()))  # which raises for what is no list of plugins
+        conflist = config.parse(text.encode(), "$")
+        own = filled(conflist, spans)
+        made = text if own == conflist else json.dumps(own, indent=2) + "\n"
+        faults = [f"{item['where']}: {fault}" for item in judged(template, made.encode()) for fault in item["faults"]]
+        if faults:
+            raise InvalidConfig("; ".join(faults))
+        self._made[template.name] = _Made(text, spans, made, tuple(networks(template, made.encode())))
+        return self._made[template.name]
+
+    def _has_blocks(self, state: Store, network: Network) -> bool:
+        """Whether pods can have an address of each of its families here; where calls do not know it, they do from now on."""
+        answers = state.refused(network)
+        if not answers:
+            with state.transaction():
+                state.share(network)
+        elif answers[0]:
+            raise Conflict(answers[0])
+        families = {6 if ":" in pool.subnet else 4 for pool in network.pools}
+        held = (holding.block for holding in state.blocks(network.name) if holding.state == HELD)
+        return answers == [""] and families <= {block.addresses.version for block in held}
+
+    def _leave_only(self, names: set[str]) -> None:
+        """Take away what was put there for a template that is no more, once what there is now is in its place."""
+        for name in placed.known(self._runtime).keys() - names:
+            file = self._runtime / name
+            if placed.is_as_put(file):
+                placed.take(file)
+                log.event("member", "conflist", None, path=str(file), gone=True)

@@ -1,0 +1,167 @@
+"""The conflist is there when, and only when, this host can serve pods."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni.cluster.model import Block
+from cni.conflist import placed
+from cni.member.conflists import Conflists
+from cni.state import Store
+
+FOUR, SIX = "10.244.1.0/24", "fd00:244:0:1::/64"
+VERSIONS = {"cniVersion": "1.0.0", "cniVersions": ["1.0.0", "1.1.0"]}
+ROUTED = {
+    "type": "bridge-vxlan", "isDefaultGateway": True, "vxlan": {"id": 100, "mode": "l3"},
+    "ipam": {"type": "agent-ipam", "cluster": True, "ranges": [[{"subnet": "10.244.0.0/16"}], [{"subnet": "fd00:244::/56"}]]},
+}  # fmt: skip
+ALONE = {"type": "custom-plugin", "ipam": {"type": "agent-ipam"}}
+
+
+class Scene:
+    def __init__(self, folder: Path, state: Store) -> None:
+        self.templates, self.runtime, self.state = folder / "templates", folder / "net.d", state
+        self.templates.mkdir()
+        self.runtime.mkdir()
+        self.file = self.runtime / "10-pods.conflist"
+        self.conflists = Conflists(self.templates, self.runtime)
+
+    def say(self, *plugins: dict[str, Any], name: str = "10-pods.conflist", **more: Any) -> str:
+        text = json.dumps(VERSIONS | {"name": "pods", "plugins": plugins} | more)
+        (self.templates / name).write_text(text)
+        return text
+
+    def keep(self, *spans: str) -> bool:
+        return self.conflists.keep(self.state, spans)
+
+    def agree(self, *spans: str) -> None:
+        """What the publisher does of it: the cluster takes the network, and the blocks are this host's."""
+        with self.state.transaction():
+            for network, _ in self.state.shared():
+                self.state.refuse_network(network.name, "")
+                for span in spans:
+                    self.state.put_block(Block(network.name, span, "n1", "machine"))
+
+    def there(self) -> Any:
+        return json.loads(self.file.read_text())["plugins"][0]["ipam"]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    with closing(Store.open(tmp_path / "state")) as state:
+        yield Scene(tmp_path, state)
+
+
+def test_it_waits_for_the_blocks_of_each_family_of_its_network(scene: Scene):
+    scene.say(ROUTED)
+    assert not scene.keep(FOUR, SIX)
+    assert [network.name for network, _ in scene.state.shared()] == ["pods"], "as a first pod would"
+    scene.agree()
+    assert not scene.keep(FOUR, SIX)
+    scene.agree(FOUR)
+    assert not scene.keep(FOUR, SIX)
+    assert not scene.file.exists()
+    scene.agree(SIX)
+    assert scene.keep(FOUR, SIX)
+    assert scene.there() == ROUTED["ipam"]
+
+
+def test_of_one_family_the_other_is_not_waited_for(scene: Scene):
+    scene.say(ROUTED)
+    scene.keep(FOUR)
+    scene.agree(FOUR)
+    assert scene.keep(FOUR)
+    assert scene.there()["ranges"] == [[{"subnet": "10.244.0.0/16"}]]
+
+
+def test_what_has_nothing_to_be_filled_in_is_as_it_was_written(scene: Scene):
+    text = scene.say({"type": "custom-plugin", "ipam": {"type": "agent-ipam", "subnet": "192.0.2.0/24"}})
+    assert scene.keep(FOUR)
+    assert scene.file.read_text() == text
+
+
+def test_another_template_and_other_blocks_replace_it_and_nothing_takes_it_away(scene: Scene):
+    scene.say(ALONE)
+    assert scene.keep(FOUR)
+    assert scene.there()["ranges"] == [[{"subnet": FOUR}]]
+    assert scene.keep(FOUR, SIX)
+    scene.say(ALONE | {"ipMasq": True})
+    assert Conflists(scene.templates, scene.runtime).keep(scene.state, [FOUR, SIX]), "another process knows it too"
+    assert json.loads(scene.file.read_text())["plugins"][0]["ipMasq"]
+    (scene.templates / "10-pods.conflist").unlink()
+    assert not scene.keep(FOUR)
+    assert scene.file.exists()
+
+
+def test_one_of_another_name_takes_its_place_once_it_is_there(scene: Scene):
+    scene.say(ALONE)
+    scene.keep(FOUR)
+    scene.say(ROUTED, name="05-pods.conflist")
+    (scene.templates / "10-pods.conflist").unlink()
+    (scene.runtime / "99-theirs.conflist").write_text("{}")
+    assert not scene.keep(FOUR)
+    assert scene.file.exists()
+    scene.agree(FOUR)
+    assert scene.keep(FOUR)
+    assert sorted(item.name for item in scene.runtime.glob("*.conflist")) == ["05-pods.conflist", "99-theirs.conflist"]
+
+
+def test_what_somebody_edited_is_named_and_kept(scene: Scene, capsys: pytest.CaptureFixture[str]):
+    scene.say(ALONE)
+    scene.keep(FOUR)
+    scene.file.write_text("edited")
+    scene.say(ALONE | {"ipMasq": True})
+    assert (scene.keep(FOUR), scene.keep(FOUR)) == (False, False)
+    assert scene.file.read_text() == "edited"
+    assert capsys.readouterr().err.count(f"{scene.file} is somebody's own, or was edited, and is kept") == 1
+    scene.file.unlink()
+    assert scene.keep(FOUR)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "not an object"),
+        (json.dumps(VERSIONS | {"name": "pods", "plugins": [ROUTED | {"mtu": -1}]}), "$.plugins[0]: $.mtu"),
+        (json.dumps(VERSIONS | {"name": "pods", "plugins": [ROUTED]}).replace("10.244", "10.9"), "is not in 10.9.0.0/16"),
+        (None, "has no conflist"),
+    ],
+)  # fmt: skip
+def test_a_wrong_one_is_not_put_and_what_is_there_stays(
+    scene: Scene, capsys: pytest.CaptureFixture[str], text: str | None, said: str
+):
+    scene.say(ALONE)
+    scene.keep(FOUR)
+    before = scene.file.read_text()
+    if text is None:
+        (scene.templates / "10-pods.conflist").unlink()
+    else:
+        (scene.templates / "10-pods.conflist").write_text(text)
+    assert not scene.keep(FOUR)
+    assert said in capsys.readouterr().err
+    assert scene.file.read_text() == before
+
+
+def test_a_network_that_the_cluster_has_otherwise_is_not_put(scene: Scene, capsys: pytest.CaptureFixture[str]):
+    scene.say(ROUTED)
+    scene.keep(FOUR)
+    with scene.state.transaction():
+        scene.state.refuse_network("pods", "its mode is l2 there")
+    assert not scene.keep(FOUR)
+    assert "its mode is l2 there" in capsys.readouterr().err
+    assert not scene.file.exists()
+
+
+def test_one_that_was_taken_away_comes_again(scene: Scene):
+    scene.say(ALONE)
+    scene.keep(FOUR)
+    scene.file.unlink()
+    assert scene.keep(FOUR)
+    assert placed.is_as_put(scene.file)
