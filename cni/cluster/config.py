@@ -72,7 +72,7 @@ _STORES = ("etcd", "kubernetes")
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """A host's part in a cluster. `session` and `free_after` are seconds, `metrics` is HOST:PORT; empty and 0 are: none, or found out."""
+    """A host's part in a cluster. `session` and `free_after` are seconds, `metrics` is HOST:PORT, `conflists` a folder; empty and 0 are: none, or found out."""
 
     node: str
     store: EtcdConfig | KubernetesConfig
@@ -82,6 +82,7 @@ class ClusterConfig:
     encryption: str = ""
     wireguard_port: int = 51820
     metrics: str = ""
+    conflists: str = ""
 
     @classmethod
     def load(cls, path: Path = PATH) -> ClusterConfig:

@@ -131,5 +131,11 @@ class ClusterStore(Protocol):
         to go on begins anew. A Change without anything in it says that the store is still heard of, every few seconds.
         """
 
+    def assigned(self, session: Session) -> tuple[str, ...] | None:
+        """The blocks that a host is given, of whatever network, as CIDRs; None where the store does not assign any. Raises SessionLost."""
+
+    def serves(self, session: Session) -> None:
+        """Say that the host can have pods, where somebody waits for that. Raises SessionLost."""
+
     def turn(self, session: Session, what: str, seconds: float) -> bool:
         """Whether a host is the one that does something for all, for so long; asked again in time, it stays. Raises SessionLost."""

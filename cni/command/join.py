@@ -9,7 +9,7 @@ from cni.member.run import run
 
 #: Options, and by what path cluster.json has each.
 _KEYS = {
-    "node": ("node",), "vtep": ("vtep",), "session": ("session",), "free_after": ("freeAfter",), "metrics": ("metrics",),
+    "node": ("node",), "vtep": ("vtep",), "session": ("session",), "free_after": ("freeAfter",), "metrics": ("metrics",), "conflists": ("conflists",),
     "encryption": ("encryption",), "wireguard_port": ("wireguardPort",), "etcd": ("etcd", "endpoints"),
     "cacert": ("etcd", "cacert"), "cert": ("etcd", "cert"), "key": ("etcd", "key"), "user": ("etcd", "user"),
     "password_file": ("etcd", "passwordFile"), "prefix": ("etcd", "prefix"), "server": ("kubernetes", "server"),

@@ -40,11 +40,13 @@ def joined(options: argparse.Namespace, asked: Asked) -> ClusterConfig | None:
     old = file.read_bytes() if file.exists() else None
     before = _said(file, old) if old is not None else {}
     config = _merged(before, asked)
-    hosts = _refuse_unable(config)
-    was_in = own_part()[0] is not None or config.node in hosts
     changes = list(_changes(before, config.document))
     by_systemd = file == PATH and systemd.runs_members(Place())
     running = _runs_already(by_systemd=by_systemd, changed=bool(changes))
+    if not (changes or by_systemd or running):
+        return config  # as without options: what is the member again, as in a container, needs no store to begin
+    hosts = _refuse_unable(config)
+    was_in = own_part()[0] is not None or config.node in hosts
     if changes:
         config.write(file)
     if by_systemd:

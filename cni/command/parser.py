@@ -57,7 +57,7 @@ def _json_option(command: argparse.ArgumentParser) -> None:
 def _state_options(command: argparse.ArgumentParser) -> None:
     _json_option(command)
     command.add_argument("--data-dir", type=file, default=DEFAULT_FOLDER, help="default %(default)s, and all others")
-    command.add_argument("--conf-dir", type=Path, default=Path("/etc/cni/net.d"), help="default %(default)s")
+    command.add_argument("--conf-dir", type=Path, default=Place.conf_dir, help="default %(default)s")
 
 
 def _show_options(command: argparse.ArgumentParser) -> None:
@@ -162,6 +162,9 @@ def _join_options(command: argparse.ArgumentParser) -> None:
     host.add_argument("--session", type=number, metavar="SECONDS", help="without a word it is away after, default 15")
     host.add_argument(
         "--free-after", type=number, metavar="SECONDS", help="away, its addresses are free after; default 0: never"
+    )
+    host.add_argument(
+        "--conflists", type=file_or_none, metavar="FOLDER", help="put its conflists once pods can be served"
     )
     host.add_argument("--metrics", metavar="ADDRESS:PORT", help="answer Prometheus there, on a loopback address")
 

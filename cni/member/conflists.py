@@ -7,7 +7,7 @@ there by then is never taken away because something is away.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from cni.cluster.model import Network
 from cni.conflist import placed
 from cni.conflist.file import judged, networks, plugins_of
 from cni.conflist.template import filled
-from cni.errors import CniError, Conflict, InvalidConfig
+from cni.errors import CniError, Conflict, Forbidden, InvalidConfig
 from cni.member.trouble import Trouble
 from cni.protocol import config
 from cni.state import Store
@@ -29,7 +29,7 @@ class _Made(NamedTuple):
     """What was made of a template's text and of blocks, and the cluster's networks in it."""
 
     template: str
-    spans: tuple[str, ...]
+    spans: tuple[str, ...] | None
     text: str
     networks: tuple[Network, ...]
 
@@ -42,31 +42,40 @@ class Conflists:
         self._made: dict[str, _Made] = {}
         self._trouble = Trouble("conflist")
 
-    def keep(self, state: Store, spans: Sequence[str]) -> bool:
-        """Have each be as its template says for a host with these blocks, once its networks have blocks here; whether all are.
+    def keep(self, state: Store, spans: tuple[str, ...] | None, serves: Callable[[], None]) -> bool:
+        """Have each be as its template says for a host with these blocks, once its networks have blocks here; whether all are, which
+        `serves` says to whoever waits for it.
 
-        The cluster's networks in them are shared, as a first pod would. What is wrong is said once, and tried again by the next call.
+        Where blocks are not assigned (None) nothing is filled in. The cluster's networks in them are shared, as by a first pod. What is
+        wrong is said once, and tried again by the next call.
         """
+        if spans == ():
+            self._trouble.is_so("this host is given no block of addresses yet (spec.podCIDRs of its Node)")
+            return False
         troubles, there = list[str](), list[bool]()
         templates = sorted(self._templates.glob(_NAMES))
         for template in templates:
             try:
-                there.append(self._keep(state, template, tuple(spans)))
+                there.append(self._keep(state, template, spans))
             except CniError as error:
                 troubles.append(f"{template}: {error.msg}")
             except OSError as error:
                 troubles.append(f"{error.filename or template}: {error.strerror}")
         if not templates:
             troubles.append(f"{self._templates} has no conflist")
+        if all(there) and not troubles:
+            self._leave_only({template.name for template in templates})
+            try:
+                serves()
+            except Forbidden as error:
+                troubles.append(error.msg)
         if troubles:
             self._trouble.is_so("; ".join(troubles))
-            return False
-        self._trouble.over()
-        if all(there):
-            self._leave_only({template.name for template in templates})
-        return all(there)
+        else:
+            self._trouble.over()
+        return all(there) and not troubles
 
-    def _keep(self, state: Store, template: Path, spans: tuple[str, ...]) -> bool:
+    def _keep(self, state: Store, template: Path, spans: tuple[str, ...] | None) -> bool:
         made = self._of_host(template, spans)
         file = self._runtime / template.name
         lacking = [network for network in made.networks if not self._has_blocks(state, network)]
@@ -78,7 +87,7 @@ class Conflists:
             log.event("member", "conflist", None, path=str(file))
         return True
 
-    def _of_host(self, template: Path, spans: tuple[str, ...]) -> _Made:
+    def _of_host(self, template: Path, spans: tuple[str, ...] | None) -> _Made:
         """Raises InvalidConfig with all that is wrong."""
         text = template.read_text()
         known = self._made.get(template.name)
@@ -86,7 +95,7 @@ class Conflists:
             return known
         list(plugins_of(template, text.encode()))  # which raises for what is no list of plugins
         conflist = config.parse(text.encode(), "$")
-        own = filled(conflist, spans)
+        own = conflist if spans is None else filled(conflist, spans)
         made = text if own == conflist else json.dumps(own, indent=2) + "\n"
         faults = [f"{item['where']}: {fault}" for item in judged(template, made.encode()) for fault in item["faults"]]
         if faults:

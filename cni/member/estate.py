@@ -17,6 +17,7 @@ from cni.cluster.model import LAYER_2, Block, Endpoint, Network, Pool
 from cni.cluster.store import ClusterStore, Session
 from cni.errors import Conflict
 from cni.member import figures
+from cni.member.conflists import Conflists
 from cni.member.ledger import Ledger
 from cni.member.steward import differing, free, is_crowded, is_roomy, of_pool, short, spare
 from cni.state import Store
@@ -28,9 +29,12 @@ _IDLE_SECONDS = 3600.0
 
 
 class Estate:
-    """What a host does about its blocks; `idle` seconds is how long two may be empty."""
+    """What a host does about its blocks; `idle` seconds is how long two may be empty. With blocks it has pods, by its `conflists`."""
 
-    def __init__(self, store: ClusterStore, ledger: Ledger, idle: float = _IDLE_SECONDS) -> None:
+    def __init__(
+        self, store: ClusterStore, ledger: Ledger, idle: float = _IDLE_SECONDS, conflists: Conflists | None = None
+    ) -> None:
+        self._conflists = conflists
         self.store = store
         self.ledger = ledger
         self._idle = idle
@@ -49,6 +53,8 @@ class Estate:
         self._keep(session, state)
         agreed = {network.name: network for network, refused in state.shared() if refused == ""}
         self._grant(session, state, agreed)
+        if self._conflists:
+            self._conflists.keep(state, self.store.assigned(session), lambda: self.store.serves(session))
         if self.store.assigns:
             return
         for network in agreed.values():

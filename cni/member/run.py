@@ -17,6 +17,7 @@ from cni import log
 from cni.cluster.config import ClusterConfig
 from cni.cluster.engines import store_of
 from cni.cluster.store import Change, ClusterStore, Listing, Sparing
+from cni.conflist.placed import CONF_DIR
 from cni.errors import CniError, Conflict, TryAgainLater, Unavailable
 from cni.kernel import signals
 from cni.kernel.bell import Bell
@@ -24,6 +25,7 @@ from cni.kernel.files import LockFile, private_folder
 from cni.kernel.notify import notify, watched
 from cni.member import figures
 from cni.member.barrier import Barrier
+from cni.member.conflists import Conflists
 from cni.member.cutoff import CutOff
 from cni.member.estate import Estate
 from cni.member.fence import Fence
@@ -126,7 +128,9 @@ class Hand:
         self._tunnels = Tunnels(config, self._keeper, self._ledger, folder, key) if key else None
         sparing = Sparing(config.node, goes_by_endpoints)
         self._watcher = Watcher(store, self._heard, lambda: self._keeper.is_troubled, sparing)
-        self._publisher = Publisher(self._keeper, Estate(store, self._ledger), folder, bell, self._inbox)
+        conflists = Conflists(Path(config.conflists), CONF_DIR) if config.conflists else None
+        estate = Estate(store, self._ledger, conflists=conflists)
+        self._publisher = Publisher(self._keeper, estate, folder, bell, self._inbox)
         self._policies = Policies(folder, self._inbox.look)
         self._cut_off = CutOff()
         self._barrier = Barrier(Fence(config.free_after))

@@ -27,7 +27,9 @@ WHOLE = ClusterConfig(
 
 
 KUBERNETES = ClusterConfig(
-    "node-a", KubernetesConfig("https://192.0.2.1:6443", "/token", "/ca.pem", "/c.pem", "/k.pem")
+    "node-a",
+    KubernetesConfig("https://192.0.2.1:6443", "/token", "/ca.pem", "/c.pem", "/k.pem"),
+    conflists="/conflists",
 )
 
 

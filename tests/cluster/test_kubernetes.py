@@ -16,6 +16,7 @@ from cni.cluster.document import Document
 from cni.cluster.kubernetes import KubernetesStore
 from cni.cluster.model import LAYER_2, LAYER_3, Alive, Block, Endpoint, Network, Node, Pool
 from cni.cluster.store import Change, Listing, Sparing
+from cni.errors import Forbidden
 from cni.overlay.peers import goes_by_endpoints
 from cni.values import replace
 
@@ -103,3 +104,40 @@ def test_nodes_are_hosts_with_the_blocks_they_were_given(api: KubeApi):
         assert heard.of(Alive) == {Alive("node-a", "boot-node-a:1"), Alive("node-b", "boot-node-b:1")}
         assert heard.of(Endpoint) == heard.of(Document) == set()
     assert [path for verb, path in api.requests if verb == "list" and "/pods" in path] == []
+
+
+def test_a_host_is_told_its_blocks_whatever_networks_there_are(api: KubeApi):
+    store = store_at(api)
+    session = store.join(A, "boot:1")
+    assert store.assigned(session) == ("10.10.0.0/26",)
+    api.put(node("node-a", "10.10.0.0/26", "fd00::/64") | {"metadata": api.get("Node", "node-a")["metadata"]})
+    store.look("node-a")
+    assert store.assigned(session) == ("10.10.0.0/26", "fd00::/64")
+
+
+@pytest.mark.parametrize(("before", "patches"), [("True", 1), ("Unknown", 1), ("False", 0), (None, 0)])
+def test_a_node_that_waits_for_a_network_hears_once_that_there_is_one(api: KubeApi, before: str | None, patches: int):
+    store = store_at(api)
+    session = store.join(A, "boot:1")
+    raw = api.get("Node", "node-a")
+    raw["status"]["conditions"] += [{"type": "NetworkUnavailable", "status": before}] if before else []
+    api.put(raw)
+    store.look("node-a")
+    api.requests.clear()
+    store.serves(session)
+    store.serves(session)
+    assert [path for verb, path in api.requests if verb == "patch"] == ["/api/v1/nodes/node-a/status"] * patches
+    conditions = {one["type"]: one["status"] for one in api.get("Node", "node-a")["status"]["conditions"]}
+    assert conditions == {"Ready": "True"} | ({"NetworkUnavailable": "False"} if before else {})
+
+
+def test_who_may_not_say_that_there_is_a_network_is_told_which_right_is_lacking(api: KubeApi):
+    store = store_at(api)
+    session = store.join(A, "boot:1")
+    raw = api.get("Node", "node-a")
+    raw["status"]["conditions"].append({"type": "NetworkUnavailable", "status": "True"})
+    api.put(raw)
+    store.look("node-a")
+    api.forbidden = {("patch", "nodes/status")}
+    with pytest.raises(Forbidden, match="does not let this host patch nodes/status"):
+        store.serves(session)

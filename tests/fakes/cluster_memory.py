@@ -176,6 +176,12 @@ class MemoryStore:
         self._declared: dict[str, Network] = {}
         self._spoken: dict[str, int] = {}
 
+    def assigned(self, session: Session) -> tuple[str, ...] | None:
+        """See ClusterStore."""
+
+    def serves(self, session: Session) -> None:
+        """See ClusterStore."""
+
     def join(self, me: Node, token: str) -> Session:
         """See ClusterStore."""
         deadline = None

@@ -175,6 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
             ((plural, unquote(url.path[len(base) + len(plural) + 2 :]))
              for plural, (_, base) in KINDS.items() if f"{url.path}/".startswith(f"{base}/{plural}/")), ("", ""),
         )  # fmt: skip
+        name, _, part = name.partition("/")
         verb = "patch" if self.command == "PATCH" else "watch" if "watch" in query else "get" if name else "list"
         with api.changed:
             api.requests.append((verb, self.path))
@@ -183,8 +184,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(401, "Unauthorized")
         elif is_busy:
             self._refuse(429, "too many requests", {"Retry-After": "1"})
-        elif (verb, plural) in api.forbidden:
-            self._refuse(403, f'{plural} is forbidden: User "node" cannot {verb} resource "{plural}"')
+        elif (verb, resource := f"{plural}/{part}" if part else plural) in api.forbidden:
+            self._refuse(403, f'{resource} is forbidden: User "node" cannot {verb} resource "{resource}"')
         elif not plural or plural in api.absent:
             self._send(404, b"404 page not found\n")
         elif verb == "watch":
@@ -200,7 +201,10 @@ class _Handler(BaseHTTPRequestHandler):
             found = api.objects.get((plural, "", name))
             if found is None:
                 return self._refuse(404, f'{plural} "{name}" not found')
-            if body:
+            if body and "status" in body:
+                said = {one["type"]: one for one in (*found["status"]["conditions"], *body["status"]["conditions"])}
+                found = api.put(found | {"status": found["status"] | {"conditions": [*said.values()]}})
+            elif body:
                 metadata = found["metadata"]
                 if body["metadata"].get("resourceVersion", metadata["resourceVersion"]) != metadata["resourceVersion"]:
                     return self._refuse(409, "the object has been modified")

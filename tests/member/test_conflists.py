@@ -12,6 +12,7 @@ import pytest
 
 from cni.cluster.model import Block
 from cni.conflist import placed
+from cni.errors import Forbidden
 from cni.member.conflists import Conflists
 from cni.state import Store
 
@@ -31,6 +32,7 @@ class Scene:
         self.runtime.mkdir()
         self.file = self.runtime / "10-pods.conflist"
         self.conflists = Conflists(self.templates, self.runtime)
+        self.said, self.forbidden = 0, ""
 
     def say(self, *plugins: dict[str, Any], name: str = "10-pods.conflist", **more: Any) -> str:
         text = json.dumps(VERSIONS | {"name": "pods", "plugins": plugins} | more)
@@ -38,7 +40,12 @@ class Scene:
         return text
 
     def keep(self, *spans: str) -> bool:
-        return self.conflists.keep(self.state, spans)
+        return self.conflists.keep(self.state, spans, self.serves)
+
+    def serves(self) -> None:
+        self.said += 1
+        if self.forbidden:
+            raise Forbidden(self.forbidden)
 
     def agree(self, *spans: str) -> None:
         """What the publisher does of it: the cluster takes the network, and the blocks are this host's."""
@@ -80,6 +87,34 @@ def test_of_one_family_the_other_is_not_waited_for(scene: Scene):
     assert scene.there()["ranges"] == [[{"subnet": "10.244.0.0/16"}]]
 
 
+def test_whoever_waits_for_it_is_told_when_it_is_there(scene: Scene, capsys: pytest.CaptureFixture[str]):
+    scene.say(ROUTED)
+    scene.keep(FOUR)
+    assert scene.said == 0
+    scene.agree(FOUR)
+    scene.forbidden = "may not patch nodes/status"
+    assert (scene.keep(FOUR), scene.keep(FOUR), scene.file.exists()) == (False, False, True)
+    assert capsys.readouterr().err.count("may not patch nodes/status") == 1
+    scene.forbidden = ""
+    assert scene.keep(FOUR)
+
+
+def test_where_no_blocks_are_assigned_nothing_is_filled_in(scene: Scene):
+    text = scene.say(ROUTED)
+    assert not scene.conflists.keep(scene.state, None, scene.serves)
+    scene.agree(FOUR, SIX)
+    assert scene.conflists.keep(scene.state, None, scene.serves)
+    assert scene.file.read_text() == text
+
+
+def test_a_node_that_has_no_block_yet_waits_for_it(scene: Scene, capsys: pytest.CaptureFixture[str]):
+    scene.say(ALONE)
+    assert not scene.keep()
+    assert "no block of addresses yet" in capsys.readouterr().err
+    assert not scene.file.exists()
+    assert scene.keep(FOUR)
+
+
 def test_what_has_nothing_to_be_filled_in_is_as_it_was_written(scene: Scene):
     text = scene.say({"type": "custom-plugin", "ipam": {"type": "agent-ipam", "subnet": "192.0.2.0/24"}})
     assert scene.keep(FOUR)
@@ -92,7 +127,9 @@ def test_another_template_and_other_blocks_replace_it_and_nothing_takes_it_away(
     assert scene.there()["ranges"] == [[{"subnet": FOUR}]]
     assert scene.keep(FOUR, SIX)
     scene.say(ALONE | {"ipMasq": True})
-    assert Conflists(scene.templates, scene.runtime).keep(scene.state, [FOUR, SIX]), "another process knows it too"
+    assert Conflists(scene.templates, scene.runtime).keep(scene.state, (FOUR, SIX), scene.serves), (
+        "another process knows it too"
+    )
     assert json.loads(scene.file.read_text())["plugins"][0]["ipMasq"]
     (scene.templates / "10-pods.conflist").unlink()
     assert not scene.keep(FOUR)

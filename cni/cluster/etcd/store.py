@@ -10,7 +10,7 @@ from cni.cluster.etcd.documents import Documents
 from cni.cluster.etcd.hosts import Hosts
 from cni.cluster.etcd.items import told
 from cni.cluster.etcd.watch import Watch, rows_of
-from cni.cluster.store import Change, Listing, Sparing
+from cni.cluster.store import Change, Listing, Session, Sparing
 
 #: For so much of a session, and no more seconds, nothing may come until it is asked whether anybody is there. A ledger is deaf after
 #: ten (cni.member.ledger), and frees nobody then: it is to hear of a quiet cluster sooner.
@@ -21,6 +21,12 @@ class EtcdStore(Hosts, Blocks, Documents):
     """See ClusterStore."""
 
     assigns: ClassVar[bool] = False
+
+    def assigned(self, session: Session) -> None:
+        """See ClusterStore."""
+
+    def serves(self, session: Session) -> None:
+        """See ClusterStore: nobody waits."""
 
     def listing(self) -> Listing:
         """See ClusterStore."""

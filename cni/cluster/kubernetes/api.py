@@ -86,6 +86,14 @@ class Api:
         found: Object = answer.document
         return found
 
+    def say_condition(self, kind: Kind, known: Object, condition: Mapping[str, str]) -> None:
+        """Have an object's status say a condition, in the place of the one of its type."""
+        path = located(f"{_path(kind)}/", known.metadata.name) + "/status"
+        merged = {"Content-Type": "application/strategic-merge-patch+json"}
+        said = {"status": {"conditions": [dict(condition)]}}
+        request = Request(path, said, merged, again=False, method="PATCH")
+        self._ask(kind._replace(plural=f"{kind.plural}/status"), "patch", request)
+
     def list(self, kind: Kind, **selectors: str) -> Listed:
         """All of a kind, in whichever version it is served. Raises Absent."""
         for served in kind.versions:

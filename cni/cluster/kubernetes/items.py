@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import time
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
@@ -24,6 +25,8 @@ DOMAIN = "agent-cni.dev/"
 SESSION, NETWORKS = f"{DOMAIN}session", f"{DOMAIN}networks"
 #: Of a host, what others are to know, each an annotation.
 _TEXTS = ("machine", "vtep", "mac", "wireguard", "underlay")
+#: The condition of a Node that has no network yet.
+UNAVAILABLE = "NetworkUnavailable"
 #: Of a podCIDR, the addresses that are given at the most: an IPv6 one has 2 to the 64.
 _GIVEN = 4096
 _DONE = ("Succeeded", "Failed")
@@ -100,12 +103,24 @@ def _age(node: Node) -> tuple[str, str]:
     return node.metadata.creation_timestamp or "", node.metadata.name
 
 
+def spans_of(node: Node) -> list[str]:
+    """The podCIDRs of a Node, whatever networks they are of."""
+    return node.spec.podCIDRs or list(filter(None, [node.spec.podCIDR]))
+
+
+def available() -> dict[str, str]:
+    """The condition of a Node whose pods have a network."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    said = {"type": UNAVAILABLE, "status": "False", "reason": "AgentCniServes", "message": "pods can be attached here"}
+    return said | {"lastHeartbeatTime": now, "lastTransitionTime": now}
+
+
 def blocks_of(node: Node, host: Host, networks: Iterable[Network]) -> tuple[list[Block], list[str]]:
     """The blocks of a host in networks that its podCIDRs are of: each podCIDR's beginning, in pieces of a network's block; and why
     there are none of one.
     """
     known, found, refused = list(networks), list[Block](), list[str]()
-    for text in node.spec.podCIDRs or list(filter(None, [node.spec.podCIDR])):
+    for text in spans_of(node):
         try:
             whole: IPNetwork = ipaddress.ip_network(text)
         except ValueError as error:

@@ -10,6 +10,7 @@ from cni.cluster.document import Document
 from cni.cluster.fields import Malformed
 from cni.cluster.kubernetes import items
 from cni.cluster.kubernetes.hosts import Annotations, Hosts
+from cni.cluster.kubernetes.objects import NODES
 from cni.cluster.kubernetes.objects import Node as Object
 from cni.cluster.kubernetes.watch import Watch
 from cni.cluster.model import Block, Endpoint, Key, Network
@@ -62,6 +63,17 @@ class KubernetesStore(Hosts):
         before = {key: item for key, item in self._published.items() if key not in {one.key for one in gone}}
         self._published = before | {item.key: item for item in there}
         return True
+
+    def assigned(self, session: Session) -> tuple[str, ...]:
+        """See ClusterStore."""
+        return tuple(items.spans_of(self.own(session)))
+
+    def serves(self, session: Session) -> None:
+        """See ClusterStore. A cloud's controllers say of a new Node that it has no network yet, and no pod is sent there until it has."""
+        node = self.own(session)
+        if any(one.type == items.UNAVAILABLE and one.status != "False" for one in node.status.conditions or ()):
+            self.api.say_condition(NODES, node, items.available())
+            self.look(session.node.name)
 
     def apply(self, documents: Sequence[Document]) -> int:
         """See ClusterStore. Raises Conflict."""
