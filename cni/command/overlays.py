@@ -18,6 +18,7 @@ from cni.kernel.netlink import Rtnl
 from cni.kernel.view import LinkRef
 from cni.kernel.vteps import Heard
 from cni.naming import IPAddress, mac_of_address
+from cni.plugin import PluginConfig
 from cni.protocol.call import Call
 from cni.protocol.config import NetConf
 from cni.resources import Difference, FloodList, VxlanLink
@@ -47,7 +48,7 @@ def shared_gateway(netconf: NetConf) -> str:
 
     What a node sends to a pod of another host carries its gateway's address, and is answered at that pod's own host.
     """
-    read = plugin.load(netconf["type"]).Config.read(netconf, Call("ADD", "CONTAINER", "NETNS", "eth0"))
+    read = _read(netconf)
     for found in _ranges(read) if netconf.get("vxlan") and getattr(read, "gateway", False) else ():
         for part in found.ranges:
             # beside the range it is as a block's first: of all hosts at most one has it so
@@ -71,7 +72,7 @@ def _of_others(host: Rtnl, network: Network, tunnel: VxlanLink, link: LinkRef) -
             _REMOTES,
         )
     heard = [Heard(vtep, mac, str(address)) for mac, vtep in behind.items() if (address := _address_of(mac))]
-    ranges = _ranges(plugin.load(network.place.plugin).Config.read(*_call_of(network))) if network.netconf else ()
+    ranges = _ranges(_read(network.netconf)) if network.netconf else ()
     for vtep, _, text in heard:
         address = ipaddress.ip_address(text)
         if any(address in item and address not in (part.gateway for part in item.ranges) for item in ranges):
@@ -88,12 +89,13 @@ def _of_others(host: Rtnl, network: Network, tunnel: VxlanLink, link: LinkRef) -
         yield f"VTEP {vtep} does not know of this host: pods here are lost to it once they are silent", _THERE
 
 
-def _call_of(network: Network) -> tuple[NetConf, Call]:
-    assert network.netconf
-    return network.netconf, Call("ADD", "CONTAINER", "NETNS", "eth0")
+def _read(netconf: NetConf) -> PluginConfig:
+    """What a plugin reads of all but `policy`, which says nothing of addresses, and may be about a pod that has a name."""
+    said = {key: value for key, value in netconf.items() if key != "policy"}
+    return plugin.load(netconf["type"]).Config.read(said, Call("ADD", "CONTAINER", "NETNS", "eth0"))
 
 
-def _ranges(read: object) -> tuple[RangeSet, ...]:
+def _ranges(read: PluginConfig) -> tuple[RangeSet, ...]:
     source = getattr(read, "ipam", None)
     return source.config.sets if isinstance(source, Own) and not source.clustered else ()
 

@@ -99,3 +99,19 @@ def test_doctor_tells_a_gateway_that_every_host_has(host: Host, more: dict, told
     told(host, netconf)
     done = host.run(AGENT_CNI, "doctor", "--conf-dir", "/run/agent-cni/net.d", check=False)
     assert (f"gateway {more.get('gateway', '10.1.0.1')} is not of this host's range" in done.stdout) == told_of
+
+
+def test_doctor_looks_at_an_overlay_whose_pods_go_by_documents(lab: Lab):
+    """What it reads of such a configuration is about some pod of Kubernetes'."""
+    hosts = [lab.host(), lab.host()]
+    lab.underlay(*hosts)
+    every = ["192.0.2.11", "192.0.2.12"]
+    confs = [conf(every, number) | {"policy": {"policyDir": "/run/agent-cni/policies"}} for number in (1, 2)]
+    for number, (host, netconf) in enumerate(zip(hosts, confs, strict=True), 1):
+        (host.folder / "policies").mkdir()
+        netconf["ipam"]["ranges"][0][0]["gateway"] = f"10.1.{number}.1"
+        host.add(netconf, lab.pod(), CNI_ARGS="K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web")
+    for host, netconf in zip(hosts, confs, strict=True):
+        assert told(host, netconf) == []
+        done = host.run(AGENT_CNI, "doctor", "--conf-dir", "/run/agent-cni/net.d", check=False)
+        assert "configurations: ok" in done.stdout, done.stdout
