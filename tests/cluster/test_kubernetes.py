@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from queue import Queue
 from typing import Any
 
 import pytest
-from kube_api import KubeApi, node
+from kube_api import CUSTOM, KubeApi, namespace, node, pod, policy
 
 from cni.cluster.config import KubernetesConfig
 from cni.cluster.document import Document
 from cni.cluster.kubernetes import KubernetesStore
 from cni.cluster.model import LAYER_2, LAYER_3, Alive, Block, Endpoint, Network, Node, Pool
 from cni.cluster.store import Change, Listing, Sparing
-from cni.errors import Forbidden
+from cni.errors import Forbidden, NameTaken, SessionLost, Unavailable, Unreachable
 from cni.overlay.peers import goes_by_endpoints
 from cni.values import replace
 
@@ -104,6 +106,452 @@ def test_nodes_are_hosts_with_the_blocks_they_were_given(api: KubeApi):
         assert heard.of(Alive) == {Alive("node-a", "boot-node-a:1"), Alive("node-b", "boot-node-b:1")}
         assert heard.of(Endpoint) == heard.of(Document) == set()
     assert [path for verb, path in api.requests if verb == "list" and "/pods" in path] == []
+
+
+# --- hosts
+
+
+def test_who_joins_says_so_on_its_own_node_and_no_other(api: KubeApi):
+    before = api.get("Node", "node-b")
+    session = store_at(api).join(A, "boot:1")
+    said = api.get("Node", "node-a")["metadata"]["annotations"]
+    assert said == {
+        "agent-cni.dev/machine": "machine-a",
+        "agent-cni.dev/vtep": "192.0.2.1",
+        "agent-cni.dev/mac": A.mac,
+        "agent-cni.dev/session": "boot:1",
+    }
+    assert api.get("Node", "node-b") == before
+    moved = replace(A, vtep="192.0.2.9", wireguard="key", underlay="192.0.2.1:51820")
+    assert store_at(api).announce(session, moved).node == moved
+    assert api.get("Node", "node-a")["metadata"]["annotations"]["agent-cni.dev/vtep"] == "192.0.2.9"
+    store_at(api).leave(session)
+    assert api.get("Node", "node-a")["metadata"]["annotations"] == {}
+    store_at(api).leave(session)
+
+
+def test_without_its_node_a_host_is_in_no_cluster(api: KubeApi):
+    with pytest.raises(Unavailable, match="Kubernetes has no Node node-x: its kubelet makes it"):
+        store_at(api, "node-x").join(replace(A, name="node-x"), "boot:1")
+
+
+def test_another_machine_has_a_name_only_when_its_kubelet_says_so(api: KubeApi):
+    session = store_at(api).join(A, "boot:1")
+    other = replace(A, machine="another")
+    with pytest.raises(NameTaken, match="another machine"):
+        store_at(api).join(other, "boot:2")
+    known = api.get("Node", "node-a")
+    known["status"]["nodeInfo"]["machineID"] = "another"
+    api.put(known)
+    assert store_at(api).join(other, "boot:2").node == other
+    store = store_at(api)
+    with pytest.raises(SessionLost):
+        store.renew(session)
+    with pytest.raises(NameTaken):
+        store.leave(session)
+
+
+def test_another_life_of_a_machine_waits_until_its_kubelet_speaks_for_it(api: KubeApi):
+    known = api.get("Node", "node-a")
+    known["status"]["nodeInfo"]["bootID"] = "first"
+    api.put(known)
+    session = store_at(api).join(A, "first:1")
+    assert store_at(api).join(A, "first:1") == session
+    with pytest.raises(NameTaken, match="speaks for boot first"):
+        store_at(api).join(A, "second:1")
+    known = api.get("Node", "node-a")
+    known["status"]["nodeInfo"]["bootID"] = "second"
+    api.put(known)
+    store_at(api).join(A, "second:1")
+    with pytest.raises(SessionLost):
+        store_at(api).renew(session)
+
+
+def test_a_session_ends_with_its_node_also_if_that_comes_again(api: KubeApi):
+    store = store_at(api)
+    session = store.join(A, "boot:1")
+    api.delete("Node", "node-a")
+    store.saw(None)
+    with pytest.raises(SessionLost):
+        store.renew(session)
+    api.put(node("node-a", "10.10.0.0/26"))
+    with pytest.raises(SessionLost):
+        store.claim(session, Block("pods", "10.10.0.0/26", "node-a", "machine-a"))
+    again = store.join(A, "boot:1")
+    assert again.fence != session.fence
+    store.renew(again)
+
+
+def test_to_be_heard_of_costs_a_host_that_is_told_of_nodes_no_request(api: KubeApi):
+    store = joined(api)
+    session = store.join(A, "boot-node-a:1")
+    before = len(api.requests)
+    for _ in range(5):
+        store.renew(session)
+        store.speak(session)
+    assert len(api.requests) == before
+
+
+def test_who_changes_a_node_meanwhile_loses_nothing(api: KubeApi, monkeypatch: pytest.MonkeyPatch):
+    store, looked = store_at(api), list[str]()
+    look = store.look
+
+    def meanwhile(name: str) -> Any:
+        found = look(name)
+        if len(looked) < 3:
+            looked.append(name)
+            known = api.get("Node", name)
+            known["metadata"]["annotations"] = {"others": str(len(looked))}
+            api.put(known)
+        return found
+
+    monkeypatch.setattr(store, "look", meanwhile)
+    store.join(A, "boot:1")
+    said = api.get("Node", "node-a")["metadata"]["annotations"]
+    assert (said["others"], said["agent-cni.dev/machine"]) == ("3", "machine-a")
+
+
+# --- blocks
+
+
+def test_a_block_is_a_hosts_when_its_node_was_given_it(api: KubeApi):
+    store = joined(api)
+    session = store.join(A, "boot-node-a:1")
+    mine, theirs = (
+        Block("pods", "10.10.0.0/26", "node-a", "machine-a"),
+        Block("pods", "10.10.0.64/26", "node-a", "machine-a"),
+    )
+    assert store.claim(session, mine)
+    assert not store.claim(session, theirs)
+    assert not store.claim(session, replace(mine, network="others"))
+    at = Endpoint("pods", "10.10.0.5", "node-a", "0a:58:0a:0a:00:05", "c1", "eth0")
+    assert store.publish(session, mine, [at], [])
+    assert not store.publish(session, theirs, [], [])
+    with told(store) as heard:
+        assert heard.of(Endpoint) == {at}
+
+
+def test_a_podcidr_is_cut_into_a_networks_blocks(api: KubeApi):
+    six = replace(NET, pools=(*NET.pools, Pool("fd00:10::/48", "fd00:10::1", "fd00:10:0:ffff:ffff:ffff:ffff:ffff", "")))
+    api.put(node("node-a", "10.10.4.0/24", "fd00:10:0:1::/64"))
+    with told(joined(api, six)) as heard:
+        spans = {item.span for item in heard.of(Block) if item.node == "node-a"}
+    assert {span for span in spans if "." in span} == {f"10.10.4.{part}/26" for part in (0, 64, 128, 192)}
+    assert len(spans) == 4 + 4096 // 64
+    assert {"fd00:10:0:1::/122", "fd00:10:0:1::fc0/122"} <= spans
+
+
+def test_what_no_block_fits_into_is_named(api: KubeApi):
+    api.put(node("node-a", "10.10.0.0/27"))
+    with told(joined(api)) as heard:
+        assert {item.node for item in heard.of(Block)} == {"node-b"}
+    found = store_at(api).listing().refused
+    assert any(
+        "podCIDR 10.10.0.0/27 is smaller than a block of pods, 64 addresses (blockSize)" in line for line in found
+    )
+
+
+def test_a_block_that_is_withdrawn_is_gone_and_another_is_there(api: KubeApi):
+    with told(joined(api)) as heard:
+        known = api.get("Node", "node-b")
+        known["spec"] = {"podCIDR": "10.10.9.0/26", "podCIDRs": ["10.10.9.0/26"]}
+        api.put(known)
+        block = Block("pods", "10.10.9.0/26", "node-b", "machine-b")
+        heard.until(block.key, block)
+        heard.until(("blocks", "pods", "10.10.0.64/26"), None)
+        assert heard.listings == 1
+
+
+def test_of_two_nodes_with_one_podcidr_the_older_has_it(api: KubeApi):
+    api.put(node("node-c", "10.10.0.64/26"))
+    store_at(api, "node-c").join(Node("node-c", "machine-c", "192.0.2.3", "0a:00:00:00:00:03"), "boot:1")
+    with told(joined(api)) as heard:
+        assert {item.node for item in heard.of(Block)} == {"node-a", "node-b"}
+
+
+def test_a_deleted_nodes_block_is_free_when_that_was_said_twice_and_no_pod_lives_there(
+    api: KubeApi, monkeypatch: pytest.MonkeyPatch
+):
+    now = [0.0]
+    monkeypatch.setattr("cni.cluster.kubernetes.departed.Departed.__init__.__defaults__", (lambda: now[0],))
+    key = ("blocks", "pods", "10.10.0.64/26")
+    api.put(pod("late", "node-b", "10.10.0.70"))
+    with told(joined(api)) as heard:
+
+        def watched(ready: str) -> None:
+            known = api.get("Node", "node-a")
+            known["status"]["conditions"] = [{"type": "Ready", "status": ready}]
+            api.put(known)
+            heard.until(("alive", "node-a"), None if ready == "Unknown" else Alive("node-a", "boot-node-a:1"))
+
+        api.delete("Node", "node-b")
+        watched("Unknown")
+        now[0] += 601
+        while not [path for verb, path in api.requests if "fieldSelector" in path]:
+            time.sleep(0.05)
+        watched("True")
+        assert key in heard.items, "a pod lives there"
+        api.delete("Pod", "late", "default")
+        watched("Unknown")
+        assert key in heard.items
+        now[0] += 601
+        heard.until(key, None)
+        assert ("nodes", "node-b") not in heard.items
+
+
+def test_a_deleted_node_that_comes_back_keeps_all_and_one_that_has_its_block_takes_it(api: KubeApi):
+    key = ("blocks", "pods", "10.10.0.64/26")
+    with told(joined(api)) as heard:
+        api.delete("Node", "node-b")
+        heard.hear()
+        assert heard.items[key].node == "node-b"
+        api.put(node("node-c", "10.10.0.64/26"))
+        other = Node("node-c", "machine-c", "192.0.2.3", "0a:00:00:00:00:03")
+        store_at(api, "node-c").join(other, "boot:1")
+        heard.until(key, Block("pods", "10.10.0.64/26", "node-c", "machine-c"))
+        assert ("nodes", "node-b") not in heard.items
+
+
+def test_who_is_away_is_who_kubelet_does_not_speak_for(api: KubeApi):
+    with told(joined(api)) as heard:
+        known = api.get("Node", "node-b")
+        known["status"]["conditions"] = [{"type": "Ready", "status": "Unknown"}]
+        api.put(known)
+        heard.until(("alive", "node-b"), None)
+        assert heard.items["blocks", "pods", "10.10.0.64/26"].node == "node-b"
+
+
+# --- pods and policies
+
+
+def test_in_a_stretched_network_pods_elsewhere_and_hosts_are_endpoints(api: KubeApi):
+    api.put(pod("far", "node-b", "10.10.0.70"))
+    api.put(pod("done", "node-b", "10.10.0.71", phase="Succeeded"))
+    api.put(pod("near", "node-a", "10.10.0.7"))
+    api.put(pod("host", "node-b", "192.0.2.2") | {"spec": {"nodeName": "node-b", "hostNetwork": True}})
+    with told(joined(api, FLAT)) as heard:
+        far = Endpoint("pods", "10.10.0.70", "node-b", "0a:58:0a:0a:00:46", pod="default/far")
+        itself = Endpoint("pods", "10.10.0.64", "node-b", B.mac)
+        assert heard.of(Endpoint) == {far, itself}
+        api.put(pod("next", "node-b", "10.10.0.70"))  # its former pod's object is there still
+        heard.until(far.key, replace(far, pod="default/next"))
+        api.delete("Pod", "far", "default")
+        api.put(pod("last", "node-b", "10.10.0.72"))
+        heard.until(
+            ("addresses", "pods", "10.10.0.72"),
+            Endpoint("pods", "10.10.0.72", "node-b", "0a:58:0a:0a:00:48", pod="default/last"),
+        )
+        assert heard.items[far.key].pod == "default/next"
+
+
+def test_pods_are_heard_of_once_a_policy_goes_by_them(api: KubeApi):
+    api.put(pod("web", "node-b", "10.10.0.70", app="web"))
+    api.put(namespace("default", team="x"))
+    with told(joined(api)) as heard:
+        assert heard.of(Document) == set()
+        api.put(policy("shut"))
+        heard.until(("documents", "NetworkPolicy", "default", "shut"), _said("NetworkPolicy", "shut"))
+        assert heard.listings == 2
+        assert {(item.kind, item.name) for item in heard.of(Document)} == {
+            ("NetworkPolicy", "shut"), ("Pod", "web"), ("Namespace", "default"), ("Node", "node-a"), ("Node", "node-b"),
+        }  # fmt: skip
+        web = heard.items["documents", "Pod", "default", "web"].value
+        assert web["metadata"] == {"name": "web", "namespace": "default", "labels": {"app": "web"}}
+        assert web["spec"]["containers"] == [{"ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]}]
+        assert web["status"] == {"phase": "Running", "podIPs": [{"ip": "10.10.0.70"}], "podIP": "10.10.0.70"}
+        api.put(pod("web", "node-b", "10.10.0.70", app="db"))
+        while heard.items["documents", "Pod", "default", "web"].value["metadata"]["labels"] != {"app": "db"}:
+            heard.hear()
+
+
+def _said(kind: str, name: str) -> Any:
+    class Same:
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Document) and (other.kind, other.name) == (kind, name)
+
+        __hash__ = None
+
+    return Same()
+
+
+def test_a_change_of_what_nobody_asks_for_is_no_news(api: KubeApi):
+    api.put(policy("shut"))
+    api.put(pod("web", "node-b", "10.10.0.70"))
+    with told(joined(api)) as heard:
+        known = api.get("Pod", "web", "default")
+        api.put(known | {"status": known["status"] | {"conditions": [{"type": "Ready", "status": "True"}]}})
+        api.put(pod("mark", "node-b"))
+        news = heard.hear()
+        while not news.put:
+            news = heard.hear()
+        assert [item.name for item in news.put] == ["mark"]
+
+
+def test_an_administrators_kind_is_heard_of_once_it_is_served(api: KubeApi, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("cni.cluster.kubernetes.streams._LATER", 0.1)
+    spec = {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "ingress": []}
+    version = "policy.networking.k8s.io/v1alpha2"
+    with told(joined(api)) as heard:
+        api.absent.discard(CUSTOM)
+        api.put({"kind": "ClusterNetworkPolicy", "apiVersion": version, "metadata": {"name": "top"}, "spec": spec})
+        key = ("documents", "ClusterNetworkPolicy", "default", "top")
+        heard.until(key, _said("ClusterNetworkPolicy", "top"))
+        assert heard.items[key].value["apiVersion"] == version
+
+
+@pytest.mark.parametrize("plural", ["networkpolicies", CUSTOM, "pods", "namespaces"])
+def test_where_policies_may_not_be_read_nothing_is_said_of_them(
+    api: KubeApi, plural: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("cni.cluster.kubernetes.streams._LATER", 0.1)
+    api.put(policy("shut"))
+    store = joined(api)
+    api.forbidden.add(("list", plural))
+    with told(store) as heard:
+        listing = store.listing()
+        assert heard.of(Document) == set()
+        assert {item.node for item in heard.of(Block)} == {"node-a", "node-b"}
+        assert "does not let this host list " + plural in listing.undocumented
+        assert listing.undocumented in listing.refused
+        api.forbidden.clear()
+        heard.until(("documents", "NetworkPolicy", "default", "shut"), _said("NetworkPolicy", "shut"))
+    assert store.listing().undocumented == ""
+
+
+@pytest.mark.parametrize("verb", ["get", "patch"])
+def test_a_denied_verb_is_named_with_what_it_is_of(api: KubeApi, verb: str):
+    api.forbidden.add((verb, "nodes"))
+    with pytest.raises(
+        Forbidden, match=f'does not let this host {verb} nodes: nodes is forbidden: User "node" cannot {verb}'
+    ):
+        store_at(api).join(A, "boot:1")
+
+
+# --- an API that is not well
+
+
+def test_a_list_comes_in_pages_and_begins_anew_when_one_is_forgotten(api: KubeApi):
+    for number in range(601):
+        api.put(pod(f"p{number}", "node-b", f"10.10.{1 + number // 250}.{number % 250}"))
+    store = joined(api, FLAT)
+    api.expiring = 1
+    assert len([item for item in store.listing().items if isinstance(item, Endpoint)]) == 601 + 1
+    assert len([path for verb, path in api.requests if verb == "list" and "/pods" in path and "continue" in path]) == 3
+
+
+def test_what_was_deleted_while_changes_were_forgotten_is_found(api: KubeApi):
+    for name in ("stays", "goes"):
+        api.put(policy(name))
+    with told(joined(api)) as heard:
+        with api.changed:
+            api.delete("NetworkPolicy", "goes", "default")
+            api.put(policy("comes"))
+            api.compact()
+        heard.until(("documents", "NetworkPolicy", "default", "goes"), None)
+        heard.until(("documents", "NetworkPolicy", "default", "comes"), _said("NetworkPolicy", "comes"))
+        assert ("documents", "NetworkPolicy", "default", "stays") in heard.items
+        assert heard.listings == 1
+
+
+def test_a_watch_that_ends_or_marks_goes_on_from_where_it_was(api: KubeApi):
+    with told(joined(api)) as heard:
+        for number in range(3):
+            api.mark()
+            api.end_watches()
+            api.put(node("node-b", f"10.10.{number}.64/26"))
+            for name, host in (("node-b", B),):
+                store_at(api, name).join(host, "boot:1")
+            key = ("blocks", "pods", f"10.10.{number}.64/26")
+            heard.until(key, Block(*key[1:], "node-b", "machine-b"))
+        assert heard.listings == 1
+    assert len([1 for verb, path in api.requests if verb == "list" and "/nodes" in path]) == 1
+
+
+def test_while_the_api_is_away_nothing_is_lost_and_then_all_goes_on(api: KubeApi):
+    store = joined(api)
+    with told(store) as heard:
+        session = store.join(A, "boot-node-a:1")
+        api.stop()
+        store.saw(None)
+        with pytest.raises(Unreachable):
+            store.renew(session)
+        api.start()
+        store.renew(session)
+        known = api.get("Node", "node-b")
+        known["spec"] = {"podCIDR": "10.10.9.0/26", "podCIDRs": ["10.10.9.0/26"]}
+        api.put(known)
+        key = ("blocks", "pods", "10.10.9.0/26")
+        heard.until(key, Block(*key[1:], "node-b", "machine-b"))
+        assert heard.listings == 1
+
+
+def test_a_watch_that_says_nothing_is_begun_anew(api: KubeApi, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("cni.cluster.kubernetes.streams.Streams.__init__.__defaults__", (0.3,))
+    monkeypatch.setattr("cni.cluster.kubernetes.hosts._PATIENCE", 0.3)
+    store = joined(api)
+    api.mute = True
+    with told(store) as heard:
+        threading.Event().wait(0.5)
+        known = api.get("Node", "node-b")
+        known["spec"] = {"podCIDR": "10.10.9.0/26", "podCIDRs": ["10.10.9.0/26"]}
+        api.put(known)
+        threading.Event().wait(0.5)
+        api.mute = False
+        key = ("blocks", "pods", "10.10.9.0/26")
+        heard.until(key, Block(*key[1:], "node-b", "machine-b"))
+    assert len([1 for verb, path in api.requests if verb == "watch" and "/nodes" in path]) > 1
+
+
+def test_a_busy_api_is_asked_again_when_it_says(api: KubeApi):
+    api.busy = 2
+    started = time.monotonic()
+    assert store_at(api).join(A, "boot:1").node == A
+    assert 2 <= time.monotonic() - started < 8
+
+
+def test_a_slow_list_is_waited_for(api: KubeApi):
+    api.slow = 1.0
+    assert {item.name for item in joined(api).listing().items if isinstance(item, Node)} == {"node-a", "node-b"}
+
+
+def test_a_token_is_read_again_when_it_changes(api: KubeApi, tmp_path: Path):
+    token = tmp_path / "token"
+    token.write_text("first\n")
+    api.token = "first"
+    store = store_at(api, token=str(token))
+    session = store.join(A, "boot:1")
+    api.token = "second"
+    store.saw(None)
+    with pytest.raises(Unreachable, match=f"does not know who asks, by {token}: Unauthorized"):
+        store.renew(session)
+    token.write_text("second\n")
+    store.renew(session)
+    token.unlink()
+    store.saw(None)
+    store.renew(session)
+
+
+def test_without_a_place_nobody_is_asked(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(Unavailable, match="no pod of Kubernetes"):
+        KubernetesStore(KubernetesConfig(), "node-a", 15)
+
+
+def test_what_cannot_be_read_is_named_and_ends_nothing(api: KubeApi):
+    store = joined(api)
+    bad = api.get("Node", "node-b")
+    bad["metadata"]["annotations"] |= {"agent-cni.dev/mac": "no MAC", "agent-cni.dev/networks": "{"}
+    api.put(bad)
+    api.put(node("odd") | {"spec": {"podCIDRs": "no list"}})
+    with told(store) as heard:
+        assert {item.name for item in heard.of(Node)} == {"node-a"}
+    refused = store.listing().refused
+    assert any("nodes/node-b in the store: 'no MAC' is no MAC" in line for line in refused)
+    assert any("nodes/node-b in the store: agent-cni.dev/networks" in line for line in refused)
+    assert any("nodes in the store: Expected `array" in line for line in refused)
+
+
+# --- who can serve
 
 
 def test_a_host_is_told_its_blocks_whatever_networks_there_are(api: KubeApi):

@@ -6,6 +6,7 @@ import copy
 import json
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -72,7 +73,8 @@ class KubeApi:
         with self.changed:
             self.ended += 1
             for connection in list(self.open):
-                connection.shutdown(2)
+                with suppress(OSError):
+                    connection.shutdown(2)
             self.changed.notify_all()
 
     def __enter__(self) -> Self:

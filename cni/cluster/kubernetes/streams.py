@@ -85,8 +85,12 @@ class Streams:
         """Where a watch begins, after what there is was told; None while that cannot be known."""
         try:
             found = self._api.list(kind)
-        except (Absent, Forbidden) as error:
-            self._queue.put(News(kind, "", why=str(error)))
+        except Absent:
+            self._queue.put(News(kind, "", whole=True))
+            self._rest(_LATER)
+            return None
+        except Forbidden as error:
+            self._queue.put(News(kind, "", why=error.msg))
             self._rest(_LATER)
             return None
         except Unreachable:  # the session says so

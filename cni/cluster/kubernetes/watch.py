@@ -18,7 +18,7 @@ from cni.cluster.kubernetes.streams import News, Streams
 from cni.cluster.kubernetes.told import Place, Told
 from cni.cluster.model import Block, Endpoint, Item, Key, Network
 from cni.cluster.store import Change, Listing, Sparing
-from cni.errors import Compacted, Forbidden
+from cni.errors import Forbidden
 
 #: How long to wait for news before those who left are looked after, in seconds.
 _PATIENCE = 1.0
@@ -46,7 +46,7 @@ class Watch:
 
     def told(self, own: Callable[[], Iterable[Endpoint]]) -> Iterator[Listing | Change]:
         """A Listing, and every Change; whenever another scope is needed, a Listing again, in which is what this host itself said. Raises
-        Unreachable, and Compacted.
+        Unreachable.
         """
         while True:
             listed, listing = self.listed()
@@ -112,7 +112,7 @@ class Watch:
         return made, why
 
     def _next(self, streams: Streams) -> Change | None:
-        """What changed; None where it takes another listing. Raises Compacted where it takes another listing of all that forbids."""
+        """What changed; None where it takes another listing."""
         put, gone, refused = list[Item](), list[Key](), list[str]()
         news, over = list[News](), list[str]()
         while not (news or over):
@@ -176,12 +176,12 @@ class Watch:
         gone += went
 
     def _is_too_narrow(self, news: Iterable[News]) -> bool:
-        """Whether what came takes another scope. Raises Compacted where it is known again what forbids."""
-        came = [one for one in news if one.put or one.gone]
-        if any(one.kind in POLICIES and (one.put or one.whole) for one in came) and not self._scope.policies:
-            return True
+        """Whether what came takes another scope."""
         if self._scope.undocumented and any(one.whole for one in news):
-            raise Compacted("it is known again what the cluster's policies are")
+            return True
+        came = [one for one in news if one.put or one.gone]
+        if not self._scope.policies and any(one.kind in POLICIES and one.put for one in came):
+            return True
         if not any(one.kind == NODES for one in came):
             return False
         networks, _ = items.networks_of(self._nodes.values(), self._me)
