@@ -16,6 +16,7 @@ Each class owns its CNI error code and says who must act::
     │   │   └── Forbidden        11   it does, and does not let this host do something
     │   ├── SessionLost          11   the store has not heard of this host for too long, and counts it as gone
     │   └── Compacted            11   the store has forgotten what changed since; all is to be read anew
+    │       └── Replaced         11   the store is another, or an older copy of itself
     ├── the node cannot serve now                 (answers of STATUS)
     │   ├── Unavailable          50   no ADD can be served
     │   └── Degraded             51   and running pods may be cut off
@@ -118,6 +119,10 @@ class SessionLost(TryAgainLater):
 
 class Compacted(TryAgainLater):
     """The cluster's store cannot say any more what changed."""
+
+
+class Replaced(Compacted):
+    """The cluster's store is not the one that was heard, or an older copy of it."""
 
 
 class Unavailable(CniError):

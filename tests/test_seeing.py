@@ -22,6 +22,7 @@ from cni.member import census, figures, metrics
 from cni.member.exposition import Family
 from cni.naming import Attachment
 from cni.state import Record
+from cni.state.documents import Documents, Feed
 from cni.state.tally import counted
 from cni.values import replace
 
@@ -50,6 +51,8 @@ def told(no_node: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
         member = state.member()
         assert member
         state.put_member(replace(member, encryption="wireguard"))
+    with closing(Documents.open()) as documents, documents.transaction():
+        documents.put("folder /feed", Feed(), {})
     with pytest.raises(RangeExhausted), counted("macvlan", "ADD"):
         raise RangeExhausted("none")
     monkeypatch.setattr(census, "counted", lambda table: [Counted("NetworkPolicy a/b", "drop", 1, 60)])

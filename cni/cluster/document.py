@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cni.values import dataclass
@@ -14,7 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Document:
-    """A Kubernetes object that policies are made of, as an operator said it: `text` is JSON. Whether it is right each host judges."""
+    """A Kubernetes object that policies are made of, as an operator said it: `text` is JSON, or what stands in its place. Whether it is
+    right each host judges.
+    """
 
     kind: str
     namespace: str
@@ -29,12 +30,16 @@ class Document:
         return self.room, self.kind, self.namespace, self.name
 
     @property
-    def value(self) -> dict[str, Any]:
-        """What the store holds of it, as JSON."""
-        return dict(json.loads(self.text))
+    def value(self) -> Any:
+        """What the store holds of it, as JSON; the text itself where it is none."""
+        try:
+            return json.loads(self.text)
+        except (ValueError, RecursionError):
+            return self.text
 
     @classmethod
-    def read(cls, key: Key, raw: Mapping[str, Any]) -> Document:
+    def read(cls, key: Key, raw: object) -> Document:
         """What a store holds."""
         _, kind, namespace, name = key
-        return cls(kind, namespace, name, json.dumps(raw))
+        text = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
+        return cls(kind, namespace, name, text if isinstance(text, str) else json.dumps(raw))

@@ -257,6 +257,8 @@ def read(key: Key, raw: object) -> Item | None:
         return None
     if len(key) != length:
         raise malformed(key, "it has another depth")
+    if kind is Document:
+        return Document.read(key, raw)  # one that is wrong is there all the same, and not deleted
     if not isinstance(raw, Mapping):
         raise malformed(key, "it is no JSON object")
     return kind.read(key, raw)

@@ -26,13 +26,16 @@ class Session(NamedTuple):
 
 class Listing(NamedTuple):
     """All there is at a revision. `refused` names what could not be read. `undocumented` is why there are no documents in it, though the
-    cluster may have some; empty where these are all.
+    cluster may have some; empty where these are all. `origin` is whose revisions these are, empty where they do not go on from one
+    listing to the next; with `replaced` it is known that the store is not the one that was heard before, or an older copy of it.
     """
 
     revision: int
     items: tuple[Item, ...]
     refused: tuple[str, ...] = ()
     undocumented: str = ""
+    origin: str = ""
+    replaced: bool = False
 
 
 class Change(NamedTuple):
@@ -127,7 +130,7 @@ class ClusterStore(Protocol):
 
     def changes(self, sparing: Sparing | None = None) -> Iterator[Listing | Change]:
         """A Listing, and then what changes, as it does. Who is sparing is listed the endpoints in its own blocks, and told of none;
-        when it needs them by what changes, that is a Listing again, with all of them. It ends by raising Unreachable, or Compacted, after which whoever wants
+        when it needs them by what changes, that is a Listing again, with all of them. It ends by raising Unreachable, or Compacted (Replaced where it is another store by now), after which whoever wants
         to go on begins anew. A Change without anything in it says that the store is still heard of, every few seconds.
         """
 

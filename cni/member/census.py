@@ -18,6 +18,7 @@ from cni.member.steward import free
 from cni.naming import POLICY_TABLE
 from cni.overlay.wireguard import DEVICE
 from cni.state import Store, uses
+from cni.state.documents import Documents
 from cni.state.membership import HELD, Member
 from cni.state.tally import BOUNDS, Calls, calls
 
@@ -37,6 +38,8 @@ def of_node() -> list[Family]:
     found += _of_folders()
     with suppress(CniError):
         found += _of_policies(counted(POLICY_TABLE))
+    with suppress(CniError):
+        found += _of_feeds()
     with suppress(CniError):
         store = Store.reading(uses.DEFAULT_FOLDER)
         if store:
@@ -67,6 +70,13 @@ def _of_policies(every: list[Counted]) -> Iterator[Family]:
     means = "of pods of this node that a document decided about since their rules were made; answers are not counted."
     yield _counter("policy_packets_total", f"Packets {means}", packets)
     yield _counter("policy_bytes_total", f"Bytes {means}", sizes)
+
+
+def _of_feeds() -> Iterator[Family]:
+    with closing(Documents.reading()) as documents:
+        faults: dict[_Labels, float] = {(("feed", feed),): many for feed, many in documents.faults_counted().items()}
+    means = "Parts of a feed of policies that cannot be read, or that their store has lost: what they said last holds."
+    yield _gauge("policy_faults", means, faults)
 
 
 def _spoken(code: int) -> str:

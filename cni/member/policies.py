@@ -27,6 +27,7 @@ from cni.member.elements import fill_sets, put_in_sets
 from cni.member.trouble import Trouble
 from cni.naming import CLUSTER
 from cni.policy import feeds
+from cni.policy.cluster_feed import AsOf, told
 from cni.policy.effects import Effects, said
 from cni.policy.known import KnownBook
 from cni.protocol.call import Call
@@ -51,9 +52,10 @@ class Policies:
         self._folder, self._wake = folder, wake
         self._world = World(None, LockFile(node_lock()))
         self._noticed: deque[Noticed] = deque()
-        self._told: deque[tuple[dict[str, tuple[str, dict[str, Any]]], list[str], bool]] = deque()
+        self._told: deque[tuple[dict[str, tuple[str, Any]], list[str], bool, AsOf]] = deque()
         #: All that the cluster's store says by now, for a file of documents that is lost: nobody says it again.
-        self._cluster: dict[str, tuple[str, dict[str, Any]]] | None = None
+        self._cluster: dict[str, tuple[str, Any]] | None = None
+        self._origin = ""
         self._watched: frozenset[Path] = frozenset()
         self._fed: dict[str, dict[str, list[Fed]]] = {}
         #: What each folder of state said of that, and at which generation.
@@ -75,11 +77,14 @@ class Policies:
         whole = isinstance(news, Listing)
         put = [item for item in (news.items if isinstance(news, Listing) else news.put) if isinstance(item, Said)]
         gone = [] if isinstance(news, Listing) else [key for key in news.gone if key[0] == Said.room]
+        if isinstance(news, Listing):
+            self._origin = news.origin
+        as_of = AsOf(self._origin, news.revision, isinstance(news, Listing) and news.replaced)
         if whole or put or gone:
             there = {_source(item.key): (f"{item.kind} {item.namespace}/{item.name}", item.value) for item in put}
             left = [_source(key) for key in gone]
-            self._told.append((there, left, whole))
-            if whole:
+            self._told.append((there, left, whole, as_of))
+            if whole and not as_of.replaced:
                 self._cluster = {}
             if self._cluster is not None:
                 self._cluster = {name: said for name, said in self._cluster.items() if name not in left} | there
@@ -126,11 +131,11 @@ class Policies:
         self._due |= self._failed.due(all_of_it=compares)
         with closing(Documents.open()) as documents:
             while self._told:
-                there, gone, whole = self._told[0]
-                feeds.told(documents, there, gone, whole=whole)
+                there, gone, whole, as_of = self._told[0]
+                told(documents, there, gone, whole=whole, as_of=as_of)
                 self._told.popleft()
             if self._cluster is not None and not documents.feed(CLUSTER).whole:
-                feeds.told(documents, self._cluster, whole=True)
+                told(documents, self._cluster, whole=True)
             for feed in self._fed:
                 try:
                     if compares or feed in names:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from cni import log
 from cni.cluster.store import Change, ClusterStore, Listing, Sparing
-from cni.errors import Compacted, Unreachable
+from cni.errors import Compacted, Replaced, Unreachable
 from cni.member import figures
 from cni.member.trouble import Trouble
 
@@ -30,6 +30,8 @@ class Watcher:
         self._heard = heard
         self._is_known = is_known
         self._heard_at = time.monotonic()
+        #: Whether the next listing is another store's than what was heard.
+        self._is_replaced = False
         self._trouble = Trouble("watch")
 
     def run(self) -> None:
@@ -37,7 +39,8 @@ class Watcher:
         while True:
             try:
                 self.listen()
-            except Compacted:
+            except Compacted as error:
+                self._is_replaced |= isinstance(error, Replaced)
                 figures.STORE_ERRORS.add(kind="compacted")
             except Unreachable as error:
                 figures.STORE_ERRORS.add(kind="unreachable")
@@ -46,16 +49,21 @@ class Watcher:
 
     def listen(self) -> None:
         """Listen once, until the store is heard no more. Raises Unreachable and Compacted."""
-        for news in self._store.changes(self._sparing):
+        for said in self._store.changes(self._sparing):
             self._trouble.over()
             self._heard_at = time.monotonic()
             figures.HEARD.now()
-            if isinstance(news, Listing):
-                figures.LISTINGS.add()
+            news = self._judged(said) if isinstance(said, Listing) else said
             for line in news.refused:
                 log.warning("member", line, verb="watch")
             figures.REFUSED.add(len(news.refused))
             self._heard(news)
+
+    def _judged(self, listing: Listing) -> Listing:
+        figures.LISTINGS.add()
+        found = listing._replace(replaced=self._is_replaced)
+        self._is_replaced = False
+        return found
 
     def _say(self, error: Unreachable) -> None:
         if time.monotonic() - self._heard_at > _DEAF and not self._is_known():

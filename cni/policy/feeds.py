@@ -7,7 +7,7 @@ of a feed: before all of it could be read at one time, it is no feed.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -17,7 +17,7 @@ from cni.errors import InvalidConfig, TryAgainLater
 from cni.naming import CLUSTER, digest_of
 from cni.policy import folder
 from cni.policy.known import KnownBook, object_of
-from cni.policy.manifest import Item, items_of, refuse_two_meanings
+from cni.policy.manifest import Item, refuse_two_meanings
 from cni.state import owners_on_node
 from cni.state.documents import Document, Documents, Feed, Source
 
@@ -126,40 +126,6 @@ def follow(documents: Documents, feed: str, names: Collection[str] | None = None
         return 0 if names is None and _is_known(documents, feed, place) else _read(documents, feed, place, names)
 
 
-def told(
-    documents: Documents, there: Mapping[str, tuple[str, Any]], gone: Iterable[str] = (), *, whole: bool = False
-) -> int:
-    """Know what the cluster's store says of some documents, by their names there: each with what it is to be, ``kind namespace/name``,
-    and the object; `whole` if there are no others. How many became others or went. One that cannot be read stays as it was, and is named;
-    before all of them could be read nobody knows what it would have forbidden.
-
-    Raises TryAgainLater.
-    """
-    with documents.turn(CLUSTER), documents.transaction():
-        known, before = documents.sources(CLUSTER), documents.feed(CLUSTER)
-        left = [name for name in (known.keys() - there.keys() if whole else gone) if name in known]
-        read = {name: _told(name, *item) for name, item in there.items()}
-        sources = {name: Source("told", found if isinstance(found, str) else "") for name, found in read.items()}
-        heard = whole or bool(before.seen)
-        unread = any(({**known, **sources})[name].fault for name in {**known, **sources}.keys() - set(left))
-        now = before._replace(whole=before.whole or (heard and not unread), seen="told" if heard else "", fault="")
-        documents.put(CLUSTER, now, sources, left)
-        changed = {name: [found] for name, found in read.items() if not isinstance(found, str)}
-        return documents.replace(CLUSTER, {**changed, **{name: [] for name in left}})
-
-
-def _told(source: str, what: str, raw: Any) -> Document | str:
-    """A document, or why it is none."""
-    where = f"cluster: {what}"
-    try:
-        items = list(items_of(where, raw))
-    except InvalidConfig as error:
-        return plain(error.msg)
-    if [f"{item.kind} {item.namespace}/{item.name}" for item in items] != [what]:
-        return plain(f"{where}: is another object, or none")
-    return _document(source, 0, items[0])
-
-
 def _is_known(documents: Documents, feed: str, place: Path) -> bool:
     """Whether a folder is as it was read last."""
     try:
@@ -193,7 +159,9 @@ def _read(documents: Documents, feed: str, place: Path, names: Collection[str] |
     seen = "" if conflicts else _fingerprint(found.seen)
     with documents.transaction():
         documents.put(feed, Feed(before.revision, before.whole or not unread, seen, "", found.place), sources, gone)
-        there = {name: [_document(name, nth, item) for nth, item in enumerate(items)] for name, items in fresh.items()}
+        there = {
+            name: [document_of(name, nth, item) for nth, item in enumerate(items)] for name, items in fresh.items()
+        }
         return documents.replace(feed, there | {name: [] for name in gone})
 
 
@@ -234,7 +202,8 @@ def _refuse_conflict(documents: Documents, feed: str, fresh: Mapping[str, list[I
                 raise _Conflict(source, error.msg) from None
 
 
-def _document(source: str, nth: int, item: Item) -> Document:
+def document_of(source: str, nth: int, item: Item) -> Document:
+    """What is kept of an object, the `nth` of its source."""
     said = "" if item.name else str(nth)
     return Document(item.kind, item.namespace, item.name, source, said, item.where, 0, spelled(item.value))
 

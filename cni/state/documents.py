@@ -172,6 +172,14 @@ class Documents(Stands):
         found = self._rows("SELECT fault FROM source WHERE feed = ? AND fault != '' ORDER BY name", feed)
         return list(filter(None, [self.feed(feed).fault, *(fault for (fault,) in found)]))
 
+    def faults_counted(self) -> dict[str, int]:
+        """Of each feed, how much of what it says now cannot be read."""
+        query = (
+            "SELECT name, (fault != '') + (SELECT count(*) FROM source WHERE feed = feed.name AND source.fault != '')"
+            " FROM feed WHERE name != ?"
+        )
+        return dict(self._rows(query, _BEGUN))
+
     def everything(self, feed: str) -> list[Document]:
         """The documents of a feed; one that stands in several sources comes several times."""
         return self._documents("feed = ? AND value NOT NULL", feed)

@@ -16,7 +16,7 @@ from cni.cluster.document import Document
 from cni.cluster.fields import Malformed
 from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node, read
 from cni.cluster.store import Change, Listing, Session, Sparing
-from cni.errors import Compacted, Conflict, NameTaken, SessionLost, Unreachable
+from cni.errors import Compacted, Conflict, NameTaken, Replaced, SessionLost, Unreachable
 
 T = TypeVar("T")
 
@@ -114,7 +114,9 @@ class Memory:
 
     def since(self, revision: int, life: int, hears: Callable[[Key], bool] = lambda _: True) -> Change:
         """What changed after a revision, of what somebody hears. Raises Compacted."""
-        if revision + 1 < self._forgotten or life != self._lives:
+        if life != self._lives:
+            raise Replaced(f"it is another than at revision {revision}")
+        if revision + 1 < self._forgotten:
             raise Compacted(f"what changed since revision {revision} is not known any more")
         heard = [(key, there) for at, key, there in self._log if at > revision and hears(key)]
         touched, left = dict.fromkeys(key for key, _ in heard), [key for key, there in heard if not there]

@@ -18,6 +18,7 @@ from cni.errors import RangeExhausted
 from cni.kernel.counters import Counted
 from cni.member import census
 from cni.naming import Attachment
+from cni.policy.feeds import book_of
 from cni.state import Record, Store
 from cni.state.membership import LOST
 from cni.state.tally import counted
@@ -60,6 +61,22 @@ def test_attachments_and_addresses_of_all_folders_are_counted(no_node: Path, tmp
     found = told()
     assert found["attachments net macvlan complete"] == 2
     assert found["attachments net macvlan incomplete"] == 1
+
+
+def test_what_cannot_be_read_of_a_feed_is_counted(tmp_path: Path):
+    place = tmp_path / "feed"
+    place.mkdir()
+    for name, text in (("a", '{"kind": "List", "items": []}'), ("b", '{"kind": "List", "items": []}')):
+        (place / f"{name}.json").write_text(text)
+    book_of(f"folder {place}")
+    assert told()[f"policy_faults folder {place}"] == 0
+    for name in ("a", "b"):
+        (place / f"{name}.json").write_text("{")
+    book_of(f"folder {place}")
+    assert told()[f"policy_faults folder {place}"] == 2
+    place.rename(tmp_path / "away")
+    book_of(f"folder {place}")
+    assert told()[f"policy_faults folder {place}"] == 3
 
 
 @pytest.fixture

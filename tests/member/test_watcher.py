@@ -7,7 +7,7 @@ import pytest
 
 from cni import log
 from cni.cluster.store import Change, Listing, Sparing
-from cni.errors import Compacted, Unreachable
+from cni.errors import Compacted, Replaced, Unreachable
 from cni.member import watcher
 from cni.member.watcher import Watcher
 
@@ -59,6 +59,11 @@ def test_what_is_said_is_heard_in_its_order_over_all_that_ends_a_watch(monkeypat
     )
     assert heard == [LISTING, BEAT, LISTING, CHANGE, LISTING]
     assert told == list(LISTING.refused) * 3
+
+
+def test_the_listing_of_another_store_says_so(monkeypatch: pytest.MonkeyPatch):
+    heard, _ = watched(monkeypatch, [LISTING, Replaced("older")], [LISTING, Compacted("old")], [LISTING])
+    assert [news.replaced for news in heard] == [False, True, False]
 
 
 @pytest.mark.parametrize(("known", "away", "lines"), [(False, 60, 2), (True, 60, 0), (False, 0, 0)])

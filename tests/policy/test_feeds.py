@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
+from cni.cluster.document import Document as Said
 from cni.errors import InvalidConfig, TryAgainLater
 from cni.policy import feeds, folder
+from cni.policy.cluster_feed import AsOf, told
 from cni.policy.config import faults_of, section_of
 from cni.policy.feeds import book_of, follow, reading_once
 from cni.policy.known import KnownBook
@@ -368,9 +370,9 @@ def said(**more: Any) -> tuple[str, dict[str, Any]]:
     return "NetworkPolicy shop/one", {**POLICY, "spec": {"podSelector": {}, **more}}
 
 
-def tell(there: dict[str, tuple[str, Any]], *gone: str, whole: bool = False) -> int:
+def tell(there: dict[str, tuple[str, Any]], *gone: str, whole: bool = False, as_of: AsOf | None = None) -> int:
     with closing(Documents.open()) as documents:
-        return feeds.told(documents, there, gone, whole=whole)
+        return told(documents, there, gone, whole=whole, as_of=as_of or AsOf())
 
 
 def policies() -> list[tuple[str, ...]]:
@@ -423,6 +425,51 @@ def test_before_all_of_it_could_be_read_it_is_no_feed():
     assert policies() == [("shop", "one", "()")]
     tell({"NetworkPolicy shop one": ("NetworkPolicy shop/one", {})})
     assert policies() == [("shop", "one", "()")]
+
+
+AT = AsOf("etcd", 900)
+ONE, TWO = {"NetworkPolicy shop one": said()}, {"Pod shop web": ("Pod shop/web", pod("web"))}
+
+
+@pytest.mark.parametrize(
+    "now",
+    [AT._replace(revision=3), AT._replace(origin="another"), AT._replace(revision=2000, replaced=True)],
+    ids=["an older copy", "made anew", "and came as far again"],
+)
+@pytest.mark.parametrize("left", [{}, TWO], ids=["emptied", "restored"])
+def test_what_a_store_lost_with_its_memory_holds_until_somebody_deletes_it(now: AsOf, left: dict[str, Any]):
+    tell({**ONE, **TWO}, whole=True, as_of=AT)
+    assert tell(left, whole=True, as_of=now) == 0
+    assert policies() == [("shop", "one", "()")]
+    lost = book_of("cluster").faults()
+    assert lost[0].startswith("cluster: NetworkPolicy shop/one: the store has lost it, and what it said holds")
+    assert len(lost) == 2 - len(left)
+    assert tell(left, whole=True, as_of=now._replace(revision=now.revision + 1, replaced=False)) == 0, "and goes on to"
+    assert policies() == [("shop", "one", "()")]
+    assert tell(ONE, as_of=now._replace(revision=now.revision + 2)) == 0
+    assert len(book_of("cluster").faults()) == 1 - len(left), "it is there again"
+    assert tell({}, "NetworkPolicy shop one", as_of=now._replace(revision=now.revision + 3)) == 1
+    assert policies() == []
+
+
+def test_what_is_deleted_while_nobody_listens_is_gone():
+    tell({**ONE, **TWO}, whole=True, as_of=AT)
+    assert tell({}, whole=True, as_of=AT._replace(revision=901)) == 2
+    assert (policies(), book_of("cluster").faults()) == ([], [])
+
+
+def test_a_store_whose_revisions_say_nothing_has_lost_nothing():
+    tell(ONE, whole=True, as_of=AsOf("", 900))
+    assert tell({}, whole=True, as_of=AsOf("", 1)) == 1
+
+
+def test_a_document_that_is_no_json_is_there_and_wrong():
+    """It is not taken for one that was deleted."""
+    wrong = Said.read(("documents", "NetworkPolicy", "shop", "one"), b"{")
+    tell(ONE, whole=True)
+    assert tell({"NetworkPolicy shop one": ("NetworkPolicy shop/one", wrong.value)}, whole=True) == 0
+    assert policies() == [("shop", "one", "()")]
+    assert book_of("cluster").faults() == ["cluster: NetworkPolicy shop/one: not a Kubernetes object"]
 
 
 def test_documents_come_from_one_place():

@@ -11,7 +11,7 @@ from cni.cluster.etcd.items import told
 from cni.cluster.etcd.keys import Keys, Range
 from cni.cluster.model import Item
 from cni.cluster.store import Change, Listing, Sparing
-from cni.errors import Compacted, Unreachable
+from cni.errors import Compacted, Replaced, Unreachable
 from cni.kernel.clock import boottime
 
 _PAGE = 500
@@ -82,7 +82,7 @@ class Watch:
                 rows += rows_of(self._gateway, self._keys.endpoints(block), revision=self._seen.revision)[1]
         found = told(self._keys, rows)
         self._last = max(rows, key=lambda row: row.modified, default=None)
-        return Listing(self._seen.revision, found.items, found.refused)
+        return Listing(self._seen.revision, found.items, found.refused, origin=self._seen.cluster)
 
     def _is_enough(self, items: Iterable[Item]) -> bool:
         """Whether what is heard is all that is needed."""
@@ -104,7 +104,7 @@ class Watch:
                     rows = []
 
     def _is_the_same(self, at: At) -> None:
-        """Raise Compacted where who answers does not go on from what was seen: another etcd, or one of an older backup.
+        """Raise Replaced where who answers does not go on from what was seen: another etcd, or one of an older backup.
 
         One that is behind catches up when it is asked for what is agreed on. One that was restored may have come as far again:
         then what was put last was not put there.
@@ -115,5 +115,5 @@ class Watch:
             _, rows, _ = self._gateway.page(span, 1, self._last.modified)
             same = [row.modified for row in rows] == [self._last.modified]
         if not same:
-            raise Compacted("etcd is not as it was: it has been made anew, or is an older copy of itself")
+            raise Replaced("etcd is not as it was: it has been made anew, or is an older copy of itself")
         self._broke = False
