@@ -28,6 +28,7 @@ FOR_OTHERS = (
     "cni.kernel.counters",
     "cni.kernel.nflog",
     "cni.kernel.wireguard",
+    "cni.policy.cluster_feed",
     "cni.overlay.acceptance",
     "cni.overlay.peers",
     "cni.overlay.rows",
