@@ -35,7 +35,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return json.loads(subprocess.run(argv, cwd=RIG, capture_output=True, text=True, check=True).stdout)
 
 
-NETWORKS = ["blockpolicies", "blocks", "gateways", "joined", "overlay", "policies", "routed"]
+NETWORKS = ["blockpolicies", "blocks", "gateways", "joined", "overlay", "policies", "routed", "stored"]
 
 
 @pytest.mark.parametrize("name", NETWORKS)

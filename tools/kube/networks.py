@@ -47,7 +47,7 @@ def overlay(node: Node, own_gateway: bool = False, **more: Any) -> list[Plugin]:
     ipam = {"type": "agent-ipam", "subnet": PODS, "rangeStart": at(node, 2), "rangeEnd": at(node, 254)}
     if own_gateway:
         ipam["gateway"] = at(node, 1)
-    bridge = {"type": "bridge-vxlan", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True, "hairpinMode": True,
+    bridge = {"type": "bridge-vxlan", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True,
               "vxlan": {"id": 100, "remotes": remotes(node)}, "ipam": ipam}  # fmt: skip
     return [bridge | more, PORTMAP]
 
@@ -66,7 +66,7 @@ def blocks(node: Node) -> list[Plugin]:
     """Our bridge-vxlan without its overlay: a block for each node, routes by hand."""
     ipam = {"type": "agent-ipam", "subnet": node.block}
     return [
-        {"type": "bridge-vxlan", "bridge": "cni0", "isDefaultGateway": True, "hairpinMode": True, "ipam": ipam},
+        {"type": "bridge-vxlan", "bridge": "cni0", "isDefaultGateway": True, "ipam": ipam},
         PORTMAP,
     ]
 
@@ -83,17 +83,27 @@ def routed(node: Node) -> list[Plugin]:
 
 
 def joined(node: Node) -> list[Plugin]:
-    """One network over all nodes, which members keep: conf.d/13 with policies from a folder. Podcidrs go unread."""
+    """One network over all nodes, which members keep by etcd: conf.d/13 with policies from a folder. podCIDRs go unread."""
+    return over_all(from_folder(node))
+
+
+def stored(node: Node) -> list[Plugin]:
+    """The same with the API as the members' store: blocks are podCIDRs, policies those of the API."""
+    return over_all({"cluster": True})
+
+
+def over_all(policy: Plugin) -> list[Plugin]:
     ipam = {"type": "agent-ipam", "cluster": True, "subnet": PODS}
-    bridge = {"type": "bridge-vxlan", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True, "hairpinMode": True,
-              "vxlan": {"id": 100, "mode": "l3"}, "ipam": ipam, "policy": from_folder(node)}  # fmt: skip
+    bridge = {"type": "bridge-vxlan", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True,
+              "vxlan": {"id": 100, "mode": "l3"}, "ipam": ipam, "policy": policy}  # fmt: skip
     return [bridge, PORTMAP]
 
 
 @dataclass(frozen=True)
 class Network:
     """`ours`: nodes have the product; `by_route`: nodes need routes to each other's blocks and masquerade what leaves;
-    `theirs`: which of the reference plugins nodes have; `member`: a member of ours runs on each, with the cluster's etcd;
+    `theirs`: which of the reference plugins nodes have; `member`: a member of ours runs on each, with the
+    cluster's etcd or its API as store;
     `fed`: the API's policies are written into a folder (feed.py); `lacks`: what is not asked of it, and why.
     """
 
@@ -101,7 +111,7 @@ class Network:
     ours: bool = True
     by_route: bool = False
     theirs: tuple[str, ...] = ()
-    member: bool = False
+    member: str = ""
     fed: bool = False
     lacks: Mapping[str, str] = field(default_factory=dict)
 
@@ -121,9 +131,18 @@ class Network:
         """Once the controllers have given the node its block; again after each boot."""
         if self.by_route:
             self._route(node)
+        if (
+            self.ours
+        ):  # as some distributions have it: a bridge of ours shows its traffic to kube-proxy's rules all the same
+            node.run("sysctl", "-qw", *(f"net.bridge.bridge-nf-call-{kind}=0" for kind in ("iptables", "ip6tables")))
         if self.member and "member" not in node.services:
-            words = ("--node", node.name, "--vtep", node.address)
-            node.start("member", "agent-cni", "join", "--etcd", f"http://{CONTROL}:2379", *words)
+            keys = node.cluster.keys.folder
+            store = {
+                "etcd": ("--etcd", f"http://{CONTROL}:2379", "--vtep", node.address),
+                "api": ("--kubernetes", "--server", f"https://{CONTROL}:6443", "--cacert", keys / "ca.crt",
+                        "--cert", keys / "admin.crt", "--key", keys / "admin.key"),
+            }[self.member]  # fmt: skip
+            node.start("member", "agent-cni", "join", "--node", node.name, *store)
         if self.plugins:
             text = json.dumps(VERSIONS | {"name": "pods", "plugins": self.plugins(node)}, indent=1)
             node.run("sh", "-c", "cd /etc/cni/net.d && cat >.new && mv .new 10-pods.conflist", input=text)
@@ -150,7 +169,8 @@ NETWORKS = {
     "blocks": Network(blocks, by_route=True, lacks=UNHEARD),
     "blockpolicies": Network(blockpolicies, by_route=True, fed=True),
     "routed": Network(routed, by_route=True, lacks=UNHEARD),
-    "joined": Network(joined, member=True, fed=True),
+    "joined": Network(joined, member="etcd", fed=True),
+    "stored": Network(stored, member="api"),
     # something in the cluster is to bring it:
     "nothing": Network(None, ours=False, theirs=("loopback", "portmap", "host-local")),
     "kubeadm": Network(
