@@ -21,7 +21,7 @@ from cni.command.node import folders_of, reading, records_of, unseen_from_here
 from cni.command.output import print_json, say
 from cni.command.overlays import overlay_faults, shared_gateway
 from cni.command.remains import remains
-from cni.conflist.file import configurations, data_dirs, judged, judgement, plugins_of
+from cni.conflist.file import called_in, configurations, data_dirs, judged, judgement, plugins_of
 from cni.errors import CniError, Drift
 from cni.installation.item import MARK
 from cni.kernel import netfilter, process
@@ -83,7 +83,7 @@ def _programs(options: argparse.Namespace) -> Iterator[Finding]:
 
 
 def _executables(options: argparse.Namespace) -> Iterator[Finding]:
-    for name in plugin.names():
+    for name in sorted(_called(options)):
         file = options.bin_dir / name
         if not file.exists():
             yield Finding(f"{file} is missing", f"agent-cni install --bin-dir {options.bin_dir}")
@@ -98,6 +98,12 @@ def _executables(options: argparse.Namespace) -> Iterator[Finding]:
         yield Finding(
             what, f"apt-get install containernetworking-plugins, and copy /usr/lib/cni/loopback to {options.bin_dir}"
         )
+
+
+def _called(options: argparse.Namespace) -> set[str]:
+    """Our executables that a runtime calls here, or will; all, where there is nothing yet that it would call any for."""
+    called = called_in(options.conf_dir) | {record.plugin for record in _records(options)[0]}
+    return called & {*plugin.names()} or {*plugin.names()}
 
 
 def _configurations(options: argparse.Namespace) -> Iterator[Finding]:

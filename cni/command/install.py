@@ -12,7 +12,7 @@ from cni.cluster import config as cluster
 from cni.command.node import records_of
 from cni.command.output import complain, print_json, say
 from cni.command.remains import take_tables
-from cni.conflist.file import configurations, judged
+from cni.conflist.file import called_by, configurations, judged
 from cni.errors import CniError, Conflict, InvalidConfig, Unavailable
 from cni.installation import suite, systemd, tree
 from cni.installation.item import Item
@@ -32,7 +32,10 @@ def install(options: argparse.Namespace) -> int:
         _refuse_invalid(Path(options.conf))
     node = list(systemd.units(place)) if options.systemd else []
     node += [suite.command(place), suite.rotation(place)] if options.link else []
-    items = [*suite.executables(place, options.stand_ins), *(node if options.force else _not_lent(node))]
+    items = [
+        *suite.executables(place, options.stand_ins, _only(options)),
+        *(node if options.force else _not_lent(node)),
+    ]
     items += [suite.conflist(place, options.conf)] if options.conf else []  # last: it lets pods come
     if not options.force:
         suite.refuse_foreign(items)
@@ -100,6 +103,14 @@ def _place(options: argparse.Namespace) -> Place:
     if not place.root.is_dir():
         raise Unavailable(f"{place.root} is no folder")
     return place
+
+
+def _only(options: argparse.Namespace) -> list[str] | None:
+    """The plugins that are wanted; None: all."""
+    wanted = set(options.only or ())
+    for file in configurations(options.called_by) if options.called_by else ():
+        wanted |= called_by(file)
+    return sorted(wanted) if options.only or options.called_by else None
 
 
 def _refuse_invalid(conf: Path) -> None:

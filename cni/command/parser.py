@@ -128,6 +128,7 @@ def _serve_options(command: argparse.ArgumentParser) -> None:
     from cni.agent.pool import DEADLINE, MOST
 
     command.add_argument("--socket", type=absolute, default=SOCKET, help="default %(default)s")
+    command.add_argument("--probe", action="store_true", help="only say whether an agent takes calls there")
     command.add_argument("--workers", type=count, default=MOST, help="most processes at work, default %(default)s")
     command.add_argument(
         "--deadline", type=count, default=DEADLINE, help="seconds a call may take, default %(default)s"
@@ -211,6 +212,7 @@ def _place_options(command: argparse.ArgumentParser) -> None:
 
 def _install_options(command: argparse.ArgumentParser) -> None:
     from cni.plugin import STANDS_FOR
+    from cni.plugin import names as plugin_names
 
     _place_options(command)
     command.add_argument(
@@ -218,6 +220,15 @@ def _install_options(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         default="",
         help="activate a conflist: one of this release's, or a file with a / in its path",
+    )
+    command.add_argument(
+        "--only",
+        action="append",
+        choices=plugin_names(),
+        help="of the plugins this one, where others' may have the names of the rest; again for each",
+    )
+    command.add_argument(
+        "--called-by", type=file, metavar="FOLDER", help="of the plugins those that the conflists in a folder name"
     )
     command.add_argument(
         "--link", action="store_true", help=f"this command as {Place.command} too, and logrotate told of the logs"

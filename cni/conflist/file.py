@@ -24,7 +24,8 @@ from cni.protocol.schema import given
 from cni.protocol.versions import SUPPORTED
 from cni.resources import Host, HostPort, Plan, Uplink
 
-_SAMPLE = Call("ADD", "CONTAINER", "NETNS", "eth0", "K8S_POD_NAMESPACE=NAMESPACE;K8S_POD_NAME=POD")
+#: A call for a pod that nobody has.
+SAMPLE = Call("ADD", "CONTAINER", "NETNS", "eth0", "K8S_POD_NAMESPACE=NAMESPACE;K8S_POD_NAME=POD")
 #: The keys of a list; libcni overlooks every other.
 _LIST_KEYS = ("cniVersion", "cniVersions", "name", "plugins", "disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 _LIKENESS = 0.85
@@ -101,13 +102,33 @@ def judged(file: Path, text: bytes | None = None) -> Iterator[dict[str, Any]]:
         before = {"prevResult": made_by(netconf)} if is_bare(before) else before
 
 
+def called_in(folder: Path) -> set[str]:
+    """The executables of this suite that are called by a folder's files, as far as they can be read."""
+    found = set[str]()
+    for file in configurations(folder):
+        with suppress(CniError, OSError):
+            found |= called_by(file)
+    return found
+
+
+def called_by(file: Path) -> set[str]:
+    """The executables of this suite that a runtime, or somebody else's plugin, calls by a file. Raises as `plugins_of`, and OSError."""
+    found = set[str]()
+    for _, netconf in plugins_of(file):
+        ipam = netconf.get("ipam")
+        ours = netconf.get("type") in plugin.names()
+        found |= {str(netconf["type"])} if ours else set()
+        found |= {OWN_IPAM} if not ours and isinstance(ipam, dict) and ipam.get("type") == OWN_IPAM else set()
+    return found
+
+
 def networks(file: Path, text: bytes) -> Iterator[Network]:
     """The cluster's networks that a file's plugins share. Raises as `plugins_of`, and InvalidConfig."""
     for _, netconf in plugins_of(file, text):
         if is_clustered(netconf):
             reader = str(netconf["type"] if netconf["type"] in plugin.names() else OWN_IPAM)
             said = {key: value for key, value in netconf.items() if key != "policy"}  # which reads documents
-            source = plugin.load(reader).Config.read(said, _SAMPLE).ipam
+            source = plugin.load(reader).Config.read(said, SAMPLE).ipam
             yield from [source.network] if isinstance(source, Shared) else []
 
 
@@ -131,7 +152,7 @@ def judgement(netconf: NetConf) -> dict[str, Any]:
 def _misplaced(netconf: NetConf, before: NetConf) -> Iterator[str]:
     """One plugin makes the pod's interface, and it is the first but for `loopback`."""
     said = {key: value for key, value in netconf.items() if key != "policy"}  # which reads documents
-    chained = plugin.load(netconf["type"]).Config.read(said | before, _SAMPLE).chained
+    chained = plugin.load(netconf["type"]).Config.read(said | before, SAMPLE).chained
     bare = is_bare(before)
     if bare and chained:
         yield f"$.type: {netconf['type']} follows a plugin that makes an interface, and there is none before it"
@@ -153,13 +174,13 @@ def planned(netconf: NetConf) -> Plan | None:
 
 def _plan(netconf: NetConf, name: str) -> Plan:
     loaded = plugin.load(name)
-    read = loaded.Config.read(netconf, _SAMPLE)
+    read = loaded.Config.read(netconf, SAMPLE)
     uplink = Uplink(read.uplink.dev or "UPLINK", 1500) if read.uplink else None
     rules = (read.rules or netfilter.NFTABLES) if read.rules is not None else ""
     pod_rules = (read.sidecar.backend or netfilter.IPTABLES_NFT) if read.sidecar else ""
     port = HostPort(read.ports[-1], lent=True) if read.ports else None
-    host = Host(_SAMPLE.netns, uplink, rules, pod_rules, (4, 6), port=port, chained=read.chained)
-    return loaded.plan(read, Attachment(netconf["name"], _SAMPLE.container, _SAMPLE.ifname), read.ipam.preview(), host)
+    host = Host(SAMPLE.netns, uplink, rules, pod_rules, (4, 6), port=port, chained=read.chained)
+    return loaded.plan(read, Attachment(netconf["name"], SAMPLE.container, SAMPLE.ifname), read.ipam.preview(), host)
 
 
 def _faults(netconf: NetConf, delegate: str) -> Iterator[str]:

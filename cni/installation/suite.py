@@ -23,11 +23,14 @@ raise SystemExit(cold(__file__))
 """
 
 
-def executables(place: Place, more: Iterable[str] = ()) -> Iterator[Item]:
-    """The doors runtimes call, also under `more` names: started by the launcher, or by Python where there is none."""
+def executables(place: Place, more: Iterable[str] = (), only: Iterable[str] | None = None) -> Iterator[Item]:
+    """The doors runtimes call, or `only` some, also under `more` names: started by the launcher, or by Python where there is none."""
     interpreter = place.prefix / tree.LAUNCHER if tree.has_launcher() else f"{place.prefix}/bin/python3 -I"
     text = _EXECUTABLE.format(interpreter=interpreter, mark=f"{MARK} in {place.prefix}")
-    return (Item(place.now(place.bin_dir / name), text, 0o755) for name in (*plugin.names(), *more))
+    return (
+        Item(place.now(place.bin_dir / name), text, 0o755)
+        for name in (*(plugin.names() if only is None else only), *more)
+    )
 
 
 def stand_ins(place: Place) -> Iterator[Item]:

@@ -198,6 +198,32 @@ def test_a_foreign_executable_is_not_overwritten_silently(tmp_path: Path):
     assert "agent-cni" in (tmp_path / "bin/agent-ipam").read_text()
 
 
+def test_only_what_is_called_is_put_beside_somebody_elses_plugins(host: Host, tmp_path: Path):
+    """As on a node with the reference plugins, one of which has the name of one of ours."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/macvlan").write_text("theirs")
+    conflists = tmp_path / "conflists"
+    conflists.mkdir()
+    routed = {"type": "bridge-vxlan", "ipam": {"type": "agent-ipam"}}
+    theirs = {"type": "bridge", "ipam": {"type": "agent-ipam"}}
+    for name, conf in {"10-a": routed, "20-b": {"type": "portmap"}}.items():
+        (conflists / f"{name}.conflist").write_text(json.dumps({"cniVersion": "1.0.0", "name": "x", "plugins": [conf]}))
+    node = tmp_path / "node"
+    place = ("--prefix", node / "opt", "--bin-dir", tmp_path / "bin", "--conf-dir", node / "net.d")
+    sh(SUITE, "install", *place, "--called-by", conflists)
+    assert files(tmp_path / "bin") == {"macvlan", "bridge-vxlan"}
+    (conflists / "20-b.conflist").write_text(json.dumps({"cniVersion": "1.0.0", "name": "x", "plugins": [theirs]}))
+    sh(SUITE, "install", *place, "--called-by", conflists, "--only", "custom-plugin")
+    assert files(tmp_path / "bin") == {"macvlan", "bridge-vxlan", "agent-ipam", "custom-plugin"}
+    refused = sh(SUITE, "install", *place, "--only", "macvlan", check=False)
+    assert (refused.returncode, f"{tmp_path}/bin/macvlan" in refused.stderr) == (1, True)
+    said = host.run(
+        "sh", "-c", 'mount -t tmpfs tmpfs /var/log && exec "$0" "$@"', SUITE, "uninstall", *place, "--force"
+    )
+    assert f"{tmp_path}/bin/macvlan was changed, or is somebody else's, and is left" in said.stderr
+    assert files(tmp_path / "bin") == {"macvlan"}
+
+
 def test_a_foreign_prefix_is_left_alone(tmp_path: Path):
     (tmp_path / "opt").mkdir()
     (tmp_path / "opt/precious").touch()

@@ -96,7 +96,39 @@ def test_missing_programs(look: Look, monkeypatch: pytest.MonkeyPatch):
     ]  # fmt: skip
 
 
+def name_all(place: Path) -> None:
+    """Have conflists name every plugin."""
+    theirs = {"type": "host-local", "ipam": {"type": "agent-ipam", "subnet": "10.1.0.0/24"}}
+    for number, conf in enumerate([theirs, *({"type": name} for name in plugin.names() if name != "agent-ipam")]):
+        text = json.dumps({"cniVersion": "1.0.0", "name": "pods", "plugins": [conf]})
+        (place / f"net.d/2{number}-more.conflist").write_text(text)
+
+
+def test_what_only_a_pod_of_kubernetes_can_have_is_no_fault(look: Look, place: Path):
+    """Policies of the cluster hold pods by the names that CNI_ARGS has."""
+    routed = {
+        "type": "bridge-vxlan",
+        "isGateway": True,
+        "vxlan": {"id": 100, "mode": "l3"},
+        "policy": {"cluster": True},
+    }
+    routed |= {"ipam": {"type": "agent-ipam", "cluster": True, "subnet": "10.244.0.0/16"}}
+    text = json.dumps({"cniVersion": "1.0.0", "name": "pods", "plugins": [routed]})
+    (place / "net.d/10-pods.conflist").write_text(text)
+    assert look() == {}
+
+
+def test_executables_of_which_nobody_calls_any_may_be_somebody_elses(look: Look, place: Path):
+    """As the reference macvlan is beside a bridge-vxlan of ours."""
+    (place / "bin/macvlan").write_bytes(b"\x7fELF\xff")
+    (place / "bin/agent-ipam").unlink()
+    assert look() == {}
+    (place / "net.d/10-pods.conflist").unlink()
+    assert len(look()["executables"]) == 2
+
+
 def test_executables_that_are_missing_foreign_or_not_executable(look: Look, place: Path):
+    name_all(place)
     (place / "bin/macvlan").write_bytes(b"\x7fELF\xff")
     (place / "bin/agent-ipam").unlink()
     (place / "bin/bridge-vxlan").chmod(0o644)
@@ -188,6 +220,7 @@ def test_without_a_state_nothing_is_a_leftover(
 
 
 def test_what_is_mended_together_is_said_together(agent: Any, look: Look, place: Path, folder: Path):
+    name_all(place)
     for name in ("macvlan", "agent-ipam"):
         (place / "bin" / name).unlink()
     assert len(look()["executables"]) == 2
