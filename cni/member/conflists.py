@@ -41,6 +41,8 @@ class Conflists:
         self._templates, self._runtime = templates, runtime
         self._made: dict[str, _Made] = {}
         self._trouble = Trouble("conflist")
+        #: Why they are not all there, for people; empty: they are.
+        self.lacking = "the cluster has not been heard yet"
 
     def keep(self, state: Store, spans: tuple[str, ...] | None, serves: Callable[[], None]) -> bool:
         """Have each be as its template says for a host with these blocks, once its networks have blocks here; whether all are, which
@@ -49,22 +51,8 @@ class Conflists:
         Where blocks are not assigned (None) nothing is filled in. The cluster's networks in them are shared, as by a first pod. What is
         wrong is said once, and tried again by the next call.
         """
-        if spans == ():
-            self._trouble.is_so("this host is given no block of addresses yet (spec.podCIDRs of its Node)")
-            return False
-        troubles, there = list[str](), list[bool]()
-        templates = sorted(self._templates.glob(_NAMES))
-        for template in templates:
-            try:
-                there.append(self._keep(state, template, spans))
-            except CniError as error:
-                troubles.append(f"{template}: {error.msg}")
-            except OSError as error:
-                troubles.append(f"{error.filename or template}: {error.strerror}")
-        if not templates:
-            troubles.append(f"{self._templates} has no conflist")
-        if all(there) and not troubles:
-            self._leave_only({template.name for template in templates})
+        troubles, waiting = self._put_all(state, spans)
+        if not (troubles or waiting):
             try:
                 serves()
             except Forbidden as error:
@@ -73,19 +61,40 @@ class Conflists:
             self._trouble.is_so("; ".join(troubles))
         else:
             self._trouble.over()
-        return all(there) and not troubles
+        self.lacking = "; ".join(troubles + waiting)
+        return not self.lacking
 
-    def _keep(self, state: Store, template: Path, spans: tuple[str, ...] | None) -> bool:
+    def _put_all(self, state: Store, spans: tuple[str, ...] | None) -> tuple[list[str], list[str]]:
+        """What is wrong, and what is waited for."""
+        if spans == ():
+            return ["this host is given no block of addresses yet (spec.podCIDRs of its Node)"], []
+        troubles, waiting = list[str](), list[str]()
+        templates = sorted(self._templates.glob(_NAMES))
+        for template in templates:
+            try:
+                waiting += self._keep(state, template, spans)
+            except CniError as error:
+                troubles.append(f"{template}: {error.msg}")
+            except OSError as error:
+                troubles.append(f"{error.filename or template}: {error.strerror}")
+        if not templates:
+            troubles.append(f"{self._templates} has no conflist")
+        elif not (troubles or waiting):
+            self._leave_only({template.name for template in templates})
+        return troubles, waiting
+
+    def _keep(self, state: Store, template: Path, spans: tuple[str, ...] | None) -> list[str]:
+        """Put one, or name what it waits for."""
         made = self._of_host(template, spans)
         file = self._runtime / template.name
         lacking = [network for network in made.networks if not self._has_blocks(state, network)]
         if lacking:
-            return False
+            return [f"network {network.name!r} has no block of addresses here yet" for network in lacking]
         if file.exists() and not placed.is_as_put(file) and file.read_text(errors="replace") != made.text:
             raise Conflict(f"{file} is somebody's own, or was edited, and is kept; without it this would be put there")
         if placed.put(file, made.text):
             log.event("member", "conflist", None, path=str(file))
-        return True
+        return []
 
     def _of_host(self, template: Path, spans: tuple[str, ...] | None) -> _Made:
         """Raises InvalidConfig with all that is wrong."""

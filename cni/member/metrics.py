@@ -1,4 +1,4 @@
-"""The member's figures over HTTP, for Prometheus on this host: GET /metrics and /healthz, on a loopback address.
+"""The member's figures over HTTP, for Prometheus on this host: GET /metrics, and for probes /healthz and /readyz, on a loopback address.
 
 The standard library's server: http.server is loaded for who wants it (0.7 MiB), where prometheus_client takes 2.7 MiB of a
 member's 30 and starts a thread for whoever connects. Here they are few, and each has an end.
@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler
@@ -36,15 +36,16 @@ _BUSY = b"HTTP/1.0 503 Service Unavailable\r\nServer: agent-cni\r\nRetry-After: 
 _TRIED_AGAIN_AFTER = 5.0
 _MOMENT = 0.05
 _NAME = "agent-cni"
+_TEXT = "text/plain; charset=utf-8"
 _PAGE = resource.getpagesize()
 
 
-def serve(address: str, answer: Callable[[], bytes] | None = None) -> None:
-    """Answer at HOST:PORT for ever, or [HOST]:PORT; where somebody else has the port, once it is free."""
+def serve(address: str, health: Mapping[str, Callable[[], str]], answer: Callable[[], bytes] | None = None) -> None:
+    """Answer at HOST:PORT for ever, or [HOST]:PORT; where somebody else has the port, once it is free. `health` says by path why it is not well; empty: it is."""
     trouble = Trouble("metrics")
     while True:
         try:
-            with Server(address, answer or told) as server:
+            with Server(address, health, answer or told) as server:
                 trouble.over()
                 server.serve_forever(PATIENCE_SECONDS)
         except Unavailable as error:
@@ -76,11 +77,11 @@ class Server(ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, address: str, answer: Callable[[], bytes]) -> None:
+    def __init__(self, address: str, health: Mapping[str, Callable[[], str]], answer: Callable[[], bytes]) -> None:
         host, _, port = address.rpartition(":")
         at = ipaddress.ip_address(host.strip("[]"))
         self.address_family = AF_INET6 if at.version == 6 else AF_INET
-        self._answer = answer
+        self._answer, self.health = answer, health
         self._answering = Lock()
         self._kept: tuple[float, bytes] | None = None
         #: Since when who is there is, and who of them is being answered.
@@ -155,10 +156,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer one request."""
         if self.path.partition("?")[0] == "/metrics":
             self._say(200, self.server.answer(self.connection), exposition.CONTENT_TYPE)
-        elif self.path == "/healthz":
-            self._say(200, b"ok\n", "text/plain; charset=utf-8")
+        elif self.path in self.server.health:
+            why = self.server.health[self.path]()
+            self._say(503 if why else 200, f"{why or 'ok'}\n".encode(), _TEXT)
         else:
-            self._say(404, b"there are /metrics and /healthz\n", "text/plain; charset=utf-8")
+            self._say(404, f"there are {', '.join(['/metrics', *self.server.health])}\n".encode(), _TEXT)
 
     def _say(self, status: int, body: bytes, kind: str) -> None:
         self.send_response(status)

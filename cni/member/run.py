@@ -47,6 +47,8 @@ from cni.state.uses import node_lock
 #: How long the hand has to end after SIGTERM, in seconds.
 _GRACE = 0.8
 _BEAT, _SOON = 1.0, 0.02
+#: After so many seconds the hand does not work but hang: as the unit's WatchdogSec.
+_STILL = 60.0
 #: The kernel is compared with what is to be there without a reason, too; hosts that began together do not go on so.
 _COMPARED_AFTER, _SPREAD = 60.0, 15.0
 
@@ -128,8 +130,8 @@ class Hand:
         self._tunnels = Tunnels(config, self._keeper, self._ledger, folder, key) if key else None
         sparing = Sparing(config.node, goes_by_endpoints)
         self._watcher = Watcher(store, self._heard, lambda: self._keeper.is_troubled, sparing)
-        conflists = Conflists(Path(config.conflists), CONF_DIR) if config.conflists else None
-        estate = Estate(store, self._ledger, conflists=conflists)
+        self._conflists = Conflists(Path(config.conflists), CONF_DIR) if config.conflists else None
+        estate = Estate(store, self._ledger, conflists=self._conflists)
         self._publisher = Publisher(self._keeper, estate, folder, bell, self._inbox)
         self._policies = Policies(folder, self._inbox.look)
         self._cut_off = CutOff()
@@ -139,6 +141,7 @@ class Hand:
         self._states: dict[str, str] = {}
         self._said: dict[str, str] = {}
         self._watched = watched() is not None
+        self._beaten = time.monotonic()
 
     def work(self) -> None:
         """Do what the threads bring, for ever. Raises Ended, whatever ended one of them, and what there cannot be freeAfter
@@ -154,7 +157,7 @@ class Hand:
         if self._config.metrics:
             from cni.member import metrics  # and an HTTP server with it
 
-            started("metrics", partial(metrics.serve, self._config.metrics), self._inbox)
+            started("metrics", partial(metrics.serve, self._config.metrics, self._health()), self._inbox)
         log.event("member", "start", node=self._config.node)
         pause = _SOON
         while (me := self._keeper.me) is None:
@@ -213,6 +216,7 @@ class Hand:
 
     def _beat(self) -> None:
         """Say that the hand works, and what for. It is ready, and a node's boot goes on, also when the store is away."""
+        self._beaten = time.monotonic()
         if self._tunnels:
             self._tunnels.beat()
         self._states |= {"READY": "1"} if self._keeper.has_asked else {}
@@ -221,6 +225,22 @@ class Hand:
         lines = new + ["WATCHDOG=1"] * self._watched
         if lines and notify(*lines):
             self._said |= self._states
+
+    def _health(self) -> dict[str, Callable[[], str]]:
+        """What probes ask for, each with why not: whether the hand moves, without which nothing mends it but another process; and whether
+        this host can serve pods.
+        """
+
+        def why_not_alive() -> str:
+            still = time.monotonic() - self._beaten
+            return f"nothing was done for {still:.0f} s" if still > _STILL else ""
+
+        def why_not_ready() -> str:
+            if not self._keeper.session:
+                return self._keeper.status
+            return self._conflists.lacking if self._conflists else ""
+
+        return {"/healthz": why_not_alive, "/readyz": why_not_ready}
 
     def _mind_signals(self) -> None:
         while not signals.next_ending():

@@ -13,6 +13,7 @@ import pytest
 
 from cni.agent import listener
 from cni.agent.listener import is_listened_on, listening, takes_calls
+from cni.command.main import main
 from cni.errors import Conflict
 
 
@@ -92,3 +93,23 @@ def test_who_hangs_up_takes_calls(tmp_path: Path, reads: bool):
 
 def test_nobody_listens_where_nothing_is_however_long_the_way(tmp_path: Path):
     assert not is_listened_on(tmp_path / ("x" * 200) / "agent.sock")
+
+
+def test_a_probe_says_whether_an_agent_takes_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "sock"
+    asked = ["serve", "--socket", str(path), "--probe"]
+    assert main(asked) == 1
+    assert capsys.readouterr().err == f"agent-cni: no agent takes calls at {path}\n"
+    with full(path):
+        assert main(asked) == 1
+    path.unlink()
+    with somebody(path) as made:
+
+        def serve() -> None:
+            for _ in range(2):  # who only looks whether somebody listens, and who is a caller
+                made.accept()[0].close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        assert main(asked) == 0
+        thread.join()

@@ -314,7 +314,7 @@ class _Other(BaseHTTPRequestHandler):
 @pytest.mark.parametrize("who", ["a member", "somebody else", "nobody"])
 def test_a_port_of_metrics_that_somebody_else_has_is_told(scene: Scene, who: str):
     make: dict[str, Callable[[], HTTPServer | Server]] = {
-        "a member": lambda: Server("127.0.0.1:0", metrics.told),
+        "a member": lambda: Server("127.0.0.1:0", {"/healthz": lambda: ""}, metrics.told),
         "somebody else": lambda: HTTPServer(("127.0.0.1", 0), _Other),
         "nobody": lambda: HTTPServer(("127.0.0.1", 0), _Other),
     }

@@ -68,6 +68,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 def test_it_waits_for_the_blocks_of_each_family_of_its_network(scene: Scene):
     scene.say(ROUTED)
     assert not scene.keep(FOUR, SIX)
+    assert scene.conflists.lacking == "network 'pods' has no block of addresses here yet"
     assert [network.name for network, _ in scene.state.shared()] == ["pods"], "as a first pod would"
     scene.agree()
     assert not scene.keep(FOUR, SIX)

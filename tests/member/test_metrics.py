@@ -21,10 +21,12 @@ from cni.member import figures, metrics
 from cni.member.metrics import MOST, Server
 from cni.state.tally import counted
 
+HEALTH = {"/healthz": lambda: "", "/readyz": lambda: "no conflist yet"}
+
 
 @contextmanager
 def serving(address: str, answer: Callable[[], bytes] = metrics.told) -> Iterator[str]:
-    with Server(address, answer) as server:
+    with Server(address, HEALTH, answer) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         host = f"[{server.server_address[0]}]" if ":" in str(server.server_address[0]) else server.server_address[0]
@@ -75,8 +77,10 @@ def test_prometheus_reads_all_there_is(url: str, no_node: Path):
     assert all(family.type != "unknown" and family.documentation for family in families.values())
 
 
-@pytest.mark.parametrize(("path", "code"), [("/healthz", 200), ("/metrics?x=1", 200), ("/", 404), ("/metrics/", 404)])
-def test_there_are_two_pages(path: str, code: int):
+@pytest.mark.parametrize(
+    ("path", "code"), [("/healthz", 200), ("/readyz", 503), ("/metrics?x=1", 200), ("/", 404), ("/metrics/", 404)]
+)
+def test_each_page_answers_for_itself(path: str, code: int):
     with serving("127.0.0.1:0") as url:
         assert status_of(f"{url}{path}") == code
 
@@ -188,8 +192,8 @@ def test_a_taken_port_is_waited_for(monkeypatch: pytest.MonkeyPatch):
     other = socket.create_server(("127.0.0.1", 0))
     port = other.getsockname()[1]
     with pytest.raises(Unavailable, match=f"127.0.0.1:{port}: Address already in use"):
-        Server(f"127.0.0.1:{port}", metrics.told)
-    threading.Thread(target=metrics.serve, args=(f"127.0.0.1:{port}",), daemon=True).start()
+        Server(f"127.0.0.1:{port}", HEALTH, metrics.told)
+    threading.Thread(target=metrics.serve, args=(f"127.0.0.1:{port}", HEALTH), daemon=True).start()
     time.sleep(0.1)
     other.close()
     deadline = time.monotonic() + 10
