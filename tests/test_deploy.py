@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -12,14 +13,17 @@ import pytest
 import yaml
 
 from cni import __version__
+from cni.cluster.kubernetes.api import ACCOUNT
 from cni.command.parser import parser
 from cni.conflist.file import judged
+from cni.conflist.template import filled
 
 ROOT = Path(__file__).parent.parent
 LINT = ROOT / ".cache/lint/bin"
-MANIFEST = ROOT / "deploy/daemonset.yaml"
+MANIFEST = ROOT / "deploy/agent-cni.yaml"
 UNIT = ROOT / "tools/systemd/system/agent-cni.service"
-CONFIG, DAEMON_SET = yaml.safe_load_all(MANIFEST.read_text())
+OBJECTS: dict[str, Any] = {item["kind"]: item for item in yaml.safe_load_all(MANIFEST.read_text())}
+CONFIG, DAEMON_SET = OBJECTS["ConfigMap"], OBJECTS["DaemonSet"]
 
 
 def linted(*argv: object) -> subprocess.CompletedProcess[str]:
@@ -42,17 +46,50 @@ def test_the_manifest_is_one_of_each_kubernetes(version: str):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_its_conflist_is_valid(tmp_path: Path):
+def test_its_conflist_is_valid_as_each_node_will_have_it(tmp_path: Path):
     for name, text in CONFIG["data"].items():
+        made = filled(json.loads(text), ["10.244.7.0/24"])
+        assert made == json.loads(text), "of the default nothing is to be filled in"
         (tmp_path / name).write_text(text)
         assert [(item["ours"], item["faults"]) for item in judged(tmp_path / name)] == [(True, []), (False, [])]
-        assert json.loads(text)["cniVersion"] == "1.0.0", "containerd 1.6 knows no newer one"
+        assert made["cniVersion"] == "1.0.0", "containerd 1.6 knows no newer one"
+
+
+def options_of(container: dict[str, Any]) -> list[str]:
+    """What agent-cni is given."""
+    return list(container["args"] if "args" in container else container["command"][3:])
 
 
 def test_its_commands_are_understood():
-    install, serve = (item.get("args") or item["command"][3:] for item in containers())
-    assert parser().parse_args(install).conf == f"/config/{next(iter(CONFIG['data']))}"
-    assert parser().parse_args(serve)
+    for container in containers():
+        assert parser().parse_args(options_of(container))
+        for probe in ("readinessProbe", "livenessProbe"):
+            if command := container.get(probe, {}).get("exec", {}).get("command"):
+                assert parser().parse_args(command[3:]).probe
+
+
+def test_the_member_finds_what_is_mounted_for_it():
+    (member,) = [item for item in containers() if item["name"] == "member"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in member["volumeMounts"]}
+    asked = parser().parse_args(options_of(member))
+    assert f"/host{asked.conflists}" == mounts["conflists"]
+    assert mounts["account"] == "/host" + str(ACCOUNT).replace("/var/run/", "/run/"), (
+        "/var/run is a link in the node's /"
+    )
+    (port,) = member["ports"]
+    assert asked.metrics == f"127.0.0.1:{port['containerPort']}"
+
+
+def test_what_runs_is_bounded_and_asked_for_its_health():
+    spec = DAEMON_SET["spec"]["template"]["spec"]
+    for container in containers():
+        assert "memory" in container["resources"]["limits"]
+        assert "cpu" not in container["resources"]["limits"]
+    for container in spec["containers"]:
+        assert {"readinessProbe", "livenessProbe"} <= container.keys()
+    assert spec["priorityClassName"] == "system-node-critical"
+    assert spec["tolerations"] == [{"operator": "Exists"}]
+    assert DAEMON_SET["spec"]["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": 1}
 
 
 def test_its_volumes_and_image_are_there():
@@ -60,6 +97,64 @@ def test_its_volumes_and_image_are_there():
     mounted = {mount["name"] for item in containers() for mount in item["volumeMounts"]}
     assert mounted == {volume["name"] for volume in spec["volumes"]}
     assert {item["image"] for item in containers()} == {f"agent-cni:{__version__}"}
+    assert spec["serviceAccountName"] == OBJECTS["ServiceAccount"]["metadata"]["name"]
+    (subject,) = OBJECTS["ClusterRoleBinding"]["subjects"]
+    assert (subject["name"], subject["namespace"]) == ("agent-cni", "kube-system")
+
+
+MODES = sorted(file.parent.name for file in (ROOT / "deploy").glob("*/kustomization.yaml"))
+
+
+def mode(name: str) -> dict[str, Any]:
+    return dict(yaml.safe_load((ROOT / "deploy" / name / "kustomization.yaml").read_text()))
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_a_mode_is_made_of_the_default(name: str):
+    """What kubectl makes of it `make kube-test` applies; here, that it names what there is."""
+    said = mode(name)
+    if name == "l3":
+        assert said["resources"] == ["agent-cni.yaml"]
+        assert MANIFEST.resolve() == ROOT / "deploy/l3/agent-cni.yaml"
+        return
+    assert said["resources"] == ["../l3"]
+    for made in said.get("configMapGenerator", ()):
+        assert (made["name"], made["namespace"], made["behavior"]) == ("agent-cni", "kube-system", "replace")
+        assert made["files"] == list(CONFIG["data"]), "the same file, so that it takes the other's place on nodes"
+    for patch in said.get("patches", ()):
+        target = OBJECTS[patch["target"]["kind"]]
+        for change in yaml.safe_load(patch["patch"]):
+            place: Any = target
+            for step in change["path"].strip("/").split("/")[:-1]:
+                place = place[int(step) if step.isdecimal() else step]
+            assert place
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "deploy").glob("*/*.conflist")), ids=lambda file: file.parent.name)
+def test_a_modes_conflist_is_valid_and_differs_in_what_it_is_for(file: Path):
+    assert [item["faults"] for item in judged(file)] == [[], []]
+    default = json.loads(next(iter(CONFIG["data"].values())))["plugins"][0]
+    own = json.loads(file.read_text())["plugins"][0]
+    keys = {key for key in own.keys() | default.keys() if own.get(key) != default.get(key)}
+    assert keys == {"l2": {"vxlan"}, "strict": {"policy"}, "mesh": {"sidecar", "capabilities"}}[file.parent.name]
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_kubectl_builds_every_mode(name: str):
+    kubectl = Path(os.environ.get("KUBE_RIG") or ROOT / ".cache/kube") / "bin/kubectl"
+    if not kubectl.exists():
+        pytest.skip("`make kube-test` builds kubectl")
+    done = linted(kubectl, "kustomize", ROOT / "deploy" / name)
+    assert done.returncode == 0, done.stderr
+    made = {item["kind"]: item for item in yaml.safe_load_all(done.stdout)}
+    assert made.keys() == OBJECTS.keys()
+    said = mode(name)
+    config, spec = made["ConfigMap"], made["DaemonSet"]["spec"]["template"]["spec"]
+    assert config["metadata"]["name"] == spec["volumes"][0]["configMap"]["name"] == "agent-cni"
+    for given in said.get("configMapGenerator", ()):
+        for file in given["files"]:
+            assert config["data"][file] == (ROOT / "deploy" / name / file).read_text()
+    assert ("--encryption" in spec["containers"][1]["command"]) == (name == "encrypted")
 
 
 def allowed(key: str) -> set[str]:

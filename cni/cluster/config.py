@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cni.errors import InvalidConfig, Unavailable
 from cni.kernel.files import put_whole
@@ -43,6 +43,9 @@ class EtcdConfig:
         """What this host must be able to read for it."""
         return tuple(filter(None, (self.cacert, self.cert, self.key, self.password_file)))
 
+    #: Any process of the host can.
+    is_for_pods: ClassVar[bool] = False
+
     def __str__(self) -> str:
         return f"etcd at {', '.join(self.endpoints)}"
 
@@ -61,6 +64,11 @@ class KubernetesConfig:
     def files(self) -> tuple[str, ...]:
         """What this host must be able to read for it."""
         return tuple(filter(None, (self.token, self.cacert, self.cert, self.key)))
+
+    @property
+    def is_for_pods(self) -> bool:
+        """Whether only a pod can ask, and this process is of none."""
+        return not (self.server or os.environ.get("KUBERNETES_SERVICE_HOST"))
 
     def __str__(self) -> str:
         return f"the Kubernetes API{self.server and f' at {self.server}'}"

@@ -112,7 +112,7 @@ def _asked(config: ClusterConfig) -> tuple[Listing, str]:
 
 def _of_store(part: _Part) -> Iterator[Difference]:
     store = part.config.store
-    if part.away and not (part.runs and part.member.trouble):  # which says it, and since when
+    if part.away and not (part.runs and (part.member.trouble or store.is_for_pods)):  # which says it, and since when
         yield Difference(part.away, f"look at {store}, and at what filters the way to it")
     for line in part.listing.refused:
         key = line.partition(" in the store: ")[0]

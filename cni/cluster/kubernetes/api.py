@@ -20,7 +20,7 @@ from cni.kernel.clock import boottime
 from cni.kernel.http import Answer, Door, Request, Stream, located
 
 #: What kubelet gives a pod to ask the API by.
-_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 #: Objects in a page: a page of pods is 5 MiB at the most then, and nobody waits long for it.
 _PAGE = 250
 #: A listing that is overtaken by compactions begins anew, but not for ever.
@@ -64,9 +64,9 @@ class Api:
     def __init__(self, config: KubernetesConfig, seconds: float) -> None:
         self._seconds = seconds
         server = config.server or _own_server()
-        is_pod = not config.server or (_ACCOUNT / "token").exists()
-        cacert = config.cacert or (str(_ACCOUNT / "ca.crt") if is_pod and server.startswith("https:") else "")
-        self._token_file = Path(config.token or (_ACCOUNT / "token" if is_pod and not config.cert else ""))
+        is_pod = not config.server or (ACCOUNT / "token").exists()
+        cacert = config.cacert or (str(ACCOUNT / "ca.crt") if is_pod and server.startswith("https:") else "")
+        self._token_file = Path(config.token or (ACCOUNT / "token" if is_pod and not config.cert else ""))
         self._token = ""
         self._door = Door([server], cacert=cacert, cert=config.cert, key=config.key)
 
