@@ -25,7 +25,7 @@ from cni.protocol.versions import SUPPORTED
 from cni.resources import Host, HostPort, Plan, Uplink
 
 #: A call for a pod that nobody has.
-SAMPLE = Call("ADD", "CONTAINER", "NETNS", "eth0", "K8S_POD_NAMESPACE=NAMESPACE;K8S_POD_NAME=POD")
+_SAMPLE = Call("ADD", "CONTAINER", "NETNS", "eth0", "K8S_POD_NAMESPACE=NAMESPACE;K8S_POD_NAME=POD")
 #: The keys of a list; libcni overlooks every other.
 _LIST_KEYS = ("cniVersion", "cniVersions", "name", "plugins", "disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 _LIKENESS = 0.85
@@ -128,7 +128,7 @@ def networks(file: Path, text: bytes) -> Iterator[Network]:
         if is_clustered(netconf):
             reader = str(netconf["type"] if netconf["type"] in plugin.names() else OWN_IPAM)
             said = {key: value for key, value in netconf.items() if key != "policy"}  # which reads documents
-            source = plugin.load(reader).Config.read(said, SAMPLE).ipam
+            source = plugin.load(reader).Config.read(said, _SAMPLE).ipam
             yield from [source.network] if isinstance(source, Shared) else []
 
 
@@ -152,7 +152,7 @@ def judgement(netconf: NetConf) -> dict[str, Any]:
 def _misplaced(netconf: NetConf, before: NetConf) -> Iterator[str]:
     """One plugin makes the pod's interface, and it is the first but for `loopback`."""
     said = {key: value for key, value in netconf.items() if key != "policy"}  # which reads documents
-    chained = plugin.load(netconf["type"]).Config.read(said | before, SAMPLE).chained
+    chained = plugin.load(netconf["type"]).Config.read(said | before, _SAMPLE).chained
     bare = is_bare(before)
     if bare and chained:
         yield f"$.type: {netconf['type']} follows a plugin that makes an interface, and there is none before it"
@@ -174,13 +174,13 @@ def planned(netconf: NetConf) -> Plan | None:
 
 def _plan(netconf: NetConf, name: str) -> Plan:
     loaded = plugin.load(name)
-    read = loaded.Config.read(netconf, SAMPLE)
+    read = loaded.Config.read(netconf, _SAMPLE)
     uplink = Uplink(read.uplink.dev or "UPLINK", 1500) if read.uplink else None
     rules = (read.rules or netfilter.NFTABLES) if read.rules is not None else ""
     pod_rules = (read.sidecar.backend or netfilter.IPTABLES_NFT) if read.sidecar else ""
     port = HostPort(read.ports[-1], lent=True) if read.ports else None
-    host = Host(SAMPLE.netns, uplink, rules, pod_rules, (4, 6), port=port, chained=read.chained)
-    return loaded.plan(read, Attachment(netconf["name"], SAMPLE.container, SAMPLE.ifname), read.ipam.preview(), host)
+    host = Host(_SAMPLE.netns, uplink, rules, pod_rules, (4, 6), port=port, chained=read.chained)
+    return loaded.plan(read, Attachment(netconf["name"], _SAMPLE.container, _SAMPLE.ifname), read.ipam.preview(), host)
 
 
 def _faults(netconf: NetConf, delegate: str) -> Iterator[str]:
