@@ -49,6 +49,10 @@ def switches(host: Host, port: str) -> tuple[bool, bool]:
     return data["nf_call_iptables"] == data["nf_call_ip6tables"] == 1, link["linkinfo"]["info_slave_data"]["hairpin"]
 
 
+@pytest.mark.tried(
+    "the node's bridge-nf is off; a Kubernetes pod asks its neighbour, and itself, by a Service",
+    "an answer, in both families",
+)
 @pytest.mark.parametrize("asker", ["another", "itself"])
 def test_a_pod_is_reached_by_its_service(lab: Lab, host: Host, asker: str):
     pods = {"another": lab.pod(), "itself": lab.pod()}
