@@ -17,9 +17,13 @@ KINDS = {
     "nodes": ("Node", "/api/v1"), "pods": ("Pod", "/api/v1"), "namespaces": ("Namespace", "/api/v1"),
     "networkpolicies": ("NetworkPolicy", "/apis/networking.k8s.io/v1"),
     "clusternetworkpolicies": ("ClusterNetworkPolicy", "/apis/policy.networking.k8s.io/v1alpha2"),
+    "adminnetworkpolicies": ("AdminNetworkPolicy", "/apis/policy.networking.k8s.io/v1alpha1"),
+    "baselineadminnetworkpolicies": ("BaselineAdminNetworkPolicy", "/apis/policy.networking.k8s.io/v1alpha1"),
 }  # fmt: skip
 PLURALS = {kind: plural for plural, (kind, _) in KINDS.items()}
-#: Without a definition of its own an administrator's kind is not served.
+#: Those that are not served without a definition of their own.
+ADMINISTRATORS = {plural for plural, (_, base) in KINDS.items() if "policy.networking" in base}
+#: The newest of them.
 CUSTOM = "clusternetworkpolicies"
 
 
@@ -41,7 +45,7 @@ class KubeApi:
         self.slow = 0.0
         self.mute = False
         self.expiring = 0
-        self.absent = {CUSTOM}
+        self.absent = set(ADMINISTRATORS)
         #: Counts when watches are to end, and when they are to say how far they are.
         self.ended, self.marked = 0, 0
         self._address = address, 0
