@@ -35,16 +35,18 @@ class Tls:
         self.server, self.server_key = self.give("server", addresses)
         self.client, self.client_key = self.give("client", addresses)
 
-    def give(self, name: str, addresses: Sequence[str] = ("127.0.0.1",), days: int = 1) -> tuple[Path, Path]:
+    def give(
+        self, name: str, addresses: Sequence[str] = ("127.0.0.1",), days: int = 1, subject: str = ""
+    ) -> tuple[Path, Path]:
         """A certificate and its key, each put in the place of an earlier one whole.
 
-        It has no common name: where etcd has users its gateway refuses who comes with one.
+        It has no common name unless a `subject` says it: where etcd has users its gateway refuses who comes with one.
         """
         new, new_key = self.folder / f"{name}.new", self.folder / f"{name}-key.new"
         names = ",".join(f"IP:{address}" for address in addresses)
         sh(
             "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-            "-CA", self.ca, "-CAkey", self._ca_key, "-keyout", new_key, "-out", new, "-days", days, "-subj", f"/O={name}",
+            "-CA", self.ca, "-CAkey", self._ca_key, "-keyout", new_key, "-out", new, "-days", days, "-subj", subject or f"/O={name}",
             "-addext", f"subjectAltName={names}", "-addext", "extendedKeyUsage=serverAuth,clientAuth",
             "-addext", "basicConstraints=critical,CA:FALSE",
         )  # fmt: skip

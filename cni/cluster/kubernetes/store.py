@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 from cni.cluster.config import KubernetesConfig
@@ -29,6 +30,7 @@ class KubernetesStore(Hosts):
         super().__init__(config, me, seconds)
         #: What this process said of its pods; to others their objects say it.
         self._published: dict[Key, Endpoint] = {}
+        self._watch: Watch | None = None
 
     def declare(self, session: Session, network: Network) -> Network:
         """See ClusterStore. All are told by their configuration, so that what a host says counts for itself."""
@@ -41,13 +43,11 @@ class KubernetesStore(Hosts):
         return network
 
     def claim(self, session: Session, block: Block) -> bool:
-        """See ClusterStore: whether it is one that the Node was given."""
-        node = self.own(session)
-        try:
-            networks, host = items.declared(node), items.host_of(node)
-        except Malformed:
-            return False
-        return bool(host) and block in items.blocks_of(node, session.node, networks)[0]
+        """See ClusterStore: whether it is one that the Node was given, of a network that this host or another one has declared."""
+        node, known = self.own(session), self._watch.networks if self._watch else ()
+        with suppress(Malformed):
+            known = (*known, *items.declared(node))
+        return block in items.blocks_of(node, session.node, known)[0]
 
     def give_up(self, session: Session, block: Block) -> bool:
         """See ClusterStore: what a Node was given it keeps."""
@@ -89,4 +89,5 @@ class KubernetesStore(Hosts):
 
     def changes(self, sparing: Sparing | None = None) -> Iterator[Listing | Change]:
         """See ClusterStore."""
-        return Watch(self.api, self.me, sparing, self.saw).told(lambda: [*self._published.values()])
+        self._watch = Watch(self.api, self.me, sparing, self.saw)
+        return self._watch.told(lambda: [*self._published.values()])

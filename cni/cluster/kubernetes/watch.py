@@ -44,6 +44,11 @@ class Watch:
         self._scope = Scope((), policies=False, undocumented="", endpoints=False)
         self._revision = 0
 
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Those that hosts have declared, as far as it is told."""
+        return self._scope.networks
+
     def told(self, own: Callable[[], Iterable[Endpoint]]) -> Iterator[Listing | Change]:
         """A Listing, and every Change; whenever another scope is needed, a Listing again, in which is what this host itself said. Raises
         Unreachable.

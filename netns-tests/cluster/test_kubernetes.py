@@ -1,0 +1,120 @@
+"""Hosts that know each other by the Kubernetes API: one that is played, and Kubernetes' own where `make kube-test` has built it."""
+
+from __future__ import annotations
+
+import pytest
+from cluster import Node, Placed
+from cluster import conf as clustered
+from kube_api import namespace, policy
+from kubernetes import APISERVER, KubeCluster, Played, Real
+from lab import Lab, eventually
+
+SERVERS = [
+    Played,
+    pytest.param(
+        Real, marks=pytest.mark.skipif(not APISERVER.exists(), reason="`make kube-test` builds it, half an hour")
+    ),
+]
+ROUTED = clustered("l3", block=256)
+STRETCHED = clustered("l2", block=256)
+
+
+def routes(host: Node) -> set[str]:
+    """The ways to other hosts' blocks."""
+    return {
+        item["dst"]
+        for family in (4, 6)
+        for item in host.ip("route", "show", family=family)
+        if item.get("dev") == "vx100"
+    }
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("conf", [ROUTED, STRETCHED], ids=["l3", "l2"])
+def test_nodes_reach_every_pod_by_what_the_api_says(lab: Lab, server: type[Played | Real], conf: dict[str, object]):
+    with KubeCluster(lab, server=server) as town:
+        one, two, empty = town.nodes
+        town.join()
+        pods = [town.add(host, conf) for host in (one, two, one)]
+        for number, placed in enumerate(pods):
+            town.show(placed, f"pod-{number}")
+        assert all(it.address(4).startswith(f"10.10.{it.host.number}.") for it in pods)
+        town.meshed()  # also from the node that has no pod
+        late = town.more()
+        town.register(late)
+        town.join(late)
+        town.show(town.add(late, conf), "late")
+        town.meshed()
+        town.remove(pods[0])
+        town.api.delete("Pod", "pod-0", "default")
+        town.show(town.add(two, conf), "another")
+        town.meshed()
+        assert empty.holdings() == {f"net 10.10.{empty.number}.0/24", f"net fd00:10::{empty.number:x}00/120"}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_while_the_api_is_away_pods_come_go_and_talk_and_members_begin_anew(lab: Lab, server: type[Played | Real]):
+    with KubeCluster(lab, hosts=2, server=server) as town:
+        one, two = town.nodes
+        town.join()
+        first = town.add(one, ROUTED)
+        town.add(two, ROUTED)
+        town.meshed()
+        town.api.stop()
+        town.add(two, ROUTED)
+        town.remove(first)
+        two.kill()
+        two.start()
+        town.meshed()
+        assert eventually(lambda: "store is not reached" in (two.remembered(lambda store: store.member()).trouble))
+        town.api.start()
+        assert eventually(lambda: town.joined(two), 40)
+        town.add(one, ROUTED)
+        town.meshed()
+
+
+def test_a_deleted_node_is_reached_still_and_its_members_word_comes_back_with_it(lab: Lab):
+    with KubeCluster(lab, hosts=2) as town:
+        one, two = town.nodes
+        town.join()
+        town.add(one, ROUTED)
+        town.add(two, ROUTED)
+        town.meshed()
+        before = routes(one)
+        town.api.delete("Node", two.name)
+        assert eventually(lambda: "no Node" in two.remembered(lambda store: store.member()).trouble)
+        town.meshed()
+        assert routes(one) == before
+        town.register(two)
+        assert eventually(lambda: town.joined(two))
+        town.add(two, ROUTED)
+        town.meshed()
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_policies_and_labels_come_from_the_api(lab: Lab, server: type[Played | Real]):
+    conf = ROUTED | {"policy": {"cluster": True}}
+    with KubeCluster(lab, hosts=2, server=server) as town:
+        one, two = town.nodes
+        town.join()
+        town.api.put(namespace("shop"))
+        near, far, web = (_named(town, host, conf, name) for host, name in ((one, "near"), (two, "far"), (two, "web")))
+        assert eventually(lambda: _reaches(near, web) and _reaches(far, web))
+        ingress = [{"from": [{"podSelector": {"matchLabels": {"app": "near"}}}]}]
+        town.api.put(policy("web", "shop", podSelector={"matchLabels": {"app": "web"}}, ingress=ingress))
+        assert eventually(lambda: _reaches(near, web) and not _reaches(far, web))
+        town.show(far, "far", "shop", app="near")
+        assert eventually(lambda: _reaches(far, web))
+        town.api.delete("NetworkPolicy", "web", "shop")
+        town.show(far, "far", "shop", app="far")
+        assert eventually(lambda: _reaches(far, web))
+
+
+def _named(town: KubeCluster, host: Node, conf: dict[str, object], name: str) -> Placed:
+    placed = town.add(host, conf, CNI_ARGS=f"K8S_POD_NAMESPACE=shop;K8S_POD_NAME={name}")
+    town.show(placed, name, "shop", app=name)
+    return placed
+
+
+def _reaches(one: Placed, other: Placed) -> bool:
+    return all(one.pod.pings(other.address(family), 1) for family in (4, 6))
