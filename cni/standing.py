@@ -24,7 +24,7 @@ from cni.policy.peering import Peering
 from cni.protocol.result import Result
 from cni.resources import Difference, Gate, Resource, World
 from cni.state import Store, owners_on_node
-from cni.state.documents import Documents
+from cni.state.documents import Documents, far_revision
 from cni.state.records import resources_of, spelled
 from cni.state.standing import Key, Stood
 from cni.state.uses import node_lock
@@ -194,7 +194,7 @@ def _key(store: Store, attachment: Attachment, plugin: str) -> Key:
 
 def _now() -> str:
     """What is another when a rule of the node became another, or whose an address is."""
-    owners = digest_of(repr(sorted(owners_on_node().items())))
+    owners = digest_of(repr((sorted(owners_on_node().items()), far_revision())))
     return f"{home_identity()} {inventory.generation()} {owners}"
 
 

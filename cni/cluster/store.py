@@ -49,15 +49,16 @@ class Change(NamedTuple):
 
 class Sparing(NamedTuple):
     """How a host does without what others say of their pods, of which there may be 500,000: it hears of endpoints only if it `needs`
-    them for one of the cluster's networks, and then of all. `me` is its own name.
+    them for a network or a document of the store, or `besides` for what none says, and then of all. `me` is its own name.
     """
 
     me: str
-    needs: Callable[[Network], bool]
+    needs: Callable[[Network | Document], bool]
+    besides: Callable[[], bool] = lambda: False
 
     def is_enough(self, items: Iterable[Item]) -> bool:
         """Whether it needs none for what there is."""
-        return not any(isinstance(item, Network) and self.needs(item) for item in items)
+        return not (self.besides() or any(isinstance(item, Network | Document) and self.needs(item) for item in items))
 
     def own_blocks(self, items: Iterable[Item]) -> list[Block]:
         """Its own blocks among what there is."""

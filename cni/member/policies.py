@@ -24,6 +24,8 @@ from cni.kernel.files import LockFile
 from cni.kernel.inotify import Folders, Noticed
 from cni.member.backoff import Backoff
 from cni.member.elements import fill_sets, put_in_sets
+from cni.member.far_pods import FarPods
+from cni.member.following import Following, place_of
 from cni.member.trouble import Trouble
 from cni.naming import CLUSTER
 from cni.policy import feeds
@@ -36,9 +38,9 @@ from cni.resources import World
 from cni.state import Store
 from cni.state.documents import Documents
 from cni.state.fed import Fed
-from cni.state.uses import node_lock, other_folders
+from cni.state.uses import node_lock
 
-#: Seconds: between two looks at who follows which feed, at folders that are not there, and of the hand's own work at most.
+#: Seconds: between two looks at folders where the kernel watches none, at folders that are not there, and of the hand's own work at most.
 _LEAST, _WATCHED, _MOST = 1.0, 0.5, 0.2
 _SOON = 0.05
 #: For how many seconds a folder is known that nobody is fed from.
@@ -48,7 +50,7 @@ _KEPT = 3600.0
 class Policies:
     """What this host's attachments follow. `look` is the hand's, `watch` a thread's; nothing raises a CniError."""
 
-    def __init__(self, folder: Path, wake: Callable[[], None]) -> None:
+    def __init__(self, folder: Path, wake: Callable[[], None], me: str = "") -> None:
         self._folder, self._wake = folder, wake
         self._world = World(None, LockFile(node_lock()))
         self._noticed: deque[Noticed] = deque()
@@ -56,14 +58,11 @@ class Policies:
         #: All that the cluster's store says by now, for a file of documents that is lost: nobody says it again.
         self._cluster: dict[str, tuple[str, Any]] | None = None
         self._origin = ""
-        self._watched: frozenset[Path] = frozenset()
-        self._fed: dict[str, dict[str, list[Fed]]] = {}
-        #: What each folder of state said of that, and at which generation.
-        self._by_folder: dict[Path, tuple[object, list[Fed]]] = {}
-        self._fed_at = -math.inf
+        self._following = Following(folder)
         self._books: dict[str, KnownBook] = {}
         self._due: dict[Fed, None] = {}
         self._failed = Backoff[Fed]()
+        self._far = FarPods(me)
         #: Since when nobody is fed from a folder of which something is known.
         self._idle: dict[str, float] = {}
         #: Counts what was changed in the kernel: elements of sets, and attachments' rules.
@@ -71,7 +70,10 @@ class Policies:
         self._trouble = Trouble("policies")
 
     def heard(self, news: Listing | Change) -> None:
-        """Know what the cluster's documents are, in the next `look`; where it cannot be known now, what was known counts."""
+        """Know what the cluster's documents are, and where its pods, in the next `look`; where it cannot be known now, what was known
+        counts.
+        """
+        self._far.heard(news)
         if isinstance(news, Listing) and news.undocumented:
             return
         whole = isinstance(news, Listing)
@@ -96,11 +98,11 @@ class Policies:
             try:
                 with closing(Folders()) as folders:
                     while True:
-                        self._notice([*map(Noticed, folders.watch(self._watched)), *folders.wait(_WATCHED)])
+                        self._notice([*map(Noticed, folders.watch(self._following.folders)), *folders.wait(_WATCHED)])
                         blind.over()
             except KernelRefused as error:
                 blind.is_so(f"{error.msg}: folders are looked at instead, every {_LEAST:g} s")
-                self._notice([*map(Noticed, self._watched)])
+                self._notice([*map(Noticed, self._following.folders)])
                 time.sleep(_LEAST)
 
     def _notice(self, found: Iterable[Noticed]) -> None:
@@ -126,7 +128,9 @@ class Policies:
                 self._trouble.over()
 
     def _look(self, *, compares: bool) -> None:
-        troubles = self._know_who_is_fed()
+        new, troubles = self._following.ask(at_once=bool(self._noticed))
+        self._due |= dict.fromkeys(new)
+        self._books = {feed: book for feed, book in self._books.items() if feed in self._following.fed}
         names = self._names()
         self._due |= self._failed.due(all_of_it=compares)
         with closing(Documents.open()) as documents:
@@ -136,7 +140,12 @@ class Policies:
                 self._told.popleft()
             if self._cluster is not None and not documents.feed(CLUSTER).whole:
                 told(documents, self._cluster, whole=True)
-            for feed in self._fed:
+            try:
+                self.done += self._far.keep(documents, self._books, self._world, self._folder)
+            except CniError as error:
+                troubles.append(error)
+                self._books.clear()
+            for feed in self._following.fed:
                 try:
                     if compares or feed in names:
                         feeds.follow(documents, feed, None if compares else names[feed])
@@ -144,39 +153,16 @@ class Policies:
                 except CniError as error:
                     troubles.append(error)
                     if feed in names:
-                        self._noticed.append(Noticed(_place(feed)))
+                        self._noticed.append(Noticed(place_of(feed)))
             if compares:
                 self._forget(documents)
         troubles += self._hold()
         if troubles:
             raise troubles[0]
 
-    def _know_who_is_fed(self) -> list[CniError]:
-        """Ask again now and then: why some folders of state cannot be asked, of which counts what they said last. One that comes was
-        held by its ADD to what was said when that began.
-        """
-        if not self._noticed and time.monotonic() < self._fed_at + _LEAST:
-            return []
-        self._fed_at = time.monotonic()
-        found: dict[Path, tuple[object, list[Fed]]] = {}
-        troubles = list[CniError]()
-        for folder in (self._folder, *other_folders(self._folder)):
-            known = self._by_folder.get(folder)
-            try:
-                answer = _fed_in(folder, known)
-            except CniError as error:
-                troubles.append(error)
-                answer = known
-            found |= {folder: answer} if answer else {}
-        if found != self._by_folder:
-            before = {item for _, items in self._by_folder.values() for item in items}
-            self._by_folder, self._fed = found, {}
-            for item in (item for _, items in found.values() for item in items):
-                self._fed.setdefault(item.feed, {}).setdefault(item.pod, []).append(item)
-                self._due |= {} if item in before else {item: None}
-            self._watched = frozenset(_place(feed) for feed in self._fed if feed != CLUSTER)
-            self._books = {feed: book for feed, book in self._books.items() if feed in self._fed}
-        return troubles
+    def are_from_folders(self) -> bool:
+        """Whether any is fed by a folder: of what its documents say of pods the cluster's store knows nothing."""
+        return bool(self._following.folders)
 
     def _names(self) -> dict[str, list[str] | None]:
         """The files of each feed that were noticed; None where it is to be looked at as a whole."""
@@ -200,7 +186,7 @@ class Policies:
         changed = documents.since(feed, book.revision) if book and book.revision < now.revision else None
         if book is None or changed is None:
             book = feeds.read_on(documents, feed, {})
-            self._due |= dict.fromkeys(item for items in self._fed[feed].values() for item in items)
+            self._due |= dict.fromkeys(item for items in self._following.fed[feed].values() for item in items)
             self.done += fill_sets(self._world, self._folder)
         else:
             before = said(book.anew(), changed)
@@ -213,14 +199,14 @@ class Policies:
     def _forget(self, documents: Documents) -> None:
         """Know nothing more of folders that nobody was fed from for long: their networks are gone, and whose is not reads its again."""
         now = time.monotonic()
-        idle = [feed for feed in documents.folders() if feed not in self._fed]
+        idle = [feed for feed in documents.folders() if feed not in self._following.fed]
         self._idle = {feed: self._idle.get(feed, now) for feed in idle}
         for feed in [feed for feed, since in self._idle.items() if now - since > _KEPT]:
             with documents.turn(feed), documents.transaction():
                 documents.forget(feed)
 
     def _concerned(self, feed: str, effects: Effects) -> Iterable[Fed]:
-        for pod, items in self._fed[feed].items():
+        for pod, items in self._following.fed[feed].items():
             namespace, _, name = pod.partition("/")
             if effects.concerns_rules(namespace, name):
                 yield from items
@@ -243,21 +229,6 @@ class Policies:
                 self._failed.failed(item)
         self._due |= busy
         return troubles
-
-
-def _fed_in(folder: Path, known: tuple[object, list[Fed]] | None) -> tuple[object, list[Fed]] | None:
-    """Who is fed by a folder of state's records, and its generation: what is known where that is the same; None where there is no state."""
-    store = Store.reading(folder)
-    if store is None:
-        return None
-    with closing(store):
-        generation = store.generation()
-        return known if known and known[0] == generation else (generation, store.fed())
-
-
-def _place(feed: str) -> Path:
-    """The folder that a feed is."""
-    return Path(feed.removeprefix("folder "))
 
 
 def _source(key: Key) -> str:

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from cni import log
 from cni.cluster.config import ClusterConfig
+from cni.cluster.document import Document
 from cni.cluster.engines import store_of
+from cni.cluster.model import Network
 from cni.cluster.store import Change, ClusterStore, Listing, Sparing
 from cni.conflist.placed import CONF_DIR
 from cni.errors import CniError, Conflict, TryAgainLater, Unavailable
@@ -103,6 +105,11 @@ def is_running() -> bool:
     return False
 
 
+def needs_endpoints(item: Network | Document) -> bool:
+    """Whether who hears of it is to hear of others' endpoints too: a network of layer 2; a Pod's object, which says who it is, and not where."""
+    return item.kind == "Pod" if isinstance(item, Document) else goes_by_endpoints(item)
+
+
 def _why_not(keep: Callable[[Store], None], state: Store) -> str:
     """Why one of two cannot do it; the other does."""
     try:
@@ -128,12 +135,12 @@ class Hand:
         self._keeper = SessionKeeper(config, store, folder, machine, bell.ring)
         key = self._keeper.key
         self._tunnels = Tunnels(config, self._keeper, self._ledger, folder, key) if key else None
-        sparing = Sparing(config.node, goes_by_endpoints)
+        self._policies = Policies(folder, self._inbox.look, config.node)
+        sparing = Sparing(config.node, needs_endpoints, self._policies.are_from_folders)
         self._watcher = Watcher(store, self._heard, lambda: self._keeper.is_troubled, sparing)
         self._conflists = Conflists(Path(config.conflists), CONF_DIR) if config.conflists else None
         estate = Estate(store, self._ledger, conflists=self._conflists)
         self._publisher = Publisher(self._keeper, estate, folder, bell, self._inbox)
-        self._policies = Policies(folder, self._inbox.look)
         self._cut_off = CutOff()
         self._barrier = Barrier(Fence(config.free_after))
         self._trouble = Trouble("cut off")

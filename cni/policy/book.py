@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from cni.policy.labels import Labels
 from cni.policy.objects import ClusterPolicy, KubeNode, NetworkPolicy, Pod, document_of
+from cni.state.elsewhere import Far
 from cni.values import replace
+
+#: Asked of pods by namespace and name, and of addresses: each address with whose it is on other hosts.
+Elsewhere = Callable[[Iterable[tuple[str, str]], Iterable[str]], Iterable[tuple[str, Far]]]
 
 
 class Book(Protocol):
@@ -49,17 +54,52 @@ def faults_of(policies: Iterable[NetworkPolicy | ClusterPolicy]) -> list[str]:
 
 
 class Owners:
-    """Whose each address is: ``namespace/name``, or nothing where that is nobody who has a name."""
+    """Whose each address is: ``namespace/name``, or nothing where that is nobody who has a name; `elsewhere` says of pods, and of
+    addresses, what other hosts do.
+    """
 
-    def __init__(self, names: Mapping[str, str]) -> None:
-        self._names = names
+    def __init__(self, names: Mapping[str, str], elsewhere: Elsewhere) -> None:
+        self._names, self._elsewhere = names, elsewhere
         self._addresses: dict[str, list[str]] = {}
         for address, name in names.items():
             self._addresses.setdefault(name, []).append(address)
 
+    def place(self, pods: Iterable[Pod]) -> tuple[Pod, ...]:
+        """Pods with the addresses they have: those of their attachments here, those other hosts say they have there, and what
+        their objects say, unless it is somebody else's, or of a subnet in which another host says that the pod has another.
+        """
+        wanted = tuple(pods)
+        if not wanted:
+            return ()
+        claimed = {address for pod in wanted for address in pod.addresses if address not in self._names}
+        far = self._elsewhere([(pod.namespace, pod.name) for pod in wanted], claimed)
+        return tuple(map(_Map(self._names, self._addresses, far).place, wanted))
+
+
+class _Map:
+    """Who has which addresses, here and elsewhere: what an attachment of this node has is nobody's elsewhere."""
+
+    def __init__(self, here: Mapping[str, str], own: Mapping[str, list[str]], far: Iterable[tuple[str, Far]]) -> None:
+        self._whose, self._own = dict(here), own
+        self._far: dict[str, list[tuple[str, str]]] = {}
+        there: dict[str, str] = {}
+        for address, (namespace, called, subnet) in far:
+            name = f"{namespace}/{called}"
+            there[address] = name if there.get(address, name) == name else ""
+            self._far.setdefault(name, []).append((address, subnet))
+        self._whose = there | self._whose
+
     def place(self, pod: Pod) -> Pod:
-        """A pod with the addresses it has: those that are its, and what its object says unless it is somebody else's."""
+        """See Owners."""
         name = f"{pod.namespace}/{pod.name}"
-        said = [address for address in pod.addresses if self._names.get(address, name) == name]
-        found = () if pod.apart else tuple(dict.fromkeys([*self._addresses.get(name, ()), *said]))
-        return pod if found == pod.addresses else replace(pod, addresses=found)
+        far = [(address, subnet) for address, subnet in self._far.get(name, ()) if self._whose[address] == name]
+        said = [address for address in pod.addresses if self._whose.get(address, name) == name]
+        believed = [address for address in said if address in self._whose or not _is_of_any(address, far)]
+        found = dict.fromkeys([*self._own.get(name, ()), *(address for address, _ in far), *believed])
+        addresses = () if pod.apart else tuple(found)
+        return pod if addresses == pod.addresses else replace(pod, addresses=addresses)
+
+
+def _is_of_any(address: str, far: Iterable[tuple[str, str]]) -> bool:
+    """Whether it is of a subnet in which a pod has another address."""
+    return any(subnet and ipaddress.ip_address(address) in ipaddress.ip_network(subnet) for _, subnet in far)

@@ -37,6 +37,11 @@ def said(book: KnownBook, changed: Iterable[Document]) -> Said:
     return Said(pods, spaces, tuple(policies))
 
 
+def said_of_pods(book: KnownBook, names: Iterable[tuple[str, str]]) -> Said:
+    """What a book says of pods alone, by namespace and name."""
+    return Said({name: book.pod(*name) for name in names}, {}, ())
+
+
 class Effects:
     """What is to be done because a book says something else `now` than `before`."""
 

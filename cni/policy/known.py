@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 
-from cni.policy.book import Owners, faults_of
+from cni.policy.book import Elsewhere, Owners, faults_of
 from cni.policy.labels import Labels, of_namespace
 from cni.policy.manifest import known
 from cni.policy.objects import ClusterPolicy, KubeNode, Namespace, NetworkPolicy, Object, Pod
-from cni.state.documents import Document
+from cni.state.documents import Document, far_pods
 
 #: The kinds that are a ClusterPolicy.
 _TIERS = ("ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy")
@@ -21,12 +21,13 @@ _KEPT = {"Pod": "_placed", "Namespace": "_namespaces", "NetworkPolicy": "", "Nod
 class KnownBook:
     """The documents of a feed at a `revision`, and why what it says now cannot be read. It is read on where it is kept, as the feed goes on.
 
-    `owners` asks whose each address is, as `placed` wants it: once, until that is asked `anew`.
+    `owners` asks whose each address of this node is, as `placed` wants it: once, until that is asked `anew`; `elsewhere` whose one of
+    other hosts is.
     """
 
-    def __init__(self, feed: str, owners: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(self, feed: str, owners: Callable[[], Mapping[str, str]], elsewhere: Elsewhere = far_pods) -> None:
         self.feed = feed
-        self._ask_owners = owners
+        self._ask_owners, self._elsewhere = owners, elsewhere
         self.revision = 0
         self.unread: tuple[str, ...] = ()
         #: By kind, namespace and name, then by source: of several that say the same one is enough.
@@ -72,15 +73,15 @@ class KnownBook:
         if name not in self._documents.get("Pod", {}).get(namespace, {}):
             return None
         pod = self._object("Pod", namespace, name)
-        return self._owners.place(pod) if isinstance(pod, Pod) else None
+        return self._owners.place([pod])[0] if isinstance(pod, Pod) else None
 
     def pods(self) -> tuple[Pod, ...]:
         """Every pod that has an object."""
         return self._placed
 
-    def pods_of(self, namespace: str) -> list[Pod]:
+    def pods_of(self, namespace: str) -> tuple[Pod, ...]:
         """Those of a namespace."""
-        return [self._owners.place(pod) for pod in self._objects("Pod", namespace) if isinstance(pod, Pod)]
+        return self._owners.place(pod for pod in self._objects("Pod", namespace) if isinstance(pod, Pod))
 
     def object(self, document: Document) -> Object | None:
         """The object of a document's name, as it is now."""
@@ -122,11 +123,11 @@ class KnownBook:
 
     @cached_property
     def _placed(self) -> tuple[Pod, ...]:
-        return tuple(self._owners.place(pod) for pod in self._every("Pod") if isinstance(pod, Pod))
+        return self._owners.place(pod for pod in self._every("Pod") if isinstance(pod, Pod))
 
     @cached_property
     def _owners(self) -> Owners:
-        return Owners(self._ask_owners())
+        return Owners(self._ask_owners(), self._elsewhere)
 
 
 def _name_of(document: Document) -> str:

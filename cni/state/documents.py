@@ -15,12 +15,12 @@ from typing import NamedTuple
 from cni.errors import Unavailable
 from cni.kernel.files import PATIENCE, LockFile, private_folder, refuse_strangers
 from cni.naming import digest_of
-from cni.state import uses
+from cni.state import elsewhere, uses
 from cni.state.file import busy
 from cni.state.standing import TABLE, Stands
 
 FILE = "documents.db"
-_VERSION = 3
+_VERSION = 4
 #: Of how many revisions it is known what went; who was away for longer begins anew.
 _REMEMBERED = 1000
 #: The feed that is none: its sources are what was begun.
@@ -53,7 +53,7 @@ CREATE TABLE IF NOT EXISTS document (
 );
 CREATE INDEX IF NOT EXISTS document_named ON document (feed, kind, namespace, name);
 CREATE INDEX IF NOT EXISTS document_since ON document (feed, revision);
-{TABLE}
+{TABLE}{elsewhere.TABLE}
 PRAGMA user_version = {_VERSION};
 COMMIT;
 """
@@ -95,7 +95,7 @@ class Document(NamedTuple):
         return self[:5]
 
 
-class Documents(Stands):
+class Documents(Stands, elsewhere.Elsewhere):
     """The file, open."""
 
     @classmethod
@@ -279,3 +279,19 @@ class Documents(Stands):
                 found._rows("PRAGMA journal_mode = WAL")
                 found.prepare()
         return found
+
+
+def far_pods(names: Iterable[tuple[str, str]], addresses: Iterable[str]) -> list[tuple[str, elsewhere.Far]]:
+    """The addresses that pods have on other hosts, by namespace and name, and whose some addresses are there; nothing where nobody knows."""
+    if not (uses.DEFAULT_FOLDER / FILE).exists():
+        return []
+    with closing(Documents.open()) as documents:
+        return documents.far_pods(names, addresses)
+
+
+def far_revision() -> int:
+    """What is another when another host's pod has, or has not, an address."""
+    if not (uses.DEFAULT_FOLDER / FILE).exists():
+        return 0
+    with closing(Documents.open()) as documents:
+        return documents.far_revision()

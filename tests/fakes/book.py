@@ -30,7 +30,7 @@ class ListedBook:
         return [item for item in self.objects if isinstance(item, KubeNode)]
 
     def pods(self) -> Iterable[Pod]:
-        return list(map(Owners(self.owners).place, (item for item in self.objects if isinstance(item, Pod))))
+        return Owners(self.owners, lambda *_: ()).place(item for item in self.objects if isinstance(item, Pod))
 
     def pod(self, namespace: str, name: str) -> Pod | None:
         return next((item for item in self.pods() if (item.namespace, item.name) == (namespace, name)), None)

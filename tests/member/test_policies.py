@@ -14,6 +14,7 @@ from cni.cluster.document import Document as Said
 from cni.cluster.store import Change, Listing
 from cni.errors import CniError, KernelRefused, TryAgainLater
 from cni.kernel.inotify import Noticed
+from cni.member import following
 from cni.member import policies as room
 from cni.member.policies import Policies
 from cni.naming import CLUSTER, Attachment
@@ -49,7 +50,7 @@ class Node:
         self.refusals: dict[str, list[CniError]] = {"held": [], "fill": [], "put": []}
         Store.open(self.folder).close()
         monkeypatch.setattr(folder, "_TICK", 0)
-        monkeypatch.setattr(room, "_LEAST", 0.0)
+        monkeypatch.setattr(following, "_LEAST", 0.0)
         monkeypatch.setattr(room, "_held", self._held)
         monkeypatch.setattr(room, "fill_sets", self._filled)
         monkeypatch.setattr(room, "put_in_sets", self._put)
