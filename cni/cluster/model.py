@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from sys import intern
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from cni.cluster.document import Document
 from cni.cluster.fields import address, mac, malformed, number, parsed, text, texts, typed
@@ -209,10 +209,7 @@ class Block:
         return ipaddress.ip_network(self.span)
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """An address of a network that somebody has: a pod's interface, or a host itself, which has no `container`."""
-
+class _Endpoint(NamedTuple):
     network: str
     address: str
     node: str
@@ -221,6 +218,13 @@ class Endpoint:
     ifname: str = ""
     pod: str = ""
 
+
+class Endpoint(_Endpoint):
+    """An address of a network that somebody has: a pod's interface, or a host itself, which has no `container`. A tuple, because there
+    may be 50,000 of them at once.
+    """
+
+    __slots__ = ()
     room: ClassVar[str] = "addresses"
 
     @property

@@ -49,7 +49,8 @@ class Change(NamedTuple):
 
 class Sparing(NamedTuple):
     """How a host does without what others say of their pods, of which there may be 500,000: it hears of endpoints only if it `needs`
-    them for a network or a document of the store, or `besides` for what none says, and then of all. `me` is its own name.
+    them for a network or a document of the store, or `besides` for what none says, and then of all; of others' not by which container.
+    `me` is its own name.
     """
 
     me: str
@@ -59,6 +60,12 @@ class Sparing(NamedTuple):
     def is_enough(self, items: Iterable[Item]) -> bool:
         """Whether it needs none for what there is."""
         return not (self.besides() or any(isinstance(item, Network | Document) and self.needs(item) for item in items))
+
+    def heard(self, item: Item) -> Item:
+        """What of an item it needs."""
+        if isinstance(item, Endpoint) and item.node != self.me:
+            return Endpoint(item.network, item.address, item.node, item.mac, pod=item.pod)
+        return item
 
     def own_blocks(self, items: Iterable[Item]) -> list[Block]:
         """Its own blocks among what there is."""

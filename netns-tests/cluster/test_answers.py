@@ -22,7 +22,7 @@ A = Node("node-a", "machine-a", "192.0.2.1", "0a:00:00:00:00:01")
 NET = Network("pods", (Pool("10.10.0.0/16", "10.10.0.1", "10.10.255.254", "10.10.0.1"),), 256)
 BLOCK = Block("pods", "10.10.1.0/24", "node-a", "machine-a")
 PODS = [Endpoint("pods", f"10.10.1.{number}", "node-a", f"0a:00:00:00:01:{number:02x}") for number in range(130)]
-MOVED = [replace(pod, mac=f"0a:00:00:00:02:{number:02x}") for number, pod in enumerate(PODS[:3])]
+MOVED = [pod._replace(mac=f"0a:00:00:00:02:{number:02x}") for number, pod in enumerate(PODS[:3])]
 Step = Callable[[ClusterStore, Session], object]
 
 #: What a host says from when it has joined until it leaves. Each may be said again.

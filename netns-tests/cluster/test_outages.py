@@ -305,7 +305,7 @@ def test_secrets_change_under_load_without_a_restart(folder: Path):
 def test_5000_endpoints_are_said_and_listed_in_a_moment(folder: Path, record_property: Callable[[str, object], None]):
     large = Block("pods", "10.10.32.0/19", "node-a", "machine-a")
     endpoints = [
-        replace(pod(1), address=str(at), pod=f"default/pod-{number}") for number, at in enumerate(large.addresses)
+        pod(1)._replace(address=str(at), pod=f"default/pod-{number}") for number, at in enumerate(large.addresses)
     ]
     with Etcd(folder) as etcd:
         store = EtcdStore(etcd.config(), 60)

@@ -138,7 +138,7 @@ def test_an_address_moves_and_its_traffic_with_it(lab: Lab, stack: ExitStack):
     me = news.hands[2].me
     own = next(item for item in news.items.values() if isinstance(item, Endpoint) and item.mac == news.hands[1].me.mac)
     its = {"node": me.name, "machine": me.machine}
-    news.change([replace(block, **its), replace(there, node=me.name), replace(own, node=me.name, mac=me.mac)])
+    news.change([replace(block, **its), there._replace(node=me.name), own._replace(node=me.name, mac=me.mac)])
     assert scene.pods[0].pings(there.address)
     assert scene.hosts[0].pings(there.address)
     assert [hand.ask("compare") for hand in news.hands] == [0, 0, 0]

@@ -334,7 +334,7 @@ def test_in_a_stretched_network_pods_elsewhere_and_hosts_are_endpoints(api: Kube
         itself = Endpoint("pods", "10.10.0.64", "node-b", B.mac)
         assert heard.of(Endpoint) == {far, itself}
         api.put(pod("next", "node-b", "10.10.0.70"))  # its former pod's object is there still
-        heard.until(far.key, replace(far, pod="default/next"))
+        heard.until(far.key, far._replace(pod="default/next"))
         api.delete("Pod", "far", "default")
         api.put(pod("last", "node-b", "10.10.0.72"))
         heard.until(

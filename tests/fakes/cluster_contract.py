@@ -58,10 +58,8 @@ def statement(holds: Statement) -> Statement:
 
 def pod(number: int, **changes: str) -> Endpoint:
     """An endpoint of BLOCK."""
-    return replace(
-        Endpoint("pods", f"10.10.0.{64 + number}", "node-a", f"0a:00:00:00:01:{number:02x}", f"c{number}", "eth0"),
-        **changes,
-    )
+    made = Endpoint("pods", f"10.10.0.{64 + number}", "node-a", f"0a:00:00:00:01:{number:02x}", f"c{number}", "eth0")
+    return made._replace(**changes)
 
 
 def all_of(store: ClusterStore) -> set[Item]:
@@ -627,13 +625,32 @@ def who_comes_to_need_endpoints_is_told_of_all_before_what_needs_them(scene: Sce
     while isinstance(news, Change):
         assert late not in news.put
         news = next(changes)
-    assert set(news.items) == all_of(store)
+    assert {it.key for it in news.items} == {it.key for it in all_of(store)}
     store.publish(a, BLOCK, [pod(9)], [])
     while not isinstance(news, Change) or not news.put:
         news = next(changes)
     assert news.put == (pod(9),)
     changes.close()
-    assert set(next(scene.store().changes(Sparing("node-b", lambda it: it.name == "late"))).items) == all_of(store)
+
+
+@statement
+def of_others_endpoints_is_told_where_they_are_and_not_by_which_container(scene: Scene) -> None:
+    """There may be 50,000; a host goes by where they are and which pod it is."""
+    store = scene.store()
+    a, _ = settled(store)
+    changes = scene.store().changes(Sparing("node-b", lambda _: True))
+    news, there = next(changes), all_of(store)
+    far = {it for it in there if isinstance(it, Endpoint) and it.node != "node-b"}
+    assert isinstance(news, Listing)
+    assert far
+    assert set(news.items) == there - far | {
+        Endpoint(it.network, it.address, it.node, it.mac, pod=it.pod) for it in far
+    }
+    store.publish(a, BLOCK, [pod(9)], [])
+    while not isinstance(news, Change) or not news.put:
+        news = next(changes)
+    assert news.put == (pod(9)._replace(container="", ifname=""),)
+    changes.close()
 
 
 @statement

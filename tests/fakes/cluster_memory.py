@@ -138,7 +138,11 @@ def spared(listing: Listing, sparing: Sparing) -> Listing:
     """What of a listing a host hears that is sparing."""
     own = sparing.own_blocks(listing.items)
     items = [item for item in listing.items if not isinstance(item, Endpoint) or any(_holds(it, item) for it in own)]
-    return listing._replace(items=tuple(items))
+    return _heard(listing._replace(items=tuple(items)), sparing)
+
+
+def _heard(listing: Listing, sparing: Sparing | None) -> Listing:
+    return listing._replace(items=tuple(map(sparing.heard, listing.items))) if sparing else listing
 
 
 def _read(rows: dict[Key, str]) -> tuple[tuple[Item, ...], tuple[str, ...]]:
@@ -329,7 +333,7 @@ class MemoryStore:
         with self._asked("changes") as memory:
             seen, life = memory.listing(), memory.life
         spares = sparing is not None and sparing.is_enough(seen.items)
-        yield spared(seen, sparing) if sparing and spares else seen
+        yield spared(seen, sparing) if sparing and spares else _heard(seen, sparing)
         revision = seen.revision
         while True:
             with self._reached() as memory:
@@ -341,9 +345,9 @@ class MemoryStore:
             revision = change.revision
             if sparing and spares and not sparing.is_enough(change.put):
                 spares, revision = False, seen.revision
-                yield seen
+                yield _heard(seen, sparing)
             else:
-                yield change
+                yield change._replace(put=tuple(map(sparing.heard, change.put))) if sparing else change
 
     def turn(self, session: Session, what: str, seconds: float) -> bool:
         """See ClusterStore."""

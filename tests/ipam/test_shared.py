@@ -362,7 +362,7 @@ def test_what_others_are_to_know_goes_with_the_record(store: Store):
         net.told(store, record, result)
     said = {item.address: item.wanted for item in store.said_of("pods")}
     assert set(said) == {"10.0.0.9", "fd00::9"}
-    assert vars(said["fd00::9"]) == {
+    assert said["fd00::9"]._asdict() == {
         "network": "pods", "address": "fd00::9", "node": "node-a", "mac": "0a:58:0a:00:00:09",
         "container": "c1", "ifname": "eth0", "pod": "default/web",
     }  # fmt: skip

@@ -11,7 +11,7 @@ from cni.cluster.config import EtcdConfig
 from cni.cluster.etcd.engine import Attempts, Engine
 from cni.cluster.etcd.gateway import Row, delete, encoded, is_at, put
 from cni.cluster.etcd.keys import TURN, VOICE
-from cni.cluster.etcd.watch import rows_of
+from cni.cluster.etcd.listing import listed
 from cni.cluster.model import Alive, Block, Node
 from cni.cluster.store import Session
 from cni.errors import NameTaken, SessionLost, Unreachable
@@ -165,7 +165,7 @@ class Hosts(Engine):
         """Let nothing be left of a host that is not alive; the blocks it had."""
         self._is_gone(name)
         freed = []
-        for block in map(self.item, rows_of(self.gateway, self.keys.blocks())[1]):
+        for block in listed(self.gateway, self.keys, self.keys.blocks()).items:
             if isinstance(block, Block) and block.node == name and machine in ("", block.machine):
                 self._free(block)
                 freed.append(block)

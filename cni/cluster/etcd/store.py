@@ -8,8 +8,8 @@ from typing import ClassVar
 from cni.cluster.etcd.blocks import Blocks
 from cni.cluster.etcd.documents import Documents
 from cni.cluster.etcd.hosts import Hosts
-from cni.cluster.etcd.items import told
-from cni.cluster.etcd.watch import Watch, rows_of
+from cni.cluster.etcd.listing import listed
+from cni.cluster.etcd.watch import Watch
 from cni.cluster.store import Change, Listing, Session, Sparing
 
 #: For so much of a session, and no more seconds, nothing may come until it is asked whether anybody is there. A ledger is deaf after
@@ -30,9 +30,8 @@ class EtcdStore(Hosts, Blocks, Documents):
 
     def listing(self) -> Listing:
         """See ClusterStore."""
-        at, rows = rows_of(self.gateway, self.keys.all())
-        found = told(self.keys, rows)
-        return Listing(at.revision, found.items, found.refused)
+        found = listed(self.gateway, self.keys, self.keys.all())
+        return Listing(found.at.revision, tuple(found.items), tuple(found.refused))
 
     def changes(self, sparing: Sparing | None = None) -> Iterator[Listing | Change]:
         """See ClusterStore."""

@@ -9,31 +9,13 @@ from contextlib import closing
 from cni.cluster.etcd.gateway import At, Gateway, Row
 from cni.cluster.etcd.items import told
 from cni.cluster.etcd.keys import Keys, Range
+from cni.cluster.etcd.listing import Listed, listed
 from cni.cluster.model import Item
 from cni.cluster.store import Change, Listing, Sparing
-from cni.errors import Compacted, Replaced, Unreachable
+from cni.errors import Replaced, Unreachable
 from cni.kernel.clock import boottime
 
-_PAGE = 500
-#: A listing that is overtaken by compactions begins anew, but not for ever.
-_LISTINGS = 3
 _TRIED_AGAIN_AFTER = 0.2
-
-
-def rows_of(gateway: Gateway, span: Range, page: int = _PAGE, revision: int = 0) -> tuple[At, list[Row]]:
-    """All rows of a range, at one revision (0 is now). Raises Unreachable, and Compacted of a revision that is not known any more."""
-    for _ in range(_LISTINGS):
-        try:
-            at, rows, more = gateway.page(span, page, revision)
-            while more:
-                _, some, more = gateway.page(Range(rows[-1].key + b"\0", span.end), page, at.revision)
-                rows += some
-        except Compacted:
-            if revision:
-                raise
-            continue
-        return at, rows
-    raise Unreachable("etcd forgets what was faster than it can be listed")
 
 
 class Watch:
@@ -71,18 +53,28 @@ class Watch:
 
     def _listing(self) -> Listing:
         """All that is to be heard; who only waits for changes does not keep it."""
-        self._span = self._keys.all_but_endpoints() if self._sparing else self._keys.all()
-        self._seen, rows = rows_of(self._gateway, self._span)
-        items = told(self._keys, rows).items if self._sparing else ()
-        if not self._is_enough(items):
-            self._span = self._keys.all()
-            self._seen, rows = rows_of(self._gateway, self._span)
-        elif self._sparing:
-            for block in self._sparing.own_blocks(items):
-                rows += rows_of(self._gateway, self._keys.endpoints(block), revision=self._seen.revision)[1]
-        found = told(self._keys, rows)
-        self._last = max(rows, key=lambda row: row.modified, default=None)
-        return Listing(self._seen.revision, found.items, found.refused, origin=self._seen.cluster)
+        if self._sparing:
+            self._span = self._keys.all_but_endpoints()
+            rest = self._listed(self._span)
+            if self._sparing.is_enough(rest.items):
+                own = map(self._keys.endpoints, self._sparing.own_blocks(rest.items))
+                return self._begun(rest, *(self._listed(span, rest.at.revision) for span in own))
+        self._span = self._keys.all()
+        return self._begun(self._listed(self._span))
+
+    def _listed(self, span: Range, revision: int = 0) -> Listed:
+        return listed(self._gateway, self._keys, span, revision, self._sparing and self._sparing.heard)
+
+    def _begun(self, *parts: Listed) -> Listing:
+        """What was listed at one revision, from which changes go on."""
+        self._seen = parts[0].at
+        self._last = max(filter(None, (part.last for part in parts)), key=lambda row: row.modified, default=None)
+        items = tuple(item for part in parts for item in part.items)
+        refused = tuple(line for part in parts for line in part.refused)
+        return Listing(self._seen.revision, items, refused, origin=self._seen.cluster)
+
+    def _heard(self, change: Change) -> Change:
+        return change._replace(put=tuple(map(self._sparing.heard, change.put))) if self._sparing else change
 
     def _is_enough(self, items: Iterable[Item]) -> bool:
         """Whether what is heard is all that is needed."""
@@ -100,7 +92,7 @@ class Watch:
                     self._last = next((row for row in reversed(rows) if isinstance(row, Row)), self._last)
                     revision = message.revision or self._seen.revision
                     self._seen = At(message.at.cluster, max(message.at.term, self._seen.term), revision)
-                    yield Change(revision, *told(self._keys, rows))
+                    yield self._heard(Change(revision, *told(self._keys, rows)))
                     rows = []
 
     def _is_the_same(self, at: At) -> None:
