@@ -23,6 +23,9 @@ T = TypeVar("T")
 _STEP = 0.002  # between two looks at a child, in seconds
 _PR_SET_PDEATHSIG = 1
 _CAPABILITY_VERSION_3 = 0x20080522
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
+#: Bytes; what is smaller leaves holes that are used again.
+_LARGE = 1 << 16
 
 #: Where system programs are, whatever PATH a runtime has.
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -164,6 +167,15 @@ def capabilities(pid: int) -> int:
         raise ProcessLookupError(f"no process {pid} is to be seen from here")
     low, high = struct.unpack("=I8xI8x", data)
     return int(high << 32 | low)
+
+
+def keep_little_memory() -> None:
+    """Have memory that is let go be the system's again (mallopt(3)): of this process tables come and go that are large. The C library
+    raises what it counts as large with each of them, up to 32 MiB, and has some more ready for each thread. musl does neither.
+    """
+    if mallopt := getattr(_libc(), "mallopt", None):
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt(_M_ARENA_MAX, 1)
 
 
 @cache

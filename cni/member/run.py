@@ -21,7 +21,7 @@ from cni.cluster.model import Network
 from cni.cluster.store import Change, ClusterStore, Listing, Sparing
 from cni.conflist.placed import CONF_DIR
 from cni.errors import CniError, Conflict, TryAgainLater, Unavailable
-from cni.kernel import signals
+from cni.kernel import process, signals
 from cni.kernel.bell import Bell
 from cni.kernel.files import LockFile, private_folder
 from cni.kernel.notify import notify, watched
@@ -63,6 +63,7 @@ def run(config: ClusterConfig, folder: Path = DEFAULT_FOLDER) -> None:
 def serve(config: ClusterConfig, store: ClusterStore, folder: Path) -> None:
     """The same, with a store that is open."""
     machine = machine_id()
+    process.keep_little_memory()
     signals.hold_back()
     with alone(), closing(Bell(folder)) as bell:
         refuse_leaving(folder)

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -85,3 +86,30 @@ def test_of_a_program_only_who_was_started_with_the_word_is_ended(tmp_path: Path
         for one in (ours, other, elsewhere):
             one.kill()
             one.wait(10)
+
+
+def test_memory_that_is_let_go_is_the_systems_again():
+    """Left to itself the C library keeps what lies below something small, once something larger was let go."""
+    script = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from cni.kernel import process
+def held():
+    return next(int(line.split()[1]) for line in Path("/proc/self/smaps_rollup").read_text().splitlines() if line.startswith("Anonymous:"))
+process.keep_little_memory()
+large = bytearray(16 << 20)
+del large
+before = held()
+tables = [(bytearray(b"x" * (100 << 10)), bytearray(b"x" * 600)) for _ in range(100)]
+small = [pair[1] for pair in tables]
+there = held()
+del tables
+print(there - before, held() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(Path(__file__).parents[2])], capture_output=True, text=True, check=True
+    )
+    there, left = map(int, done.stdout.split())
+    assert there > 9000  # KiB
+    assert left < 1000
