@@ -85,6 +85,7 @@ DOORS = {
         "cni/member/key.py",
         "cni/member/inbox.py",  # where threads begin, and what they bring
         "cni/member/ledger.py",
+        "cni/member/mending.py",
         "cni/member/metrics.py",
         "cni/member/session.py",
     },

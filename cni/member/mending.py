@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from threading import Lock
 from typing import Any
 
 from cni.kernel.events import ADDRESS, FDB, LINK, NEIGHBOUR, OVERRUN, REFUSAL, ROUTE, Event
@@ -15,6 +16,36 @@ from cni.resources.remote import RemoteRow
 _KINDS: dict[str, type[RemoteRow]] = {
     FDB: PeerRow, NEIGHBOUR: PeerNeighbour, ROUTE: PeerRoute, REFUSAL: PeerRefusal, ADDRESS: PeerAddress,
 }  # fmt: skip
+
+
+class Noticed:
+    """Events that are to be looked at: a thread brings them, the hand takes them. Of a row only the last is kept, and none that agrees
+    with what is wanted: when a member begins it hears of up to 150,000 that it made itself.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._rows: dict[tuple[str, int, str], Event] = {}
+        self._others: list[Event] = []
+
+    def bring(self, events: Iterable[Event], agrees: Callable[[Event], bool]) -> bool:
+        """Whether there is something to look at."""
+        with self._lock:
+            for event in events:
+                if event.about not in _KINDS:
+                    self._others.append(event)
+                elif agrees(event):
+                    self._rows.pop(event[:3], None)
+                else:
+                    self._rows[event[:3]] = event
+            return bool(self._rows or self._others)
+
+    def take(self) -> list[Event]:
+        """All there are."""
+        with self._lock:
+            found = [*self._others, *self._rows.values()]
+            self._rows, self._others = {}, []
+        return found
 
 
 def state_of(link: Link) -> str:
@@ -48,6 +79,12 @@ def is_for_all(events: Iterable[Event], links: Mapping[int, tuple[str, str]], aw
     )
 
 
+def agrees(event: Event, links: Mapping[int, tuple[str, str]], every: Collection[Peers]) -> bool:
+    """Whether an event of a row says what is wanted, or nobody wants the row."""
+    kind, name = _table_of(event, links)
+    return all(peers.tables.get((kind, name), {}).get(event.key) in (None, event.value) for peers in every if name)
+
+
 def contradicted(
     events: Iterable[Event], links: Mapping[int, tuple[str, str]], every: Collection[Peers]
 ) -> dict[Table, dict[str, Any]]:
@@ -56,9 +93,8 @@ def contradicted(
     """
     found: dict[Table, dict[str, Any]] = {}
     for event in events:
-        kind, name = _KINDS.get(event.about), links.get(event.link, (LOOPBACK if event.about == REFUSAL else "", ""))[0]
-        for peers in every if kind and name else ():
-            assert kind
+        kind, name = _table_of(event, links)
+        for peers in every if name else ():
             wanted = peers.tables.get((kind, name), {}).get(event.key)
             rows = found.setdefault((kind, name), {})
             if wanted == event.value:
@@ -66,3 +102,10 @@ def contradicted(
             elif wanted is not None:
                 rows[event.key] = wanted
     return {table: rows for table, rows in found.items() if rows}
+
+
+def _table_of(event: Event, links: Mapping[int, tuple[str, str]]) -> Table:
+    """The table an event's row is in; without a name where that is none of ours, or it is about no row."""
+    return _KINDS.get(event.about, RemoteRow), links.get(event.link, (LOOPBACK if event.about == REFUSAL else "", ""))[
+        0
+    ]

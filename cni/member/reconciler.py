@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from cni import log
@@ -18,7 +19,7 @@ from cni.cluster.snapshot import Snapshot
 from cni.cluster.store import Change, Listing
 from cni.errors import CniError
 from cni.kernel import netfilter
-from cni.kernel.events import Event, Events
+from cni.kernel.events import Events
 from cni.kernel.files import LockFile
 from cni.member import figures, mending
 from cni.member.absences import Absences
@@ -49,7 +50,7 @@ class Reconciler:
         self._owes = False
         self._peers: dict[Overlay, Peers] = {}
         self._filter: VtepFilter | None = None
-        self._noticed: deque[Event] = deque()
+        self._noticed = mending.Noticed()
         self._lock = LockFile(node_lock())
         self._world = World(None, self._lock)
         self._rows = KernelRows(self._world, self._refuse)
@@ -83,7 +84,7 @@ class Reconciler:
         """
         if not self.snapshot.revision:
             return 0
-        events = [self._noticed.popleft() for _ in range(len(self._noticed))]
+        events = self._noticed.take()
         for_all = mending.is_for_all(events, self._rows.links, self._rows.awaited)
         # of a link that came, or moved, the state may say something else by now
         self._owes = not for_all and time.monotonic() < self._shared_at + _LEAST
@@ -120,8 +121,9 @@ class Reconciler:
             while True:
                 heard = events.wait(lambda link, message: mending.may_be_ours(link, message, rows.links, rows.awaited))
                 found = [event for event in heard if mending.is_ours(event, rows.links, rows.awaited)]
-                self._noticed.extend(found)
-                if found:
+                every = list(self._peers.values())  # the hand changes it meanwhile
+                agrees = partial(mending.agrees, links=rows.links, every=every)
+                if self._noticed.bring(found, agrees) and found:
                     wake()
 
     def shut(self) -> None:

@@ -122,3 +122,26 @@ def test_an_event_is_what_the_kernel_tells():
     assert neighbour(pyroute.NEW, 2, 0x80, 0, **known) == Event(NEIGHBOUR, 5, "10.10.0.20", MAC)
     assert neighbour(pyroute.NEW, 2, 0x02, 0, **known) == Event(NEIGHBOUR, 5, "10.10.0.20")
     assert neighbour(pyroute.DELETE, 2, 0x80, 0, **known) == Event(NEIGHBOUR, 5, "10.10.0.20")
+
+
+def noticed(*events: Event) -> tuple[bool, list[Event]]:
+    """Whether they are worth a look, and what is left to look at."""
+    found, every = mending.Noticed(), wanted()
+    return found.bring(events, lambda event: mending.agrees(event, LINKS, every)), found.take()
+
+
+def test_what_was_done_here_is_not_kept_to_be_looked_at():
+    made = [Event(FDB, 5, MAC, "192.0.2.2"), Event(NEIGHBOUR, 7, "10.10.0.20", MAC), Event(FDB, 5, OTHER, "192.0.2.2")]
+    assert noticed(*made) == (False, [])
+
+
+def test_what_went_and_is_there_again_is_not_looked_at():
+    gone, back = Event(FDB, 5, MAC), Event(FDB, 5, MAC, "192.0.2.2")
+    assert noticed(gone, back) == (False, [])
+    assert noticed(gone, back, gone) == (True, [gone])
+
+
+def test_each_state_of_a_link_is_looked_at():
+    """With one that was down for a moment its neighbours went."""
+    states = [Event(LINK, 5, "vxlan100", "False 7"), Event(LINK, 5, "vxlan100", "True 7"), Event(OVERRUN, 0)]
+    assert noticed(*states) == (True, states)
