@@ -45,6 +45,13 @@ def isolating(
     return Isolation(*holding(policy, attachment, attached, host, port))
 
 
+def peering(lease: Result, host: Host) -> Iterator[Resource]:
+    """What makes a pod without a policy one whom others' policies may mean, wherever its interface is."""
+    own = tuple(str(interface_of(ip.address).ip) for ip in lease.ips)
+    if own and not (host.lost or host.unleased):
+        yield PeerEntries(own, host.pod)
+
+
 def unheld(
     attachment: Attachment, lease: Result, host: Host, *, policed: bool, masqueraded: bool
 ) -> Iterator[Resource]:
@@ -54,7 +61,7 @@ def unheld(
     own = [str(interface_of(ip.address).ip) for ip in lease.ips] if not host.lost else []
     if own and not policed:
         refuse_shared_addresses(attachment, tuple(own), host, policed=False)
-        yield PeerEntries(tuple(own), host.pod)
+        yield from peering(lease, host)
     others = [item for _, item in host.others(*own)] if own and not masqueraded else []
     hidden: set[str] = set()
     if others:

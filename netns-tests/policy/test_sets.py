@@ -309,3 +309,35 @@ def test_a_flood_sees_nothing_of_a_thousand_changes(shop: Shop):
     assert tried > 100
     assert (allowed, back) == (sent, sent), "nothing that may pass was lost"
     assert forbidden == 0, "and nothing that may not got through"
+
+
+def test_a_pod_on_the_wire_is_a_peer_without_a_policy_of_its_own(lab: Lab, dual: dict[str, Any], tmp_path: Path):
+    """Whoever denies a macvlan pod by its labels, or lets it in, means it from its ADD on."""
+    host = lab.site().host  # a routed pod lets it forward, which gives it routes
+    with ExitStack() as held:
+        shop = Shop(lab, host, KINDS["routed"], tmp_path, held)
+        shop.say(web="web", friend="friend", stranger="stranger")
+        shop.open("web", fed=True)
+        friend, stranger = shop.lab.pod(), shop.lab.pod()
+        result = host.add(dual, friend, CNI_ARGS=NAMED + "friend")
+        host.add(dual, stranger, CNI_ARGS=NAMED + "stranger")
+        own = {address_of(result, family) for family in FAMILIES}
+        assert peers(host) == own
+        assert "changed 0 of 1" in host.run(AGENT_CNI, "refresh").stdout
+        host.check(dual, friend, result).ok()
+        shop.say(friend="stranger", stranger="friend")
+        host.run(AGENT_CNI, "refresh")
+        assert len(peers(host)) == 2
+        assert not peers(host) & own
+        host.delete_pod(dual, stranger)
+        assert peers(host) == set()
+        host.delete_pod(dual, friend)
+        shop.close("web")
+        assert host.run("nft", "list", "ruleset").stdout == ""
+
+
+def peers(host: Host) -> set[str]:
+    """The addresses in all sets of peers."""
+    table = json.loads(host.run("nft", "-j", "list", "sets", "inet").stdout)["nftables"]
+    found = [item["set"] for item in table if "set" in item and re.match(r"p[46]", item["set"]["name"])]
+    return {address for item in found for address in item.get("elem", ())}
