@@ -113,6 +113,10 @@ class Stream:
     def __init__(self, endpoint: _Endpoint, response: HTTPResponse, bounds: BoundedSocket, seconds: float) -> None:
         self._endpoint, self.response, self._bounds, self._seconds = endpoint, response, bounds, seconds
 
+    def end(self) -> None:
+        """Have whoever reads it, in another thread, hear that it ended."""
+        self._bounds.hang_up()
+
     @property
     def status(self) -> int:
         """Its HTTP status."""

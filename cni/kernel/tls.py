@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,11 @@ class BoundedSocket(socket.socket):
         """Read and send for so long."""
         self._until = None if value is None else boottime() + value
         super().settimeout(value)
+
+    def hang_up(self) -> None:
+        """Have who reads or sends, in whichever thread, hear that it is over."""
+        with suppress(OSError):  # the other side was sooner
+            socket.socket.shutdown(self, socket.SHUT_RDWR)  # TLS would say farewell first, and be in the reader's way
 
     def bound_each(self, seconds: float) -> None:
         """Read on as long as something comes."""

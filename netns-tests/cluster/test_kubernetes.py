@@ -50,6 +50,7 @@ def test_nodes_reach_every_pod_by_what_the_api_says(lab: Lab, server: type[Playe
         town.show(town.add(two, conf), "another")
         town.meshed()
         assert empty.holdings() == {f"net 10.10.{empty.number}.0/24", f"net fd00:10::{empty.number:x}00/120"}
+        town.leave()
 
 
 @pytest.mark.parametrize("server", SERVERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
+import cluster_contract
 import pytest
 from kube_api import CUSTOM, KubeApi, namespace, node, pod, policy
 
@@ -17,8 +19,8 @@ from cni.cluster.config import KubernetesConfig
 from cni.cluster.document import Document
 from cni.cluster.kubernetes import KubernetesStore
 from cni.cluster.model import LAYER_2, LAYER_3, Alive, Block, Endpoint, Network, Node, Pool
-from cni.cluster.store import Change, Listing, Sparing
-from cni.errors import Forbidden, NameTaken, SessionLost, Unavailable, Unreachable
+from cni.cluster.store import Change, ClusterStore, Listing, Sparing
+from cni.errors import Conflict, Forbidden, NameTaken, SessionLost, Unavailable, Unreachable
 from cni.overlay.peers import goes_by_endpoints
 from cni.values import replace
 
@@ -36,6 +38,14 @@ def api() -> Iterator[KubeApi]:
         made.put(node("node-a", "10.10.0.0/26", address="192.0.2.1"))
         made.put(node("node-b", "10.10.0.64/26", address="192.0.2.2"))
         yield made
+        made.mute = False
+        for heard in TOLD:
+            heard.end(made)
+        TOLD.clear()
+
+
+#: Who listens in a test, and ends with it.
+TOLD = list["Told"]()
 
 
 def store_at(api: KubeApi, me: str = "node-a", **config: str) -> KubernetesStore:
@@ -58,15 +68,27 @@ class Told:
         self.news = Queue[Any]()
         self.listings = 0
         self._changes = store.changes(sparing)
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._ends = False
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+        TOLD.append(self)
         self.hear()
+
+    def end(self, api: KubeApi) -> None:
+        self._ends = True
+        while self._thread.is_alive():
+            api.mark()
+            self._thread.join(0.1)
 
     def _listen(self) -> None:
         try:
             for news in self._changes:
                 self.news.put(news)
+                if self._ends:
+                    break
         except Exception as error:  # noqa: BLE001
             self.news.put(error)
+        self._changes.close()
 
     def hear(self) -> Listing | Change:
         news = self.news.get(timeout=SOON)
@@ -589,3 +611,99 @@ def test_who_may_not_say_that_there_is_a_network_is_told_which_right_is_lacking(
     api.forbidden = {("patch", "nodes/status")}
     with pytest.raises(Forbidden, match="does not let this host patch nodes/status"):
         store.serves(session)
+
+
+# --- what is said of every store
+
+
+class Scene:
+    """Two Nodes with a block each, for what holds of whoever keeps a cluster."""
+
+    seconds = 1.0
+
+    def __init__(self, api: KubeApi) -> None:
+        self.api = api
+        api.put(node("node-a", "10.10.0.64/26"))
+        api.put(node("node-b", "10.10.0.128/26"))
+
+    def store(self) -> KubernetesStore:
+        return store_at(self.api)
+
+    def pass_time(self, seconds: float) -> None:
+        raise AssertionError("nothing ends by time")
+
+    def put_text(self, key: object, text: str) -> None:
+        raise AssertionError("a key is no object")
+
+
+#: The statements that hold here, too.
+KEPT = {
+    "who_joins_is_known_and_alive", "who_comes_back_in_the_same_life_goes_on", "what_changed_of_a_host_is_said",
+}  # fmt: skip
+#: What the API cannot promise, by why, and what holds instead is above.
+NOT_KEPT = {
+    "nothing ends by time: kubelet keeps a Node alive, and says which machine and which boot lives under its name": {
+        "another_machine_does_not_get_a_name_also_of_a_host_that_is_gone",
+        "another_life_begins_when_the_former_is_not_heard_of_any_more",
+        "another_life_of_a_machine_does_not_begin_while_one_is_heard_of",
+        "a_session_goes_on_while_it_is_renewed_and_no_longer", "who_was_not_heard_of_writes_nothing",
+        "that_a_host_is_not_heard_of_any_more_is_told", "who_was_lost_leaves_too",
+        "nobody_leaves_for_another_who_has_the_name_by_now", "of_two_who_speak_as_one_life_one_is_told",
+    },
+    "a Node is there before its host, and is kubectl's to delete; its name is a DNS one": {
+        "one_of_many_who_want_a_name_has_it", "names_may_be_odd", "who_is_gone_is_removed_and_who_lives_is_not",
+    },
+    "nobody claims a block: it is a podCIDR, and a host that leaves has it still": {
+        "a_block_has_one_owner", "no_block_overlaps_another", "one_of_many_who_want_a_block_has_it",
+        "a_block_that_is_given_up_is_free_with_all_that_is_in_it", "nobody_speaks_for_another_hosts_block",
+        "what_went_and_came_again_is_told_to_have_gone", "who_leaves_leaves_nothing_and_others_keep_all",
+    },
+    "a host's own word of a network counts for it": {
+        "a_network_is_what_the_first_said", "a_network_nobody_has_a_block_of_may_become_another",
+    },
+    "others hear of pods by their objects, which hosts do not write": {
+        "what_is_said_of_a_block_is_there_and_what_is_gone_is_not", "any_number_of_endpoints_is_said",
+        "what_changes_is_told_after_all_there_is", "who_needs_no_endpoints_is_told_of_none_but_those_of_its_own_blocks",
+        "who_comes_to_need_endpoints_is_told_of_all_before_what_needs_them",
+    },
+    "documents are Kubernetes' objects: kubectl": {"documents_are_what_was_said_last", "documents_are_heard_of"},
+    "a quiet API marks how far it is every minute": {"that_nothing_changes_is_told_every_few_seconds"},
+    "objects have a schema, so that only annotations can be wrong": {"what_cannot_be_read_is_named_and_ends_nothing"},
+    "nothing is done here by one host for all": {"one_host_at_a_time_has_a_turn"},
+}  # fmt: skip
+
+
+def test_each_promise_of_a_store_is_kept_or_said_not_to_be():
+    every = [holds.__name__ for holds in cluster_contract.STATEMENTS]
+    assert sorted([*KEPT, *(name for names in NOT_KEPT.values() for name in names)]) == sorted(every)
+
+
+@pytest.mark.parametrize("name", sorted(KEPT))
+def test_what_is_kept_of_a_stores_promises(name: str):
+    with KubeApi() as api:
+        next(holds for holds in cluster_contract.STATEMENTS if holds.__name__ == name)(Scene(api))
+
+
+def test_it_is_asked_as_every_store_is():
+    for name, method in inspect.getmembers(ClusterStore, inspect.isfunction):
+        if not name.startswith("_"):
+            assert (
+                inspect.signature(getattr(KubernetesStore, name)).parameters == inspect.signature(method).parameters
+            ), name
+
+
+def test_a_machine_cannot_say_what_is_not_its_own_to_say(api: KubeApi):
+    store = joined(api)
+    session = store.join(A, "boot-node-a:1")
+    block = Block("pods", "10.10.0.0/26", "node-a", "machine-a")
+    document = Document("NetworkPolicy", "default", "one", "{}")
+    for what, words in (
+        (lambda: store.remove("node-b"), "kubectl delete node node-b"),
+        (lambda: store.apply([document]), "kubectl apply"),
+        (lambda: store.delete([document.key]), "kubectl delete"),
+    ):
+        with pytest.raises(Conflict, match=words):
+            what()
+    assert store.give_up(session, block)
+    assert store.claim(session, block)
+    assert not store.turn(session, "steward", 5)

@@ -45,6 +45,18 @@ def api() -> Iterator[KubeApi]:
         made.put(pod("web", "node-a", "10.10.0.2"))
         made.put(policy("shut"))
         yield made
+        made.forbidden.clear()
+        ENDS.set()
+        for thread in LISTENING:
+            while thread.is_alive():
+                made.mark()
+                thread.join(0.1)
+        LISTENING.clear()
+        ENDS.clear()
+
+
+#: Who listens in a test, and that they are to end with it.
+LISTENING, ENDS = list[threading.Thread](), threading.Event()
 
 
 def live(api: KubeApi) -> list[str]:
@@ -59,13 +71,18 @@ def live(api: KubeApi) -> list[str]:
         said.append(error.msg)
 
     def listen() -> None:
+        changes = store.changes()
         try:
-            for news in store.changes():
+            for news in changes:
                 said.extend(news.refused)
+                if ENDS.is_set():
+                    break
         except CniError as error:
             said.append(error.msg)
+        changes.close()
 
-    threading.Thread(target=listen, daemon=True).start()
+    LISTENING.append(threading.Thread(target=listen, daemon=True))
+    LISTENING[-1].start()
     return said
 
 

@@ -210,6 +210,16 @@ def test_a_file_the_member_may_not_read_is_named(host: Host, tmp_path: Path, mon
     assert f"{key} belongs to user 111 alone, and the member reads what is root's: chown root {key}" in said.err
 
 
+def test_a_boot_waits_for_no_store_where_nothing_is_new(host: Host, store: MemoryStore):
+    """In a pod of Kubernetes the same words are said with each start."""
+    host.join("--etcd", URL)
+    store.cut = True
+    assert host.join("--etcd", URL).status == 0
+    assert [config.node for config in host.members] == ["node-a", "node-a"]
+    assert host.join("--etcd", URL, "--session", "30").status == 1
+    assert len(host.members) == 2
+
+
 def test_a_host_with_addresses_of_one_cluster_is_not_taken_to_another(host: Host, store: MemoryStore):
     host.join("--etcd", URL)
     mine = Block("pods", "10.10.0.64/26", "node-a", "machine-a")

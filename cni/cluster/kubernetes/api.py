@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -56,6 +56,13 @@ class Heard(NamedTuple):
     version: str
     found: Object | None
     gone: bool = False
+
+
+class Watching(NamedTuple):
+    """A watch: its lines, and what ends it for who waits for them."""
+
+    lines: Iterator[Heard]
+    end: Callable[[], None]
 
 
 class Api:
@@ -109,7 +116,7 @@ class Api:
         raise Absent
 
     @contextmanager
-    def watch(self, kind: Kind, served: str, version: str, silence: float) -> Iterator[Iterator[Heard]]:
+    def watch(self, kind: Kind, served: str, version: str, silence: float) -> Iterator[Watching]:
         """What changes of a kind from a version on, until nothing is heard for `silence` seconds. Raises Compacted."""
         asked = {
             "watch": "1",
@@ -121,7 +128,7 @@ class Api:
         with self._door.stream(request, self._seconds) as stream:
             if stream.status != _OK:
                 raise self._refused(kind, "watch", stream.status, _why(next(stream.lines(self._seconds), b"")))
-            yield self._heard(kind, stream, silence)
+            yield Watching(self._heard(kind, stream, silence), stream.end)
 
     def _heard(self, kind: Kind, stream: Stream, silence: float) -> Iterator[Heard]:
         for line in stream.lines(silence):

@@ -14,7 +14,7 @@ from cni.cluster.kubernetes.hosts import Annotations, Hosts
 from cni.cluster.kubernetes.objects import NODES
 from cni.cluster.kubernetes.objects import Node as Object
 from cni.cluster.kubernetes.watch import Watch
-from cni.cluster.model import Block, Endpoint, Key, Network
+from cni.cluster.model import LAYER_2, Block, Endpoint, Key, Network
 from cni.cluster.store import Change, Listing, Session, Sparing
 from cni.errors import Conflict
 
@@ -84,8 +84,9 @@ class KubernetesStore(Hosts):
         raise Conflict(f"{_KUBECTL} delete")
 
     def listing(self) -> Listing:
-        """See ClusterStore."""
-        return Watch(self.api, self.me, None, lambda _: None).listed()[1]
+        """See ClusterStore. Pods are in it where anybody goes by them: there may be 100,000."""
+        sparing = Sparing(self.me, lambda network: network.mode == LAYER_2)
+        return Watch(self.api, self.me, sparing, lambda _: None).listed()[1]
 
     def changes(self, sparing: Sparing | None = None) -> Iterator[Listing | Change]:
         """See ClusterStore."""

@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import NamedTuple
 
-from cni.cluster.kubernetes.api import Absent, Api, Heard, Listed
+from cni.cluster.kubernetes.api import Absent, Api, Heard, Listed, Watching
 from cni.cluster.kubernetes.objects import Kind, Object
 from cni.errors import Compacted, Forbidden, Unreachable
 
@@ -45,13 +45,16 @@ class Streams:
         self._api, self._silence = api, silence
         self._queue: SimpleQueue[News | BaseException] = SimpleQueue()
         self._ends = Event()
+        self._open: dict[Kind, Watching] = {}
         for kind, known in listed.items():
             place = (known.served, known.version) if known else None
             Thread(target=self._follow, args=(kind, place), name=f"watch-{kind.plural}", daemon=True).start()
 
     def close(self) -> None:
-        """Hear no more: who waits ends with what comes next, or with its stream."""
+        """Hear no more; who waits ends."""
         self._ends.set()
+        for watching in list(self._open.values()):
+            watching.end()
 
     def wait(self, seconds: float) -> list[News]:
         """What has come, in order; nothing after so many seconds. Raises what ended a thread."""
@@ -101,10 +104,9 @@ class Streams:
     def _watched(self, kind: Kind, served: str, version: str) -> tuple[str, str] | None:
         """How far one watch has come when it ends; None where all is to be listed."""
         try:
-            with self._api.watch(kind, served, version, self._silence) as heard:
-                for line in heard:
-                    if self._ends.is_set():
-                        break
+            with self._api.watch(kind, served, version, self._silence) as watching:
+                self._open[kind] = watching
+                for line in watching.lines if not self._ends.is_set() else ():
                     self._queue.put(_news(kind, served, line))
                     version = line.version
         except (Compacted, Absent):
