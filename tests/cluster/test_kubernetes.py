@@ -377,6 +377,8 @@ def test_pods_are_heard_of_once_a_policy_goes_by_them(api: KubeApi):
         assert {(item.kind, item.name) for item in heard.of(Document)} == {
             ("NetworkPolicy", "shut"), ("Pod", "web"), ("Namespace", "default"), ("Node", "node-a"), ("Node", "node-b"),
         }  # fmt: skip
+        place = Endpoint("pods", "10.10.0.70", "node-b", "0a:58:0a:0a:00:46", pod="default/web")
+        assert heard.of(Endpoint) == {place}, "who is selected is where the cluster says"
         web = heard.items["documents", "Pod", "default", "web"].value
         assert web["metadata"] == {"name": "web", "namespace": "default", "labels": {"app": "web"}}
         assert web["spec"]["containers"] == [{"ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]}]
@@ -384,6 +386,17 @@ def test_pods_are_heard_of_once_a_policy_goes_by_them(api: KubeApi):
         api.put(pod("web", "node-b", "10.10.0.70", app="db"))
         while heard.items["documents", "Pod", "default", "web"].value["metadata"]["labels"] != {"app": "db"}:
             heard.hear()
+
+
+def test_who_is_fed_by_a_folder_hears_where_pods_are(api: KubeApi):
+    api.put(pod("web", "node-b", "10.10.0.70"))
+    fed = list[bool]()
+    with told(joined(api), Sparing("node-a", lambda _: False, lambda: bool(fed))) as heard:
+        assert heard.of(Endpoint) == set()
+        fed.append(True)
+        while not heard.of(Endpoint):
+            heard.hear()
+        assert heard.of(Document) == set()
 
 
 def _said(kind: str, name: str) -> Any:
@@ -662,6 +675,7 @@ NOT_KEPT = {
         "a_network_is_what_the_first_said", "a_network_nobody_has_a_block_of_may_become_another",
     },
     "others hear of pods by their objects, which hosts do not write": {
+        "of_others_endpoints_is_told_where_they_are_and_not_by_which_container",
         "what_is_said_of_a_block_is_there_and_what_is_gone_is_not", "any_number_of_endpoints_is_said",
         "what_changes_is_told_after_all_there_is", "who_needs_no_endpoints_is_told_of_none_but_those_of_its_own_blocks",
         "who_comes_to_need_endpoints_is_told_of_all_before_what_needs_them",

@@ -85,7 +85,7 @@ class KubernetesStore(Hosts):
 
     def listing(self) -> Listing:
         """See ClusterStore. Pods are in it where anybody goes by them: there may be 100,000."""
-        sparing = Sparing(self.me, lambda network: network.mode == LAYER_2)
+        sparing = Sparing(self.me, lambda item: isinstance(item, Network) and item.mode == LAYER_2)
         return Watch(self.api, self.me, sparing, lambda _: None).listed()[1]
 
     def changes(self, sparing: Sparing | None = None) -> Iterator[Listing | Change]:

@@ -73,13 +73,17 @@ class Watch:
         policies = not why and any(
             found and (found.objects or found.refused) for found in listed.values() if found is not nodes
         )
-        endpoints = not self._sparing or not self._sparing.is_enough(networks)
+        endpoints = policies or not self._is_enough(networks)
         self._scope = Scope(tuple(networks), policies, why[0] if why else "", endpoints)
-        for kind in (NAMESPACES,) * policies + (PODS,) * (policies or endpoints):
+        for kind in (NAMESPACES,) * policies + (PODS,) * endpoints:
             listed[kind] = self._permitted(kind, why)
         if policies and why:
             self._scope = self._scope._replace(policies=False, undocumented=why[0])
         return listed, self._listing(listed, refused + why)
+
+    def _is_enough(self, networks: Iterable[Network]) -> bool:
+        """Whether nobody here goes by where pods are."""
+        return self._sparing is not None and self._sparing.is_enough(networks)
 
     def _permitted(self, kind: Kind, why: list[str]) -> Listed | None:
         try:
@@ -121,6 +125,8 @@ class Watch:
         put, gone, refused = list[Item](), list[Key](), list[str]()
         news, over = list[News](), list[str]()
         while not (news or over):
+            if not self._scope.endpoints and not self._is_enough(self._scope.networks):
+                return None
             news, over = streams.wait(_PATIENCE), [*self._departed.over()]
         for one in news:
             refused += [*one.refused, *([one.why] if one.why else [])]
