@@ -9,10 +9,10 @@ from typing import NamedTuple
 from cni.kernel import netfilter, nftables
 from cni.kernel.netlink import Rtnl
 from cni.naming import is_host_end
-from cni.resources import AntiSpoof, GateTable, Masquerade, PodPolicy, Resource
+from cni.resources import AntiSpoof, Gate, GateTable, Masquerade, PodPolicy, Resource
 from cni.resources.antispoof import TABLE as GUARDS
 from cni.resources.base import Unknown
-from cni.resources.gate import tables_of_gates
+from cni.resources.gate import chains_of_gates
 from cni.resources.masquerade import TABLE as MASQUERADE
 from cni.resources.policy import every_verdict
 from cni.resources.policy_table import BASE_CHAINS
@@ -36,7 +36,7 @@ def leftovers(read: Callable[[], Iterable[Record]]) -> Iterator[Leftover]:
     present = nftables.present()
     veths, entries = _host_ends(), every_verdict() if present else []
     policies, guards = ((chains_of(table) if present else set()) for table in (POLICIES, GUARDS))
-    gates = tables_of_gates() if present else set()
+    gates = chains_of_gates() if present else {}
     hidden = list(_masqueraded()) if present else []
     known = [item for record in read() for item in record.resources]
     yield from _veths(veths - {value for item in known for value in _values(item)})
@@ -45,8 +45,7 @@ def leftovers(read: Callable[[], Iterable[Record]]) -> Iterator[Leftover]:
     guards = {
         f"chain {GUARDS} {name}" for name in guards - {item.chain for item in known if isinstance(item, AntiSpoof)}
     }
-    gates = {f"table {name}" for name in gates - {item.table for item in known if isinstance(item, GateTable)}}
-    for name in sorted(guards | gates):
+    for name in sorted(guards | set(_gates(gates, known))):
         yield Leftover(f"spoofing guard in {name} is of no attachment", f"nft delete {name}")
     addresses = {item.address for item in known if isinstance(item, Masquerade)}
     yield from _masquerading([item for item in hidden if item[1] not in addresses])
@@ -77,6 +76,17 @@ def _policies(unknown: set[str], entries: list[Verdict]) -> Iterator[Leftover]:
         holds = ", ".join(dict.fromkeys(item.key for item in leading)) or "nobody"
         command = "; ".join([*steps, f"delete chain {POLICIES} {name}"])
         yield Leftover(f"policy chain {name}, which holds {holds}, is of no attachment", f"nft '{command}'")
+
+
+def _gates(there: dict[str, set[str]], known: Iterable[Resource]) -> Iterator[str]:
+    """Tables that nobody has, and of the others the chains."""
+    tables = {item.table for item in known if isinstance(item, GateTable)}
+    chains = {f"chain {item.table} {item.chain}" for item in known if isinstance(item, Gate)}
+    for table, names in there.items():
+        if table not in tables:
+            yield f"table {table}"
+        else:
+            yield from {f"chain {table} {name}" for name in names} - chains
 
 
 def _masqueraded() -> Iterator[tuple[str, str]]:

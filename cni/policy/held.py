@@ -30,6 +30,7 @@ from cni.resources import (
     Resource,
     VethPair,
 )
+from cni.resources.gate import bucket_of
 from cni.values import dataclass, replace
 
 #: Which plugin's chains: one that makes the interface (custom-plugin's is routed), or comes after that.
@@ -115,7 +116,7 @@ def _on_host(policy: Policy, held: _Held, port: HostPort) -> _Stages:
     return (
         (PolicyTable(edition=2), *_sets(policy, families), chains, _entries(held)),
         (
-            *((GateTable(held.token), *gates) if gates else ()),
+            *((GateTable(bucket_of(held.token)), *gates) if gates else ()),
             *((BridgeFilter(port.bridge),) if port.bridge else ()),
             PortOpening(port.name, bool(port.bridge), port.lent, held.token if gates else ""),
         ),
@@ -124,15 +125,16 @@ def _on_host(policy: Policy, held: _Held, port: HostPort) -> _Stages:
 
 def _gates(policy: Policy, held: _Held, port: HostPort) -> Iterator[Gate]:
     """Where a direction is closed, nothing passes that its chains could not judge."""
+    bucket = bucket_of(held.token)
     if policy.anti_spoof or policy.closes("egress"):
         mac = held.mac if policy.anti_spoof else ""
-        yield Gate(port.name, "ingress", held.token, leaving(held.addresses, mac), held.attachment.ifname, mac)
+        yield Gate(port.name, "ingress", held.token, leaving(held.addresses, mac), held.attachment.ifname, mac, bucket)
     if policy.closes("ingress"):
         networks = [interface_of(ip.address) for ip in held.attached.ips]
         # whom an administrator denies is told by sets, which the gates' table does not have
         groups = () if policy.denies("ingress") else policy.ingress or ()
         lines = entering(held.addresses, networks, groups)
-        yield Gate(port.name, "egress", held.token, lines, held.attachment.ifname)
+        yield Gate(port.name, "egress", held.token, lines, held.attachment.ifname, bucket=bucket)
 
 
 def _in_pod(policy: Policy, held: _Held, host: Host) -> _Stages:
@@ -172,7 +174,7 @@ def _traces(attachment: Attachment, token: str, netns: str, port: HostPort | Non
         PodPolicy(own, before, True, ""),
         entries,
     )
-    gates = (GuardTable(), GateTable(token), *(Gate("", hook, token, ()) for hook in ("ingress", "egress")))
+    gates = (GuardTable(), *(item for bucket in ("", bucket_of(token)) for item in _gates_of(token, bucket)))
     opening = (PortOpening(port.name, True) if port.bridge else LostPort(port.name),) if port else ()
     name = attachment.ifname
     inside = PolicyTable(netns, edition=2), PodPolicy((), (), False, "", netns, name, token, name)
@@ -180,3 +182,9 @@ def _traces(attachment: Attachment, token: str, netns: str, port: HostPort | Non
         (AntiSpoof(port.name, "", (), lent=True),) if port else ()
     )  # of the release before; the veth is another's to take
     return (on_host, (*gates, *guard, *opening, *(inside if netns and port is None else ())))
+
+
+def _gates_of(token: str, bucket: str) -> Iterator[Resource]:
+    """The gates that a pod may have, in a table of its own or a bucket."""
+    yield GateTable(bucket or token)
+    yield from (Gate("", hook, token, (), bucket=bucket) for hook in ("ingress", "egress"))

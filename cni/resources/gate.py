@@ -1,7 +1,8 @@
 """The two gates at the host end of a pod's veth, out of the pod's reach, and the port that opens when they stand.
 
 They hang below everything else: nft's netdev family, hook ingress for what comes out of the pod, hook egress (Linux 5.16)
-for what goes in. A pod's gates are a table of their own: with a change the kernel looks through all of its table.
+for what goes in. Pods are spread over sixteen tables: with a change the kernel looks through all of the table it is in, and for
+that table through all there are.
 """
 
 from __future__ import annotations
@@ -28,17 +29,22 @@ _WAY = {"ingress": "from", "egress": "into"}
 _VTEPS = "vteps"
 _PREFIX = "netdev agent_cni-"
 _TABLE = re.compile(rf"^table ({_PREFIX}\S+)", re.MULTILINE)
+_CHAIN = re.compile(r"^\tchain (\S+) {", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class GateTable(NftRules):
-    """The table of one pod's gates, and which UDP ports are VTEPs'."""
+    """A table that pods' gates are in, and which UDP ports are VTEPs'; it goes with the last of them. `token` is its bucket, or
+    of the release before, which gave each pod a table, the pod's.
+    """
 
     token: str
+    shared = True
+    retires = True
 
     @property
     def declarations(self) -> str:
-        return _declared(self.token)
+        return _declared(self.table)
 
     def script(self) -> str:
         return _known_vtep(self.table, VXLAN_PORT)
@@ -63,7 +69,7 @@ class GateTable(NftRules):
                 yield f"spoofing guards do not know that UDP port {port} is a VTEP's"
 
     def remove(self, world: World) -> None:
-        ruleset.delete_table(self.table)
+        ruleset.delete_idle(self.table)
 
     def describe(self) -> str:
         return f"spoofing guards' table {self.table}"
@@ -75,7 +81,7 @@ class GateTable(NftRules):
     @property
     def table(self) -> str:
         """What it is called, with its family."""
-        return table_of(self.token)
+        return _PREFIX + self.token
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,8 @@ class Gate(NftRules):
     """What passes the host end `link` of a pod, line by line; the rest is dropped. `hook` is the device's: ingress sees
     what comes out of the pod, egress what goes in.
 
-    `token` names its chain. With `mac` only that leaves, and `pod` is the interface that must have it.
+    `token` names its chain. With `mac` only that leaves, and `pod` is the interface that must have it. `bucket` is its table's;
+    without one, as the release before made it, it is in a table of the pod's own.
     """
 
     link: str
@@ -92,32 +99,32 @@ class Gate(NftRules):
     lines: tuple[str, ...]
     pod: str = ""
     mac: str = ""
+    bucket: str = ""
 
     def script(self) -> str:
         hook = f'type filter hook {self.hook} device "{self.link}" priority -500; policy drop;'
-        chain = f"chain {table_of(self.token)} {self.chain}"
+        chain = f"chain {self.table} {self.chain}"
         return "\n".join([f"add {chain} {{ {hook} }}", f"flush {chain}", *self._rules(), ""])
 
     @property
     def declarations(self) -> str:
-        return _declared(self.token)
+        return _declared(self.table)
 
     def differences(self, world: World) -> Iterator[str]:
-        table = table_of(self.token)
-        there = netfilter.nft_list(f"chain {table} {self.chain}")
+        there = netfilter.nft_list(f"chain {self.table} {self.chain}")
         if there and f'hook {self.hook} device "{self.link}"' not in there:
             yield f"spoofing guard {self.chain} is not on its device {self.link}"
         if there and "policy drop" not in there:
             yield f"spoofing guard {self.chain} does not drop"
-        plain = "\n".join([_declared(self.token), f"add chain {table} {self.chain}", *self._rules(), ""])
-        wanted = listed_chains(netfilter.nft_rehearsed(plain, f"chain {table} {self.chain}"))
+        plain = "\n".join([self.declarations, f"add chain {self.table} {self.chain}", *self._rules(), ""])
+        wanted = listed_chains(netfilter.nft_rehearsed(plain, f"chain {self.table} {self.chain}"))
         have = listed_chains(there).get(self.chain)
         yield from line_differences(f"spoofing guard {self.chain} of {self.link}", have, wanted[self.chain])
         yield from self.besides(world)
 
     @property
     def goes_by(self) -> tuple[str, ...]:
-        return (f"chain {table_of(self.token)} {self.chain}",)
+        return (f"chain {self.table} {self.chain}",)
 
     def besides(self, world: World) -> Iterator[str]:
         # a plugin after us may have changed the MAC, and reported that: the pod is mute all the same
@@ -126,7 +133,7 @@ class Gate(NftRules):
             yield f"{self.pod} has MAC {link.mac}, but only {self.mac} gets past {self.link}"
 
     def remove(self, world: World) -> None:
-        ruleset.delete_there([Chain(table_of(self.token), self.chain)])
+        ruleset.delete_there([Chain(self.table, self.chain)])
 
     def describe(self) -> str:
         way = "comes out of" if self.hook == "ingress" else "gets into"
@@ -137,7 +144,12 @@ class Gate(NftRules):
 
     @property
     def place(self) -> object:
-        return Gate, self.hook, self.token
+        return Gate, self.hook, self.token, self.bucket
+
+    @property
+    def table(self) -> str:
+        """What its table is called, with its family."""
+        return _PREFIX + (self.bucket or self.token)
 
     @property
     def chain(self) -> str:
@@ -145,35 +157,49 @@ class Gate(NftRules):
         return f"{_WAY[self.hook]}-{self.token}"
 
     def _rules(self) -> list[str]:
-        return [f"add rule {table_of(self.token)} {self.chain} {line}" for line in self.lines]
+        return [f"add rule {self.table} {self.chain} {line}" for line in self.lines]
+
+
+def bucket_of(token: str) -> str:
+    """Which of the tables a pod's gates are in: tokens begin with any of sixteen digits."""
+    return token[0]
 
 
 def port_of(token: str) -> str:
     """The device a pod's gates hang on, or nothing where they or it are gone."""
-    found = _DEVICE.search(netfilter.nft_list(f"table {table_of(token)}"))
-    return found[1] if found else ""
+    _, *chains = re.split(r"^\tchain ", netfilter.nft_list("chains netdev"), flags=re.MULTILINE)
+    own = (text for text in chains if text.startswith(tuple(f"{way}-{token} " for way in _WAY.values())))
+    return next((device for text in own for device in _DEVICE.findall(text)), "")
 
 
 def guarded_devices() -> list[str]:
     """Every device that a gate, or a guard of the release before, hangs on."""
-    tables = re.split(r"^table ", netfilter.nft_list("chains netdev"), flags=re.MULTILINE)
-    ours = (text for text in tables if text.startswith((_PREFIX, f"{GUARDS} ")))
+    ours = (text for table, text in _listed() if table.startswith(_PREFIX) or table == GUARDS)
     return list(dict.fromkeys(device for text in ours for device in _DEVICE.findall(text)))
 
 
-def table_of(token: str) -> str:
-    """What the table of a pod's gates is called, with its family."""
-    return _PREFIX + token
-
-
 def tables_of_gates() -> set[str]:
-    """The tables of every pod's gates, each with its family."""
+    """The tables that pods' gates are in, each with its family."""
     return set(_TABLE.findall(netfilter.nft_list("tables netdev")))
+
+
+def chains_of_gates() -> dict[str, set[str]]:
+    """What chains each of those tables has."""
+    return {table: set(_CHAIN.findall(text)) for table, text in _listed() if table.startswith(_PREFIX)}
 
 
 def gone_with(tokens: set[str]) -> list[str]:
     """What takes away the gates of pods that are gone, as lines of a script."""
-    return [f"delete table {table}" for table in sorted(set(map(table_of, tokens)) & tables_of_gates())]
+    own, there = {f"{way}-{token}" for token in tokens for way in _WAY.values()}, chains_of_gates()
+    alone = sorted(table for table in there if table.removeprefix(_PREFIX) in tokens)
+    among = sorted(f"{table} {name}" for table in there.keys() - alone for name in there[table] & own)
+    return [*(f"delete table {table}" for table in alone), *(f"delete chain {chain}" for chain in among)]
+
+
+def _listed() -> Iterator[tuple[str, str]]:
+    """Every table of the netdev family, by family and name, and its chains without their rules."""
+    _, *parts = re.split(r"^table (\S+ \S+) ", netfilter.nft_list("chains netdev"), flags=re.MULTILINE)
+    return zip(parts[::2], parts[1::2], strict=True)
 
 
 def guard_vtep(port: int, own: str = "") -> None:
@@ -196,8 +222,8 @@ def _told() -> set[int]:
     return {int.from_bytes(key, "big") for key in ruleset.keys(f"{POLICIES} {TOLD}")}
 
 
-def _declared(token: str) -> str:
-    return f"add table {table_of(token)}\nadd set {table_of(token)} {_VTEPS} {{ type inet_service; }}\n"
+def _declared(table: str) -> str:
+    return f"add table {table}\nadd set {table} {_VTEPS} {{ type inet_service; }}\n"
 
 
 def _known_vtep(table: str, port: int) -> str:
@@ -219,7 +245,7 @@ class PortOpening(Resource):
     token: str = ""
 
     def ensure(self, world: World) -> None:
-        own = table_of(self.token) if self.token else ""
+        own = _PREFIX + bucket_of(self.token) if self.token else ""
         for port in sorted(_ports(world) | _told()):
             guard_vtep(port, own)
         self._open(world)

@@ -271,8 +271,8 @@ def test_after_a_flush_a_refresh_makes_everything_again(shop: Shop):
 POLICY, GUARD = "inet agent_cni_policy", "netdev agent_cni-"
 MISSING = {
     "table": lambda chain, address: [f"delete table {POLICY}"],
-    "guards": lambda chain, address: [f"delete table {GUARD}{chain.removeprefix('in-')}"],
-    "guards' rules": lambda chain, address: [f"flush table {GUARD}{chain.removeprefix('in-')}"],
+    "guards": lambda chain, address: [f"delete table {GUARD}{chain.removeprefix('in-')[0]}"],
+    "guards' rules": lambda chain, address: [f"flush table {GUARD}{chain.removeprefix('in-')[0]}"],
     "chain's rules": lambda chain, address: [f"flush chain {POLICY} {chain}"],
     "map element": lambda chain, address: [f"delete element {POLICY} in4 {{ {address} }}"],
     "base chain's rules": lambda chain, address: [f"flush chain {POLICY} forward"],

@@ -69,7 +69,7 @@ def test_a_refresh_finds_what_became_another_since_one_found_nothing(lab: Lab, t
     peers = next(line.split()[1] for line in listed.splitlines() if line.strip().startswith("set p4-"))
     names = {
         "table": "inet agent_cni_policy",
-        "gates": f"netdev agent_cni-{token}",
+        "gates": f"netdev agent_cni-{token[0]}",
         "token": token,
         "address": address,
         "peers": peers,

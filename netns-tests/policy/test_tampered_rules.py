@@ -63,7 +63,7 @@ def test_what_a_hand_did_to_the_rules_is_named_and_mended(lab: Lab, kind: str):
             into = re.search(rf'(?:{re.escape(target)}|"eth0") : jump (in-\S+?)[,\s]', listed)
             assert into, listed
             names = {
-                "table": table, "gates": f"netdev agent_cni-{into[1].removeprefix('in-')}", "base": "input" if kind == "macvlan" else "forward", "into": into[1],
+                "table": table, "gates": f"netdev agent_cni-{into[1].removeprefix('in-')[0]}", "base": "input" if kind == "macvlan" else "forward", "into": into[1],
                 "map": f"{table} {'inif' if kind == 'macvlan' else 'in4'}",
                 "key": '"eth0"' if kind == "macvlan" else target,
             }  # fmt: skip

@@ -295,7 +295,7 @@ def nft(*words: str) -> Callable[[Host, Member], object]:
 
 
 def spelled(word: str, chain: str) -> str:
-    return word.replace("CHAIN", chain).replace("TOKEN", chain.removeprefix("in-"))
+    return word.replace("CHAIN", chain).replace("BUCKET", chain.removeprefix("in-")[:1])
 
 
 def chain_of(host: Host, member: Member) -> str:
@@ -323,7 +323,7 @@ DRIFTS: dict[str, tuple[Callable[[Host, Member], object], str]] = {
         nft("delete", "element", *TABLE, "in4", "{ 10.1.0.2 }"),
         "policy map in4 does not lead 10.1.0.2 to its chain",
     ),
-    "the spoofing guard gone": (nft("delete", "table", "netdev", "agent_cni-TOKEN"), "spoofing guard"),
+    "the spoofing guard gone": (nft("delete", "table", "netdev", "agent_cni-BUCKET"), "spoofing guard"),
 }
 
 

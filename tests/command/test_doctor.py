@@ -18,7 +18,7 @@ from cni.command import doctor, leftovers, remains
 from cni.errors import Drift, Unavailable
 from cni.kernel.view import Link
 from cni.naming import Attachment
-from cni.resources import AntiSpoof, Difference, GateTable, NftMasquerade, PodPolicy
+from cni.resources import AntiSpoof, Difference, Gate, GateTable, NftMasquerade, PodPolicy
 from cni.state import Record, Store
 
 Look = Callable[..., dict[str, list[dict[str, str]]]]
@@ -316,7 +316,12 @@ RULES = {
     "table inet agent_cni_policy": "table inet agent_cni_policy {\n\tchain forward {\n\t}\n\tchain in-0a {\n\t}\n\tchain out-0b {\n\t}\n}\n",
     "map inet agent_cni_policy in4": "\tmap in4 {\n\t\telements = { 10.1.0.2 : jump in-0a,\n\t\t\t10.1.0.3 : jump in-0b }\n\t}\n",
     "table netdev agent_cni": "table netdev agent_cni {\n\tchain veth0 {\n\t}\n}\n",
-    "tables netdev": "table netdev agent_cni\ntable netdev agent_cni-0a\ntable netdev agent_cni-0b\ntable netdev others\n",
+    "chains netdev": (
+        "table netdev agent_cni {\n\tchain veth0 {\n\t}\n}\n"
+        "table netdev agent_cni-0 {\n\tchain from-0a {\n\t}\n\tchain from-0b {\n\t}\n}\n"
+        "table netdev agent_cni-1 {\n}\ntable netdev agent_cni-2c {\n\tchain from-2c {\n\t}\n}\n"
+        "table netdev others {\n\tchain from-9 {\n\t}\n}\n"
+    ),
     "set ip agent_cni pods": '\tset pods {\n\t\telements = { 10.1.0.2 comment "pods/c1/eth0", 10.1.0.3 }\n\t}\n',
     "set ip6 agent_cni pods": "\tset pods {\n\t\telements = { fd00::2 }\n\t}\n",
 }
@@ -331,16 +336,21 @@ def test_rules_of_nobody_are_told_with_what_takes_them_away(place: Path, monkeyp
     monkeypatch.setattr(leftovers.nftables, "present", lambda: True)
     monkeypatch.setattr(leftovers.netfilter, "nft_list", lambda what: RULES.get(what, ""))
     policy = PodPolicy(("10.1.0.3",), (), closed=False, pod="", token="0b")
-    gates, masquerade = GateTable("0b"), NftMasquerade("nftables", 4, "10.1.0.3", "10.1.0.0/24", "")
-    assert [item.command for item in leftovers.leftovers(lambda: recorded(policy, gates, masquerade))] == [
+    gates = (GateTable("0"), Gate("veth1", "ingress", "0b", (), bucket="0"))
+    masquerade = NftMasquerade("nftables", 4, "10.1.0.3", "10.1.0.0/24", "")
+    assert [item.command for item in leftovers.leftovers(lambda: recorded(policy, *gates, masquerade))] == [
         "nft 'delete element inet agent_cni_policy in4 { 10.1.0.2 }; delete chain inet agent_cni_policy in-0a'",
         "nft delete chain netdev agent_cni veth0",
-        "nft delete table netdev agent_cni-0a",
+        "nft delete chain netdev agent_cni-0 from-0a",
+        "nft delete table netdev agent_cni-1",
+        "nft delete table netdev agent_cni-2c",
         "nft delete element ip agent_cni pods '{ 10.1.0.2 }'",
         "nft delete element ip6 agent_cni pods '{ fd00::2 }'",
     ]
     guard = AntiSpoof("veth0", "0a:58:0a:01:00:02", ("10.1.0.2",))
     others = (NftMasquerade("nftables", 4, "10.1.0.2", "", ""), NftMasquerade("nftables", 6, "fd00::2", "", ""))
     mine = PodPolicy(("10.1.0.2",), (), closed=False, pod="", token="0a")
-    every = recorded(policy, mine, gates, GateTable("0a"), guard, masquerade, *others)
+    own = (Gate("veth2", "ingress", "0a", (), bucket="0"), GateTable("1"))
+    before = (GateTable("2c"), Gate("veth3", "ingress", "2c", ()))
+    every = recorded(policy, mine, *gates, *own, *before, guard, masquerade, *others)
     assert list(leftovers.leftovers(lambda: every)) == []

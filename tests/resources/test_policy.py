@@ -14,7 +14,7 @@ from rtnl import FakeRtnl
 from cni.errors import Conflict, ToolFailed
 from cni.kernel import netfilter, nftables, ruleset
 from cni.kernel.files import LockFile
-from cni.kernel.ruleset import Element
+from cni.kernel.ruleset import Chain, Element
 from cni.kernel.view import Vxlan
 from cni.policy.gates import entering, leaving
 from cni.resources import (
@@ -29,7 +29,7 @@ from cni.resources import (
     decoded,
     gate,
 )
-from cni.resources.gate import guard_vtep, guarded_devices
+from cni.resources.gate import gone_with, guard_vtep, guarded_devices
 from cni.resources.policy import _element
 from cni.resources.policy_table import TABLE, declared, skeleton
 from cni.resources.verdicts import naming, verdicts
@@ -64,11 +64,12 @@ MADE: dict[str, PodPolicy | Gate | GateTable] = {
     "pod": PodPolicy(ADDRESSES, RULES, False, "shop/web", token="TOKEN"),
     "pod-closed": POD,
     "pod-inside": INSIDE,
-    "gate-table": GateTable("TOKEN"),
-    "gate-out": Gate("veth0", "ingress", "TOKEN", leaving(WHOLE, MAC), "eth0", MAC),
-    "gate-out-ipv4": Gate("veth0", "ingress", "TOKEN", leaving(["10.1.0.5"], MAC), "eth0", MAC),
-    "gate-out-any-mac": Gate("veth0", "ingress", "TOKEN", leaving(WHOLE, ""), "eth0"),
-    "gate-in": Gate("veth0", "egress", "TOKEN", entering(WHOLE, [], ()), "eth0"),
+    "gate-table": GateTable("T"),
+    "gate-out": Gate("veth0", "ingress", "TOKEN", leaving(WHOLE, MAC), "eth0", MAC, "T"),
+    "gate-out-before": Gate("veth0", "ingress", "TOKEN", leaving(["10.1.0.5"], MAC), "eth0", MAC),
+    "gate-out-ipv4": Gate("veth0", "ingress", "TOKEN", leaving(["10.1.0.5"], MAC), "eth0", MAC, "T"),
+    "gate-out-any-mac": Gate("veth0", "ingress", "TOKEN", leaving(WHOLE, ""), "eth0", bucket="T"),
+    "gate-in": Gate("veth0", "egress", "TOKEN", entering(WHOLE, [], ()), "eth0", bucket="T"),
 }
 
 
@@ -151,14 +152,19 @@ def test_what_an_earlier_release_made_is_found_under_its_names(world: World, ker
     ]]  # fmt: skip
 
 
-DEAD = Gate("veth9", "ingress", "DEAD", ())
-
-
 @pytest.mark.parametrize("alive", [False, True], ids=["gone", "there"])
-def test_entries_of_a_pod_without_a_record_give_way_if_it_is_gone(world: World, kernel: NfTables, alive: bool):
+@pytest.mark.parametrize(
+    ("bucket", "gates"),
+    [("D", "chain netdev agent_cni-D from-DEAD"), ("", "table netdev agent_cni-DEAD")],
+    ids=["this release's", "the release before's"],
+)
+def test_entries_of_a_pod_without_a_record_give_way_if_it_is_gone(
+    world: World, kernel: NfTables, alive: bool, bucket: str, gates: str
+):
+    dead = Gate("veth9", "ingress", "DEAD", (), bucket=bucket)
     kernel.given(chained("in-DEAD", "out-DEAD", "in-OTHER") + leading("in4", "10.1.0.5", "in-DEAD"))
     kernel.given(leading("in4", "10.1.0.6", "in-DEAD") + leading("in4", "10.1.0.9", "in-OTHER"))
-    kernel.given(DEAD.declarations + DEAD.script())
+    kernel.given(dead.declarations + dead.script())
     if alive:
         world.host.add("veth9", "veth")
     policy = PodPolicy(("10.1.0.5",), (), False, "", token="TOKEN")
@@ -171,7 +177,7 @@ def test_entries_of_a_pod_without_a_record_give_way_if_it_is_gone(world: World, 
         f"delete element {TABLE} in4 {{ 10.1.0.6 }}",
         f"delete chain {TABLE} in-DEAD",
         f"delete chain {TABLE} out-DEAD",
-        "delete table netdev agent_cni-DEAD",
+        f"delete {gates}",
     ]
 
 
@@ -252,10 +258,10 @@ def test_gates_know_what_nobody_is_told_of_again(world: World, kernel: NfTables)
 def test_a_port_opens_when_its_gates_know_who_was_told_while_they_were_made(
     world: World, kernel: NfTables, monkeypatch: pytest.MonkeyPatch
 ):
-    kernel.given(declared("") + GateTable("TOKEN").declarations)
+    kernel.given(declared("") + GateTable("T").declarations)
     kernel.given("add element inet agent_cni_policy vteps { 9999 }")  # by somebody who did not see the table yet
     told: list[set[str]] = []
-    monkeypatch.setattr(PortOpening, "_open", lambda *_: told.append(kernel.keys("netdev agent_cni-TOKEN vteps")))
+    monkeypatch.setattr(PortOpening, "_open", lambda *_: told.append(kernel.keys("netdev agent_cni-T vteps")))
     PortOpening("veth0", on_bridge=False, token="TOKEN").ensure(world)
     assert told == [{"8472", "9999"}]
 
@@ -299,10 +305,12 @@ def test_what_was_in_a_pod_that_is_gone_is_gone(world: World, kernel: NfTables, 
 
 
 @pytest.mark.parametrize(
-    ("resource", "table"), [(PolicyTable(), TABLE), (GuardTable(), "netdev agent_cni")], ids=["policy", "guard"]
+    ("resource", "table"),
+    [(PolicyTable(), TABLE), (GuardTable(), "netdev agent_cni"), (GateTable("T"), "netdev agent_cni-T")],
+    ids=["policy", "guard", "gate"],
 )
 def test_a_table_goes_only_when_nobody_has_a_chain_in_it(
-    world: World, kernel: NfTables, resource: PolicyTable | GuardTable, table: str
+    world: World, kernel: NfTables, resource: PolicyTable | GuardTable | GateTable, table: str
 ):
     resource.ensure(world)
     kernel.given(f"add chain {table} in-OTHER")
@@ -313,11 +321,28 @@ def test_a_table_goes_only_when_nobody_has_a_chain_in_it(
     assert kernel.gone == [[f"delete table {table}"]]
 
 
-def test_the_table_of_a_pods_gates_goes_with_all_that_is_in_it(world: World, kernel: NfTables):
-    for token in ("TOKEN", "OTHER"):
-        kernel.given(GateTable(token).declarations + Gate("veth0", "ingress", token, ()).script())
-    GateTable("TOKEN").remove(world)
-    assert kernel.has.tables == {"netdev agent_cni-OTHER"}
+def test_gates_of_several_pods_are_in_one_table_and_each_goes_alone(world: World, kernel: NfTables):
+    gates = [Gate("veth0", "ingress", token, (), bucket="A") for token in ("A1", "A2")]
+    for item in (GateTable("A"), *gates):
+        item.ensure(world)
+    gates[0].remove(world)
+    GateTable("A").remove(world)
+    assert set(kernel.has.chains) == {Chain("netdev agent_cni-A", "from-A2")}
+    assert gone_with({"A1", "A2"}) == ["delete chain netdev agent_cni-A from-A2"]
+
+
+def test_what_the_release_before_recorded_of_gates_is_in_the_pods_own_table(world: World, kernel: NfTables):
+    gate = {"link": "veth0", "hook": "ingress", "token": "TOKEN", "lines": ["accept"], "pod": "eth0", "mac": ""}
+    table, old = decoded([{"kind": "GateTable", "token": "TOKEN"}, {"kind": "Gate", **gate}])
+    kernel.given(table.declarations + old.script())
+    new = Gate("veth0", "ingress", "TOKEN", ("accept",), "eth0", bucket="T")
+    assert old.place != new.place
+    for item in (GateTable("T"), new):
+        item.ensure(world)
+    old.remove(world)
+    table.remove(world)
+    assert kernel.has.tables == {"netdev agent_cni-T"}
+    assert set(kernel.has.chains) == {Chain("netdev agent_cni-T", "from-TOKEN")}
 
 
 @pytest.mark.parametrize("resource", [PolicyTable(edition=2), GuardTable(), GateTable("TOKEN")])
