@@ -26,6 +26,8 @@ from cni.values import dataclass
 #: A set of peers, where a rule names one.
 _SET = re.compile(r"@([pn][46]-[0-9a-f]{16})\b")
 
+#: All that a chain says that lets everything through.
+_OPEN = re.compile(r"\S+ return")
 #: What a pod's chains are called before its token: those that the maps lead to, and those that go on where an administrator's
 #: ruling passes a packet to the next tier, or an answer.
 _ASKED, _LATER = ("in", "out"), ("in.pass", "in.back", "out.pass", "out.back")
@@ -58,6 +60,9 @@ class PodPolicy(NftRules):
             for name, key, chain in self._verdicts():
                 if not ruleset.has_element(_element(name, key, chain)):
                     yield f"policy map {name} does not lead {key} to its chain"
+            for name, key, chain in self._led_though_open():
+                if not ruleset.has_element(_element(name, key, chain)):
+                    yield f"policy map {name} leads {key} elsewhere than to its chain"
             for name, key in self._members():
                 if not ruleset.has_element(_element(name, key)):
                     yield f"policy set {name} lacks {key}"
@@ -66,7 +71,7 @@ class PodPolicy(NftRules):
     def goes_by(self) -> tuple[str, ...]:
         if self.netns:
             return ()
-        leading = (_element(name, key) for name, key, _ in self._verdicts())
+        leading = (_element(name, key) for name, key, _ in self._every_verdict())
         elements = (f"element {item.container} {item.key.hex()}" for item in leading)
         return (*(f"chain {TABLE} {chain}" for chain in self.chains), *elements)
 
@@ -88,7 +93,7 @@ class PodPolicy(NftRules):
         """
         with self.place_of_rules(world):
             there = self._listed()
-            mine = {(name, key): chain for name, key, chain in self._verdicts()}
+            mine = {(name, key): chain for name, key, chain in self._every_verdict()}
             others = [item for item in there if mine.get(item[:2], item.chain) != item.chain]
             for item in others:
                 self._refuse_alive(world, item)
@@ -120,17 +125,17 @@ class PodPolicy(NftRules):
         sets = declared_sets(dict.fromkeys(_SET.findall("\n".join(self.rules))))
         lines = [f"{verb} chain {TABLE} {chain}" for chain in self.chains for verb in ("add", "flush")]
         lines += [f"add rule {TABLE} {line}" for line in self.rules]
-        lines += [f"add element {TABLE} {name} {{ {key} : jump {chain} }}" for name, key, chain in self._verdicts()]
+        lines += _leading(self._verdicts())
         lines += [f"add element {TABLE} {name} {{ {key} }}" for name, key in self._members()]
         return sets + "\n".join([*lines, ""])
 
     def script_for(self, world: World) -> str:
-        """Without the chains that the rules of before went on to, and these do not: added, for nobody may know of them where the
-        script is compiled.
+        """With an open way where an entry leads: to these chains, or elsewhere, and is in the way then. Without the chains that the
+        rules of before went on to, and these do not: added, for nobody may know of them where the script is compiled.
         """
         stale = [name for name in self._every_chain if name not in self.chains and ruleset.has_chain(TABLE, name)]
         gone = "".join(f"{verb} chain {TABLE} {name}\n" for name in stale for verb in ("add", "flush", "delete"))
-        return self.script() + gone
+        return self.script() + "".join(f"{line}\n" for line in _leading(self._led_though_open())) + gone
 
     def _refuse_alive(self, world: World, other: Verdict) -> None:
         port = "" if self.netns else port_of(other.owner)
@@ -139,7 +144,7 @@ class PodPolicy(NftRules):
 
     def _deleted_by_key(self) -> bool:
         """Not where somebody changed more than entries: what leads here, or what kind of keys a map has."""
-        leading = [_element(name, key, chain) for name, key, chain in self._verdicts()]
+        leading = [_element(name, key, chain) for name, key, chain in self._every_verdict()]
         members = [_element(name, key) for name, key in self._members()]
         try:
             return ruleset.delete_there([Chain(TABLE, chain) for chain in self._every_chain], [*leading, *members])
@@ -171,7 +176,20 @@ class PodPolicy(NftRules):
         return [f"{way}-{self.token}" for way in (*_ASKED, *_LATER)] if self.token else self.chains
 
     def _verdicts(self) -> Iterator[tuple[str, str, str]]:
-        """What the maps hold of this pod: which, the key, and the chain it leads to."""
+        """What the maps hold of this pod: which, the key, and the chain it leads to; not on the host where that lets everything
+        through: with each change the kernel looks through all that maps lead to.
+        """
+        closed = {line.partition(" ")[0] for line in self.rules if not _OPEN.fullmatch(line)}
+        return (item for item in self._every_verdict() if self.netns or item[2] in closed)
+
+    def _led_though_open(self) -> Iterator[tuple[str, str, str]]:
+        """What the maps hold besides under its addresses: the release before's, somebody's who is gone, or a hand's."""
+        closed = set(self._verdicts())
+        others = (item for item in self._every_verdict() if item not in closed)
+        return (item for item in others if ruleset.has_element(_element(*item[:2])))
+
+    def _every_verdict(self) -> Iterator[tuple[str, str, str]]:
+        """What the maps may hold of it: also what the release before led to chains that let everything through."""
         if self.through:
             yield from ((f"{way}if", f'"{self.through}"', f"{way}-{self.token}") for way in ("out", "in"))
             return
@@ -186,6 +204,10 @@ class PodPolicy(NftRules):
             yield "guarded", f'"{self.link}"'
             for address in self.addresses:
                 yield f"own{ipaddress.ip_address(address).version}", f'"{self.link}" . {address}'
+
+
+def _leading(verdicts: Iterable[tuple[str, str, str]]) -> list[str]:
+    return [f"add element {TABLE} {name} {{ {key} : jump {chain} }}" for name, key, chain in verdicts]
 
 
 def _element(name: str, key: str, chain: str = "") -> Element:

@@ -189,6 +189,33 @@ def test_a_key_that_is_taken_is_asked_about_and_freed_in_the_same_transaction(wo
     assert kernel.sent == [freed + POD.declarations + POD.script()]
 
 
+OPEN = ("in-TOKEN ip saddr { 10.0.0.0-10.255.255.255 } return", "in-TOKEN drop", "out-TOKEN return")
+
+
+def test_no_map_leads_to_a_chain_that_lets_everything_through(world: World, kernel: NfTables):
+    policy = PodPolicy(ADDRESSES, OPEN, True, "shop/web", token="TOKEN")
+    policy.ensure(world)
+    leading = {key.container.split()[-1] for key in kernel.has.entries}
+    assert leading == {"in4", "in6", "node4", "node6"}
+    assert list(policy.differences(world)) == []
+    PodPolicy(ADDRESSES, RULES, True, "shop/web", token="TOKEN").ensure(world)  # its egress is closed
+    assert kernel.keys(f"{TABLE} out4") == {"10.1.0.5"}
+    policy.ensure(world)
+    assert list(policy.differences(world)) == []
+    policy.remove(world)
+    assert (kernel.has.entries, kernel.has.chains) == ({}, {})
+
+
+def test_who_had_the_address_is_in_the_way_of_a_pod_that_is_open(world: World, kernel: NfTables):
+    kernel.given(chained("out-DEAD") + leading("out4", "10.1.0.5", "out-DEAD"))
+    policy = PodPolicy(ADDRESSES, OPEN, True, "shop/web", token="TOKEN")
+    assert list(policy.differences(world))[-1] == "policy map out4 leads 10.1.0.5 elsewhere than to its chain"
+    policy.ensure(world)
+    (sent,) = kernel.sent
+    assert sent.startswith(f"delete element {TABLE} out4 {{ 10.1.0.5 }}\ndelete chain {TABLE} out-DEAD\n")
+    assert Chain(TABLE, "out-DEAD") not in kernel.has.chains
+
+
 def test_a_map_is_checked_key_by_key(world: World, kernel: NfTables):
     POD.ensure(world)
     assert list(POD.differences(world)) == []
