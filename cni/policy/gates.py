@@ -69,7 +69,7 @@ def entering(
     """
     own = _by_family(addresses)
     lines = [f"{_ETHER[family]} daddr {_set(own[family])} accept" for family in own]
-    lines += [_TAGS, "ether type arp accept"]
+    lines += ["ether type arp accept", _TAGS]  # a pod's announcement is asked about at every port of a bridge
     if 6 in own:
         lines.append(f"icmpv6 type {{ {_NEIGHBOURS} }} ip6 hoplimit 255 accept")
         lines.append("icmpv6 type mld-listener-query ip6 hoplimit 1 ip6 saddr fe80::/10 accept")
