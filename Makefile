@@ -42,11 +42,11 @@ kubelet-test: .venv/ready ## build a kubelet from the Go module proxy (ten minut
 	@tools/bootstrap --kubelet
 	@tools/isolated .venv/bin/python3 -m pytest netns-tests/runtimes/test_kubelet.py
 
-kube-test: .venv/ready ## Kubernetes on three nodes with our networks (builds it once, half an hour); NETWORKS="routed stored" PROXY=iptables, SPECS=Netpol its own specs
+kube-test: .venv/ready ## Kubernetes on three nodes with our networks (builds it once, half an hour); NETWORKS="routed stored" PROXY=iptables FAMILIES=46, SPECS=Netpol its own specs
 	@nice tools/kube/kube.py build
 	@tools/kube/kube.py prepare
 	@for network in $(or $(NETWORKS),gateways routed policies joined stored); do \
-		tools/kube/kube.py check --proxy $(or $(PROXY),nftables) $(if $(MANIFEST),--manifest $(MANIFEST)) $$network || exit; done
+		tools/kube/kube.py check --proxy $(or $(PROXY),nftables) --families $(or $(FAMILIES),4) $(if $(MANIFEST),--manifest $(MANIFEST)) $$network || exit; done
 	@$(if $(SPECS),tools/kube/kube.py e2e --focus "$(SPECS)" $(if $(MANIFEST),--manifest $(MANIFEST)) $(lastword $(or $(NETWORKS),stored)))
 
 podman-test: .venv/ready ## podman's own networks and containers, with our executables for its drivers

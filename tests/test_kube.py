@@ -19,7 +19,7 @@ from types import SimpleNamespace as Thing
 from checks import EVERY
 from networks import NETWORKS, VERSIONS
 nodes = []
-cluster = Thing(folder=sys.argv[1], nodes=nodes)
+cluster = Thing(folder=sys.argv[1], nodes=nodes, families=(4, 6))
 nodes += [Thing(name=f"n{n}", block=f"10.244.{n}.0/24", address=f"172.30.0.{n}", cluster=cluster) for n in (1, 2, 3)]
 lists = {name: VERSIONS | {"name": "pods", "plugins": n.plugins(nodes[1])} for name, n in NETWORKS.items() if n.plugins and n.ours}
 print(json.dumps({"checks": [*EVERY], "lacks": {name: [*n.lacks] for name, n in NETWORKS.items()}, "lists": lists}))

@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from keys import CONTROL, Keys
+from addressing import CONTROL
+from keys import Keys
 
 
 class Api:

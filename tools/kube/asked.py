@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import ipaddress
 import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from addressing import at
 from api import condition
 from cluster import Cluster
 from node import Node
@@ -90,13 +93,14 @@ class Asked:
     def answers(self, ask: Asker, pods: list[dict[str, Any]]) -> tuple[int, list[str]]:
         """How many of the pods answer, and which do not."""
         lines = "; ".join(
-            f'[ "$(curl -sm 2 http://{p["status"]["podIP"]}:8080/)" = {p["metadata"]["name"]} ] || echo {p["metadata"]["name"]}'
+            f'[ "$(curl -sm 2 http://{at(address, 8080)}/)" = {p["metadata"]["name"]} ] || echo {p["metadata"]["name"]}'
             for p in pods
+            for address in addresses(p)
         )
         failed = ask(f"{lines}; echo done").split()
         assert failed[-1:] == ["done"], "nobody asked"
         failed.pop()
-        return len(pods) - len(failed), failed
+        return sum(len(addresses(pod)) for pod in pods) - len(failed), failed
 
     def matrix(self, label: str, askers: dict[str, Asker]) -> None:
         pods = self.pods()
@@ -106,7 +110,7 @@ class Asked:
             number, failed = self.answers(ask, pods)
             got += number
             lost += [f"{where.get(name, name)}>{where[item]}" for item in failed]
-        said = f"{got} of {len(askers) * len(pods)}" + (f"; lost {dict(collections.Counter(lost))}" if lost else "")
+        said = f"{got} of {got + len(lost)}" + (f"; lost {dict(collections.Counter(lost))}" if lost else "")
         self.report(label, not lost, said)
 
     def spread(self, label: str, askers: dict[str, Asker], address: str, times: int = 20) -> None:
@@ -122,10 +126,10 @@ class Asked:
 
     def keep_asking(self) -> Callable[[], tuple[int, int]]:
         """Have a pod of each node ask every pod over and over; what is returned ends that, and says how many were asked and lost."""
-        addresses = " ".join(pod["status"]["podIP"] for pod in self.pods())
+        every = " ".join(at(address, 8080) for pod in self.pods() for address in addresses(pod))
         script = (
-            f"asked=0; lost=0; until [ -e /tmp/over ]; do for pod in {addresses}; do asked=$((asked+1)); "
-            "curl -so /dev/null -m 2 http://$pod:8080/ || lost=$((lost+1)); sleep 0.05; done; done; rm /tmp/over; echo $asked $lost"
+            f"asked=0; lost=0; until [ -e /tmp/over ]; do for pod in {every}; do asked=$((asked+1)); "
+            "curl -so /dev/null -m 2 http://$pod/ || lost=$((lost+1)); sleep 0.05; done; done; rm /tmp/over; echo $asked $lost"
         )
         askers = [self.inside(pod) for pod in {pod["spec"]["nodeName"]: pod for pod in self.pods()}.values()]
         pool = ThreadPoolExecutor(len(askers))
@@ -162,12 +166,24 @@ class Asked:
     def meant(self, node: Node) -> set[str]:
         """The addresses of pods the API says are on a node."""
         pods = self.api("GET", f"/api/v1/pods?fieldSelector=spec.nodeName%3D{node.name}")["items"]
-        return {p["status"]["podIP"] for p in pods if p["status"].get("podIP") and not p["spec"].get("hostNetwork")}
+        return {address for pod in pods if not pod["spec"].get("hostNetwork") for address in addresses(pod)}
+
+
+def addresses(pod: dict[str, Any]) -> list[str]:
+    """Those the API says a pod has, of the cluster's first family first."""
+    return [item["ip"] for item in pod["status"].get("podIPs", [])]
 
 
 def plain(seen: str) -> str:
     """An address as busybox's httpd gives it to a script."""
     return seen.strip().strip("[]").removeprefix("::ffff:")
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two spellings are of one address."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(one) == ipaddress.ip_address(other)
+    return False
 
 
 def outside(script: str) -> str:

@@ -36,8 +36,9 @@ def brought(ask: Asked) -> None:
         doctor = node.run("agent-cni", "doctor", check=False)
         said = " | ".join((doctor.stdout + doctor.stderr).split("\n"))[:600]
         ask.report(f"agent-cni doctor on {node.name}", doctor.returncode == 0, said)
-        agent = node.run("test", "-S", "/run/agent-cni/agent.sock", check=False)
-        ask.report(f"an agent answers on {node.name}", agent.returncode == 0, "socket in /run/agent-cni")
+        ask.report(
+            f"an agent is on {node.name}", node.has("-S", "/run/agent-cni/agent.sock"), "socket in /run/agent-cni"
+        )
 
 
 def rollout(ask: Asked) -> None:

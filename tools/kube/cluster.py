@@ -14,16 +14,18 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from addressing import API, CONTROL, CONTROL_PLANE, PODS, RIG, SERVICES, on_wire, with_prefix
 from api import Api, condition
-from keys import CONTROL, Keys
-from node import PODS, SERVICES, Node
+from keys import Keys
+from node import Node
 from shell import BIN, eventually, sh
 from spaces import isolated
 
-GATEWAY = "172.30.0.1"
+NO_DAD: dict[int, tuple[str, ...]] = {4: (), 6: ("nodad",)}
 #: Members of a cluster of ours may have it as their store, too.
 ETCD = ("--listen-client-urls", "http://0.0.0.0:2379", "--advertise-client-urls", f"http://{CONTROL}:2379")
 
@@ -40,20 +42,25 @@ class Network(Protocol):
     def configure(self, node: Node) -> None: ...
 
 
+@dataclass(frozen=True)
+class Shape:
+    """How many nodes at first, kube-proxy's mode, and the IP versions of pods and Services, the first of them first."""
+
+    nodes: int = 3
+    proxy: str = "nftables"
+    families: tuple[int, ...] = (4,)
+
+
 class Cluster:
     """Use it with `with`. Its nodes have registered and are configured then, and may not be ready yet."""
 
     def __init__(
-        self,
-        network: Network,
-        nodes: int = 3,
-        proxy: str = "nftables",
-        images: Sequence[Path] = (),
-        manifest: Path | None = None,
+        self, network: Network, shape: Shape | None = None, images: Sequence[Path] = (), manifest: Path | None = None
     ) -> None:
         self.folder, self.group = isolated()
-        self.network, self.proxy, self.images, self.manifest = network, proxy, images, manifest
-        self.nodes = [Node(f"n{number}", number, self) for number in range(1, nodes + 1)]
+        self.network, self.images, self.manifest = network, images, manifest
+        self.shape = shape or Shape()
+        self.nodes = [Node(f"n{number}", number, self) for number in range(1, self.shape.nodes + 1)]
         self.daemons: list[subprocess.Popen[bytes]] = []
         self.since = time.monotonic()
 
@@ -71,7 +78,7 @@ class Cluster:
         for node in self.nodes:
             self._register(node)
         for node in self.nodes:
-            assert eventually(lambda node=node: node.block, 120), f"{node.name} has no podCIDR"
+            assert eventually(node.has_blocks, 120), f"{node.name} has no podCIDR"
         for node in self.nodes:
             self._way(node)
             self.network.configure(node)
@@ -86,7 +93,8 @@ class Cluster:
 
     def _way(self, node: Node) -> None:
         """The API server asks pods too (proxy, webhooks), and its host is no node: it goes by the pod's own."""
-        sh("ip", "-n", "control", "route", "replace", node.block, "via", node.address)
+        for block, address in zip(node.blocks, node.addresses, strict=True):
+            sh("ip", "-n", "control", "route", "replace", block, "via", address)
 
     def _register(self, node: Node) -> None:
         node.start_runtime()
@@ -103,7 +111,7 @@ class Cluster:
         self.network.prepare(node)
         node.power_on()
         self._register(node)
-        assert eventually(lambda: node.block, 60), f"{node.name} has no podCIDR"
+        assert eventually(node.has_blocks, 60), f"{node.name} has no podCIDR"
         self._way(node)
         for each in self.nodes:
             self.network.configure(each)
@@ -118,6 +126,10 @@ class Cluster:
             daemon.kill()
             daemon.wait()
 
+    @property
+    def families(self) -> tuple[int, ...]:
+        return self.shape.families
+
     def age(self) -> float:
         """Seconds since the rig began."""
         return time.monotonic() - self.since
@@ -130,35 +142,37 @@ class Cluster:
         nodes = self.api("GET", "/api/v1/nodes")["items"]
         return [node["metadata"]["name"] for node in nodes if condition(node, "Ready")]
 
-    def plug(self, name: str, address: str) -> None:
-        """A network namespace on the wire, with a default route."""
+    def networks(self, by_family: Mapping[int, str]) -> str:
+        """Those of the cluster's families, as daemons are told."""
+        return ",".join(by_family[family] for family in self.families)
+
+    def plug(self, name: str, number: int) -> None:
+        """A network namespace on the wire, with addresses and default routes of both families."""
         sh("ip", "netns", "add", name)
         sh("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns", name)
         sh("ip", "link", "set", f"to-{name}", "master", "wire", "up")
-        for words in (("link", "set", "lo", "up"), ("link", "set", "eth0", "up"), ("addr", "add", f"{address}/24", "dev", "eth0"),
-                      ("route", "add", "default", "via", GATEWAY)):  # fmt: skip
-            sh("ip", "-n", name, *words)
+        sh("ip", "-n", name, "link", "set", "lo", "up")
+        sh("ip", "-n", name, "link", "set", "eth0", "up")
+        for family in (4, 6):
+            sh("ip", "-n", name, "addr", "add", with_prefix(number, family), "dev", "eth0", *NO_DAD[family])
+            sh("ip", "-n", name, "route", "add", "default", "via", on_wire(RIG, family))
 
     def _wire(self) -> None:
         Path("/run/netns").mkdir()
-        sh(
-            "sysctl",
-            "-qw",
-            "net.bridge.bridge-nf-call-iptables=0",
-            "net.bridge.bridge-nf-call-ip6tables=0",
-            check=False,
-        )
+        for kind in ("iptables", "ip6tables"):
+            sh("sysctl", "-qw", f"net.bridge.bridge-nf-call-{kind}=0", check=False)
         sh("ip", "link", "add", "wire", "type", "bridge")
-        sh("ip", "addr", "add", f"{GATEWAY}/24", "dev", "wire")
+        for family in (4, 6):
+            sh("ip", "addr", "add", with_prefix(RIG, family), "dev", "wire", *NO_DAD[family])
         sh("ip", "link", "set", "wire", "up")
-        self.plug("control", CONTROL)
+        self.plug("control", CONTROL_PLANE)
 
     def _certify(self) -> None:
         self.keys = Keys(self.folder / "keys")
-        services = (
-            "DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local"
-        )
-        self.keys.issue("server", "kube-apiserver", names=f"IP:{CONTROL},IP:10.96.0.1,IP:127.0.0.1,{services}")
+        names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
+        own = (on_wire(CONTROL_PLANE, family) for family in (4, 6))
+        addresses = (f"IP:{address}" for address in (*own, *API.values(), "127.0.0.1"))
+        self.keys.issue("server", "kube-apiserver", names=",".join((*addresses, *(f"DNS:{name}" for name in names))))
         self.keys.issue("admin", "admin", "system:masters")
         self.keys.issue("controllers", "system:kube-controller-manager")
         self.keys.issue("scheduler", "system:kube-scheduler")
@@ -170,11 +184,10 @@ class Cluster:
 
     def _control(self) -> None:
         at = self.keys.folder
-        self._daemon(
-            "etcd", "etcd", *ETCD, "--data-dir", self.folder / "etcd", "--log-level", "warn", "--unsafe-no-fsync"
-        )
-        self._daemon("kube-apiserver", BIN / "kube-apiserver", "--etcd-servers", "http://127.0.0.1:2379", "--advertise-address", CONTROL,
-                     "--service-cluster-ip-range", SERVICES, "--authorization-mode", "Node,RBAC", "--allow-privileged",
+        kept = ("--data-dir", self.folder / "etcd", "--unsafe-no-fsync")
+        self._daemon("etcd", "etcd", *ETCD, *kept, "--log-level", "warn")
+        self._daemon("kube-apiserver", BIN / "kube-apiserver", "--etcd-servers", "http://127.0.0.1:2379",
+                     "--advertise-address", on_wire(CONTROL_PLANE, self.families[0]), "--service-cluster-ip-range", self.networks(SERVICES), "--authorization-mode", "Node,RBAC", "--allow-privileged",
                      "--enable-admission-plugins", "NodeRestriction", "--client-ca-file", at / "ca.crt",
                      "--tls-cert-file", at / "server.crt", "--tls-private-key-file", at / "server.key",
                      "--kubelet-client-certificate", at / "admin.crt", "--kubelet-client-key", at / "admin.key",
@@ -183,16 +196,11 @@ class Cluster:
                      "--kubelet-preferred-address-types", "InternalIP")  # fmt: skip
         assert eventually(lambda: self.api("GET", "/readyz") == "ok", 120), "no API server"
         self._daemon("kube-controller-manager", BIN / "kube-controller-manager", "--kubeconfig", at / "controllers.kubeconfig",
-                     "--allocate-node-cidrs", "--cluster-cidr", PODS, "--service-cluster-ip-range", SERVICES,
+                     "--allocate-node-cidrs", "--cluster-cidr", self.networks(PODS), "--service-cluster-ip-range", self.networks(SERVICES),
                      "--root-ca-file", at / "ca.crt", "--service-account-private-key-file", at / "accounts.key",
                      "--use-service-account-credentials", "--leader-elect=false", "--node-monitor-grace-period", "20s")  # fmt: skip
-        self._daemon(
-            "kube-scheduler",
-            BIN / "kube-scheduler",
-            "--kubeconfig",
-            at / "scheduler.kubeconfig",
-            "--leader-elect=false",
-        )
+        config = ("--kubeconfig", at / "scheduler.kubeconfig")
+        self._daemon("kube-scheduler", BIN / "kube-scheduler", *config, "--leader-elect=false")
 
     def _daemon(self, name: str, *argv: object) -> None:
         with (self.folder / f"logs/{name}.log").open("wb") as log:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from addressing import DNS
 from api import Api, condition
 from cluster import Cluster
 from images import NAMES
-from node import DNS
 from shell import eventually
 
 SELECTED = "?labelSelector=k8s-app%3Dkube-dns"
@@ -28,13 +28,13 @@ COREFILE = """.:53 {
 def ready(cluster: Cluster) -> dict[str, Any] | None:
     """CoreDNS in the cluster, once its nodes are ready; a pod of it that is ready, or none within a minute."""
     assert eventually(lambda: len(cluster.ready()) == len(cluster.nodes), 90), "nodes do not become Ready"
-    apply(cluster.api)
+    apply(cluster.api, DNS[cluster.families[0]])
     return eventually(
         lambda: next((pod for pod in cluster.api.pods(SELECTED, "kube-system") if condition(pod, "Ready")), None), 60
     )
 
 
-def apply(api: Api, replicas: int = 2) -> None:
+def apply(api: Api, address: str, replicas: int = 2) -> None:
     """Account, role, configuration, Deployment and Service."""
     kind, name = "rbac.authorization.k8s.io", "coredns"
     meta = {"name": name, "namespace": "kube-system"}
@@ -50,7 +50,7 @@ def apply(api: Api, replicas: int = 2) -> None:
         ("/apis/apps/v1/namespaces/kube-system/deployments", {"metadata": meta, "spec": _deployment(replicas)}),
         ("/api/v1/namespaces/kube-system/services", {
             "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}},
-            "spec": {"clusterIP": DNS, "selector": {"k8s-app": "kube-dns"},
+            "spec": {"clusterIP": address, "selector": {"k8s-app": "kube-dns"},
                      "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]}}),
     ]  # fmt: skip
     for path, thing in made:

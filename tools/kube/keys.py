@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from addressing import CONTROL
 from shell import sh
-
-CONTROL = "172.30.0.10"
 
 
 class Keys:

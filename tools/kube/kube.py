@@ -22,7 +22,7 @@ import checks
 import dns
 import e2e
 import images
-from cluster import Cluster
+from cluster import Cluster, Shape
 from feed import feeding
 from networks import NETWORKS, stage
 from shell import BIN, HOME
@@ -62,6 +62,12 @@ def of_a_cluster(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("network", choices=NETWORKS)
     verb.add_argument("--proxy", choices=("nftables", "iptables"), default="nftables")
     verb.add_argument("--nodes", type=int, default=3)
+    verb.add_argument(
+        "--families",
+        type=lambda text: tuple(map(int, text)),
+        default=(4,),
+        help="4, 46, 64 or 6; where members keep the network",
+    )
     verb.add_argument("--manifest", type=Path, help="a file, or a folder with a kustomization, applied to the cluster")
 
 
@@ -123,7 +129,8 @@ def environment(cluster: Cluster) -> dict[str, str]:
 def running(options: argparse.Namespace) -> Iterator[Cluster]:
     network = NETWORKS[options.network]
     with ExitStack() as stack:
-        made = Cluster(network, options.nodes, options.proxy, images.made(), options.manifest)
+        shape = Shape(options.nodes, options.proxy, options.families)
+        made = Cluster(network, shape, images.made(), options.manifest)
         cluster = stack.enter_context(made)
         if network.fed:
             stack.enter_context(feeding(cluster, refresh=not network.member))

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from keys import CONTROL
-from node import PODS, Node
+from addressing import CONTROL, PODS
+from node import Node
 from shell import HOME, ROOT, sh
 
 Plugin = dict[str, Any]
@@ -44,7 +44,7 @@ def reference(node: Node) -> list[Plugin]:
 
 def overlay(node: Node, own_gateway: bool = False, **more: Any) -> list[Plugin]:
     """Our bridge-vxlan as the README has it: one subnet, one gateway address on all nodes, a slice for each."""
-    ipam = {"type": "agent-ipam", "subnet": PODS, "rangeStart": at(node, 2), "rangeEnd": at(node, 254)}
+    ipam = {"type": "agent-ipam", "subnet": PODS[4], "rangeStart": at(node, 2), "rangeEnd": at(node, 254)}
     if own_gateway:
         ipam["gateway"] = at(node, 1)
     bridge = {"type": "bridge-vxlan", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True,
@@ -84,16 +84,20 @@ def routed(node: Node) -> list[Plugin]:
 
 def joined(node: Node) -> list[Plugin]:
     """One network over all nodes, which members keep by etcd: conf.d/13 with policies from a folder. podCIDRs go unread."""
-    return over_all(from_folder(node))
+    return over_all(node, from_folder(node))
 
 
 def stored(node: Node) -> list[Plugin]:
     """The same with the API as the members' store: blocks are podCIDRs, policies those of the API."""
-    return over_all({"cluster": True})
+    return over_all(node, {"cluster": True})
 
 
-def over_all(policy: Plugin) -> list[Plugin]:
-    ipam = {"type": "agent-ipam", "cluster": True, "subnet": PODS}
+def over_all(node: Node, policy: Plugin) -> list[Plugin]:
+    ipam = {
+        "type": "agent-ipam",
+        "cluster": True,
+        "ranges": [[{"subnet": PODS[family]}] for family in node.cluster.families],
+    }
     bridge = {"type": "bridge-vxlan", "bridge": "cni0", "isDefaultGateway": True, "ipMasq": True,
               "vxlan": {"id": 100, "mode": "l3"}, "ipam": ipam, "policy": policy}  # fmt: skip
     return [bridge, PORTMAP]
@@ -151,7 +155,7 @@ class Network:
         for other in node.cluster.nodes:
             if other is not node:
                 node.run("ip", "route", "replace", other.block, "via", other.address)
-        node.run("iptables", "-t", "nat", "-A", "POSTROUTING", "-s", node.block, "!", "-d", PODS, "-j", "MASQUERADE")
+        node.run("iptables", "-t", "nat", "-A", "POSTROUTING", "-s", node.block, "!", "-d", PODS[4], "-j", "MASQUERADE")
 
 
 UNHEARD = {"policy": "nobody reads the API's policies"}

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from addressing import CONTROL_PLANE, DNS, PODS, on_wire
 from shell import BIN, HOME, eventually, sh
 from spaces import remove_groups
 
 if TYPE_CHECKING:
     from cluster import Cluster
 
-PODS, SERVICES, DNS = "10.244.0.0/16", "10.96.0.0/16", "10.96.0.10"
 PAUSE = "rig.local/pause:1"
 
 #: What kubelet wants of the kernel; it sees that without changing the machine's: these files lie over the real ones.
@@ -72,19 +72,26 @@ class Node:
     cluster: Cluster
     pid: int = 0
     services: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    _block: str = ""
+    blocks: list[str] = field(default_factory=list)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Its own, of the cluster's first family first."""
+        return [on_wire(CONTROL_PLANE + self.number, family) for family in self.cluster.families]
 
     @property
     def address(self) -> str:
-        return f"172.30.0.{10 + self.number}"
+        return self.addresses[0]
 
     @property
     def block(self) -> str:
-        """Its podCIDR, which the controllers gave it; empty before."""
-        if not self._block:
-            spec = self.cluster.api("GET", f"/api/v1/nodes/{self.name}")["spec"]
-            self._block = spec.get("podCIDR", "")
-        return self._block
+        """Its first podCIDR."""
+        return self.blocks[0]
+
+    def has_blocks(self) -> bool:
+        """Whether the controllers gave it its podCIDRs."""
+        self.blocks = self.cluster.api("GET", f"/api/v1/nodes/{self.name}")["spec"].get("podCIDRs", [])
+        return bool(self.blocks)
 
     @property
     def folder(self) -> Path:
@@ -115,28 +122,17 @@ class Node:
     def power_on(self) -> None:
         """A new network namespace on the wire, a new first process; disks are as they were."""
         self._make_groups()
-        self.cluster.plug(self.name, self.address)
-        sh("ip", "netns", "exec", self.name, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        self.cluster.plug(self.name, CONTROL_PLANE + self.number)
+        sh("ip", "netns", "exec", self.name, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         log = (self.cluster.folder / f"logs/{self.name}-boot.log").open("ab")
-        command = [
-            "nsenter",
-            f"--net=/run/netns/{self.name}",
-            "unshare",
-            "--mount",
-            "--pid",
-            "--uts",
-            "--ipc",
-            "--fork",
-            "--kill-child",
-        ]
+        spaces = ("--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child")
+        script = ("bash", "-c", BOOT, "node", str(self.folder), self.name, str(HOME))
         boot = subprocess.Popen(
-            [*command, "bash", "-c", BOOT, "node", str(self.folder), self.name, str(HOME)], stdout=log, stderr=log
+            ["nsenter", f"--net=/run/netns/{self.name}", "unshare", *spaces, *script], stdout=log, stderr=log
         )
         self.services["boot"] = boot
         self.pid = int(eventually(lambda: _children(boot.pid), 10)[0])
-        assert eventually(lambda: self.run("test", "-e", "/run/booted", check=False).returncode == 0, 20), (
-            "the node does not boot"
-        )
+        assert eventually(lambda: self.has("-e", "/run/booted"), 20), "the node does not boot"
 
     def power_off(self) -> None:
         """As if the cable were pulled: everything on it dies at once, its network with it."""
@@ -166,15 +162,17 @@ class Node:
         """A command of this node's administrator."""
         return sh(*self._enter(), *argv, check=check, **options)
 
+    def has(self, kind: str, path: str) -> bool:
+        """Whether it has such a file (test(1))."""
+        return self.run("test", kind, path, check=False).returncode == 0
+
     def start_runtime(self) -> None:
         self.start("containerd", "containerd", "--config", "/etc/containerd/config.toml")
-        assert eventually(
-            lambda: self.run("test", "-S", "/run/containerd/containerd.sock", check=False).returncode == 0, 20
-        )
+        assert eventually(lambda: self.has("-S", "/run/containerd/containerd.sock"), 20), "no containerd"
 
     def start_kubelet(self) -> None:
         self.start("kubelet", BIN / "kubelet", "--config", "/etc/kubernetes/kubelet.json", "--hostname-override", self.name,
-                   "--node-ip", self.address, "--kubeconfig", self.cluster.keys.kubeconfig(self.name), "-v", "2")  # fmt: skip
+                   "--node-ip", ",".join(self.addresses), "--kubeconfig", self.cluster.keys.kubeconfig(self.name), "-v", "2")  # fmt: skip
 
     def start_proxy(self) -> None:
         self.start(
@@ -208,7 +206,7 @@ class Node:
             "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": True},
                                "x509": {"clientCAFile": str(self.cluster.keys.folder / "ca.crt")}},
-            "authorization": {"mode": "Webhook"}, "clusterDNS": [DNS], "clusterDomain": "cluster.local",
+            "authorization": {"mode": "Webhook"}, "clusterDNS": [DNS[self.cluster.families[0]]], "clusterDomain": "cluster.local",
             "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
             "cgroupDriver": "cgroupfs", "cgroupRoot": f"/{self.cluster.group}/{self.name}", "enforceNodeAllocatable": [],
             "failSwapOn": False, "failCgroupV1": False, "oomScoreAdj": 0, "maxOpenFiles": 20000,
@@ -219,8 +217,8 @@ class Node:
 
     def _proxy(self) -> dict[str, Any]:
         return {
-            "kind": "KubeProxyConfiguration", "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "mode": self.cluster.proxy,
-            "clientConnection": {"kubeconfig": str(self.cluster.keys.folder / "proxy.kubeconfig")}, "clusterCIDR": PODS,
+            "kind": "KubeProxyConfiguration", "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "mode": self.cluster.shape.proxy,
+            "clientConnection": {"kubeconfig": str(self.cluster.keys.folder / "proxy.kubeconfig")}, "clusterCIDR": self.cluster.networks(PODS),
             "conntrack": {"maxPerCore": 0, "min": 0, "tcpCloseWaitTimeout": "0s", "tcpEstablishedTimeout": "0s"},
         }  # fmt: skip
 

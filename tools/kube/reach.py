@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import dns
+from addressing import API, RIG, at, on_wire
 from api import condition
-from asked import Asked, outside, plain
-from cluster import GATEWAY
+from asked import Asked, addresses, outside, plain, same
 from shell import eventually
 from workloads import service, web
 
@@ -23,7 +23,7 @@ def nodes(ask: Asked) -> None:
         "nodes Ready",
         bool(ready),
         f"{ask.cluster.age():.1f} s after the rig began; "
-        + ", ".join(f"{n.name} {n.block}" for n in ask.cluster.nodes),
+        + ", ".join(f"{n.name} {' '.join(n.blocks)}" for n in ask.cluster.nodes),
     )
 
 
@@ -41,11 +41,12 @@ def empty_node(ask: Asked) -> None:
         "/api/v1/namespaces/default/services",
         service("away", "away", "NodePort", ports=[{"port": 80, "targetPort": 8080, "nodePort": 30090}]),
     )
-    eventually(lambda: len(ask.endpoints("away")) == 2, 20)
+    eventually(lambda: ask.endpoints("away") == {item for pod in pods for item in addresses(pod)}, 20)
     time.sleep(3)
-    got, _ = ask.answers(ask.on(empty), pods)
-    ask.report("a node that never had a pod reaches pods elsewhere", got == 2, f"{got} of 2")
-    ask.spread(f"NodePort of {empty.name}, which never had a pod", {"outside": outside}, f"{empty.address}:30090", 10)
+    got, lost = ask.answers(ask.on(empty), pods)
+    ask.report("a node that never had a pod reaches pods elsewhere", not lost, f"{got} of {got + len(lost)}")
+    for address in empty.addresses:
+        ask.spread(f"NodePort of {empty.name}, which never had a pod", {"outside": outside}, at(address, 30090), 10)
     ask.api("DELETE", "/apis/apps/v1/namespaces/default/deployments/away")
     eventually(lambda: not ask.api.pods("?labelSelector=app%3Daway"), 60)
 
@@ -69,8 +70,9 @@ def deployment(ask: Asked) -> None:
     spread = collections.Counter(pod["spec"].get("nodeName") for pod in pods)
     said = f"all ready {time.monotonic() - begun:.1f} s after the request; made to Running median {statistics.median(times or [0]):.1f}, worst {max(times or [0]):.1f} s; {dict(spread)}"
     ask.report("Deployment of 6", len(times) == 6 and len(spread) == len(ask.cluster.nodes), said)
-    addresses = {pod["metadata"]["name"]: pod["status"].get("podIP") for pod in pods}
-    ask.report("one address each", len(set(addresses.values())) == 6, ", ".join(sorted(map(str, addresses.values()))))
+    given = sorted(address for pod in pods for address in addresses(pod))
+    expected = 6 * len(ask.cluster.families)
+    ask.report("one address each", len(set(given)) == len(given) == expected, ", ".join(given))
 
 
 def pods_to_pods(ask: Asked) -> None:
@@ -88,11 +90,11 @@ def large(ask: Asked) -> None:
     pods = ask.pods()
     first = pods[0]
     other = next(p for p in pods if p["spec"]["nodeName"] != first["spec"]["nodeName"])
-    begun = time.monotonic()
-    got = ask.inside(first)(f"curl -sm 10 http://{other['status']['podIP']}:8080/big | wc -c")
-    ask.report(
-        "20 MB across nodes", got.strip() == str(20 << 20), f"{got.strip()} bytes in {time.monotonic() - begun:.1f} s"
-    )
+    for address in addresses(other):
+        begun = time.monotonic()
+        got = ask.inside(first)(f"curl -sm 10 http://{at(address, 8080)}/big | wc -c").strip()
+        said = f"{got} bytes in {time.monotonic() - begun:.1f} s"
+        ask.report("20 MB across nodes", got == str(20 << 20), said)
 
 
 def who_asks(ask: Asked) -> None:
@@ -100,23 +102,20 @@ def who_asks(ask: Asked) -> None:
     pods = ask.pods()
     first = pods[0]
     other = next(p for p in pods if p["spec"]["nodeName"] != first["spec"]["nodeName"])
-    seen = ask.inside(first)(f"curl -sm 3 http://{other['status']['podIP']}:8080/cgi-bin/who").strip()
-    ask.report(
-        "source address is kept between nodes",
-        plain(seen) == first["status"]["podIP"],
-        f"{first['status']['podIP']} is seen as {plain(seen)}",
-    )
+    for own, address in zip(addresses(first), addresses(other), strict=True):
+        seen = plain(ask.inside(first)(f"curl -sm 3 http://{at(address, 8080)}/cgi-bin/who"))
+        ask.report("source address is kept between nodes", same(seen, own), f"{own} is seen as {seen}")
 
 
 def cluster_ip(ask: Asked) -> None:
     """A Service's address, from a pod on each node and from each node."""
     ask.api("POST", "/api/v1/namespaces/default/services", service("web", "web"))
-    address = ask.api("GET", "/api/v1/namespaces/default/services/web")["spec"]["clusterIP"]
-    eventually(lambda: len(ask.endpoints("web")) == 6, 20)
+    eventually(lambda: len(ask.endpoints("web")) == 6 * len(ask.cluster.families), 20)
     time.sleep(2)
     by_node = {pod["spec"]["nodeName"]: pod for pod in ask.pods()}
-    ask.spread("ClusterIP from pods", {name: ask.inside(pod) for name, pod in by_node.items()}, f"{address}:80")
-    ask.spread("ClusterIP from nodes", {node.name: ask.on(node) for node in ask.cluster.nodes}, f"{address}:80")
+    for address in ask.api("GET", "/api/v1/namespaces/default/services/web")["spec"]["clusterIPs"]:
+        ask.spread("ClusterIP from pods", {name: ask.inside(pod) for name, pod in by_node.items()}, at(address, 80))
+        ask.spread("ClusterIP from nodes", {node.name: ask.on(node) for node in ask.cluster.nodes}, at(address, 80))
 
 
 def node_port(ask: Asked) -> None:
@@ -133,14 +132,13 @@ def node_port(ask: Asked) -> None:
         service("local", "web", "NodePort", ports=local, externalTrafficPolicy="Local"),
     )
     time.sleep(3)
-    for node in ask.cluster.nodes:
-        ask.spread(f"NodePort of {node.name} from outside", {"outside": outside}, f"{node.address}:30080")
-    seen = [outside(f"curl -sm 3 http://{node.address}:30081/cgi-bin/who") for node in ask.cluster.nodes]
-    ask.report(
-        "NodePort Local keeps the client's address",
-        set(map(plain, seen)) == {GATEWAY},
-        f"seen: {', '.join(map(plain, seen))}",
-    )
+    for number, family in enumerate(ask.cluster.families):
+        every = [node.addresses[number] for node in ask.cluster.nodes]
+        for node, address in zip(ask.cluster.nodes, every, strict=True):
+            ask.spread(f"NodePort of {node.name} from outside", {"outside": outside}, at(address, 30080))
+        seen = [plain(outside(f"curl -sm 3 http://{at(address, 30081)}/cgi-bin/who")) for address in every]
+        good = all(same(item, on_wire(RIG, family)) for item in seen)
+        ask.report("NodePort Local keeps the client's address", good, f"seen: {', '.join(seen)}")
 
 
 def hairpin(ask: Asked) -> None:
@@ -148,26 +146,28 @@ def hairpin(ask: Asked) -> None:
     ask.make(web("lonely", 1))
     ask.api("POST", "/api/v1/namespaces/default/services", service("lonely", "lonely"))
     (pod,) = ask.wait("lonely", 1)
-    address = ask.api("GET", "/api/v1/namespaces/default/services/lonely")["spec"]["clusterIP"]
-    eventually(lambda: ask.endpoints("lonely"), 20)
+    eventually(lambda: ask.endpoints("lonely") == {*addresses(pod)}, 20)
     time.sleep(2)
-    ask.spread("a pod by its own Service", {"itself": ask.inside(pod)}, f"{address}:80", 5)
+    for address in ask.api("GET", "/api/v1/namespaces/default/services/lonely")["spec"]["clusterIPs"]:
+        ask.spread("a pod by its own Service", {"itself": ask.inside(pod)}, at(address, 80), 5)
 
 
 def host_port(ask: Asked) -> None:
     """A pod's port on its node, from outside, from a pod elsewhere."""
     ask.make(web("hosted", 1, container={"ports": [{"containerPort": 8080, "hostPort": 8888}]}))
     (pod,) = ask.wait("hosted", 1)
-    where = pod["status"]["hostIP"]
     other = next(p for p in ask.pods() if p["spec"]["nodeName"] != pod["spec"]["nodeName"])
-    ask.spread("hostPort from outside", {"outside": outside}, f"{where}:8888", 5)
-    ask.spread("hostPort from a pod of another node", {"pod": ask.inside(other)}, f"{where}:8888", 5)
+    for address in (item["ip"] for item in pod["status"]["hostIPs"]):
+        ask.spread("hostPort from outside", {"outside": outside}, at(address, 8888), 5)
+        ask.spread("hostPort from a pod of another node", {"pod": ask.inside(other)}, at(address, 8888), 5)
 
 
 def account(ask: Asked) -> None:
     """A pod asks the API server with its own token, by the Service."""
     pod = ask.pods()[0]
-    script = 't=$(cat /var/run/secrets/kubernetes.io/serviceaccount/token); curl -skm 5 --header "Authorization: Bearer $t" https://10.96.0.1/version'
+    token = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+    where = at(API[ask.cluster.families[0]], 443)
+    script = f'curl -skm 5 --header "Authorization: Bearer $(cat {token})" https://{where}/version'
     said = ask.inside(pod)(script)
     ask.report("API server from a pod, with its token", "gitVersion" in said, " ".join(said.split())[:120])
 

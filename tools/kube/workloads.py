@@ -28,4 +28,5 @@ def web(name: str, replicas: int, **spec: Any) -> dict[str, Any]:
 
 def service(name: str, app: str, kind: str = "ClusterIP", **spec: Any) -> dict[str, Any]:
     body = {"type": kind, "selector": {"app": app}, "ports": [{"port": 80, "targetPort": 8080}]} | spec
+    body["ipFamilyPolicy"] = "PreferDualStack"
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": body}
