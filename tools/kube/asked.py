@@ -90,26 +90,23 @@ class Asked:
     def on(self, node: Node) -> Asker:
         return lambda script, seconds=90: node.run("sh", "-c", script, check=False, timeout=seconds).stdout
 
-    def answers(self, ask: Asker, pods: list[dict[str, Any]]) -> tuple[int, list[str]]:
-        """How many of the pods answer, and which do not."""
-        lines = "; ".join(
-            f'[ "$(curl -sm 2 http://{at(address, 8080)}/)" = {p["metadata"]["name"]} ] || echo {p["metadata"]["name"]}'
-            for p in pods
-            for address in addresses(p)
-        )
-        failed = ask(f"{lines}; echo done").split()
-        assert failed[-1:] == ["done"], "nobody asked"
-        failed.pop()
-        return sum(len(addresses(pod)) for pod in pods) - len(failed), failed
+    def answers(self, ask: Asker, pods: list[dict[str, Any]]) -> tuple[int, list[tuple[str, str]]]:
+        """How many addresses of the pods answer, and of those that do not the pod and curl's exit code."""
+        asked = [(pod["metadata"]["name"], at(address, 8080)) for pod in pods for address in addresses(pod)]
+        script = 'ask() { seen=$(curl -sm 2 http://$2/); code=$?; [ "$seen" = $1 ] || echo $1/$code; }; '
+        said = ask(f"{script}{'; '.join(f'ask {name} {where}' for name, where in asked)}; echo done").split()
+        assert said[-1:] == ["done"], "nobody asked"
+        lost = [(name, code) for name, _, code in (item.partition("/") for item in said[:-1])]
+        return len(asked) - len(lost), lost
 
     def matrix(self, label: str, askers: dict[str, Asker]) -> None:
         pods = self.pods()
-        where = {p["metadata"]["name"]: p["spec"]["nodeName"] for p in pods}
+        where = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in pods}
         got, lost = 0, []
         for name, ask in askers.items():
             number, failed = self.answers(ask, pods)
             got += number
-            lost += [f"{where.get(name, name)}>{where[item]}" for item in failed]
+            lost += [f"{where.get(name, name)}>{where[item]}, curl {code}" for item, code in failed]
         said = f"{got} of {got + len(lost)}" + (f"; lost {dict(collections.Counter(lost))}" if lost else "")
         self.report(label, not lost, said)
 
@@ -124,23 +121,26 @@ class Asked:
                 f"{times - lost} of {times} answered by {len(set(said) - {'lost'})} pods",
             )
 
-    def keep_asking(self) -> Callable[[], tuple[int, int]]:
-        """Have a pod of each node ask every pod over and over; what is returned ends that, and says how many were asked and lost."""
+    def keep_asking(self) -> Callable[[], tuple[int, list[str]]]:
+        """Have a pod of each node ask every pod over and over; what is returned ends that, and says how many answered, and what was lost.
+
+        Of that the second of the day, curl's exit code and the address.
+        """
         every = " ".join(at(address, 8080) for pod in self.pods() for address in addresses(pod))
         script = (
-            f"asked=0; lost=0; until [ -e /tmp/over ]; do for pod in {every}; do asked=$((asked+1)); "
-            "curl -so /dev/null -m 2 http://$pod/ || lost=$((lost+1)); sleep 0.05; done; done; rm /tmp/over; echo $asked $lost"
+            f"got=0; until [ -e /tmp/over ]; do for pod in {every}; do curl -so /dev/null -m 2 http://$pod/; code=$?; "
+            "if [ $code = 0 ]; then got=$((got+1)); else echo $(date +%T)/$code/$pod; fi; sleep 0.05; done; done; rm /tmp/over; echo $got"
         )
         askers = [self.inside(pod) for pod in {pod["spec"]["nodeName"]: pod for pod in self.pods()}.values()]
         pool = ThreadPoolExecutor(len(askers))
         futures = [pool.submit(ask, script, 400) for ask in askers]
 
-        def end() -> tuple[int, int]:
+        def end() -> tuple[int, list[str]]:
             for ask in askers:
                 ask("touch /tmp/over")
-            numbers = [list(map(int, future.result().split())) for future in futures]
+            said = [future.result().split() for future in futures]
             pool.shutdown()
-            return sum(asked for asked, _ in numbers), sum(lost for _, lost in numbers)
+            return sum(int(words[-1]) for words in said), [word for words in said for word in words[:-1]]
 
         return end
 

@@ -52,8 +52,9 @@ def rollout(ask: Asked) -> None:
         bool(done),
         ", ".join(words(ask, pod) for pod in pods(ask) if not condition(pod, "Ready"))[:300],
     )
-    asked, lost = asking()
-    ask.report("pods reach each other all the while", asked > 0 and not lost, f"{asked - lost} of {asked} answered")
+    got, lost = asking()
+    said = f"{got} of {got + len(lost)} answered; lost {lost[:9]}"
+    ask.report("pods reach each other all the while", got > 0 and not lost, said)
 
 
 def removal(ask: Asked) -> None:
