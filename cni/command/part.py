@@ -26,7 +26,7 @@ COLUMNS = {
 
 
 def rows(store: Store) -> dict[str, Rows]:
-    """A row for this host, each network it shares and each of its blocks; of a host in no cluster there is none."""
+    """A row for this host, each network it shares or is a guest of, and each of its blocks; of a host in no cluster there is none."""
     member = store.member()
     if member is None:
         return {}
@@ -42,6 +42,12 @@ def rows(store: Store) -> dict[str, Rows]:
             "network": network.name, "mode": network.mode, "vni": network.vni,
             "subnets": [pool.subnet for pool in network.pools], "blocks": len(mine),
             "used": sum(item.leased for item in mine), "free": free(network, mine), "state": agreed,
+        })  # fmt: skip
+    for name in store.guest_of():  # what else it is the cluster knows
+        mine = [item for item in held if item.block.network == name]
+        networks.append({
+            "network": name, "mode": "", "vni": 0, "subnets": [], "blocks": len(mine), "used": 0, "free": 0,
+            "state": "a guest: no pods here",
         })  # fmt: skip
     blocks = [
         {

@@ -61,6 +61,19 @@ def test_a_host_shows_its_networks_and_how_full_its_blocks_are(agent: Any, hosts
     assert found["blocks"][0]["block"] in people
 
 
+def test_a_host_shows_the_networks_it_is_a_guest_of(agent: Any, tmp_path: Path, hosts: tuple[Host, Host]):
+    """It has a block there, to be reached by, which nothing else would explain."""
+    place = tmp_path / "guest"
+    place.mkdir(mode=0o700)
+    guest = Host("c", hosts[0].store.memory, place)
+    guest.turn(3)
+    found = shown(agent, place)
+    assert [(net["network"], net["blocks"], net["state"]) for net in found["networks"]] == [
+        ("net", 1, "a guest: no pods here")
+    ]
+    assert [block["network"] for block in found["blocks"]] == ["net"]
+
+
 def test_what_troubles_a_host_is_its_state(agent: Any, hosts: tuple[Host, Host], folder: Path):
     here, _ = hosts
     here.store.cut = True
