@@ -33,7 +33,6 @@ from cni.policy.cluster_feed import AsOf, told
 from cni.policy.effects import Effects, said
 from cni.policy.known import KnownBook
 from cni.protocol.call import Call
-from cni.refresh import follow
 from cni.resources import World
 from cni.state import Store
 from cni.state.documents import Documents
@@ -238,6 +237,8 @@ def _source(key: Key) -> str:
 
 def _held(item: Fed) -> bool:
     """Whether an attachment's rules were others. Who is killed between its record and the kernel has begun it, and it is done again."""
+    from cni.refresh import follow  # of no use where nobody is fed
+
     store = Store.reading(item.folder)
     if store is None:
         return False
