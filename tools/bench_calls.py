@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,11 +161,14 @@ def in_turn(
     return taken
 
 
-def attached(side: Side, number: int) -> dict[str, float]:
-    """ADD and DEL of a fresh pod."""
+def attached(side: Side, number: int, rest: float = 0) -> dict[str, float]:
+    """ADD and DEL of a fresh pod, each after so many seconds."""
     pod = f"{side.chain[0]['name']}-{number}"
     sh("ip", "netns", "add", pod)
-    spent = {"ADD": milliseconds(lambda: side.add(pod)), "DEL": milliseconds(lambda: side.delete(pod))}
+    spent = {}
+    for verb, call in (("ADD", side.add), ("DEL", side.delete)):
+        time.sleep(rest)
+        spent[verb] = milliseconds(partial(call, pod))
     sh("ip", "netns", "del", pod)
     return spent
 
