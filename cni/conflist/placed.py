@@ -12,8 +12,8 @@ from pathlib import Path
 from cni.kernel.files import put_whole
 from cni.naming import digest_of
 
-#: Where runtimes read them.
-CONF_DIR = Path("/etc/cni/net.d")
+#: Where runtimes read them, and where the plugins are.
+CONF_DIR, BIN_DIR = Path("/etc/cni/net.d"), Path("/opt/cni/bin")
 #: What was put into a folder, there, as sha256sum(1) writes it and checks it. libcni reads nothing of such a name.
 BOOK = ".agent-cni"
 _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from cni.conflist.placed import CONF_DIR
+from cni.conflist.placed import BIN_DIR, CONF_DIR
 from cni.errors import Conflict, Unavailable
 from cni.values import dataclass
 
@@ -21,7 +21,7 @@ class Place:
 
     root: Path = Path("/")
     prefix: Path = Path("/opt/agent-cni")
-    bin_dir: Path = Path("/opt/cni/bin")
+    bin_dir: Path = BIN_DIR
     conf_dir: Path = CONF_DIR
     command: Path = Path("/usr/local/bin/agent-cni")
     python: Path = PYTHON

@@ -7,16 +7,17 @@ there by then is never taken away because something is away.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cni import log
+from cni import log, plugin
 from cni.cluster.model import Network
 from cni.conflist import placed
 from cni.conflist.file import judged, networks, plugins_of
 from cni.conflist.template import filled
-from cni.errors import CniError, Conflict, Forbidden, InvalidConfig
+from cni.errors import CniError, Conflict, Forbidden, InvalidConfig, Unavailable
+from cni.ipam.source import is_delegated
 from cni.member.trouble import Trouble
 from cni.protocol import config
 from cni.state import Store
@@ -35,10 +36,10 @@ class _Made(NamedTuple):
 
 
 class Conflists:
-    """What of `templates` is to be in `runtime`, the folder that the runtime reads."""
+    """What of `templates` is to be in `runtime`, the folder that the runtime reads; its plugins are in `programs`."""
 
-    def __init__(self, templates: Path, runtime: Path) -> None:
-        self._templates, self._runtime = templates, runtime
+    def __init__(self, templates: Path, runtime: Path, programs: Path) -> None:
+        self._templates, self._runtime, self._programs = templates, runtime, programs
         self._made: dict[str, _Made] = {}
         self._trouble = Trouble("conflist")
         #: Why they are not all there, for people; empty: they are.
@@ -86,6 +87,11 @@ class Conflists:
     def _keep(self, state: Store, template: Path, spans: tuple[str, ...] | None) -> list[str]:
         """Put one, or name what it waits for."""
         made = self._of_host(template, spans)
+        if missing := list(self._missing(made.text)):
+            what = f"{self._programs} has no {', '.join(missing)}"
+            raise Unavailable(
+                f"{what}: a plugin of this suite is put there by agent-cni install (of a DaemonSet: rollout restart)"
+            )
         file = self._runtime / template.name
         lacking = [network for network in made.networks if not self._has_blocks(state, network)]
         if lacking:
@@ -111,6 +117,17 @@ class Conflists:
             raise InvalidConfig("; ".join(faults))
         self._made[template.name] = _Made(text, spans, made, tuple(networks(template, made.encode())))
         return self._made[template.name]
+
+    def _missing(self, conflist: str) -> Iterator[str]:
+        """The plugins that are not there; where none of ours is, the runtime finds its plugins somewhere else."""
+        if any((self._programs / name).exists() for name in plugin.names()):
+            for netconf in json.loads(conflist)["plugins"]:
+                delegate = (netconf.get("ipam") or {}).get("type", "")
+                called = [
+                    netconf["type"],
+                    delegate if is_delegated(netconf) or netconf["type"] not in plugin.names() else "",
+                ]
+                yield from (name for name in called if name and not (self._programs / name).exists())
 
     def _has_blocks(self, state: Store, network: Network) -> bool:
         """Whether pods can have an address of each of its families here; where calls do not know it, they do from now on."""

@@ -19,7 +19,7 @@ from cni.cluster.document import Document
 from cni.cluster.engines import store_of
 from cni.cluster.model import Network
 from cni.cluster.store import Change, ClusterStore, Listing, Sparing
-from cni.conflist.placed import CONF_DIR
+from cni.conflist.placed import BIN_DIR, CONF_DIR
 from cni.errors import CniError, Conflict, TryAgainLater, Unavailable
 from cni.kernel import process, signals
 from cni.kernel.bell import Bell
@@ -139,7 +139,7 @@ class Hand:
         self._policies = Policies(folder, self._inbox.look, config.node)
         sparing = Sparing(config.node, needs_endpoints, self._policies.are_from_folders)
         self._watcher = Watcher(store, self._heard, lambda: self._keeper.is_troubled, sparing)
-        self._conflists = Conflists(Path(config.conflists), CONF_DIR) if config.conflists else None
+        self._conflists = Conflists(Path(config.conflists), CONF_DIR, BIN_DIR) if config.conflists else None
         estate = Estate(store, self._ledger, conflists=self._conflists)
         self._publisher = Publisher(self._keeper, estate, folder, bell, self._inbox)
         self._cut_off = CutOff()

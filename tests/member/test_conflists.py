@@ -31,7 +31,7 @@ class Scene:
         self.templates.mkdir()
         self.runtime.mkdir()
         self.file = self.runtime / "10-pods.conflist"
-        self.conflists = Conflists(self.templates, self.runtime)
+        self.conflists = Conflists(self.templates, self.runtime, folder / "bin")
         self.said, self.forbidden = 0, ""
 
     def say(self, *plugins: dict[str, Any], name: str = "10-pods.conflist", **more: Any) -> str:
@@ -128,7 +128,7 @@ def test_another_template_and_other_blocks_replace_it_and_nothing_takes_it_away(
     assert scene.there()["ranges"] == [[{"subnet": FOUR}]]
     assert scene.keep(FOUR, SIX)
     scene.say(ALONE | {"ipMasq": True})
-    assert Conflists(scene.templates, scene.runtime).keep(scene.state, (FOUR, SIX), scene.serves), (
+    assert Conflists(scene.templates, scene.runtime, scene.runtime).keep(scene.state, (FOUR, SIX), scene.serves), (
         "another process knows it too"
     )
     assert json.loads(scene.file.read_text())["plugins"][0]["ipMasq"]
@@ -203,3 +203,26 @@ def test_one_that_was_taken_away_comes_again(scene: Scene):
     scene.file.unlink()
     assert scene.keep(FOUR)
     assert placed.is_as_put(scene.file)
+
+
+def test_a_plugin_that_is_not_there_is_waited_for(scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Else every pod would fail, until somebody installs it."""
+    theirs = {"type": "ptp", "ipam": {"type": "agent-ipam"}}
+    scene.say(ALONE, {"type": "portmap", "capabilities": {"portMappings": True}})
+    scene.say(theirs, name="20-theirs.conflist")
+    assert scene.keep(FOUR), "where none of ours is, the runtime finds them somewhere else"
+    scene.say(ALONE | {"ipMasq": True}, {"type": "portmap", "capabilities": {"portMappings": True}})
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, lacking in {
+        "bridge-vxlan": "custom-plugin, portmap",
+        "custom-plugin": "portmap",
+        "portmap": "ptp, agent-ipam",
+    }.items():
+        (programs / name).touch()
+        assert not scene.keep(FOUR)
+        assert f"{programs} has no {lacking}: " in capsys.readouterr().err
+    assert "ipMasq" in scene.file.read_text(), "each is put that can be"
+    for name in ("ptp", "agent-ipam"):
+        (programs / name).touch()
+    assert scene.keep(FOUR)
