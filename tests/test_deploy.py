@@ -21,6 +21,7 @@ from cni.conflist.template import filled
 ROOT = Path(__file__).parent.parent
 LINT = ROOT / ".cache/lint/bin"
 MANIFEST = ROOT / "deploy/agent-cni.yaml"
+REMOVAL = ROOT / "deploy/uninstall.yaml"
 UNIT = ROOT / "tools/systemd/system/agent-cni.service"
 OBJECTS: dict[str, Any] = {item["kind"]: item for item in yaml.safe_load_all(MANIFEST.read_text())}
 CONFIG, DAEMON_SET = OBJECTS["ConfigMap"], OBJECTS["DaemonSet"]
@@ -41,8 +42,8 @@ def test_hadolint_finds_nothing():
 
 
 @pytest.mark.parametrize("version", ["1.30", "1.34", "1.37"])
-def test_the_manifest_is_one_of_each_kubernetes(version: str):
-    done = linted(LINT / "kubernetes-validate", "--strict", "-k", version, MANIFEST)
+def test_the_manifests_are_ones_of_each_kubernetes(version: str):
+    done = linted(LINT / "kubernetes-validate", "--strict", "-k", version, MANIFEST, REMOVAL)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -136,7 +137,12 @@ def test_a_modes_conflist_is_valid_and_differs_in_what_it_is_for(file: Path):
     default = json.loads(next(iter(CONFIG["data"].values())))["plugins"][0]
     own = json.loads(file.read_text())["plugins"][0]
     keys = {key for key in own.keys() | default.keys() if own.get(key) != default.get(key)}
-    assert keys == {"l2": {"vxlan"}, "strict": {"policy"}, "mesh": {"sidecar", "capabilities"}}[file.parent.name]
+    assert (
+        keys
+        == {"l2": {"vxlan"}, "routed": {"vxlan"}, "strict": {"policy"}, "mesh": {"sidecar", "capabilities"}}[
+            file.parent.name
+        ]
+    )
 
 
 @pytest.mark.parametrize("name", MODES)

@@ -111,7 +111,7 @@ class Pool:
 class Network:
     """What all hosts must say alike of a network they share. `block` is how many addresses a block has, a power of two;
     `vni` 0 says that it has no overlay, `port` is the overlay's UDP port, VXLAN's own where a record does not say it. `reserved` are spans of addresses that nobody gets, as
-    ``10.1.0.5-10.1.0.9``.
+    ``10.1.0.5-10.1.0.9``. Where it is `direct` hosts on one link do without the overlay (l3).
     """
 
     name: str
@@ -121,6 +121,7 @@ class Network:
     vni: int = 0
     reserved: tuple[str, ...] = ()
     port: int = VXLAN_PORT
+    direct: bool = False
 
     room: ClassVar[str] = "networks"
 
@@ -134,6 +135,7 @@ class Network:
         """What the store holds of it, as JSON."""
         pools = [vars(pool) for pool in self.pools]
         rest = {"mode": self.mode, "vni": self.vni, "reserved": list(self.reserved), "port": self.port}
+        rest |= {"direct": True} if self.direct else {}
         return {"pools": pools, "block": self.block} | rest
 
     @classmethod
@@ -148,7 +150,8 @@ class Network:
         if block & (block - 1):
             raise malformed(key, f"block is {block}")
         port = number(key, raw, "port", _PORTS) if "port" in raw else VXLAN_PORT
-        return cls(key[1], pools, block, mode, number(key, raw, "vni", _VNIS), reserved, port)
+        vni, direct = number(key, raw, "vni", _VNIS), "direct" in raw and typed(key, raw, "direct", bool)
+        return cls(key[1], pools, block, mode, vni, reserved, port, direct)
 
     @cached_property
     def spelled(self) -> str:

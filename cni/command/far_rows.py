@@ -12,7 +12,7 @@ from cni.kernel.files import LockFile
 from cni.kernel.view import Link
 from cni.member.devices import bridge_of
 from cni.member.rows import Wanted, by_table, differing
-from cni.member.shares import shares
+from cni.member.shares import shares, uplink_of
 from cni.overlay.peers import peers_of
 from cni.resources import World
 from cni.resources.remote import RemoteRow
@@ -32,7 +32,8 @@ def faults(folder: Path, node: str, listing: Listing) -> set[Fault]:
     with closing(World(None, LockFile(node_lock()))) as world:
         have = shares(folder, snapshot, lambda network, _: bridge_of(world, network))
         me = have.me
-        every = [peers_of(me, snapshot, overlay) for overlay in (*have.devices, *have.without)] if me else []
+        uplink = uplink_of(world, have)
+        every = [peers_of(me, snapshot, overlay, uplink) for overlay in (*have.devices, *have.without)] if me else []
         for (kind, name), wanted in by_table(every).items():
             if link := world.host.link_by_name(name):
                 found |= set(_of_table(world, kind, link, wanted))

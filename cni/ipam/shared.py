@@ -54,6 +54,8 @@ class Shared(Own):
         size = int(netconf["ipam"].get("blockSize") or DEFAULT_BLOCK)
         reserved = tuple(spans_of(config))
         network = Network(netconf["name"], pools_of(config, mode), size, mode or LAYER_2, vni, reserved, port)
+        if (netconf.get("vxlan") or {}).get("direct"):
+            network = replace(network, direct=True)
         return cls(with_ways(config) if mode == LAYER_3 else config, network)
 
     def preview(self) -> Result:

@@ -25,9 +25,9 @@ from cni.member import figures, mending
 from cni.member.absences import Absences
 from cni.member.devices import Devices, bridge_of
 from cni.member.rows import KernelRows
-from cni.member.shares import NOTHING, Shares, shares
+from cni.member.shares import NOTHING, Shares, shares, uplink_of
 from cni.naming import VTEP_TABLE
-from cni.overlay.peers import Overlay, Peers, goes_by_endpoints, peers_of
+from cni.overlay.peers import NO_UPLINK, Overlay, Peers, goes_by_endpoints, peers_of
 from cni.resources import VtepFilter, VxlanLink, World
 from cni.state.uses import node_lock
 
@@ -45,7 +45,7 @@ class Reconciler:
         self._node, self._folder = me.name, folder
         self.snapshot = Snapshot(me.name)
         self._absences = Absences(me.name, folder)
-        self._shares = NOTHING
+        self._shares, self._uplink = NOTHING, NO_UPLINK
         self._shared_at = 0.0
         self._owes = False
         self._peers: dict[Overlay, Peers] = {}
@@ -142,7 +142,9 @@ class Reconciler:
         self.snapshot = Snapshot(self._node)
         self._share()
         me, devices = self._shares.me, self._shares.devices.values()
-        self._rows.compare([peers_of(me, self.snapshot, overlay) for overlay in self._peers] if me else [])
+        self._rows.compare(
+            [peers_of(me, self.snapshot, overlay, self._uplink) for overlay in self._peers] if me else []
+        )
         left = _spelled(device for device in devices if device.name in self._shares.in_use)
         self._devices.clear(self._shares)
         shut = VtepFilter((), left, self._shares.tunnel)
@@ -154,18 +156,20 @@ class Reconciler:
 
     def _share(self) -> bool:
         """Follow the networks and devices this host has; whether one is new."""
-        self._shared_at, self._owes, before = time.monotonic(), False, self._shares
+        self._shared_at, self._owes, before = time.monotonic(), False, (self._shares, self._uplink)
         try:
             self._shares = self._found()
+            self._uplink = uplink_of(self._world, self._shares)
         except CniError as error:
             self._refuse(error)
             return False
-        if self._shares == before:
+        if (self._shares, self._uplink) == before:
             return False
         now, me = {*self._shares.devices, *self._shares.without}, self._shares.me
-        gone = [self._peers.pop(overlay) for overlay in self._peers.keys() - now]
-        new = now - self._peers.keys() if me == before.me else now
-        self._peers |= {overlay: peers_of(me, self.snapshot, overlay) for overlay in new if me}
+        is_moved = (me, self._uplink) != (before[0].me, before[1])
+        gone = [self._peers.pop(overlay) for overlay in [*self._peers] if is_moved or overlay not in now]
+        new = now - self._peers.keys()
+        self._peers |= {overlay: peers_of(me, self.snapshot, overlay, self._uplink) for overlay in new if me}
         self._rows.leave(gone, self._peers.values())
         self._put_filter()
         return bool(new or gone)

@@ -136,7 +136,7 @@ def by_table(every: Collection[Peers]) -> dict[Table, Wanted]:
     """What is to be, in the order in which tables are filled; nothing is refused where there is no network."""
     found: dict[Table, list[Peers]] = {(PeerRefusal, LOOPBACK): []}
     for kind, peers in product(ORDER, every):
-        if link := peers.link_of(kind):
+        for link in peers.links_of(kind):
             found.setdefault((kind, link), []).append(peers)
     rows = {table: [peers.tables.get(table, {}) for peers in of] for table, of in found.items()}
     return {

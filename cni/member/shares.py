@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from cni.cluster.model import LAYER_2, Network, Node
+from cni.cluster.model import LAYER_2, LAYER_3, Network, Node
 from cni.cluster.snapshot import Snapshot
 from cni.naming import vxlan_interface
 from cni.overlay import wireguard
-from cni.overlay.peers import Overlay
-from cni.resources import Resource, Said, VxlanLink
+from cni.overlay.peers import NO_UPLINK, Overlay, Uplink
+from cni.resources import Resource, Said, VxlanLink, World
 from cni.state import Store
 from cni.values import replace
 
@@ -80,6 +81,18 @@ def shares(folder: Path, snapshot: Snapshot, place_of: Callable[[Network, bool],
     tunnel = wireguard.DEVICE if member.encryption else ""
     alone = frozenset(device.name for device in own.values() if device not in devices.values())
     return Shares(me, devices | own, frozenset(in_use), alone, without, tuple(said), tunnel, frozenset(names))
+
+
+def uplink_of(world: World, have: Shares) -> Uplink:
+    """The link by which this host may reach others without a tunnel; none where all is to be in an encrypted one."""
+    routed = any(overlay.network.mode == LAYER_3 for overlay in have.devices)
+    if not (have.me and routed) or have.tunnel:
+        return NO_UPLINK
+    vtep = ipaddress.ip_address(have.me.vtep)
+    link = world.host.link_by_index(world.host.link_holding(vtep))
+    held = world.host.addresses(link) if link else []
+    spans = [str(item.interface.network) for item in held if item.interface.ip == vtep]
+    return Uplink(link.name, spans[0]) if link and spans else NO_UPLINK
 
 
 def _as_guest(

@@ -65,8 +65,8 @@ def differing(ours: Network, theirs: Network) -> str:
     """Why the cluster does not take a network as this host has it; empty where it does."""
     said = [
         f"{name} is {_spelled(mine)} here and {_spelled(other)} there"
-        for name, mine, other in zip(ours.value, ours.value.values(), theirs.value.values(), strict=True)
-        if mine != other
+        for name in dict.fromkeys((*ours.value, *theirs.value))
+        if (mine := ours.value.get(name, False)) != (other := theirs.value.get(name, False))
     ]
     return f"the cluster has {ours.name} differently: {'; '.join(said)}" if said else ""
 

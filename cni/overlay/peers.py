@@ -39,11 +39,28 @@ class Overlay(NamedTuple):
     bridge: str
 
 
+class Uplink(NamedTuple):
+    """The link that has this host's VTEP, and who is on it (a CIDR): they hear each other without a router. Empty where nobody is to."""
+
+    link: str
+    span: str
+
+    def reaches(self, vtep: str, block: str) -> bool:
+        """Whether a block of a host is behind a neighbour on the link; one of another family is not."""
+        at = ipaddress.ip_address(vtep)
+        near = ipaddress.ip_network(self.span) if self.span else None
+        return near is not None and at.version == near.version and at in near and (":" in vtep) == (":" in block)
+
+
+#: Of hosts that are encrypted, and before anything is known.
+NO_UPLINK = Uplink("", "")
+
+
 class Peers:
     """The rows of one network, kept up with a snapshot."""
 
-    def __init__(self, me: Node, snapshot: Snapshot, overlay: Overlay) -> None:
-        self._me, self._snapshot, self.overlay = me, snapshot, overlay
+    def __init__(self, me: Node, snapshot: Snapshot, overlay: Overlay, uplink: Uplink = NO_UPLINK) -> None:
+        self._me, self._snapshot, self.overlay, self._uplink = me, snapshot, overlay, uplink
         self._network = overlay.network
         self._accepted = Acceptance(me, snapshot, overlay.network)
         self._rows = Rows()
@@ -71,6 +88,10 @@ class Peers:
         if kind is PeerRefusal:
             return LOOPBACK
         return self.overlay.bridge if kind is not PeerRow and self.overlay.bridge else self.overlay.device
+
+    def links_of(self, kind: type[RemoteRow]) -> tuple[str, ...]:
+        """All links on which rows of a kind may be."""
+        return tuple(filter(None, [self.link_of(kind)]))
 
     def resources(self) -> Iterator[RemoteRow]:
         """All that is to be."""
@@ -211,18 +232,23 @@ class Stretched(Peers):
 
 
 class Routed(Peers):
-    """l3."""
+    """l3. In a network that is direct a host on this one's uplink is the gateway to its blocks."""
+
+    def links_of(self, kind: type[RemoteRow]) -> tuple[str, ...]:
+        """Of routes the uplink too, so that those of a network that was direct go."""
+        more = [self._uplink.link] if kind is PeerRoute else []
+        return tuple(filter(None, [self.link_of(kind), *more]))
 
     def _bring_up(self) -> None:
-        self._made: dict[str, list[tuple[type[RemoteRow], str]]] = {}
+        self._made: dict[str, list[tuple[type[RemoteRow], str, str]]] = {}
         self._sources: dict[int, str] = {}
         self._put_own()
         self._follow(set(self._accepted.owners.values()), [], [])
 
     def _follow(self, nodes: set[str], spans: list[str], addresses: list[str]) -> None:
         """A host's rows before are taken away and those of now put, of which most are the same."""
-        for kind, key in [place for name in nodes for place in self._made.pop(name, [])]:
-            self._put(kind, key, None)
+        for kind, link, key in [place for name in nodes for place in self._made.pop(name, [])]:
+            self._rows.put(kind, link, key, None)
         spans_of: dict[str, list[str]] = {}
         for span, block in self._snapshot.blocks.get(self._network.name, {}).items() if nodes else ():
             if block.node in nodes and self._accepted.is_block(span):
@@ -233,16 +259,20 @@ class Routed(Peers):
 
     def _put_node(self, node: Node, spans: list[str]) -> None:
         """Without an address of its own this host would speak by one that is answered past the tunnel, for anybody to read."""
-        made: dict[tuple[type[RemoteRow], str], object] = {(PeerRow, node.mac): node.vtep}
+        device = self.overlay.device
+        made: dict[tuple[type[RemoteRow], str, str], object] = {(PeerRow, device, node.mac): node.vtep}
         for span in spans:
             source = self._sources.get(6 if ":" in span else 4, "")
             if not source:
                 continue
+            if self._network.direct and self._uplink.reaches(node.vtep, span):
+                made[PeerRoute, self._uplink.link, span] = (node.vtep, source)
+                continue
             gateway = str(link_local(node.mac)) if ":" in span + node.vtep else node.vtep
-            made[PeerNeighbour, gateway] = node.mac
-            made[PeerRoute, span] = (gateway, source)
-        for (kind, key), value in made.items():
-            self._put(kind, key, value)
+            made[PeerNeighbour, device, gateway] = node.mac
+            made[PeerRoute, device, span] = (gateway, source)
+        for (kind, link, key), value in made.items():
+            self._rows.put(kind, link, key, value)
         self._made[node.name] = list(made)
 
     def _put_own(self) -> None:
@@ -255,8 +285,8 @@ class Routed(Peers):
             self._follow(set(self._made), [], [])
 
 
-def peers_of(me: Node, snapshot: Snapshot, overlay: Overlay) -> Peers:
+def peers_of(me: Node, snapshot: Snapshot, overlay: Overlay, uplink: Uplink = NO_UPLINK) -> Peers:
     """The rows of a network, whatever its mode."""
     if not overlay.device:
         return Peers(me, snapshot, overlay)
-    return (Routed if overlay.network.mode == LAYER_3 else Stretched)(me, snapshot, overlay)
+    return (Routed if overlay.network.mode == LAYER_3 else Stretched)(me, snapshot, overlay, uplink)

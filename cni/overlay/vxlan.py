@@ -40,6 +40,8 @@ class VxlanConfig:
         """Read a validated section. Raises InvalidConfig for VTEPs of both families, and for what a cluster says, or only it."""
         if not clustered and raw.get("mode"):
             raise InvalidConfig("$.vxlan.mode: belongs to ipam.cluster")
+        if raw.get("direct") and raw.get("mode") != "l3":
+            raise InvalidConfig("$.vxlan.direct: belongs to mode l3: of one segment all is in the tunnel")
         for key in ("remotes", "local", "learning") if clustered else ():
             if raw.get(key) or raw.get(key) == []:
                 raise InvalidConfig(f"$.vxlan.{key}: excludes ipam.cluster, whose hosts know of each other")

@@ -311,6 +311,39 @@ def test_members_of_one_cluster_have_their_pods_reach_each_other(lab: Lab, mode:
         assert [frame.hex() for frame in inside if frame[0] & 1 or frame[12:14] == b"\x08\x06"] == []
 
 
+def test_where_it_is_direct_neighbours_do_without_the_tunnel_and_others_do_not(lab: Lab):
+    """A host that is not on the link (here: by what its own says) is sent to as before, and answers likewise."""
+    with Cluster(lab, 2) as cluster:
+        cluster.join()
+        net = cluster_conf("l3", families="46", block=16, vxlan={"direct": True})
+        for node in cluster.nodes * 2:
+            cluster.add(node, net)
+        cluster.meshed()
+        node, other = cluster.nodes
+        assert len(routed_by(node, "eth0")) == len(routed_by(other, "eth0")) > 0
+        with Wire(node, "eth0") as wire:
+            assert cluster.faults() == []
+        four = [frame for frame in map(inner, wire.frames) if frame and frame[12:14] == b"\x08\x00"]
+        assert four == [], "IPv4 is in no tunnel"
+        for host in cluster.nodes:
+            assert host.run("ip", "route", "del", *routed_by(host, "eth0")[0].split()[:1], check=False).returncode == 0
+        assert eventually(lambda: routed_by(node, "eth0") and routed_by(other, "eth0")), (
+            "who takes one away sees it again"
+        )
+        for host, span in zip(cluster.nodes, ("192.0.2.11/32", "192.0.2.12/32"), strict=True):
+            host.run("ip", "addr", "add", span, "dev", "eth0")
+            host.run("ip", "addr", "del", span.replace("/32", "/24"), "dev", "eth0")
+            host.run("ip", "route", "replace", "192.0.2.0/24", "dev", "eth0")
+        assert eventually(lambda: not routed_by(node, "eth0") and not routed_by(other, "eth0"))
+        cluster.meshed()
+
+
+def routed_by(node: Any, link: str) -> list[str]:
+    """The cluster's routes on a link."""
+    shown = node.run("ip", "route", "show", "dev", link, "scope", "global").stdout.splitlines()
+    return [line for line in shown if line.startswith("10.10.")]
+
+
 def test_two_networks_on_one_tunnel_keep_their_rows_and_a_host_with_another_vtep_is_found(lab: Lab):
     with Cluster(lab, 2) as cluster:
         cluster.join()

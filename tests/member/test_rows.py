@@ -26,7 +26,7 @@ def test_a_table_that_cannot_be_read_is_tried_again_and_the_others_are_done(code
     tables = {(PeerRow, "vxlan100"): {"a": "b"}, (PeerNeighbour, "br0"): {"a": "b"}, (PeerRoute, "br0"): {}}
     overlay = SimpleNamespace(device="vxlan100", bridge="br0")
     peers: Any = SimpleNamespace(
-        link_of=lambda kind: "vxlan100" if kind is PeerRow else "br0", tables={}, overlay=overlay
+        links_of=lambda kind: ("vxlan100" if kind is PeerRow else "br0",), tables={}, overlay=overlay
     )
     monkeypatch.setattr("weakref.WeakSet.update", lambda *_: None)
     assert rows.mend(tables) == 0

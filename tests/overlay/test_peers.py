@@ -13,7 +13,7 @@ from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node, 
 from cni.cluster.snapshot import Snapshot
 from cni.cluster.store import Change, Listing
 from cni.naming import link_local, mac_of_address
-from cni.overlay.peers import Overlay, Peers, peers_of
+from cni.overlay.peers import NO_UPLINK, Overlay, Peers, Uplink, peers_of
 from cni.resources import PeerAddress, PeerNeighbour, PeerRefusal, PeerRoute, PeerRow
 from cni.resources.remote import RemoteRow
 
@@ -27,8 +27,12 @@ B, C, D = OTHERS
 GATEWAY_MAC = mac_of_address(ip_address("10.10.0.1"))
 
 
+#: Node B is on it, C and D are, and who moves to 192.0.2.9 is not any more.
+UPLINK = Uplink("eth0", "192.0.2.0/29")
+
+
 def network(mode: str = "l2", pools: tuple[Pool, ...] = (V4,)) -> Network:
-    return Network("net", pools, 16, mode, 100)
+    return Network("net", pools, 16, mode.removesuffix(" direct"), 100, direct="direct" in mode)
 
 
 def overlay(of: Network) -> Overlay:
@@ -101,6 +105,30 @@ def test_l3_a_block_elsewhere_is_a_route_by_the_gateway_of_our_own():
         PeerRoute("vxlan100", "10.10.0.16/28", "192.0.2.2", "10.10.0.33"),
         PeerRoute("vxlan100", "fd00:10::20/124", far, "fd00:10::41"),
     }
+
+
+@pytest.mark.parametrize("uplink", [UPLINK, Uplink("eth0", "192.0.2.0/31"), Uplink("eth0", "2001:db8::/64"), NO_UPLINK])
+def test_direct_a_block_of_a_neighbour_is_a_route_by_itself_and_of_others_in_the_tunnel(uplink: Uplink):
+    """IPv6 goes by the tunnel, where the neighbour is one by IPv4."""
+    of = network("l3 direct", (V4, V6))
+    snapshot = Snapshot(ME.name)
+    blocks = [
+        block("10.10.0.16/28"),
+        block("fd00:10::20/124"),
+        block("10.10.0.32/28", ME),
+        block("fd00:10::40/124", ME),
+    ]
+    snapshot.apply(Listing(1, (B, *blocks)))
+    made = peers_of(ME, snapshot, overlay(of), uplink)
+    routes = {row for row in made.resources() if isinstance(row, PeerRoute)}
+    link = "eth0" if uplink == UPLINK else "vxlan100"
+    far = str(link_local(B.mac))
+    assert routes == {
+        PeerRoute(link, "10.10.0.16/28", "192.0.2.2", "10.10.0.33"),
+        PeerRoute("vxlan100", "fd00:10::20/124", far, "fd00:10::41"),
+    }
+    assert set(made.links_of(PeerRoute)) == {"vxlan100", uplink.link} - {""}
+    assert made.links_of(PeerRow) == ("vxlan100",)
 
 
 def test_l3_a_host_without_a_block_of_its_own_has_no_way_there():
@@ -337,13 +365,15 @@ def _routed(snapshot: Snapshot, of: Network, nodes: dict[str, Node], owners: dic
             node, version = nodes[name], ip_network(span).version
             gateway = node.vtep if version == 4 else str(link_local(node.mac))
             found |= {PeerRow("vxlan100", node.mac, node.vtep)}
-            if version in sources:
+            if version in sources and of.direct and version == 4 and ip_address(node.vtep) in ip_network(UPLINK.span):
+                found |= {PeerRoute("eth0", span, node.vtep, sources[version])}
+            elif version in sources:
                 found |= {PeerNeighbour("vxlan100", gateway, node.mac)}
                 found |= {PeerRoute("vxlan100", span, gateway, sources[version])}
     return found
 
 
-@pytest.mark.parametrize("mode", ["l2", "l3"])
+@pytest.mark.parametrize("mode", ["l2", "l3", "l3 direct"])
 @pytest.mark.parametrize("pools", POOLS)
 def test_what_follows_each_change_is_what_all_of_it_says(mode: str, pools: str):
     of = network(mode, POOLS[pools])
@@ -353,7 +383,7 @@ def test_what_follows_each_change_is_what_all_of_it_says(mode: str, pools: str):
         for news in some_news(random.Random(f"{mode} {pools} {seed}"), of):
             keys = snapshot.apply(news)
             if followed is None:
-                followed = peers_of(ME, snapshot, overlay(of))
+                followed = peers_of(ME, snapshot, overlay(of), UPLINK)
                 applied = {row.place: row for row in followed.resources()}
                 continue
             there, gone = followed.touched(keys)
