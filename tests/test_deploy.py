@@ -160,7 +160,8 @@ def test_kubectl_builds_every_mode(name: str):
     for given in said.get("configMapGenerator", ()):
         for file in given["files"]:
             assert config["data"][file] == (ROOT / "deploy" / name / file).read_text()
-    assert ("--encryption" in spec["containers"][1]["command"]) == (name == "encrypted")
+    said_of_encryption = parser().parse_args(options_of(spec["containers"][1])).encryption
+    assert said_of_encryption == ("wireguard" if name == "encrypted" else ""), "who goes back is not encrypted any more"
 
 
 def allowed(key: str) -> set[str]:
