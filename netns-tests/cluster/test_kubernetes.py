@@ -99,11 +99,16 @@ def test_policies_and_labels_come_from_the_api(lab: Lab, server: type[Played | R
         one, two = town.nodes
         town.join()
         town.api.put(namespace("shop"))
+        assert all(eventually(lambda host=host: host.cni("STATUS", conf).code == 0) for host in town.nodes)
         near, far, web = (_named(town, host, conf, name) for host, name in ((one, "near"), (two, "far"), (two, "web")))
         assert eventually(lambda: _reaches(near, web) and _reaches(far, web))
         ingress = [{"from": [{"podSelector": {"matchLabels": {"app": "near"}}}]}]
         town.api.put(policy("web", "shop", podSelector={"matchLabels": {"app": "web"}}, ingress=ingress))
         assert eventually(lambda: _reaches(near, web) and not _reaches(far, web))
+        late = town.add(one, conf, CNI_ARGS="K8S_POD_NAMESPACE=shop;K8S_POD_NAME=late")
+        assert not _reaches(far, late), "whose labels are not known yet may be anybody's"
+        town.show(late, "late", "shop", app="late")
+        assert eventually(lambda: _reaches(far, late))
         town.show(far, "far", "shop", app="near")
         assert eventually(lambda: _reaches(far, web))
         town.api.delete("NetworkPolicy", "web", "shop")
