@@ -1,19 +1,20 @@
 """nft scripts compiled apart: what a transaction costs does not grow with what is in the namespace it is for.
 
-Before it adds a rule, libnftables reads every chain and every set there. In a namespace that has nothing but ``lo`` there is
-nothing to read; what the kernel then holds of the script is made again where it belongs, without libnftables.
+Before it adds a rule, libnftables reads every chain and every set there. What policies of pods say needs none (statements.py). For the rest
+there is a namespace that has nothing but ``lo``, where there is nothing to read; what the kernel then holds of the script is made
+again where it belongs, without libnftables.
 """
 
 from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
 
 from cni.errors import KernelRefused, ToolFailed
-from cni.kernel import netns, nfnetlink, nftables
+from cni.kernel import netns, nfnetlink, nftables, statements
 from cni.kernel.kept import Single
 from cni.kernel.netlink.channel import NETFILTER, Channel
 from cni.kernel.netlink.wire import APPEND, CREATE, DUMP, attribute, attributes, listed, nested, string, text_of
@@ -24,6 +25,7 @@ from cni.kernel.nfnetlink import (
     DELETE_RULE,
     ELEMENT_LIST,
     ELEMENTS,
+    EXPRESSION_DATA,
     EXPRESSION_NAME,
     GET,
     LIST_ITEM,
@@ -51,7 +53,7 @@ _HOOK_NUMBERS, _HOOK_DEVICE = (1, 2), 3
 _SET_FLAGS, _SET_ID, _SET_USUAL = 3, 10, {1, 3, 4, 5, 6, 7, 8, 9, 13}
 _ELEMENTS_SET_ID, _ELEMENT_USERDATA = 4, 6
 _RULE_USUAL = {1, 2, 7}
-_EXPRESSION_DATA, _LOOKUP_SET, _LOOKUP_SET_ID = 2, 1, 4
+_LOOKUP_SET, _LOOKUP_SET_ID = 1, 4
 _TABLE_USUAL = {1, 2, 6}
 _ANONYMOUS, _INTERVAL, _MAP, _CONCATENATED = 0x1, 0x4, 0x8, 0x80
 _UDATA_COMMENT = b"\0"
@@ -69,7 +71,7 @@ def apply(scripts: Iterable[str], changes: Iterable[Change] = ()) -> None:
     """
     given, changed = list(scripts), list(changes)
     try:
-        made = [request for script in given for request in _compiled(script)]
+        made = [request for script in given for request in _requests(script)]
     except KernelRefused as error:
         if error.errno != errno.EPERM:
             raise
@@ -84,6 +86,13 @@ def _apply_here(script: str) -> None:
     answer = nftables.run(script)
     if not answer.done:
         raise ToolFailed(f"nft refused a transaction: {answer.reason}")
+
+
+def _requests(script: str) -> Sequence[bytes]:
+    try:
+        return statements.requests(script)
+    except statements.Unspoken:
+        return _compiled(script)
 
 
 @lru_cache(maxsize=16)
@@ -203,10 +212,10 @@ def _expression_again(expression: bytes, numbers: dict[bytes, int], within: byte
     said = attributes(expression)
     if text_of(said[EXPRESSION_NAME]) != "lookup":
         return expression
-    lookup = attributes(said[_EXPRESSION_DATA])
+    lookup = attributes(said[EXPRESSION_DATA])
     number = numbers.get(within + lookup[_LOOKUP_SET])
     if number is None:
         return expression
     lookup |= {_LOOKUP_SET: string("__set%d"), _LOOKUP_SET_ID: number.to_bytes(4, "big")}
-    data = nested(_EXPRESSION_DATA, *(attribute(name, value) for name, value in lookup.items()))
+    data = nested(EXPRESSION_DATA, *(attribute(name, value) for name, value in lookup.items()))
     return attribute(EXPRESSION_NAME, said[EXPRESSION_NAME]) + data
