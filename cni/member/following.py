@@ -20,7 +20,7 @@ _Answer = tuple[object, list[Fed]]
 
 
 class Following:
-    """The attachments that are fed, by feed and pod (``namespace/name``), and the `folders` that feed them."""
+    """The attachments that are fed, by feed and the namespace of their pods, and the `folders` that feed them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -54,7 +54,7 @@ class Following:
         self._answers, self.fed = answers, {}
         every = [item for _, items in answers.values() for item in items]
         for item in every:
-            self.fed.setdefault(item.feed, {}).setdefault(item.pod, []).append(item)
+            self.fed.setdefault(item.feed, {}).setdefault(item.pod.partition("/")[0], []).append(item)
         self.folders = frozenset(place_of(feed) for feed in self.fed if feed != CLUSTER)
         return [item for item in every if item not in before]
 

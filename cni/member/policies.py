@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -204,11 +204,12 @@ class Policies:
             with documents.turn(feed), documents.transaction():
                 documents.forget(feed)
 
-    def _concerned(self, feed: str, effects: Effects) -> Iterable[Fed]:
-        for pod, items in self._following.fed[feed].items():
-            namespace, _, name = pod.partition("/")
-            if effects.concerns_rules(namespace, name):
-                yield from items
+    def _concerned(self, feed: str, effects: Effects) -> Iterator[Fed]:
+        fed = self._following.fed[feed]
+        for namespace in fed if effects.namespaces is None else effects.namespaces:
+            for item in fed.get(namespace, ()):
+                if effects.concerns_rules(namespace, item.pod.partition("/")[2]):
+                    yield item
 
     def _hold(self) -> list[CniError]:
         """Have attachments' rules be those of now, as many as there is time for, and why some cannot; one that a call is at comes again."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import TypeVar
 
-from cni.policy.book import Book
-from cni.policy.labels import Labels, of_namespace
+from cni.policy.book import Book, by_namespace
+from cni.policy.labels import EVERYTHING, Labels, Selector, of_namespace
 from cni.policy.objects import ClusterPolicy, KubeNode, Namespace, NetworkPolicy, Object, Pod
 from cni.values import replace
 
@@ -42,6 +42,14 @@ class Amended:
         """One pod."""
         return self._pods.get((namespace, name))
 
+    def namespaces(self) -> Iterable[str]:
+        """Those that have pods."""
+        return self._by_namespace
+
+    def pods_of(self, namespace: str, like: Selector = EVERYTHING) -> Iterable[Pod]:
+        """All of a namespace."""
+        return self._by_namespace.get(namespace, ())
+
     def labels_of(self, namespace: str) -> Labels:
         """A namespace's labels."""
         changed = [item for item in self._changed if isinstance(item, Namespace) and item.name == namespace]
@@ -68,6 +76,10 @@ class Amended:
             )
             for item in self._amended(self._book.pods(), Pod)
         }
+
+    @cached_property
+    def _by_namespace(self) -> dict[str, list[Pod]]:
+        return by_namespace(self._pods.values())
 
     def _amended(self, items: Iterable[T], kind: type[T]) -> list[T]:
         changed: dict[object, T] = {place_of(item): item for item in self._changed if isinstance(item, kind)}

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from cni.policy.labels import Labels
+from cni.policy.labels import EVERYTHING, Labels, Selector
 from cni.policy.objects import ClusterPolicy, KubeNode, NetworkPolicy, Pod, document_of
 from cni.state.elsewhere import Far
 from cni.values import replace
@@ -41,6 +41,12 @@ class Book(Protocol):
     def pods(self) -> Iterable[Pod]:
         """Every pod that has an object."""
 
+    def namespaces(self) -> Iterable[str]:
+        """Those that have pods."""
+
+    def pods_of(self, namespace: str, like: Selector = EVERYTHING) -> Iterable[Pod]:
+        """The pods of a namespace: at least those that a selector means, or may mean."""
+
     def labels_of(self, namespace: str) -> Labels:
         """A namespace's labels, its name among them; incomplete without an object of it."""
 
@@ -53,16 +59,33 @@ def faults_of(policies: Iterable[NetworkPolicy | ClusterPolicy]) -> list[str]:
     return [f"{policy.where}: {document_of(policy)}: {line}" for policy in policies for line in policy.faults]
 
 
+def by_namespace(pods: Iterable[Pod]) -> dict[str, list[Pod]]:
+    """Pods, apart by their namespaces."""
+    found: dict[str, list[Pod]] = {}
+    for pod in pods:
+        found.setdefault(pod.namespace, []).append(pod)
+    return found
+
+
 class Owners:
     """Whose each address is: ``namespace/name``, or nothing where that is nobody who has a name; `elsewhere` says of pods, and of
     addresses, what other hosts do.
     """
 
     def __init__(self, names: Mapping[str, str], elsewhere: Elsewhere) -> None:
-        self._names, self._elsewhere = names, elsewhere
+        self.names, self._elsewhere = names, elsewhere
         self._addresses: dict[str, list[str]] = {}
         for address, name in names.items():
             self._addresses.setdefault(name, []).append(address)
+
+    def pods_at(self, addresses: Iterable[str]) -> dict[tuple[str, str], None]:
+        """The pods that have some addresses here or on other hosts, by namespace and name."""
+        wanted = set(addresses)
+        here = (self.names[address].partition("/") for address in wanted if self.names.get(address))
+        far = self._elsewhere((), wanted - self.names.keys())
+        return dict.fromkeys(
+            [*((space, name) for space, _, name in here), *((pod.namespace, pod.name) for _, pod in far)]
+        )
 
     def place(self, pods: Iterable[Pod]) -> tuple[Pod, ...]:
         """Pods with the addresses they have: those of their attachments here, those other hosts say they have there, and what
@@ -71,33 +94,35 @@ class Owners:
         wanted = tuple(pods)
         if not wanted:
             return ()
-        claimed = {address for pod in wanted for address in pod.addresses if address not in self._names}
+        claimed = {address for pod in wanted for address in pod.addresses if address not in self.names}
         far = self._elsewhere([(pod.namespace, pod.name) for pod in wanted], claimed)
-        return tuple(map(_Map(self._names, self._addresses, far).place, wanted))
+        return tuple(map(_Map(self.names, self._addresses, far).place, wanted))
 
 
 class _Map:
     """Who has which addresses, here and elsewhere: what an attachment of this node has is nobody's elsewhere."""
 
     def __init__(self, here: Mapping[str, str], own: Mapping[str, list[str]], far: Iterable[tuple[str, Far]]) -> None:
-        self._whose, self._own = dict(here), own
+        self._here, self._own = here, own
         self._far: dict[str, list[tuple[str, str]]] = {}
-        there: dict[str, str] = {}
+        self._there: dict[str, str] = {}
         for address, (namespace, called, subnet) in far:
             name = f"{namespace}/{called}"
-            there[address] = name if there.get(address, name) == name else ""
+            self._there[address] = name if self._there.get(address, name) == name else ""
             self._far.setdefault(name, []).append((address, subnet))
-        self._whose = there | self._whose
 
     def place(self, pod: Pod) -> Pod:
         """See Owners."""
         name = f"{pod.namespace}/{pod.name}"
-        far = [(address, subnet) for address, subnet in self._far.get(name, ()) if self._whose[address] == name]
-        said = [address for address in pod.addresses if self._whose.get(address, name) == name]
-        believed = [address for address in said if address in self._whose or not _is_of_any(address, far)]
+        far = [(address, subnet) for address, subnet in self._far.get(name, ()) if self._owner(address, "") == name]
+        said = [address for address in pod.addresses if self._owner(address, name) == name]
+        believed = [it for it in said if it in self._here or it in self._there or not _is_of_any(it, far)]
         found = dict.fromkeys([*self._own.get(name, ()), *(address for address, _ in far), *believed])
         addresses = () if pod.apart else tuple(found)
         return pod if addresses == pod.addresses else replace(pod, addresses=addresses)
+
+    def _owner(self, address: str, nobody: str) -> str:
+        return self._here[address] if address in self._here else self._there.get(address, nobody)
 
 
 def _is_of_any(address: str, far: Iterable[tuple[str, str]]) -> bool:

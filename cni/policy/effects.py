@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 from cni.policy.known import KnownBook
@@ -68,6 +68,16 @@ class Effects:
             for pod in said.pods.values()
         )
 
+    @cached_property
+    def namespaces(self) -> set[str] | None:
+        """Those of whose pods the rules may be others; None for all."""
+        changed = (*self._before.policies, *self._now.policies)
+        own = [item for item in changed if isinstance(item, NetworkPolicy)]
+        if len(own) < len(changed):
+            return None
+        spaces = self._now.spaces.keys() | self._before.spaces.keys() if self._book.cluster_policies() else set()
+        return {*spaces, *(space for space, _ in self.pods), *(item.namespace for item in own)}
+
     def concerns_rules(self, namespace: str, name: str) -> bool:
         """Whether the rules of a pod may be others."""
         place = namespace, name
@@ -78,8 +88,8 @@ class Effects:
         changed = (*self._before.policies, *self._now.policies)
         if not changed:
             return False
-        pod = self._now.pods[place] if place in self.pods else self._book.pod(namespace, name)
-        return any(self._selects(policy, namespace, pod) for policy in changed)
+        labels = self._book.labels_of_pod(namespace, name)
+        return any(self._selects(policy, namespace, labels) for policy in changed)
 
     def _is_selected_otherwise(self, place: tuple[str, str]) -> bool:
         """Whether other policies may be about a pod than before, or its ports have other names."""
@@ -93,14 +103,14 @@ class Effects:
         policies = self._book.policies(place[0])
         return any(item.selector.selects(was.labels) is not item.selector.selects(now.labels) for item in policies)
 
-    def _selects(self, policy: Object, namespace: str, pod: Pod | None) -> bool:
+    def _selects(self, policy: Object, namespace: str, labels: Labels | None) -> bool:
         """Whether a policy may be about a pod; one that is not known may have any labels."""
         if isinstance(policy, NetworkPolicy):
-            return policy.namespace == namespace and (pod is None or policy.selector.selects(pod.labels) is not False)
+            return policy.namespace == namespace and (labels is None or policy.selector.selects(labels) is not False)
         if isinstance(policy, ClusterPolicy):
             spaces = policy.subject.namespaces
             near = spaces is None or spaces.selects(self._book.labels_of(namespace)) is not False
-            return near and (pod is None or policy.subject.pods.selects(pod.labels) is not False)
+            return near and (labels is None or policy.subject.pods.selects(labels) is not False)
         return isinstance(policy, KubeNode) and bool(self._book.cluster_policies())
 
     def _labels(self, said: Said, namespace: str) -> Labels:

@@ -18,7 +18,7 @@ from cni.naming import CLUSTER, digest_of
 from cni.policy import folder
 from cni.policy.known import KnownBook, object_of
 from cni.policy.manifest import Item, refuse_two_meanings
-from cni.state import owners_on_node
+from cni.state import Owners
 from cni.state.documents import Document, Documents, Feed, Source
 
 
@@ -32,6 +32,7 @@ class _Opened(NamedTuple):
 #: The books this process read, which go on with their feeds.
 _kept: dict[str, KnownBook] = {}
 _MOST_BOOKS = 4
+_owners = Owners()
 #: None where every `book_of` looks again.
 _opened: ContextVar[_Opened | None] = ContextVar("_opened", default=None)
 #: Whether `book_of` says what is known, without a look.
@@ -105,7 +106,7 @@ def read_on(documents: Documents, feed: str, books: dict[str, KnownBook]) -> Kno
         book = books.pop(feed, None)
         changed = documents.since(feed, book.revision) if book and book.revision <= now.revision else None
         if book is None or changed is None:
-            book, changed = KnownBook(feed, owners_on_node), documents.everything(feed)
+            book, changed = KnownBook(feed, _owners), documents.everything(feed)
     books[feed] = book.heard(now.revision, changed, unread).anew()
     for oldest in list(books)[:-_MOST_BOOKS]:
         del books[oldest]

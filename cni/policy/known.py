@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 
 from cni.policy.book import Elsewhere, Owners, faults_of
-from cni.policy.labels import Labels, of_namespace
+from cni.policy.index import PodIndex
+from cni.policy.labels import EVERYTHING, Labels, Selector, of_namespace
 from cni.policy.manifest import known
 from cni.policy.objects import ClusterPolicy, KubeNode, Namespace, NetworkPolicy, Object, Pod
 from cni.state.documents import Document, far_pods
@@ -33,6 +34,8 @@ class KnownBook:
         #: By kind, namespace and name, then by source: of several that say the same one is enough.
         self._documents: dict[str, dict[str, dict[str, dict[str, Document]]]] = {}
         self._read: dict[tuple[str, str, str], Object] = {}
+        #: Pods as they were placed since that was asked anew.
+        self._at_once: dict[tuple[str, str], Pod] = {}
 
     def heard(self, revision: int, documents: Iterable[Document], unread: Iterable[str]) -> KnownBook:
         """Know what became another since, or went."""
@@ -47,12 +50,18 @@ class KnownBook:
                 del self._documents[item.kind][item.namespace][name]
             self._read.pop((item.kind, item.namespace, name), None)
             self.__dict__.pop(_KEPT.get(item.kind, "_cluster_policies"), None)
+            if item.kind == "Pod" and "_index" in self.__dict__:
+                self._go_on(item.namespace, name)
+        self._at_once.clear()
         return self
 
     def anew(self) -> KnownBook:
         """The same, with whose each address is at this moment."""
-        self.__dict__.pop("_owners", None)
         self.__dict__.pop("_placed", None)
+        self._at_once.clear()
+        before = self.__dict__.pop("_owners", None)
+        if before and self._ask_owners() is before.names:
+            self.__dict__["_owners"] = before
         return self
 
     def policies(self, namespace: str) -> list[NetworkPolicy]:
@@ -72,16 +81,36 @@ class KnownBook:
         """One pod; None without an object of it."""
         if name not in self._documents.get("Pod", {}).get(namespace, {}):
             return None
-        pod = self._object("Pod", namespace, name)
-        return self._owners.place([pod])[0] if isinstance(pod, Pod) else None
+        place, pod = (namespace, name), self._object("Pod", namespace, name)
+        if place not in self._at_once and isinstance(pod, Pod):
+            self._at_once[place] = self._owners.place([pod])[0]
+        return self._at_once.get(place)
 
     def pods(self) -> tuple[Pod, ...]:
         """Every pod that has an object."""
         return self._placed
 
-    def pods_of(self, namespace: str) -> tuple[Pod, ...]:
-        """Those of a namespace."""
-        return self._owners.place(pod for pod in self._objects("Pod", namespace) if isinstance(pod, Pod))
+    def namespaces(self) -> list[str]:
+        """Those that have pods."""
+        return self._index.namespaces()
+
+    def pods_of(self, namespace: str, like: Selector = EVERYTHING) -> tuple[Pod, ...]:
+        """Those of a namespace: at least those that a selector means, or may mean."""
+        return self._owners.place(self._index.like(namespace, like))
+
+    def pods_at(self, addresses: Iterable[str]) -> list[Pod]:
+        """Those that have one of some addresses."""
+        wanted = set(addresses)
+        saying = dict.fromkeys(place for address in wanted for place in self._index.saying(address))
+        found = (self.pod(*place) for place in saying | self._owners.pods_at(wanted))
+        return [pod for pod in found if pod and not wanted.isdisjoint(pod.addresses)]
+
+    def labels_of_pod(self, namespace: str, name: str) -> Labels | None:
+        """A pod's labels, wherever it is; None without an object of it."""
+        pod = (
+            self._object("Pod", namespace, name) if name in self._documents.get("Pod", {}).get(namespace, {}) else None
+        )
+        return pod.labels if isinstance(pod, Pod) else None
 
     def object(self, document: Document) -> Object | None:
         """The object of a document's name, as it is now."""
@@ -111,6 +140,19 @@ class KnownBook:
             said = self._documents[kind][namespace][name]
             found = self._read[kind, namespace, name] = object_of(next(iter(said.values())))
         return found
+
+    @cached_property
+    def _index(self) -> PodIndex:
+        return PodIndex(pod for pod in self._every("Pod") if isinstance(pod, Pod))
+
+    def _go_on(self, namespace: str, name: str) -> None:
+        """Have a pod be found by what it is now."""
+        there = name in self._documents["Pod"].get(namespace, {})
+        pod = self._object("Pod", namespace, name) if there else None
+        if isinstance(pod, Pod):
+            self._index.put(pod)
+        else:
+            self._index.drop(namespace, name)
 
     @cached_property
     def _cluster_policies(self) -> tuple[ClusterPolicy, ...]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import TypeVar
 
-from cni.policy.book import faults_of
-from cni.policy.labels import Labels, of_namespace
+from cni.policy.book import by_namespace, faults_of
+from cni.policy.labels import EVERYTHING, Labels, Selector, of_namespace
 from cni.policy.objects import ClusterPolicy, KubeNode, Namespace, NetworkPolicy, Object, Pod
 from cni.values import dataclass
 
@@ -41,6 +41,14 @@ class Cluster:
         """Every pod."""
         return tuple(self._pods.values())
 
+    def namespaces(self) -> Iterable[str]:
+        """Those that have pods."""
+        return self._by_namespace
+
+    def pods_of(self, namespace: str, like: Selector = EVERYTHING) -> Iterable[Pod]:
+        """All of a namespace."""
+        return self._by_namespace.get(namespace, ())
+
     def labels_of(self, namespace: str) -> Labels:
         """A namespace's labels; of one without an object its name is known."""
         return of_namespace(namespace, self._spaces.get(namespace))
@@ -64,6 +72,10 @@ class Cluster:
     @cached_property
     def _pods(self) -> dict[tuple[str, str], Pod]:
         return {(item.namespace, item.name): item for item in self._of(Pod)}
+
+    @cached_property
+    def _by_namespace(self) -> dict[str, list[Pod]]:
+        return by_namespace(self._pods.values())
 
     @cached_property
     def _spaces(self) -> dict[str, Labels]:

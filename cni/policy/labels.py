@@ -59,3 +59,7 @@ class Selector:
         if False in answers:
             return False
         return True if self.complete and None not in answers else None
+
+
+#: Selects all there is.
+EVERYTHING = Selector()

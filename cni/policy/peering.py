@@ -74,7 +74,7 @@ class Peering:
                 own = book.pod(namespace, name) if name else None
                 found: Iterable[Pod] = [own] if own else []
             else:
-                found = (pod for pod in book.pods() if not set(addresses).isdisjoint(pod.addresses))
+                found = book.pods_at(addresses)
             self._at[key] = tuple(found)
         return self._at[key]
 
@@ -90,7 +90,7 @@ class Peering:
     def in_force(self) -> list[tuple[str, int]]:
         """The selections that sets on the host stand for, as they are spelled, each of a family."""
         self._store.look_elsewhere()
-        found = (place.removeprefix(_IN_USE).rsplit(" ", 2) for place, _ in self._store.used_like_on_node(_IN_USE))
+        found = (place.removeprefix(_IN_USE).rsplit(" ", 2) for place in self._store.places_on_node(_IN_USE))
         return list(dict.fromkeys((text, int(family)) for text, family, netns in found if not netns))
 
 

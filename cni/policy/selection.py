@@ -71,8 +71,16 @@ class Selection:
 
     def members(self, book: Book, family: int) -> frozenset[bytes]:
         """The elements its set of a family (4 or 6) is to have, as the kernel keeps them."""
-        chosen = (pod for pod in book.pods() if self.selects(pod, book.labels_of))
-        return frozenset(element for pod in chosen for element in self.elements(pod, pod.addresses, family))
+        chosen = (pod for space in self._spaces(book) for pod in book.pods_of(space, self.pods))
+        meant = (pod for pod in chosen if self.pods.selects(pod.labels))
+        return frozenset(element for pod in meant for element in self.elements(pod, pod.addresses, family))
+
+    def _spaces(self, book: Book) -> list[str]:
+        """The namespaces that it means, which have pods."""
+        spaces = self.namespaces
+        if spaces is None:
+            return [self.namespace]
+        return [name for name in book.namespaces() if spaces.selects(book.labels_of(name))]
 
     def has(self, address: IPAddress, protocol: str, port: int, book: Book) -> bool:
         """Whether what goes to an address and port, or comes from it, is among its members."""

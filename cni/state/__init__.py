@@ -2,6 +2,6 @@
 
 from cni.state.configured import Place, said_by
 from cni.state.records import Record
-from cni.state.store import DEFAULT_FOLDER, FILE, Store, owners_on_node
+from cni.state.store import DEFAULT_FOLDER, FILE, Owners, Store, owners_on_node
 
-__all__ = ["DEFAULT_FOLDER", "FILE", "Place", "Record", "Store", "owners_on_node", "said_by"]
+__all__ = ["DEFAULT_FOLDER", "FILE", "Owners", "Place", "Record", "Store", "owners_on_node", "said_by"]

@@ -43,6 +43,11 @@ class StateFile:
         """Counts the rows that were changed by this connection."""
         return self._db.total_changes
 
+    @property
+    def version(self) -> tuple[object, ...]:
+        """What is another as soon as anybody changed anything. Through another connection it is another, too."""
+        return self._db, self._rows("PRAGMA data_version")[0][0], self._db.total_changes
+
     def close(self) -> None:
         """Keep the file for who opens it next in this process."""
         if self._place and not self._db.in_transaction:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -160,6 +160,12 @@ class Store(Boots, Uses, Leases, Configured, Clustered, Copies, Census, Feeding)
         """Each place of all folders that begins so, with one who has it."""
         return [place for found in self._told(lambda store: store.used_like(beginning)) for place in found]
 
+    def places_on_node(self, beginning: str) -> list[str]:
+        """Each place of all folders that begins so."""
+        return list(
+            dict.fromkeys(place for found in self._told(lambda store: store.places_like(beginning)) for place in found)
+        )
+
     def said_on_node(self, besides: Iterable[Place]) -> list[Said]:
         """What the networks of all folders say now, but of some places of this one."""
         elsewhere = self._told_elsewhere(lambda store: store.said().values())
@@ -215,17 +221,47 @@ class Store(Boots, Uses, Leases, Configured, Clustered, Copies, Census, Feeding)
                 self.prepare()
 
 
-def owners_on_node() -> dict[str, str]:
-    """Whose each address is that an attachment of this node has, whatever folder its state is in (see `Uses.owners`); one that cannot
-    be read says nothing.
-    """
-    found: dict[str, str] = {}
-    for folder in (uses.DEFAULT_FOLDER, *uses.other_folders(uses.DEFAULT_FOLDER)):
+class Owners:
+    """Whose each address is, asked again and again: a folder of which nothing became another says what it said."""
+
+    def __init__(self) -> None:
+        self._said: dict[Path, tuple[object, dict[str, str]]] = {}
+        self._together: dict[str, str] = {}
+
+    def __call__(self) -> Mapping[str, str]:
+        """See `owners_on_node`; the very same answer as before while that would be equal."""
+        said = {folder: answer for folder in _folders() if (answer := self._asked(folder))}
+        if said != self._said:
+            self._said, self._together = said, _together(owners for _, owners in said.values())
+        return self._together
+
+    def _asked(self, folder: Path) -> tuple[object, dict[str, str]] | None:
         with suppress(CniError):
             if store := Store.reading(folder):
                 with closing(store):
-                    for address, pod in store.owners().items():
-                        found[address] = pod if found.get(address, pod) == pod else ""
+                    version, known = store.version, self._said.get(folder)
+                    return known if known and known[0] == version else (version, store.owners())
+        return None
+
+
+def owners_on_node() -> Mapping[str, str]:
+    """Whose each address is that an attachment of this node has, whatever folder its state is in (see `Uses.owners`); one that cannot
+    be read says nothing.
+    """
+    return Owners()()
+
+
+def _folders() -> Iterator[Path]:
+    yield uses.DEFAULT_FOLDER
+    yield from uses.other_folders(uses.DEFAULT_FOLDER)
+
+
+def _together(folders: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """What several say; what two have is nobody's."""
+    found: dict[str, str] = {}
+    for owners in folders:
+        for address, pod in owners.items():
+            found[address] = pod if found.get(address, pod) == pod else ""
     return found
 
 
@@ -238,4 +274,4 @@ def _writable(folder: Path) -> Path:
     return folder
 
 
-__all__ = ["DEFAULT_FOLDER", "FILE", "Store", "owners_on_node"]
+__all__ = ["DEFAULT_FOLDER", "FILE", "Owners", "Store", "owners_on_node"]

@@ -78,6 +78,15 @@ class Uses(Records):
         )
         return [(place, Attachment(*key)) for place, *key in self._rows(query, beginning, beginning)]
 
+    def places_like(self, beginning: str) -> list[str]:
+        """Each place that begins so, once: from one to the next by index, for a place may have many users."""
+        query = (
+            "WITH RECURSIVE each(place) AS (SELECT min(place) FROM uses WHERE place >= ?1 AND place < ?2 UNION ALL"
+            " SELECT (SELECT min(place) FROM uses WHERE place > each.place AND place < ?2) FROM each WHERE place NOT NULL)"
+            " SELECT place FROM each WHERE place NOT NULL"
+        )
+        return [place for (place,) in self._rows(query, beginning, f"{beginning}\U0010ffff")]
+
 
 def node_lock() -> Path:
     """The file whose bytes are the node's locks, whatever folder the state is in."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cni.policy.book import Owners
-from cni.policy.labels import Labels, of_namespace
+from cni.policy.book import Owners, by_namespace
+from cni.policy.labels import EVERYTHING, Labels, Selector, of_namespace
 from cni.policy.manifest import objects_of
 from cni.policy.objects import ClusterPolicy, KubeNode, Namespace, NetworkPolicy, Pod
 
@@ -34,6 +34,12 @@ class ListedBook:
 
     def pod(self, namespace: str, name: str) -> Pod | None:
         return next((item for item in self.pods() if (item.namespace, item.name) == (namespace, name)), None)
+
+    def namespaces(self) -> Iterable[str]:
+        return by_namespace(self.pods())
+
+    def pods_of(self, namespace: str, like: Selector = EVERYTHING) -> Iterable[Pod]:
+        return by_namespace(self.pods()).get(namespace, ())
 
     def labels_of(self, namespace: str) -> Labels:
         known = [item.labels for item in self.objects if isinstance(item, Namespace) and item.name == namespace]

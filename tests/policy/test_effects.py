@@ -100,6 +100,12 @@ def policy_of(book: KnownBook, pod: str) -> Policy:
     return Policy(ingress=ingress, admin=tier(book, "admin", pod), baseline=tier(book, "baseline", pod))
 
 
+def meant_of_all(book: KnownBook, selection: Selection) -> set[bytes]:
+    """The members of a selection's set, by a look at every pod."""
+    pods = [pod for pod in book.pods() if selection.selects(pod, book.labels_of)]
+    return {element for pod in pods for element in selection.elements(pod, pod.addresses, 4)}
+
+
 def everything(book: KnownBook) -> tuple[dict[str, Any], dict[Selection, Any]]:
     """What each pod is allowed, and what each selection means."""
     allowed = {pod: policy_of(book, pod) for pod in (f"{space}/{name}" for space in SPACES for name in NAMES)}
@@ -121,7 +127,14 @@ def test_whatever_becomes_another_is_touched(was: dict[Any, Any], now: dict[Any,
     for name, found in later.items():
         if found != allowed[name]:
             assert effects.concerns_rules(*name.split("/"))
+            assert effects.namespaces is None or name.split("/")[0] in effects.namespaces
+    everybody = [f"10.0.0.{number}" for number in range(1, 10)]
+    for address in everybody:
+        assert sorted(book.pods_at([address]), key=str) == sorted(
+            (pod for pod in book.pods() if address in pod.addresses), key=str
+        )
     for selection, members in addresses.items():
+        assert selection.members(book, 4) == meant_of_all(book, selection)
         other = selection.members(book, 4) ^ members
         assert not other or effects.concerns(selection)
         assert {f"10.0.0.{element[3]}" for element in other} <= effects.addresses

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from cni.policy.book import Owners
-from cni.policy.labels import Labels, Requirement, Selector
+from cni.policy.labels import EVERYTHING, Labels, Requirement, Selector
 from cni.policy.objects import NamedPort, Pod
 from cni.policy.selection import Selection
 
@@ -28,6 +28,12 @@ class Shelf:
 
     def pods(self) -> tuple[Pod, ...]:
         return self._pods
+
+    def namespaces(self) -> set[str]:
+        return {pod.namespace for pod in self._pods}
+
+    def pods_of(self, namespace: str, like: Selector = EVERYTHING) -> list[Pod]:
+        return [pod for pod in self._pods if pod.namespace == namespace]
 
     def labels_of(self, namespace: str) -> Labels:
         return Labels({"team": namespace})
@@ -72,7 +78,7 @@ def test_what_differs_is_spelled_differently():
 
 def test_it_is_spelled_alike_in_every_process():
     said = (
-        "from cni.policy.labels import Requirement, Selector; from cni.policy.selection import Selection;"
+        "from cni.policy.labels import EVERYTHING, Requirement, Selector; from cni.policy.selection import Selection;"
         "print(Selection('f', 'n', pods=Selector((Requirement('a', 'In', frozenset('xyz')),))).text)"
     )
     run = partial(subprocess.run, [sys.executable, "-c", said], capture_output=True, text=True, check=True)
