@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import pairwise
 
 from cni.kernel.expressions import number, value
 from cni.kernel.netlink.wire import CREATE, attribute, nested, string
@@ -32,10 +34,6 @@ _INTERVAL_END, _UP_TO_THE_LAST = attribute(3, number(1)), attribute(6, bytes.fro
 AT_ONCE = 500
 
 
-class Touching(Exception):
-    """Ranges touch or overlap: libnftables would make one of them."""
-
-
 def declared(family: str, table: str, name: str, kind: str, *, leading: bool) -> bytes:
     """The request that makes a set of a name, or a map that leads to chains, there or not."""
     notes = TYPES[kind][2] + _OF_VERDICTS * leading
@@ -49,7 +47,7 @@ def anonymous(
     place: tuple[str, str], set_id: int, kind: str, noted: tuple[int, int], spans: Sequence[tuple[bytes, bytes]]
 ) -> Iterator[bytes]:
     """What makes a set for one rule of a `place`, family and table: of keys or, where one of the spans is longer, of intervals. `noted` are
-    libnftables' numbers of the header and field that keys are of. Raises Touching.
+    libnftables' numbers of the header and field that keys are of. Spans of which some are longer must not touch.
     """
     family, table = place
     ranges = any(low != high for low, high in spans)
@@ -62,6 +60,13 @@ def anonymous(
     for at in range(0, len(items), AT_ONCE):
         some = nested(ELEMENT_LIST, *items[at : at + AT_ONCE])
         yield request(ELEMENTS, CREATE, family, b"".join([*named, attribute(4, number(set_id)), some]))
+
+
+def touching(spans: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether spans of which some are longer than one key touch or overlap: libnftables would make one of them."""
+    number_of = partial(int.from_bytes, byteorder="big")
+    ranges = any(low != high for low, high in spans)
+    return ranges and any(number_of(low) <= number_of(high) + 1 for (_, high), (low, _) in pairwise(sorted(spans)))
 
 
 def _described(flags: int, kind: str, data: bytes, notes: str, size: int) -> bytes:
@@ -83,12 +88,8 @@ def _intervals(spans: Sequence[tuple[bytes, bytes]]) -> Iterator[bytes]:
     length = len(spans[0][0])
     if any(spans[0][0]):
         yield _item(bytes(length), _INTERVAL_END)
-    free = 0
     for low, high in spans:
-        if int.from_bytes(low, "big") < free:
-            raise Touching
         behind = int.from_bytes(high, "big") + 1
-        free = behind + 1
         is_last = behind == 1 << 8 * length
         yield _item(low, _UP_TO_THE_LAST if is_last else b"")
         if not is_last:

@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import count
+from typing import NamedTuple
 
 from cni.kernel import expressions as say
-from cni.kernel.containers import TYPES, Touching, anonymous, declared
+from cni.kernel.containers import TYPES, anonymous, declared, touching
 from cni.kernel.netlink.wire import APPEND, CREATE, attribute, nested, string
 from cni.kernel.nfnetlink import (
     CHAIN,
@@ -94,7 +95,24 @@ def _element(family: str, table: str, name: str, key: str, chain: str) -> Iterat
 
 
 def _rule(table: str, chain: str, text: str) -> Iterator[bytes]:
-    rule = _Rule(table)
+    rule = _read(text)
+    said = []
+    for item in rule.said:
+        if isinstance(item, _Among):
+            set_id = next(_numbers)
+            yield from anonymous((_BOTH, table), set_id, item.kind, item.noted, item.spans)
+            said.append(say.look_up("__set%d", set_id))
+        else:
+            said.append(item)
+    notes = attribute(7, rule.comment) if rule.comment else b""
+    place = _of(table) + attribute(RULE_CHAIN, string(chain))
+    yield request(RULE, CREATE | APPEND, _BOTH, place + notes + nested(RULE_EXPRESSIONS, *said))
+
+
+@lru_cache(maxsize=1024)
+def _read(text: str) -> _Rule:
+    """A rule, of which many pods have the same. Raises Unspoken."""
+    rule = _Rule()
     at = 0
     while at < len(text):
         found = _CLAUSE.match(text, at)
@@ -102,10 +120,7 @@ def _rule(table: str, chain: str, text: str) -> Iterator[bytes]:
             raise Unspoken(text)
         rule.clause(found.lastgroup, *found[found.lastgroup].split(" "))
         at = found.end()
-    yield from rule.sets
-    notes = attribute(7, rule.comment) if rule.comment else b""
-    place = _of(table) + attribute(RULE_CHAIN, string(chain))
-    yield request(RULE, CREATE | APPEND, _BOTH, place + notes + nested(RULE_EXPRESSIONS, *rule.said))
+    return rule
 
 
 #: `key` comes with an address only: a link's name is quoted.
@@ -135,13 +150,19 @@ _CLAUSE = re.compile(
 )
 
 
-class _Rule:
-    """A rule while it is read: the expressions it comes to, and the sets made for it alone, before it."""
+class _Among(NamedTuple):
+    """What is looked up in a set that is made for one rule alone: see `anonymous`."""
 
-    def __init__(self, table: str) -> None:
-        self._table = table
-        self.said: list[bytes] = []
-        self.sets: list[bytes] = []
+    kind: str
+    noted: tuple[int, int]
+    spans: tuple[tuple[bytes, bytes], ...]
+
+
+class _Rule:
+    """A rule that is read: the expressions it comes to."""
+
+    def __init__(self) -> None:
+        self.said: list[bytes | _Among] = []
         self.comment = b""
         self._known: set[int] = set()
 
@@ -185,13 +206,10 @@ class _Rule:
         if len(spans) == 1:
             self._within(*spans[0])
             return
-        number, (_, _, header) = next(_numbers), _FAMILIES[ip]
-        noted = header, _ADDRESSES[ip, side][1]
-        try:
-            self.sets += anonymous((_BOTH, self._table), number, f"ipv{6 if ip == 'ip6' else 4}_addr", noted, spans)
-        except Touching:
-            raise Unspoken("ranges that touch") from None
-        self.said.append(say.look_up("__set%d", number))
+        if touching(spans):
+            raise Unspoken("ranges that libnftables makes one of")
+        header, field = _FAMILIES[ip][2], _ADDRESSES[ip, side][1]
+        self.said.append(_Among(f"ipv{6 if ip == 'ip6' else 4}_addr", (header, field), tuple(spans)))
 
     def _within(self, low: bytes, high: bytes) -> None:
         if low == high:
