@@ -15,6 +15,8 @@ class _Closing(Protocol):
 
 T = TypeVar("T", bound=_Closing)
 
+_OF_A_KEY = 2
+
 
 class Kept:
     """A kind of thing that holds descriptors; for the main thread only."""
@@ -58,20 +60,25 @@ class PerNamespace(Kept, Generic[T]):
 
 
 class Spare(Kept, Generic[T]):
-    """What one user at a time has, by what tells it apart: taken, and given back for the next. At most `most` are kept."""
+    """What one user at a time has, by what tells it apart: taken, and given back for the next. Two of a key are kept, for who has one and
+    asks for another meanwhile, each for the same user again; `most` in all.
+    """
 
     def __init__(self, most: int) -> None:
         super().__init__()
         self._most = most
-        self._by_key: dict[Hashable, T] = {}
+        self._by_key: dict[tuple[Hashable, int], T] = {}
 
     def take(self, key: Hashable) -> T | None:
-        """The one that was given back, for this user alone."""
-        return self._by_key.pop(key, None)
+        """The one that was given back last, for this user alone."""
+        for nth in reversed(range(_OF_A_KEY)):
+            if (item := self._by_key.pop((key, nth), None)) is not None:
+                return item
+        return None
 
     def give_back(self, key: Hashable, item: T) -> None:
-        """Keep it for the next user, instead of who was given back longest ago; a second of one key is closed."""
-        if self._by_key.setdefault(key, item) is not item:
+        """Keep it for the next user, instead of who was given back longest ago; a third of one key is closed."""
+        if not any(self._by_key.setdefault((key, nth), item) is item for nth in range(_OF_A_KEY)):
             item.close()
         for oldest in list(self._by_key)[: -self._most]:
             if spare := self._by_key.pop(oldest, None):  # else another thread has it

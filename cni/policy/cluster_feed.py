@@ -60,7 +60,8 @@ def told(
         sources = {name: Source("told", found if isinstance(found, str) else "") for name, found in read.items()}
         sources |= {name: Source(_LOST, _why_lost(name)) for name in lost}
         heard = whole or bool(before.seen)
-        unread = any(({**known, **sources})[name].fault for name in {**known, **sources}.keys() - set(left))
+        by_now = {**known, **sources}
+        unread = any(by_now[name].fault for name in by_now.keys() - set(left))
         now = before._replace(whole=before.whole or (heard and not unread), seen="told" if heard else "", fault="")
         now = now._replace(origin=f"{as_of.origin} {as_of.revision}" if as_of.origin else before.origin)
         documents.put(CLUSTER, now, sources, left)

@@ -49,6 +49,10 @@ class Effects:
         self._book, self._before, self._now = book, before, now
         self.pods = before.pods.keys() | now.pods.keys()
 
+    @cached_property
+    def _spaces(self) -> set[str]:
+        return {space for space, _ in self.pods}
+
     @property
     def feed(self) -> str:
         """Of which."""
@@ -62,6 +66,8 @@ class Effects:
 
     def concerns(self, selection: Selection) -> bool:
         """Whether a set of addresses may be to hold others: it means, or meant, a pod of them."""
+        if selection.namespaces is None and selection.namespace not in self._spaces:
+            return False
         return any(
             pod and selection.selects(pod, partial(self._labels, said))
             for said in (self._before, self._now)
@@ -76,7 +82,7 @@ class Effects:
         if len(own) < len(changed):
             return None
         spaces = self._now.spaces.keys() | self._before.spaces.keys() if self._book.cluster_policies() else set()
-        return {*spaces, *(space for space, _ in self.pods), *(item.namespace for item in own)}
+        return {*spaces, *self._spaces, *(item.namespace for item in own)}
 
     def concerns_rules(self, namespace: str, name: str) -> bool:
         """Whether the rules of a pod may be others."""

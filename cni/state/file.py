@@ -20,8 +20,8 @@ from cni.kernel.signals import uninterrupted
 from cni.state import layout
 
 #: The connections this process used last, by the file's device and inode, and by thread: one finds its own and its prepared statements
-#: again, where another's would be in use. A warm worker has one thread and up to so many folders, a member one folder and as many threads.
-_spare = Spare[sqlite3.Connection](4)
+#: again, where another's would be in use. A warm worker has one thread and some folders, a member one folder, documents and some threads.
+_spare = Spare[sqlite3.Connection](6)
 
 
 class StateFile:

@@ -62,7 +62,8 @@ class Uses(Records):
         """
         query = (
             "SELECT DISTINCT place, pod FROM uses JOIN attachment USING (network, container, ifname, plugin)"
-            " WHERE (place GLOB '[0-9]*.[0-9]*.[0-9]*.[0-9]*' OR place GLOB '[0-9a-f:]*:*') AND place NOT GLOB '*[^0-9a-f.:]*'"
+            " WHERE (place BETWEEN '0' AND ';' OR place BETWEEN 'a' AND 'g')"  # by index, which GLOB does not go by
+            " AND (place GLOB '[0-9]*.[0-9]*.[0-9]*.[0-9]*' OR place GLOB '[0-9a-f:]*:*') AND place NOT GLOB '*[^0-9a-f.:]*'"
             " AND place NOT LIKE 'fe80:%'"
         )
         found: dict[str, str] = {}

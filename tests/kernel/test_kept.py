@@ -69,7 +69,22 @@ def test_what_another_thread_takes_meanwhile_is_its_own(monkeypatch: pytest.Monk
     spare, doors = Spare[Door](1), [Door() for _ in range(3)]
     spare.give_back("a", doors[0])
     spare.give_back("a", doors[1])
-    assert [door.closed for door in doors] == [False, True, False]
-    spare._by_key = Raced(spare._by_key)  # type: ignore[assignment]
+    assert [door.closed for door in doors] == [True, False, False]
+    spare._by_key = Raced(spare._by_key)  # type: ignore[arg-type, assignment]
     spare.give_back("b", doors[2])
-    assert [door.closed for door in doors] == [False, True, False]
+    assert [door.closed for door in doors] == [True, False, False]
+
+
+def test_who_asks_while_he_has_one_finds_the_same_two_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kept, "_every", [])
+    spare, outer, inner, third = Spare[Door](4), Door(), Door(), Door()
+    spare.give_back("a", inner)
+    spare.give_back("a", outer)
+    for _ in range(3):
+        assert (spare.take("a"), spare.take("a"), spare.take("a")) == (outer, inner, None)
+        spare.give_back("a", inner)
+        spare.give_back("a", outer)
+        assert spare.take("a") is outer, "who asks for one only has it, too"
+        spare.give_back("a", outer)
+    spare.give_back("a", third)
+    assert [door.closed for door in (outer, inner, third)] == [False, False, True]
