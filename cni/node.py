@@ -70,6 +70,13 @@ class Node:
         self.world.settled = all(self.store.is_configured(*said) for said in said_by(self.record))
         engine.apply(resources, self.world)
 
+    def begin(self, wanted: Sequence[Resource]) -> None:
+        """Have the record be of both, what it is of and what is wanted, until `keep_only`: a DEL that comes between finds both."""
+        assert self.record
+        places = {item.place for item in wanted}
+        gone = (item for item in self.record.resources if item not in wanted and item.place not in places)
+        self.write(self.record, (*wanted, *gone))
+
     def keep_only(self, kept: Sequence[Resource]) -> None:
         """Remove what the record has besides, but for another release's; what of it others may use too goes if this attachment
         was the last.
@@ -129,7 +136,7 @@ def opened(
     plugin: str,
     call: Call,
     netconf: NetConf,
-    enters_pod: bool | None = False,
+    enters_pod: bool = False,
     patience: float = PATIENCE,
 ) -> Iterator[Node]:
     """The node with the call's attachment locked.
@@ -137,8 +144,7 @@ def opened(
     With `enters_pod` the pod's namespace must be there: InvalidNetns before anything is made. Without,
     it is opened if it is there; a runtime that does not name it (any more) means the recorded one. Another namespace
     than the recorded one is not the pod's, whatever its path: it is as good as gone. So is the node's own, where a path of
-    a dead pod leads to it by now: DEL does what is to be done outside. For None, who may
-    enter no namespace and does nothing in one, none is opened.
+    a dead pod leads to it by now: DEL does what is to be done outside.
     """
     attachment = Attachment(netconf["name"], call.container, call.ifname)
     if call.command in ("ADD", "CHECK"):
@@ -148,18 +154,32 @@ def opened(
         store = held.enter_context(closing(Store.open(folder_of(netconf), patience)))
         held.enter_context(store.lock.exclusive(_turn(attachment, plugin), str(attachment), patience))
         record = store.record(attachment, plugin)
-        paths = (call.netns, record.netns if record else "") if enters_pod is False else ()
+        paths = () if enters_pod else (call.netns, record.netns if record else "")
         for path in dict.fromkeys(paths):
             found = Netns.if_there(path) if path and not _is_taken_for_own(path, call, record) else None
             if found:
                 held.enter_context(closing(found))
                 netns = found if record is None or is_of(record, found) else netns
         world = held.enter_context(closing(World(netns, store.lock)))
-        node = Node(store, world, attachment, plugin, record)
-        world.networks = cache(node.others_say)
-        world.peers = node.peers
-        world.at_rest = node.at_rest
-        yield node
+        yield _at(store, world, attachment, plugin, record)
+
+
+@contextmanager
+def held(store: Store, attachment: Attachment, plugin: str) -> Iterator[Node]:
+    """The same of one of several whose state is open, for who may enter no namespace: none is. Raises TryAgainLater at once where a call
+    is at it.
+    """
+    turn = store.lock.exclusive(_turn(attachment, plugin), str(attachment), patience=0)
+    with turn, closing(World(None, store.lock)) as world:
+        yield _at(store, world, attachment, plugin, store.record(attachment, plugin))
+
+
+def _at(store: Store, world: World, attachment: Attachment, plugin: str, record: Record | None) -> Node:
+    node = Node(store, world, attachment, plugin, record)
+    world.networks = cache(node.others_say)
+    world.peers = node.peers
+    world.at_rest = node.at_rest
+    return node
 
 
 def _turn(attachment: Attachment, plugin: str) -> str:

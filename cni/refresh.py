@@ -16,15 +16,13 @@ from cni.policy.config import feed_of
 from cni.policy.held import as_of_today
 from cni.protocol.call import Call
 from cni.protocol.result import Result
-from cni.resources import Difference, NftRules, Resource, VethPair
+from cni.resources import Difference, Resource, VethPair
 from cni.resources.base import REFRESH
 from cni.standing import Look, Standing, before
 from cni.state import Record
-from cni.survey import survey
+from cni.survey import surveyed_for_rules
 from cni.values import dataclass, replace
 
-#: For a lock, in seconds, where there is a next time soon.
-_AT_ONCE = 0.02
 _ANOTHER = Difference("its policy is not what its policyDir says now", REFRESH)
 
 
@@ -61,7 +59,9 @@ def refresh(plugin: Plugin, record: Record, call: Call, seen: Standing) -> tuple
     with _standing(plugin, record, call, seen) as found:
         if found.behind:
             found.node.store.lock.share_node()
-            _replace(found.node, found.wanted, _rules_of(found.wanted))
+            found.node.begin(found.wanted)
+            found.node.apply(tuple(_rules_of(found.wanted)))
+            found.node.keep_only(found.wanted)
             seen.mended(_rules_of(found.wanted))
         elif found.wanted == record.resources and not found.refused and _goes_by_documents(record):
             seen.remember(found.node, rules, seen_before)
@@ -74,39 +74,17 @@ def behind(plugin: Plugin, record: Record, call: Call, seen: Look) -> tuple[tupl
         return found.behind, found.refused
 
 
-def follow(plugin: Plugin, record: Record, call: Call, *, again: bool = False) -> bool:
-    """Make an attachment's rules on the host what its feed says now, in one transaction, without a look at those that are recorded so,
-    but `again`, where somebody was killed meanwhile; whether they were others.
-
-    For who may enter no pod: rules in a pod stay as they are. Raises InvalidConfig where today's cannot be had, and TryAgainLater,
-    at once, while another call is at the attachment.
-    """
-    with opened(plugin.name, _now(record, call), record.config, None, _AT_ONCE) as node:
-        there = node.record
-        if there is None or not is_fed(there) or any(_in_pod(there.resources)):
-            return False
-        wanted = _as_of_today(plugin, node, there, _now(there, call))
-        rules = [item for item in wanted if isinstance(item, NftRules) and item.mend == REFRESH and not item.configured]
-        if again or wanted != there.resources:
-            node.store.lock.share_node()
-            _replace(node, wanted, [item for item in rules if again or item not in there.resources])
-        return again or wanted != there.resources
-
-
-def _now(record: Record, call: Call) -> Call:
+def call_about(record: Record, call: Call) -> Call:
+    """A call as it would be about an attachment that is recorded."""
     _, container, ifname = record.attachment
     namespace, _, name = record.pod.partition("/")
     args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}" if name else ""
     return call.having(container=container, ifname=ifname, netns=record.netns, args=args)
 
 
-def _in_pod(resources: Iterable[Resource]) -> Iterator[Resource]:
-    return (item for item in resources if isinstance(item, NftRules) and item.netns)
-
-
 @contextmanager
 def _standing(plugin: Plugin, record: Record, call: Call, seen: Look) -> Iterator[_Standing]:
-    now = _now(record, call)
+    now = call_about(record, call)
     with opened(plugin.name, now, record.config, patience=1) as node:
         if node.record is None or not is_held(node.record):
             yield _Standing(node)
@@ -115,7 +93,7 @@ def _standing(plugin: Plugin, record: Record, call: Call, seen: Look) -> Iterato
         there, refused = node.record.resources, ""
         wanted = there
         try:
-            wanted = _as_of_today(plugin, node, node.record, now) if is_fed(node.record) else there
+            wanted = rules_of_today(plugin, node, node.record, now) if is_fed(node.record) else there
         except CniError as error:
             refused = error.msg
         behind = [_ANOTHER] if wanted != there else []
@@ -129,9 +107,10 @@ def _goes_by_documents(record: Record) -> bool:
     return not is_fed(record) or (made and not record.config.keys() & {"vxlan", "sidecar"})
 
 
-def _as_of_today(plugin: Plugin, node: Node, record: Record, call: Call) -> tuple[Resource, ...]:
+def rules_of_today(plugin: Plugin, node: Node, record: Record, call: Call) -> tuple[Resource, ...]:
+    """What an attachment is to have, of which its rules may be others by now. Raises as its configuration does, and Conflict."""
     config = plugin.Config.read(record.config, call)
-    host = survey(node, config, call)
+    host = surveyed_for_rules(node, config, call)
     return as_of_today(record.resources, config.policy, node.attachment, _attached(record), host)
 
 
@@ -141,16 +120,6 @@ def _attached(record: Record) -> Result:
     found = own if own.interfaces else Result.read(record.config.get("prevResult") or {})
     ends = [at for at, item in enumerate(found.interfaces) if item.sandbox and item.name == record.attachment.ifname]
     return replace(found, ips=tuple(ip for ip in found.ips if ip.interface in (None, *ends)))
-
-
-def _replace(node: Node, wanted: tuple[Resource, ...], made: Iterable[Resource]) -> None:
-    """The record is of both meanwhile: a DEL that comes between finds the chains of both."""
-    assert node.record
-    places = {item.place for item in wanted}
-    gone = tuple(item for item in node.record.resources if item not in wanted and item.place not in places)
-    node.write(node.record, (*wanted, *gone))
-    node.apply(tuple(made))
-    node.keep_only(wanted)
 
 
 def _rules_of(resources: Iterable[Resource]) -> Iterator[Resource]:

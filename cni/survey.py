@@ -43,6 +43,12 @@ def survey(node: Node, config: PluginConfig, call: Call) -> Host:
     )
 
 
+def surveyed_for_rules(node: Node, config: PluginConfig, call: Call) -> Host:
+    """What the rules of an attachment that is there go by: its links were made by the rest, which is not asked again."""
+    port = _port(node.world, config.ports)
+    return Host(netns=call.netns, pod=call.pod, others=node.others, port=port, chained=config.chained)
+
+
 def uplink_of(store: Store | None, config: PluginConfig) -> tuple[UplinkQuery | None, Vtep | None]:
     """How to find the link that a plan is to know; for a tunnel between hosts of a cluster by how the cluster knows this one."""
     query = config.uplink

@@ -32,7 +32,7 @@ LAYERS = (
     {"survey", "standing", "conflist"},
     {"lost"},
     {"verbs", "refresh", "configured"},
-    {"main"},
+    {"main", "together"},
     {"agent", "installation", "member"},
     {"command"},
     {"plugins"},

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import socket
 import statistics
 import sys
 import time
@@ -22,13 +21,13 @@ sys.path.insert(0, str(ROOT / "netns-tests/scenes"))
 
 import bench_modes  # noqa: E402
 from agents import serving  # noqa: E402
-from answers import within  # noqa: E402
 from bench_calls import in_turn  # noqa: E402
 from bench_cluster import Aim, pss  # noqa: E402
 from bench_town import PODS, SPACES, Object, Town, args, document, far_address, kube_pod, named  # noqa: E402
 from cluster import Cluster, Node  # noqa: E402
 from interception import address_of  # noqa: E402
 from lab import AGENT_CNI, Lab, eventually  # noqa: E402
+from transactions import Transactions  # noqa: E402
 
 #: Of this host's pods: how many there are in all, and documents.
 SIZES = ((1, 0.4), (10, 2))
@@ -36,8 +35,6 @@ CHANGES, REFRESHES = int(os.environ.get("BENCH_ROUNDS", "25")) * 4, 3
 #: Seconds without a change after which there is none to come.
 QUIET = 0.12
 PYTHON = sys.executable
-NETFILTER, NFTABLES = 12, 1 << 6  # NETLINK_NETFILTER, and its group NFNLGRP_NFTABLES
-NEW_GENERATION = 10 << 8 | 15
 AT_MOST = {"label": 10, "pod comes": 10, "document": 10}
 
 
@@ -116,41 +113,18 @@ def processor(host: Node) -> float:
 # --- one change
 
 
-class Ruleset:
-    """What the kernel says of a host's rules as they change."""
-
-    def __init__(self, host: Node) -> None:
-        self.socket = within(host, lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETFILTER))
-        self.socket.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
-        self.socket.bind((0, NFTABLES))
-
-    def wait(self) -> tuple[float, float]:
-        """When the first transaction of a change was there, and its last."""
-        times: list[float] = []
-        self.socket.settimeout(60)
-        while True:
-            try:
-                data = self.socket.recv(1 << 20)
-            except TimeoutError:
-                assert times, "nothing changed"
-                return times[0], times[-1]
-            if int.from_bytes(data[4:6], sys.byteorder) == NEW_GENERATION:
-                times.append(time.perf_counter())
-                self.socket.settimeout(QUIET)
-
-
 def changes(town: Town) -> list[Aim]:
     """From a file's rename to the last transaction that follows from it: kinds of changes in turn."""
-    rules = Ruleset(town.host)
+    rules = Transactions(town.host)
     taken: dict[str, list[tuple[float, float, float]]] = {}
     for number in range(CHANGES + 5):
         for kind, change in steps(town).items():
             used, began = processor(town.host), change()
-            first, last = rules.wait()
-            row = first - began, last - began, processor(town.host) - used
+            times = rules.times(QUIET)
+            row = times[0] - began, times[-1] - began, processor(town.host) - used
             if number >= 5:
                 taken.setdefault(kind, []).append((row[0] * 1000, row[1] * 1000, row[2] * 1000))
-    rules.socket.close()
+    rules.close()
     print(f"\n{f'{town.size}, {CHANGES} of each (ms)':<44}{'first':>9}{'last':>9}{'p99':>9}{'CPU':>9}")
     aims = []
     for kind, rows in taken.items():

@@ -11,15 +11,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cni import plugin
 from cni.cluster.document import Document as Said
 from cni.cluster.model import Key
 from cni.cluster.store import Change, Listing
-from cni.errors import CniError, KernelRefused, TryAgainLater
+from cni.errors import CniError, KernelRefused
 from cni.kernel.files import LockFile
 from cni.kernel.inotify import Folders, Noticed
 from cni.member.backoff import Backoff
@@ -32,15 +30,15 @@ from cni.policy import feeds
 from cni.policy.cluster_feed import AsOf, told
 from cni.policy.effects import Effects, said
 from cni.policy.known import KnownBook
-from cni.protocol.call import Call
 from cni.resources import World
-from cni.state import Store
 from cni.state.documents import Documents
 from cni.state.fed import Fed
 from cni.state.uses import node_lock
 
-#: Seconds: between two looks at folders where the kernel watches none, at folders that are not there, and of the hand's own work at most.
-_LEAST, _WATCHED, _MOST = 1.0, 0.5, 0.2
+#: Seconds: between two looks at folders where the kernel watches none, and at folders that are not there.
+_LEAST, _WATCHED = 1.0, 0.5
+#: How many attachments' rules are one transaction at most: a second's work of the hand, which others wait for.
+_TOGETHER = 250
 _SOON = 0.05
 #: For how many seconds a folder is known that nobody is fed from.
 _KEPT = 3600.0
@@ -212,49 +210,26 @@ class Policies:
                     yield item
 
     def _hold(self) -> list[CniError]:
-        """Have attachments' rules be those of now, as many as there is time for, and why some cannot; one that a call is at comes again."""
-        until = time.monotonic() + _MOST
-        busy: dict[Fed, None] = {}
-        troubles = list[CniError]()
-        while self._due and time.monotonic() < until:
-            item = next(iter(self._due))
+        """Have attachments' rules be those of now, those that are due in one transaction as far as there are not too many, and why some cannot;
+        one that a call is at comes again.
+        """
+        some = list(self._due)[:_TOGETHER]
+        if not some:
+            return []
+        from cni import together  # of no use where nobody is fed
+
+        found = together.follow(some)
+        for item in some:
             del self._due[item]
-            try:
-                self.done += _held(item)
-                self._failed.over(item)
-            except TryAgainLater:
-                busy[item] = None
-            except CniError as error:
-                troubles.append(error)
-                self._failed.failed(item)
-        self._due |= busy
-        return troubles
+        self._due |= dict.fromkeys(found.again)
+        self.done += len(found.changed)
+        for item in found.failed:
+            self._failed.failed(item)
+        for item in set(some).difference(found.failed, found.again):
+            self._failed.over(item)
+        return list(found.failed.values())
 
 
 def _source(key: Key) -> str:
     """What a document of the cluster is called as a part of its feed."""
     return " ".join(key[1:])
-
-
-def _held(item: Fed) -> bool:
-    """Whether an attachment's rules were others. Who is killed between its record and the kernel has begun it, and it is done again."""
-    from cni.refresh import follow  # of no use where nobody is fed
-
-    store = Store.reading(item.folder)
-    if store is None:
-        return False
-    with closing(store):
-        record = store.record(item.attachment, item.plugin)
-    if not record or item.plugin not in plugin.names():
-        return False
-    what = f"{item.folder} {item.attachment} {item.plugin}"
-    with closing(Documents.open()) as documents:
-        changed = follow(_loaded(item.plugin), record, Call("REFRESH"), again=documents.begin(what))
-        documents.end(what)
-    return changed
-
-
-@cache
-def _loaded(name: str) -> plugin.Plugin:
-    """A plugin, once: this process goes when another release comes."""
-    return plugin.load(name)

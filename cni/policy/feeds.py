@@ -64,8 +64,7 @@ def book_of(feed: str, *, keep: bool = True) -> KnownBook:
 
     Raises InvalidConfig naming what is at fault where never all of it could be read.
     """
-    if _going_by.get():
-        return latest(feed)
+    keep = keep or _going_by.get()
     keep, books = _opened.get() or _Opened(keep, {})
     if feed not in books:
         try:
@@ -156,7 +155,8 @@ def _read(documents: Documents, feed: str, place: Path, names: Collection[str] |
     fresh = {name: items for name, items in found.items.items() if name not in conflicts}
     sources = {name: Source(found.seen[name], faults.get(name, "")) for name in (*fresh, *faults)}
     sources |= {name: Source("", plain(line)) for name, line in conflicts.items()}
-    unread = any(item.fault for item in ({**known_sources, **sources}[name] for name in found.seen))
+    now = {**known_sources, **sources}
+    unread = any(now[name].fault for name in found.seen)
     seen = "" if conflicts else _fingerprint(found.seen)
     with documents.transaction():
         documents.put(feed, Feed(before.revision, before.whole or not unread, seen, "", found.place), sources, gone)

@@ -86,6 +86,12 @@ class PodPolicy(NftRules):
             if (self.link and not self.addresses) or not self._deleted_by_key():
                 netfilter.nft(self._taking_away_what_is_there())
 
+    def shut(self) -> None:
+        """Let nothing in or out on the host, until the rules are made again. Raises KernelRefused and ToolFailed."""
+        ways = [name for name in self.chains if name.startswith(("in-", "out-"))]
+        lines = [f"{verb} chain {TABLE} {way}\n" for way in ways for verb in ("add", "flush")]
+        netfilter.nft_made(["".join([self.declarations, *lines, *(f"add rule {TABLE} {way} drop\n" for way in ways)])])
+
     def in_the_way(self, world: World) -> str:
         """Entries of a pod that is gone without a record, of this one's earlier release, or of nobody, and the chains.
 

@@ -235,17 +235,19 @@ class Documents(Stands, elsewhere.Elsewhere):
 
     # --- what is done by them
 
-    def begin(self, what: str) -> bool:
-        """Say that something is to be done, until `end` says that it is; whether that was said before, and it was not done."""
-        with self.transaction():
-            unfinished = what in self.sources(_BEGUN)
-            self.put(_BEGUN, Feed(), {what: Source("begun")})
-        return unfinished
+    def unfinished(self) -> set[str]:
+        """What was begun, and not done."""
+        return set(self.sources(_BEGUN))
 
-    def end(self, what: str) -> None:
-        """Say that it is done."""
+    def begin(self, what: Iterable[str]) -> None:
+        """Say that things are to be done, until `end` says that they are."""
         with self.transaction():
-            self.put(_BEGUN, Feed(), {}, [what])
+            self.put(_BEGUN, Feed(), dict.fromkeys(what, Source("begun")))
+
+    def end(self, what: Iterable[str]) -> None:
+        """Say that they are done."""
+        with self.transaction():
+            self.put(_BEGUN, Feed(), {}, what)
 
     def forget(self, feed: str) -> None:
         """Know nothing of a feed any more."""

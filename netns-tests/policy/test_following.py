@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from follower import following
 from lab import ROOT, Host, Lab, eventually, sh
 from shop import DENY, FRIEND, WEB, Shop, holds, network_policy, opened
 from town import KINDS
+from transactions import Transactions
 
 
 @pytest.fixture(params=KINDS)
@@ -148,6 +150,78 @@ def test_what_a_member_that_was_killed_has_begun_the_next_one_ends(
             assert soon(shop, False, "friend")
             assert shop.gets_in("friend", port=81)
             assert shop.doctor() == []
+
+
+def test_a_document_about_several_pods_is_one_transaction(lab: Lab, host: Host, tmp_path: Path):
+    with opened(lab, host, KINDS["routed"], tmp_path) as shop:
+        names = ["web", "two", "three", "four"]
+        for name in names:
+            shop.fed(name)
+            shop.know(name)
+        following_it = following(host.prefix(), ROOT / ".venv/bin/python3")
+        with following_it, closing(Transactions(host)) as transactions:
+            shop.put("two.json", network_policy("two", podSelector={"matchLabels": {"app": "two"}}, ingress=[FRIEND]))
+            assert soon(shop, True, "friend", "two"), "what was said before is followed, too"
+            transactions.times(1)
+            shop.put("all.json", network_policy("all", podSelector={}, ingress=[FRIEND]))
+            assert soon(shop, True, "friend", "four")
+            assert len(transactions.times(1)) == 1
+            assert all(shop.gets_in("friend", name) for name in names)
+            assert not any(shop.gets_in("stranger", name) for name in names)
+            (shop.folder / "all.json").unlink()
+            assert soon(shop, False, "friend", "four")
+            assert len(transactions.times(1)) == 1
+            assert holds(shop)
+
+
+#: The kernel refuses what has more than two rules of a chain: a transaction that is to be, and not one that shuts.
+REFUSED = """
+import errno, sys
+from cni.errors import KernelRefused
+from cni.kernel import nfnetlink
+from cni.member.policies import Policies
+from cni.state import DEFAULT_FOLDER
+change, token = nfnetlink.change, sys.argv[1].encode()
+def refusing(channel, requests, *more):
+    of_it = [item for item in requests if nfnetlink.kind_of(item) == nfnetlink.RULE and token in item]
+    if len(of_it) > 2:
+        raise KernelRefused("no room", errno.ENOMEM)
+    change(channel, requests, *more)
+nfnetlink.change = refusing
+policies = Policies(DEFAULT_FOLDER, lambda: None)
+policies.look(compares=True)
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_a_pod_that_cannot_be_held_is_shut_and_holds_nobody_up(
+    lab: Lab, host: Host, tmp_path: Path, kind: dict[str, Any]
+):
+    with opened(lab, host, kind, tmp_path) as shop:
+        for name in ("web", "two"):
+            shop.fed(name)
+            shop.know(name)
+        assert holds(shop)
+        shop.put("all.json", network_policy("all", podSelector={}, ingress=[FRIEND | {"ports": [{"port": 80}]}]))
+        chains = re.findall(r"chain in-(\S+)", host.run("nft", "list", "chains").stdout)
+        token = next(it for it in chains if any(f"{own} : jump in-{it}" in listed(host) for own in own_of(shop, "web")))
+        done = host.run(ROOT / ".venv/bin/python3", "-I", "-c", REFUSED, token, check=False)
+        assert re.search(r"shop/web \(.*\) is shut: .*no room", done.stderr), done.stderr
+        assert shop.gets_in("friend", "two"), "the other has what is said now"
+        assert not shop.gets_in("friend"), "nobody knows any more who may"
+        assert any("differs" in item["what"] or "policy" in item["what"] for item in shop.doctor())
+        with following(host.prefix(), ROOT / ".venv/bin/python3"):
+            assert soon(shop, True, "friend")
+            assert holds(shop)
+            assert shop.doctor() == []
+
+
+def listed(host: Host) -> str:
+    return str(host.run("nft", "list", "ruleset").stdout)
+
+
+def own_of(shop: Shop, name: str) -> list[str]:
+    return [item["address"].split("/")[0] for item in shop.results[name]["ips"]]
 
 
 def soon(shop: Shop, gets_in: bool, *who: str) -> bool:

@@ -46,6 +46,7 @@ FOR_OTHERS = (
     "cni.kernel.netlink.at_once",
     "cni.refresh",
     "cni.standing",
+    "cni.together",
 )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cni import together
 from cni.cluster.document import Document as Said
 from cni.cluster.store import Change, Listing
 from cni.errors import CniError, KernelRefused, TryAgainLater
@@ -22,6 +23,7 @@ from cni.policy import folder
 from cni.state import Record, Store, uses
 from cni.state.documents import FILE, Documents
 from cni.state.fed import Fed
+from cni.together import Followed
 
 
 def policy(name: str, **spec: Any) -> dict[str, Any]:
@@ -51,7 +53,7 @@ class Node:
         Store.open(self.folder).close()
         monkeypatch.setattr(folder, "_TICK", 0)
         monkeypatch.setattr(following, "_LEAST", 0.0)
-        monkeypatch.setattr(room, "_held", self._held)
+        monkeypatch.setattr(together, "follow", self._follow)
         monkeypatch.setattr(room, "fill_sets", self._filled)
         monkeypatch.setattr(room, "put_in_sets", self._put)
         self.policies = Policies(self.folder, lambda: None)
@@ -60,10 +62,18 @@ class Node:
         if self.refusals[what]:
             raise self.refusals[what].pop(0)
 
-    def _held(self, item: Fed) -> bool:
-        self._refuse("held")
-        self.held.append(item.pod)
-        return True
+    def _follow(self, items: list[Fed]) -> Followed:
+        found = Followed()
+        for item in items:
+            try:
+                self._refuse("held")
+                self.held.append(item.pod)
+                found.changed.append(item)
+            except TryAgainLater:
+                found.again.append(item)
+            except CniError as error:
+                found.failed[item] = error
+        return found
 
     def _filled(self, *_: Any) -> int:
         self._refuse("fill")

@@ -330,10 +330,13 @@ def test_whoever_is_told_which_files_changed_looks_at_no_others(place: Place):
 
 def test_what_was_begun_and_not_ended_is_known():
     with closing(Documents.open()) as documents:
-        assert not documents.begin("one")
-        assert documents.begin("one")
-        documents.end("one")
-        assert not documents.begin("one")
+        assert documents.unfinished() == set()
+        documents.begin(["one", "two"])
+        documents.end(["two"])
+        assert documents.unfinished() == {"one"}
+        documents.begin(["one"])
+        documents.end(["one"])
+        assert documents.unfinished() == set()
 
 
 @pytest.fixture

@@ -1,0 +1,177 @@
+"""Attachments held together to what their feeds say now: those that a change is about in one transaction of the kernel's, all or none.
+
+Nobody waits for one that a call is at, and one that cannot be had holds no other up: where the kernel refuses all together each is
+tried by itself, and one that is refused then is shut, for what it was held to may let in whom nobody lets in any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from functools import cache
+from pathlib import Path
+
+from cni import engine, plugin
+from cni.errors import CniError, Incomplete, TryAgainLater
+from cni.node import Node, held
+from cni.policy.feeds import reading_once
+from cni.protocol.call import Call
+from cni.refresh import call_about, is_fed, rules_of_today
+from cni.resources import NftRules, PodPolicy, Resource
+from cni.resources.base import REFRESH
+from cni.retirement import wait_for_retirements
+from cni.state import FILE, Store
+from cni.state.documents import Documents
+from cni.state.fed import Fed
+from cni.values import dataclass, field
+
+#: For SQLite's lock, in seconds, where there is a next time soon.
+_AT_ONCE = 0.02
+#: Rules in one transaction, as far as a pod more does not exceed that: some 10 MiB to the kernel.
+_MOST = 10_000
+
+
+@dataclass
+class Followed:
+    """What became of attachments: whose rules were others, which are to come again, and why some cannot be held to what is said now."""
+
+    changed: list[Fed] = field(default_factory=list)
+    again: list[Fed] = field(default_factory=list)
+    failed: dict[Fed, CniError] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What an attachment is to have from now on, and which of that is to be made."""
+
+    fed: Fed
+    node: Node
+    resources: tuple[Resource, ...]
+    rules: tuple[NftRules, ...]
+
+    @property
+    def lines(self) -> int:
+        """How many rules those are."""
+        return sum(1 for item in self.rules for _ in item.details())
+
+
+def follow(items: Iterable[Fed]) -> Followed:
+    """Make rules on the host what feeds say now, without a look at those that are recorded so, but of whom somebody was killed at; those
+    in a pod stay as they are, for who may enter none. Who has a call at it comes again, and who is too many for one transaction.
+    """
+    found = Followed()
+    with ExitStack() as all_of_it, closing(Documents.open()) as documents:
+        all_of_it.enter_context(reading_once(keep=True))
+        unfinished = documents.unfinished()
+        wanted: list[_Wanted] = []
+        stores = cache(lambda folder: _opened(folder, all_of_it))
+        for item in items:
+            if sum(it.lines for it in wanted) > _MOST:
+                found.again.append(item)
+                continue
+            try:
+                wanted += _wanted(item, stores(item.folder), all_of_it, again=_what(item) in unfinished)
+            except TryAgainLater:
+                found.again.append(item)
+            except CniError as error:
+                found.failed[item] = Incomplete(f"{_whose(item)} is held to what was said before: {error.msg}")
+        if wanted:
+            documents.begin(_what(item.fed) for item in wanted)
+            _make(wanted, found)
+            documents.end(_what(item) for item in found.changed)
+    return found
+
+
+def _what(item: Fed) -> str:
+    """What an attachment is called where it is said that something was begun."""
+    return f"{item.folder} {item.attachment} {item.plugin}"
+
+
+def _whose(item: Fed) -> str:
+    return f"{item.pod} ({item.attachment})"
+
+
+def _opened(folder: Path, until: ExitStack) -> Store | None:
+    return until.enter_context(closing(Store.open(folder, _AT_ONCE))) if (folder / FILE).exists() else None
+
+
+def _wanted(item: Fed, store: Store | None, until: ExitStack, *, again: bool) -> Iterator[_Wanted]:
+    """What is to be made of an attachment, which is held from now on; nothing where it is as it is to be, or is not there any more."""
+    if store is None or item.plugin not in plugin.names():
+        return
+    with ExitStack() as own:
+        node = own.enter_context(held(store, item.attachment, item.plugin))
+        record = node.record
+        if (
+            record is None
+            or not is_fed(record)
+            or any(isinstance(it, NftRules) and it.netns for it in record.resources)
+        ):
+            return
+        resources = rules_of_today(_loaded(item.plugin), node, record, call_about(record, Call("REFRESH")))
+        if again or resources != record.resources:
+            rules = [it for it in resources if isinstance(it, NftRules) and it.mend == REFRESH and not it.configured]
+            made = tuple(it for it in rules if again or it not in record.resources)
+            until.enter_context(own.pop_all())
+            yield _Wanted(item, node, resources, made)
+
+
+def _make(wanted: list[_Wanted], found: Followed) -> None:
+    """Each record is of both, what was and what is to be, until the kernel has it: a DEL that comes between finds the chains of both."""
+    with ExitStack() as together:
+        for store in {id(item.node.store): item.node.store for item in wanted}.values():
+            store.lock.share_node()
+            together.enter_context(store.transaction())
+        for item in wanted:
+            item.node.begin(item.resources)
+    try:
+        _apply(wanted)
+    except CniError as error:
+        refused = {item.fed: error for item in wanted} if len(wanted) == 1 else _refused_alone(wanted)
+        for item in wanted:
+            if item.fed in refused:
+                found.failed[item.fed] = _shut(item, refused[item.fed])
+    for item in wanted:
+        if item.fed not in found.failed:
+            try:
+                item.node.keep_only(item.resources)
+                found.changed.append(item.fed)
+            except CniError as error:
+                found.failed[item.fed] = error
+
+
+def _refused_alone(wanted: list[_Wanted]) -> dict[Fed, CniError]:
+    refused = {}
+    for item in wanted:
+        try:
+            _apply([item])
+        except CniError as error:
+            refused[item.fed] = error
+    return refused
+
+
+def _apply(wanted: list[_Wanted]) -> None:
+    """One transaction: rules on the host are one batch, and what several share is made once."""
+    node = wanted[0].node
+    rules = tuple(dict.fromkeys(rule for item in wanted for rule in item.rules))
+    for item in wanted:
+        assert item.node.record
+        wait_for_retirements(item.node.store, item.node.record, item.rules)
+    engine.apply(rules, node.world)
+
+
+def _shut(item: _Wanted, why: CniError) -> CniError:
+    """Let nothing in and out where rules cannot be had; why not, by whose they are."""
+    try:
+        for rules in item.resources:
+            if isinstance(rules, PodPolicy):
+                rules.shut()
+    except CniError as error:
+        return Incomplete(f"{_whose(item.fed)} has the rules of before, and could not be shut: {why.msg}; {error.msg}")
+    return Incomplete(f"{_whose(item.fed)} is shut: {why.msg}")
+
+
+@cache
+def _loaded(name: str) -> plugin.Plugin:
+    """A plugin, once: this process goes when another release comes."""
+    return plugin.load(name)
