@@ -92,13 +92,16 @@ def _hosts(config: ClusterConfig, *, is_new: bool) -> list[str]:
 
 
 def _refuse_unable(config: ClusterConfig) -> list[str]:
-    """The names of the hosts there are. Raises what is in the way of being one of them."""
-    me = refuse_unfit(config)
-    items = store_of(config).listing().items
+    """The names of the hosts there are. Raises what is in the way of being one of them. A store that says which blocks a host has says
+    who it is, too: of Kubernetes' Nodes one may be a machine that was replaced, or be there still and have the address of another.
+    """
+    me, store = refuse_unfit(config), store_of(config)
+    items = store.listing().items
     before, held = own_part()
-    if before:
-        refuse_elsewhere(before, held, me, items)
-    refuse_taken(me, items)
+    if not store.assigns:
+        if before:
+            refuse_elsewhere(before, held, me, items)
+        refuse_taken(me, items)
     return [item.name for item in items if isinstance(item, Node)]
 
 

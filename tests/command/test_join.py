@@ -210,6 +210,16 @@ def test_a_file_the_member_may_not_read_is_named(host: Host, tmp_path: Path, mon
     assert f"{key} belongs to user 111 alone, and the member reads what is root's: chown root {key}" in said.err
 
 
+def test_who_a_host_is_says_a_store_that_assigns_blocks(
+    host: Host, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+):
+    """Another machine comes under the name of one that it replaces, or at its address; its member asks whether it may."""
+    monkeypatch.setattr(store, "assigns", True)
+    assert host.join("--kubernetes", "--server", "https://192.0.2.1:6443", "--node", "node-b").status == 0
+    assert host.said["kubernetes"] == {"server": "https://192.0.2.1:6443"}
+    assert [config.node for config in host.members] == ["node-b"]
+
+
 def test_a_boot_waits_for_no_store_where_nothing_is_new(host: Host, store: MemoryStore):
     """In a pod of Kubernetes the same words are said with each start."""
     host.join("--etcd", URL)
