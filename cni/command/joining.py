@@ -16,7 +16,7 @@ from cni.cluster.model import Node
 from cni.command.admission import refuse_elsewhere, refuse_taken, refuse_unfit
 from cni.command.cluster import own_part
 from cni.command.output import print_json, say
-from cni.errors import Conflict, InvalidConfig, TryAgainLater, Unreachable
+from cni.errors import Conflict, InvalidConfig, TryAgainLater
 from cni.installation import systemd
 from cni.installation.place import Place
 from cni.member.leaving import leave
@@ -79,16 +79,6 @@ def _merged(before: Mapping[str, Any], asked: Asked) -> ClusterConfig:
     if faults:
         raise InvalidConfig("; ".join(faults))
     return ClusterConfig.of(said)
-
-
-def _hosts(config: ClusterConfig, *, is_new: bool) -> list[str]:
-    """The names of the hosts there are; none where the store is away and nothing is new, for which a boot does not wait."""
-    try:
-        return _refuse_unable(config)
-    except Unreachable:
-        if is_new:
-            raise
-        return []
 
 
 def _refuse_unable(config: ClusterConfig) -> list[str]:
