@@ -24,8 +24,8 @@ _STEP = 0.002  # between two looks at a child, in seconds
 _PR_SET_PDEATHSIG = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
-#: Bytes; what is smaller leaves holes that are used again.
-_LARGE = 1 << 16
+#: Bytes, as at first (DEFAULT_MMAP_THRESHOLD_MIN): more than what is read from a socket, which would be mapped for each datagram.
+_LARGE = 1 << 17
 
 #: Where system programs are, whatever PATH a runtime has.
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

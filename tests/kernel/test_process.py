@@ -101,7 +101,7 @@ process.keep_little_memory()
 large = bytearray(16 << 20)
 del large
 before = held()
-tables = [(bytearray(b"x" * (100 << 10)), bytearray(b"x" * 600)) for _ in range(100)]
+tables = [(bytearray(b"x" * (200 << 10)), bytearray(b"x" * 600)) for _ in range(50)]
 small = [pair[1] for pair in tables]
 there = held()
 del tables
