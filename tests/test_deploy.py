@@ -126,7 +126,7 @@ def test_a_mode_is_made_of_the_default(name: str):
         assert said["resources"] == ["agent-cni.yaml"]
         assert MANIFEST.resolve() == ROOT / "deploy/l3/agent-cni.yaml"
         return
-    assert said["resources"] == ["../l3"]
+    assert said["resources"] == ["../l3"] + ["names.yaml"] * (name == "strict")
     for made in said.get("configMapGenerator", ()):
         assert (made["name"], made["namespace"], made["behavior"]) == ("agent-cni", "kube-system", "replace")
         assert made["files"] == list(CONFIG["data"]), "the same file, so that it takes the other's place on nodes"
@@ -161,7 +161,7 @@ def test_kubectl_builds_every_mode(name: str):
     done = linted(kubectl, "kustomize", ROOT / "deploy" / name)
     assert done.returncode == 0, done.stderr
     made = {item["kind"]: item for item in yaml.safe_load_all(done.stdout)}
-    assert made.keys() == OBJECTS.keys()
+    assert made.keys() == OBJECTS.keys() | ({"NetworkPolicy"} if name == "strict" else set())
     said = mode(name)
     config, spec = made["ConfigMap"], made["DaemonSet"]["spec"]["template"]["spec"]
     assert config["metadata"]["name"] == spec["volumes"][0]["configMap"]["name"] == "agent-cni"
