@@ -74,6 +74,26 @@ def test_while_the_api_is_away_pods_come_go_and_talk_and_members_begin_anew(lab:
         town.meshed()
 
 
+def test_a_node_that_is_cut_off_from_the_api_says_so_and_catches_up(lab: Lab):
+    with KubeCluster(lab, hosts=2) as town:
+        one, two = town.nodes
+        town.join()
+        town.add(one, ROUTED)
+        town.add(two, ROUTED)
+        town.meshed()
+        town.partition(two)
+        assert eventually(lambda: "store is not reached" in two.remembered(lambda store: store.member()).trouble, 60)
+        town.add(two, ROUTED)
+        town.meshed()
+        late = town.more()
+        town.register(late)
+        town.join(late)
+        town.heal()
+        assert eventually(lambda: town.joined(two), 60)
+        town.add(late, ROUTED)
+        town.meshed(30)
+
+
 def test_a_deleted_node_is_reached_still_and_its_members_word_comes_back_with_it(lab: Lab):
     with KubeCluster(lab, hosts=2) as town:
         one, two = town.nodes

@@ -26,7 +26,7 @@ _MOST = 500
 
 class News(NamedTuple):
     """What was heard of a kind: objects that are so now, the names (namespace, name) of those that are gone; with `whole` there are no
-    others. `why` a kind may not be heard, empty if it may.
+    others. `why` a kind may not be heard, empty if it may; one that is `unheard` for now tells nothing.
     """
 
     kind: Kind
@@ -36,6 +36,7 @@ class News(NamedTuple):
     whole: bool = False
     refused: tuple[str, ...] = ()
     why: str = ""
+    unheard: bool = False
 
 
 class Streams:
@@ -114,7 +115,7 @@ class Streams:
         except Forbidden as error:
             self._queue.put(News(kind, served, why=error.msg))
         except Unreachable:  # the session says so; and the API ends each watch now and then
-            pass
+            self._queue.put(News(kind, served, unheard=True))
         return served, version
 
 

@@ -34,7 +34,7 @@ class Scope(NamedTuple):
 
 
 class Watch:
-    """One who is told. `saw` hears what this host's own Node is whenever it is told of, None when it is gone, and that Nodes are heard of."""
+    """One who is told. `saw` hears what this host's own Node is whenever it is told of; None where it is to be asked for."""
 
     def __init__(self, api: Api, me: str, sparing: Sparing | None, saw: Callable[[Node | None], None]) -> None:
         self._api, self._me, self._sparing, self._saw = api, me, sparing, saw
@@ -127,7 +127,7 @@ class Watch:
         while not (news or over):
             if not self._scope.endpoints and not self._is_enough(self._scope.networks):
                 return None
-            news, over = streams.wait(_PATIENCE), [*self._departed.over()]
+            news, over = self._heard(streams.wait(_PATIENCE)), [*self._departed.over()]
         for one in news:
             refused += [*one.refused, *([one.why] if one.why else [])]
             for found in one.put:
@@ -141,6 +141,13 @@ class Watch:
         self._revision += 1
         taken = {item.key for item in put}
         return Change(self._revision, tuple(put), tuple(key for key in gone if key not in taken), tuple(refused))
+
+    def _heard(self, news: Iterable[News]) -> list[News]:
+        """What says something. Of whom no Node is told any more the own one is to be asked for."""
+        found = list(news)
+        if any(one.unheard and one.kind == NODES for one in found):
+            self._saw(None)
+        return [one for one in found if not one.unheard]
 
     def _take(self, news: News, found: Object, put: list[Item], gone: list[Key], refused: list[str]) -> None:
         if isinstance(found, Node):
