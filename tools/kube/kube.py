@@ -4,7 +4,7 @@
 build makes Kubernetes' parts (once, half an hour); prepare makes images and installs this checkout for nodes; check asks a
 cluster for everything it owes its users, one line each (ok, FAIL, or .. for what is only said), and ends in 1 if any failed;
 e2e runs specs of Kubernetes' own; run is a shell, or a program, with KUBECONFIG. KUBE_RIG names a folder where the parts are
-built already; KUBE_RIG_LOGS=folder keeps all daemons' logs.
+built already; KUBE_RIG_LOGS=folder keeps all daemons' logs. Options stand before the network.
 """
 
 from __future__ import annotations
