@@ -162,7 +162,8 @@ def _take_back(config: ClusterConfig, file: Path, old: bytes | None, *, was_in: 
     if old is None:
         systemd.stop_member()
         if not was_in:
-            leave(config, force=True)
+            with leave(config, force=True):
+                pass
         file.unlink()
     else:
         write(file, old.decode())

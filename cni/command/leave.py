@@ -34,7 +34,8 @@ def leave(options: argparse.Namespace) -> int:
     if by_systemd:
         systemd.stop_member()
     try:
-        undone = leave_cluster(config, force=options.force)
+        with leave_cluster(config, force=options.force) as undone:
+            undone.extend(_taken(its))
     except CniError as error:
         member, _ = own_part()
         if member and member.leaving:
@@ -43,17 +44,21 @@ def leave(options: argparse.Namespace) -> int:
             systemd.start_member(anew=False)
         raise
     options.config.unlink()
-    with closing(LockFile(node_lock())) as lock:
-        if lock.alone():
-            take_idle_links(lambda link: link.name in its)
-        else:
-            undone.append("bridges and VXLAN devices of the cluster may be left: pods come or go just now")
     if options.json:
         print_json({"left": config.node, "undone": undone})
         return 0
     complain(*(f"agent-cni: {line}" for line in undone))
     say(f"{config.node} has left the cluster")
     return 0
+
+
+def _taken(its: set[str]) -> list[str]:
+    """Have no idle link of these; what is said where that is not the moment."""
+    with closing(LockFile(node_lock())) as lock:
+        if not lock.alone():
+            return ["bridges and VXLAN devices of the cluster may be left: pods come or go just now"]
+        take_idle_links(lambda link: link.name in its)
+    return []
 
 
 def _clusters_links() -> set[str]:

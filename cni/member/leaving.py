@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 
 from cni.cluster.config import ClusterConfig
@@ -31,8 +31,11 @@ _STEP = 0.05
 _NAMED = 5
 
 
-def leave(config: ClusterConfig, folder: Path = DEFAULT_FOLDER, *, force: bool = False) -> list[str]:
-    """Leave the cluster, whether a member runs or not; it ends. What could not be done though it was forced, a line each.
+def leave(
+    config: ClusterConfig, folder: Path = DEFAULT_FOLDER, *, force: bool = False
+) -> AbstractContextManager[list[str]]:
+    """Leave the cluster, whether a member runs or not; it ends. Within, its state says still what was the cluster's: who ends there is
+    asked again. What could not be done though it was forced, a line each.
 
     Raises Conflict while pods have addresses of the cluster, and Unreachable where the store is not told, both unless forced;
     TryAgainLater where the member that runs does not end.
@@ -40,7 +43,8 @@ def leave(config: ClusterConfig, folder: Path = DEFAULT_FOLDER, *, force: bool =
     return left(config, store_of(config), folder, machine_id(), force=force)
 
 
-def left(config: ClusterConfig, store: ClusterStore, folder: Path, machine: str, *, force: bool) -> list[str]:
+@contextmanager
+def left(config: ClusterConfig, store: ClusterStore, folder: Path, machine: str, *, force: bool) -> Iterator[list[str]]:
     """The same, with a store that is open."""
     member = _announced(config, folder, machine, force=force)
     with _ended(folder):
@@ -48,9 +52,9 @@ def left(config: ClusterConfig, store: ClusterStore, folder: Path, machine: str,
         undone += _shut(Reconciler(node_of(member, config), folder).clear())
         barrier.clear()
         without(config, folder)
+        yield undone
         with closing(Store.open(folder)) as state, state.transaction():
             state.forget_member()
-    return undone
 
 
 def clustered_pods(state: Store) -> list[str]:

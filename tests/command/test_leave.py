@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from ipaddress import ip_interface
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,8 +73,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(leave, "systemd", systemd)
     monkeypatch.setattr(leave, "PATH", host.file)
 
-    def as_said(config: ClusterConfig, *, force: bool) -> list[str]:
-        return host.left(config, force)
+    @contextmanager
+    def as_said(config: ClusterConfig, *, force: bool) -> Iterator[list[str]]:
+        yield host.left(config, force)
 
     monkeypatch.setattr(leave, "leave_cluster", as_said)
     links = [SimpleNamespace(name=name, kind=kind) for name, (kind, _) in LINKS.items()]

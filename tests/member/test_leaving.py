@@ -49,7 +49,8 @@ def host(memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hos
 
 
 def leaves(host: Host, *, force: bool = False) -> list[str]:
-    return left(host.config, host.store, host.folder, host.machine, force=force)
+    with left(host.config, host.store, host.folder, host.machine, force=force) as undone:
+        return undone
 
 
 def is_gone(host: Host, memory: Memory) -> bool:
@@ -68,6 +69,17 @@ def test_pods_keep_a_host_in_its_cluster(host: Host, memory: Memory):
     assert leaves(host) == []
     assert is_gone(host, memory)
     assert host.cleared == ["rows", "barrier", "tunnels"]  # type: ignore[attr-defined]
+
+
+def test_who_is_killed_while_its_links_go_knows_what_was_the_clusters(host: Host, memory: Memory):
+    """By that the next leave finds its bridges and devices."""
+    host.delete("c", NET)
+    with pytest.raises(KeyboardInterrupt), left(host.config, host.store, host.folder, host.machine, force=False):
+        raise KeyboardInterrupt
+    with closing(host.state) as state:
+        assert [network for network, _ in state.shared()] == [NET]
+    assert leaves(host) == []
+    assert is_gone(host, memory)
 
 
 def test_who_is_forced_leaves_its_pods_their_addresses(host: Host, memory: Memory):
