@@ -23,7 +23,7 @@ from cni.policy.known import KnownBook
 from cni.policy.manifest import items_of
 from cni.policy.objects import Pod, Rule
 from cni.protocol.call import Call
-from cni.state import owners_on_node
+from cni.state import Owners, owners_on_node
 from cni.state.documents import Document, Documents, Feed, Source
 
 POLICY = {"kind": "NetworkPolicy", "metadata": {"namespace": "shop", "name": "one"}, "spec": {"podSelector": {}}}
@@ -500,3 +500,13 @@ def test_a_file_whose_name_nobody_could_keep_is_named(place: Place):
     assert place.book().faults() == [rf"policyDir: {place.path}: the name of '\udcff.json' is no UTF-8"]
     odd.unlink()
     assert place.book().faults() == []
+
+
+def test_whose_addresses_are_is_asked_again_where_a_state_became_another(attached: Callable[[str, str], None]):
+    owners = Owners()
+    attached("shop/web", "10.1.0.9")
+    first = owners()
+    assert first == {"10.1.0.9": "shop/web"}
+    assert owners() is first, "nothing became another"
+    attached("shop/web", "10.1.0.8")
+    assert owners() == owners_on_node() == {"10.1.0.8": "shop/web"}
