@@ -45,6 +45,7 @@ kubelet-test: .venv/ready ## build a kubelet from the Go module proxy (ten minut
 kube-test: .venv/ready ## Kubernetes on three nodes with our networks (builds it once, half an hour); NETWORKS="routed stored" PROXY=iptables FAMILIES=46, SPECS=Netpol its own specs
 	@nice tools/kube/kube.py build
 	@tools/kube/kube.py prepare
+	@tools/isolated .venv/bin/python3 -m pytest netns-tests/cluster/test_kubernetes.py -k Real
 	@for network in $(or $(NETWORKS),gateways routed policies joined stored); do \
 		tools/kube/kube.py check --proxy $(or $(PROXY),nftables) --families $(or $(FAMILIES),4) $(if $(MANIFEST),--manifest $(MANIFEST)) $$network || exit; done
 	@$(if $(SPECS),tools/kube/kube.py e2e --focus "$(SPECS)" $(if $(MANIFEST),--manifest $(MANIFEST)) $(lastword $(or $(NETWORKS),stored)))
