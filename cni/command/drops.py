@@ -48,7 +48,7 @@ def _drop(packet: Logged, held: list[Held]) -> Iterator[dict[str, Any]]:
     if mine is None:
         return
     book = mine.book
-    pod = next((pod for pod in book.pods() if other in pod.addresses), None)
+    pod = next((pod for pod in (*book.pods(), *book.unknown_pods()) if other in pod.addresses), None)
     decided = judged(book, mine.pod, direction, Other(other, pod, packet.protocol, packet.port), mine.section)
     yield {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(packet.at or time.time())),

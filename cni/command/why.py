@@ -87,7 +87,7 @@ def why(options: argparse.Namespace) -> int:
         unknown = [end.said for end in (source, target) if not end.addresses]
         if unknown:
             raise InvalidConfig(
-                f"no address of {' and '.join(unknown)} is known: no pod of this node by that name, and its Pod object has no status.podIPs"
+                f"no address of {' and '.join(unknown)} is known: no pod of this node by that name, and neither an endpoint of the cluster nor its Pod object (status.podIPs) says one"
             )
         raise InvalidConfig(f"{source.said} and {target.said} have no addresses of one family")
     answers = [_answer(item) for item in found]
@@ -105,7 +105,7 @@ def _end(text: str, held: list[Held]) -> _End:
         if text in (item.name, *item.pod.addresses):
             return _End(item.name, item.pod.addresses, item.pod, item.section, item.book, here=True).narrowed(text)
     for book in books_of(held):
-        for pod in book.pods():
+        for pod in (*book.pods(), *book.unknown_pods()):
             if text in (name := f"{pod.namespace}/{pod.name}", *pod.addresses):
                 return _End(name, pod.addresses, pod, None, book).narrowed(text)
     try:

@@ -38,6 +38,10 @@ class Amended:
         """Every pod."""
         return self._pods.values()
 
+    def unknown_pods(self) -> Iterable[Pod]:
+        """Every pod that has an address, and would have no object."""
+        return [pod for pod in self._book.unknown_pods() if (pod.namespace, pod.name) not in self._pods]
+
     def pod(self, namespace: str, name: str) -> Pod | None:
         """One pod."""
         return self._pods.get((namespace, name))
@@ -69,7 +73,8 @@ class Amended:
     @cached_property
     def _pods(self) -> dict[tuple[str, str], Pod]:
         """A pod whose object would be another keeps its addresses, unless that one says some."""
-        before = {(item.namespace, item.name): item.addresses for item in self._book.pods()}
+        known = (*self._book.pods(), *self._book.unknown_pods())
+        before = {(item.namespace, item.name): item.addresses for item in known}
         return {
             (item.namespace, item.name): replace(
                 item, addresses=item.addresses or before.get((item.namespace, item.name), ())

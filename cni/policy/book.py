@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from cni.policy.labels import EVERYTHING, Labels, Selector
-from cni.policy.objects import ClusterPolicy, KubeNode, NetworkPolicy, Pod, document_of
+from cni.policy.objects import ClusterPolicy, KubeNode, NetworkPolicy, Pod, document_of, unknown
 from cni.state.elsewhere import Far
 from cni.values import replace
 
-#: Asked of pods by namespace and name, and of addresses: each address with whose it is on other hosts.
-Elsewhere = Callable[[Iterable[tuple[str, str]], Iterable[str]], Iterable[tuple[str, Far]]]
+#: Asked of pods by namespace and name, or of all, and of addresses: each address with whose it is on other hosts.
+Elsewhere = Callable[[Iterable[tuple[str, str]] | None, Iterable[str]], Iterable[tuple[str, Far]]]
 
 
 class Book(Protocol):
@@ -46,6 +46,9 @@ class Book(Protocol):
 
     def pods_of(self, namespace: str, like: Selector = EVERYTHING) -> Iterable[Pod]:
         """The pods of a namespace: at least those that a selector means, or may mean."""
+
+    def unknown_pods(self) -> Iterable[Pod]:
+        """Every pod that has an address, and no object."""
 
     def labels_of(self, namespace: str) -> Labels:
         """A namespace's labels, its name among them; incomplete without an object of it."""
@@ -97,6 +100,13 @@ class Owners:
         claimed = {address for pod in wanted for address in pod.addresses if address not in self.names}
         far = self._elsewhere([(pod.namespace, pod.name) for pod in wanted], claimed)
         return tuple(map(_Map(self.names, self._addresses, far).place, wanted))
+
+    def strangers(self, are_known: Callable[[str, str], bool]) -> tuple[Pod, ...]:
+        """The pods that have addresses, here or elsewhere, and are none of those that `are_known` by namespace and name."""
+        near = (name.partition("/")[::2] for name in self._addresses if name.count("/") == 1)
+        far = ((place.namespace, place.name) for _, place in self._elsewhere(None, ()))
+        names = dict.fromkeys(name for name in (*near, *far) if not are_known(*name))
+        return tuple(pod for pod in self.place(unknown(*name) for name in names) if pod.addresses)
 
 
 class _Map:

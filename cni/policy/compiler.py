@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from cni.policy.book import Book
-from cni.policy.labels import Labels, Selector
+from cni.policy.labels import Selector
 from cni.policy.model import Allowance, Peers, Port, Ruling, Tier, hosts
-from cni.policy.objects import ClusterRule, NamedPort, NodePeer, Pod, PodPeer, Rule, document_of
+from cni.policy.objects import ClusterRule, NamedPort, NodePeer, Pod, PodPeer, Rule, document_of, unknown
 from cni.policy.peers import together
 from cni.policy.selection import Selection
 from cni.policy.subjects import closing, rules_for, subjects
 from cni.values import replace
 
-_UNKNOWN = Labels({}, complete=False)
 _EVERYBODY = PodPeer(namespaces=Selector())
 
 
@@ -64,7 +63,8 @@ def tier(book: Book, name: str, pod: str) -> Tier:
             rulings += [
                 Ruling(rule.action, replace(item, document=document))
                 for rule in (rules if known else ())
-                for item in _matching(_of_today(rule, book), direction, book.feed, own)
+                for match in _matching(_of_today(rule, book), direction, book.feed, own)
+                for item in (_doubtful(match) if rule.action == "deny" else (match,))
             ]
     return Tier(tuple(found["ingress"]), tuple(found["egress"]))
 
@@ -72,7 +72,7 @@ def tier(book: Book, name: str, pod: str) -> Tier:
 def _known(book: Book, pod: str) -> Pod:
     """``namespace/name`` as far as it is known."""
     namespace, _, name = pod.partition("/")
-    return book.pod(namespace, name) or Pod(namespace, name, _UNKNOWN)
+    return book.pod(namespace, name) or unknown(namespace, name)
 
 
 def _of_today(rule: ClusterRule, book: Book) -> Rule:
@@ -92,6 +92,14 @@ def _matching(rule: Rule, direction: str, feed: str, own: Pod) -> Iterator[Allow
     if direction == "ingress":
         return _into(rule, feed, own.namespace, own.ports)
     return _out_of(rule, feed, own.namespace)
+
+
+def _doubtful(match: Allowance) -> Iterator[Allowance]:
+    """What is denied, and pods without an object with it: each port of theirs may have the name of one that is."""
+    yield replace(match, selections=tuple(replace(item, doubt="too") for item in match.selections))
+    for item in match.selections:
+        if item.port:
+            yield Allowance((), (Port(item.port.protocol),), (replace(item, port=None, doubt="only"),))
 
 
 def _into(rule: Rule, feed: str, namespace: str, own: tuple[tuple[NamedPort, int], ...]) -> Iterator[Allowance]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from cni.policy.known import KnownBook
 from cni.policy.labels import Labels
-from cni.policy.objects import ClusterPolicy, KubeNode, NetworkPolicy, Object, Pod
+from cni.policy.objects import ClusterPolicy, KubeNode, NetworkPolicy, Object, Pod, unknown
 from cni.policy.selection import Selection
 from cni.state.documents import Document
 
@@ -31,7 +31,8 @@ def said(book: KnownBook, changed: Iterable[Document]) -> Said:
             pods[item.namespace, item.name] = book.pod(item.namespace, item.name)
         elif item.kind == "Namespace":
             spaces[item.name] = book.labels_of(item.name)
-            pods |= {(item.name, pod.name): pod for pod in book.pods_of(item.name)}
+            unknown_there = (pod for pod in book.unknown_pods() if pod.namespace == item.name)
+            pods |= {(item.name, pod.name): pod for pod in (*book.pods_of(item.name), *unknown_there)}
         elif (found := book.object(item)) is not None:
             policies.append(found)
     return Said(pods, spaces, tuple(policies))
@@ -39,7 +40,7 @@ def said(book: KnownBook, changed: Iterable[Document]) -> Said:
 
 def said_of_pods(book: KnownBook, names: Iterable[tuple[str, str]]) -> Said:
     """What a book says of pods alone, by namespace and name."""
-    return Said({name: book.pod(*name) for name in names}, {}, ())
+    return Said({name: book.pod_or_unknown(*name) for name in names}, {}, ())
 
 
 class Effects:
@@ -69,9 +70,9 @@ class Effects:
         if selection.namespaces is None and selection.namespace not in self._spaces:
             return False
         return any(
-            pod and selection.selects(pod, partial(self._labels, said))
+            selection.selects(pod or unknown(*name), partial(self._labels, said))
             for said in (self._before, self._now)
-            for pod in said.pods.values()
+            for name, pod in said.pods.items()
         )
 
     @cached_property

@@ -96,30 +96,35 @@ class _End:
         return Judgement(False, tier, tuple(names)) if names else None
 
     def _matches(self, rule: Rule | ClusterRule) -> bool:
-        near = None if rule.peers is None else [peer for peer in rule.peers if self._is(peer)]
+        denies = isinstance(rule, ClusterRule) and rule.action == "deny"
+        near = None if rule.peers is None else [peer for peer in rule.peers if self._is(peer, denies=denies)]
         if near == []:
             return False
         named = self.pod if self.direction == "ingress" else self.other.pod
         if self.direction == "egress" and near and not any(isinstance(peer, PodPeer) for peer in near):
             named = None  # what is meant by its address alone has no names of ports
-        return rule.ports is None or any(self._is_port(port, named) for port in rule.ports)
+        return rule.ports is None or any(self._is_port(port, named, denies=denies) for port in rule.ports)
 
-    def _is(self, peer: tuple[Peers, ...] | PodPeer | NodePeer) -> bool:
+    def _is(self, peer: tuple[Peers, ...] | PodPeer | NodePeer, *, denies: bool) -> bool:
+        """Whether the other is meant; of one without an object whoever denies does not go by what nobody knows."""
         address, pod = ipaddress.ip_address(self.other.address), self.other.pod
         if isinstance(peer, NodePeer):
             nodes = self.book.nodes()
             return any(str(address) in node.addresses and peer.nodes.selects(node.labels) for node in nodes)
         if not isinstance(peer, PodPeer):
             return Allowance(peer).covers(address, self.other.protocol, self.other.port)
-        if pod is None:
+        if pod is None or not (pod.labels.complete or denies):
             return False
         if peer.namespaces is None:
             return pod.namespace == self.pod.namespace and bool(peer.pods.selects(pod.labels))
-        return bool(about(peer, pod, self.book.labels_of))
+        meant = about(peer, pod, self.book.labels_of)
+        return bool(meant) if pod.labels.complete else meant is not False
 
-    def _is_port(self, port: Port | NamedPort, named: Pod | None) -> bool:
+    def _is_port(self, port: Port | NamedPort, named: Pod | None, *, denies: bool) -> bool:
         """A port's name means what it means in the pod that is reached."""
         other = self.other
+        if isinstance(port, NamedPort) and denies and named is not None and not named.labels.complete:
+            return port.protocol == other.protocol
         if isinstance(port, NamedPort):
             return port.protocol == other.protocol and named is not None and (port, other.port) in named.ports
         return port.protocol == other.protocol and (not port.first or port.first <= other.port <= port.last)

@@ -10,7 +10,7 @@ from cni.policy.book import Elsewhere, Owners, faults_of
 from cni.policy.index import PodIndex
 from cni.policy.labels import EVERYTHING, Labels, Selector, of_namespace
 from cni.policy.manifest import known
-from cni.policy.objects import ClusterPolicy, KubeNode, Namespace, NetworkPolicy, Object, Pod
+from cni.policy.objects import ClusterPolicy, KubeNode, Namespace, NetworkPolicy, Object, Pod, unknown
 from cni.state.documents import Document, far_pods
 
 #: The kinds that are a ClusterPolicy.
@@ -53,6 +53,7 @@ class KnownBook:
             if item.kind == "Pod" and "_index" in self.__dict__:
                 self._go_on(item.namespace, name)
         self._at_once.clear()
+        self.__dict__.pop("_unknown", None)
         return self
 
     def anew(self) -> KnownBook:
@@ -62,6 +63,7 @@ class KnownBook:
         before = self.__dict__.pop("_owners", None)
         if before and self._ask_owners() is before.names:
             self.__dict__["_owners"] = before
+        self.__dict__.pop("_unknown", None)
         return self
 
     def policies(self, namespace: str) -> list[NetworkPolicy]:
@@ -111,6 +113,14 @@ class KnownBook:
             self._object("Pod", namespace, name) if name in self._documents.get("Pod", {}).get(namespace, {}) else None
         )
         return pod.labels if isinstance(pod, Pod) else None
+
+    def unknown_pods(self) -> tuple[Pod, ...]:
+        """Every pod that has an address, and no object."""
+        return self._unknown
+
+    def pod_or_unknown(self, namespace: str, name: str) -> Pod:
+        """One pod, with the addresses it has also without an object of it."""
+        return self.pod(namespace, name) or self._owners.place([unknown(namespace, name)])[0]
 
     def object(self, document: Document) -> Object | None:
         """The object of a document's name, as it is now."""
@@ -166,6 +176,11 @@ class KnownBook:
     @cached_property
     def _placed(self) -> tuple[Pod, ...]:
         return self._owners.place(pod for pod in self._every("Pod") if isinstance(pod, Pod))
+
+    @cached_property
+    def _unknown(self) -> tuple[Pod, ...]:
+        known = self._documents.get("Pod", {})
+        return self._owners.strangers(lambda namespace, name: name in known.get(namespace, {}))
 
     @cached_property
     def _owners(self) -> Owners:

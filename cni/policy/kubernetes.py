@@ -49,6 +49,10 @@ class Cluster:
         """All of a namespace."""
         return self._by_namespace.get(namespace, ())
 
+    def unknown_pods(self) -> tuple[Pod, ...]:
+        """None: it knows of no address but by objects."""
+        return ()
+
     def labels_of(self, namespace: str) -> Labels:
         """A namespace's labels; of one without an object its name is known."""
         return of_namespace(namespace, self._spaces.get(namespace))

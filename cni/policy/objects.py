@@ -101,6 +101,11 @@ class Pod:
     apart: bool = False
 
 
+def unknown(namespace: str, name: str) -> Pod:
+    """A pod without an object: it may have any labels."""
+    return Pod(namespace, name, Labels({}, complete=False))
+
+
 @dataclass(frozen=True)
 class Namespace:
     """A namespace; it has its own name as a label."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
+from itertools import chain
 
 from cni.errors import InvalidConfig, TryAgainLater
 from cni.naming import peer_set
@@ -29,7 +30,7 @@ class Peering:
         self._store = store
         self._record = record
         self._books: dict[str, KnownBook | None] = {}
-        self._at: dict[tuple[str, tuple[str, ...]], tuple[Pod, ...]] = {}
+        self._at: dict[tuple[str, tuple[str, ...], bool], tuple[Pod, ...]] = {}
         self._withdrawn = False
 
     def members(self, selection: str, family: int) -> frozenset[bytes] | None:
@@ -61,20 +62,21 @@ class Peering:
 
     def _of(self, chosen: Selection, addresses: tuple[str, ...], family: int) -> Iterator[bytes]:
         book = self._book(chosen.feed)
-        for pod in self._pods_at(book, addresses) if book else ():
+        for pod in self._pods_at(book, addresses, doubt=bool(chosen.doubt)) if book else ():
             if book and chosen.selects(pod, book.labels_of):
                 yield from chosen.elements(pod, [text for text in pod.addresses if text in addresses], family)
 
-    def _pods_at(self, book: KnownBook, addresses: tuple[str, ...]) -> tuple[Pod, ...]:
-        """The pods of a feed that have one of these addresses: the attachment's own, as long as they are its."""
-        key = book.feed, addresses
+    def _pods_at(self, book: KnownBook, addresses: tuple[str, ...], *, doubt: bool) -> tuple[Pod, ...]:
+        """The pods of a feed that have one of these addresses: the attachment's own, as long as they are its; with a `doubt`, of those without an object too."""
+        key = book.feed, addresses, doubt
         if key not in self._at:
             namespace, _, name = self._record.pod.partition("/") if self._record else ("", "", "")
             if self._record and not self._withdrawn:
-                own = book.pod(namespace, name) if name else None
-                found: Iterable[Pod] = [own] if own else []
+                found: Iterable[Pod] = [book.pod_or_unknown(namespace, name)] if name else []
             else:
-                found = book.pods_at(addresses)
+                known = book.pods_at(addresses)
+                others = book.unknown_pods() if doubt else ()
+                found = chain(known, (pod for pod in others if not set(addresses).isdisjoint(pod.addresses)))
             self._at[key] = tuple(found)
         return self._at[key]
 

@@ -10,6 +10,7 @@ import ipaddress
 import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from cni.naming import IPAddress
@@ -26,7 +27,8 @@ _NUMBERS = {"tcp": 6, "udp": 17, "sctp": 132}
 class Selection:
     """Pods of a feed that `pods` selects: of one `namespace`, or of those that `namespaces` selects, where that is not None.
 
-    With a `port` it means the ports of that name in these pods, by their numbers there.
+    With a `port` it means the ports of that name in these pods, by their numbers there. With a `doubt` it means pods without an object
+    ``too``, or ``only``, unless what is known of them speaks against it: who denies may not go by what nobody knows yet.
     """
 
     feed: str
@@ -34,6 +36,7 @@ class Selection:
     namespaces: Selector | None = None
     pods: Selector = Selector()
     port: NamedPort | None = None
+    doubt: str = ""
 
     @classmethod
     def read(cls, text: str) -> Selection:
@@ -46,6 +49,7 @@ class Selection:
             None if spaces is None else _selector(spaces),
             _selector(raw["pods"]),
             NamedPort(*port) if port else None,
+            raw.get("doubt", ""),
         )
 
     @cached_property
@@ -58,21 +62,29 @@ class Selection:
             said["namespaces"] = _spelled(self.namespaces)
         if self.port:
             said["port"] = [self.port.protocol, self.port.name]
+        if self.doubt:
+            said["doubt"] = self.doubt
         return json.dumps(said, sort_keys=True, separators=(",", ":"))
 
     def selects(self, pod: Pod, labels_of: Callable[[str], Labels]) -> bool:
-        """Whether a pod is known to be meant; `labels_of` says those of a namespace."""
+        """Whether a pod is known to be meant, or may be and there is a doubt; `labels_of` says those of a namespace."""
         near = (
             pod.namespace == self.namespace
             if self.namespaces is None
             else self.namespaces.selects(labels_of(pod.namespace))
         )
-        return bool(near and self.pods.selects(pod.labels))
+        own = self.pods.selects(pod.labels)
+        if not pod.labels.complete:
+            return bool(self.doubt) and False not in (near, own)
+        return bool(self.doubt != "only" and near and own)
 
     def members(self, book: Book, family: int) -> frozenset[bytes]:
         """The elements its set of a family (4 or 6) is to have, as the kernel keeps them."""
-        chosen = (pod for space in self._spaces(book) for pod in book.pods_of(space, self.pods))
-        meant = (pod for pod in chosen if self.pods.selects(pod.labels))
+        near = self._spaces(book) if self.doubt != "only" else ()
+        chosen = (pod for space in near for pod in book.pods_of(space, self.pods))
+        known = (pod for pod in chosen if self.pods.selects(pod.labels))
+        others = (pod for pod in (book.unknown_pods() if self.doubt else ()) if self.selects(pod, book.labels_of))
+        meant = chain(known, others)
         return frozenset(element for pod in meant for element in self.elements(pod, pod.addresses, family))
 
     def _spaces(self, book: Book) -> list[str]:

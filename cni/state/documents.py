@@ -283,8 +283,8 @@ class Documents(Stands, elsewhere.Elsewhere):
         return found
 
 
-def far_pods(names: Iterable[tuple[str, str]], addresses: Iterable[str]) -> list[tuple[str, elsewhere.Far]]:
-    """The addresses that pods have on other hosts, by namespace and name, and whose some addresses are there; nothing where nobody knows."""
+def far_pods(names: Iterable[tuple[str, str]] | None, addresses: Iterable[str]) -> list[tuple[str, elsewhere.Far]]:
+    """The addresses that pods have on other hosts, by namespace and name, or all have, and whose some addresses are there; nothing where nobody knows."""
     if not (uses.DEFAULT_FOLDER / FILE).exists():
         return []
     with closing(Documents.open()) as documents:

@@ -42,11 +42,13 @@ class Elsewhere(StateFile):
             rows = [row for spot in spots for row in self._rows(f"{query} WHERE (address, network) = (?,?)", *spot)]
         return {(address, network): Far(*rest) for address, network, *rest in rows}
 
-    def far_pods(self, names: Iterable[tuple[str, str]], addresses: Iterable[str]) -> list[tuple[str, Far]]:
-        """The addresses of pods by namespace and name, and whose some addresses are."""
+    def far_pods(self, names: Iterable[tuple[str, str]] | None, addresses: Iterable[str]) -> list[tuple[str, Far]]:
+        """The addresses of pods by namespace and name, or of all, and whose some addresses are."""
         query = "SELECT address, namespace, name, subnet FROM elsewhere WHERE"
         if not self._rows("SELECT 1 FROM elsewhere LIMIT 1"):
             return []
+        if names is None:
+            return [(address, far) for (address, _), far in self.far().items()]
         rows = [row for name in names for row in self._rows(f"{query} (namespace, name) = (?,?)", *name)]
         rows += [row for address in addresses for row in self._rows(f"{query} address = ?", address)]
         return [(address, Far(*rest)) for address, *rest in dict.fromkeys(map(tuple, rows))]

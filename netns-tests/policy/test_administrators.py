@@ -116,3 +116,27 @@ def test_what_reaches_anybody_is_no_way_out_to_who_is_denied(shop: Shop, to: dic
     by_blocks = list(GROUPS) if "networks" in to else []
     assert [target for source, target in ways if arrives(shop, "bad", source, target)] == by_blocks
     assert arrives(shop, "good", address_of(shop.results["good"], 4), "224.0.0.1")
+
+
+def test_a_pod_without_an_object_is_denied_as_one_that_may_be_meant(shop: Shop):
+    """From its ADD on, until its object says that it is another one; the way out to it as well as its way in."""
+    shop.put("denial.json", denial("db", ingress=[{"action": "Deny", "from": [apps("bad")]}]))
+    out = denial("good", egress=[{"action": "Deny", "to": [apps("bad")]}]) | {"metadata": {"name": "out"}}
+    shop.put("out.json", out)
+    assert shop.refresh()[0] == 0
+    shop.open("late")
+    assert not shop.gets_in("late", "db")
+    assert not shop.gets_in("good", "late")
+    assert shop.gets_in("good", "db")
+    said = shop.host.run(AGENT_CNI, "policy", "why", "shop/late", "shop/db:80", check=False)
+    assert (said.returncode, "denied by ClusterNetworkPolicy denial" in said.stdout) == (1, True), said.stdout
+    assert "changed 0 of" in shop.refresh()[1]
+    shop.know("late")
+    shop.refresh()
+    assert shop.gets_in("late", "db")
+    assert shop.gets_in("good", "late")
+    shop.known = [item for item in shop.known if item["metadata"]["name"] != "late"]
+    shop.know("bad")
+    shop.refresh()
+    assert not shop.gets_in("late", "db"), "its object went"
+    assert shop.doctor() == []

@@ -41,6 +41,10 @@ class ListedBook:
     def pods_of(self, namespace: str, like: Selector = EVERYTHING) -> Iterable[Pod]:
         return by_namespace(self.pods()).get(namespace, ())
 
+    def unknown_pods(self) -> Iterable[Pod]:
+        known = {(item.namespace, item.name) for item in self.objects if isinstance(item, Pod)}
+        return Owners(self.owners, lambda *_: ()).strangers(lambda *name: name in known)
+
     def labels_of(self, namespace: str) -> Labels:
         known = [item.labels for item in self.objects if isinstance(item, Namespace) and item.name == namespace]
         return of_namespace(namespace, known[0] if known else None)

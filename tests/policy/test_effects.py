@@ -102,7 +102,7 @@ def policy_of(book: KnownBook, pod: str) -> Policy:
 
 def meant_of_all(book: KnownBook, selection: Selection) -> set[bytes]:
     """The members of a selection's set, by a look at every pod."""
-    pods = [pod for pod in book.pods() if selection.selects(pod, book.labels_of)]
+    pods = [pod for pod in (*book.pods(), *book.unknown_pods()) if selection.selects(pod, book.labels_of)]
     return {element for pod in pods for element in selection.elements(pod, pod.addresses, 4)}
 
 

@@ -17,6 +17,7 @@ from cni.policy.peering import Peering
 from cni.policy.selection import Selection
 from cni.resources import PeerEntries, PeerSet, uses_of
 from cni.state import Record, Store
+from cni.values import replace
 
 HTTP = NamedPort("tcp", "http")
 FOUR = {name: bytes([10, 1, 0, number]) for name, number in {"web": 5, "db": 6, "new": 7}.items()}
@@ -97,6 +98,27 @@ def test_it_does_not_matter_which_folder_an_attachment_is_recorded_in(town: Town
         for item in (web, every)
         for family in (4, 6)
     }
+
+
+def test_whoever_denies_means_a_pod_without_an_object_too(town: Town):
+    store, db = town.store(), town.selection("db")
+    too, only, elsewhere = (
+        replace(db, **more) for more in ({"doubt": "too"}, {"doubt": "only"}, {"namespace": "x", "doubt": "too"})
+    )
+    town.put("db", app="db")
+    town.attach(store, "db", "10.1.0.6")
+    town.attach(store, "web", "10.1.0.5")
+    new = town.attach(store, "new", "10.1.0.7", selections=(db, too, only, elsewhere))
+    wanted = {db: {"db"}, too: {"db", "new"}, only: {"new"}, elsewhere: set()}
+    for chosen, names in wanted.items():
+        assert Selection.read(chosen.text) == chosen
+        assert Peering(store, None).members(chosen.text, 4) == {FOUR[name] for name in names}
+        set_name = peer_set(chosen.text, 4, ports=False)
+        assert Peering(store, new).entries(["10.1.0.7"])[set_name] == ({FOUR["new"]} if "new" in names else set())
+        assert Peering(store, None).entries(["10.1.0.7"])[set_name] == ({FOUR["new"]} if "new" in names else set())
+    town.put("new", app="web")
+    assert Peering(store, None).members(too.text, 4) == {FOUR["db"]}
+    assert Peering(store, new).entries(["10.1.0.7"])[peer_set(too.text, 4, ports=False)] == set()
 
 
 def test_an_address_of_two_pods_is_nobodys(town: Town):
