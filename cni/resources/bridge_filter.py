@@ -9,7 +9,7 @@ from cni.kernel import ruleset
 from cni.kernel.ruleset import Element
 from cni.kernel.view import Link
 from cni.naming import POLICY_TABLE, SWITCHED
-from cni.resources.base import Resource
+from cni.resources.base import REFRESH, Resource
 from cni.resources.links import required
 from cni.resources.world import World
 from cni.values import dataclass
@@ -27,13 +27,9 @@ class BridgeFilter(Resource):
     """
 
     bridge: str
+    mend = REFRESH
     shared = True
     retires = True
-
-    @property
-    def mend(self) -> str:  # type: ignore[override]
-        """Not only pods with policies have it, whom a refresh is for."""
-        return f"ip link set {self.bridge} type bridge nf_call_iptables 1 nf_call_ip6tables 1"
 
     def ensure(self, world: World) -> None:
         link = required(
