@@ -21,7 +21,7 @@ demo-mesh: .venv/ready ## two pods on two hosts, two Envoys, mutual TLS: their a
 
 test: .venv/ready      ## everything: style, types, tests/, and netns-tests/ with the node agent and without
 	@$(MAKE) --no-print-directory check
-	@.venv/bin/python3 -m pytest tests
+	@.venv/bin/python3 -m pytest --numprocesses 2 --dist worksteal tests
 	@rm -rf .cache/transcripts
 	@AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest --numprocesses 4 --dist worksteal netns-tests
 	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 4 --dist worksteal -m "not sweep" netns-tests
