@@ -165,7 +165,7 @@ def _shut(item: _Wanted, why: CniError) -> CniError:
     try:
         for rules in item.resources:
             if isinstance(rules, PodPolicy):
-                rules.shut()
+                rules.shut(item.node.world)
     except CniError as error:
         return Incomplete(f"{_whose(item.fed)} has the rules of before, and could not be shut: {why.msg}; {error.msg}")
     return Incomplete(f"{_whose(item.fed)} is shut: {why.msg}")

@@ -21,7 +21,7 @@ from cni.resources.peer_set import declared as declared_sets
 from cni.resources.policy_table import MAPS, PORT_MAPS, TABLE, declared, skeleton
 from cni.resources.verdicts import Verdict, chains_of, naming, verdicts
 from cni.resources.world import World
-from cni.values import dataclass
+from cni.values import dataclass, replace
 
 #: A set of peers, where a rule names one.
 _SET = re.compile(r"@([pn][46]-[0-9a-f]{16})\b")
@@ -86,11 +86,11 @@ class PodPolicy(NftRules):
             if (self.link and not self.addresses) or not self._deleted_by_key():
                 netfilter.nft(self._taking_away_what_is_there())
 
-    def shut(self) -> None:
-        """Let nothing in or out on the host, until the rules are made again. Raises KernelRefused and ToolFailed."""
-        ways = [name for name in self.chains if name.startswith(("in-", "out-"))]
-        lines = [f"{verb} chain {TABLE} {way}\n" for way in ways for verb in ("add", "flush")]
-        netfilter.nft_made(["".join([self.declarations, *lines, *(f"add rule {TABLE} {way} drop\n" for way in ways)])])
+    def shut(self, world: World) -> None:
+        """Let nothing in or out on the host, until the rules are made again: also of a pod that was open, to whose chains nothing
+        led. Raises CniError.
+        """
+        replace(self, rules=tuple(f"{way}-{self.token} drop" for way in _ASKED)).ensure(world)
 
     def in_the_way(self, world: World) -> str:
         """Entries of a pod that is gone without a record, of this one's earlier release, or of nobody, and the chains.

@@ -203,8 +203,9 @@ def test_a_pod_that_cannot_be_held_is_shut_and_holds_nobody_up(
             shop.know(name)
         assert holds(shop)
         shop.put("all.json", network_policy("all", podSelector={}, ingress=[FRIEND | {"ports": [{"port": 80}]}]))
-        chains = re.findall(r"chain in-(\S+)", host.run("nft", "list", "chains").stdout)
-        token = next(it for it in chains if any(f"{own} : jump in-{it}" in listed(host) for own in own_of(shop, "web")))
+        token = next(
+            it for it in tokens(host) if any(f"{own} : jump in-{it}" in listed(host) for own in own_of(shop, "web"))
+        )
         done = host.run(ROOT / ".venv/bin/python3", "-I", "-c", REFUSED, token, check=False)
         assert re.search(r"shop/web \(.*\) is shut: .*no room", done.stderr), done.stderr
         assert shop.gets_in("friend", "two"), "the other has what is said now"
@@ -214,6 +215,29 @@ def test_a_pod_that_cannot_be_held_is_shut_and_holds_nobody_up(
             assert soon(shop, True, "friend")
             assert holds(shop)
             assert shop.doctor() == []
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_a_pod_that_was_open_and_cannot_be_held_is_shut(lab: Lab, host: Host, tmp_path: Path, kind: dict[str, Any]):
+    with opened(lab, host, kind, tmp_path) as shop:
+        (shop.folder / "deny.json").unlink()
+        (shop.folder / "friend.json").unlink()
+        before = tokens(host)
+        shop.fed("web")
+        shop.know("web")
+        shop.refresh()
+        assert shop.gets_in("stranger")
+        shop.put("all.json", network_policy("all", podSelector={}, ingress=[FRIEND | {"ports": [{"port": 80}]}]))
+        (token,) = tokens(host) - before
+        done = host.run(ROOT / ".venv/bin/python3", "-I", "-c", REFUSED, token, check=False)
+        assert re.search(r"shop/web \(.*\) is shut: .*no room", done.stderr), done.stderr
+        assert not shop.gets_in("stranger"), "nobody knows any more who may"
+        assert not shop.gets_in("friend")
+
+
+def tokens(host: Host) -> set[str]:
+    """Those that chains are called after."""
+    return set(re.findall(r"chain in-(\S+)", host.run("nft", "list", "chains").stdout))
 
 
 def listed(host: Host) -> str:
