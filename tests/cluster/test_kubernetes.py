@@ -18,6 +18,7 @@ from kube_api import CUSTOM, KubeApi, namespace, node, pod, policy
 from cni.cluster.config import KubernetesConfig
 from cni.cluster.document import Document
 from cni.cluster.kubernetes import KubernetesStore
+from cni.cluster.kubernetes.streams import News, Streams
 from cni.cluster.model import LAYER_2, LAYER_3, Alive, Block, Endpoint, Network, Node, Pool
 from cni.cluster.store import Change, ClusterStore, Listing, Sparing
 from cni.errors import Conflict, Forbidden, NameTaken, SessionLost, Unavailable, Unreachable
@@ -486,6 +487,31 @@ def test_what_was_deleted_while_changes_were_forgotten_is_found(api: KubeApi):
         heard.until(("documents", "NetworkPolicy", "default", "comes"), _said("NetworkPolicy", "comes"))
         assert ("documents", "NetworkPolicy", "default", "stays") in heard.items
         assert heard.listings == 1
+
+
+def test_what_comes_and_goes_in_one_breath_is_not_there(api: KubeApi, monkeypatch: pytest.MonkeyPatch):
+    """A pod that ends is changed and deleted in one moment: both may be heard of at once, and what comes last counts."""
+    has_come, wait = threading.Event(), Streams.wait
+
+    def at_once(self: Streams, seconds: float) -> list[News]:
+        has_come.wait(SOON)
+        time.sleep(0.2)
+        return wait(self, seconds)
+
+    monkeypatch.setattr(Streams, "wait", at_once)
+    api.put(policy("shut"))
+    for name in ("ends", "again"):
+        api.put(pod(name, "node-b", f"10.10.0.{70 + len(name)}"))
+    with told(joined(api, FLAT)) as heard:
+        for name in ("ends", "again", "brief"):
+            api.put(pod(name, "node-b", f"10.10.0.{70 + len(name)}", app="changed"))
+            api.delete("Pod", name, "default")
+        api.put(pod("again", "node-b", "10.10.0.80"))
+        api.put(pod("mark", "node-b"))
+        has_come.set()
+        heard.until(("documents", "Pod", "default", "mark"), _said("Pod", "mark"))
+        assert {item.name for item in heard.of(Document) if item.kind == "Pod"} == {"again", "mark"}
+        assert {item.address for item in heard.of(Endpoint) if item.pod} == {"10.10.0.80"}
 
 
 def test_a_watch_that_ends_or_marks_goes_on_from_where_it_was(api: KubeApi):

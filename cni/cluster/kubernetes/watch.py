@@ -20,6 +20,9 @@ from cni.cluster.model import Block, Endpoint, Item, Key, Network
 from cni.cluster.store import Change, Listing, Sparing
 from cni.errors import Forbidden
 
+#: What one change puts and takes away, as it is after all of its news.
+_Put = dict[Key, Item]
+_Gone = dict[Key, None]
 #: How long to wait for news before those who left are looked after, in seconds.
 _PATIENCE = 1.0
 
@@ -122,7 +125,7 @@ class Watch:
 
     def _next(self, streams: Streams) -> Change | None:
         """What changed; None where it takes another listing."""
-        put, gone, refused = list[Item](), list[Key](), list[str]()
+        put, gone, refused = _Put(), _Gone(), list[str]()
         news, over = list[News](), list[str]()
         while not (news or over):
             if not self._scope.endpoints and not self._is_enough(self._scope.networks):
@@ -139,8 +142,7 @@ class Watch:
         if self._is_too_narrow(news):
             return None
         self._revision += 1
-        taken = {item.key for item in put}
-        return Change(self._revision, tuple(put), tuple(key for key in gone if key not in taken), tuple(refused))
+        return Change(self._revision, tuple(put.values()), tuple(gone), tuple(refused))
 
     def _heard(self, news: Iterable[News]) -> list[News]:
         """What says something. Of whom no Node is told any more the own one is to be asked for."""
@@ -149,7 +151,7 @@ class Watch:
             self._saw(None)
         return [one for one in found if not one.unheard]
 
-    def _take(self, news: News, found: Object, put: list[Item], gone: list[Key], refused: list[str]) -> None:
+    def _take(self, news: News, found: Object, put: _Put, gone: _Gone, refused: list[str]) -> None:
         if isinstance(found, Node):
             self._nodes[found.metadata.name] = found
             self._departed.back(found.metadata.name)
@@ -159,9 +161,7 @@ class Watch:
         refused += why
         for name in self._evicted(made):
             self._forget(name, put, gone)
-        came, went = self._told.put(_place(news.kind, found), made)
-        put += came
-        gone += went
+        self._tell(_place(news.kind, found), made, put, gone)
 
     def _evicted(self, made: Iterable[Item]) -> set[str]:
         """Hosts that left, and whose blocks the API has given to another one."""
@@ -175,7 +175,7 @@ class Watch:
             there = {(one.metadata.namespace, one.metadata.name) for one in news.put}
             yield from ((place[1], place[2]) for place in self._told.places(news.kind.name) if place[1:] not in there)
 
-    def _lose(self, kind: Kind, name: tuple[str, str], put: list[Item], gone: list[Key]) -> None:
+    def _lose(self, kind: Kind, name: tuple[str, str], put: _Put, gone: _Gone) -> None:
         """Of a host that is deleted nothing is free yet: it may only be cut off, and its pods live."""
         if kind == NODES:
             self._nodes.pop(name[1], None)
@@ -183,15 +183,21 @@ class Watch:
             if name[1] == self._me:
                 self._saw(None)
             return
-        came, went = self._told.put((kind.name, *name), ())
-        put += came
-        gone += went
+        self._tell((kind.name, *name), (), put, gone)
 
-    def _forget(self, name: str, put: list[Item], gone: list[Key]) -> None:
+    def _forget(self, name: str, put: _Put, gone: _Gone) -> None:
         self._departed.back(name)
-        came, went = self._told.put((NODES.name, "", name), ())
-        put += came
-        gone += went
+        self._tell((NODES.name, "", name), (), put, gone)
+
+    def _tell(self, place: Place, made: Iterable[Item], put: _Put, gone: _Gone) -> None:
+        """Have an object say this. A change says first what is gone: of what came and went in one, only that it went."""
+        came, went = self._told.put(place, made)
+        for key in went:
+            put.pop(key, None)
+            gone[key] = None
+        for item in came:
+            gone.pop(item.key, None)
+            put[item.key] = item
 
     def _is_too_narrow(self, news: Iterable[News]) -> bool:
         """Whether what came takes another scope."""
