@@ -102,6 +102,12 @@ def judged(file: Path, text: bytes | None = None) -> Iterator[dict[str, Any]]:
         before = {"prevResult": made_by(netconf)} if is_bare(before) else before
 
 
+def misspelt(file: Path, text: bytes) -> list[str]:
+    """What the schemas of ours say against a file that may have no addresses yet, and where. Raises as `plugins_of`."""
+    read = [(where, netconf, _reader_of(netconf)) for where, netconf in plugins_of(file, text)]
+    return [f"{where}: {line}" for where, netconf, name in read if name for _, line in config.faults(netconf, name)]
+
+
 def called_in(folder: Path) -> set[str]:
     """The executables of this suite that are called by a folder's files, as far as they can be read."""
     found = set[str]()
@@ -228,10 +234,14 @@ def _type_fault(netconf: NetConf) -> str:
 
 def _as_read(netconf: NetConf) -> NetConf:
     """A configuration as our plugin reads it, or our IPAM beneath somebody else's."""
+    reader = _reader_of(netconf)
+    return given(netconf, reader) if reader else netconf
+
+
+def _reader_of(netconf: NetConf) -> str | None:
     ipam = netconf.get("ipam")
     types = (netconf.get("type"), ipam.get("type") if isinstance(ipam, dict) else None)
-    reader = next((name for name in types if name in plugin.names()), None)
-    return given(netconf, reader) if reader else netconf
+    return next((name for name in types if name in plugin.names()), None)
 
 
 def _refuse_misspelt(netconf: NetConf) -> None:

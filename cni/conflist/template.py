@@ -20,7 +20,7 @@ _BY_RANGES = (OWN_IPAM, "host-local")
 def filled(conflist: NetConf, spans: Sequence[str]) -> NetConf:
     """A conflist for a node that has these blocks, such as ``10.244.1.0/24`` and ``fd00:244:0:1::/64``.
 
-    An ``ipam`` section that says no addresses has the node's blocks for ranges. A network of the cluster says its subnets itself,
+    Its plugins' schemas have nothing against it. An ``ipam`` section that says no addresses has the node's blocks for ranges. A network of the cluster says its subnets itself,
     of which those stay that are of a family the node has. Raises InvalidConfig for a block that is in none of them.
     """
     blocks = [ipaddress.ip_network(span) for span in spans]
@@ -53,9 +53,9 @@ def _of_cluster(where: str, ipam: Section, blocks: list[IPNetwork]) -> Section:
     left = {key: value for key, value in ipam.items() if key not in RANGE_KEYS}
     if ipam.get("subnet") and _family(ipam) in families:
         left |= {key: ipam[key] for key in RANGE_KEYS if key in ipam}
-    if "ranges" in ipam:
+    if ipam.get("ranges"):
         left["ranges"] = [item for item in ipam["ranges"] if _family(item[0]) in families]
-    if "routes" in ipam:
+    if ipam.get("routes"):
         left["routes"] = [route for route in ipam["routes"] if (6 if ":" in route["dst"] else 4) in families]
     return left
 

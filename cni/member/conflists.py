@@ -14,7 +14,7 @@ from typing import NamedTuple
 from cni import log, plugin
 from cni.cluster.model import Network
 from cni.conflist import placed
-from cni.conflist.file import judged, networks, plugins_of
+from cni.conflist.file import judged, misspelt, networks
 from cni.conflist.template import filled
 from cni.errors import CniError, Conflict, Forbidden, InvalidConfig, Unavailable
 from cni.ipam.source import is_delegated
@@ -29,7 +29,7 @@ _NAMES = "*.conflist"
 class _Made(NamedTuple):
     """What was made of a template's text and of blocks, and the cluster's networks in it."""
 
-    template: str
+    template: bytes
     spans: tuple[str, ...] | None
     text: str
     networks: tuple[Network, ...]
@@ -104,14 +104,15 @@ class Conflists:
 
     def _of_host(self, template: Path, spans: tuple[str, ...] | None) -> _Made:
         """Raises InvalidConfig with all that is wrong."""
-        text = template.read_text()
+        text = template.read_bytes()
         known = self._made.get(template.name)
         if known and (known.template, known.spans) == (text, spans):
             return known
-        list(plugins_of(template, text.encode()))  # which raises for what is no list of plugins
-        conflist = config.parse(text.encode(), "$")
+        if faults := misspelt(template, text):  # of what is to be filled in, and so is read before it is judged
+            raise InvalidConfig("; ".join(faults))
+        conflist = config.parse(text, "$")
         own = conflist if spans is None else filled(conflist, spans)
-        made = text if own == conflist else json.dumps(own, indent=2) + "\n"
+        made = text.decode() if own == conflist else json.dumps(own, indent=2) + "\n"
         faults = [f"{item['where']}: {fault}" for item in judged(template, made.encode()) for fault in item["faults"]]
         if faults:
             raise InvalidConfig("; ".join(faults))
@@ -122,11 +123,9 @@ class Conflists:
         """The plugins that are not there; where none of ours is, the runtime finds its plugins somewhere else."""
         if any((self._programs / name).exists() for name in plugin.names()):
             for netconf in json.loads(conflist)["plugins"]:
-                delegate = (netconf.get("ipam") or {}).get("type", "")
-                called = [
-                    netconf["type"],
-                    delegate if is_delegated(netconf) or netconf["type"] not in plugin.names() else "",
-                ]
+                delegate = netconf["ipam"].get("type") if isinstance(netconf.get("ipam"), dict) else None
+                is_called = is_delegated(netconf) or netconf["type"] not in plugin.names()
+                called = [netconf["type"], str(delegate or "") if is_called else ""]
                 yield from (name for name in called if name and not (self._programs / name).exists())
 
     def _has_blocks(self, state: Store, network: Network) -> bool:

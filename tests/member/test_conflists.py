@@ -169,11 +169,15 @@ def test_what_somebody_edited_is_named_and_kept(scene: Scene, capsys: pytest.Cap
         ("[]", "not an object"),
         (json.dumps(VERSIONS | {"name": "pods", "plugins": [ROUTED | {"mtu": -1}]}), "$.plugins[0]: $.mtu"),
         (json.dumps(VERSIONS | {"name": "pods", "plugins": [ROUTED]}).replace("10.244", "10.9"), "is not in 10.9.0.0/16"),
+        (json.dumps(VERSIONS | {"name": "pods", "plugins": [ROUTED]}).replace("4.0.0/16", "4.0.1/16"), "10.244.0.1/16 has host bits set"),
+        (json.dumps(VERSIONS | {"name": "pods", "plugins": [ROUTED]}).replace("subnet", "subnets"), "'subnet' is a required property"),
+        (json.dumps(VERSIONS | {"name": "pods", "plugins": [ROUTED | {"ipam": ROUTED["ipam"] | {"routes": [{}]}}]}), "'dst' is a required property"),
+        (b'{"name": "\xff"}', "is not JSON"),
         (None, "has no conflist"),
     ],
 )  # fmt: skip
 def test_a_wrong_one_is_not_put_and_what_is_there_stays(
-    scene: Scene, capsys: pytest.CaptureFixture[str], text: str | None, said: str
+    scene: Scene, capsys: pytest.CaptureFixture[str], text: str | bytes | None, said: str
 ):
     scene.say(ALONE)
     scene.keep(FOUR)
@@ -181,10 +185,26 @@ def test_a_wrong_one_is_not_put_and_what_is_there_stays(
     if text is None:
         (scene.templates / "10-pods.conflist").unlink()
     else:
-        (scene.templates / "10-pods.conflist").write_text(text)
+        (scene.templates / "10-pods.conflist").write_bytes(text.encode() if isinstance(text, str) else text)
     assert not scene.keep(FOUR)
     assert said in capsys.readouterr().err
     assert scene.file.read_text() == before
+
+
+def test_what_is_null_is_not_said(scene: Scene):
+    scene.say(ROUTED | {"ipam": ROUTED["ipam"] | {"subnet": None, "routes": None}}, {"type": "theirs", "ipam": None})
+    scene.keep(FOUR)
+    scene.agree(FOUR)
+    assert scene.keep(FOUR)
+    assert scene.there()["ranges"] == [[{"subnet": "10.244.0.0/16"}]]
+
+
+def test_what_somebody_elses_plugin_is_told_is_not_ours_to_read(scene: Scene, tmp_path: Path):
+    (tmp_path / "bin").mkdir()
+    for name in ("theirs", "custom-plugin"):
+        (tmp_path / "bin" / name).touch()
+    scene.say({"type": "theirs", "ipam": 5}, {"type": "theirs", "ipam": {"type": ""}})
+    assert scene.keep(FOUR)
 
 
 def test_a_network_that_the_cluster_has_otherwise_is_not_put(scene: Scene, capsys: pytest.CaptureFixture[str]):
