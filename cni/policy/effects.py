@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import cached_property, partial
 from typing import NamedTuple
 
-from cni.policy.known import KnownBook
+from cni.policy.known import KnownBook, name_of
 from cni.policy.labels import Labels
 from cni.policy.objects import ClusterPolicy, KubeNode, NetworkPolicy, Object, Pod, unknown
 from cni.policy.selection import Selection
@@ -28,7 +28,8 @@ def said(book: KnownBook, changed: Iterable[Document]) -> Said:
     policies: list[Object] = []
     for item in changed:
         if item.kind == "Pod":
-            pods[item.namespace, item.name] = book.pod(item.namespace, item.name)
+            place = item.namespace, name_of(item)
+            pods[place] = book.pod(*place)
         elif item.kind == "Namespace":
             spaces[item.name] = book.labels_of(item.name)
             unknown_there = (pod for pod in book.unknown_pods() if pod.namespace == item.name)

@@ -38,7 +38,7 @@ class PodIndex:
             return
         for label in _labels(pod):
             self._named[namespace][label].pop(name)
-        for address in pod.addresses:
+        for address in dict.fromkeys(pod.addresses):  # a status may say one twice
             self._saying[address].pop((namespace, name))
             if not self._saying[address]:
                 del self._saying[address]

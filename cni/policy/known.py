@@ -41,7 +41,7 @@ class KnownBook:
         """Know what became another since, or went."""
         self.revision, self.unread = revision, tuple(unread)
         for item in documents:
-            name = _name_of(item)
+            name = name_of(item)
             said = self._documents.setdefault(item.kind, {}).setdefault(item.namespace, {}).setdefault(name, {})
             said.pop(item.source, None)
             if item.value is not None:
@@ -124,7 +124,7 @@ class KnownBook:
 
     def object(self, document: Document) -> Object | None:
         """The object of a document's name, as it is now."""
-        name = _name_of(document)
+        name = name_of(document)
         there = name in self._documents.get(document.kind, {}).get(document.namespace, {})
         return self._object(document.kind, document.namespace, name) if there else None
 
@@ -187,12 +187,12 @@ class KnownBook:
         return Owners(self._ask_owners(), self._elsewhere)
 
 
-def _name_of(document: Document) -> str:
+def name_of(document: Document) -> str:
     """What tells it from others of its kind in its namespace."""
     return document.name or f"{document.source} {document.nth}"
 
 
 def object_of(document: Document) -> Object:
-    """The object that a document is."""
-    value = json.loads(document.value or "{}")
-    return known(document.kind, document.place, document.namespace, document.name, value)
+    """The object that a document is. Pods are found by their names: one that has none has the document's."""
+    name, value = name_of(document) if document.kind == "Pod" else document.name, json.loads(document.value or "{}")
+    return known(document.kind, document.place, document.namespace, name, value)

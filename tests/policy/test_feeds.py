@@ -15,7 +15,7 @@ import yaml
 
 from cni.cluster.document import Document as Said
 from cni.errors import InvalidConfig, TryAgainLater
-from cni.policy import feeds, folder
+from cni.policy import effects, feeds, folder
 from cni.policy.cluster_feed import AsOf, told
 from cni.policy.config import faults_of, section_of
 from cni.policy.feeds import book_of, follow, reading_once
@@ -309,6 +309,21 @@ def test_a_book_goes_on_with_its_feed(place: Place):
     assert len(book.policies("shop")) == 1, "the other file says so, too"
     (place.path / "b.json").unlink()
     assert place.book().policies("shop") == []
+
+
+def test_pods_without_a_name_are_as_many_as_there_are_and_go(place: Place):
+    del (
+        (one := pod("", "10.1.0.5", app="web"))["metadata"]["name"],
+        (two := pod("", "10.1.0.6", app="web"))["metadata"]["name"],
+    )
+    place.put("a.json", one, two)
+    book = place.book()
+    assert sorted(item.addresses for item in book.pods_of("shop")) == [("10.1.0.5",), ("10.1.0.6",)]
+    with closing(Documents.open()) as documents:
+        gone = [item._replace(value=None) for item in documents.everything(book.feed)]
+    before = effects.said(book, gone)
+    assert book.heard(2, gone, ()).pods_of("shop") == ()
+    assert effects.Effects(book, before, effects.said(book, gone)).addresses == {"10.1.0.5", "10.1.0.6"}
 
 
 def test_whoever_is_told_which_files_changed_looks_at_no_others(place: Place):

@@ -14,7 +14,7 @@ SPACES, NAMES, VALUES = ["red", "blue"], ["a", "b", "c"], ["x", "y"]
 labels = st.builds(
     Labels, st.dictionaries(st.sampled_from(["app", "tier"]), st.sampled_from(VALUES), max_size=2), st.booleans()
 )
-addresses = st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2", "fd00::1"]), unique=True, max_size=2).map(tuple)
+addresses = st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2", "fd00::1"]), max_size=3).map(tuple)
 pods = st.builds(Pod, st.sampled_from(SPACES), st.sampled_from(NAMES), labels, addresses)
 gone = st.tuples(st.sampled_from(SPACES), st.sampled_from(NAMES))
 requirements = st.builds(
