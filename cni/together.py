@@ -1,7 +1,8 @@
 """Attachments held together to what their feeds say now: those that a change is about in one transaction of the kernel's, all or none.
 
 Nobody waits for one that a call is at, and one that cannot be had holds no other up: where the kernel refuses all together each is
-tried by itself, and one that is refused then is shut, for what it was held to may let in whom nobody lets in any more.
+tried by itself, and one that is refused then is shut, for what it was held to may let in whom nobody lets in any more. What somebody
+else is at is no refusal: who waits for that comes again.
 """
 
 from __future__ import annotations
@@ -128,11 +129,12 @@ def _make(wanted: list[_Wanted], found: Followed) -> None:
         _apply(wanted)
     except CniError as error:
         refused = {item.fed: error for item in wanted} if len(wanted) == 1 else _refused_alone(wanted)
+        found.again += (fed for fed, why in refused.items() if isinstance(why, TryAgainLater))
         for item in wanted:
-            if item.fed in refused:
+            if item.fed in refused and item.fed not in found.again:
                 found.failed[item.fed] = _shut(item, refused[item.fed])
     for item in wanted:
-        if item.fed not in found.failed:
+        if item.fed not in found.failed and item.fed not in found.again:
             try:
                 item.node.keep_only(item.resources)
                 found.changed.append(item.fed)

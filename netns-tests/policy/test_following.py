@@ -235,6 +235,42 @@ def test_a_pod_that_was_open_and_cannot_be_held_is_shut(lab: Lab, host: Host, tm
         assert not shop.gets_in("friend")
 
 
+#: Somebody else's DEL retires what the policy is to use, for longer than anybody waits who comes again.
+RETIRING = """
+from contextlib import closing
+from cni import retirement, together
+from cni.member.policies import Policies
+from cni.resources import key_of
+from cni.state import DEFAULT_FOLDER, Store
+real = retirement.wait_for_retirements
+def waiting(store, record, resources):
+    key = next(key_of(item, record.lasting) for item in resources if item.retires)
+    with closing(Store.open(DEFAULT_FOLDER)) as other, other.lock.exclusive(*retirement._byte(key)):
+        real(store, record, resources)
+together.wait_for_retirements = waiting
+policies = Policies(DEFAULT_FOLDER, lambda: None)
+policies.look(compares=True)
+together.wait_for_retirements = real
+assert policies.owed < 1, policies.owed
+print("again")
+"""
+
+
+def test_a_pod_whose_rules_somebody_is_at_comes_again_and_is_not_cut_off(lab: Lab, host: Host, tmp_path: Path):
+    with opened(lab, host, KINDS["routed"], tmp_path) as shop:
+        shop.fed("web")
+        shop.know("web")
+        shop.refresh()
+        from_others = [FRIEND, {"from": [{"podSelector": {"matchLabels": {"app": "other"}}}]}]
+        shop.put("friend.json", network_policy("friend", podSelector=WEB, ingress=from_others))
+        done = host.run(ROOT / ".venv/bin/python3", "-I", "-c", RETIRING, check=False)
+        assert done.stdout == "again\n", done.stderr
+        assert holds(shop), done.stderr
+        with following(host.prefix(), ROOT / ".venv/bin/python3"):
+            assert eventually(lambda: shop.doctor() == [])
+            assert holds(shop)
+
+
 def tokens(host: Host) -> set[str]:
     """Those that chains are called after."""
     return set(re.findall(r"chain in-(\S+)", host.run("nft", "list", "chains").stdout))
