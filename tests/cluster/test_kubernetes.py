@@ -13,7 +13,7 @@ from typing import Any
 
 import cluster_contract
 import pytest
-from kube_api import CUSTOM, KubeApi, namespace, node, pod, policy
+from kube_api import CUSTOM, KINDS, KubeApi, namespace, node, pod, policy
 
 from cni.cluster.config import KubernetesConfig
 from cni.cluster.document import Document
@@ -435,6 +435,35 @@ def test_an_administrators_kind_is_heard_of_once_it_is_served(api: KubeApi, monk
         assert heard.items[key].value["apiVersion"] == version
 
 
+@pytest.mark.parametrize("lost", [{"networkpolicies"}, {*KINDS}])
+def test_what_somebody_before_the_api_does_not_find_is_not_gone(
+    api: KubeApi, monkeypatch: pytest.MonkeyPatch, lost: set[str]
+):
+    """A proxy whose API servers are away may say 404 of all there is: nothing is taken back by that, no policy and no host."""
+    monkeypatch.setattr("cni.cluster.kubernetes.streams._LATER", 0.1)
+    key = ("documents", "ClusterNetworkPolicy", "default", "top")
+    api.absent -= {CUSTOM}
+    api.put(policy("shut"))
+    api.put(policy("top") | {"kind": "ClusterNetworkPolicy", "metadata": {"name": "top"}})
+    store = joined(api)
+    session = store.join(A, "boot-node-a:1")
+    with told(store) as heard:
+        before = dict(heard.items)
+        served, api.absent = api.absent, api.absent | lost
+        api.compact()
+        time.sleep(1)
+        if "nodes" in lost:
+            with pytest.raises(Unreachable, match="404"):
+                store.look("node-a")
+        api.absent = served
+        store.renew(session)
+        api.put(policy("mark"))
+        while ("documents", "NetworkPolicy", "default", "mark") not in heard.items:
+            heard.hear()
+            assert before.keys() <= heard.items.keys()
+        assert key in before
+
+
 @pytest.mark.parametrize("plural", ["networkpolicies", CUSTOM, "pods", "namespaces"])
 def test_where_policies_may_not_be_read_nothing_is_said_of_them(
     api: KubeApi, plural: str, monkeypatch: pytest.MonkeyPatch
@@ -525,7 +554,7 @@ def test_a_watch_that_ends_or_marks_goes_on_from_where_it_was(api: KubeApi):
             key = ("blocks", "pods", f"10.10.{number}.64/26")
             heard.until(key, Block(*key[1:], "node-b", "machine-b"))
         assert heard.listings == 1
-    assert len([1 for verb, path in api.requests if verb == "list" and "/nodes" in path]) == 1
+    assert len([1 for verb, path in api.requests if verb == "list" and "/nodes" in path and "Selector" not in path]) == 1
 
 
 def test_while_the_api_is_away_nothing_is_lost_and_then_all_goes_on(api: KubeApi):

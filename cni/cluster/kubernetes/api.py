@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cni.cluster.config import KubernetesConfig
-from cni.cluster.kubernetes.objects import Event, Kind, Object, Page, Status, read, reader
+from cni.cluster.kubernetes.objects import NODES, Event, Kind, Object, Page, Status, read, reader
 from cni.errors import Compacted, Forbidden, Unavailable, Unreachable
 from cni.kernel.clock import boottime
 from cni.kernel.http import Answer, Door, Request, Stream, located
@@ -34,7 +34,7 @@ _event, _page, _status = reader(Event), reader(Page), reader(Status)
 
 
 class Absent(Exception):
-    """Nobody serves a kind."""
+    """The API does not serve a kind."""
 
 
 class Overtaken(Exception):
@@ -80,6 +80,8 @@ class Api:
     def get(self, kind: Kind, name: str) -> Object | None:
         """One object, None where there is none."""
         answer = self._ask(kind, "get", Request(located(f"{_path(kind)}/", name), None, {}, method="GET"))
+        if answer.status == _ABSENT and not _is_said_by_api(answer.document):
+            raise self._unserved(kind, answer.document)
         return answer.document if answer.status == _OK else None
 
     def annotate(self, kind: Kind, known: Object, annotations: Mapping[str, str | None]) -> Object:
@@ -113,6 +115,7 @@ class Api:
                     break
             else:
                 raise Unreachable(f"the API forgets {kind.called} faster than they can be listed")
+        self._pages(NODES, NODES.versions[0], {"fieldSelector": "metadata.name=-"})  # of which each API has a list
         raise Absent
 
     @contextmanager
@@ -150,7 +153,7 @@ class Api:
             request = Request(located(kind.path(served), **asked), None, {}, method="GET")
             answer = self._ask(kind, "list", request, _page, max(self._seconds, _SLOW))
             if answer.status == _ABSENT:
-                raise Absent
+                raise Absent if kind.is_added else self._unserved(kind, answer.document)
             page: Page = answer.document
             for text in page.items or ():
                 try:
@@ -180,6 +183,10 @@ class Api:
             raise Unreachable(f"{answer.endpoint}: what it says of {kind.called} is not understood: {error}") from None
         raise self._refused(kind, verb, answer.status, why)
 
+    def _unserved(self, kind: Kind, said: bytes) -> Unreachable:
+        """What each API has is not found: somebody between says so, and nothing is gone by that."""
+        return Unreachable(f"who answers for the Kubernetes API says 404 of {kind.called}: {_why(said)}")
+
     def _refused(self, kind: Kind, verb: str, status: int, why: str) -> Exception:
         if status == _GONE:
             return Compacted(why)
@@ -205,6 +212,13 @@ class Api:
 
 def _path(kind: Kind) -> str:
     return kind.path(kind.versions[0])
+
+
+def _is_said_by_api(text: bytes) -> bool:
+    try:
+        return _status(text).code == _ABSENT
+    except ValueError:
+        return False
 
 
 def _why(text: bytes) -> str:

@@ -24,6 +24,11 @@ class Kind(NamedTuple):
         """As a ClusterRole names it."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
+    @property
+    def is_added(self) -> bool:
+        """Whether an API has it only where somebody added it."""
+        return self.group == _ADMINISTRATORS
+
     def path(self, version: str) -> str:
         """Where it is served."""
         return f"/apis/{self.group}/{version}/{self.plural}" if self.group else f"/api/{version}/{self.plural}"
