@@ -33,11 +33,17 @@ class PodIndex:
 
     def drop(self, namespace: str, name: str) -> None:
         """Know nothing of a pod."""
-        pod = self._pods.get(namespace, {}).pop(name, None)
+        pods = self._pods.get(namespace, {})
+        pod = pods.pop(name, None)
         if pod is None:
             return
+        named = self._named[namespace]
         for label in _labels(pod):
-            self._named[namespace][label].pop(name)
+            named[label].pop(name)
+            if not named[label]:  # of a job nobody has its labels again
+                del named[label]
+        if not pods:
+            del self._pods[namespace], self._named[namespace]
         for address in dict.fromkeys(pod.addresses):  # a status may say one twice
             self._saying[address].pop((namespace, name))
             if not self._saying[address]:
@@ -45,7 +51,7 @@ class PodIndex:
 
     def namespaces(self) -> list[str]:
         """Those that have pods."""
-        return [name for name, pods in self._pods.items() if pods]
+        return list(self._pods)
 
     def like(self, namespace: str, selector: Selector) -> list[Pod]:
         """Pods of a namespace: all that a selector means, or may mean, and few others."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,3 +55,20 @@ def test_few_others_are_looked_at():
     wanted = Requirement("app", "In", frozenset(["a7", "a8"]))
     exists = Requirement("app", "Exists")
     assert {pod.name for pod in PodIndex(many).like("red", Selector((exists, wanted)))} == {"p7", "p8"}
+
+
+def test_of_who_went_nothing_is_kept():
+    """Pods of jobs have labels, and namespaces of tests have names, that nobody has again."""
+    index = PodIndex([])
+
+    def come_and_go(first: int) -> None:
+        for number in range(first, first + 2000):
+            index.put(Pod(f"run{number}", "p", Labels({"controller-uid": f"{number:036}"}), (f"10.0.{number >> 8}.1",)))
+            index.drop(f"run{number}", "p")
+
+    come_and_go(0)
+    tracemalloc.start()
+    come_and_go(2000)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 50_000
