@@ -82,8 +82,11 @@ def _known(documents: Documents, news: _News, books: Mapping[str, KnownBook]) ->
     if not pods:
         return [], 0
     few = pods if len(pods) <= _MANY else set()
-    before = {feed: said_of_pods(book.anew(), few) for feed, book in books.items()}
+    spots = {*changed, *gone} if few else set()
+    # whose object says that one of these is theirs has it no more, or again
+    touched = {feed: few.union(book.claiming(address for address, _ in spots)) for feed, book in books.items()}
+    before = {feed: said_of_pods(book.anew(), touched[feed]) for feed, book in books.items()}
     with documents.transaction():
         documents.put_far(changed, gone)
-    found = [Effects(book, before[feed], said_of_pods(book.anew(), few)) for feed, book in books.items()]
+    found = [Effects(book, before[feed], said_of_pods(book.anew(), touched[feed])) for feed, book in books.items()]
     return found, len(pods) if books else 0

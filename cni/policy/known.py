@@ -103,9 +103,12 @@ class KnownBook:
     def pods_at(self, addresses: Iterable[str]) -> list[Pod]:
         """Those that have one of some addresses."""
         wanted = set(addresses)
-        saying = dict.fromkeys(place for address in wanted for place in self._index.saying(address))
-        found = (self.pod(*place) for place in saying | self._owners.pods_at(wanted))
+        found = (self.pod(*place) for place in dict.fromkeys([*self.claiming(wanted), *self._owners.pods_at(wanted)]))
         return [pod for pod in found if pod and not wanted.isdisjoint(pod.addresses)]
+
+    def claiming(self, addresses: Iterable[str]) -> list[tuple[str, str]]:
+        """Those whose objects say that they have one of some addresses, whoever has it: by namespace and name."""
+        return [place for address in addresses for place in self._index.saying(address)]
 
     def labels_of_pod(self, namespace: str, name: str) -> Labels | None:
         """A pod's labels, wherever it is; None without an object of it."""

@@ -43,12 +43,14 @@ class Scene:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.room = FarPods("a")
         self.changed: list[set[str]] = []
+        self.touched: set[tuple[str, str]] = set()
         self.filled = 0
         monkeypatch.setattr(far_pods, "put_in_sets", self._put)
         monkeypatch.setattr(far_pods, "fill_sets", self._fill)
 
     def _put(self, _: World, __: Path, effects: Effects) -> int:
         self.changed.append(effects.addresses)
+        self.touched = effects.pods
         return len(effects.addresses)
 
     def _fill(self, *_: Any) -> int:
@@ -97,6 +99,16 @@ def test_what_it_says_of_its_own_network_is_believed_and_its_objects_word_for_th
     scene.know(kube_pod("web", "10.10.0.99", "192.0.2.7"), kube_pod("db", "10.10.0.20"), kube_pod("new", "10.10.0.30"))
     scene.hear(Listing(5, (NET, endpoint(20))))
     assert scene.pods() == {"web": ("10.10.0.20", "192.0.2.7"), "db": (), "new": ("10.10.0.30",)}
+
+
+def test_whose_object_says_what_is_somebody_elses_by_now_is_touched_too(scene: Scene):
+    scene.know(kube_pod("stale", "10.10.0.20"), kube_pod("web"))
+    scene.hear(Listing(5, (NET,)), Change(6, (endpoint(20),), ()))
+    assert scene.pods() == {"stale": (), "web": ("10.10.0.20",)}
+    assert scene.touched == {("shop", "stale"), ("shop", "web")}, "its sets have the address"
+    scene.hear(Change(7, (), (endpoint(20).key,)))
+    assert scene.pods() == {"stale": ("10.10.0.20",), "web": ()}
+    assert scene.touched == {("shop", "stale"), ("shop", "web")}
 
 
 def test_an_address_that_two_have_is_nobodys_and_an_attachments_is_its_own(scene: Scene):
