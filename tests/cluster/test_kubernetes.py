@@ -215,6 +215,24 @@ def test_to_be_heard_of_costs_a_host_that_is_told_of_nodes_no_request(api: KubeA
     assert len(api.requests) == before
 
 
+@pytest.mark.parametrize("change", [{"vtep": "192.0.2.66"}, {"vtep": None, "mac": None}, {"wireguard": "somebody's"}])
+def test_what_somebody_else_has_a_node_say_is_said_right_again(api: KubeApi, change: dict[str, str | None]):
+    """Whoever may patch Nodes could lead the pods' traffic of all hosts to himself, until the member began again."""
+    store = joined(api)
+    session = store.join(A, "boot-node-a:1")
+    said = api.get("Node", "node-a")
+    right = said["metadata"]["annotations"]
+    wrong = {f"agent-cni.dev/{name}": text for name, text in change.items()}
+    wrong = {name: text for name, text in (right | wrong).items() if text}
+    store.saw(None)
+    api.put(said | {"metadata": said["metadata"] | {"annotations": wrong}})
+    store.renew(session)
+    assert api.get("Node", "node-a")["metadata"]["annotations"] == right
+    asked = len(api.requests)
+    store.renew(session)
+    assert len(api.requests) == asked
+
+
 def test_who_changes_a_node_meanwhile_loses_nothing(api: KubeApi, monkeypatch: pytest.MonkeyPatch):
     store, looked = store_at(api), list[str]()
     look = store.look

@@ -91,8 +91,12 @@ class Hosts:
         return Session(me, token, _fence(self.write(me.name, said), token), "", self._seconds)
 
     def renew(self, session: Session) -> None:
-        """See ClusterStore. What a watch heard of the Node a moment ago is as good as to ask."""
-        self.own(session)
+        """See ClusterStore. What a watch heard of the Node a moment ago is as good as to ask; where somebody has it say of this host what
+        is not so, it is said again: others send by it.
+        """
+        said = items.said_by(self.own(session))
+        if any(said.get(key) != value for key, value in items.annotated(session.node, session.token).items()):
+            self.announce(session, session.node)
 
     def speak(self, session: Session) -> None:
         """See ClusterStore. Of a machine that was cloned with its memory kubelet knows no more than this host does."""
