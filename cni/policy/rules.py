@@ -128,7 +128,7 @@ def _counted(verdict: str, document: str, only: str) -> str:
 
 def commented(document: str) -> str:
     """A document as a rule's comment, which has at most 128 bytes (nft(8))."""
-    plain = "".join(char if char.isalnum() or char in " -_./," else "_" for char in document)
+    plain = _plain(document, " -_./,")
     return plain if len(plain) <= _LONGEST else f"{plain[: _LONGEST - 9]} {digest_of(plain)[:8]}"
 
 
@@ -181,5 +181,9 @@ def _spelled(span: tuple[int, int], family: int) -> str:
 
 def _label(pod: str, direction: str) -> str:
     """What a drop's log line begins with; nft takes 127 bytes."""
-    plain = "".join(char if char.isalnum() or char in "-_./" else "_" for char in pod)
-    return f"agent-cni drop {direction} {plain[:96]}: "
+    return f"agent-cni drop {direction} {_plain(pod, '-_./')[:96]}: "
+
+
+def _plain(text: str, besides: str) -> str:
+    """A text of which each letter is one byte, and none is nft's."""
+    return "".join(char if (char.isascii() and char.isalnum()) or char in besides else "_" for char in text)

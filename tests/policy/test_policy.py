@@ -288,3 +288,12 @@ def test_the_chains_of_a_pod_lead_nowhere_else():
     chains = {line.split()[0] for line in policy.rules}
     assert chains == {f"{way}-{POD.token(1)}" for way in ("in", "out")}
     assert all(ipaddress.ip_address(address) for address in policy.addresses)
+
+
+@pytest.mark.parametrize("letter", ["a", "ü", "漢"])
+def test_a_rule_says_no_more_than_the_kernel_takes_whatever_a_pod_is_called(letter: str):
+    policy = Policy(ingress=(Allowance(document=letter * 300),), log=True, closers={"ingress": letter * 300})
+    lines = chain_rules(policy, "t", (4, 6), (), f"shop/{letter * 300}")
+    texts = [text for line in lines for text in line.split('"')[1::2]]
+    assert len(texts) >= 3
+    assert all(len(text.encode()) <= 127 for text in texts), "log prefix and comment (nft(8))"
