@@ -576,6 +576,21 @@ def test_a_watch_that_ends_or_marks_goes_on_from_where_it_was(api: KubeApi):
     assert len([path for path in listed if "Selector" not in path]) == 1
 
 
+def test_a_watch_goes_on_after_what_cannot_be_read_which_stays_as_it_was(api: KubeApi):
+    api.put(policy("shut"))
+    key = ("documents", "NetworkPolicy", "default", "after")
+    with told(joined(api)) as heard:
+        wrong = policy("shut")
+        wrong["metadata"]["labels"] = {"app": 5}
+        api.put(wrong)
+        api.put(policy("after"))
+        refused = list[str]()
+        while heard.items.get(key) is None:
+            refused += heard.hear().refused
+        assert ["networkpolicies.networking.k8s.io in the store: " in line for line in refused] == [True]
+        assert heard.items["documents", "NetworkPolicy", "default", "shut"] == _said("NetworkPolicy", "shut")
+
+
 def test_while_the_api_is_away_nothing_is_lost_and_then_all_goes_on(api: KubeApi):
     store = joined(api)
     with told(store) as heard:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cni.cluster.config import KubernetesConfig
-from cni.cluster.kubernetes.objects import NODES, Event, Kind, Object, Page, Status, read, reader
+from cni.cluster.kubernetes.objects import NODES, Event, Kind, Object, Page, Status, Unread, read, reader
 from cni.errors import Compacted, Forbidden, Unavailable, Unreachable
 from cni.kernel.clock import boottime
 from cni.kernel.http import Answer, Door, Request, Stream, located
@@ -30,7 +30,7 @@ _SLOW = 30.0
 #: After so many seconds the API ends a watch by itself; it is begun again.
 _WATCHED = 300
 _OK, _UNKNOWN, _FORBIDDEN, _ABSENT, _CONFLICT, _GONE, _BUSY = 200, 401, 403, 404, 409, 410, 429
-_event, _page, _status = reader(Event), reader(Page), reader(Status)
+_event, _page, _status, _unread = reader(Event), reader(Page), reader(Status), reader(Unread)
 
 
 class Absent(Exception):
@@ -51,11 +51,14 @@ class Listed(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """One line of a watch: an object that is so by now, or is `gone`; None where nothing changed until `version`."""
+    """One line of a watch: an object that is so by now, or is `gone`; None where nothing changed until `version`, or where what did cannot
+    be read, and `refused` says why.
+    """
 
     version: str
     found: Object | None
     gone: bool = False
+    refused: str = ""
 
 
 class Watching(NamedTuple):
@@ -140,11 +143,16 @@ class Api:
                 if event.type == "ERROR":
                     said = _status(event.object)
                     raise self._refused(kind, "watch", said.code, said.message)
-                found = read(kind, event.object)
+                version = _unread(event.object).metadata.resource_version
             except ValueError as error:
                 raise stream.broken(f"what it says of {kind.called} is not understood: {error}") from None
+            try:
+                found = read(kind, event.object)
+            except ValueError as error:
+                yield Heard(version, None, refused=f"{kind.called} in the store: {error}")
+                continue
             is_mark = event.type == "BOOKMARK"
-            yield Heard(found.metadata.resource_version, None if is_mark else found, event.type == "DELETED")
+            yield Heard(version, None if is_mark else found, event.type == "DELETED")
 
     def _pages(self, kind: Kind, served: str, selectors: Mapping[str, str]) -> Listed:
         asked = {"limit": str(_PAGE)} | dict(selectors)

@@ -168,6 +168,18 @@ class Policy(Struct):
 Object = Node | Pod | Policy
 
 
+class Version(Struct, rename="camel"):
+    """Of an object's metadata, when it became so."""
+
+    resource_version: str
+
+
+class Unread(Struct):
+    """An object that is not understood; who goes on after it needs no more of it."""
+
+    metadata: Version
+
+
 class ListMetadata(Struct, rename={"version": "resourceVersion", "token": "continue"}):
     """At which revision a list is, and by what the next page is asked for."""
 

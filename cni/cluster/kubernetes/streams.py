@@ -121,7 +121,7 @@ class Streams:
 
 def _news(kind: Kind, served: str, line: Heard) -> News:
     if line.found is None:
-        return News(kind, served)
+        return News(kind, served, refused=(line.refused,) if line.refused else ())
     metadata = line.found.metadata
     if line.gone:
         return News(kind, served, gone=((metadata.namespace, metadata.name),))
