@@ -15,7 +15,7 @@ from cni.state.uses import other_folders
 
 #: Seconds between two questions.
 _LEAST = 1.0
-#: The generation of a folder's state, and who was fed by it then.
+#: The version of a folder's state, and who was fed by it then.
 _Answer = tuple[object, list[Fed]]
 
 
@@ -65,10 +65,10 @@ def place_of(feed: str) -> Path:
 
 
 def _answer(folder: Path, known: _Answer | None) -> _Answer | None:
-    """What a folder of state says: what is known where its generation is the same; None where there is no state."""
+    """What a folder of state says: what is known where nobody changed it since; None where there is no state."""
     store = Store.reading(folder)
     if store is None:
         return None
     with closing(store):
-        generation = store.generation()
-        return known if known and known[0] == generation else (generation, store.fed())
+        version = store.version
+        return known if known and known[0] == version else (version, store.fed())

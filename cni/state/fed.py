@@ -33,8 +33,3 @@ class Feeding(Records):
             Fed(CLUSTER if cluster else f"folder {Path(directory)}", Attachment(*key), plugin, pod, self.path.parent)
             for *key, plugin, pod, directory, cluster in rows
         ]
-
-    def generation(self) -> object:
-        """What is another when an attachment came or went: a row's number is given again when the last one goes."""
-        last = "max(rowid), network, container, ifname, plugin, created"
-        return self._rows(f"SELECT count(*), {last} FROM attachment WHERE complete")[0]

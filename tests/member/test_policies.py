@@ -85,9 +85,9 @@ class Node:
         self.put_in += 1
         return 0
 
-    def attach(self, name: str, folder: Path | None = None) -> Record:
-        config = {"name": "net", "policy": {"policyDir": str(self.place)}}
-        record = Record(Attachment("net", f"c-{name}", "eth0"), "bridge", "", f"shop/{name}", config, complete=True)
+    def attach(self, name: str, folder: Path | None = None, *, complete: bool = True, fed: bool = True) -> Record:
+        config = {"name": "net", **({"policy": {"policyDir": str(self.place)}} if fed else {})}
+        record = Record(Attachment("net", f"c-{name}", "eth0"), "bridge", "", f"shop/{name}", config, complete=complete)
         with closing(Store.open(folder or self.folder)) as store, store.transaction():
             store.put(record)
         return record
@@ -130,6 +130,23 @@ def test_a_file_alone_is_no_feed_where_what_was_known_is_lost(node: Node):
     node.write("two", policyTypes=["Egress"])
     assert node.look() == ["shop/web"]
     assert node.known() == ["one", "two"]
+
+
+def test_who_is_complete_after_one_that_came_later_and_as_another_goes_is_followed(node: Node):
+    older = node.attach("older")
+    node.attach("begun", complete=False)
+    node.attach("later")
+    assert node.look() == ["shop/older", "shop/later"]
+    node.attach("begun")
+    node.detach(older)
+    assert node.look() == ["shop/begun"]
+
+
+def test_who_comes_again_with_a_feed_is_followed(node: Node):
+    node.attach("chained", fed=False)
+    assert node.look() == []
+    node.attach("chained")
+    assert node.look() == ["shop/chained"]
 
 
 def test_what_the_cluster_said_is_known_again_where_that_is_lost(node: Node):
