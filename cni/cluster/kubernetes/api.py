@@ -108,6 +108,15 @@ class Api:
 
     def list(self, kind: Kind, **selectors: str) -> Listed:
         """All of a kind, in whichever version it is served. Raises Absent."""
+        found = self._in_any_version(kind, selectors)
+        if not found:
+            self._pages(NODES, NODES.versions[0], {"fieldSelector": "metadata.name=-"})  # of which each API has a list
+            found = self._in_any_version(kind, selectors)  # as it is of an API that came back only then
+        if not found:
+            raise Absent
+        return found
+
+    def _in_any_version(self, kind: Kind, selectors: Mapping[str, str]) -> Listed | None:
         for served in kind.versions:
             for _ in range(_LISTINGS):
                 try:
@@ -118,8 +127,7 @@ class Api:
                     break
             else:
                 raise Unreachable(f"the API forgets {kind.called} faster than they can be listed")
-        self._pages(NODES, NODES.versions[0], {"fieldSelector": "metadata.name=-"})  # of which each API has a list
-        raise Absent
+        return None
 
     @contextmanager
     def watch(self, kind: Kind, served: str, version: str, silence: float) -> Iterator[Watching]:
