@@ -18,6 +18,7 @@ from kube_api import CUSTOM, KINDS, KubeApi, namespace, node, pod, policy
 from cni.cluster.config import KubernetesConfig
 from cni.cluster.document import Document
 from cni.cluster.kubernetes import KubernetesStore
+from cni.cluster.kubernetes.objects import POLICIES
 from cni.cluster.kubernetes.streams import News, Streams
 from cni.cluster.model import LAYER_2, LAYER_3, Alive, Block, Endpoint, Network, Node, Pool
 from cni.cluster.store import Change, ClusterStore, Listing, Sparing
@@ -314,7 +315,7 @@ def test_a_deleted_nodes_block_is_free_when_that_was_said_twice_and_no_pod_lives
     api: KubeApi, monkeypatch: pytest.MonkeyPatch
 ):
     now = [0.0]
-    monkeypatch.setattr("cni.cluster.kubernetes.departed.Departed.__init__.__defaults__", (lambda: now[0],))
+    monkeypatch.setattr("cni.cluster.kubernetes.roster.Roster.__init__.__defaults__", (lambda: now[0],))
     key = ("blocks", "pods", "10.10.0.64/26")
     api.put(pod("late", "node-b", "10.10.0.70"))
     with told(joined(api)) as heard:
@@ -328,7 +329,7 @@ def test_a_deleted_nodes_block_is_free_when_that_was_said_twice_and_no_pod_lives
         api.delete("Node", "node-b")
         watched("Unknown")
         now[0] += 601
-        while not [path for verb, path in api.requests if "fieldSelector" in path]:
+        while not [path for verb, path in api.requests if "spec.nodeName" in path]:
             time.sleep(0.05)
         watched("True")
         assert key in heard.items, "a pod lives there"
@@ -337,6 +338,26 @@ def test_a_deleted_nodes_block_is_free_when_that_was_said_twice_and_no_pod_lives
         assert key in heard.items
         now[0] += 601
         heard.until(key, None)
+        assert ("nodes", "node-b") not in heard.items
+
+
+def test_a_deleted_nodes_block_is_not_free_because_all_is_listed_anew(api: KubeApi):
+    """A first policy takes another listing; an API that was away takes another watch."""
+    key, store = ("blocks", "pods", "10.10.0.64/26"), joined(api)
+    with told(store) as heard:
+        api.delete("Node", "node-b")
+        api.put(policy("first"))
+        heard.until(("documents", "NetworkPolicy", "default", "first"), _said("NetworkPolicy", "first"))
+        assert (heard.listings, heard.items[key].node) == (2, "node-b")
+    with told(store) as heard:
+        heard.hear()
+        assert heard.items[key].node == "node-b"
+        other = node("node-c", "10.10.0.64/26")
+        api.put(other)
+    store_at(api, "node-c").join(Node("node-c", "machine-c", "192.0.2.3", "0a:00:00:00:00:03"), "boot:1")
+    with told(store) as heard:
+        heard.hear()
+        assert heard.items[key].node == "node-c"
         assert ("nodes", "node-b") not in heard.items
 
 
@@ -480,6 +501,23 @@ def test_what_somebody_before_the_api_does_not_find_is_not_gone(
             heard.hear()
             assert before.keys() <= heard.items.keys()
         assert key in before
+
+
+class _Returning(set[str]):
+    """What is not served, until somebody asks for Nodes."""
+
+    def __contains__(self, plural: object) -> bool:
+        if plural == "nodes":
+            self.clear()
+        return super().__contains__(plural)
+
+
+def test_an_api_that_comes_back_between_two_questions_has_each_kind(api: KubeApi):
+    api.absent -= {CUSTOM}
+    api.put(policy("top") | {"kind": "ClusterNetworkPolicy", "metadata": {"name": "top"}})
+    store = store_at(api)
+    api.absent = _Returning(KINDS)
+    assert [one.metadata.name for one in store.api.list(POLICIES[1]).objects] == ["top"]
 
 
 @pytest.mark.parametrize("plural", ["networkpolicies", CUSTOM, "pods", "namespaces"])

@@ -13,6 +13,7 @@ from cni.cluster.kubernetes import items
 from cni.cluster.kubernetes.hosts import Annotations, Hosts
 from cni.cluster.kubernetes.objects import NODES
 from cni.cluster.kubernetes.objects import Node as Object
+from cni.cluster.kubernetes.roster import Roster
 from cni.cluster.kubernetes.watch import Watch
 from cni.cluster.model import LAYER_2, Block, Endpoint, Key, Network
 from cni.cluster.store import Change, Listing, Session, Sparing
@@ -31,6 +32,7 @@ class KubernetesStore(Hosts):
         #: What this process said of its pods; to others their objects say it.
         self._published: dict[Key, Endpoint] = {}
         self._watch: Watch | None = None
+        self._roster = Roster(self.api)
 
     def declare(self, session: Session, network: Network) -> Network:
         """See ClusterStore. All are told by their configuration, so that what a host says counts for itself."""
@@ -86,9 +88,9 @@ class KubernetesStore(Hosts):
     def listing(self) -> Listing:
         """See ClusterStore. Pods are in it where anybody goes by them: there may be 100,000."""
         sparing = Sparing(self.me, lambda item: isinstance(item, Network) and item.mode == LAYER_2)
-        return Watch(self.api, self.me, sparing, lambda _: None).listed()[1]
+        return Watch(self.api, self.me, sparing, lambda _: None, Roster(self.api)).listed()[1]
 
     def changes(self, sparing: Sparing | None = None) -> Iterator[Listing | Change]:
         """See ClusterStore."""
-        self._watch = Watch(self.api, self.me, sparing, self.saw)
+        self._watch = Watch(self.api, self.me, sparing, self.saw, self._roster)
         return self._watch.told(lambda: [*self._published.values()])

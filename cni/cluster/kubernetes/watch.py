@@ -6,14 +6,14 @@ them: policies, as soon as there is one, and networks of layer 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import NamedTuple
 
 from cni.cluster.kubernetes import items
 from cni.cluster.kubernetes.api import Absent, Api, Listed
-from cni.cluster.kubernetes.departed import Departed
 from cni.cluster.kubernetes.objects import NAMESPACES, NODES, PODS, POLICIES, Kind, Node, Object, Pod
+from cni.cluster.kubernetes.roster import Roster
 from cni.cluster.kubernetes.streams import News, Streams
 from cni.cluster.kubernetes.told import Place, Told
 from cni.cluster.model import Block, Endpoint, Item, Key, Network
@@ -37,13 +37,15 @@ class Scope(NamedTuple):
 
 
 class Watch:
-    """One who is told. `saw` hears what this host's own Node is whenever it is told of; None where it is to be asked for."""
+    """One who is told. `saw` hears what this host's own Node is whenever it is told of; None where it is to be asked for. The `roster`
+    outlives it, for what was deleted between two.
+    """
 
-    def __init__(self, api: Api, me: str, sparing: Sparing | None, saw: Callable[[Node | None], None]) -> None:
-        self._api, self._me, self._sparing, self._saw = api, me, sparing, saw
-        self._nodes: dict[str, Node] = {}
+    def __init__(
+        self, api: Api, me: str, sparing: Sparing | None, saw: Callable[[Node | None], None], roster: Roster
+    ) -> None:
+        self._api, self._me, self._sparing, self._saw, self._roster = api, me, sparing, saw, roster
         self._told = Told()
-        self._departed = Departed(api)
         self._scope = Scope((), policies=False, undocumented="", endpoints=False)
         self._revision = 0
 
@@ -66,9 +68,9 @@ class Watch:
     def listed(self) -> tuple[dict[Kind, Listed | None], Listing]:
         """All there is to be told, and where it goes on from. Raises Unreachable."""
         nodes = self._api.list(NODES)
-        self._nodes = {node.metadata.name: node for node in nodes.objects if isinstance(node, Node)}
-        self._saw(self._nodes.get(self._me))
-        networks, refused = items.networks_of(self._nodes.values(), self._me)
+        self._roster.listed(node for node in nodes.objects if isinstance(node, Node))
+        self._saw(self._roster.of_name(self._me))
+        networks, refused = items.networks_of(self._roster, self._me)
         listed: dict[Kind, Listed | None] = {NODES: nodes}
         why = list[str]()
         for kind in POLICIES:
@@ -107,7 +109,18 @@ class Watch:
                 refused += why
                 found += self._told.put(_place(kind, one), made)[0]
             refused += known.refused if known else ()
+        for node in self._roster.departed:
+            found += self._still_told(node, listed)
         return Listing(self._revision, tuple(found), tuple(refused), self._scope.undocumented)
+
+    def _still_told(self, node: Node, listed: Mapping[Kind, Listed | None]) -> list[Item]:
+        """What of a deleted one counts on, unless the API has given a block of it to another."""
+        nodes = listed[NODES]
+        made, _ = self._items(NODES, nodes.served if nodes else "", node)
+        if any(isinstance(item, Block) and self._told.holders(item.key) for item in made):
+            self._roster.forget(node.metadata.name)
+            return []
+        return self._told.put(_place(NODES, node), made)[0]
 
     def _items(self, kind: Kind, served: str, found: Object) -> tuple[list[Item], list[str]]:
         """What of an object is told in this scope, and what of it cannot be read."""
@@ -130,7 +143,7 @@ class Watch:
         while not (news or over):
             if not self._scope.endpoints and not self._is_enough(self._scope.networks):
                 return None
-            news, over = self._heard(streams.wait(_PATIENCE)), [*self._departed.over()]
+            news, over = self._heard(streams.wait(_PATIENCE)), [*self._roster.over()]
         for one in news:
             refused += [*one.refused, *([one.why] if one.why else [])]
             for found in one.put:
@@ -153,8 +166,7 @@ class Watch:
 
     def _take(self, news: News, found: Object, put: _Put, gone: _Gone, refused: list[str]) -> None:
         if isinstance(found, Node):
-            self._nodes[found.metadata.name] = found
-            self._departed.back(found.metadata.name)
+            self._roster.put(found)
             if found.metadata.name == self._me:
                 self._saw(found)
         made, why = self._items(news.kind, news.served, found)
@@ -167,7 +179,7 @@ class Watch:
         """Hosts that left, and whose blocks the API has given to another one."""
         blocks = [item.key for item in made if isinstance(item, Block)]
         names = {place[2] for key in blocks for place in self._told.holders(key)}
-        return {name for name in names if name in self._departed}
+        return {name for name in names if self._roster.has_left(name)}
 
     def _left(self, news: News) -> Iterator[tuple[str, str]]:
         yield from news.gone
@@ -178,15 +190,14 @@ class Watch:
     def _lose(self, kind: Kind, name: tuple[str, str], put: _Put, gone: _Gone) -> None:
         """Of a host that is deleted nothing is free yet: it may only be cut off, and its pods live."""
         if kind == NODES:
-            self._nodes.pop(name[1], None)
-            self._departed.left(name[1])
+            self._roster.left(name[1])
             if name[1] == self._me:
                 self._saw(None)
             return
         self._tell((kind.name, *name), (), put, gone)
 
     def _forget(self, name: str, put: _Put, gone: _Gone) -> None:
-        self._departed.back(name)
+        self._roster.forget(name)
         self._tell((NODES.name, "", name), (), put, gone)
 
     def _tell(self, place: Place, made: Iterable[Item], put: _Put, gone: _Gone) -> None:
@@ -208,7 +219,7 @@ class Watch:
             return True
         if not any(one.kind == NODES for one in came):
             return False
-        networks, _ = items.networks_of(self._nodes.values(), self._me)
+        networks, _ = items.networks_of(self._roster, self._me)
         return tuple(networks) != self._scope.networks
 
 
