@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from functools import partial
 
 from cni.errors import Conflict
+from cni.kernel import sysctl
 from cni.kernel.view import Link
 from cni.naming import OWNER, is_mac, mac_of_address
 from cni.protocol.result import Result
-from cni.resources.addressing import announcing
+from cni.resources.addressing import announcing, set_as_far_as_needed
 from cni.resources.base import Resource
 from cni.resources.links import required
 from cni.resources.world import World
@@ -74,6 +75,9 @@ class Bridge(Resource):
 
     def _created(self, world: World) -> Link:
         world.make(self, lambda: world.host.create_bridge(self.name, self.mac or _random_mac(), self.mtu))
+        # Where to send what it forwards to an IPv6 pod, a host asks by its own link-local address: not before DAD is done with that
+        # (ndisc_solicit in net/ipv6/ndisc.c), a second or two after the first port.
+        set_as_far_as_needed(sysctl.of_link(6, self.name, "accept_dad"), "0")
         return required(world.host.link_by_name(self.name), self.name)
 
     def _keep_mac(self, world: World, link: Link) -> None:

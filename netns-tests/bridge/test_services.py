@@ -65,6 +65,13 @@ def test_a_pod_is_reached_by_its_service(lab: Lab, host: Host, asker: str):
             assert client.reaches(SERVICES[family], 80) == "web"
 
 
+def test_a_host_asks_where_an_ipv6_pod_is_as_soon_as_it_is_there(lab: Lab, host: Host):
+    """For what it forwards it asks by the bridge's own link-local address, and not while that is tentative."""
+    add(host, lab.pod(), "first")
+    assert "inet6 fe80:" in host.run("ip", "-6", "address", "show", "dev", "br0").stdout
+    assert host.run("ip", "-6", "address", "show", "dev", "br0", "tentative").stdout == ""
+
+
 @pytest.mark.parametrize(
     ("args", "more", "seen"),
     [
