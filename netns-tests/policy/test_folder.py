@@ -257,7 +257,7 @@ def test_after_a_flush_a_refresh_makes_everything_again(shop: Shop):
             wrong.write_text("a: [")
         code, said, complaint = shop.refresh()
         others = 1 if shop.kind == BRIDGED else 3
-        assert said.startswith(f"changed 1 of 1 attachments with a policyDir, {others} of {others} with other rules")
+        assert said.startswith(f"changed 1 of 1 attachments with a policyDir, {others} of 3 with other rules")
         assert (code, "wrong.yaml" in complaint) == ((1, True) if wrong else (0, False))
         assert ruleset(shop) == before
         assert holds(shop)
@@ -306,8 +306,9 @@ def test_a_bridge_that_hides_its_traffic_shows_it_again(shop: Shop):
     shop.fed("web")
     shop.host.run("ip", "link", "set", "br0", "type", "bridge", "nf_call_iptables", 0, "nf_call_ip6tables", 0)
     assert shop.gets_in("stranger")
-    assert [item["mend"] for item in shop.doctor()] == [REFRESH]
-    assert "changed 1 of 1" in shop.refresh()[1]
+    assert {item["mend"] for item in shop.doctor()} == {REFRESH}
+    assert shop.refresh()[0] == 0
+    assert shop.doctor() == []
     assert holds(shop)
 
 
