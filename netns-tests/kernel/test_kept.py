@@ -16,7 +16,8 @@ from cni.kernel.netlink.departures import departures
 from cni.kernel.view import VethEnd
 from cni.state import Store
 
-SCRIPT = "add table inet kept\nadd chain inet kept nothing\n"
+#: A gate, which is packed by libnftables.
+SCRIPT = "add table inet kept\nadd chain inet kept nothing { type filter hook input priority 0; }\n"
 
 
 def ask_rtnetlink(_: Path) -> None:
