@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cni.command.output import shown
 from cni.resources import (
@@ -68,8 +68,14 @@ class Network:
     far: dict[Far, None] = field(default_factory=dict)
 
 
-def networks(records: Iterable[Record], others: Mapping[int, Iterable[Far]] = MappingProxyType({})) -> list[Network]:
-    """What the records of a node say, pods in the order of their attachments; `others` are a cluster's hosts by VNI.
+_NONE: Mapping[Any, Any] = MappingProxyType({})
+
+
+def networks(
+    records: Iterable[Record], others: Mapping[int, Iterable[Far]] = _NONE, guests: Mapping[str, int] = _NONE
+) -> list[Network]:
+    """What the records of a node say, pods in the order of their attachments; `others` are a cluster's hosts by VNI, `guests` the VNIs of
+    networks whose pods this node only reaches.
 
     A plugin that is chained adds to a pod that another one attached.
     """
@@ -85,6 +91,9 @@ def networks(records: Iterable[Record], others: Mapping[int, Iterable[Far]] = Ma
             pod = network.pods.get((record.netns, record.attachment.ifname))
             if pod:
                 pod.badges |= dict.fromkeys(filter(None, map(_badge, record.resources)))
+    for name, vni in guests.items():
+        far = dict.fromkeys(others.get(vni, ()))
+        found[name] = Network(f"{name}: a guest, no pods here", tunnels={f"VNI {vni}": None}, far=far)
     return list(found.values())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from cni.cluster.config import ClusterConfig
 from cni.cluster.engines import store_of
@@ -16,6 +16,15 @@ from cni.state import Store
 from cni.state.membership import HELD
 
 Rows = list[dict[str, Any]]
+
+
+class Elsewhere(NamedTuple):
+    """The hosts at the other ends of each VNI's tunnels, with how many pods they have there; each network's VNI; and why nobody can say."""
+
+    hosts: dict[int, list[Far]]
+    vnis: dict[str, int]
+    why: str = ""
+
 
 #: By area, what `show` prints of it.
 COLUMNS = {
@@ -59,14 +68,14 @@ def rows(store: Store) -> dict[str, Rows]:
     return {"cluster": [who | more], "networks": networks, "blocks": blocks}
 
 
-def others(config: ClusterConfig) -> tuple[dict[int, list[Far]], str]:
-    """The hosts at the other ends of each VNI's tunnels, with how many pods they have there; and why nobody can say who they are."""
+def elsewhere(config: ClusterConfig) -> Elsewhere:
+    """What the cluster's store says now."""
     try:
         items = store_of(config).listing().items
     except CniError as error:
-        return {}, error.msg
+        return Elsewhere({}, {}, error.msg)
     vnis = {item.name: item.vni for item in items if isinstance(item, Network) and item.vni}
-    return {vni: list(_far(items, network, config.node)) for network, vni in vnis.items()}, ""
+    return Elsewhere({vni: list(_far(items, network, config.node)) for network, vni in vnis.items()}, vnis)
 
 
 def _far(items: Iterable[Item], network: str, own: str) -> Iterable[Far]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from cni.cluster.config import ClusterConfig
 from cni.command import part
-from cni.command.graph import Far, drawn, networks
+from cni.command.graph import drawn, networks
 from cni.command.node import answers_of
 from cni.command.output import complain, print_json, print_table, print_text
 from cni.errors import CniError
@@ -56,8 +56,10 @@ def show(options: argparse.Namespace) -> int:
 
 def _shown(options: argparse.Namespace, records: list[Record]) -> None:
     if options.graph:
-        others = _others(options)
-        svg = drawn(networks(records, others), os.uname().nodename)
+        there = _elsewhere(options)
+        names, _ = answers_of(options.data_dir, options.conf_dir, lambda store: store.guest_of())
+        guests = {name: there.vnis[name] for name in names if name in there.vnis}
+        svg = drawn(networks(records, there.hosts, guests), os.uname().nodename)
         if str(options.graph) != "-":
             options.graph.write_text(svg)
         elif options.json:
@@ -81,15 +83,15 @@ def _shown(options: argparse.Namespace, records: list[Record]) -> None:
         print_table(_NOTHING.get(area, f"no {area}"), columns, list(map(_brief, shown[area])))
 
 
-def _others(options: argparse.Namespace) -> dict[int, list[Far]]:
-    """The cluster's other hosts by VNI, none where there is no cluster or it cannot be asked."""
-    if not options.config.exists():
-        return {}
-    try:
-        found, why = part.others(ClusterConfig.load(options.config))
-    except CniError as error:
-        found, why = {}, error.msg
-    complain(*([f"agent-cni: {why}; the other hosts are not drawn"] if why else []))
+def _elsewhere(options: argparse.Namespace) -> part.Elsewhere:
+    """The cluster's other hosts, none where there is no cluster or it cannot be asked."""
+    found = part.Elsewhere({}, {})
+    if options.config.exists():
+        try:
+            found = part.elsewhere(ClusterConfig.load(options.config))
+        except CniError as error:
+            found = found._replace(why=error.msg)
+    complain(*([f"agent-cni: {found.why}; the other hosts are not drawn"] if found.why else []))
     return found
 
 

@@ -129,6 +129,13 @@ def test_a_network_of_another_vni_has_no_hosts_of_the_cluster():
     assert network.far == {}
 
 
+def test_a_network_this_host_is_a_guest_of_is_drawn_without_pods():
+    own, strange = networks(NODE[1:2], {100: hosts(3), 101: hosts(2)}, {"far": 101})
+    assert (own.title, len(own.pods)) == ("bridge br0", 1)
+    assert (strange.title, strange.pods, list(strange.far)) == ("far: a guest, no pods here", {}, hosts(2))
+    assert "VNI 101" in drawn([own, strange], "node-1")
+
+
 def test_a_host_of_the_cluster_is_drawn_as_it_is(golden: Callable[[str, str], None]):
     there = [Far("node-2", "192.0.2.12:51820", 3, True, "WireGuard"), Far("node-3", "192.0.2.13:51820", 1, False, "WireGuard")]  # fmt: skip
     golden("graph-cluster.svg", drawn(networks(NODE[1:3], {100: there}), "node-1"))

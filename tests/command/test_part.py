@@ -87,11 +87,11 @@ def test_the_picture_is_told_of_hosts_that_share_a_network(hosts: tuple[Host, Ho
     there.add("y", NET)
     there.turn()
     config = ClusterConfig("a", EtcdConfig(("http://[::1]:1",)))
-    assert part.others(config) == ({100: [Far("b", there.config.vtep, 2, True)]}, "")
+    assert part.elsewhere(config) == ({100: [Far("b", there.config.vtep, 2, True)]}, {"net": 100}, "")
     here.store.memory.end_session("b")
-    assert part.others(config)[0][100][0].alive is False
+    assert part.elsewhere(config).hosts[100][0].alive is False
     here.store.cut = True
-    found, why = part.others(config)
+    found, _, why = part.elsewhere(config)
     assert found == {}
     assert why
 
