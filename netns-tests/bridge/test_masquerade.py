@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
-from lab import Host, Lab, Namespace, Pod
+from lab import Host, Lab, Namespace, Pod, eventually
 from traffic import Actor
 
 RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
@@ -33,9 +34,17 @@ def world(lab: Lab) -> tuple[Host, Namespace]:
             space.run("ip", "addr", "replace", f"{network}.{end}/24", "dev", "eth0")
         for network in ("2001:db8:0:2::", "2001:db8:0:51::"):
             space.run("ip", "addr", "replace", f"{network}{end}/64", "dev", "eth0", "nodad")
+    # Who forwards asks for neighbours by its link-local address, and not while that is tentative.
+    for space in (site.host, site.outside):
+        assert eventually(partial(is_settled, space))
     site.outside.run("ip", "route", "add", "10.1.0.0/24", "via", "192.0.2.11")
     site.outside.run("ip", "-6", "route", "add", "fd00:1::/64", "via", "2001:db8:0:2::11")
     return site.host, site.outside
+
+
+def is_settled(space: Namespace) -> bool:
+    """Whether no address is tentative any more."""
+    return not space.run("ip", "-6", "address", "show", "dev", "eth0", "tentative").stdout
 
 
 def keeps_its_name(pod: Pod, outside: Namespace, address: str, own: list[str]) -> bool:

@@ -99,14 +99,14 @@ def test_a_folder_in_whose_place_is_an_empty_one_takes_nothing_with_it(followed:
     assert followed.doctor() == []
 
 
-def test_a_volume_that_is_unmounted_takes_nothing_with_it(lab: Lab, host: Host, tmp_path: Path):
-    """What it was mounted on is there, and empty, and on the same device."""
+def test_a_volume_that_is_unmounted_takes_nothing_with_it(lab: Lab, node: Host, tmp_path: Path):
+    """What it was mounted on is there, and empty, and on the same device. An agent of the test run's has mounts of its own."""
     volume, place = tmp_path / "volume", tmp_path / "feed"
     volume.mkdir()
     place.mkdir()
     sh("mount", "--bind", volume, place)
     try:
-        with opened(lab, host, KINDS["routed"], place) as shop:
+        with opened(lab, node, KINDS["routed"], place) as shop:
             shop.fed("web")
             assert holds(shop)
             sh("umount", place)
