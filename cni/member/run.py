@@ -189,9 +189,9 @@ class Hand:
 
     def _do(self, reconciler: Reconciler, brought: Brought, *, compares: bool) -> None:
         for news in brought.news:
-            self._policies.heard(news)
             if reconciler.heard(news):
                 figures.CONVERGENCE.observe(time.monotonic() - brought.since)
+            self._policies.heard(news)
         self._policies.look(compares=compares)
         if brought.look or not (brought.news or compares) or not reconciler.owed:
             reconciler.look()
