@@ -339,10 +339,14 @@ class Cluster:
     def add(self, node: Node, conf: dict[str, Any], **options: Any) -> Placed:
         """A pod on a host, which from now on answers with its name."""
         pod = self.lab.pod()
-        placed = Placed(node, pod, conf, node.add(conf, pod, **options))
+        placed = Placed(node, pod, conf, self.attached(node, conf, pod, **options))
         self.placed.append(placed)
         self.answers.say(pod)
         return placed
+
+    def attached(self, node: Node, conf: dict[str, Any], pod: Pod, **options: Any) -> dict[str, Any]:
+        """What an ADD says, which must succeed."""
+        return node.add(conf, pod, **options)
 
     def remove(self, placed: Placed, bury: bool = True) -> None:
         """DEL, and the namespace goes with it."""

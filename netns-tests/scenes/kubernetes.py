@@ -17,7 +17,7 @@ from answers import within
 from cluster import Cluster, Node, Placed
 from etcd import Tls
 from kube_api import PLURALS, KubeApi, node, pod
-from lab import PATIENCE, ROOT, Answer, Namespace, eventually, sh
+from lab import PATIENCE, ROOT, Answer, Namespace, Pod, eventually, sh
 
 from cni.cluster.config import KubernetesConfig
 from cni.cluster.kubernetes import KubernetesStore
@@ -219,21 +219,18 @@ class KubeCluster(Cluster):
         cidrs = (f"10.10.{host.number}.0/24", f"fd00:10::{host.number:x}00/120")
         self.api.put(node(host.name, *cidrs, address=host.underlay()))
 
-    def add(self, node: Node, conf: dict[str, Any], **options: Any) -> Placed:
+    def attached(self, node: Node, conf: dict[str, Any], pod: Pod, **options: Any) -> dict[str, Any]:
         """As kubelet does: again where the host has no block yet, for the first of a network has it declared and listed."""
         if node.transcript:
             node.transcript.drop()  # how often is the machine's
-        made, answers = self.lab.pod(), list[Answer]()
+        answers = list[Answer]()
 
         def is_there() -> bool:
-            answers.append(node.cni("ADD", conf, made, **options))
+            answers.append(node.cni("ADD", conf, pod, **options))
             return answers[-1].code == 0 or json.loads(answers[-1].stdout)["code"] != TryAgainLater.code
 
         eventually(is_there)
-        placed = Placed(node, made, conf, answers[-1].ok())
-        self.placed.append(placed)
-        self.answers.say(made)
-        return placed
+        return answers[-1].ok()
 
     def configure(self, host: Node, **options: Any) -> None:
         known = {"node": host.name, "kubernetes": self.api.config, "vtep": host.underlay(), "session": self.session}
