@@ -206,6 +206,31 @@ def test_a_session_ends_with_its_node_also_if_that_comes_again(api: KubeApi):
     store.renew(again)
 
 
+@pytest.mark.parametrize("asked", ["get", "annotate"])
+def test_what_is_heard_of_a_node_while_it_is_asked_for_counts(
+    api: KubeApi, monkeypatch: pytest.MonkeyPatch, asked: str
+):
+    store = store_at(api)
+    session = store.join(A, "boot-a:1")
+    asks = {
+        "get": lambda: store.look("node-a"),
+        "annotate": lambda: store.announce(session, replace(A, vtep="192.0.2.9")),
+    }
+    answer = getattr(store.api, asked)
+
+    def late(*args: Any) -> Any:
+        found = answer(*args)
+        api.delete("Node", "node-a")
+        store.saw(None)  # as a watch does, which hears of it before the answer is read
+        monkeypatch.setattr(store.api, asked, answer)
+        return found
+
+    monkeypatch.setattr(store.api, asked, late)
+    asks[asked]()
+    with pytest.raises(SessionLost):
+        store.renew(session)
+
+
 def test_to_be_heard_of_costs_a_host_that_is_told_of_nodes_no_request(api: KubeApi):
     store = joined(api)
     session = store.join(A, "boot-node-a:1")

@@ -52,10 +52,10 @@ class Hosts:
 
     def look(self, name: str) -> Object | None:
         """The Node of a name, as it is now."""
+        before = self._own
         found = self.api.get(NODES, name)
         node = found if isinstance(found, Object) else None
-        if name == self.me:
-            self.saw(node)
+        self._answered(name, node, before)
         return node
 
     def write(self, name: str, said: Callable[[Object], Annotations]) -> Object:
@@ -71,13 +71,13 @@ class Hosts:
             wanted = said(node)
             if all(items.said_by(node).get(key) == value for key, value in wanted.items()):
                 return node
+            before = self._own
             try:
                 found = self.api.annotate(NODES, node, wanted)
             except Overtaken:
                 continue
             assert isinstance(found, Object)
-            if name == self.me:
-                self.saw(found)
+            self._answered(name, found, before)
             return found
         raise Unreachable(f"others write to the Node {name} all the time")
 
@@ -138,6 +138,13 @@ class Hosts:
         """See ClusterStore. Nothing is done here by one host for all."""
         self.own(session)
         return False
+
+    def _answered(self, name: str, node: Object | None, before: tuple[Object | None, float]) -> None:
+        """A Node is so, says an answer to what was asked when the own one was known as `before`. What was heard of it meanwhile may be
+        newer or older: where that says otherwise, the Node is to be asked for.
+        """
+        if name == self.me:
+            self.saw(node if self._own is before or self._own[0] == node else None)
 
     def _unless_lost(self, session: Session, node: Object | None) -> None:
         is_there = node and items.said_by(node).get(items.SESSION) == session.token
