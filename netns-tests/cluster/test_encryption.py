@@ -417,9 +417,10 @@ def test_pods_of_all_hosts_talk_by_the_tunnels_alone_whatever_becomes_of_them(la
             assert eventually(lambda: not a.link(DEVICE))
             taken.bind(("::", PORT))
             a.go_on()
-            assert eventually(lambda: tunnelled(a))
+            taken_port = f"UDP port {PORT} of this host is taken"
+            assert eventually(lambda: taken_port in tunnelled(a))
             pod = lab.pod()
-            why = f"packets between hosts are to be encrypted, and cannot be: encryption: UDP port {PORT} of this host is taken"
+            why = f"packets between hosts are to be encrypted, and cannot be: encryption: {taken_port}"
             assert a.cni("ADD", network, pod).failed(11).startswith(why)
             assert a.cni("STATUS", network).failed(51).startswith(why)
             assert [line for line in cluster.faults(asked=1) if line.startswith(first.pod.name)]
