@@ -1,20 +1,21 @@
 """The conflists that the runtime attaches pods by: put where it reads them when this host can serve pods, and not before.
 
 A template is a conflist for all hosts, in a folder that a ConfigMap may be mounted at. One that becomes another is put anew; what is
-there by then is never taken away because something is away.
+there by then is never taken away because something is away. Of those that somebody else wrote there the networks are shared.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from cni import log, plugin
 from cni.cluster.model import Network
 from cni.conflist import placed
-from cni.conflist.file import judged, misspelt, networks
+from cni.conflist.file import configurations, judged, misspelt, networks
 from cni.conflist.template import filled
 from cni.errors import CniError, Conflict, Forbidden, InvalidConfig, Unavailable
 from cni.ipam.source import is_delegated
@@ -147,3 +148,36 @@ class Conflists:
             if placed.is_as_put(file):
                 placed.take(file)
                 log.event("member", "conflist", None, path=str(file), gone=True)
+
+
+class Written:
+    """What somebody wrote into `runtime`, the folder that the runtime reads."""
+
+    def __init__(self, runtime: Path) -> None:
+        self._runtime = runtime
+        self._texts: dict[Path, bytes] = {}
+
+    def share(self, state: Store) -> None:
+        """Share the cluster's networks of its files, once for each text, so that no first pod waits until the cluster has taken one.
+        What calls know already stays as they had it. What is wrong with a file its calls say, and `doctor`.
+        """
+        texts = dict(self._read())
+        for file in texts.items() - self._texts.items():
+            for network in _right(*file):
+                if not (state.shared(network.name) or state.outside_blocks(network.name)):
+                    with state.transaction():
+                        state.share(network)
+        self._texts = texts
+
+    def _read(self) -> Iterator[tuple[Path, bytes]]:
+        for file in configurations(self._runtime):
+            with suppress(OSError):
+                yield file, file.read_bytes()
+
+
+def _right(file: Path, text: bytes) -> list[Network]:
+    """The networks of a file that has no fault."""
+    with suppress(CniError):
+        if not any(item["faults"] for item in judged(file, text)):
+            return list(networks(file, text))
+    return []

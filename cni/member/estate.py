@@ -17,7 +17,7 @@ from cni.cluster.model import LAYER_2, Block, Endpoint, Network, Pool
 from cni.cluster.store import ClusterStore, Session
 from cni.errors import Conflict
 from cni.member import figures
-from cni.member.conflists import Conflists
+from cni.member.conflists import Conflists, Written
 from cni.member.ledger import Ledger
 from cni.member.steward import differing, free, is_crowded, is_roomy, of_pool, short, spare
 from cni.state import Store
@@ -29,12 +29,19 @@ _IDLE_SECONDS = 3600.0
 
 
 class Estate:
-    """What a host does about its blocks; `idle` seconds is how long two may be empty. With blocks it has pods, by its `conflists`."""
+    """What a host does about its blocks; `idle` seconds is how long two may be empty. With blocks it has pods, by its `conflists` or by
+    what was `written` for its runtime.
+    """
 
     def __init__(
-        self, store: ClusterStore, ledger: Ledger, idle: float = _IDLE_SECONDS, conflists: Conflists | None = None
+        self,
+        store: ClusterStore,
+        ledger: Ledger,
+        idle: float = _IDLE_SECONDS,
+        conflists: Conflists | None = None,
+        written: Written | None = None,
     ) -> None:
-        self._conflists = conflists
+        self._conflists, self._written = conflists, written
         self.store = store
         self.ledger = ledger
         self._idle = idle
@@ -48,6 +55,8 @@ class Estate:
 
     def look_after(self, session: Session, state: Store, clock: Callable[[], float] = time.monotonic) -> None:
         """One turn. Raises Unreachable and SessionLost, after which another turn finishes what this one began."""
+        if self._written:
+            self._written.share(state)
         for network, refused in state.shared():
             self._agree(session, state, network, refused)
         self._keep(session, state)

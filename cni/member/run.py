@@ -27,7 +27,7 @@ from cni.kernel.files import LockFile, private_folder
 from cni.kernel.notify import notify, watched
 from cni.member import figures
 from cni.member.barrier import Barrier
-from cni.member.conflists import Conflists
+from cni.member.conflists import Conflists, Written
 from cni.member.cutoff import CutOff
 from cni.member.estate import Estate
 from cni.member.fence import Fence
@@ -140,7 +140,7 @@ class Hand:
         sparing = Sparing(config.node, needs_endpoints, self._policies.are_from_folders)
         self._watcher = Watcher(store, self._heard, lambda: self._keeper.is_troubled, sparing)
         self._conflists = Conflists(Path(config.conflists), CONF_DIR, BIN_DIR) if config.conflists else None
-        estate = Estate(store, self._ledger, conflists=self._conflists)
+        estate = Estate(store, self._ledger, conflists=self._conflists, written=Written(CONF_DIR))
         self._publisher = Publisher(self._keeper, estate, folder, bell, self._inbox)
         self._cut_off = CutOff()
         self._barrier = Barrier(Fence(config.free_after))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from cluster import Node, Placed
 from cluster import conf as clustered
@@ -51,6 +53,31 @@ def test_nodes_reach_every_pod_by_what_the_api_says(lab: Lab, server: type[Playe
         town.meshed()
         assert empty.holdings() == {f"net 10.10.{empty.number}.0/24", f"net fd00:10::{empty.number:x}00/120"}
         town.leave()
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("first", [True, False], ids=["before the member", "after it"])
+def test_what_the_runtime_reads_is_the_clusters_before_the_first_pod(
+    lab: Lab, server: type[Played | Real], first: bool
+):
+    with KubeCluster(lab, hosts=1, server=server) as town:
+        (host,) = town.nodes
+        if first:
+            _write(host, ROUTED)
+        town.join()
+        if not first:
+            _write(host, ROUTED)
+        assert eventually(lambda: len(host.holdings()) == 2), host.said()
+        host.add(ROUTED, lab.pod())
+
+
+def _write(host: Node, conf: dict[str, object]) -> None:
+    """As an administrator would, for the runtime."""
+    folder = host.etc / "cni/net.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    plugin = {key: value for key, value in conf.items() if key not in ("cniVersion", "name")}
+    header = {"cniVersion": "1.0.0", "name": conf["name"], "plugins": [plugin]}
+    (folder / "10-pods.conflist").write_text(json.dumps(header))
 
 
 @pytest.mark.parametrize("server", SERVERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from cni.cluster.model import Block
 from cni.conflist import placed
 from cni.errors import Forbidden
-from cni.member.conflists import Conflists
+from cni.member.conflists import Conflists, Written
+from cni.naming import Attachment
 from cni.state import Store
 
 FOUR, SIX = "10.244.1.0/24", "fd00:244:0:1::/64"
@@ -246,3 +248,53 @@ def test_a_plugin_that_is_not_there_is_waited_for(scene: Scene, tmp_path: Path, 
     for name in ("ptp", "agent-ipam"):
         (programs / name).touch()
     assert scene.keep(FOUR)
+
+
+def shared(scene: Scene) -> dict[str, list[str]]:
+    return {network.name: [pool.subnet for pool in network.pools] for network, _ in scene.state.shared()}
+
+
+def written(scene: Scene, file: str, name: str = "pods", *plugins: dict[str, Any]) -> None:
+    (scene.runtime / file).write_text(json.dumps(VERSIONS | {"name": name, "plugins": plugins or [ROUTED]}))
+
+
+def test_of_what_somebody_wrote_for_the_runtime_the_networks_are_shared_before_a_pod_asks(scene: Scene):
+    found = Written(scene.runtime)
+    found.share(scene.state)
+    assert shared(scene) == {}
+    written(scene, "10-pods.conflist")
+    written(scene, "20-alone.conflist", "alone", ALONE | {"ipam": {"type": "agent-ipam", "subnet": FOUR}})
+    found.share(scene.state)
+    assert shared(scene) == {"pods": ["10.244.0.0/16", "fd00:244::/56"]}
+    written(scene, "30-more.conflist", "more", ROUTED | {"vxlan": {"id": 101, "mode": "l3"}})
+    found.share(scene.state)
+    assert sorted(shared(scene)) == ["more", "pods"]
+
+
+def test_what_calls_share_otherwise_is_theirs(scene: Scene):
+    one = ROUTED | {"ipam": {"type": "agent-ipam", "cluster": True, "subnet": "10.245.0.0/16"}}
+    written(scene, "10-pods.conflist", "pods", one)
+    Written(scene.runtime).share(scene.state)
+    written(scene, "10-pods.conflist")
+    Written(scene.runtime).share(scene.state)
+    assert shared(scene) == {"pods": ["10.245.0.0/16"]}
+
+
+def test_a_network_whose_pods_have_addresses_of_before_waits_for_a_call_that_refuses(scene: Scene):
+    written(scene, "10-pods.conflist")
+    with scene.state.transaction():
+        scene.state.lease(Attachment("pods", "old", "eth0"), "bridge-vxlan", ip_address("10.244.0.9"))
+    Written(scene.runtime).share(scene.state)
+    assert shared(scene) == {}
+
+
+@pytest.mark.parametrize(
+    "plugins", ["{", "[]", '[{"type": "bridge-vxlan", "ipam": {"cluster": true}}]', '[{"type": 5}]']
+)
+def test_what_is_wrong_with_a_file_keeps_nothing_from_the_others(scene: Scene, plugins: str):
+    wrong = f'{{"cniVersion": "1.0.0", "name": "wrong", "plugins": {plugins}}}'
+    (scene.runtime / "10-wrong.conflist").write_text(wrong)
+    (scene.runtime / "11-gone.conflist").symlink_to("nowhere")
+    written(scene, "20-pods.conflist")
+    Written(scene.runtime).share(scene.state)
+    assert list(shared(scene)) == ["pods"]
