@@ -89,13 +89,12 @@ DOORS = {
         "cni/member/metrics.py",
         "cni/member/session.py",
     },
-    "http": {"cni/member/metrics.py"},
+    "http": {"cni/kernel/http.py", "cni/kernel/pools.py", "cni/member/metrics.py"},
     "socketserver": {"cni/member/metrics.py"},
     "dataclasses": set(),  # values.py shows them to type checkers only
     "asyncio": set(),
     "multiprocessing": set(),
     "urllib": {"cni/kernel/http.py"},
-    "urllib3": {"cni/kernel/http.py", "cni/kernel/pools.py"},
     "msgspec": {"cni/cluster/kubernetes/objects.py"},
     "ssl": {"cni/kernel/tls.py"},
 }
@@ -365,7 +364,7 @@ LIBRARIES_OF_FEW = {
     "threading",
     "hashlib",
     "traceback",
-    "urllib3",
+    "http",
     "ssl",
 }
 

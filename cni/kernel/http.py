@@ -6,20 +6,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
+from http.client import HTTPResponse, IncompleteRead
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote, urlencode
-
-import urllib3
-from urllib3 import HTTPConnectionPool, HTTPResponse
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib.parse import quote, urlencode, urlsplit
 
 from cni.errors import Unreachable
 from cni.kernel.clock import boottime
-from cni.kernel.pools import Connection, NotConnected, PlainPool, TlsPool, root
+from cni.kernel.pools import BROKEN, PORTS, Connection, NotConnected, Pool, root
 from cni.kernel.resolver import Name
-from cni.kernel.tls import BoundedSocket, Secrets, TlsContext
+from cni.kernel.tls import Secrets, TlsContext
 
 T = TypeVar("T")
 #: No answer and no line of a stream is longer, in bytes.
@@ -30,7 +27,6 @@ _RESTS, _RESTS_AT_MOST = 1.0, 30.0
 _UNWELL = (408, *range(500, 600))
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "agent-cni"}
 _PIECE = 1 << 16
-_PORTS = {"http": 80, "https": 443}
 
 
 class Answer(NamedTuple):
@@ -83,7 +79,7 @@ class Door:
     def stream(self, request: Request, seconds: float) -> Iterator[Stream]:
         """An answer that comes line by line and begins within so many seconds. Raises Unreachable."""
         made = self._in_turn(request, seconds, _Endpoint.stream)
-        with closing(made.response):
+        with closing(made):
             yield made
 
     def _in_turn(self, request: Request, seconds: float, ask: Callable[[_Endpoint, Request, float, float], T]) -> T:
@@ -110,39 +106,44 @@ class Door:
 class Stream:
     """An answer that goes on."""
 
-    def __init__(self, endpoint: _Endpoint, response: HTTPResponse, bounds: BoundedSocket, seconds: float) -> None:
-        self._endpoint, self.response, self._bounds, self._seconds = endpoint, response, bounds, seconds
+    def __init__(self, endpoint: _Endpoint, connection: Connection, response: HTTPResponse, seconds: float) -> None:
+        self._endpoint, self._connection, self._response, self._seconds = endpoint, connection, response, seconds
 
     def end(self) -> None:
         """Have whoever reads it, in another thread, hear that it ended."""
-        self._bounds.hang_up()
+        self._connection.bounds.hang_up()
+
+    def close(self) -> None:
+        """Read no more of it."""
+        self._response.close()
+        self._connection.close()
 
     @property
     def status(self) -> int:
         """Its HTTP status."""
-        return self.response.status
+        return self._response.status
 
     def lines(self, silence: float) -> Iterator[bytes]:
         """Each line without its end, until nothing comes for `silence` seconds. Raises Unreachable where the other side ends it, and
         where nothing came at all, also not in the time in which it was to begin.
         """
         begins = max(silence, self._seconds)
-        self._bounds.bound_each(begins)
+        self._connection.bounds.bound_each(begins)
         begun, heard = b"", False
         try:
-            while piece := self.response.read1(_PIECE, decode_content=False):
+            while piece := self._response.read1(_PIECE):
                 if not heard:
                     heard = True
-                    self._bounds.bound_each(silence)
+                    self._connection.bounds.bound_each(silence)
                 *lines, begun = (begun + piece).split(b"\n")
                 if len(begun) > LONGEST:
                     raise self.broken(f"a line is longer than {LONGEST} bytes")
                 yield from lines
-        except ReadTimeoutError:
+        except TimeoutError:
             if heard:
                 return
             raise self.broken(f"it says nothing for {begins:.1f} s") from None
-        except (HTTPError, OSError) as error:
+        except BROKEN as error:
             raise self.broken(f"the stream broke: {root(error)}") from error
         if begun:
             yield begun
@@ -167,13 +168,10 @@ class _Endpoint:
 
     def __init__(self, url: str, secrets: Secrets) -> None:
         self.url = url.rstrip("/")
-        self._parsed = urllib3.util.parse_url(self.url)
-        host, port = str(self._parsed.host), self._parsed.port
-        name = Name(host.strip("[]"), port or _PORTS[self._parsed.scheme or "http"])
-        self._where: dict[str, Any] = {"host": host, "port": port, "maxsize": 4, "name": name}
+        parsed = urlsplit(self.url)
+        self._is_encrypted = parsed.scheme == "https"
+        self._pool = Pool(Name(str(parsed.hostname), parsed.port or PORTS[parsed.scheme]))
         self._secrets = secrets
-        self._context: TlsContext | None = None
-        self._pool: HTTPConnectionPool | None = None
         self._failures, self._rests_until = 0, 0.0
 
     @property
@@ -192,67 +190,56 @@ class _Endpoint:
 
     def ask(self, request: Request, connecting: float, seconds: float, read: Callable[[bytes], Any]) -> Answer:
         """What it answers. Raises _Failed."""
-        with self._heard(seconds), closing(self._opened(request, connecting, seconds)) as response:
-            text = bytearray()
-            for piece in response.stream(_PIECE, decode_content=False):
-                text += piece
-                if len(text) > LONGEST:
-                    raise _Failed(f"its answer is longer than {LONGEST} bytes")
-            response.release_conn()
-            words = bytes(text[:200]).decode(errors="replace").strip()
-            if response.status in _UNWELL:
-                raise _Failed(f"it says {response.status}: {words}")
-            try:
-                return Answer(
-                    self.url, response.status, read(bytes(text)), _seconds(response.headers.get("Retry-After"))
-                )
-            except (ValueError, RecursionError):
-                raise _Failed(f"it says {response.status}, and no JSON: {words}") from None
+        with self._asked(request, connecting, seconds) as (connection, response):
+            text = response.read(LONGEST + 1)
+            if response.length and len(text) <= LONGEST:
+                raise IncompleteRead(text, response.length)
+            self._pool.give_back(connection, response)
+        if len(text) > LONGEST:
+            raise _Failed(f"its answer is longer than {LONGEST} bytes")
+        words = text[:200].decode(errors="replace").strip()
+        if response.status in _UNWELL:
+            raise _Failed(f"it says {response.status}: {words}")
+        try:
+            return Answer(self.url, response.status, read(text), _seconds(response.headers.get("Retry-After")))
+        except (ValueError, RecursionError):
+            raise _Failed(f"it says {response.status}, and no JSON: {words}") from None
 
     def stream(self, request: Request, connecting: float, seconds: float) -> Stream:
         """What it answers, not read yet. Raises _Failed."""
-        with self._heard(seconds):
-            response = self._opened(request, connecting, seconds)
+        with self._asked(request, connecting, seconds) as (connection, response):
             if response.status in _UNWELL:
-                response.close()
                 raise _Failed(f"it says {response.status}")
-            connection = response.connection
-            assert isinstance(connection, Connection)
-            return Stream(self, response, connection.bounds, seconds)
-
-    def _opened(self, request: Request, connecting: float, seconds: float) -> HTTPResponse:
-        response = self._connections().urlopen(
-            request.method, (self._parsed.path or "") + request.path,
-            None if request.method == "GET" else json.dumps(request.document).encode(), _HEADERS | dict(request.headers), timeout=urllib3.Timeout(connect=connecting, total=seconds), retries=False,
-            redirect=False, assert_same_host=False, preload_content=False, decode_content=False,
-        )  # fmt: skip
-        assert isinstance(response, HTTPResponse)
-        return response
+            return Stream(self, connection, response, seconds)
 
     @contextmanager
-    def _heard(self, seconds: float) -> Iterator[None]:
+    def _asked(self, request: Request, connecting: float, seconds: float) -> Iterator[tuple[Connection, HTTPResponse]]:
+        """A connection, and the head of an answer on it; closed where that is no use. Raises _Failed."""
+        until = boottime() + seconds
+        body = None if request.method == "GET" else json.dumps(request.document).encode()
         try:
-            yield
+            connection = self._pool.taken(self._context(), connecting)
         except NotConnected as error:
             raise _Failed(f"no connection: {root(error)}", sent=False) from error
-        except ReadTimeoutError:
-            raise _Failed(f"no answer in {seconds:.1f} s") from None
-        except (HTTPError, OSError) as error:
-            raise _Failed(f"the connection broke: {root(error)}") from error
+        with ExitStack() as unless_heard:
+            unless_heard.callback(connection.close)
+            try:
+                yield (
+                    connection,
+                    connection.answered(request.method, request.path, body, _HEADERS | dict(request.headers), until),
+                )
+            except TimeoutError:
+                raise _Failed(f"no answer in {seconds:.1f} s") from None
+            except BROKEN as error:
+                raise _Failed(f"the connection broke: {root(error)}") from error
+            unless_heard.pop_all()
 
-    def _connections(self) -> HTTPConnectionPool:
-        """Those that are kept; new ones when files have changed by which they were made."""
+    def _context(self) -> TlsContext | None:
+        """By what its connections are encrypted now, if they are. Raises NotConnected."""
         try:
-            context = self._secrets.context() if self._parsed.scheme == "https" else None
+            return self._secrets.context() if self._is_encrypted else None
         except OSError as error:
             raise NotConnected(f"TLS with {self._secrets}: {error}") from None
-        if self._pool and context is self._context:
-            return self._pool
-        made = TlsPool(ssl_context=context, **self._where) if context else PlainPool(**self._where)
-        if self._pool:
-            self._pool.close()
-        self._pool, self._context = made, context
-        return made
 
 
 def _seconds(said: str | None) -> float:

@@ -19,7 +19,7 @@ class Name:
     """A host's name and a port. Threads may share it: there is one lookup at a time, for all who wait."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
+        self.host, self.port = host, port
         self._changed = Condition()
         self._lookups, self._is_asked = 0, False
         self._known: Addresses = []
@@ -33,20 +33,20 @@ class Name:
             lookups = self._lookups
             if not self._is_asked:
                 self._is_asked = True
-                Thread(target=self._look_up, name=f"name {self._host}", daemon=True).start()
+                Thread(target=self._look_up, name=f"name {self.host}", daemon=True).start()
             answered = self._changed.wait_for(lambda: self._lookups > lookups, _SOON if self._known else seconds)
             if self._known:
                 return self._known
-            raise OSError(self._refused if answered else f"{self._host}: no name server answers in {seconds:.1f} s")
+            raise OSError(self._refused if answered else f"{self.host}: no name server answers in {seconds:.1f} s")
 
     def _look_up(self) -> None:
         found, refused, is_final = Addresses(), "", False
         try:
             found = self._asked()
         except socket.gaierror as error:
-            refused, is_final = f"{self._host}: {error.strerror}", error.errno == socket.EAI_NONAME
+            refused, is_final = f"{self.host}: {error.strerror}", error.errno == socket.EAI_NONAME
         except (OSError, UnicodeError) as error:
-            refused = f"{self._host}: {error}"
+            refused = f"{self.host}: {error}"
         with self._changed:
             if found or is_final:
                 self._known = found
@@ -55,4 +55,4 @@ class Name:
             self._changed.notify_all()
 
     def _asked(self, flags: int = 0) -> Addresses:
-        return list(socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM, flags=flags))
+        return list(socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=flags))

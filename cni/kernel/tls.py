@@ -88,6 +88,13 @@ class TlsSocket(BoundedSocket, ssl.SSLSocket):
     """The same with TLS."""
 
 
+def encrypted(plain: BoundedSocket, host: str, context: TlsContext) -> BoundedSocket:
+    """The same connection with TLS, to whom is proven to be a host. Raises OSError."""
+    made = context.wrap_socket(plain, server_hostname=host.rstrip("."))
+    assert isinstance(made, BoundedSocket)
+    return made
+
+
 def connected(name: Name, seconds: float) -> BoundedSocket:
     """A connection to the first of a name's addresses that takes it; they, and who is asked for them, have so many seconds together.
     Raises OSError.

@@ -7,12 +7,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
 from cni.errors import Unreachable
-from cni.kernel import http
+from cni.kernel import http, pools
 from cni.kernel.http import Door, Request
 
 READ = Request("/ask", {"a": 1}, {})
@@ -86,6 +87,14 @@ def closing(connection: socket.socket) -> None:
     connection.shutdown(socket.SHUT_RDWR)
 
 
+def then_closing(says: Says) -> Says:
+    def ends(connection: socket.socket) -> None:
+        says(connection)
+        closing(connection)
+
+    return ends
+
+
 def dripping(connection: socket.socket) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
     while True:
@@ -139,6 +148,31 @@ def test_a_connection_is_kept_and_proxies_do_not_count(endpoint, nobody, monkeyp
     assert (one.connections, one.requests) == (1, [b"POST /ask HTTP/1.1"] * 3)
 
 
+def test_a_write_goes_on_no_connection_that_ended_meanwhile(endpoint):
+    """It would be sent, and nobody would know whether it was done."""
+    one = endpoint(FINE)
+    door = Door([one.url])
+    for number in range(1, 4):
+        assert door.ask(WRITE, 5).document == {"fine": True}
+        assert (one.connections, len(one.requests)) == (number, number)
+        one._open[-1].shutdown(socket.SHUT_RDWR)
+
+
+def test_threads_have_a_connection_each_and_few_are_kept(endpoint):
+    together = threading.Barrier(8)
+
+    def says(connection: socket.socket) -> None:
+        together.wait(10)
+        FINE(connection)
+
+    one = endpoint(says)
+    door = Door([one.url])
+    for made in (8, 8 + 8 - pools._KEPT):
+        with ThreadPoolExecutor(8) as threads:
+            assert {answer.status for answer in threads.map(lambda _: door.ask(READ, 5), range(8))} == {200}
+        assert one.connections == made
+
+
 @pytest.mark.parametrize(
     ("says", "why"),
     [
@@ -147,6 +181,11 @@ def test_a_connection_is_kept_and_proxies_do_not_count(endpoint, nobody, monkeyp
         (saying(b"all is\nlost", b"503 Unavailable"), "it says 503: all is\nlost"),
         (saying(b"<html>"), "it says 200, and no JSON: <html>"),
         (saying(b"{", more=b"Content-Length: 9\r\n"), "no answer in 0.3 s"),
+        (
+            then_closing(saying(b"{", more=b"Content-Length: 9\r\n")),
+            "the connection broke: IncompleteRead(1 bytes read, 8 more expected)",
+        ),
+        (lambda connection: connection.sendall(b"SSH-2.0\r\n"), "the connection broke: SSH-2.0"),
     ],
 )
 def test_every_endpoint_is_told_with_what_is_wrong(endpoint, nobody, says, why):
@@ -192,7 +231,11 @@ def test_who_failed_rests_and_is_asked_when_nobody_else_answers(endpoint):
 
 def test_an_answer_that_drips_or_has_no_end_is_cut(endpoint, monkeypatch):
     monkeypatch.setattr(http, "LONGEST", 1000)
-    for says, why in ((dripping, "no answer"), (saying(b" " * 1001), "longer than 1000")):
+    for says, why in (
+        (dripping, "no answer"),
+        (saying(b" " * 1001), "longer than 1000"),
+        (saying(b" " * 5000), "longer than 1000"),
+    ):
         started = time.monotonic()
         with pytest.raises(Unreachable, match=why):
             Door([endpoint(says).url]).ask(READ, 0.5)
