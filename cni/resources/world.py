@@ -110,10 +110,10 @@ class World:
     @cached_property
     def pod(self) -> Rtnl:
         """Rtnetlink in the pod's namespace."""
-        from cni.kernel.netlink import Rtnl
+        from cni.kernel.netlink.rtnl import OfPod
 
         with self.in_pod():
-            rtnl = _at_once() if self.at_once else Rtnl()
+            rtnl = _at_once() if self.at_once else OfPod(self.in_pod)
         self._doors.callback(rtnl.close)
         return rtnl
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ from lab import Lab, sh
 
 from cni.errors import KernelRefused
 from cni.kernel import kept
+from cni.kernel.files import LockFile
 from cni.kernel.netlink import Rtnl, rtnl
 from cni.kernel.netlink.departures import departures
+from cni.kernel.netns import Netns
+from cni.resources import World
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +46,29 @@ def test_both_ends_are_gone_for_everybody_before_the_kernel_answers(lab: Lab):
         links.delete_link(links.link_by_name(name))
     links.give_back()
     assert early, "the kernel waits for a grace period, which nobody should"
+
+
+def test_a_link_in_a_pod_is_gone_before_the_kernel_answers_and_its_namespace_is_let_go(lab: Lab, tmp_path: Path):
+    pod, early, fds = lab.pod(), 0, descriptors()
+    sh("ip", "link", "add", "wire0", "type", "veth", "peer", "name", "wire1")
+    for _ in range(8):
+        sh("ip", "link", "add", "link", "wire0", "name", "eth0", "netns", pod.name, "type", "macvlan")
+        with (
+            closing(Netns(pod.path)) as netns,
+            closing(LockFile(tmp_path / "lock")) as lock,
+            closing(World(netns, lock)) as world,
+        ):
+            world.pod.delete_link(world.pod.link_by_name("eth0"))
+            early += bool(departures.pending)
+            assert world.pod.link_by_name("eth0") is None
+    kept.close()
+    sh("ip", "link", "del", "wire0")
+    assert early, "the kernel waits for a grace period, which nobody should"
+    assert descriptors() == fds, "whose namespace is kept cannot go"
+
+
+def descriptors() -> set[str]:
+    return {fd.name for fd in Path("/proc/self/fd").iterdir()}
 
 
 def test_a_refusal_is_told_as_ever():

@@ -34,68 +34,57 @@ class Links(Protocol):
         """Close the socket."""
 
 
-class _Listener:
-    """A socket, and the thread that waits for what the kernel says on it."""
-
-    def __init__(self, links: Links) -> None:
-        self._links = links
-        self._thread = Thread()
-
-    @property
-    def waits(self) -> bool:
-        return self._thread.is_alive()
-
-    def begin(self, link: Link) -> Thread:
-        def delete() -> None:
-            with suppress(KernelRefused):  # who asks once more is refused, too
-                self._links.delete_link(link)
-
-        self._thread = Thread(target=delete, name=f"deletes {link.name}")
-        with uninterrupted():  # signals are the main thread's
-            self._thread.start()
-        return self._thread
-
-    def end(self) -> None:
-        if self.waits:
-            self._thread.join()
-
-    def close(self) -> None:
-        self.end()
-        self._links.close()
-
-
 class Departures(Kept):
-    """Deletions that are waited for. Of a namespace whose sockets `opened` opens; for the main thread only."""
+    """Deletions that are waited for, each by a thread and on a socket of its own; for the main thread only. Sockets of the node's
+    namespace are used again.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._listeners: list[_Listener] = []
+        self._threads: list[Thread] = []
+        self._spare: list[Links] = []
 
     @property
     def pending(self) -> int:
         """How many the kernel has not answered yet."""
-        return sum(listener.waits for listener in self._listeners)
+        return sum(thread.is_alive() for thread in self._threads)
 
-    def begin(self, link: Link, opened: Callable[[], Links]) -> Thread:
-        """Have a link deleted; the thread that waits for it. Where too many wait, the longest does so to its end first."""
-        if self.pending == len(self._listeners) < _MOST:
-            self._listeners.append(_Listener(opened()))
-        listener = next((item for item in self._listeners if not item.waits), self._listeners[0])
-        self._listeners.remove(listener)
-        self._listeners.append(listener)  # they stand in the order they began in
-        listener.end()
-        return listener.begin(link)
+    def begin(self, link: Link, opened: Callable[[], Links], *, of_node: bool = True) -> Thread:
+        """Have a link deleted; the thread that waits for it. Where too many wait, the longest does so to its end first.
+
+        What `opened` opens for a pod's namespace, which it keeps alive, is closed with the answer.
+        """
+        self._threads = [thread for thread in self._threads if thread.is_alive()]  # as they began
+        while len(self._threads) >= _MOST:
+            self._threads.pop(0).join()
+        links = self._spare.pop() if of_node and self._spare else opened()
+
+        def delete() -> None:
+            with suppress(KernelRefused):  # who asks once more is refused, too
+                links.delete_link(link)
+            if of_node:
+                self._spare.append(links)
+            else:
+                links.close()
+
+        thread = Thread(target=delete, name=f"deletes {link.name}")
+        with uninterrupted():  # signals are the main thread's
+            thread.start()
+        self._threads.append(thread)
+        return thread
 
     def close(self) -> None:
-        while self._listeners:
-            self._listeners.pop().close()
+        while self._threads:
+            self._threads.pop().join()
+        while self._spare:
+            self._spare.pop().close()
 
 
 departures = Departures()
 
 
-def delete(link: Link, seen_by: Links, opened: Callable[[], Links]) -> None:
+def delete(link: Link, seen_by: Links, opened: Callable[[], Links], *, of_node: bool = True) -> None:
     """Return when a link is not found by its name any more, or its deletion has ended otherwise."""
-    thread = departures.begin(link, opened)
+    thread = departures.begin(link, opened, of_node=of_node)
     while seen_by.link_ref(link.name) == LinkRef(link.index, link.name) and thread.is_alive():
         thread.join(_STEP)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 from cni.kernel.kept import Spare
 from cni.kernel.netlink.addresses import Addresses
 from cni.kernel.netlink.labels import Labels
@@ -46,6 +49,26 @@ class _OfNode(Rtnl):
 
             departures.delete(link, self, Rtnl)
         super().delete_link(link)  # once more, under the lock the kernel holds until the link is gone for everybody
+
+
+class OfPod(Rtnl):
+    """That of a pod's namespace; `entered` enters it once more."""
+
+    def __init__(self, entered: Callable[[], AbstractContextManager[None]]) -> None:
+        super().__init__()
+        self._entered = entered
+
+    def delete_link(self, link: Link) -> None:
+        """The same of a pod's: return when it is gone for everybody."""
+        if serves_many:
+            from cni.kernel.netlink import departures
+
+            departures.delete(link, self, self._one_more, of_node=False)
+        super().delete_link(link)  # as above
+
+    def _one_more(self) -> Rtnl:
+        with self._entered():
+            return Rtnl()
 
 
 #: A socket to the node's namespace.
