@@ -42,6 +42,7 @@ FENCE_TABLES = ("inet agent_cni_fence", "bridge agent_cni_fence")
 #: What MACs of ports begin with: a bridge that nobody gave a MAC takes the lowest of its ports'.
 _HIGHEST = "fe"
 
+_HOST_INTERFACE = re.compile(r"veth[0-9a-f]{11}")
 _MAC = re.compile(r"(?i)[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}")
 
 
@@ -64,6 +65,11 @@ class Attachment(NamedTuple):
     def host_interface(self) -> str:
         """The host end of its veth: 15 bytes, the kernel's limit (IFNAMSIZ - 1)."""
         return f"veth{self.digest[:11]}"
+
+    @property
+    def nameless(self) -> Attachment:
+        """What stands for it where no more is known than the host end of its veth."""
+        return self._replace(container=self.host_interface)
 
     def token(self, kind: int) -> str:
         """What its policy's chains are called after. Several plugins of one chain may isolate it, and each takes away
@@ -114,6 +120,11 @@ def is_host_end(name: str, mac: str) -> bool:
     """Whether a link is the host end of some attachment's veth: name and MAC come from one digest."""
     ours = (_mac(first, name[4:]) for first in (_HIGHEST, "0e"))  # the latter is the release before's
     return name.startswith("veth") and len(name) == 15 and mac in ours
+
+
+def is_host_interface(name: str) -> bool:
+    """Whether a link is called as the host end of an attachment's veth."""
+    return bool(_HOST_INTERFACE.fullmatch(name))
 
 
 def is_mac(text: str) -> bool:

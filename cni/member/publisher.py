@@ -47,6 +47,8 @@ class Publisher:
         #: When it was said last that this process is the one that lives in a session, by which clock (time.monotonic), and in which.
         self._spoke: tuple[str, float] = ("", 0.0)
         self._compared: tuple[Session | None, int, object, set[Block]] = (None, 0, None, set())
+        #: In which session, and in which state's file, it was asked of the kernel which pods live.
+        self._looked_round: tuple[str, object] = ("", None)
 
     def run(self) -> None:
         """Do it for ever."""
@@ -131,7 +133,9 @@ class Publisher:
         ours |= {*self._ledger.own_blocks(session.node.machine)}
         if (now := (session, self._ledger.news, state.place, ours)) != self._compared or is_unsure:
             compare(state, self._ledger, ours)
-        self._compared = now
+        if (life := (session.fence, state.place)) != self._looked_round or is_unsure:
+            survivors.take_up_nameless(state, ours, session.node.name)
+        self._compared, self._looked_round = now, life
         self._estate.look_after(session, state)
         self._confirm(session, state)
 

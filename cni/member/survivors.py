@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from cni import log
-from cni.cluster.model import Endpoint
+from cni.cluster.model import Block, Endpoint
 from cni.kernel.netlink import Rtnl
-from cni.naming import Attachment
+from cni.kernel.view import Link
+from cni.naming import Attachment, is_host_interface
 from cni.state import Store
 
 #: Whose pods have a link on the host that is called after them.
@@ -37,6 +38,37 @@ def living(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
         return [endpoint for endpoint in pods if host.link_by_name(_attachment(endpoint).host_interface)]
     finally:
         host.close()
+
+
+def take_up_nameless(state: Store, blocks: Collection[Block], node: str) -> None:
+    """The same of those the cluster was never told of. No more is known of them than their links, whose names stand for the
+    containers'. Raises KernelRefused.
+    """
+    if found := nameless(state, blocks, node):
+        with state.transaction():
+            take_up(state, found)
+
+
+def nameless(state: Store, blocks: Collection[Block], node: str) -> list[Endpoint]:
+    """The addresses of these blocks that the other ends of links of ours have of whom the state knows nothing. Raises KernelRefused."""
+    host = Rtnl()
+    try:
+        links = [link for link in host.links() if link.parent_elsewhere and is_host_interface(link.name)]
+        known = {
+            attachment.host_interface for _, attachment, _ in state.all_leases()
+        }  # read last: whose link has gone has none
+        return [it for link in links if link.name not in known for it in _behind(host, link, blocks, node)]
+    finally:
+        host.close()
+
+
+def _behind(host: Rtnl, link: Link, blocks: Collection[Block], node: str) -> Iterator[Endpoint]:
+    if found := host.other_end(link):
+        namespace, end = found
+        for held in host.addresses(end, namespace):
+            for block in blocks:
+                if held.interface.ip in block.addresses:
+                    yield Endpoint(block.network, str(held.interface.ip), node, end.mac, link.name, end.name)
 
 
 def _attachment(endpoint: Endpoint) -> Attachment:

@@ -75,9 +75,10 @@ class Store(Boots, Uses, Leases, Configured, Clustered, Copies, Census, Feeding)
         return LockFile(uses.node_lock())
 
     def forget(self, attachment: Attachment, plugin: str) -> None:
-        """Delete a record with its leases, and have no other host know of them."""
-        super().forget(attachment, plugin)
-        self.unsay(attachment, plugin)
+        """Delete a record with its leases, those in the name of its link too, and have no other host know of them."""
+        for one in (attachment, attachment.nameless):
+            super().forget(one, plugin)
+            self.unsay(one, plugin)
 
     def release(self, network: str, address: IPAddress) -> None:
         """Give back one address, whoever holds it, and have no other host know of it."""

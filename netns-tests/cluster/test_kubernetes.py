@@ -139,6 +139,24 @@ def test_a_deleted_node_is_reached_still_and_its_members_word_comes_back_with_it
         town.meshed()
 
 
+@pytest.mark.parametrize("conf", [ROUTED, STRETCHED], ids=["l3", "l2"])
+def test_a_node_whose_state_is_lost_gives_no_address_of_a_pod_that_lives(lab: Lab, conf: dict[str, object]):
+    with KubeCluster(lab, hosts=2) as town:
+        one, two = town.nodes
+        town.join()
+        pods = [town.add(host, conf) for host in (one, one, two)]
+        for number, placed in enumerate(pods):
+            town.show(placed, f"pod-{number}")
+        one.kill()
+        for file in one.folder.glob("state.db*"):
+            file.unlink()
+        town.join(one)
+        town.show(town.add(one, conf), "late")
+        town.meshed()
+        town.remove(pods[0])
+        assert len(one.remembered(lambda store: store.all_leases())) == 4, "of two pods, of both families"
+
+
 @pytest.mark.parametrize("server", SERVERS)
 def test_policies_and_labels_come_from_the_api(lab: Lab, server: type[Played | Real]):
     conf = ROUTED | {"policy": {"cluster": True}}

@@ -206,3 +206,27 @@ def test_a_state_that_is_an_older_copy_or_lost_gives_no_address_of_a_pod_that_li
             town.sound()
         finally:
             shutil.rmtree(copies)
+
+
+def test_a_pod_the_cluster_was_never_told_of_keeps_its_address_when_the_state_is_lost(lab: Lab):
+    with Cluster(lab, hosts=2) as town:
+        town.join()
+        one, other = town.nodes
+        town.add(other, NET)
+        town.add(one, NET)
+        town.settle()
+        town.partition(one)
+        late = [town.add(one, NET) for _ in range(3)]
+        one.kill()
+        for file in one.folder.glob("state.db*"):
+            file.unlink()
+        town.heal()
+        town.join(one)
+        late += [town.add(one, NET) for _ in range(3)]
+        town.sound()
+        town.meshed()
+        for placed in late:
+            town.remove(placed)
+        town.settle()
+        assert len(one.remembered(lambda store: store.all_leases())) == 1, "the first pod's"
+        town.sound()

@@ -237,3 +237,35 @@ def test_every_next_hop_of_a_route_is_known(lab: Lab, ways: list[str], compatibl
     assert links == ["up1", "up2"]
     first, second = re.findall(r"via (?:inet6 )?(\S+)", " ".join(ways))
     assert sorted(hops) == [["up1", first], ["up2", second]]
+
+
+ENDS = """
+import json
+from cni.kernel.netlink import Rtnl
+
+rtnl = Rtnl()
+found = {}
+for link in rtnl.links():
+    namespace, end = rtnl.other_end(link) or (None, None)
+    held = rtnl.addresses(end, namespace) if end else ()
+    found[link.name] = [end and end.name, end and end.mac, sorted(str(each.interface) for each in held)]
+print(json.dumps(found))
+"""
+
+
+def test_the_other_end_of_a_link_is_seen_without_entering_its_namespace(lab: Lab):
+    host, pod = lab.host(), lab.pod()
+    host.run("ip", "link", "add", "away", "type", "veth", "peer", "name", "eth9", "address", "0a:00:00:00:00:09")
+    host.run("ip", "link", "add", "here", "type", "veth", "peer", "name", "there")
+    sh("ip", "-n", host.name, "link", "set", "eth9", "netns", pod.name)
+    for held in ("10.9.0.2/24", "10.9.0.3/24"):
+        pod.run("ip", "addr", "add", held, "dev", "eth9")
+    pod.run("ip", "link", "set", "eth9", "up")
+    pod.run("ip", "addr", "add", "fd00:9::2/64", "dev", "eth9", "nodad")
+    pod.run("ip", "addr", "add", "10.8.0.1/24", "dev", "lo")
+    found = json.loads(host.run(ROOT / ".venv/bin/python3", "-I", "-c", ENDS).stdout)
+    name, mac, held = found.pop("away")
+    assert (name, mac) == ("eth9", "0a:00:00:00:00:09")
+    assert held[:3] == ["10.9.0.2/24", "10.9.0.3/24", "fd00:9::2/64"]
+    assert all(it.startswith("fe80:") for it in held[3:])
+    assert all(it == [None, None, []] for it in found.values()), found

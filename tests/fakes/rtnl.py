@@ -271,7 +271,10 @@ class FakeRtnl:
 
     # --- addresses and their labels
 
-    def addresses(self, link: Link | LinkRef) -> list[HeldAddress]:
+    def other_end(self, link: Link) -> tuple[int, Link] | None:
+        return None  # there is no other namespace
+
+    def addresses(self, link: Link | LinkRef, namespace: int | None = None) -> list[HeldAddress]:
         name = self._at(link).name
         return [
             HeldAddress(item, False, False, self._makers.get((name, item), 0), self._scopes.get((name, item), 0))

@@ -26,7 +26,7 @@ from cni.naming import IPAddress, IPInterface
 
 _NEW, _DELETE, _GET = 20, 21, 22
 _IFADDR = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
-_ADDRESS, _LOCAL, _BROADCAST, _CACHEINFO, _FLAGS, _PROTO = 1, 2, 4, 6, 8, 11
+_ADDRESS, _LOCAL, _BROADCAST, _CACHEINFO, _FLAGS, _TARGET_NETNSID, _PROTO = 1, 2, 4, 6, 8, 10, 11
 _LEAST_WITH_BROADCAST = 30  # a point-to-point link of two addresses has none (RFC 3021)
 _NODAD, _DADFAILED, _TENTATIVE = 0x02, 0x08, 0x40
 #: struct ifa_cacheinfo: preferred for no second, valid for ever.
@@ -47,11 +47,11 @@ class AddressSettings(TypedDict, total=False):
 class Addresses(Handle):
     """The addresses of a namespace's links."""
 
-    def addresses(self, link: Link | LinkRef) -> list[HeldAddress]:
-        """The addresses of a link."""
-        return [
-            address_of(message) for message in self._dump(request(_GET, DUMP, _IFADDR.pack(0, 0, 0, 0, link.index)))
-        ]
+    def addresses(self, link: Link | LinkRef, namespace: int | None = None) -> list[HeldAddress]:
+        """The addresses of a link, of this namespace or of one known by a number."""
+        elsewhere = [] if namespace is None else [attribute(_TARGET_NETNSID, u32(namespace))]
+        asked = request(_GET, DUMP, _IFADDR.pack(0, 0, 0, 0, link.index), *elsewhere)
+        return [address_of(message) for message in self._dump(asked)]
 
     def link_holding(self, address: IPAddress) -> int:
         """The index of a link that has an address, whether traffic to it arrives now or not; or 0. It reads all there are."""

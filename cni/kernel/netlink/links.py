@@ -34,7 +34,7 @@ _IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, fla
 _UP, _LOOPBACK, _PROMISC = 0x1, 0x8, 0x100
 #: IFLA_*
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _OPERSTATE, _IFALIAS = 1, 3, 4, 5, 10, 16, 20
-_NET_NS_FD, _EXT_MASK, _LINK_NETNSID = 28, 29, 37
+_NET_NS_FD, _EXT_MASK, _LINK_NETNSID, _TARGET_NETNSID = 28, 29, 37, 46
 _STATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP")  # RFC 2863
 
 _SETTINGS: dict[str, tuple[int, Callable[[Any], bytes]]] = {
@@ -117,13 +117,30 @@ class Links(Namespaces):
             self._tunnels = [link_of(answer) for answer in self._dump(asked)]
         return self._tunnels
 
+    def other_end(self, link: Link) -> tuple[int, Link] | None:
+        """What a link is connected with in another namespace, and the number this one knows that by: nobody enters it. None where there
+        is nothing, or nothing any more.
+        """
+        near = self._told(link.index, b"", link.name)
+        said = attributes(near, HEADER.size + _IFINFO.size) if near else {}
+        if _LINK_NETNSID not in said:
+            return None
+        namespace = number_of(said[_LINK_NETNSID])
+        elsewhere = attribute(_TARGET_NETNSID, u32(namespace))
+        far = self._told(number_of(said[_LINK]), elsewhere, f"the other end of {link.name}")
+        return (namespace, link_of(far)) if far else None
+
     def _one_link(self, index: int, name: bytes, which: str) -> Link | None:
+        told = self._told(index, name, f"link {which}")
+        return link_of(told) if told else None
+
+    def _told(self, index: int, more: bytes, which: str) -> bytes | None:
         try:
-            return link_of(self._channel.question(request(_GET, 0, _place(index), name, _WITHOUT_STATISTICS)))
+            return self._channel.question(request(_GET, 0, _place(index), more, _WITHOUT_STATISTICS))
         except KernelRefused as error:
             if error.errno in _ABSENT:
                 return None
-            raise KernelRefused(f"look up link {which}: {error.msg}", error.errno) from None
+            raise KernelRefused(f"look up {which}: {error.msg}", error.errno) from None
 
     # --- changes
 
