@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from cni import __version__
+from cni.cluster.kubernetes import items
 from cni.cluster.kubernetes.api import ACCOUNT
 from cni.command.parser import parser
 from cni.conflist.file import judged
@@ -99,6 +100,28 @@ def test_what_runs_is_bounded_and_asked_for_its_health():
     assert spec["priorityClassName"] == "system-node-critical"
     assert spec["tolerations"] == [{"operator": "Exists"}]
     assert DAEMON_SET["spec"]["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": 1}
+
+
+def test_what_a_member_may_change_of_nodes_is_bounded_for_its_own_account():
+    """That each bound holds `make kube-test` tries with a token of a node (rights)."""
+    policy, binding, account = (
+        OBJECTS[kind] for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ServiceAccount")
+    )
+    assert binding["spec"] == {"policyName": policy["metadata"]["name"], "validationActions": ["Deny"]}
+    (who,) = policy["spec"]["matchConditions"]
+    name, namespace = account["metadata"]["name"], account["metadata"]["namespace"]
+    assert who["expression"] == f'request.userInfo.username == "system:serviceaccount:{namespace}:{name}"'
+    patched = {
+        resource
+        for rule in OBJECTS["ClusterRole"]["rules"]
+        for resource in rule["resources"]
+        if not {"get", "list", "watch"} >= {*rule["verbs"]}
+    }
+    (rule,) = policy["spec"]["matchConstraints"]["resourceRules"]
+    assert {*rule["resources"]} == patched, "whatever it may write"
+    said = " ".join(item["expression"] for item in policy["spec"]["validations"])
+    assert {*re.findall(r'startsWith\("(.*?)"\)', said)} == {items.DOMAIN}
+    assert {*re.findall(r'type != "(.*?)"', said)} == {items.UNAVAILABLE}
 
 
 def test_its_volumes_and_image_are_there():

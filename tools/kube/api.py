@@ -15,17 +15,21 @@ from keys import Keys
 
 
 class Api:
-    """The API server, as the cluster's administrator."""
+    """The API server, as the cluster's administrator, or as who has a token."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, token: str = "") -> None:
         self._context = ssl.create_default_context(cafile=str(keys.folder / "ca.crt"))
-        self._context.load_cert_chain(keys.folder / "admin.crt", keys.folder / "admin.key")
+        self._login = {"Authorization": f"Bearer {token}"} if token else {}
+        if not token:
+            self._context.load_cert_chain(keys.folder / "admin.crt", keys.folder / "admin.key")
 
     def __call__(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
         """One request; the answer's object, or an error with the server's words."""
         connection = http.client.HTTPSConnection(CONTROL, 6443, context=self._context, timeout=30)
         with contextlib.closing(connection):
-            connection.request(method, path, json.dumps(body) if body is not None else None, {"Content-Type": kind})
+            connection.request(
+                method, path, json.dumps(body) if body is not None else None, {"Content-Type": kind} | self._login
+            )
             answer = connection.getresponse()
             text = answer.read().decode()
         if answer.status >= 300:

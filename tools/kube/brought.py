@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
-from api import condition
+from api import Api, condition
 from asked import Asked
 from shell import eventually
 
 NAMESPACE, LABEL = "kube-system", "app.kubernetes.io%2Fname%3Dagent-cni"
 NETWORKS = "cat /etc/cni/net.d/*.conflist"
+TOKEN = "cat /proc/$(pgrep -of 'agent-cni join')/root/run/secrets/kubernetes.io/serviceaccount/token"
+MERGE, STRATEGIC = "application/merge-patch+json", "application/strategic-merge-patch+json"
+#: What a member may say of a Node, and what not, each with how its patch is merged.
+MAY: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "an annotation agent-cni.dev/": ("", MERGE, {"metadata": {"annotations": {"agent-cni.dev/tried": "yes"}}}),
+    "that it goes again": ("", MERGE, {"metadata": {"annotations": {"agent-cni.dev/tried": None}}}),
+    "the condition NetworkUnavailable": (
+        "/status", STRATEGIC, {"status": {"conditions": [{"type": "NetworkUnavailable", "status": "False", "reason": "Tried"}]}},
+    ),
+}  # fmt: skip
+MAY_NOT: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "another annotation": ("", MERGE, {"metadata": {"annotations": {"example.com/tried": "yes"}}}),
+    "another annotation by its status": ("/status", MERGE, {"metadata": {"annotations": {"example.com/tried": "yes"}}}),
+    "that an annotation goes": ("", MERGE, {"metadata": {"annotations": {"node.alpha.kubernetes.io/ttl": None}}}),
+    "a label": ("", MERGE, {"metadata": {"labels": {"tried": "yes"}}}),
+    "a finalizer": ("", MERGE, {"metadata": {"finalizers": ["example.com/tried"]}}),
+    "a taint": ("", MERGE, {"spec": {"taints": [{"key": "tried", "effect": "NoSchedule"}]}}),
+    "that it is cordoned": ("", MERGE, {"spec": {"unschedulable": True}}),
+    "an address": ("/status", MERGE, {"status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.99"}]}}),
+    "a capacity": ("/status", MERGE, {"status": {"capacity": {"example.com/tried": "1"}}}),
+    "the condition Ready": ("/status", STRATEGIC, {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}),
+}
 
 
 def brought(ask: Asked) -> None:
@@ -39,6 +61,27 @@ def brought(ask: Asked) -> None:
         ask.report(
             f"an agent is on {node.name}", node.has("-S", "/run/agent-cni/agent.sock"), "socket in /run/agent-cni"
         )
+
+
+def rights(ask: Asked) -> None:
+    """Who has the token of a node's member may say of that Node what a member says, and of another nothing."""
+    own, other = ask.cluster.nodes[:2]
+    member = Api(ask.cluster.keys, own.run("sh", "-c", TOKEN).stdout.strip())
+
+    def refused(name: str, part: str, kind: str, patch: dict[str, Any]) -> str:
+        try:
+            member("PATCH", f"/api/v1/nodes/{name}{part}", patch, kind)
+        except RuntimeError as error:
+            return str(error)
+        return ""
+
+    of_own = {what: refused(own.name, *how) for what, how in MAY.items()}
+    ask.report("a member says of its own Node", not any(of_own.values()), f"{of_own}")
+    for where, tried in ((own, MAY_NOT), (other, MAY | MAY_NOT)):
+        let = [what for what, how in tried.items() if " 403 " not in refused(where.name, *how)]
+        ask.report(f"and of {where.name} nothing else", not let, f"{len(tried)} tried; let through {let}")
+    said = [refused(other.name, *MAY["an annotation agent-cni.dev/"]), refused(own.name, *MAY_NOT["a label"])]
+    ask.report("what it is told", None, " | ".join(said)[:600])
 
 
 def rollout(ask: Asked) -> None:

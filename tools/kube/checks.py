@@ -16,7 +16,7 @@ CHECKS = (
     changes.deletion, changes.churn, changes.daemons_restarted, changes.policy, changes.reboot, changes.lost_node,
     changes.late_node, reach.memory,
 )  # fmt: skip
-OF_A_MANIFEST = (brought.brought, *CHECKS, brought.rollout, brought.removal)
+OF_A_MANIFEST = (brought.brought, brought.rights, *CHECKS, brought.rollout, brought.removal)
 EVERY = {check.__name__: check for check in OF_A_MANIFEST}
 
 
