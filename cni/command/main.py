@@ -6,7 +6,6 @@ import argparse
 import errno
 import os
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -72,6 +71,8 @@ def _complain(options: argparse.Namespace, line: str, error: Exception | Strande
 
 
 def _way(error: Exception | Stranded) -> list[str]:
+    import traceback  # a daemon would keep it, and the tokenizer with it
+
     steps = traceback.extract_tb(error.__traceback__)
     kind = f"{type(error).__name__}, code {error.code}" if isinstance(error, CniError) else type(error).__name__
     return [kind, *(f"{step.filename}:{step.lineno} in {step.name}" for step in steps)]
