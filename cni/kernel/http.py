@@ -169,7 +169,7 @@ class _Endpoint:
     def __init__(self, url: str, secrets: Secrets) -> None:
         self.url = url.rstrip("/")
         parsed = urlsplit(self.url)
-        self._is_encrypted = parsed.scheme == "https"
+        self._is_encrypted, self._path = parsed.scheme == "https", parsed.path
         self._pool = Pool(Name(str(parsed.hostname), parsed.port or PORTS[parsed.scheme]))
         self._secrets = secrets
         self._failures, self._rests_until = 0, 0.0
@@ -217,6 +217,7 @@ class _Endpoint:
         """A connection, and the head of an answer on it; closed where that is no use. Raises _Failed."""
         until = boottime() + seconds
         body = None if request.method == "GET" else json.dumps(request.document).encode()
+        path, headers = self._path + request.path, _HEADERS | dict(request.headers)
         try:
             connection = self._pool.taken(self._context(), connecting)
         except NotConnected as error:
@@ -224,10 +225,7 @@ class _Endpoint:
         with ExitStack() as unless_heard:
             unless_heard.callback(connection.close)
             try:
-                yield (
-                    connection,
-                    connection.answered(request.method, request.path, body, _HEADERS | dict(request.headers), until),
-                )
+                yield connection, connection.answered(request.method, path, body, headers, until)
             except TimeoutError:
                 raise _Failed(f"no answer in {seconds:.1f} s") from None
             except BROKEN as error:

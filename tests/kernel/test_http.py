@@ -148,6 +148,15 @@ def test_a_connection_is_kept_and_proxies_do_not_count(endpoint, nobody, monkeyp
     assert (one.connections, one.requests) == (1, [b"POST /ask HTTP/1.1"] * 3)
 
 
+def test_a_service_may_be_at_a_path(endpoint):
+    one = endpoint(FINE)
+    door = Door([f"{one.url}/clusters/c-1/"])
+    assert door.ask(READ, 5).status == 200
+    with door.stream(READ, 5) as stream:
+        assert stream.status == 200
+    assert one.requests == [b"POST /clusters/c-1/ask HTTP/1.1"] * 2
+
+
 def test_a_write_goes_on_no_connection_that_ended_meanwhile(endpoint):
     """It would be sent, and nobody would know whether it was done."""
     one = endpoint(FINE)
