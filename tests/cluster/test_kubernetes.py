@@ -6,7 +6,7 @@ import inspect
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -18,7 +18,8 @@ from kube_api import CUSTOM, KINDS, KubeApi, namespace, node, pod, policy
 from cni.cluster.config import KubernetesConfig
 from cni.cluster.document import Document
 from cni.cluster.kubernetes import KubernetesStore
-from cni.cluster.kubernetes.objects import POLICIES
+from cni.cluster.kubernetes import api as kubernetes_api
+from cni.cluster.kubernetes.objects import PODS, POLICIES
 from cni.cluster.kubernetes.streams import News, Streams
 from cni.cluster.model import LAYER_2, LAYER_3, Alive, Block, Endpoint, Network, Node, Pool
 from cni.cluster.store import Change, ClusterStore, Listing, Sparing
@@ -564,6 +565,28 @@ def test_where_policies_may_not_be_read_nothing_is_said_of_them(
     assert store.listing().undocumented == ""
 
 
+@pytest.mark.parametrize("policies", [False, True], ids=["no policy", "policies"])
+def test_where_pods_may_not_be_listed_no_listing_says_that_there_are_none(api: KubeApi, policies: bool):
+    """All rows of pods elsewhere went, and with them the way to every pod."""
+    if policies:
+        api.put(policy("shut"))
+    api.put(pod("there", "node-b", "10.10.0.70"))
+    store = joined(api, FLAT)
+    api.forbidden.add(("list", "pods"))
+    with pytest.raises(Forbidden, match="does not let this host list pods"):
+        next(store.changes(SPARING))
+    with pytest.raises(Forbidden, match="does not let this host list pods"):
+        store.listing()
+    api.forbidden.clear()
+    with told(store) as heard:
+        assert {item.address for item in heard.of(Endpoint) if item.pod} == {"10.10.0.70"}
+        api.forbidden.add(("list", "pods"))
+        store.declare(store.join(A, "boot-node-a:1"), replace(FLAT, name="more"))  # for which all is listed anew
+        with pytest.raises(Forbidden, match="does not let this host list pods"):
+            heard.until(("networks", "more"), replace(FLAT, name="more"))
+        assert {item.address for item in heard.of(Endpoint) if item.pod} == {"10.10.0.70"}
+
+
 @pytest.mark.parametrize("verb", ["get", "patch"])
 def test_a_denied_verb_is_named_with_what_it_is_of(api: KubeApi, verb: str):
     api.forbidden.add((verb, "nodes"))
@@ -597,6 +620,44 @@ def test_what_was_deleted_while_changes_were_forgotten_is_found(api: KubeApi):
         heard.until(("documents", "NetworkPolicy", "default", "comes"), _said("NetworkPolicy", "comes"))
         assert ("documents", "NetworkPolicy", "default", "stays") in heard.items
         assert heard.listings == 1
+
+
+def _lists(api: KubeApi) -> int:
+    return len([path for verb, path in api.requests if verb == "list" and path.endswith("/nodes?limit=250")])
+
+
+def test_who_is_told_again_and_again_that_changes_are_forgotten_asks_ever_later(api: KubeApi):
+    with told(joined(api)) as heard:
+        before = _lists(api)
+        api.forgotten = 1 << 40
+        api.end_watches()
+        threading.Event().wait(3)
+        assert _lists(api) - before <= 4
+        api.forgotten = 0
+        api.put(node("node-b", "10.10.9.0/26"))
+        heard.until(("blocks", "pods", "10.10.0.64/26"), None)
+
+
+def test_where_there_is_much_to_list_hosts_do_not_list_it_at_one_time(api: KubeApi, monkeypatch: pytest.MonkeyPatch):
+    """Of 5,000 hosts all that an API has forgotten is 25 million Nodes; meanwhile each asks for its own."""
+    for number in range(8):
+        api.put(node(f"more-{number}"))
+    store = joined(api)
+    session = store.join(A, "boot-node-a:1")
+    with told(store):
+        monkeypatch.setattr("cni.cluster.kubernetes.streams._EACH", 1.0)
+        before = _lists(api)
+        with api.changed:
+            api.put(node("more-8"))
+            api.compact()
+            asked = len(api.requests)
+        until = time.monotonic() + SOON
+        while ("get", "/api/v1/nodes/node-a") not in api.requests[asked:]:
+            assert time.monotonic() < until
+            store.renew(session)
+            time.sleep(0.01)
+        threading.Event().wait(1)
+        assert _lists(api) == before
 
 
 def test_what_comes_and_goes_in_one_breath_is_not_there(api: KubeApi, monkeypatch: pytest.MonkeyPatch):
@@ -637,6 +698,33 @@ def test_a_watch_that_ends_or_marks_goes_on_from_where_it_was(api: KubeApi):
         assert heard.listings == 1
     listed = [path for verb, path in api.requests if verb == "list" and "/nodes" in path]
     assert len([path for path in listed if "Selector" not in path]) == 1
+
+
+def test_what_nobody_listens_to_yet_waits_in_the_api(api: KubeApi, monkeypatch: pytest.MonkeyPatch):
+    """A hand that is busy for minutes found all that happened meanwhile in its own memory."""
+    monkeypatch.setattr("cni.cluster.kubernetes.streams._WAITING", 20)
+    read, seen = kubernetes_api.read, list[Any]()
+    monkeypatch.setattr(kubernetes_api, "read", lambda *args: (seen.append(args), read(*args))[1])
+    client, others = store_at(api).api, {*threading.enumerate()}
+    listed = client.list(PODS)
+    del seen[:]
+    with closing(Streams(client, {PODS: listed})) as streams:
+        for number in range(300):
+            api.put(pod(f"pod-{number}", "node-b"))
+        threading.Event().wait(0.5)
+        assert len(seen) <= 21
+        heard = list[str]()
+        while len(heard) < 300:
+            heard += [one.metadata.name for news in streams.wait(SOON) for one in news.put]
+        assert heard == [f"pod-{number}" for number in range(300)]
+        for number in range(100):
+            api.put(pod(f"pod-{number}", "node-b"))
+        threading.Event().wait(0.2)
+    api.end_watches()
+    ends = time.monotonic() + SOON
+    while any(thread.name == "watch-pods" for thread in {*threading.enumerate()} - others):
+        assert time.monotonic() < ends, "who cannot tell it ends all the same"
+        time.sleep(0.01)
 
 
 def test_a_watch_goes_on_after_what_cannot_be_read_which_stays_as_it_was(api: KubeApi):

@@ -7,7 +7,8 @@ meanwhile. So who listens is never told to begin anew, however long the API was 
 from __future__ import annotations
 
 import random
-from queue import Empty, SimpleQueue
+from contextlib import suppress
+from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import NamedTuple
 
@@ -20,8 +21,13 @@ SILENCE = 150.0
 #: How long to wait before a stream is begun again, at first and at the most, and before a kind that is not served or not to be seen is
 #: asked for again.
 _AGAIN, _AGAIN_AT_MOST, _LATER = 0.2, 15.0, 120.0
-#: What is told at once, of what has come.
-_MOST = 500
+#: Seconds for each object there was, over which hosts list a kind anew that the API forgot: it tells all of them at the same time, and
+#: where there are many objects there are many hosts.
+_EACH = 0.001
+#: Seconds between two looks whether anybody still listens.
+_ROOM = 1.0
+#: What is told at once, of what has come; and how much may wait for who listens. What is more the API keeps, as long as it does.
+_MOST, _WAITING = 500, 1000
 
 
 class News(NamedTuple):
@@ -39,16 +45,24 @@ class News(NamedTuple):
     unheard: bool = False
 
 
+class _Place(NamedTuple):
+    """Where a watch of a kind goes on, after how many objects were listed."""
+
+    served: str
+    version: str
+    many: int
+
+
 class Streams:
     """It, from the lists there were of each kind; None is a kind that could not be listed."""
 
     def __init__(self, api: Api, listed: dict[Kind, Listed | None], silence: float = SILENCE) -> None:
         self._api, self._silence = api, silence
-        self._queue: SimpleQueue[News | BaseException] = SimpleQueue()
+        self._queue: Queue[News | BaseException] = Queue(_WAITING)
         self._ends = Event()
         self._open: dict[Kind, Watching] = {}
         for kind, known in listed.items():
-            place = (known.served, known.version) if known else None
+            place = _Place(known.served, known.version, len(known.objects)) if known else None
             Thread(target=self._follow, args=(kind, place), name=f"watch-{kind.plural}", daemon=True).start()
 
     def close(self) -> None:
@@ -70,53 +84,63 @@ class Streams:
             pass
         return found
 
-    def _follow(self, kind: Kind, place: tuple[str, str] | None) -> None:
+    def _follow(self, kind: Kind, place: _Place | None) -> None:
         try:
             pause = _AGAIN
             while not self._ends.is_set():
                 begins = place or self._listed(kind)
-                place = self._watched(kind, *begins) if begins else None
-                pause = _AGAIN if place != begins else min(2 * pause, _AGAIN_AT_MOST)
-                self._rest(pause)
+                place = self._watched(kind, begins) if begins else None
+                pause = _AGAIN if place and place != begins else min(2 * pause, _AGAIN_AT_MOST)
+                forgotten = begins.many if begins and not place else 0
+                self._rest(max(pause, min(forgotten * _EACH, _AGAIN_AT_MOST)))
         except BaseException as error:  # noqa: BLE001  whatever it is, who listens ends with it
-            self._queue.put(error)
+            self._bring(error)
+
+    def _bring(self, item: News | BaseException) -> None:
+        """Have it told, when there is room for it."""
+        while not self._ends.is_set():
+            with suppress(Full):
+                self._queue.put(item, timeout=_ROOM)
+                return
 
     def _rest(self, seconds: float) -> None:
         """All hosts lose their streams at the same time, and are not to come back so."""
         self._ends.wait(seconds * random.uniform(0.5, 1.0))  # noqa: S311
 
-    def _listed(self, kind: Kind) -> tuple[str, str] | None:
+    def _listed(self, kind: Kind) -> _Place | None:
         """Where a watch begins, after what there is was told; None while that cannot be known."""
         try:
             found = self._api.list(kind)
         except Absent:
-            self._queue.put(News(kind, "", whole=True))
+            self._bring(News(kind, "", whole=True))
             self._rest(_LATER)
             return None
         except Forbidden as error:
-            self._queue.put(News(kind, "", why=error.msg))
+            self._bring(News(kind, "", why=error.msg))
             self._rest(_LATER)
             return None
         except Unreachable:  # the session says so
             return None
-        self._queue.put(News(kind, found.served, tuple(found.objects), whole=True, refused=tuple(found.refused)))
-        return found.served, found.version
+        self._bring(News(kind, found.served, tuple(found.objects), whole=True, refused=tuple(found.refused)))
+        return _Place(found.served, found.version, len(found.objects))
 
-    def _watched(self, kind: Kind, served: str, version: str) -> tuple[str, str] | None:
+    def _watched(self, kind: Kind, place: _Place) -> _Place | None:
         """How far one watch has come when it ends; None where all is to be listed."""
+        served, version = place.served, place.version
         try:
             with self._api.watch(kind, served, version, self._silence) as watching:
                 self._open[kind] = watching
                 for line in watching.lines if not self._ends.is_set() else ():
-                    self._queue.put(_news(kind, served, line))
+                    self._bring(_news(kind, served, line))
                     version = line.version
         except (Compacted, Absent):
+            self._bring(News(kind, served, unheard=True))
             return None
         except Forbidden as error:
-            self._queue.put(News(kind, served, why=error.msg))
+            self._bring(News(kind, served, why=error.msg))
         except Unreachable:  # the session says so; and the API ends each watch now and then
-            self._queue.put(News(kind, served, unheard=True))
-        return served, version
+            self._bring(News(kind, served, unheard=True))
+        return place._replace(version=version)
 
 
 def _news(kind: Kind, served: str, line: Heard) -> News:

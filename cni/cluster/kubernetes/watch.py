@@ -66,7 +66,7 @@ class Watch:
                     yield change
 
     def listed(self) -> tuple[dict[Kind, Listed | None], Listing]:
-        """All there is to be told, and where it goes on from. Raises Unreachable."""
+        """All there is to be told, and where it goes on from. Raises Unreachable, and Forbidden of pods that somebody goes by."""
         nodes = self._api.list(NODES)
         self._roster.listed(node for node in nodes.objects if isinstance(node, Node))
         self._saw(self._roster.of_name(self._me))
@@ -78,10 +78,12 @@ class Watch:
         policies = not why and any(
             found and (found.objects or found.refused) for found in listed.values() if found is not nodes
         )
-        endpoints = policies or not self._is_enough(networks)
-        self._scope = Scope(tuple(networks), policies, why[0] if why else "", endpoints)
-        for kind in (NAMESPACES,) * policies + (PODS,) * endpoints:
+        is_enough = self._is_enough(networks)
+        self._scope = Scope(tuple(networks), policies, why[0] if why else "", policies or not is_enough)
+        for kind in (NAMESPACES, PODS) if policies else ():
             listed[kind] = self._permitted(kind, why)
+        if not is_enough:  # a listing without pods would say that there are none
+            listed[PODS] = listed.get(PODS) or self._api.list(PODS)
         if policies and why:
             self._scope = self._scope._replace(policies=False, undocumented=why[0])
         return listed, self._listing(listed, refused + why)
