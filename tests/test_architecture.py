@@ -56,6 +56,7 @@ DOORS = {
     "referencing": {"cni/protocol/config.py"},
     "sqlite3": {"cni/state/file.py", "cni/state/layout.py"},
     "socket": {
+        "cni/kernel/announcements.py",
         "cni/kernel/arp.py",
         "cni/kernel/bell.py",
         "cni/kernel/nflog.py",
@@ -78,9 +79,9 @@ DOORS = {
     "concurrent": {"cni/kernel/process.py"},
     "threading": {
         "cni/cluster/kubernetes/streams.py",  # a watch each
-        "cni/kernel/netlink/departures.py",  # waits for the kernel
         "cni/kernel/nftables.py",  # a lock
         "cni/kernel/resolver.py",  # who asks a name server, which nothing ends
+        "cni/kernel/waiting.py",  # waits for the kernel
         "cni/member/figures.py",  # another
         "cni/member/key.py",
         "cni/member/inbox.py",  # where threads begin, and what they bring

@@ -69,7 +69,7 @@ def _warm() -> None:
     import cni.verbs
 
     cni.kernel.templates.worthwhile = True
-    cni.kernel.netlink.rtnl.serves_many = True
+    cni.kernel.kept.serves_many = True
     cni.kernel.process.load()
     cni.resources.base.load()
     for name in plugin.names():

@@ -11,11 +11,11 @@ from ipaddress import IPv4Address
 from cni.errors import KernelRefused
 
 _ETH_P_ARP = 0x0806
-_ETHERNET = struct.Struct("!6s6sH")
+ETHERNET = struct.Struct("!6s6sH")
 #: Kinds of addresses and their lengths, operation, then MAC and address of who asks, and of who is asked for.
 _ARP = struct.Struct("!HHBBH6s4s6s4s")
 _REQUEST = 1
-_NOBODY = bytes(4)
+_NOBODY = IPv4Address(0)
 #: How often is asked, and how long is listened after each, in seconds. The RFC's times are for radio links and are three seconds.
 _PROBES, _PATIENCE = 3, 0.2
 
@@ -31,7 +31,7 @@ def holder_of(addresses: Collection[IPv4Address], link: str, mac: str) -> tuple[
             wire.bind((link, _ETH_P_ARP))
             for _ in range(_PROBES):
                 for address in addresses:
-                    wire.send(_probe(own, address))
+                    wire.send(question(own, _NOBODY, address))
                 for held, sender in _heard(wire):
                     if held in addresses and sender != own:
                         return held, sender.hex(":")
@@ -40,9 +40,10 @@ def holder_of(addresses: Collection[IPv4Address], link: str, mac: str) -> tuple[
     return None
 
 
-def _probe(own: bytes, address: IPv4Address) -> bytes:
-    head = _ETHERNET.pack(b"\xff" * 6, own, _ETH_P_ARP)
-    return head + _ARP.pack(1, 0x0800, 6, 4, _REQUEST, own, _NOBODY, bytes(6), address.packed)
+def question(own: bytes, source: IPv4Address, target: IPv4Address) -> bytes:
+    """The frame that asks everybody who has an address: a probe for nobody, and an announcement of the one that asks."""
+    head = ETHERNET.pack(b"\xff" * 6, own, _ETH_P_ARP)
+    return head + _ARP.pack(1, 0x0800, 6, 4, _REQUEST, own, source.packed, bytes(6), target.packed)
 
 
 def _heard(wire: socket.socket) -> Iterator[tuple[IPv4Address, bytes]]:
@@ -54,7 +55,7 @@ def _heard(wire: socket.socket) -> Iterator[tuple[IPv4Address, bytes]]:
             frame = wire.recv(128)
         except TimeoutError:
             return
-        if len(frame) >= _ETHERNET.size + _ARP.size:
-            _, _, _, _, operation, sender, source, _, target = _ARP.unpack_from(frame, _ETHERNET.size)
-            probed = operation == _REQUEST and source == _NOBODY
+        if len(frame) >= ETHERNET.size + _ARP.size:
+            _, _, _, _, operation, sender, source, _, target = _ARP.unpack_from(frame, ETHERNET.size)
+            probed = operation == _REQUEST and source == _NOBODY.packed
             yield IPv4Address(target if probed else source), sender

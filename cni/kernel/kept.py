@@ -13,6 +13,9 @@ class _Closing(Protocol):
     def close(self) -> None: ...
 
 
+#: Whether this process serves many calls.
+serves_many = False
+
 T = TypeVar("T", bound=_Closing)
 
 _OF_A_KEY = 2

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from cni.errors import Conflict, KernelRefused
-from cni.kernel import sysctl
+from cni.kernel import kept, sysctl
+from cni.naming import IPAddress
 from cni.resources.addressing import announcing, set_as_far_as_needed
 from cni.resources.base import Resource
 from cni.resources.links import required
@@ -103,10 +104,10 @@ class Vacant(Resource):
 class Announcement(Resource):
     """Neighbours that knew an earlier owner of these addresses learn the new MAC at once.
 
-    The kernel announces what a link holds when its MAC is set, also to what it is (ip-sysctl.rst: arp_notify,
-    ndisc_notify); nothing of a family it has no address of: each frame goes out at every port of a bridge. It forgets the
-    link's neighbours then, so neighbours that are to stay come after this in a plan.
-    A packet socket would cost an ADD the 10 ms the kernel takes to close one.
+    A process that serves many calls says so itself when this one is answered. In any other the kernel announces what a link holds,
+    because its MAC is set, to what it is (ip-sysctl.rst: arp_notify, ndisc_notify; nothing of a family it has no address of). It forgets
+    the link's neighbours then, so neighbours that are to stay come after this in a plan.
+    A packet socket would cost such an ADD the 10 ms the kernel takes to close one.
     """
 
     link: str
@@ -114,12 +115,21 @@ class Announcement(Resource):
     addresses: tuple[str, ...]
 
     def ensure(self, world: World) -> None:
+        addresses = [ipaddress.ip_address(address) for address in self.addresses]
         with world.in_pod():
-            announcing({ipaddress.ip_address(address).version for address in self.addresses}, self.link)
-        world.pod.set_link(required(world.pod.link_ref(self.link), self.link), address=self.mac)
+            announcing({address.version for address in addresses}, self.link)
+            later = kept.serves_many and _is_said_later(self.link, addresses)
+        if not later:
+            world.pod.set_link(required(world.pod.link_ref(self.link), self.link), address=self.mac)
 
     def describe(self) -> str:
         return f"announce {', '.join(self.addresses)} at {self.mac}"
+
+
+def _is_said_later(link: str, addresses: list[IPAddress]) -> bool:
+    from cni.kernel.announcements import announcements  # nobody else loads threads
+
+    return announcements.begin(link, addresses)
 
 
 def _wait(settled: Callable[[], bool], what: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from lab import Host, Lab, Namespace, Pod, sh
+from lab import Host, Lab, Namespace, Pod, eventually, sh
 
 
 def mac_of(pod: Pod, name: str = "eth0") -> str:
@@ -260,20 +260,29 @@ def test_a_duplicate_address_is_found_with_enabledad(settled: Host, lab: Lab, po
 
 def test_a_reused_address_is_reachable_at_once(settled: Host, lab: Lab, conf: dict):
     watcher, first, second = lab.pod(), lab.pod(), lab.pod()
-    fixed = conf | {
-        "ipam": conf["ipam"]
-        | {"ranges": [[{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.9"}]]}
-    }
-    settled.add(conf | {"name": "watch", "ipam": {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.100"}}, watcher)
+    addresses = ("10.1.0.9", "fd00:1::9")
+
+    def ranges(**bounds: tuple[str, str]) -> dict:
+        subnets = ("10.1.0.0/24", "fd00:1::/64")
+        one_of_each = ({"subnet": text} | {key: by[n] for key, by in bounds.items()} for n, text in enumerate(subnets))
+        return {"ipam": {"type": "agent-ipam", "ranges": [[item] for item in one_of_each]}}
+
+    watch = conf | {"name": "watch"} | ranges(rangeStart=("10.1.0.100", "fd00:1::100"))
+    fixed = conf | ranges(rangeStart=addresses, rangeEnd=addresses)
+    settled.add(watch, watcher)
     settled.add(fixed | {"runtimeConfig": {"mac": "0a:00:00:00:00:11"}}, first)
-    assert watcher.pings("10.1.0.9")
+    assert all(watcher.pings(address) for address in addresses)
     settled.delete_pod(fixed, first)
     settled.add(fixed | {"runtimeConfig": {"mac": "0a:00:00:00:00:22"}}, second)
-    known = watcher.ip("neigh", "show", "10.1.0.9")
-    assert known[0]["lladdr"] == "0a:00:00:00:00:22"
-    assert watcher.pings("10.1.0.9")
+
+    def known() -> set[str]:
+        shown = [watcher.ip("neigh", "show", text, family=6 if ":" in text else 4) for text in addresses]
+        return {item["lladdr"] for items in shown for item in items}
+
+    assert eventually(lambda: known() == {"0a:00:00:00:00:22"}, 3), "it asks nobody, and after 5 s only him it knew"
+    assert all(watcher.pings(address) for address in addresses)
     settled.delete_pod(fixed, second)
-    settled.delete_pod(conf | {"name": "watch"}, watcher)
+    settled.delete_pod(watch, watcher)
 
 
 @pytest.mark.parametrize("backend", ["nftables", "iptables", "legacy", None])

@@ -13,7 +13,7 @@ from lab import Lab, sh
 from cni.errors import KernelRefused
 from cni.kernel import kept
 from cni.kernel.files import LockFile
-from cni.kernel.netlink import Rtnl, rtnl
+from cni.kernel.netlink import Rtnl
 from cni.kernel.netlink.departures import departures
 from cni.kernel.netns import Netns
 from cni.resources import World
@@ -21,7 +21,7 @@ from cni.resources import World
 
 @pytest.fixture(autouse=True)
 def serves_many(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(rtnl, "serves_many", True)
+    monkeypatch.setattr(kept, "serves_many", True)
     kept.close()
     yield
     kept.close()
@@ -89,7 +89,7 @@ def test_one_that_is_gone_already_is_deleted(lab: Lab):
 
 
 def test_a_process_that_serves_one_call_has_no_thread(lab: Lab, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rtnl, "serves_many", False)
+    monkeypatch.setattr(kept, "serves_many", False)
     links = Rtnl.kept()
     veth("departs", lab.pod().name)
     links.delete_link(links.link_by_name("departs"))

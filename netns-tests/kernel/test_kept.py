@@ -9,8 +9,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from lab import eventually
 
 from cni.kernel import compiled, kept, netns, nfnetlink, nftables, sysctl
+from cni.kernel.announcements import announcements
 from cni.kernel.netlink import Rtnl
 from cni.kernel.netlink.departures import departures
 from cni.kernel.view import VethEnd
@@ -39,6 +41,10 @@ def delete_a_link(_: Path) -> None:
     links.close()
 
 
+def announce(_: Path) -> None:
+    announcements.begin("lo", [])
+
+
 def compile_a_script(_: Path) -> None:
     compiled._compiled.cache_clear()
     compiled.apply([SCRIPT])
@@ -53,6 +59,9 @@ DOORS: dict[str, Callable[[Path], object]] = {
     "libnftables": lambda _: nftables.run("list tables"),
     "compiled rules": compile_a_script,
 }
+
+#: What a call leaves for after its answer: nothing is used again.
+LEFT = {"announcements": announce}
 
 
 def descriptors() -> dict[str, str]:
@@ -101,7 +110,7 @@ def each_closes_something(folder: Path) -> bool:
     closed: list[kept.Kept] = []
     try:
         with netns.fresh():
-            for door in DOORS.values():
+            for door in (DOORS | LEFT).values():
                 door(folder)
             for kind in kept._every:
                 held = len(descriptors())
@@ -121,6 +130,8 @@ def test_what_is_of_a_pods_namespace_goes_after_the_call(tmp_path: Path):
     with netns.fresh():
         nfnetlink.generation(nfnetlink.opened())
         nftables.run("list tables")
-    assert len(descriptors()) > len(before)
+        announce(tmp_path)
+    assert len(descriptors()) > len(before) + len(LEFT)
     kept.let_go()
+    assert eventually(lambda: not announcements.pending)
     assert descriptors().keys() == before.keys()

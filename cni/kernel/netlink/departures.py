@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Thread
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cni.errors import KernelRefused
 from cni.kernel.kept import Kept
-from cni.kernel.signals import uninterrupted
 from cni.kernel.view import Link, LinkRef
+from cni.kernel.waiting import Waiting
+
+if TYPE_CHECKING:
+    from threading import Thread
 
 _STEP = 0.0003  # seconds
-_MOST = 4
 
 
 class Links(Protocol):
@@ -41,22 +42,18 @@ class Departures(Kept):
 
     def __init__(self) -> None:
         super().__init__()
-        self._threads: list[Thread] = []
+        self._waiting = Waiting()
         self._spare: list[Links] = []
 
     @property
     def pending(self) -> int:
         """How many the kernel has not answered yet."""
-        return sum(thread.is_alive() for thread in self._threads)
+        return self._waiting.pending
 
     def begin(self, link: Link, opened: Callable[[], Links], *, of_node: bool = True) -> Thread:
-        """Have a link deleted; the thread that waits for it. Where too many wait, the longest does so to its end first.
-
-        What `opened` opens for a pod's namespace, which it keeps alive, is closed with the answer.
+        """Have a link deleted; the thread that waits for it. What `opened` opens for a pod's namespace, which it keeps alive, is
+        closed with the answer.
         """
-        self._threads = [thread for thread in self._threads if thread.is_alive()]  # as they began
-        while len(self._threads) >= _MOST:
-            self._threads.pop(0).join()
         links = self._spare.pop() if of_node and self._spare else opened()
 
         def delete() -> None:
@@ -67,15 +64,10 @@ class Departures(Kept):
             else:
                 links.close()
 
-        thread = Thread(target=delete, name=f"deletes {link.name}")
-        with uninterrupted():  # signals are the main thread's
-            thread.start()
-        self._threads.append(thread)
-        return thread
+        return self._waiting.begin(delete, f"deletes {link.name}")
 
     def close(self) -> None:
-        while self._threads:
-            self._threads.pop().join()
+        self._waiting.end()
         while self._spare:
             self._spare.pop().close()
 

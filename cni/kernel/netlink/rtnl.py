@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+from cni.kernel import kept
 from cni.kernel.kept import Spare
 from cni.kernel.netlink.addresses import Addresses
 from cni.kernel.netlink.labels import Labels
@@ -14,9 +15,6 @@ from cni.kernel.netlink.routes import Routes
 from cni.kernel.netlink.rules import Rules
 from cni.kernel.view import Link
 from cni.naming import IPAddress
-
-#: Whether this process serves many calls.
-serves_many = False
 
 
 class Rtnl(Links, Addresses, Labels, Routes, Rules, Neighbours):
@@ -44,7 +42,7 @@ class _OfNode(Rtnl):
     """That of the node's namespace."""
 
     def delete_link(self, link: Link) -> None:
-        if serves_many:
+        if kept.serves_many:
             from cni.kernel.netlink import departures  # nobody else loads threads
 
             departures.delete(link, self, Rtnl)
@@ -60,7 +58,7 @@ class OfPod(Rtnl):
 
     def delete_link(self, link: Link) -> None:
         """The same of a pod's: return when it is gone for everybody."""
-        if serves_many:
+        if kept.serves_many:
             from cni.kernel.netlink import departures
 
             departures.delete(link, self, self._one_more, of_node=False)
