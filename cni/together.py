@@ -7,23 +7,25 @@ else is at is no refusal: who waits for that comes again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import cache
 from pathlib import Path
 
 from cni import engine, plugin
 from cni.errors import CniError, Incomplete, TryAgainLater
+from cni.kernel.files import LockFile
 from cni.node import Node, held
 from cni.policy.feeds import reading_once
 from cni.protocol.call import Call
 from cni.refresh import call_about, is_fed, rules_of_today
-from cni.resources import NftRules, PodPolicy, Resource
+from cni.resources import NftRules, PodPolicy, Resource, World
 from cni.resources.base import REFRESH
 from cni.retirement import wait_for_retirements
 from cni.state import FILE, Store
 from cni.state.documents import Documents
 from cni.state.fed import Fed
+from cni.state.uses import node_lock
 from cni.values import dataclass, field
 
 #: For SQLite's lock, in seconds, where there is a next time soon.
@@ -34,11 +36,14 @@ _MOST = 10_000
 
 @dataclass
 class Followed:
-    """What became of attachments: whose rules were others, which are to come again, and why some cannot be held to what is said now."""
+    """What became of attachments: whose rules were others, which are to come again, and why some cannot be held to what is said now;
+    and why what was to be made `besides` cannot be.
+    """
 
     changed: list[Fed] = field(default_factory=list)
     again: list[Fed] = field(default_factory=list)
     failed: dict[Fed, CniError] = field(default_factory=dict)
+    besides: CniError | None = None
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,10 @@ class _Wanted:
         return sum(1 for item in self.rules for _ in item.details())
 
 
-def follow(items: Iterable[Fed]) -> Followed:
+def follow(items: Iterable[Fed], besides: Sequence[NftRules] = ()) -> Followed:
     """Make rules on the host what feeds say now, without a look at those that are recorded so, but of whom somebody was killed at; those
     in a pod stay as they are, for who may enter none. Who has a call at it comes again, and who is too many for one transaction.
+    What is to be so `besides` is made in the same transaction, or alone where there is none or that is refused.
     """
     found = Followed()
     with ExitStack() as all_of_it, closing(Documents.open()) as documents:
@@ -78,8 +84,10 @@ def follow(items: Iterable[Fed]) -> Followed:
                 found.failed[item] = Incomplete(f"{_whose(item)} is held to what was said before: {error.msg}")
         if wanted:
             documents.begin(_what(item.fed) for item in wanted)
-            _make(wanted, found)
+            _make(wanted, besides, found)
             documents.end(_what(item) for item in found.changed)
+        else:
+            found.besides = _refused_besides(besides)
     return found
 
 
@@ -117,7 +125,7 @@ def _wanted(item: Fed, store: Store | None, until: ExitStack, *, again: bool) ->
             yield _Wanted(item, node, resources, made)
 
 
-def _make(wanted: list[_Wanted], found: Followed) -> None:
+def _make(wanted: list[_Wanted], besides: Sequence[NftRules], found: Followed) -> None:
     """Each record is of both, what was and what is to be, until the kernel has it: a DEL that comes between finds the chains of both."""
     with ExitStack() as together:
         for store in {id(item.node.store): item.node.store for item in wanted}.values():
@@ -126,9 +134,10 @@ def _make(wanted: list[_Wanted], found: Followed) -> None:
         for item in wanted:
             item.node.begin(item.resources)
     try:
-        _apply(wanted)
+        _apply(wanted, besides)
     except CniError as error:
-        refused = {item.fed: error for item in wanted} if len(wanted) == 1 else _refused_alone(wanted)
+        found.besides = _refused_besides(besides)
+        refused = {wanted[0].fed: error} if len(wanted) == 1 and not besides else _refused_alone(wanted)
         found.again += (fed for fed, why in refused.items() if isinstance(why, TryAgainLater))
         for item in wanted:
             if item.fed in refused and item.fed not in found.again:
@@ -152,14 +161,23 @@ def _refused_alone(wanted: list[_Wanted]) -> dict[Fed, CniError]:
     return refused
 
 
-def _apply(wanted: list[_Wanted]) -> None:
+def _refused_besides(besides: Sequence[NftRules]) -> CniError | None:
+    try:
+        with closing(World(None, LockFile(node_lock()))) as world:
+            engine.apply(besides, world)
+    except CniError as error:
+        return error
+    return None
+
+
+def _apply(wanted: list[_Wanted], besides: Sequence[NftRules] = ()) -> None:
     """One transaction: rules on the host are one batch, and what several share is made once."""
     node = wanted[0].node
     rules = tuple(dict.fromkeys(rule for item in wanted for rule in item.rules))
     for item in wanted:
         assert item.node.record
         wait_for_retirements(item.node.store, item.node.record, item.rules)
-    engine.apply(rules, node.world)
+    engine.apply((*rules, *besides), node.world)
 
 
 def _shut(item: _Wanted, why: CniError) -> CniError:

@@ -11,34 +11,58 @@ from cni.kernel.ruleset import Change
 from cni.naming import POLICY_TABLE
 from cni.policy.effects import Effects
 from cni.policy.peering import Peering, selection_of
-from cni.resources import PeerEntries, PeerSet, World
-from cni.resources.world import PEERS
+from cni.resources import NftRules, PeerEntries, PeerSet, World
+from cni.resources.world import Peers
 from cni.state import Store
+
+
+class Elements(NftRules, abstract=True):
+    """What sets in force are to hold by now: of what a change of documents touches, or every set. It is made alone or with the rules
+    that the same change makes others: between the two somebody might pass by old rules as the pod he is now.
+    """
+
+    about_peers = True
+    shared = True
+
+    def __init__(self, folder: Path, effects: Effects | None = None) -> None:
+        self._folder = folder
+        self.effects = effects
+        #: How many came or went.
+        self.count = 0
+
+    def script(self) -> str:
+        return ""
+
+    def changes(self, peers: Peers) -> Iterator[Change]:
+        """By the state of this moment, whoever else's `peers` are asked of it."""
+        with closing(Store.open(self._folder)) as store:
+            peering = Peering(store, None)
+            found = [item for item in self._changes(peering) if item.added or item.gone]
+        self.count = sum(len(item.added) + len(item.gone) for item in found)
+        return iter(found)
+
+    def _changes(self, peering: Peering) -> Iterator[Change]:
+        if self.effects is None:
+            sets = [PeerSet(text, family) for text, family in peering.in_force]
+            there = [item for item in sets if ruleset.has_set(f"{POLICY_TABLE} {item.name}")]
+            return (change for item in there for change in item.changes(peering))
+        touched = _Touched(peering, self.effects)
+        return PeerEntries(tuple(sorted(self.effects.addresses)), "").changes(touched) if touched.in_force else iter(())
 
 
 def put_in_sets(world: World, folder: Path, effects: Effects) -> int:
     """Have each address that a change touches in the sets it belongs to by now; how many elements came or went."""
-    if not effects.pods:
-        return 0
-    with closing(Store.open(folder)) as store, world.turn(PEERS):
-        peering = Peering(store, None)
-        touched = _Touched(peering, effects)
-        return _changed(PeerEntries(tuple(sorted(effects.addresses)), "").changes(touched) if touched.in_force else ())
+    return _put(Elements(folder, effects), world) if effects.pods else 0
 
 
 def fill_sets(world: World, folder: Path) -> int:
     """Have every set in force hold what it is to hold; how many elements came or went."""
-    with closing(Store.open(folder)) as store, world.turn(PEERS):
-        peering = Peering(store, None)
-        sets = [PeerSet(text, family) for text, family in peering.in_force]
-        there = [item for item in sets if ruleset.has_set(f"{POLICY_TABLE} {item.name}")]
-        return _changed(change for item in there for change in item.changes(peering))
+    return _put(Elements(folder), world)
 
 
-def _changed(changes: Iterable[Change]) -> int:
-    found = [change for change in changes if change.added or change.gone]
-    ruleset.change(found)
-    return sum(len(change.added) + len(change.gone) for change in found)
+def _put(elements: Elements, world: World) -> int:
+    elements.ensure(world)
+    return elements.count
 
 
 class _Touched:

@@ -21,7 +21,7 @@ from cni.errors import CniError, KernelRefused
 from cni.kernel.files import LockFile
 from cni.kernel.inotify import Folders, Noticed
 from cni.member.backoff import Backoff
-from cni.member.elements import fill_sets, put_in_sets
+from cni.member.elements import Elements
 from cni.member.far_pods import FarPods
 from cni.member.following import Following, place_of
 from cni.member.trouble import Trouble
@@ -58,6 +58,8 @@ class Policies:
         self._following = Following(folder)
         self._books: dict[str, KnownBook] = {}
         self._due: dict[Fed, None] = {}
+        #: What sets are to hold by now, and do not yet.
+        self._elements: list[Elements] = []
         self._failed = Backoff[Fed]()
         self._far = FarPods(me)
         #: Since when nobody is fed from a folder of which something is known.
@@ -146,7 +148,7 @@ class Policies:
                 try:
                     if compares or feed in names:
                         feeds.follow(documents, feed, None if compares else names[feed])
-                    self._go_on(documents, feed)
+                    self._elements += self._gone_on(documents, feed)
                 except CniError as error:
                     troubles.append(error)
                     if feed in names:
@@ -172,9 +174,9 @@ class Policies:
                 known.append(name)
         return found
 
-    def _go_on(self, documents: Documents, feed: str) -> None:
-        """Go on to what the feed's documents are by now. Where it is not known what was done of it before, or that was refused halfway,
-        begin with it.
+    def _gone_on(self, documents: Documents, feed: str) -> Iterator[Elements]:
+        """Go on to what the feed's documents are by now: what sets are to hold then. Where it is not known what was done of it before, or
+        that was refused halfway, begin with it.
         """
         book, now = self._books.get(feed), documents.feed(feed)
         if not now.whole or (book and book.revision == now.revision):
@@ -184,13 +186,14 @@ class Policies:
         if book is None or changed is None:
             book = feeds.read_on(documents, feed, {})
             self._due |= dict.fromkeys(item for items in self._following.fed[feed].values() for item in items)
-            self.done += fill_sets(self._world, self._folder)
+            yield Elements(self._folder)
         else:
             before = said(book.anew(), changed)
             book.heard(now.revision, changed, documents.faults(feed))
             effects = Effects(book, before, said(book, changed))
             self._due |= dict.fromkeys(self._concerned(feed, effects))
-            self.done += put_in_sets(self._world, self._folder, effects)
+            if effects.pods:
+                yield Elements(self._folder, effects)
         self._books[feed] = book
 
     def _forget(self, documents: Documents) -> None:
@@ -210,15 +213,19 @@ class Policies:
                     yield item
 
     def _hold(self) -> list[CniError]:
-        """Have attachments' rules be those of now, those that are due in one transaction as far as there are not too many, and why some cannot;
-        one that a call is at comes again.
+        """Have attachments' rules be those of now, those that are due in one transaction as far as there are not too many, and in it what
+        sets are to hold; and why some cannot. One that a call is at comes again.
         """
         some = list(self._due)[:_TOGETHER]
-        if not some:
+        if not some and not self._elements:
             return []
         from cni import together  # of no use where nobody is fed
 
-        found = together.follow(some)
+        found = together.follow(some, self._elements)
+        self.done += sum(item.count for item in self._elements)
+        self._elements.clear()
+        if found.besides:
+            self._books.clear()
         for item in some:
             del self._due[item]
         self._due |= dict.fromkeys(found.again)
@@ -227,7 +234,7 @@ class Policies:
             self._failed.failed(item)
         for item in set(some).difference(found.failed, found.again):
             self._failed.over(item)
-        return list(found.failed.values())
+        return [*found.failed.values(), *([found.besides] if found.besides else [])]
 
 
 def _source(key: Key) -> str:

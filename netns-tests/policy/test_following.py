@@ -174,6 +174,45 @@ def test_a_document_about_several_pods_is_one_transaction(lab: Lab, host: Host, 
             assert holds(shop)
 
 
+def test_labels_and_what_the_rules_make_of_them_change_at_one_moment(lab: Lab, host: Host, tmp_path: Path):
+    """A namespace goes from one team to another, and each lets nobody of its own in: between the two nobody gets in."""
+
+    def team(name: str) -> dict[str, Any]:
+        return {"namespaces": {"matchLabels": {"team": name}}}
+
+    def tell(name: str, subject: dict[str, Any], priority: int, *teams: str) -> None:
+        rule = {"action": "Deny", "from": [team(it) for it in teams]}
+        spec = {"tier": "Admin", "priority": priority, "subject": subject, "ingress": [rule]}
+        version = "policy.networking.k8s.io/v1beta1"
+        said = {"apiVersion": version, "kind": "ClusterNetworkPolicy", "metadata": {"name": name}, "spec": spec}
+        shop.put(f"{name}.json", said)
+
+    def join(name: str) -> None:
+        metadata = {"name": "shop", "labels": {"team": name}}
+        shop.put("shop.json", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+
+    with opened(lab, host, KINDS["bridged"], tmp_path) as shop:
+        tell("red", team("red"), 1, "red")
+        tell("blue", team("blue"), 2, "blue")
+        # so that both sets stay in use
+        tell("two", {"pods": {"podSelector": {"matchLabels": {"app": "two"}}}}, 0, "red", "blue")
+        join("red")
+        for name in ("web", "two"):
+            shop.fed(name)
+            shop.know(name)
+        following_it = following(host.prefix(), ROOT / ".venv/bin/python3")
+        with following_it, closing(Transactions(host)) as transactions:
+            shop.put("deny.json", network_policy("deny", podSelector=WEB))
+            shop.put("friend.json", network_policy("friend", podSelector=WEB, ingress=[{}]))
+            transactions.times(2)
+            for name in ("blue", "red"):
+                join(name)
+                assert len(transactions.times(1)) == 1
+                assert not shop.gets_in("friend")
+            shop.put("shop.json", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+            assert soon(shop, True, "friend")
+
+
 #: The kernel refuses what has more than two rules of a chain: a transaction that is to be, and not one that shuts.
 REFUSED = """
 import errno, sys

@@ -17,6 +17,7 @@ from cni.errors import CniError, KernelRefused, TryAgainLater
 from cni.kernel.inotify import Noticed
 from cni.member import following
 from cni.member import policies as room
+from cni.member.elements import Elements
 from cni.member.policies import Policies
 from cni.naming import CLUSTER, Attachment
 from cni.policy import folder
@@ -54,15 +55,13 @@ class Node:
         monkeypatch.setattr(folder, "_TICK", 0)
         monkeypatch.setattr(following, "_LEAST", 0.0)
         monkeypatch.setattr(together, "follow", self._follow)
-        monkeypatch.setattr(room, "fill_sets", self._filled)
-        monkeypatch.setattr(room, "put_in_sets", self._put)
         self.policies = Policies(self.folder, lambda: None)
 
     def _refuse(self, what: str) -> None:
         if self.refusals[what]:
             raise self.refusals[what].pop(0)
 
-    def _follow(self, items: list[Fed]) -> Followed:
+    def _follow(self, items: list[Fed], besides: list[Elements]) -> Followed:
         found = Followed()
         for item in items:
             try:
@@ -73,17 +72,14 @@ class Node:
                 found.again.append(item)
             except CniError as error:
                 found.failed[item] = error
+        try:
+            for elements in besides:
+                self._refuse("put" if elements.effects else "fill")
+                self.put_in += elements.effects is not None
+                self.filled += elements.effects is None
+        except CniError as error:
+            found.besides = error
         return found
-
-    def _filled(self, *_: Any) -> int:
-        self._refuse("fill")
-        self.filled += 1
-        return 0
-
-    def _put(self, *_: Any) -> int:
-        self._refuse("put")
-        self.put_in += 1
-        return 0
 
     def attach(self, name: str, folder: Path | None = None, *, complete: bool = True, fed: bool = True) -> Record:
         config = {"name": "net", **({"policy": {"policyDir": str(self.place)}} if fed else {})}
@@ -96,8 +92,8 @@ class Node:
         with closing(Store.open(self.folder)) as store, store.transaction():
             store.forget(record.attachment, record.plugin)
 
-    def write(self, name: str, **spec: Any) -> None:
-        (self.place / "new").write_text(json.dumps(policy(name, **spec)))
+    def write(self, name: str, said: dict[str, Any] | None = None, **spec: Any) -> None:
+        (self.place / "new").write_text(json.dumps(said or policy(name, **spec)))
         (self.place / "new").rename(self.place / f"{name}.json")
         self.policies._notice([Noticed(self.place, f"{name}.json")])
 
@@ -187,7 +183,7 @@ def test_sets_that_could_not_be_changed_are_filled(node: Node, error: CniError):
     node.refusals["put"] = [error]
     node.refusals["fill"] = [error]
     filled = node.filled
-    node.write("three")
+    node.write("pod", {"kind": "Pod", "metadata": {"namespace": "shop", "name": "web", "labels": {"app": "web"}}})
     for _ in range(3):
         node.look()
     assert node.filled == filled + 1
