@@ -81,7 +81,9 @@ def follow(items: Iterable[Fed], besides: Sequence[NftRules] = ()) -> Followed:
             except TryAgainLater:
                 found.again.append(item)
             except CniError as error:
-                found.failed[item] = Incomplete(f"{_whose(item)} is held to what was said before: {error.msg}")
+                found.failed[item] = _left(item, error.msg)
+            except (KeyError, TypeError, AttributeError):  # one odd record is not the whole node's
+                found.failed[item] = _left(item, "another release recorded what this one does not know")
         if wanted:
             documents.begin(_what(item.fed) for item in wanted)
             _make(wanted, besides, found)
@@ -98,6 +100,10 @@ def _what(item: Fed) -> str:
 
 def _whose(item: Fed) -> str:
     return f"{item.pod} ({item.attachment})"
+
+
+def _left(item: Fed, why: str) -> CniError:
+    return Incomplete(f"{_whose(item)} is held to what was said before: {why}")
 
 
 def _opened(folder: Path, until: ExitStack) -> Store | None:

@@ -1,0 +1,23 @@
+"""What is held together, and who holds nobody up."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from cni.naming import Attachment
+from cni.state import Record, Store
+from cni.together import follow
+
+
+def test_a_record_that_nobody_can_read_is_named_and_ends_nothing(tmp_path: Path, no_node: Path):
+    config = {"name": "net", "vxlan": "of another release", "policy": {"policyDir": str(tmp_path)}}
+    record = Record(Attachment("net", "c", "eth0"), "bridge-vxlan", "", "shop/web", config, complete=True)
+    with closing(Store.open(no_node)) as store:
+        with store.transaction():
+            store.put(record)
+        items = store.fed()
+    found = follow(items)
+    assert [error.msg for error in found.failed.values()] == [
+        "shop/web (net/c/eth0) is held to what was said before: another release recorded what this one does not know"
+    ]
