@@ -5,6 +5,7 @@ change. Proxies of the environment do not count, and redirects are not followed.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -41,7 +42,7 @@ class Answer(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What is asked by a method; a GET has no document. One that may not be done `again` is sent once: what is not heard of then may
+    """What is asked by a method; a GET has no document. Who accepts gzip by a header is answered the same. One that may not be done `again` is sent once: what is not heard of then may
     have been done.
     """
 
@@ -195,6 +196,8 @@ class _Endpoint:
             if response.length and len(text) <= LONGEST:
                 raise IncompleteRead(text, response.length)
             self._pool.give_back(connection, response)
+        if response.headers.get("Content-Encoding") == "gzip":
+            text = _unpacked(text)
         if len(text) > LONGEST:
             raise _Failed(f"its answer is longer than {LONGEST} bytes")
         words = text[:200].decode(errors="replace").strip()
@@ -238,6 +241,18 @@ class _Endpoint:
             return self._secrets.context() if self._is_encrypted else None
         except OSError as error:
             raise NotConnected(f"TLS with {self._secrets}: {error}") from None
+
+
+def _unpacked(text: bytes) -> bytes:
+    """What an answer is that comes as gzip (RFC 1952), up to what none may be longer than. Raises _Failed."""
+    unpacking = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        unpacked = unpacking.decompress(text, LONGEST + 1)
+    except zlib.error as error:
+        raise _Failed(f"its answer cannot be unpacked: {error}") from None
+    if not unpacking.eof and len(unpacked) <= LONGEST:
+        raise _Failed("its answer cannot be unpacked: it ends too soon")
+    return unpacked
 
 
 def _seconds(said: str | None) -> float:

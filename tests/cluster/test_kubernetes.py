@@ -608,6 +608,15 @@ def test_a_list_comes_in_pages_and_begins_anew_when_one_is_forgotten(api: KubeAp
     assert len([path for verb, path in api.requests if verb == "list" and "/pods" in path and "continue" in path]) == 3
 
 
+def test_a_long_list_comes_packed(api: KubeApi):
+    for number in range(250):
+        api.put(pod(f"p{number}", "node-b", f"10.10.1.{number}", label="long" * 200))
+    store = joined(api, FLAT)
+    before = api.sent
+    assert len([item for item in store.listing().items if isinstance(item, Endpoint)]) == 250 + 1
+    assert api.sent - before < 100_000, "of 250 pods with 800 bytes each"
+
+
 def test_what_was_deleted_while_changes_were_forgotten_is_found(api: KubeApi):
     for name in ("stays", "goes"):
         api.put(policy(name))

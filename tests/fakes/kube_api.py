@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import threading
 import time
@@ -25,6 +26,10 @@ PLURALS = {kind: plural for plural, (kind, _) in KINDS.items()}
 ADMINISTRATORS = {plural for plural, (_, base) in KINDS.items() if "policy.networking" in base}
 #: The newest of them.
 CUSTOM = "clusternetworkpolicies"
+
+
+#: Bytes from which on an answer is packed for who accepts it, as the API does it (defaultGzipThresholdBytes).
+_PACKED_FROM = 128 << 10
 
 
 class KubeApi:
@@ -287,6 +292,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, json.dumps(said).encode(), headers)
 
     def _send(self, status: int, text: bytes, headers: dict[str, str] | None = None) -> None:
+        if len(text) > _PACKED_FROM and "gzip" in self.headers.get("Accept-Encoding", ""):
+            text, headers = gzip.compress(text, 1), {"Content-Encoding": "gzip", **(headers or {})}
         self.server_api.sent += len(text)
         self.send_response(status)
         for name, value in {"Content-Length": str(len(text)), **(headers or {})}.items():

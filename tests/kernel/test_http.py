@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
@@ -146,6 +147,32 @@ def test_a_connection_is_kept_and_proxies_do_not_count(endpoint, nobody, monkeyp
     for request in (READ, WRITE, READ):
         assert door.ask(request, 5)[:3] == (one.url, 200, {"fine": True})
     assert (one.connections, one.requests) == (1, [b"POST /ask HTTP/1.1"] * 3)
+
+
+def packed(text: bytes) -> Says:
+    return saying(gzip.compress(text), more=b"Content-Encoding: gzip\r\n")
+
+
+def test_an_answer_may_be_packed(endpoint):
+    one = endpoint(packed(b'{"fine": true}'))
+    door = Door([one.url])
+    for _ in range(2):
+        assert door.ask(READ, 5)[:3] == (one.url, 200, {"fine": True})
+    assert one.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [
+        (saying(gzip.compress(b"[1]")[:-9], more=b"Content-Encoding: gzip\r\n"), "it ends too soon"),
+        (saying(b"[1]", more=b"Content-Encoding: gzip\r\n"), "cannot be unpacked: .*header"),
+        (packed(b"0" * 1001), "longer than 1000 bytes"),
+    ],
+)
+def test_what_cannot_be_unpacked_or_has_no_end_is_none(endpoint, monkeypatch, says, why):
+    monkeypatch.setattr(http, "LONGEST", 1000)
+    with pytest.raises(Unreachable, match=why):
+        Door([endpoint(says).url]).ask(READ, 5)
 
 
 def test_a_service_may_be_at_a_path(endpoint):
