@@ -82,12 +82,12 @@ def test_the_member_finds_what_is_mounted_for_it():
     assert asked.metrics == f"127.0.0.1:{port['containerPort']}"
 
 
-def test_a_node_is_reached_by_the_address_kubelet_says():
-    """The default route's may be another one."""
+def test_a_node_is_reached_by_the_address_the_api_says():
+    """The default route's may be another one; and what a container is told when it begins the API may say otherwise later."""
     (member,) = [item for item in containers() if item["name"] == "member"]
     given = {item["name"]: item["valueFrom"]["fieldRef"]["fieldPath"] for item in member["env"]}
     asked = parser().parse_args(options_of(member))
-    assert (given[asked.vtep.strip("$()")], given[asked.node.strip("$()")]) == ("status.hostIP", "spec.nodeName")
+    assert (asked.vtep, given[asked.node.strip("$()")]) == ("", "spec.nodeName")
 
 
 def test_what_runs_is_bounded_and_asked_for_its_health():

@@ -208,7 +208,7 @@ def _contradictions(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"$.freeAfter: {free_after} s is less than {_SESSIONS_OF_FREE_AFTER} sessions, {least} s"
     if free_after and stores == ["kubernetes"]:
         yield "$.freeAfter: it is Kubernetes that gives nodes their addresses, and frees them: kubectl delete node"
-    if "vtep" in document and not _is_a_hosts(document["vtep"]):
+    if "vtep" in document and not is_a_hosts(document["vtep"]):
         yield f"$.vtep: {document['vtep']} is no address others can send to"
 
 
@@ -224,6 +224,7 @@ def _contradictions_of_store(kind: str, store: Mapping[str, Any]) -> Iterator[st
         yield f"{at}: {plain[0]} is without TLS, for which certificates are given: https"
 
 
-def _is_a_hosts(text: str) -> bool:
+def is_a_hosts(text: str) -> bool:
+    """Whether others can send to an address."""
     found = address(text)
     return not (found.is_loopback or found.is_multicast or found.is_unspecified or found.is_reserved)

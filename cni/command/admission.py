@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cni.cluster.config import ClusterConfig
 from cni.cluster.model import Block, Item, Node
+from cni.cluster.store import ClusterStore
 from cni.errors import Conflict, InvalidConfig, NameTaken
 from cni.kernel import wireguard
 from cni.kernel.netlink import Rtnl
@@ -16,9 +17,9 @@ from cni.member.identity import machine_id, this_host
 from cni.state.membership import Holding, Member
 
 
-def refuse_unfit(config: ClusterConfig) -> Member:
+def refuse_unfit(config: ClusterConfig, store: ClusterStore) -> Member:
     """This host as it would be in the cluster. Raises InvalidConfig for files nobody could read and a VTEP that is no address of
-    this host, Unavailable where it has none, or no machine id, and ToolFailed without the program that encryption takes.
+    this host, Unavailable where it has none, or no machine id, ToolFailed without the program that encryption takes, and Unreachable.
     """
     if config.encryption:
         wireguard.refuse_missing()
@@ -27,7 +28,7 @@ def refuse_unfit(config: ClusterConfig) -> Member:
     with closing(Rtnl()) as host:
         if config.vtep and not host.holding(ipaddress.ip_address(config.vtep)):
             raise InvalidConfig(f"$.vtep: no link of this host has {config.vtep}")
-    return this_host(config, machine_id(), None)
+    return this_host(config, machine_id(), None, "" if config.vtep else store.reached_at(config.node))
 
 
 def refuse_taken(me: Member, items: Sequence[Item]) -> None:

@@ -85,7 +85,8 @@ def _refuse_unable(config: ClusterConfig) -> list[str]:
     """The names of the hosts there are. Raises what is in the way of being one of them. A store that says which blocks a host has says
     who it is, too: of Kubernetes' Nodes one may be a machine that was replaced, or be there still and have the address of another.
     """
-    me, store = refuse_unfit(config), store_of(config)
+    store = store_of(config)
+    me = refuse_unfit(config, store)
     items = store.listing().items
     before, held = own_part()
     if not store.assigns:

@@ -156,7 +156,11 @@ def _join_options(command: argparse.ArgumentParser) -> None:
     store.add_argument("--prefix", help="what all keys begin with: another is another cluster; default /agent-cni")
     host = command.add_argument_group("this host")
     host.add_argument("--node", help="its name there, default the host name")
-    host.add_argument("--vtep", metavar="ADDRESS", help="where others send to, default that of the default route")
+    host.add_argument(
+        "--vtep",
+        metavar="ADDRESS",
+        help="where others send to, default the Node's InternalIP, without one the address of the default route",
+    )
     host.add_argument("--encryption", choices=("", "wireguard"), help="between hosts, default none")
     host.add_argument("--wireguard-port", type=number, metavar="PORT", help="default 51820")
     host.add_argument("--rotate-key", action="store_true", help="have another WireGuard key, and do nothing else")

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cni import uplink
-from cni.cluster.config import ClusterConfig
+from cni.cluster.config import ClusterConfig, is_a_hosts
 from cni.cluster.model import Node
 from cni.errors import Unavailable
 from cni.kernel.netlink import Rtnl
@@ -39,15 +39,20 @@ def machine_id(path: Path = _MACHINE_ID) -> str:
     raise Unavailable(f"{path} {why}: a cluster tells machines apart by it (systemd-machine-id-setup makes one)")
 
 
-def this_host(config: ClusterConfig, machine: str, before: Member | None) -> Member:
-    """This host as its configuration has it; it goes on with what it was before in this boot. Raises Unavailable where nobody
-    could send to it, and KernelRefused.
+def this_host(config: ClusterConfig, machine: str, before: Member | None, said: str = "") -> Member:
+    """This host as its configuration has it, and else where it is `said` to be; it goes on with what it was before in this boot. Raises
+    Unavailable where nobody could send to it, and KernelRefused.
     """
-    address = config.vtep or _found((before.underlay or before.vtep) if before else "")
+    address = config.vtep or _found(address_of(before), said)
     mac = vtep_mac("", f"{machine} {config.node}")
     if before and (before.node, before.machine) == (config.node, machine) and _is_of_this_boot(before.token):
         return _placed(replace(before, mac=mac), config.encryption, address)
     return _placed(Member(config.node, machine, new_token(), address, mac), config.encryption, address)
+
+
+def address_of(before: Member | None) -> str:
+    """The address others sent to, outside of tunnels; empty of a host that was not there."""
+    return (before.underlay or before.vtep) if before else ""
 
 
 def node_of(member: Member, config: ClusterConfig, key: str = "", guest_of: Iterable[str] = ()) -> Node:
@@ -78,10 +83,14 @@ def _is_of_this_boot(token: str) -> bool:
     return token.startswith(f"{boot()}:")
 
 
-def _found(before: str) -> str:
-    """The address of the default route's link: the same as before while it is there, else IPv4's first."""
+def _found(before: str, said: str) -> str:
+    """The address that is said to be this host's, where it has it; else one of the default route's link: the same as before while it is
+    there, or IPv4's first.
+    """
     host = Rtnl()  # a thread's own
     try:
+        if said and is_a_hosts(said) and host.holding(ipaddress.ip_address(said)):
+            return said
         link = uplink.find(host, UplinkQuery(addresses=True))
     finally:
         host.close()

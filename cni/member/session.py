@@ -14,7 +14,7 @@ from cni.errors import CniError, NameTaken, SessionLost, Unavailable, Unreachabl
 from cni.kernel.clock import boottime
 from cni.member import figures
 from cni.member.fence import Fence
-from cni.member.identity import new_token, node_of, this_host
+from cni.member.identity import address_of, new_token, node_of, this_host
 from cni.member.inbox import Ended
 from cni.member.key import Key
 from cni.member.trouble import Trouble
@@ -196,10 +196,19 @@ class SessionKeeper:
 
     def _found(self, before: Member | None) -> Member:
         """This host as it is now."""
-        member = this_host(self._config, self._machine, before)
+        member = this_host(self._config, self._machine, before, "" if self._config.vtep else self._said(before))
         with self._lock:
             self._host = member
         return member
+
+    def _said(self, before: Member | None) -> str:
+        """Where the store says this host is: as before, while it cannot be asked, and until it is heard of, which is not to wait for that."""
+        if before and not self.session:
+            return address_of(before)
+        try:
+            return self._store.reached_at(self._config.node)
+        except Unreachable:
+            return address_of(before)
 
     def _node(self, member: Member) -> Node:
         with closing(Store.open(self._folder)) as state:

@@ -9,7 +9,7 @@ from cluster import Node, Placed
 from cluster import conf as clustered
 from kube_api import namespace, policy
 from kubernetes import APISERVER, KubeCluster, Played, Real
-from lab import Lab, eventually
+from lab import AGENT_CNI, Lab, eventually, sh
 
 SERVERS = [
     Played,
@@ -19,6 +19,8 @@ SERVERS = [
 ]
 ROUTED = clustered("l3", block=256)
 STRETCHED = clustered("l2", block=256)
+#: An address on the wire that no host has.
+MOVED = "192.0.2.199"
 
 
 def routes(host: Node) -> set[str]:
@@ -119,6 +121,28 @@ def test_a_node_that_is_cut_off_from_the_api_says_so_and_catches_up(lab: Lab):
         assert eventually(lambda: town.joined(two), 60)
         town.add(late, ROUTED)
         town.meshed(30)
+
+
+@pytest.mark.parametrize("conf", [ROUTED, STRETCHED], ids=["l3", "l2"])
+def test_a_node_with_another_internal_ip_is_sought_there(lab: Lab, conf: dict[str, object]):
+    with KubeCluster(lab, hosts=2) as town:
+        one, two = town.nodes
+        town.join(vtep=None)
+        for host in (one, two):
+            town.show(town.add(host, conf), f"pod-{host.number}")
+        town.meshed()
+        (link,) = {
+            item["ifname"] for item in two.ip("addr") for at in item["addr_info"] if at["local"] == two.underlay()
+        }
+        node = town.api.get("Node", two.name)
+        node["status"]["addresses"][0]["address"] = MOVED
+        town.api.put(node)
+        sh("ip", "-n", two.name, "addr", "add", f"{MOVED}/24", "dev", link)
+        assert eventually(lambda: MOVED in one.run("bridge", "fdb", "show").stdout), two.said()
+        assert two.underlay() not in one.run("bridge", "fdb", "show").stdout
+        _write(two, conf)
+        two.run(AGENT_CNI, "refresh", "--conf-dir", two.etc / "cni/net.d")
+        town.meshed()
 
 
 def test_a_deleted_node_is_reached_still_and_its_members_word_comes_back_with_it(lab: Lab):

@@ -234,7 +234,8 @@ class KubeCluster(Cluster):
 
     def configure(self, host: Node, **options: Any) -> None:
         known = {"node": host.name, "kubernetes": self.api.config, "vtep": host.underlay(), "session": self.session}
-        (host.etc / "agent-cni/cluster.json").write_text(json.dumps(known | options))
+        said = {key: value for key, value in (known | options).items() if value is not None}
+        (host.etc / "agent-cni/cluster.json").write_text(json.dumps(said))
 
     def alive(self, host: Node) -> bool:
         return "agent-cni.dev/session" in (self.api.get("Node", host.name)["metadata"].get("annotations") or {})

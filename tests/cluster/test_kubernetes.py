@@ -155,6 +155,34 @@ def test_who_joins_says_so_on_its_own_node_and_no_other(api: KubeApi):
     store_at(api).leave(session)
 
 
+def test_a_host_is_where_its_node_says(api: KubeApi):
+    store = joined(api)
+    assert store.reached_at("node-a") == "192.0.2.1"
+    with told(store):
+        known = api.get("Node", "node-a")
+        known["status"]["addresses"] = [
+            {"type": "Hostname", "address": "node-a"}, {"type": "ExternalIP", "address": "203.0.113.1"},
+            {"type": "InternalIP", "address": "192.0.2.9"}, {"type": "InternalIP", "address": "2001:db8::9"},
+        ]  # fmt: skip
+        api.put(known)
+        until = time.monotonic() + SOON
+        while store.reached_at("node-a") != "192.0.2.9":
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        asked = len([1 for verb, _ in api.requests if verb == "get"])
+        assert [store.reached_at("node-a") for _ in range(3)] == ["192.0.2.9"] * 3
+        assert len([1 for verb, _ in api.requests if verb == "get"]) == asked, "who is told need not ask"
+    for addresses in (
+        [{"type": "InternalIP", "address": "nowhere"}],
+        [{"type": "Hostname", "address": "node-a"}],
+        None,
+    ):
+        known["status"]["addresses"] = addresses
+        api.put(known)
+        assert store_at(api).reached_at("node-a") == ""
+    assert store_at(api, "nobody").reached_at("nobody") == ""
+
+
 def test_without_its_node_a_host_is_in_no_cluster(api: KubeApi):
     with pytest.raises(Unavailable, match="Kubernetes has no Node node-x: its kubelet makes it"):
         store_at(api, "node-x").join(replace(A, name="node-x"), "boot:1")

@@ -182,6 +182,10 @@ class MemoryStore:
         self._declared: dict[str, Network] = {}
         self._spoken: dict[str, int] = {}
 
+    def reached_at(self, node: str) -> str:
+        """See ClusterStore."""
+        return ""
+
     def assigned(self, session: Session) -> tuple[str, ...] | None:
         """See ClusterStore."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ipaddress
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -10,11 +11,12 @@ import pytest
 from cluster_memory import Memory
 from member_host import Host, network
 
-from cni.errors import Unavailable
+from cni.errors import Unavailable, Unreachable
 from cni.kernel.netns import boot
 from cni.member import identity
 from cni.member.identity import machine_id, this_host
 from cni.member.trouble import Trouble
+from cni.resources import Uplink
 from cni.state import FILE, Store
 from cni.state.membership import Member
 from cni.values import replace
@@ -70,7 +72,7 @@ def test_an_address_that_changed_is_announced_and_the_session_goes_on(tmp_path: 
     host = Host("node-a", memory, tmp_path)
     host.config = replace(host.config, vtep="")
     found = ["192.0.2.7"]
-    monkeypatch.setattr(identity, "_found", lambda before: found[0])
+    monkeypatch.setattr(identity, "_found", lambda before, said: found[0])
     host.again()
     host.turn()
     session = host.keeper.session
@@ -84,11 +86,60 @@ def test_an_address_that_changed_is_announced_and_the_session_goes_on(tmp_path: 
     assert member(host).vtep == "192.0.2.8"
 
 
+class _Kernel:
+    """That of a host with two links, of which the first has the default route."""
+
+    held = ("127.0.0.1", "192.0.2.7", "198.51.100.7", "198.51.100.8")
+
+    def holding(self, address: ipaddress.IPv4Address) -> int:
+        return int(str(address) in self.held)
+
+    def close(self) -> None: ...
+
+
+def test_where_the_store_says_a_host_is_counts_while_the_host_has_that_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A Node that was given another InternalIP was sought at the one before, until the member began again."""
+    monkeypatch.setattr(identity, "Rtnl", _Kernel)
+    monkeypatch.setattr(identity.uplink, "find", lambda *_: Uplink("eth0", 1500, "", ("192.0.2.7/24",), up=True))
+    host = Host("node-a", Memory(), tmp_path)
+    host.config = replace(host.config, vtep="")
+    places: list[str | None] = []
+
+    def reached_at(node: str) -> str:
+        assert node == "node-a"
+        if places[-1] is None:
+            raise Unreachable("the API is away")
+        return places[-1]
+
+    host.store.reached_at = reached_at
+    for said, found in (
+        ("198.51.100.7", "198.51.100.7"),
+        ("198.51.100.8", "198.51.100.8"),
+        (None, "198.51.100.8"),  # as it was
+        ("203.0.113.9", "192.0.2.7"),  # this host's it is not
+        ("127.0.0.1", "192.0.2.7"),
+        ("", "192.0.2.7"),
+    ):
+        places.append(said)
+        if len(places) == 1:
+            host.again()
+        host.turn()
+        assert host.keeper.session
+        assert (host.keeper.session.node.vtep, member(host).vtep) == (found, found)
+    host.config = replace(host.config, vtep="192.0.2.250")
+    places.append("198.51.100.7")
+    host.again()
+    host.turn()
+    assert member(host).vtep == "192.0.2.250", "cluster.json says it"
+
+
 def test_a_host_that_cannot_be_reached_says_so_until_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     host = Host("node-a", Memory(), tmp_path)
     host.config = replace(host.config, vtep="")
 
-    def nowhere(before: str) -> str:
+    def nowhere(before: str, said: str) -> str:
         raise Unavailable("others cannot send to this host: this host has no default route")
 
     with monkeypatch.context() as patch:
@@ -97,7 +148,7 @@ def test_a_host_that_cannot_be_reached_says_so_until_it_can(tmp_path: Path, monk
         assert host.keeper.step() == 1.0
         assert host.keeper.status.startswith("others cannot send")
         assert host.keeper.me is None
-    monkeypatch.setattr(identity, "_found", lambda before: "192.0.2.7")
+    monkeypatch.setattr(identity, "_found", lambda before, said: "192.0.2.7")
     host.turn()
     assert member(host).trouble == ""
     assert host.keeper.session

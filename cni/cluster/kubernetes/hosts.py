@@ -43,12 +43,15 @@ class Hosts:
 
     def own(self, session: Session) -> Object:
         """The Node of a session, as it was a moment ago. Raises SessionLost."""
-        known, at = self._own
-        if known is None or known.metadata.name != session.node.name or boottime() - at > _QUIET:
-            known = self.look(session.node.name)
+        known = self._known(session.node.name)
         self._unless_lost(session, known)
         assert known
         return known
+
+    def reached_at(self, node: str) -> str:
+        """See ClusterStore: kubelet, or a cloud's controller, says it of the Node."""
+        known = self._known(node)
+        return items.internal_address(known) if known else ""
 
     def look(self, name: str) -> Object | None:
         """The Node of a name, as it is now."""
@@ -138,6 +141,12 @@ class Hosts:
         """See ClusterStore. Nothing is done here by one host for all."""
         self.own(session)
         return False
+
+    def _known(self, name: str) -> Object | None:
+        """A Node as it was a moment ago."""
+        known, at = self._own
+        is_fresh = known is not None and known.metadata.name == name and boottime() - at <= _QUIET
+        return known if is_fresh else self.look(name)
 
     def _answered(self, name: str, node: Object | None, before: tuple[Object | None, float]) -> None:
         """A Node is so, says an answer to what was asked when the own one was known as `before`. What was heard of it meanwhile may be

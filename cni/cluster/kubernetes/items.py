@@ -9,6 +9,7 @@ import ipaddress
 import json
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -166,6 +167,14 @@ def _is_heard_of(node: Node) -> bool:
     """Whether its kubelet is: the API's controllers say Unknown of one that is not."""
     conditions = {one.type: one.status for one in node.status.conditions or ()}
     return conditions.get("Ready") != "Unknown"
+
+
+def internal_address(node: Node) -> str:
+    """The first InternalIP of a Node, which is its pods' hostIP; empty where it has none."""
+    found = next((one.address for one in node.status.addresses or () if one.type == "InternalIP"), "")
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(found))
+    return ""
 
 
 def addresses_of(pod: Pod) -> list[str]:
