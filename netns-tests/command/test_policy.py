@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from interception import address_of
-from lab import AGENT_CNI, Host, Lab, Pod
+from lab import AGENT_CNI, PATIENCE, Host, Lab, Pod
 from town import RANGES, serving
 from traffic import TIMED_OUT, Actor
 
@@ -215,7 +215,7 @@ def test_drops_are_told_with_the_pod_the_peer_and_the_document(shop: Shop):
         assert shop.actors["stranger"].connect(shop.address("db"), 80) == TIMED_OUT
         if log.poll() is not None:
             break
-    found = json.loads(log.communicate(timeout=5)[0])
+    found = json.loads(log.communicate(timeout=PATIENCE)[0])
     assert (found["pod"], found["peer"], found["protocol"], found["port"]) == ("shop/db", "shop/stranger", "tcp", 80)
     decided = found["direction"], found["documents"], found["tier"]
     assert decided == ("ingress", ["NetworkPolicy shop/db"], "networkpolicy")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import AGENT_CNI, BIN_DIR, REFERENCE_DIR, ROOT, Host, Lab, Namespace, eventually, sh
+from lab import AGENT_CNI, BIN_DIR, PATIENCE, REFERENCE_DIR, ROOT, Host, Lab, Namespace, eventually, sh
 
 UNPACKED = ROOT / ".cache/podman"
 pytestmark = pytest.mark.skipif(
@@ -106,7 +106,7 @@ def test_networks_and_containers_live_and_leave_nothing(lab: Lab):
     ask = (
         "python3",
         "-c",
-        "from urllib.request import urlopen; print(urlopen('http://10.89.5.1:18080', timeout=5).read())",
+        f"from urllib.request import urlopen; print(urlopen('http://10.89.5.1:18080', timeout={PATIENCE}).read())",
     )
     assert "web" in Namespace.run(host, *ask).stdout
 
