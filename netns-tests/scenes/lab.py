@@ -10,9 +10,11 @@ import hashlib
 import itertools
 import json
 import os
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -63,10 +65,10 @@ def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def eventually(seen: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """Ask until the answer is true, with a bound; the last answer."""
-    deadline = time.monotonic() + seconds
-    while not (answer := seen()) and time.monotonic() < deadline:
-        time.sleep(0.005)
+    """Ask until the answer is true, with a bound, and less often the longer it takes: others wait for the processor; the last answer."""
+    began = time.monotonic()
+    while not (answer := seen()) and (waited := time.monotonic() - began) < seconds:
+        time.sleep(min(0.005 + waited / 20, 0.1))
     return answer
 
 
@@ -146,12 +148,19 @@ class Namespace:
 
     def addresses(self, link: str) -> set[str]:
         """Addresses with prefix that anybody may use: link-local ones and a proxy's (deprecated) are left out."""
-        out = sh("ip", "-n", self.name, "-j", "addr", "show", "dev", link, check=False).stdout
-        infos = [info for item in json.loads(out or "[]") for info in item.get("addr_info", [])]
+        return self.all_addresses("dev", link).get(link, set())
+
+    def all_addresses(self, *which: str) -> dict[str, set[str]]:
+        """The same of every link, or of some (ip-address(8))."""
+        out = sh("ip", "-n", self.name, "-j", "addr", "show", *which, check=False).stdout
         return {
-            f"{info['local']}/{info['prefixlen']}"
-            for info in infos
-            if (info["family"], info["scope"]) != ("inet6", "link") and not info.get("deprecated")
+            item["ifname"]: {
+                f"{info['local']}/{info['prefixlen']}"
+                for info in item.get("addr_info", [])
+                if (info["family"], info["scope"]) != ("inet6", "link") and not info.get("deprecated")
+            }
+            for item in json.loads(out or "[]")
+            if item
         }
 
     def routes(self, family: int = 4, table: str = "main") -> list[dict[str, Any]]:
@@ -248,11 +257,10 @@ class Host(Namespace):
 
         Left out is what the kernel adds and ages by itself: counters, link-local and multicast entries.
         """
-        links = [item["ifname"] for item in self.ip("link", "show")]
         fdb = sh("bridge", "-n", self.name, "fdb", "show").stdout.splitlines()
         return {
             "links": {(item["ifname"], item["address"], item["mtu"]) for item in self.ip("link", "show")},
-            "addresses": {link: sorted(self.addresses(link)) for link in links},
+            "addresses": self.all_addresses(),
             "routes": {
                 (route["dst"], route.get("dev"), route["table"], route.get("gateway"))
                 for family in (4, 6)
@@ -261,8 +269,16 @@ class Host(Namespace):
             },
             "fdb": {entry for entry in fdb if not entry.startswith(("33:33:", "01:00:5e:"))},
             "rules": self.run("nft", "list", "ruleset").stdout,
-            "state": self.state(),
+            "state": self.kept(),
         }
+
+    def kept(self) -> dict[str, list[Any]]:
+        """Whose records and leases are in the node's state, as SQLite reads them."""
+        columns = {"attachment": "network, container, ifname, plugin, complete", "lease": "*"}
+        if not (file := self.folder / "state.db").exists():
+            return {table: [] for table in columns}
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=PATIENCE)) as state:
+            return {table: sorted(state.execute(f"SELECT {some} FROM {table}")) for table, some in columns.items()}
 
 
 @dataclass
