@@ -7,8 +7,11 @@ apart one is asked for all.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Hashable, Iterable, Iterator
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 
+from cni.naming import IPAddress
 from cni.policy.amended import place_of
 from cni.policy.book import Book
 from cni.policy.judgement import Judgement, Other, judged
@@ -24,14 +27,19 @@ _SOMEWHERE = {
     4: [int(ipaddress.IPv4Address(text)) for text in ("203.0.113.1", "198.51.100.1", "9.9.9.9", "172.32.0.1")],
     6: [int(ipaddress.IPv6Address(text)) for text in ("2001:db8::1", "2600::1", "3fff::1")],
 }
+_KINDS: dict[int, Callable[[int], IPAddress]] = {4: ipaddress.IPv4Address, 6: ipaddress.IPv6Address}
+_BITS = {4: 32, 6: 128}
 
 
 @dataclass(frozen=True)
 class End:
-    """One end of a connection: an address, and the names (``namespace/name``) of the pods it stands for, or none."""
+    """One end of a connection: an address, and the names (``namespace/name``) of the pods it stands for, or none; a `node` is asked as a
+    target alone, for no document keeps it from its own pods.
+    """
 
     address: str
     pods: tuple[str, ...] = ()
+    node: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ def changes(before: Book, after: Book, here: Iterable[Pod]) -> Iterator[Change]:
         mine = {_name(pod) for pod in here}
         concerned = [end for end in ends if mine & set(end.pods) and spoken.changed(everybody[end.pods[0]])]
         pairs = dict.fromkeys(pair for one in concerned for other in ends for pair in ((one, other), (other, one)))
+        pairs = dict.fromkeys(pair for pair in pairs if not pair[0].node)
         for source, target in pairs:
             yield from _changes(before, after, *_apart(source, target, everybody), spoken)
 
@@ -119,6 +128,7 @@ class _Spoken:
         self.blocks = list(
             dict.fromkeys(peer for rule in self._rules for peer in rule.peers or () if isinstance(peer, tuple))
         )
+        self.nodes = {text for book in self._books for node in book.nodes() for text in node.addresses}
         self._alike = (
             _by_place(before.pods()) == _by_place(after.pods())
             and _by_place(before.nodes()) == _by_place(after.nodes())
@@ -172,14 +182,29 @@ def _ends(pods: Iterable[Pod], spoken: _Spoken, family: int) -> list[End]:
         if address := _address(pod, family):
             kinds.setdefault(spoken.kind_of(pod, address), []).append(pod)
     found = [End(_address(alike[0], family), tuple(map(_name, alike))) for alike in kinds.values()]
-    taken = {end.address for end in found}
-    spans = [span for block in spoken.blocks for peers in block if peers.family == family for span in peers.ranges]
-    kind = ipaddress.IPv4Address if family == 4 else ipaddress.IPv6Address
-    outside = [str(kind(number)) for number in dict.fromkeys(low for low, _ in spans)]
-    somewhere = next(
-        (str(kind(at)) for at in _SOMEWHERE[family] if not any(low <= at <= high for low, high in spans)), None
-    )
-    return [*found, *(End(text) for text in [*outside, *([somewhere] if somewhere else [])] if text not in taken)]
+    taken = {ipaddress.ip_address(text) for pod in pods for text in pod.addresses}
+    nodes = {text for text in spoken.nodes if ipaddress.ip_address(text).version == family} - set(map(str, taken))
+    return [
+        *found,
+        *(End(str(at)) for at in _nobodys(spoken.blocks, family, taken)),
+        *(End(text, node=True) for text in sorted(nodes)),
+    ]
+
+
+def _nobodys(blocks: Iterable[tuple[Peers, ...]], family: int, taken: Collection[IPAddress]) -> list[IPAddress]:
+    """Addresses no pod has: one that no block covers, and the first of each kind that blocks tell apart."""
+    kind, edges = _KINDS[family], defaultdict[int, set[int]](set, {0: set()})
+    for at, block in enumerate(blocks):
+        for low, high in (span for peers in block if peers.family == family for span in peers.ranges):
+            edges[low] ^= {at}
+            edges[high + 1] ^= {at}
+    within, alike = set[int](), defaultdict[frozenset[int], list[int]](list)
+    for edge, end in itertools.pairwise([*sorted(edges), 1 << _BITS[family]]):
+        within ^= edges[edge]
+        usual = () if within else (it for it in _SOMEWHERE[family] if edge <= it < end)
+        free = (it for it in itertools.chain(usual, range(edge, end)) if kind(it) not in taken)
+        alike[frozenset(within)] += itertools.islice(free, 1)
+    return [kind(next((it for it in _SOMEWHERE[family] if it in found), found[0])) for found in alike.values() if found]
 
 
 def _about(book: Book, pod: Pod) -> tuple[object, ...]:

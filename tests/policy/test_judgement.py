@@ -220,3 +220,40 @@ def test_a_label_that_changes() -> None:
     found = forecast([closed], [pod("log", "10.0.0.3", app="db")])
     assert {item[1] for item in found} == {"one/log"}
     assert not any(allowed for *_, allowed in found)
+
+
+def from_block(cidr: str, *excepted: str) -> dict[str, Any]:
+    block = {"cidr": cidr, **({"except": [*excepted]} if excepted else {})}
+    return policy("block", podSelector={"matchLabels": {"app": "db"}}, ingress=[{"from": [{"ipBlock": block}]}])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "where"),
+    [
+        (from_block("192.168.0.0/16"), from_block("192.168.0.0/17"), "192.168.128.0"),
+        (from_block("192.168.0.0/17"), from_block("192.168.0.0/16"), "192.168.128.0"),
+        (from_block("192.168.0.0/16"), from_block("192.168.0.0/16", "192.168.255.255/32"), "192.168.255.255"),
+        (from_block("10.0.0.0/24"), from_block("10.0.0.0/29"), "10.0.0.8"),
+        (from_block("10.0.0.0/29"), from_block("10.0.0.2/31"), "10.0.0.0"),
+        (from_block("10.0.0.0/29"), from_block("10.0.0.0/30"), "10.0.0.4"),
+        (from_block("10.0.0.0/30", "10.0.0.0/32"), from_block("10.0.0.4/30"), "10.0.0.4"),
+        (from_block("0.0.0.0/0"), from_block("0.0.0.0/1"), "128.0.0.0"),
+    ],
+)
+def test_a_block_that_becomes_another(before: dict[str, Any], after: dict[str, Any], where: str) -> None:
+    found = {item[0] for item in forecast([before], [after]) if item[0][0].isdecimal()}
+    assert where in found
+    assert not found & {"10.0.0.1", "10.0.0.2", "10.0.0.3"}
+
+
+def test_a_rule_about_nodes() -> None:
+    node = {
+        "kind": "Node",
+        "metadata": {"name": "n"},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.7"}]},
+    }
+    denied = cluster("nodes", egress=[{"action": "Deny", "to": [{"nodes": {}}]}])
+    pods = ("one/web", "one/db", "one/log")
+    assert forecast([node], [denied]) == {
+        (pod, "192.0.2.7", protocol, 1, 65535, False) for pod in pods for protocol in ("tcp", "udp", "sctp")
+    }
