@@ -9,14 +9,14 @@ from __future__ import annotations
 import ipaddress
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 
 from cni.naming import IPAddress
 from cni.policy.amended import place_of
 from cni.policy.book import Book
 from cni.policy.judgement import Judgement, Other, judged
 from cni.policy.model import Peers, Port
-from cni.policy.objects import ClusterPolicy, ClusterRule, KubeNode, NetworkPolicy, Pod, Rule
+from cni.policy.objects import ClusterPolicy, ClusterRule, KubeNode, NetworkPolicy, Pod, Rule, unknown
 from cni.policy.subjects import about
 from cni.values import dataclass, replace
 
@@ -60,8 +60,8 @@ class Change:
 
 def changes(before: Book, after: Book, here: Iterable[Pod]) -> Iterator[Change]:
     """What would change for the pods of this node, of whatever both books know: in order of the ends' names."""
-    spoken = _Spoken(before, after)
     everybody = {_name(pod): pod for pod in (*before.pods(), *after.pods(), *here) if pod.addresses}
+    spoken = _Spoken(before, after, everybody)
     for family in (4, 6):
         ends = _ends(everybody.values(), spoken, family)
         mine = {_name(pod) for pod in here}
@@ -87,7 +87,9 @@ def _changes(before: Book, after: Book, source: End, target: End, spoken: _Spoke
         found: Change | None = None
         points = spoken.points(protocol)
         for first, last in zip(points, [*(point - 1 for point in points[1:]), _LAST], strict=True):
-            (was, _), (now, why) = (_verdict(book, source, target, protocol, first) for book in (before, after))
+            (was, _), (now, why) = (
+                _verdict(book, (source, target), spoken, protocol, first) for book in (before, after)
+            )
             if was is now:
                 continue
             if found and found.last == first - 1 and (found.allowed, found.why) == (now, why):
@@ -100,9 +102,10 @@ def _changes(before: Book, after: Book, source: End, target: End, spoken: _Spoke
             yield found
 
 
-def _verdict(book: Book, source: End, target: End, protocol: str, port: int) -> tuple[bool, Judgement]:
+def _verdict(book: Book, ends: tuple[End, End], spoken: _Spoken, protocol: str, port: int) -> tuple[bool, Judgement]:
     """Whether both ends let a connection through, and the word of the one that decides."""
-    out, into = (book.pod(*end.pods[0].split("/")) if end.pods else None for end in (source, target))
+    source, target = ends
+    out, into = (spoken.pod(book, end) for end in ends)
     said = [Judgement(True, "default")]
     if out:
         said.append(judged(book, out, "egress", Other(target.address, into, protocol, port)))
@@ -115,8 +118,8 @@ def _verdict(book: Book, source: End, target: End, protocol: str, port: int) -> 
 class _Spoken:
     """What documents of two books speak of: the ports and blocks in their rules, and whom they are about."""
 
-    def __init__(self, before: Book, after: Book) -> None:
-        self._books = before, after
+    def __init__(self, before: Book, after: Book, everybody: Mapping[str, Pod]) -> None:
+        self._books, self._everybody = (before, after), everybody
         spaces = {pod.namespace for book in self._books for pod in book.pods()}
         policies: list[NetworkPolicy | ClusterPolicy] = [
             item for book in self._books for space in spaces for item in book.policies(space)
@@ -134,6 +137,13 @@ class _Spoken:
             and _by_place(before.nodes()) == _by_place(after.nodes())
             and all(before.labels_of(space) == after.labels_of(space) for space in spaces)
         )
+
+    def pod(self, book: Book, end: End) -> Pod | None:
+        """The pod that an end is by a book; one that the book does not know may have any labels."""
+        if not end.pods:
+            return None
+        place, addresses = end.pods[0].split("/"), self._everybody[end.pods[0]].addresses
+        return book.pod(*place) or replace(unknown(*place), addresses=addresses)
 
     def changed(self, pod: Pod) -> bool:
         """Whether what is said about a pod differs, or who is meant by it may."""

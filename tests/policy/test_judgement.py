@@ -257,3 +257,11 @@ def test_a_rule_about_nodes() -> None:
     assert forecast([node], [denied]) == {
         (pod, "192.0.2.7", protocol, 1, 65535, False) for pod in pods for protocol in ("tcp", "udp", "sctp")
     }
+
+
+def test_a_pod_that_no_document_knows_is_shut_by_what_could_mean_it() -> None:
+    book = ListedBook(WEB)
+    after = Amended(book, objects_of([("", CLOSED)]), removed=False)
+    new = Pod("one", "new", Labels({}, complete=False), ("10.0.0.9",))
+    found = {(item.source.pods, item.target.pods) for item in changes(book, after, [new]) if not item.allowed}
+    assert (("one/web",), ("one/new",)) in found
