@@ -205,6 +205,10 @@ UPLINKS = {
         "route add default nhid 3",
     ],
     "IPv6": ["-6 route add default nexthop via fd00:1::1 nexthop via fd00:2::1"],
+    "IPv6, the first of which does not answer": [
+        "-6 route add default nexthop via fd00:1::1 nexthop via fd00:2::1",
+        "-6 neigh replace fd00:1::1 dev up1 nud failed",
+    ],
 }
 
 

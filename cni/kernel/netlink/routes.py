@@ -131,7 +131,7 @@ class Routes(NextHops):
         """The links packets to an address leave by: their indices, one for each next hop in its order; or none."""
         with suppress(KernelRefused):
             asked = request(_GET, 0, _place(f"{address}/{address.max_prefixlen}", flags=_FIB_MATCH))
-            return self._links(self._channel.question(asked))
+            return self._links_in_order(self._channel.question(asked))
         return ()
 
     def holder_of(self, address: IPAddress) -> int:
@@ -152,7 +152,8 @@ class Routes(NextHops):
         asked = request(_GET, 0, _place(_NOBODY[family], flags=_FIB_MATCH | table))
         with suppress(KernelRefused):
             found = self._channel.question(asked)
-            if route_of(found).table == MAIN_TABLE and found[_DST_LEN_AT] == 0 and (links := self._links(found)):
+            is_default = route_of(found).table == MAIN_TABLE and found[_DST_LEN_AT] == 0
+            if is_default and (links := self._links_in_order(found)):
                 return links
         every = (message for message in self._routes(family, _TABLE, MAIN_TABLE) if message[_DST_LEN_AT] == 0)
         ways = ((route_of(message).priority, links) for message in every if (links := self._links(message)))
@@ -169,6 +170,17 @@ class Routes(NextHops):
         """The links a route leads out by: "unreachable" stands on `lo` in IPv6."""
         leads = message[_TYPE_AT] == _UNICAST
         return tuple(hop.link for hop in self._hops(message) if hop.link) if leads else ()
+
+    def _links_in_order(self, found: bytes) -> tuple[int, ...]:
+        """The same of a route that was looked up. Of several next hops IPv6 names the one first that it would take, which changes with
+        what is known of the gateways (rt6_select and rt6_fill_node in net/ipv6/route.c); a dump has them in their order.
+        """
+        links, route = self._links(found), route_of(found)
+        if ":" not in route.dst or len(links) < 2:
+            return links
+        every = ((route_of(message), self._links(message)) for message in self._routes(6, _TABLE, route.table))
+        alike = (way for one, way in every if (one.dst, one.priority) == (route.dst, route.priority))
+        return next((way for way in alike if sorted(way) == sorted(links)), links)
 
     def _hops(self, message: bytes) -> list[NextHop]:
         """The next hops of a route. One that names an object says its hops too, unless nexthop_compat_mode is off."""
