@@ -517,7 +517,7 @@ def test_a_change_of_what_nobody_asks_for_is_no_news(api: KubeApi):
 
 
 def test_an_administrators_kind_is_heard_of_once_it_is_served(api: KubeApi, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("cni.cluster.kubernetes.streams._LATER", 0.1)
+    monkeypatch.setattr("cni.cluster.kubernetes.streams._SERVED", 0.1)
     spec = {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "ingress": []}
     version = "policy.networking.k8s.io/v1alpha2"
     with told(joined(api)) as heard:
@@ -526,6 +526,16 @@ def test_an_administrators_kind_is_heard_of_once_it_is_served(api: KubeApi, monk
         key = ("documents", "ClusterNetworkPolicy", "default", "top")
         heard.until(key, _said("ClusterNetworkPolicy", "top"))
         assert heard.items[key].value["apiVersion"] == version
+
+
+def test_until_then_it_costs_a_request_for_each_version(api: KubeApi, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("cni.cluster.kubernetes.streams._SERVED", 0.1)
+    versions = {f"{one.path(version)}" for one in POLICIES[1:] for version in one.versions}
+    with told(joined(api)):
+        deadline = time.monotonic() + 10
+        while {path.partition("?")[0] for _, path in api.requests[-12:]} != versions:
+            assert time.monotonic() < deadline, api.requests
+            time.sleep(0.02)
 
 
 @pytest.mark.parametrize("lost", [{"networkpolicies"}, {*KINDS}])

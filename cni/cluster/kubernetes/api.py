@@ -118,6 +118,11 @@ class Api:
             raise Absent
         return found
 
+    def is_served(self, kind: Kind) -> bool:
+        """Whether there is a list of a kind in any version, by a request for each."""
+        asked = (Request(located(kind.path(one), limit="1"), None, {}, method="GET") for one in kind.versions)
+        return any(self._ask(kind, "list", one, bytes).status == _OK for one in asked)
+
     def _in_any_version(self, kind: Kind, selectors: Mapping[str, str]) -> Listed | None:
         for served in kind.versions:
             for _ in range(_LISTINGS):

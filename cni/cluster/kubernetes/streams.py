@@ -18,9 +18,9 @@ from cni.errors import Compacted, Forbidden, Unreachable
 
 #: Seconds: the API marks how far a quiet watch is every minute; what says nothing for longer is none.
 SILENCE = 150.0
-#: How long to wait before a stream is begun again, at first and at the most, and before a kind that is not served or not to be seen is
-#: asked for again.
-_AGAIN, _AGAIN_AT_MOST, _LATER = 0.2, 15.0, 120.0
+#: How long to wait before a stream is begun again, at first and at the most, before a kind that is not to be seen is asked for again,
+#: and between two looks whether one is served by now: whoever adds a kind goes on to forbid something by it.
+_AGAIN, _AGAIN_AT_MOST, _LATER, _SERVED = 0.2, 15.0, 120.0, 30.0
 #: Seconds for each object there was, over which hosts list a kind anew that the API forgot: it tells all of them at the same time, and
 #: where there are many objects there are many hosts.
 _EACH = 0.001
@@ -107,13 +107,20 @@ class Streams:
         """All hosts lose their streams at the same time, and are not to come back so."""
         self._ends.wait(seconds * random.uniform(0.5, 1.0))  # noqa: S311
 
+    def _rest_until_served(self, kind: Kind) -> None:
+        with suppress(Forbidden, Unreachable):  # the list will say so
+            while not self._ends.is_set():
+                self._rest(_SERVED)
+                if self._api.is_served(kind):
+                    return
+
     def _listed(self, kind: Kind) -> _Place | None:
         """Where a watch begins, after what there is was told; None while that cannot be known."""
         try:
             found = self._api.list(kind)
         except Absent:
             self._bring(News(kind, "", whole=True))
-            self._rest(_LATER)
+            self._rest_until_served(kind)
             return None
         except Forbidden as error:
             self._bring(News(kind, "", why=error.msg))
