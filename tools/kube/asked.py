@@ -78,14 +78,15 @@ class Asked:
     def inside(self, pod: dict[str, Any]) -> Asker:
         """How a pod's own shell is asked, without kubelet: in the namespaces of its container."""
         node = next(n for n in self.cluster.nodes if n.name == pod["spec"]["nodeName"])
-        container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
-        task = next(
-            line.split()[1]
-            for line in node.run("ctr", "-n", "k8s.io", "tasks", "ls").stdout.splitlines()
-            if line.startswith(container)
-        )
-        enter = ("nsenter", "-t", task, "-n", "-m", "-u", "-p")
+        enter = ("nsenter", "-t", self.task(node, pod), "-n", "-m", "-u", "-p")
         return lambda script, seconds=90: node.run(*enter, "sh", "-c", script, check=False, timeout=seconds).stdout
+
+    @staticmethod
+    def task(node: Node, pod: dict[str, Any]) -> str:
+        """The process of a pod's first container, as the node numbers it."""
+        container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
+        lines = node.run("ctr", "-n", "k8s.io", "tasks", "ls").stdout.splitlines()
+        return next(line.split()[1] for line in lines if line.startswith(container))
 
     def on(self, node: Node) -> Asker:
         return lambda script, seconds=90: node.run("sh", "-c", script, check=False, timeout=seconds).stdout

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import socket
 import time
 from pathlib import Path
 
@@ -12,8 +14,11 @@ from shell import BIN, BUILT, HERE, ROOT, sh
 
 VERSION = "1.34.4"
 COREDNS = "v1.14.7"
+#: Administrators' policies: their kinds, and the conformance suite of whoever enforces them, which asks for an agnhost of its own.
+ADMINISTRATORS, ADMINISTRATORS_AGNHOST = "sigs.k8s.io/network-policy-api@v0.3.0", "2.45"
 CYCLONUS = "github.com/mattfenwick/cyclonus/cmd/cyclonus@v0.5.6"
 CYCLONUS_AGNHOST = "2.43"  # the tag it asks for
+IPPROTO_SCTP = 132
 PARTS = ("kubelet", "kubectl", "kube-proxy", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 DEBIAN = ("etcd-server", "busybox-static", "netcat-openbsd", "libbsd0", "libmd0")  # busybox's nc has no UDP
 ENVIRONMENT = os.environ | {
@@ -23,7 +28,7 @@ LEAN = ("-p", "2", "-gcflags=all=-dwarf=false")  # no debugging information: a t
 
 
 def build(*names: str) -> None:
-    """Of kube, agnhost, coredns, e2e, cyclonus those that are named, or all but the last; Debian's parts always."""
+    """Of kube, agnhost, coredns, e2e, administrators, cyclonus those that are named, or all but the last two; Debian's parts always."""
     BIN.mkdir(parents=True, exist_ok=True)
     debian()
     for name in names or ("kube", "coredns", "agnhost", "e2e"):
@@ -136,9 +141,46 @@ def coredns() -> None:
     sh("go", "build", *LEAN, "-ldflags=-s -w", "-o", BIN / "coredns", ".", cwd=folder, env=ENVIRONMENT)
 
 
+def administrators() -> None:
+    """Their conformance suite without what SCTP sockets are needed for: no pod would be ready where the kernel has none."""
+    folder = BUILT / "src/administrators"
+    if not folder.exists():
+        BUILT.joinpath("src").mkdir(parents=True, exist_ok=True)
+        downloaded = sh("go", "mod", "download", "-json", ADMINISTRATORS, cwd=BUILT / "src", env=ENVIRONMENT).stdout
+        shutil.copytree(re.search(r'"Dir": "(.*)"', downloaded)[1], folder)  # type: ignore[index]
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_SCTP).close()
+    except OSError as error:
+        _without_sctp(folder / "conformance", str(error))
+    sh(
+        "go",
+        "test",
+        "-c",
+        *LEAN,
+        "-ldflags=-s -w",
+        "-o",
+        BIN / "conformance.test",
+        "./conformance",
+        cwd=folder,
+        env=ENVIRONMENT,
+    )
+
+
+def _without_sctp(suite: Path, why: str) -> None:
+    manifests, probes = suite / "base/manifests.yaml", suite / "utils/kubernetes/helper.go"
+    container = r"(?m)^        - name: .*\n(?:          .*\n?)+"
+    kept = re.sub(container, lambda found: "" if "SERVE_SCTP" in found[0] else found[0], manifests.read_text())
+    manifests.write_text(kept)
+    beginning = r"(?m)^(func PokeServer\(.*\{\n)(?!\tif protocol)"
+    unasked = (
+        f'\tif protocol == "sctp" {{\n\t\tt.Logf("not asked, for SCTP: %s", {json.dumps(why)})\n\t\treturn\n\t}}\n'
+    )
+    probes.write_text(re.sub(beginning, lambda found: found[1] + unasked, probes.read_text()))
+
+
 def cyclonus() -> None:
     sh("go", "install", "-ldflags=-s -w", CYCLONUS, env=ENVIRONMENT | {"GOBIN": str(BIN)})
 
 
-NAMES = {"e2e": "e2e.test"}
-BUILDERS = {item.__name__: item for item in (kube, agnhost, coredns, e2e, cyclonus)}
+NAMES = {"e2e": "e2e.test", "administrators": "conformance.test"}
+BUILDERS = {item.__name__: item for item in (kube, agnhost, coredns, e2e, administrators, cyclonus)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from addressing import CONTROL_PLANE, on_wire
 from api import condition
 from asked import Asked, addresses
 from shell import eventually
@@ -158,6 +159,38 @@ def lost_node(ask: Asked) -> None:
         ask.held(node) == ask.meant(node),
         f"held {sorted(ask.held(node))}, running {sorted(ask.meant(node))}",
     )
+
+
+def partition(ask: Asked) -> None:
+    """A node does not reach the API for a while, and is deleted there meanwhile; then it does, and its kubelet begins anew."""
+    node = ask.cluster.nodes[1]
+    before = ask.pods()
+    drops = "".join(
+        f"add rule inet cut out ip{'6' * (family == 6)} daddr {on_wire(CONTROL_PLANE, family)} drop\n"
+        for family in (4, 6)
+    )
+    node.run(
+        "nft",
+        "-f",
+        "-",
+        input=f"add table inet cut\nadd chain inet cut out {{ type filter hook output priority 0; }}\n{drops}",
+    )
+    eventually(lambda: node.name not in ask.cluster.ready(), 90, 0.5)
+    ask.matrix("pod to pod while a node does not reach the API", {p["metadata"]["name"]: ask.inside(p) for p in before})
+    ask.api("DELETE", f"/api/v1/nodes/{node.name}")
+    time.sleep(5)
+    lost = sum(len(ask.answers(ask.inside(one), before)[1]) for one in before)
+    ask.report("and once it is deleted there", not lost, f"{lost} of {len(before) ** 2} lost")
+    node.run("nft", "delete", "table", "inet", "cut")
+    node.stop("kubelet")
+    node.start_kubelet()
+    back = eventually(lambda: node.name in ask.cluster.ready() and node.has_blocks(), 120, 0.5)
+    ask.report("it comes back", bool(back), f"{node.name} {node.blocks}")
+    pods = ask.wait("web", 6, 180)
+    ask.settle(node)
+    held, meant = ask.held(node), ask.meant(node)
+    ask.report("addresses held after it", held == meant, f"held {sorted(held)}, running {sorted(meant)}")
+    ask.matrix("pod to pod after it", {p["metadata"]["name"]: ask.inside(p) for p in pods})
 
 
 def late_node(ask: Asked) -> None:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import brought
 import changes
+import guarded
+import meshed
+import pace
 import reach
 from asked import Asked, Report
 from cluster import Cluster
@@ -17,7 +20,9 @@ CHECKS = (
     changes.late_node, reach.memory,
 )  # fmt: skip
 OF_A_MANIFEST = (brought.brought, brought.rights, *CHECKS, brought.rollout, brought.removal)
-EVERY = {check.__name__: check for check in OF_A_MANIFEST}
+#: What is only asked where it is named: figures, and what not every network is for, or takes long.
+NAMED = (changes.partition, pace.starts, pace.enforced, meshed.mesh, guarded.encrypted, guarded.strict)
+EVERY = {check.__name__: check for check in (*OF_A_MANIFEST, *NAMED)}
 
 
 def run(cluster: Cluster, report: Report, names: Sequence[str] = ()) -> None:

@@ -10,6 +10,7 @@ All of it lives in one process namespace: when that ends, nothing of it runs any
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import time
@@ -55,10 +56,15 @@ class Cluster:
     """Use it with `with`. Its nodes have registered and are configured then, and may not be ready yet."""
 
     def __init__(
-        self, network: Network, shape: Shape | None = None, images: Sequence[Path] = (), manifest: Path | None = None
+        self,
+        network: Network,
+        shape: Shape | None = None,
+        images: Sequence[Path] = (),
+        manifest: Path | None = None,
+        kinds: Sequence[Path] = (),
     ) -> None:
         self.folder, self.group = isolated()
-        self.network, self.images, self.manifest = network, images, manifest
+        self.network, self.images, self.manifest, self.kinds = network, images, manifest, kinds
         self.shape = shape or Shape()
         self.nodes = [Node(f"n{number}", number, self) for number in range(1, self.shape.nodes + 1)]
         self.daemons: list[subprocess.Popen[bytes]] = []
@@ -75,6 +81,8 @@ class Cluster:
             self.network.prepare(node)
             node.power_on()
         self._control()
+        for file in self.kinds:
+            self.kubectl("apply", "--server-side", "-f", file)
         for node in self.nodes:
             self._register(node)
         for node in self.nodes:
@@ -83,9 +91,15 @@ class Cluster:
             self._way(node)
             self.network.configure(node)
         if self.manifest:
-            self.kubectl("apply", "-k" if self.manifest.is_dir() else "-f", self.manifest.resolve())
+            self.kubectl("apply", "-f", "-", input=self._own(self.manifest.resolve()))
             self._applied = time.monotonic()
         return self
+
+    def _own(self, manifest: Path) -> str:
+        """A manifest, or what a kustomization makes, with this cluster's addresses in its conflist."""
+        text = self.kubectl("kustomize", manifest).stdout if manifest.is_dir() else manifest.read_text()
+        ranges = json.dumps([[{"subnet": PODS[family]}] for family in self.families])
+        return text if self.families == (4,) else text.replace(f'"subnet": "{PODS[4]}"', f'"ranges": {ranges}')
 
     def since_applied(self) -> float:
         """Seconds since the manifest was."""

@@ -16,8 +16,14 @@ from node import PAUSE
 from shell import BIN, BUILT, HOME, ROOT, sh
 
 AGNHOST = "registry.k8s.io/e2e-test-images/agnhost"
-SHELL, NAMES, SUITE = "rig.local/shell:1", "rig.local/coredns:1", "docker.io/library/agent-cni:0.1.0"
+SHELL, NAMES, ENVOY, SUITE = (
+    "rig.local/shell:1",
+    "rig.local/coredns:1",
+    "rig.local/envoy:1",
+    "docker.io/library/agent-cni:0.1.0",
+)
 FOLDER = HOME / "images"
+PROXY = ROOT / ".cache/dev/envoy/_bin/envoy"  # of the Python Package Index, as the tests have it
 BUSYBOX = BUILT / "debian/bin/busybox"
 
 
@@ -56,10 +62,12 @@ def tar(name: str, image: str, files: Files, entry: list[str], folder: Path | No
 
 def every() -> list[Path]:
     """All that the parts which are built allow for."""
-    made = [*shell(), suite()]
+    made = [*shell(), suite(), *(envoy() if PROXY.exists() else [])]
     made += coredns() if (BIN / "coredns").exists() else []
     return made + (
-        agnhost((BUILT / "agnhost.version").read_text(), build.CYCLONUS_AGNHOST) if (BIN / "agnhost").exists() else []
+        agnhost((BUILT / "agnhost.version").read_text(), build.CYCLONUS_AGNHOST, build.ADMINISTRATORS_AGNHOST)
+        if (BIN / "agnhost").exists()
+        else []
     )
 
 
@@ -76,6 +84,11 @@ def shell() -> list[Path]:
     ]
 
 
+def envoy() -> list[Path]:
+    """A proxy, and busybox to ask for it."""
+    return [tar("envoy", ENVOY, _applets() | _program(str(PROXY)) | {"envoy": str(PROXY)}, ["/envoy"])]
+
+
 def coredns() -> list[Path]:
     return [tar("coredns", NAMES, {"coredns": BIN / "coredns"}, ["/coredns"])]
 
@@ -86,7 +99,10 @@ def agnhost(*versions: str) -> list[Path]:
     for library in ("libbsd.so.0", "libmd.so.0"):
         nc[f"lib/x86_64-linux-gnu/{library}"] = (BUILT / f"debian/usr/lib/x86_64-linux-gnu/{library}").resolve()
     nc["lib/x86_64-linux-gnu/libresolv.so.2"] = Path("/lib/x86_64-linux-gnu/libresolv.so.2").resolve()
-    shell = _program("/bin/dash") | {"bin/sh": "/bin/dash"}  # busybox's own shell would take busybox's own nc
+    shell = _program("/bin/dash") | {
+        "bin/sh": "/bin/dash",
+        "bin/bash": "/bin/dash",
+    }  # busybox's own shell would take busybox's own nc
     files = (
         _applets()
         | nc

@@ -3,7 +3,7 @@
 
 build makes Kubernetes' parts (once, half an hour); prepare makes images and installs this checkout for nodes; check asks a
 cluster for everything it owes its users, one line each (ok, FAIL, or .. for what is only said), and ends in 1 if any failed;
-e2e runs specs of Kubernetes' own; run is a shell, or a program, with KUBECONFIG. KUBE_RIG names a folder where the parts are
+e2e runs specs of Kubernetes' own, administrators those of ClusterNetworkPolicies; run is a shell, or a program, with KUBECONFIG. KUBE_RIG names a folder where the parts are
 built already; KUBE_RIG_LOGS=folder keeps all daemons' logs. Options stand before the network.
 """
 
@@ -13,10 +13,11 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import administrators
 import build
 import checks
 import dns
@@ -36,14 +37,21 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(required=True)
-    for name, function in (("build", built), ("prepare", prepared), ("check", check), ("e2e", specs), ("run", run)):
+    for name, function in (
+        ("build", built),
+        ("prepare", prepared),
+        ("check", check),
+        ("e2e", specs),
+        ("administrators", administrators_specs),
+        ("run", run),
+    ):
         verb = verbs.add_parser(name, help=function.__doc__, description=function.__doc__)
         verb.set_defaults(do=function)
         if name == "build":
             verb.add_argument(
                 "parts", nargs="*", choices=[*build.BUILDERS, []], help="all but cyclonus, if none is named"
             )
-        if name in {"check", "e2e", "run"}:
+        if name in {"check", "e2e", "administrators", "run"}:
             of_a_cluster(verb)
         if name == "check":
             verb.add_argument(
@@ -51,6 +59,10 @@ def arguments() -> argparse.Namespace:
             )
         if name == "run":
             verb.add_argument("program", nargs="*", help="a shell, if none is named")
+        if name == "administrators":
+            verb.add_argument("--focus", default="", help="specs whose name matches; all, if none is said")
+            verb.add_argument("--channel", choices=administrators.CHANNELS, default="experimental")
+            verb.add_argument("--out", type=Path, default=HOME / "administrators", help="a folder for the log")
         if name == "e2e":
             verb.add_argument("--focus", default="Netpol", help="specs whose name matches")
             verb.add_argument("--procs", type=int, default=3, help="how many at a time")
@@ -107,6 +119,13 @@ def specs(options: argparse.Namespace) -> int:
         return e2e.run(cluster, options.focus, options.procs, options.out.resolve())
 
 
+def administrators_specs(options: argparse.Namespace) -> int:
+    """Run the conformance suite of ClusterNetworkPolicies."""
+    with running(options, administrators.kinds(options.channel)) as cluster:
+        dns.ready(cluster)
+        return administrators.run(cluster, options.channel, options.focus, options.out.resolve())
+
+
 def run(options: argparse.Namespace) -> int:
     """Run a program against a cluster with this network and CoreDNS."""
     with running(options) as cluster:
@@ -126,11 +145,11 @@ def environment(cluster: Cluster) -> dict[str, str]:
 
 
 @contextmanager
-def running(options: argparse.Namespace) -> Iterator[Cluster]:
+def running(options: argparse.Namespace, kinds: Sequence[Path] = ()) -> Iterator[Cluster]:
     network = NETWORKS[options.network]
     with ExitStack() as stack:
         shape = Shape(options.nodes, options.proxy, options.families)
-        made = Cluster(network, shape, images.made(), options.manifest)
+        made = Cluster(network, shape, images.made(), options.manifest, kinds)
         cluster = stack.enter_context(made)
         if network.fed:
             stack.enter_context(feeding(cluster, refresh=not network.member))

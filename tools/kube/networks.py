@@ -19,6 +19,8 @@ from shell import HOME, ROOT, sh
 Plugin = dict[str, Any]
 VERSIONS = {"cniVersion": "1.0.0", "cniVersions": ["1.0.0", "1.1.0"]}
 PORTMAP = {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}}
+#: What nodes with encryption have, as the tests have it of Debian.
+WIREGUARD = tuple(ROOT / ".cache/wireguard/usr/bin" / name for name in ("wg", "wireguard-go"))
 STAGE = HOME / "stage"  # the product, as `make install DESTDIR=` bakes it into an image
 
 
@@ -124,6 +126,10 @@ class Network:
         for plugin in Path("/usr/lib/cni").iterdir():
             if not self.theirs or plugin.name in self.theirs:
                 shutil.copy(plugin, node.root / "opt/cni/bin")
+        for program in WIREGUARD:
+            if program.exists():
+                (node.root / "usr/local/bin").mkdir(parents=True, exist_ok=True)
+                shutil.copy(program, node.root / "usr/local/bin")
         for path in ("usr/local/bin/agent-cni", "opt/agent-cni"):
             if os.path.lexists(f"/{path}") and not self.ours:  # a whiteout hides what this machine happens to have
                 (node.root / path).parent.mkdir(parents=True, exist_ok=True)

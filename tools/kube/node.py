@@ -148,7 +148,7 @@ class Node:
         """A daemon on this node; its output goes into the run's logs."""
         with (self.cluster.folder / f"logs/{self.name}-{name}.log").open("ab") as log:
             self.services[name] = subprocess.Popen(
-                [*self._enter(), *map(str, argv)], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                self.entering(*argv), stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
 
     def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
@@ -160,7 +160,7 @@ class Node:
 
     def run(self, *argv: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """A command of this node's administrator."""
-        return sh(*self._enter(), *argv, check=check, **options)
+        return sh(*self.entering(*argv), check=check, **options)
 
     def has(self, kind: str, path: str) -> bool:
         """Whether it has such a file (test(1))."""
@@ -198,8 +198,9 @@ class Node:
                     if (path / key).exists():
                         (path / key).write_text((path.parent / key).read_text())
 
-    def _enter(self) -> list[str]:
-        return ["nsenter", "--target", str(self.pid), "--mount", "--net", "--pid", "--uts", "--ipc"]
+    def entering(self, *argv: object) -> list[str]:
+        """A command line that runs a program on this node."""
+        return ["nsenter", "--target", str(self.pid), "--mount", "--net", "--pid", "--uts", "--ipc", *map(str, argv)]
 
     def _kubelet(self) -> dict[str, Any]:
         return {

@@ -16,6 +16,8 @@ def web(name: str, replicas: int, **spec: Any) -> dict[str, Any]:
     )
     container = {
         "name": "web", "image": images.SHELL, "imagePullPolicy": "Never", "command": ["sh", "-c", script],
+        # else a busy node gives all it has to whoever asked for some, such as an installation, and nobody answers for seconds
+        "resources": {"requests": {"cpu": "20m"}},
         "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
     }  # fmt: skip
     pod = {"terminationGracePeriodSeconds": 1, "containers": [container | spec.pop("container", {})]} | spec
