@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from cni.errors import CniError
 from cni.node import Node, opened
 from cni.plugin import Plugin
-from cni.policy.config import feed_of
 from cni.policy.held import as_of_today
 from cni.protocol.call import Call
 from cni.protocol.result import Result
@@ -20,6 +19,7 @@ from cni.resources import Difference, Resource, VethPair
 from cni.resources.base import REFRESH
 from cni.standing import Look, Standing, before
 from cni.state import Record
+from cni.state.fed import feed_of
 from cni.survey import surveyed_for_rules
 from cni.values import dataclass, replace
 

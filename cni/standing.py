@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,13 +20,15 @@ from cni.kernel.netns import Netns, home_identity
 from cni.naming import Attachment, digest_of
 from cni.node import Node
 from cni.policy.feeds import book_of
+from cni.policy.known import KnownBook
 from cni.policy.peering import Peering
 from cni.protocol.result import Result
 from cni.resources import Difference, Gate, Resource, World
 from cni.state import Store, owners_on_node
-from cni.state.documents import Documents, far_revision
+from cni.state.documents import Documents
+from cni.state.far import far_revision
 from cni.state.records import resources_of, spelled
-from cni.state.standing import Key, Stood
+from cni.state.standing import Judged, Key, Stood
 from cni.state.uses import node_lock
 
 
@@ -80,6 +82,8 @@ class Standing(Look):
         self._held = held
         with closing(Documents.reading()) as documents:
             self._known, self._as_of = documents.stood()
+            self._judged = documents.judged()
+        self._judged_anew: dict[str, Judged] = {}
         self._found: dict[Key, Stood] = {}
         self._still: set[Key] = set()
         self._fine_together: set[str] = set()
@@ -114,13 +118,13 @@ class Standing(Look):
                 netns.identity == known.netns_id
                 and not any(True for item in resources_of(known.own) or () for _ in item.besides(world))
                 and self._is_fine(known.shared, world)
+                and (self._unchanged or self._is_fine(known.by_rules, world))
             )
 
     def _is_fine(self, shared: str, world: World) -> bool:
         """Whether what is shared is as it should be; many attachments share the same."""
         if shared not in self._fine_together:
-            asked = [item for item in resources_of(shared) or () if not (item.goes_by and self._unchanged)]
-            if self.differences(asked, world):
+            if self.differences(resources_of(shared) or (), world):
                 return False
             self._fine_together.add(shared)
         return True
@@ -138,12 +142,23 @@ class Standing(Look):
         self._found[_key(node.store, record.attachment, record.plugin)] = Stood(
             _of_release(node.store.digest(record.attachment, record.plugin)), before.rules, list(_names(resources)),
             before.feed, before.revision, record.netns, record.netns_id, links,
-            spelled([item for item in resources if not item.shared and not _is_told_by_rules(item)]),
-            spelled([item for item in resources if item.shared]),
+            spelled([item.beside_rules for item in resources if not item.shared and item.beside_rules]),
+            spelled([item for item in resources if item.shared and not item.goes_by]),
+            spelled([item for item in resources if item.shared and item.goes_by]),
         )  # fmt: skip
+
+    def faults_of(self, book: KnownBook) -> list[str]:
+        """What is wrong with what a feed says; its policies are judged once as long as they are what they were."""
+        known = self._judged.get(book.feed)
+        if known is None or known[:2] != (_release(), book.revision):
+            known = self._judged_anew[book.feed] = Judged(_release(), book.revision, book.wrong())
+        return [*book.unread, *known.faults]
 
     def keep(self) -> None:
         """Have the next look know what this one found."""
+        if self._judged_anew:
+            with closing(Documents.open()) as documents:
+                documents.judge(self._judged_anew)
         gone = self._known.keys() - self._still - self._found.keys()
         as_of = self._began if self._found or self._still else ""
         as_of = as_of if as_of == _now() else ""
@@ -202,11 +217,12 @@ def _names(resources: Iterable[Resource]) -> dict[str, None]:
     return dict.fromkeys(name for item in resources if not item.shared for name in item.goes_by)
 
 
-def _is_told_by_rules(item: Resource) -> bool:
-    return bool(item.goes_by) and type(item).besides is Resource.besides
-
-
 def _of_release(record: str) -> str:
+    return f"{_release()} {record}"
+
+
+@cache
+def _release() -> str:
     """Another release, or another copy of this one, may want something else."""
     own = Path(__file__).stat()
-    return f"{__version__} {own.st_ino} {own.st_mtime_ns} {record}"
+    return f"{__version__} {own.st_ino} {own.st_mtime_ns}"

@@ -110,6 +110,7 @@ TOLD_ONCE = {
     "differences",
     "goes_by",
     "besides",
+    "beside_rules",
     "remove",
     "describe",
     "declarations",

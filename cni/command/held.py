@@ -10,7 +10,7 @@ from cni.command.node import records_of
 from cni.errors import InvalidConfig, TryAgainLater
 from cni.naming import interface_of
 from cni.policy.book import Book
-from cni.policy.config import feed_of, read
+from cni.policy.config import read
 from cni.policy.feeds import book_of, reading_once
 from cni.policy.known import KnownBook
 from cni.policy.labels import Labels
@@ -18,6 +18,7 @@ from cni.policy.model import Policy
 from cni.policy.objects import Pod
 from cni.protocol.result import Result
 from cni.state import Record
+from cni.state.fed import feed_of
 from cni.values import replace
 
 #: The book of no feed.

@@ -16,13 +16,14 @@ from cni.configured import refresh as reconfigured
 from cni.conflist.file import configurations, data_dirs, plugins_of
 from cni.errors import CniError, Unavailable
 from cni.liveness import Liveness, Witness
-from cni.policy.config import faults_in, feed_of
+from cni.policy.config import faults_in
 from cni.policy.feeds import reading_once
 from cni.protocol.call import Call
 from cni.refresh import is_held
 from cni.refresh import refresh as refreshed
 from cni.standing import Standing, standing
 from cni.state import DEFAULT_FOLDER, Record, Store
+from cni.state.fed import feed_of
 from cni.state.standing import Stood
 from cni.state.uses import other_folders
 from cni.verbs import sweep
@@ -52,7 +53,7 @@ def refresh(options: argparse.Namespace) -> int:
         found, unread = answers_of(options.data_dir, options.conf_dir, lambda store: list(_looked_at(store, seen)))
         held = [item for item in found if isinstance(item, Record) and witness.of(item) is not Liveness.GONE]
         feeds = [item.feed for item in found if isinstance(item, Stood)] + [feed_of(item.config) for item in held]
-        faults = [line for feed in dict.fromkeys(feeds) for line in faults_in(feed)]
+        faults = [line for feed in dict.fromkeys(feeds) for line in faults_in(feed, seen.faults_of)]
         answers = [(record, *_refreshed(record, seen)) for record in held]
     refused = [f"{record.attachment}: {line}" for record, _, line in answers if line and line not in faults]
     failed = list(dict.fromkeys([*unread, *faults, *refused]))

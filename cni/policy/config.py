@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cni import log
@@ -10,6 +10,7 @@ from cni.errors import InvalidConfig, TryAgainLater
 from cni.naming import CLUSTER
 from cni.protocol.call import Call
 from cni.protocol.config import NetConf, Section
+from cni.state.fed import feed_of
 from cni.values import replace
 
 if TYPE_CHECKING:
@@ -42,13 +43,6 @@ def section_of(netconf: NetConf, call: Call) -> Policy | None:
     return policy if call.command == "STATUS" else _with_feed(policy, book, call, netconf)
 
 
-def feed_of(netconf: NetConf) -> str:
-    """Where a configuration's documents come from, ``folder /path`` or ``cluster``; nothing where it names no feed."""
-    section = netconf.get("policy") or {}
-    folder = section.get("policyDir")
-    return CLUSTER if section.get("cluster") else f"folder {Path(folder)}" if folder else ""
-
-
 def faults_of(netconf: NetConf) -> list[str]:
     """What is wrong with the feed a configuration names: why it cannot be read, or what in its policies; nothing without one, and
     nothing of a cluster that this host was not told of yet: that is no fault of its documents.
@@ -56,10 +50,11 @@ def faults_of(netconf: NetConf) -> list[str]:
     return faults_in(feed_of(netconf))
 
 
-def faults_in(feed: str) -> list[str]:
-    """The same of a feed."""
+def faults_in(feed: str, found: Callable[[KnownBook], list[str]] | None = None) -> list[str]:
+    """The same of a feed; `found` says what is wrong with a book."""
     try:
-        return _opened(feed, keep=False).faults() if feed else []
+        book = _opened(feed, keep=False) if feed else None
+        return (found(book) if found else book.faults()) if book else []
     except InvalidConfig as error:
         return [error.msg]
     except TryAgainLater:

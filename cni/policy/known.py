@@ -11,7 +11,8 @@ from cni.policy.index import PodIndex
 from cni.policy.labels import EVERYTHING, Labels, Selector, of_namespace
 from cni.policy.manifest import known
 from cni.policy.objects import ClusterPolicy, KubeNode, Namespace, NetworkPolicy, Object, Pod, unknown
-from cni.state.documents import Document, far_pods
+from cni.state.documents import Document
+from cni.state.far import far_pods
 
 #: The kinds that are a ClusterPolicy.
 _TIERS = ("ClusterNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy")
@@ -136,10 +137,14 @@ class KnownBook:
         return of_namespace(namespace, self._namespaces.get(namespace))
 
     def faults(self, namespace: str = "") -> list[str]:
-        """What cannot be read, and what is wrong with the policies for a namespace, or for all: where, which, the path in it, and what."""
+        """What cannot be read, and what is `wrong`."""
+        return [*self.unread, *self.wrong(namespace)]
+
+    def wrong(self, namespace: str = "") -> list[str]:
+        """What is wrong with the policies for a namespace, or for all: where, which, the path in it, and what."""
         spaces = [namespace] if namespace else list(self._documents.get("NetworkPolicy", {}))
         policies = [policy for space in spaces for policy in self.policies(space)]
-        return [*self.unread, *faults_of([*policies, *self.cluster_policies()])]
+        return faults_of([*policies, *self.cluster_policies()])
 
     def _every(self, kind: str) -> Iterator[Object]:
         return (item for space in self._documents.get(kind, {}) for item in self._objects(kind, space))

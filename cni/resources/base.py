@@ -127,6 +127,11 @@ class Resource:
         """Those of its `differences` that have nothing to do with what it `goes_by`."""
         return iter(()) if self.goes_by else self.differences(world)
 
+    @property
+    def beside_rules(self) -> Resource | None:
+        """What is asked for those `besides` alone; None where there never are any."""
+        return None if self.goes_by and type(self).besides is Resource.besides else self
+
     def remove(self, world: World) -> None:
         """Take it away; the default is for what vanishes with its link."""
 

@@ -21,7 +21,7 @@ from cni.resources.nft import NftRules
 from cni.resources.policy_table import TABLE as POLICIES
 from cni.resources.policy_table import TOLD
 from cni.resources.world import World
-from cni.values import dataclass
+from cni.values import dataclass, replace
 
 _DEVICE = re.compile(r'device "([^"]+)"')
 _WAY = {"ingress": "from", "egress": "into"}
@@ -131,6 +131,10 @@ class Gate(NftRules):
         link = world.pod.link_by_name(self.pod) if self.mac and self.pod and world.netns else None
         if link and link.mac != self.mac:
             yield f"{self.pod} has MAC {link.mac}, but only {self.mac} gets past {self.link}"
+
+    @property
+    def beside_rules(self) -> Resource | None:
+        return replace(self, lines=()) if self.mac and self.pod else None
 
     def remove(self, world: World) -> None:
         ruleset.delete_there([Chain(self.table, self.chain)])

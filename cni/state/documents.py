@@ -6,6 +6,7 @@ release reads the feeds again.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -20,7 +21,7 @@ from cni.state.file import busy
 from cni.state.standing import TABLE, Stands
 
 FILE = "documents.db"
-_VERSION = 4
+_VERSION = 5
 #: Of how many revisions it is known what went; who was away for longer begins anew.
 _REMEMBERED = 1000
 #: The feed that is none: its sources are what was begun.
@@ -160,12 +161,16 @@ class Documents(Stands, elsewhere.Elsewhere):
         """The feeds of which anything is known that are folders."""
         return [name for (name,) in self._rows("SELECT name FROM feed WHERE name GLOB 'folder *'")]
 
-    def sources(self, feed: str) -> dict[str, Source]:
-        """What a feed consists of."""
-        return {
-            name: Source(*rest)
-            for name, *rest in self._rows("SELECT name, seen, fault FROM source WHERE feed = ?", feed)
-        }
+    def sources(self, feed: str, names: Iterable[str] | None = None) -> dict[str, Source]:
+        """What a feed consists of; with `names` of these alone, and of what is to be read again in any case."""
+        some = " AND (seen = '' OR name IN (SELECT value FROM json_each(?)))" if names is not None else ""
+        given = (feed,) if names is None else (feed, json.dumps(list(names)))
+        rows = self._rows(f"SELECT name, seen, fault FROM source WHERE feed = ?{some}", *given)
+        return {name: Source(*rest) for name, *rest in rows}
+
+    def seen(self, feed: str) -> dict[str, str]:
+        """By what each part of a feed is known again."""
+        return dict(self._rows("SELECT name, seen FROM source WHERE feed = ?", feed))
 
     def faults(self, feed: str) -> list[str]:
         """Why what a feed says now cannot be read: a line for each part."""
@@ -211,6 +216,10 @@ class Documents(Stands, elsewhere.Elsewhere):
             "REPLACE INTO source VALUES (?,?,?,?)", [(feed, name, *item) for name, item in sources.items()]
         )
         self._db.executemany("DELETE FROM source WHERE (feed, name) = (?,?)", [(feed, name) for name in gone])
+
+    def see(self, feed: str, seen: str) -> None:
+        """Say by what a feed is known again."""
+        self._db.execute("UPDATE feed SET seen = ? WHERE name = ?", (seen, feed))
 
     def replace(self, feed: str, there: Mapping[str, Iterable[Document]]) -> int:
         """Have sources consist of these documents: how many became others or went, at one new revision. In a transaction of the
@@ -281,19 +290,3 @@ class Documents(Stands, elsewhere.Elsewhere):
                 found._rows("PRAGMA journal_mode = WAL")
                 found.prepare()
         return found
-
-
-def far_pods(names: Iterable[tuple[str, str]] | None, addresses: Iterable[str]) -> list[tuple[str, elsewhere.Far]]:
-    """The addresses that pods have on other hosts, by namespace and name, or all have, and whose some addresses are there; nothing where nobody knows."""
-    if not (uses.DEFAULT_FOLDER / FILE).exists():
-        return []
-    with closing(Documents.open()) as documents:
-        return documents.far_pods(names, addresses)
-
-
-def far_revision() -> int:
-    """What is another when another host's pod has, or has not, an address."""
-    if not (uses.DEFAULT_FOLDER / FILE).exists():
-        return 0
-    with closing(Documents.open()) as documents:
-        return documents.far_revision()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cni.naming import CLUSTER, Attachment
+from cni.state.layout import parsed
 from cni.state.records import Records
 
 
@@ -19,17 +21,30 @@ class Fed(NamedTuple):
     folder: Path
 
 
+#: What tells of an attachment whether it follows a feed, and which.
+Feedable = tuple[str, ...]
+
+
 class Feeding(Records):
     """What is asked of one folder."""
 
-    def fed(self) -> list[Fed]:
-        """The attachments that follow a feed."""
-        rows = self._rows(
-            "SELECT network, container, ifname, plugin, pod, json_extract(config, '$.policy.policyDir') AS directory,"
-            " json_extract(config, '$.policy.cluster') AS cluster"
-            " FROM attachment WHERE complete AND json_valid(config) AND (directory > '' OR cluster)"
-        )
-        return [
-            Fed(CLUSTER if cluster else f"folder {Path(directory)}", Attachment(*key), plugin, pod, self.path.parent)
-            for *key, plugin, pod, directory, cluster in rows
-        ]
+    def fed(self, known: Mapping[Feedable, Fed | None] | None = None) -> dict[Feedable, Fed | None]:
+        """Every attachment, and what it follows, if anything; what is `known` of one is not judged again."""
+        rows = self._rows("SELECT network, container, ifname, plugin, pod, config FROM attachment WHERE complete")
+        said = known or {}
+        return {row: said[row] if row in said else _fed(row, self.path.parent) for row in rows}
+
+
+def _fed(row: Feedable, folder: Path) -> Fed | None:
+    *key, plugin, pod, config = row
+    found = parsed(config)
+    feed = feed_of(found) if isinstance(found, dict) else ""
+    return Fed(feed, Attachment(*key), plugin, pod, folder) if feed else None
+
+
+def feed_of(netconf: Mapping[str, Any]) -> str:
+    """Where a configuration's documents come from, ``folder /path`` or ``cluster``; nothing where it names no feed."""
+    section = netconf.get("policy")
+    said = section if isinstance(section, dict) else {}
+    folder = said.get("policyDir")
+    return CLUSTER if said.get("cluster") else f"folder {Path(folder)}" if folder and isinstance(folder, str) else ""

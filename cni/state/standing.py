@@ -14,6 +14,10 @@ CREATE TABLE IF NOT EXISTS standing (
     value TEXT NOT NULL,                      -- JSON: see Stood; for nobody: as of when all the others stood
     PRIMARY KEY (folder, network, container, ifname, plugin)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS judged (
+    feed TEXT PRIMARY KEY,
+    value TEXT NOT NULL                       -- JSON: see Judged
+) WITHOUT ROWID;
 """
 #: An attachment's folder, network, container, interface and plugin.
 Key = tuple[str, str, str, str, str]
@@ -23,7 +27,7 @@ _NOBODY: Key = ("", "", "", "", "")
 class Stood(NamedTuple):
     """An attachment that needed nothing: what told its record, and its rules by the `names` they go by, from others; the `revision` of
     the feed it follows; its namespace by path and identity; the `links` of the host that its gates hang on, by index; and what is asked
-    besides, as a record spells it: what is its `own`, and what is `shared`.
+    besides, as a record spells it: what is its `own`, what is `shared`, and what of that goes `by_rules`.
     """
 
     record: str
@@ -36,6 +40,15 @@ class Stood(NamedTuple):
     links: dict[str, int]
     own: str
     shared: str
+    by_rules: str
+
+
+class Judged(NamedTuple):
+    """What a `release` found wrong with the policies of a feed at a `revision`."""
+
+    release: str
+    revision: int
+    faults: list[str]
 
 
 class Stands(StateFile):
@@ -46,6 +59,16 @@ class Stands(StateFile):
         found = {tuple(key): value for *key, value in self._rows("SELECT * FROM standing")}
         as_of = found.pop(_NOBODY, "")
         return {key: Stood(*json.loads(value)) for key, value in found.items()}, as_of
+
+    def judged(self) -> dict[str, Judged]:
+        """What is known to be wrong with the policies of feeds."""
+        return {feed: Judged(*json.loads(value)) for feed, value in self._rows("SELECT * FROM judged")}
+
+    def judge(self, found: Mapping[str, Judged]) -> None:
+        """Know this of feeds."""
+        with self.transaction():
+            rows = [(feed, json.dumps(item)) for feed, item in found.items()]
+            self._db.executemany("REPLACE INTO judged VALUES (?,?)", rows)
 
     def stand(self, known: Mapping[Key, Stood], gone: Iterable[Key], as_of: str) -> None:
         """Know these, and those `gone` no more."""

@@ -112,3 +112,17 @@ def found_in_full(host: Host) -> list[dict[str, str]]:
     """What `doctor` says of attachments: it asks everything anew."""
     found: list[dict[str, str]] = json.loads(host.run(AGENT_CNI, "doctor", "--json", check=False).stdout)["attachments"]
     return found
+
+
+@pytest.mark.tried("a document wrong in a part, then right", "each refresh names it, and none when it is right")
+def test_what_is_wrong_with_a_document_is_named_by_every_refresh(lab: Lab, tmp_path: Path):
+    host, web = lab.site().host, lab.pod()
+    (tmp_path / "policy.json").write_text(json.dumps(POLICY))
+    host.add(KINDS["routed"] | {"policy": {"policyDir": str(tmp_path)}}, web, CNI_ARGS=f"{NAMED}web")
+    assert refreshed(host) == 0
+    (tmp_path / "policy.json").write_text(json.dumps(POLICY | {"spec": POLICY["spec"] | {"form": 1}}))
+    for _ in range(3):
+        done = host.run(AGENT_CNI, "refresh", check=False)
+        assert (done.returncode, done.stderr.count("spec.form")) == (1, 1), done.stderr
+    (tmp_path / "policy.json").write_text(json.dumps(POLICY))
+    stands(host)

@@ -22,7 +22,10 @@ class AtOnce(Rtnl):
 
     def routes(self, link: Link | LinkRef, family: int) -> list[KernelRoute]:
         """See Routes."""
-        return self._routes_by_link[family].get(link.index, [])
+        known = self._routes_by_link
+        if family not in known:
+            known[family] = self._every_route(family)
+        return known[family].get(link.index, [])
 
     def neighbours(self, link: Link | LinkRef) -> dict[str, str]:
         """See Neighbours."""
@@ -34,7 +37,7 @@ class AtOnce(Rtnl):
 
     @cached_property
     def _routes_by_link(self) -> dict[int, dict[int, list[KernelRoute]]]:
-        return {family: self._every_route(family) for family in (4, 6)}
+        return {}
 
     @cached_property
     def _neighbours_by_link(self) -> dict[int, dict[str, str]]:
