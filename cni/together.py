@@ -19,7 +19,7 @@ from cni.node import Node, held
 from cni.policy.feeds import reading_once
 from cni.protocol.call import Call
 from cni.refresh import call_about, is_fed, rules_of_today
-from cni.resources import NftRules, PodPolicy, Resource, World
+from cni.resources import NftRules, PeerSet, PodPolicy, Resource, World, key_of
 from cni.resources.base import REFRESH
 from cni.retirement import wait_for_retirements
 from cni.state import FILE, Store
@@ -48,12 +48,13 @@ class Followed:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What an attachment is to have from now on, and which of that is to be made."""
+    """What an attachment is to have from now on, and which of that is to be made; sets that are `kept` for others hold what they are to."""
 
     fed: Fed
     node: Node
     resources: tuple[Resource, ...]
     rules: tuple[NftRules, ...]
+    kept: frozenset[Resource]
 
     @property
     def lines(self) -> int:
@@ -127,8 +128,10 @@ def _wanted(item: Fed, store: Store | None, until: ExitStack, *, again: bool) ->
         if again or resources != record.resources:
             rules = [it for it in resources if isinstance(it, NftRules) and it.mend == REFRESH and not it.configured]
             made = tuple(it for it in rules if again or it not in record.resources)
+            sets = (it for it in made if isinstance(it, PeerSet) and not again)
+            kept = frozenset(it for it in sets if store.is_used_on_node(key_of(it, record.lasting)))
             until.enter_context(own.pop_all())
-            yield _Wanted(item, node, resources, made)
+            yield _Wanted(item, node, resources, made, kept)
 
 
 def _make(wanted: list[_Wanted], besides: Sequence[NftRules], found: Followed) -> None:
@@ -179,10 +182,11 @@ def _refused_besides(besides: Sequence[NftRules]) -> CniError | None:
 def _apply(wanted: list[_Wanted], besides: Sequence[NftRules] = ()) -> None:
     """One transaction: rules on the host are one batch, and what several share is made once."""
     node = wanted[0].node
-    rules = tuple(dict.fromkeys(rule for item in wanted for rule in item.rules))
     for item in wanted:
         assert item.node.record
         wait_for_retirements(item.node.store, item.node.record, item.rules)
+    kept = {it for item in wanted for it in item.kept if isinstance(it, PeerSet) and it.is_there()}
+    rules = dict.fromkeys(rule for item in wanted for rule in item.rules if rule not in kept)
     engine.apply((*rules, *besides), node.world)
 
 

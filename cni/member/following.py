@@ -6,17 +6,28 @@ import math
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 from cni.errors import CniError
 from cni.naming import CLUSTER
 from cni.state import Store
-from cni.state.fed import Fed
+from cni.state.fed import Fed, Feedable
 from cni.state.uses import other_folders
 
 #: Seconds between two questions.
 _LEAST = 1.0
-#: The version of a folder's state, and who was fed by it then.
-_Answer = tuple[object, list[Fed]]
+
+
+class _Answer(NamedTuple):
+    """The version of a folder's state, and its attachments then, each with what it follows, if anything."""
+
+    version: object
+    said: dict[Feedable, Fed | None]
+
+    @property
+    def fed(self) -> list[Fed]:
+        """Those that follow something."""
+        return [item for item in self.said.values() if item]
 
 
 class Following:
@@ -50,13 +61,16 @@ class Following:
 
     def _known(self, answers: dict[Path, _Answer]) -> list[Fed]:
         """Go by these; who is new among them."""
-        before = {item for _, items in self._answers.values() for item in items}
-        self._answers, self.fed = answers, {}
-        every = [item for _, items in answers.values() for item in items]
+        before, every = ([item for answer in some.values() for item in answer.fed] for some in (self._answers, answers))
+        self._answers = answers
+        if every == before:  # as a rule it is the member's own doing that the state is another
+            return []
+        self.fed = {}
         for item in every:
             self.fed.setdefault(item.feed, {}).setdefault(item.pod.partition("/")[0], []).append(item)
         self.folders = frozenset(place_of(feed) for feed in self.fed if feed != CLUSTER)
-        return [item for item in every if item not in before]
+        known = set(before)
+        return [item for item in every if item not in known]
 
 
 def place_of(feed: str) -> Path:
@@ -71,4 +85,4 @@ def _answer(folder: Path, known: _Answer | None) -> _Answer | None:
         return None
     with closing(store):
         version = store.version
-        return known if known and known[0] == version else (version, store.fed())
+        return known if known and known.version == version else _Answer(version, store.fed(known.said if known else {}))

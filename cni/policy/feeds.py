@@ -135,20 +135,23 @@ def _is_known(documents: Documents, feed: str, place: Path) -> bool:
 
 
 def _fingerprint(seen: Mapping[str, str]) -> str:
-    """Nothing where a file may be another by now, and nobody could tell."""
-    return digest_of(json.dumps(seen)) if all(seen.values()) else ""
+    """Of one by which nobody knows a file again there is no other."""
+    return digest_of("\0".join(f"{name} {how}" for name, how in sorted(seen.items())))
 
 
 def _read(documents: Documents, feed: str, place: Path, names: Collection[str] | None) -> int:
-    before, known_sources = documents.feed(feed), documents.sources(feed)
-    if not before.whole or folder.identity(place) != before.origin:
+    before = documents.feed(feed)
+    if not (before.whole and before.seen) or folder.identity(place) != before.origin:
         names = None  # nothing is known of the other files, or not any more
+    known_sources = documents.sources(feed, names)
     try:
         found = folder.read(place, {name: item.seen for name, item in known_sources.items()}, names, before.origin)
     except InvalidConfig as error:
         with documents.transaction():
             documents.put(feed, before._replace(seen="", fault=plain(error.msg)), {})
         return 0
+    if names is not None and found.place != before.origin:
+        return _read(documents, feed, place, None)
     gone = known_sources.keys() - found.seen.keys()
     faults = {name: plain(line) for name, line in found.faults.items()}
     conflicts = _conflicts(documents, feed, found.items, gone)
@@ -157,9 +160,9 @@ def _read(documents: Documents, feed: str, place: Path, names: Collection[str] |
     sources |= {name: Source("", plain(line)) for name, line in conflicts.items()}
     now = {**known_sources, **sources}
     unread = any(now[name].fault for name in found.seen)
-    seen = "" if conflicts else _fingerprint(found.seen)
     with documents.transaction():
-        documents.put(feed, Feed(before.revision, before.whole or not unread, seen, "", found.place), sources, gone)
+        documents.put(feed, Feed(before.revision, before.whole or not unread, "", "", found.place), sources, gone)
+        documents.see(feed, _fingerprint(documents.seen(feed)))
         there = {
             name: [document_of(name, nth, item) for nth, item in enumerate(items)] for name, items in fresh.items()
         }

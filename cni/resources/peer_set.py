@@ -52,7 +52,7 @@ class PeerSet(NftRules):
 
     def differences(self, world: World) -> Iterator[str]:
         with self.place_of_rules(world), world.turn(PEERS):
-            if not ruleset.has_set(self._container):
+            if not self.is_there():
                 yield f"policy set {self.name} is missing"
                 return
             for change in self.changes(world.peers()) if world.current else ():
@@ -65,6 +65,10 @@ class PeerSet(NftRules):
 
     def besides(self, world: World) -> Iterator[str]:
         return self.differences(world)  # who is meant may be others by now
+
+    def is_there(self) -> bool:
+        """Whether the namespace this thread is in has it: its first user filled it when it was made."""
+        return ruleset.has_set(self._container)
 
     def remove(self, world: World) -> None:
         if self.netns and world.netns is None:

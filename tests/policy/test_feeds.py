@@ -86,6 +86,23 @@ def test_a_file_is_read_when_it_is_another(place: Place):
     assert place.looked() == []
 
 
+def test_of_a_file_that_was_noticed_nothing_else_is_looked_at_and_the_folder_is_known(place: Place):
+    place.put("a.json", POLICY)
+    place.put("b.json", pod("web", app="web"))
+    assert place.pods() == {"web": ("10.1.0.5",)}
+    place.looked()
+    place.put("b.json", pod("web", "10.1.0.6", app="web"))
+    place.put("c.json", pod("db", "10.1.0.7"))
+    with closing(Documents.open()) as documents:
+        assert follow(documents, f"folder {place.path}", ["b.json", "c.json"]) == 2
+        assert place.looked() == ["b.json", "c.json"]
+        assert place.pods() == {"web": ("10.1.0.6",), "db": ("10.1.0.7",)}
+        (place.path / "c.json").unlink()
+        assert follow(documents, f"folder {place.path}", ["c.json", "none.json"]) == 1
+    assert place.pods() == {"web": ("10.1.0.6",)}
+    assert place.looked() == []
+
+
 def test_one_that_was_written_a_moment_ago_is_read_again(place: Place, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(folder, "_TICK", 3600 * 10**9)
     file = place.path / "a.json"
