@@ -165,13 +165,19 @@ def opened(
 
 
 @contextmanager
-def held(store: Store, attachment: Attachment, plugin: str) -> Iterator[Node]:
-    """The same of one of several whose state is open, for who may enter no namespace: none is. Raises TryAgainLater at once where a call
-    is at it.
+def held(store: Store, attachment: Attachment, plugin: str, *, enters: bool = False) -> Iterator[Node]:
+    """The same of one of several whose state is open; its namespace is entered only by who says so, if it is there. Raises TryAgainLater
+    at once where a call is at it.
     """
     turn = store.lock.exclusive(_turn(attachment, plugin), str(attachment), patience=0)
-    with turn, closing(World(None, store.lock)) as world:
-        yield _at(store, world, attachment, plugin, store.record(attachment, plugin))
+    with turn, ExitStack() as doors:
+        record = store.record(attachment, plugin)
+        netns = Netns.if_there(record.netns) if enters and record else None
+        if netns:
+            doors.enter_context(closing(netns))
+        known = netns if record and record.netns_id and is_of(record, netns) else None
+        world = doors.enter_context(closing(World(known, store.lock)))
+        yield _at(store, world, attachment, plugin, record)
 
 
 def _at(store: Store, world: World, attachment: Attachment, plugin: str, record: Record | None) -> Node:

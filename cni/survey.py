@@ -12,7 +12,7 @@ from cni.naming import OWNER, Attachment
 from cni.node import Node
 from cni.plugin import PluginConfig
 from cni.protocol.call import Call
-from cni.resources import Host, HostPort, Uplink, UplinkQuery, Vtep, World
+from cni.resources import Host, HostPort, NftRules, Uplink, UplinkQuery, Vtep, World
 from cni.resources.addressing import GATEWAY, gateway_place
 from cni.state import Store
 from cni.values import replace
@@ -44,9 +44,13 @@ def survey(node: Node, config: PluginConfig, call: Call) -> Host:
 
 
 def surveyed_for_rules(node: Node, config: PluginConfig, call: Call) -> Host:
-    """What the rules of an attachment that is there go by: its links were made by the rest, which is not asked again."""
-    port = _port(node.world, config.ports)
-    return Host(netns=call.netns, pod=call.pod, others=node.others, port=port, chained=config.chained)
+    """What the rules of an attachment that is there go by: its links were made by the rest, which is not asked again. Those in a pod
+    go by the node's addresses too.
+    """
+    port, there = _port(node.world, config.ports), node.record.resources if node.record else ()
+    inside = any(isinstance(item, NftRules) and item.netns for item in there)
+    uplink = _uplink_if_there(node.world, config) if inside else None
+    return Host(netns=call.netns, pod=call.pod, others=node.others, port=port, chained=config.chained, uplink=uplink)
 
 
 def uplink_of(store: Store | None, config: PluginConfig) -> tuple[UplinkQuery | None, Vtep | None]:

@@ -7,20 +7,25 @@ else is at is no refusal: who waits for that comes again.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from cni import engine, plugin
-from cni.errors import CniError, Incomplete, TryAgainLater
+from cni.errors import CniError, Incomplete, TryAgainLater, Unavailable
+from cni.kernel import ruleset
 from cni.kernel.files import LockFile
+from cni.naming import Attachment
 from cni.node import Node, held
-from cni.policy.feeds import reading_once
+from cni.policy.feeds import going_by_what_is_known, reading_once
 from cni.protocol.call import Call
 from cni.refresh import call_about, is_fed, rules_of_today
 from cni.resources import NftRules, PeerSet, PodPolicy, Resource, World, key_of
 from cni.resources.base import REFRESH
+from cni.resources.world import PEERS
 from cni.retirement import wait_for_retirements
 from cni.state import FILE, Store
 from cni.state.documents import Documents
@@ -32,18 +37,29 @@ from cni.values import dataclass, field
 _AT_ONCE = 0.02
 #: Rules in one transaction, as far as a pod more does not exceed that: some 10 MiB to the kernel.
 _MOST = 10_000
+#: Of what failed of one attachment, in an answer.
+_MOST_SAID = 300
 
 
 @dataclass
 class Followed:
-    """What became of attachments: whose rules were others, which are to come again, and why some cannot be held to what is said now;
-    and why what was to be made `besides` cannot be.
+    """What became of attachments: whose rules were others, which are to come again, why some cannot be held to what is said now, and
+    which have them in their pods; and why what was to be made `besides` cannot be.
     """
 
     changed: list[Fed] = field(default_factory=list)
     again: list[Fed] = field(default_factory=list)
     failed: dict[Fed, CniError] = field(default_factory=dict)
+    inside: list[Fed] = field(default_factory=list)
     besides: CniError | None = None
+
+
+class _Way(NamedTuple):
+    """Whether it is about rules on the host or `inside` of pods, what was begun and not done, and what was found so far."""
+
+    found: Followed
+    unfinished: set[str]
+    inside: bool
 
 
 @dataclass(frozen=True)
@@ -64,34 +80,67 @@ class _Wanted:
 
 def follow(items: Iterable[Fed], besides: Sequence[NftRules] = ()) -> Followed:
     """Make rules on the host what feeds say now, without a look at those that are recorded so, but of whom somebody was killed at; those
-    in a pod stay as they are, for who may enter none. Who has a call at it comes again, and who is too many for one transaction.
-    What is to be so `besides` is made in the same transaction, or alone where there is none or that is refused.
+    in a pod stay as they are, for who may enter none, and are told. Who has a call at it comes again, and who is too many for one
+    transaction. What is to be so `besides` is made in the same transaction, or alone where there is none or that is refused.
     """
     found = Followed()
     with ExitStack() as all_of_it, closing(Documents.open()) as documents:
         all_of_it.enter_context(reading_once(keep=True))
-        unfinished = documents.unfinished()
+        way = _Way(found, documents.unfinished(), inside=False)
         wanted: list[_Wanted] = []
         stores = cache(lambda folder: _opened(folder, all_of_it))
         for item in items:
             if sum(it.lines for it in wanted) > _MOST:
                 found.again.append(item)
                 continue
-            try:
-                wanted += _wanted(item, stores(item.folder), all_of_it, again=_what(item) in unfinished)
-            except TryAgainLater:
-                found.again.append(item)
-            except CniError as error:
-                found.failed[item] = _left(item, error.msg)
-            except (KeyError, TypeError, AttributeError):  # one odd record is not the whole node's
-                found.failed[item] = _left(item, "another release recorded what this one does not know")
+            with _told(item, found):
+                wanted += _wanted(item, stores(item.folder), all_of_it, way)
         if wanted:
-            documents.begin(_what(item.fed) for item in wanted)
-            _make(wanted, besides, found)
-            documents.end(_what(item) for item in found.changed)
+            _make(documents, wanted, besides, found)
         else:
             found.besides = _refused_besides(besides)
     return found
+
+
+def follow_inside(items: Iterable[Fed]) -> Followed:
+    """The same of those that have their rules in their pods, for who may enter them: each in one transaction, and the sets there hold
+    whom they mean by now.
+    """
+    found = Followed()
+    with ExitStack() as all_of_it, closing(Documents.open()) as documents:
+        all_of_it.enter_context(reading_once(keep=True))
+        way = _Way(found, documents.unfinished(), inside=True)
+        stores = cache(lambda folder: _opened(folder, all_of_it))
+        for item in items:
+            with _told(item, found), ExitStack() as own:
+                for one in _wanted(item, stores(item.folder), own, way):
+                    _make(documents, [one], (), found)
+    return found
+
+
+def question(items: Iterable[Fed]) -> bytes:
+    """What `follow_inside` is asked about, for a process that may enter pods."""
+    return json.dumps([item._replace(folder=str(item.folder)) for item in items]).encode()  # type: ignore[arg-type]
+
+
+def answer(asked: bytes) -> bytes:
+    """What became of it, by what is known of feeds."""
+    rows = json.loads(asked)
+    items = [Fed(feed, Attachment(*key), name, pod, Path(place), netns) for feed, key, name, pod, place, netns in rows]
+    with going_by_what_is_known():
+        found = follow_inside(items)
+    at = {item: number for number, item in enumerate(items)}
+    failed = {at[item]: error.msg[:_MOST_SAID] for item, error in found.failed.items()}
+    return json.dumps([[at[item] for item in found.changed], [at[item] for item in found.again], failed]).encode()
+
+
+def answered(items: Sequence[Fed], said: bytes) -> Followed:
+    """The same, read. Raises Unavailable where nobody said anything."""
+    if not said:
+        raise Unavailable("the node agent did not answer")
+    changed, again, failed = json.loads(said)
+    failures: dict[Fed, CniError] = {items[int(at)]: Incomplete(msg) for at, msg in failed.items()}
+    return Followed([items[at] for at in changed], [items[at] for at in again], failures)
 
 
 def _what(item: Fed) -> str:
@@ -103,39 +152,68 @@ def _whose(item: Fed) -> str:
     return f"{item.pod} ({item.attachment})"
 
 
-def _left(item: Fed, why: str) -> CniError:
-    return Incomplete(f"{_whose(item)} is held to what was said before: {why}")
+@contextmanager
+def _told(item: Fed, found: Followed) -> Iterator[None]:
+    """What keeps one attachment from being held is told, and keeps no other."""
+    try:
+        yield
+    except TryAgainLater:
+        found.again.append(item)
+        return
+    except CniError as error:
+        why = error.msg
+    except (KeyError, TypeError, AttributeError):  # one odd record is not the whole node's
+        why = "another release recorded what this one does not know"
+    else:
+        return
+    found.failed[item] = Incomplete(f"{_whose(item)} is held to what was said before: {why}")
 
 
 def _opened(folder: Path, until: ExitStack) -> Store | None:
     return until.enter_context(closing(Store.open(folder, _AT_ONCE))) if (folder / FILE).exists() else None
 
 
-def _wanted(item: Fed, store: Store | None, until: ExitStack, *, again: bool) -> Iterator[_Wanted]:
+def _wanted(item: Fed, store: Store | None, until: ExitStack, way: _Way) -> Iterator[_Wanted]:
     """What is to be made of an attachment, which is held from now on; nothing where it is as it is to be, or is not there any more."""
     if store is None or item.plugin not in plugin.names():
         return
+    found, inside, again = way.found, way.inside, _what(item) in way.unfinished
     with ExitStack() as own:
-        node = own.enter_context(held(store, item.attachment, item.plugin))
+        node = own.enter_context(held(store, item.attachment, item.plugin, enters=inside))
         record = node.record
-        if (
-            record is None
-            or not is_fed(record)
-            or any(isinstance(it, NftRules) and it.netns for it in record.resources)
-        ):
+        if record is None or not is_fed(record) or (inside and node.world.netns is None):
+            return
+        if any(isinstance(it, NftRules) and it.netns for it in record.resources) is not inside:
+            found.inside += () if inside else (item,)
             return
         resources = rules_of_today(_loaded(item.plugin), node, record, call_about(record, Call("REFRESH")))
         if again or resources != record.resources:
             rules = [it for it in resources if isinstance(it, NftRules) and it.mend == REFRESH and not it.configured]
-            made = tuple(it for it in rules if again or it not in record.resources)
-            sets = (it for it in made if isinstance(it, PeerSet) and not again)
+            made = tuple(
+                it for it in rules if again or it not in record.resources or (inside and isinstance(it, PeerSet))
+            )
+            sets = (it for it in made if isinstance(it, PeerSet) and not (again or inside))
             kept = frozenset(it for it in sets if store.is_used_on_node(key_of(it, record.lasting)))
             until.enter_context(own.pop_all())
             yield _Wanted(item, node, resources, made, kept)
+        elif inside and _refilled(node.world, [it for it in resources if isinstance(it, PeerSet)]):
+            found.changed.append(item)
 
 
-def _make(wanted: list[_Wanted], besides: Sequence[NftRules], found: Followed) -> None:
-    """Each record is of both, what was and what is to be, until the kernel has it: a DEL that comes between finds the chains of both."""
+def _refilled(world: World, sets: Iterable[PeerSet]) -> bool:
+    """Have the sets that a pod has hold whom they mean by now; whether some did not."""
+    with world.in_pod(), world.turn(PEERS):
+        peers = world.peers()
+        found = [it for one in sets if one.is_there() for it in one.changes(peers) if it.added or it.gone]
+        ruleset.change(found)
+    return bool(found)
+
+
+def _make(documents: Documents, wanted: list[_Wanted], besides: Sequence[NftRules], found: Followed) -> None:
+    """It is known to be begun until it is done, whoever is killed. Each record is of both, what was and what is to be, until the kernel
+    has it: a DEL that comes between finds the chains of both.
+    """
+    documents.begin(_what(item.fed) for item in wanted)
     with ExitStack() as together:
         for store in {id(item.node.store): item.node.store for item in wanted}.values():
             store.lock.share_node()
@@ -158,6 +236,7 @@ def _make(wanted: list[_Wanted], besides: Sequence[NftRules], found: Followed) -
                 found.changed.append(item.fed)
             except CniError as error:
                 found.failed[item.fed] = error
+    documents.end(_what(item.fed) for item in wanted if item.fed in found.changed)
 
 
 def _refused_alone(wanted: list[_Wanted]) -> dict[Fed, CniError]:

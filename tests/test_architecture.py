@@ -59,6 +59,7 @@ DOORS = {
         "cni/kernel/announcements.py",
         "cni/kernel/arp.py",
         "cni/kernel/bell.py",
+        "cni/kernel/errand.py",
         "cni/kernel/nflog.py",
         "cni/kernel/notify.py",
         "cni/kernel/resolver.py",

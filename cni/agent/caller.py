@@ -20,6 +20,7 @@ from contextlib import closing, contextmanager, suppress
 from cni.agent.peer import Peer
 from cni.agent.request import MOST_BYTES, MOST_FDS, Request, read
 from cni.kernel import signals
+from cni.kernel.errand import MARK
 
 _TAKEN, _EXIT, _STOP, _PRINTED = b"A", b"X", b"S", b"P"
 _HANDSHAKE_SECONDS = 2.0
@@ -37,6 +38,18 @@ class Caller:
         self._late = False
         self._stopped = False
         connection.settimeout(_HANDSHAKE_SECONDS)
+
+    def errand(self) -> bytes | None:
+        """What somebody asks who may do less than we, but is of our user; None of who makes a call. Raises Refused."""
+        if self._connection.recv(len(MARK), socket.MSG_PEEK) != MARK:
+            return None
+        with closing(Peer(self._connection)) as peer:
+            peer.refuse_others()
+        return self._connection.recv(MOST_BYTES)[len(MARK) :]
+
+    def answer(self, said: bytes) -> None:
+        """Answer an errand."""
+        self._connection.send(said)
 
     def request(self) -> Request:
         """What is asked, once the caller has said that it will not do it itself. Raises Refused."""

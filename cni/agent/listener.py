@@ -11,9 +11,6 @@ from pathlib import Path
 from cni.errors import Conflict, IoFailure
 from cni.kernel.files import private_folder
 
-#: Where launchers look (launcher/launcher.c).
-PATH = Path("/run/agent-cni/agent.sock")
-
 _FIRST_PASSED = 3  # sd_listen_fds(3)
 _BACKLOG = 128
 _PATIENCE_SECONDS = 3.0  # to start an agent that systemd starts takes one

@@ -38,13 +38,17 @@ class Peer:
         """Let go of the process."""
         os.close(self._handle)
 
+    def refuse_others(self) -> None:
+        """Raise Refused for another user than ours."""
+        if self._uid != os.geteuid():
+            raise Refused(f"user {self._uid} may not ask")
+
     def refuse_lesser(self) -> None:
         """Raise Refused for whom we would give more than he has: our user, with our capabilities in our user namespace.
 
         The namespace is looked at last: who leaves it gains every capability in another, and cannot come back.
         """
-        if self._uid != os.geteuid():
-            raise Refused(f"user {self._uid} may not ask")
+        self.refuse_others()
         if lacking := _own_capabilities() & ~capabilities(self._pid):
             raise Refused(f"process {self._pid} lacks capabilities {lacking:#x}")
         if self._namespace("user") != _own_namespace("user"):

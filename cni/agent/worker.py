@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from cni import together
 from cni.agent.caller import Caller
 from cni.agent.request import Refused, Request
 from cni.errors import TryAgainLater
@@ -80,7 +81,13 @@ class Worker:
         if _room() < _DESCRIPTORS_OF_A_CALL:
             return True
         try:
+            if (errand := caller.errand()) is not None:
+                with caller.watched(self._seconds):
+                    caller.answer(together.answer(errand))
+                return netns.is_at_home()
             request = caller.request()
+        except KeyboardInterrupt:
+            return False
         except (Refused, OSError):
             return True
         stdout, code = Stdout(caller.print), -1

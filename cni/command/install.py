@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from cni.agent.listener import PATH, is_listened_on
+from cni.agent.listener import is_listened_on
 from cni.cluster import config as cluster
 from cni.command.node import records_of
 from cni.command.output import complain, print_json, say
@@ -17,6 +17,7 @@ from cni.errors import CniError, Conflict, InvalidConfig, Unavailable
 from cni.installation import suite, systemd, tree
 from cni.installation.item import Item
 from cni.installation.place import Place
+from cni.kernel.errand import PATH
 from cni.kernel.netlink import Rtnl
 from cni.kernel.view import Link
 from cni.log import FOLDER

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from cni import __version__
-from cni.agent.listener import PATH as SOCKET
 from cni.cluster import config as cluster
 from cni.command.arguments import absolute, address, count, file, file_or_none, number, of_interpreters, some
 from cni.installation.place import Place
+from cni.kernel.errand import PATH as SOCKET
 from cni.state import DEFAULT_FOLDER
 
 Run = Callable[[argparse.Namespace], int]

@@ -29,6 +29,8 @@ class Elements(NftRules, abstract=True):
         self.effects = effects
         #: How many came or went.
         self.count = 0
+        #: The namespaces of pods that have sets of their own, which may be to hold others.
+        self.inside: frozenset[str] = frozenset()
 
     def script(self) -> str:
         return ""
@@ -38,6 +40,7 @@ class Elements(NftRules, abstract=True):
         with closing(Store.open(self._folder)) as store:
             peering = Peering(store, None)
             found = [item for item in self._changes(peering) if item.added or item.gone]
+            self.inside = _inside(peering, self.effects)
         self.count = sum(len(item.added) + len(item.gone) for item in found)
         return iter(found)
 
@@ -50,19 +53,25 @@ class Elements(NftRules, abstract=True):
         return PeerEntries(tuple(sorted(self.effects.addresses)), "").changes(touched) if touched.in_force else iter(())
 
 
-def put_in_sets(world: World, folder: Path, effects: Effects) -> int:
-    """Have each address that a change touches in the sets it belongs to by now; how many elements came or went."""
-    return _put(Elements(folder, effects), world) if effects.pods else 0
+def put_in_sets(world: World, folder: Path, effects: Effects) -> Elements:
+    """Have each address that a change touches in the sets it belongs to by now."""
+    elements = Elements(folder, effects)
+    if effects.pods:
+        elements.ensure(world)
+    return elements
 
 
-def fill_sets(world: World, folder: Path) -> int:
-    """Have every set in force hold what it is to hold; how many elements came or went."""
-    return _put(Elements(folder), world)
-
-
-def _put(elements: Elements, world: World) -> int:
+def fill_sets(world: World, folder: Path) -> Elements:
+    """Have every set in force hold what it is to hold."""
+    elements = Elements(folder)
     elements.ensure(world)
-    return elements.count
+    return elements
+
+
+def inside(folder: Path, effects: Effects) -> frozenset[str]:
+    """The namespaces of pods that have sets of their own which a change may concern."""
+    with closing(Store.open(folder)) as store:
+        return _inside(Peering(store, None), effects)
 
 
 class _Touched:
@@ -86,7 +95,15 @@ class _Touched:
 
 
 def _concerned(peering: Peering, effects: Effects) -> Iterator[tuple[str, int]]:
-    for text, family in peering.in_force:
-        selection = selection_of(text)
-        if selection and selection.feed == effects.feed and effects.concerns(selection):
-            yield text, family
+    return ((text, family) for text, family in peering.in_force if _is_concerned(text, effects))
+
+
+def _inside(peering: Peering, effects: Effects | None) -> frozenset[str]:
+    """The namespaces whose sets may be to hold others, because of some effects or for whatever reason."""
+    found = (places for text, places in peering.in_pods.items() if effects is None or _is_concerned(text, effects))
+    return frozenset[str]().union(*found)
+
+
+def _is_concerned(text: str, effects: Effects) -> bool:
+    selection = selection_of(text)
+    return selection is not None and selection.feed == effects.feed and effects.concerns(selection)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from cni.cluster.model import Endpoint, Key, Network
 from cni.cluster.store import Change, Listing
-from cni.member.elements import fill_sets, put_in_sets
+from cni.member.elements import Elements, fill_sets, put_in_sets
 from cni.policy.effects import Effects, said_of_pods
 from cni.policy.known import KnownBook
 from cni.resources import World
@@ -50,17 +50,17 @@ class FarPods:
         if whole or there or left:
             self._news.append(_News(there, [spot for spot in left if spot not in there], whole))
 
-    def keep(self, documents: Documents, books: Mapping[str, KnownBook], world: World, folder: Path) -> int:
-        """Have what was heard be known, and in the sets: how many elements came or went. Raises CniError, with what it is known by kept."""
-        count = 0
+    def keep(self, documents: Documents, books: Mapping[str, KnownBook], world: World, folder: Path) -> list[Elements]:
+        """Have what was heard be known, and in the sets. Raises CniError, with what it is known by kept."""
+        found: list[Elements] = []
         while self._news:
             effects, pods = _known(documents, self._news[0], books)
             self._news.popleft()
             if pods > _MANY:
-                count += fill_sets(world, folder)
+                found.append(fill_sets(world, folder))
             else:
-                count += sum(put_in_sets(world, folder, one) for one in effects)
-        return count
+                found += (put_in_sets(world, folder, one) for one in effects)
+        return found
 
     def _is_a_pod_elsewhere(self, item: Endpoint) -> bool:
         return item.node != self._me and item.pod.count("/") == 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,15 @@ from cni.errors import CniError, KernelRefused
 from cni.kernel.files import LockFile
 from cni.kernel.inotify import Folders, Noticed
 from cni.member.backoff import Backoff
-from cni.member.elements import Elements
+from cni.member.elements import Elements, inside
 from cni.member.far_pods import FarPods
 from cni.member.following import Following, place_of
+from cni.member.inside import Inside
 from cni.member.trouble import Trouble
 from cni.naming import CLUSTER
 from cni.policy import feeds
 from cni.policy.cluster_feed import AsOf, told
-from cni.policy.effects import Effects, said
+from cni.policy.effects import Effects, said, said_of_pods
 from cni.policy.known import KnownBook
 from cni.resources import World
 from cni.state.documents import Documents
@@ -61,6 +62,9 @@ class Policies:
         #: What sets are to hold by now, and do not yet.
         self._elements: list[Elements] = []
         self._failed = Backoff[Fed]()
+        self._inside = Inside()
+        #: Whose each address of this node was, when pods that have sets of their own were looked at last.
+        self._owners: Mapping[str, str] | None = None
         self._far = FarPods(me)
         #: Since when nobody is fed from a folder of which something is known.
         self._idle: dict[str, float] = {}
@@ -113,7 +117,7 @@ class Policies:
     @property
     def owed(self) -> float:
         """Seconds until `look` is to be called for what is still to be done; infinity where that is nothing."""
-        return _SOON if self._due else self._failed.owed
+        return _SOON if self._due else min(self._failed.owed, self._inside.owed)
 
     def look(self, *, compares: bool = False) -> None:
         """Do what there is to do; `compares` whole folders."""
@@ -123,7 +127,7 @@ class Policies:
         except CniError as error:
             self._trouble.is_so(error.msg)
         else:
-            if self._failed.owed == math.inf:
+            if self._failed.owed == self._inside.owed == math.inf:
                 self._trouble.over()
 
     def _look(self, *, compares: bool) -> None:
@@ -140,7 +144,7 @@ class Policies:
             if self._cluster is not None and not documents.feed(CLUSTER).whole:
                 told(documents, self._cluster, whole=True)
             try:
-                self.done += self._far.keep(documents, self._books, self._world, self._folder)
+                self._put(self._far.keep(documents, self._books, self._world, self._folder))
             except CniError as error:
                 troubles.append(error)
                 self._books.clear()
@@ -153,9 +157,13 @@ class Policies:
                     troubles.append(error)
                     if feed in names:
                         self._noticed.append(Noticed(place_of(feed)))
+            self._follow_owners()
             if compares:
                 self._forget(documents)
         troubles += self._hold()
+        changed, failed = self._inside.look(all_of_it=compares)
+        self.done += changed
+        troubles += failed
         if troubles:
             raise troubles[0]
 
@@ -196,8 +204,38 @@ class Policies:
                 yield Elements(self._folder, effects)
         self._books[feed] = book
 
+    def _put(self, found: Iterable[Elements]) -> None:
+        """Count what came and went, and have those follow whose own sets may be to hold others."""
+        for elements in found:
+            self.done += elements.count
+            self._have_follow(elements.inside)
+
+    def _have_follow(self, places: Collection[str]) -> None:
+        """Have those follow that have sets of their own in some namespaces."""
+        self._inside.add([item for item in self._inside.known if item.netns_id in places])
+
+    def _follow_owners(self) -> None:
+        """Have pods' own sets know who came to this host and went, which calls tell the host's alone."""
+        if not self._inside.known:
+            self._owners = None
+            return
+        before, now = self._owners, feeds.owners()
+        self._owners = now
+        if before is None:  # who came while they were looked at first?
+            self._inside.add(list(self._inside.known))
+        if before is None or now is before:
+            return
+        others = (one for address in {*before, *now} for one in (before.get(address), now.get(address))
+                  if before.get(address) != now.get(address))  # fmt: skip
+        names = {(space, name) for space, _, name in (one.partition("/") for one in others if one)}
+        for book in self._books.values():
+            said = said_of_pods(book.anew(), names)
+            self._have_follow(inside(self._folder, Effects(book, said, said)))
+
     def _forget(self, documents: Documents) -> None:
         """Know nothing more of folders that nobody was fed from for long: their networks are gone, and whose is not reads its again."""
+        spaces = (space for space in self._following.fed.values())
+        self._inside.keep(item for space in spaces for items in space.values() for item in items)
         now = time.monotonic()
         idle = [feed for feed in documents.folders() if feed not in self._following.fed]
         self._idle = {feed: self._idle.get(feed, now) for feed in idle}
@@ -222,13 +260,14 @@ class Policies:
         from cni import together  # of no use where nobody is fed
 
         found = together.follow(some, self._elements)
-        self.done += sum(item.count for item in self._elements)
+        self._put(self._elements)
         self._elements.clear()
         if found.besides:
             self._books.clear()
         for item in some:
             del self._due[item]
         self._due |= dict.fromkeys(found.again)
+        self._inside.add(found.inside)
         self.done += len(found.changed)
         for item in found.failed:
             self._failed.failed(item)

@@ -77,6 +77,11 @@ def book_of(feed: str, *, keep: bool = True) -> KnownBook:
     return found
 
 
+def owners() -> Mapping[str, str]:
+    """Whose each address of this node is; the very same answer as before while that would be equal."""
+    return _owners()
+
+
 def latest(feed: str) -> KnownBook:
     """What a feed says and whose each address is at this moment, whatever was read once; where nothing is to be changed, what
     `book_of` says. Raises InvalidConfig as that does.

@@ -91,9 +91,21 @@ class Peering:
     @cached_property
     def in_force(self) -> list[tuple[str, int]]:
         """The selections that sets on the host stand for, as they are spelled, each of a family."""
+        return list(dict.fromkeys((text, int(family)) for text, family, netns in self._in_use if not netns))
+
+    @property
+    def in_pods(self) -> dict[str, set[str]]:
+        """Those that sets in pods stand for, each with the namespaces it is in."""
+        found: dict[str, set[str]] = {}
+        for text, _, netns in self._in_use:
+            if netns:
+                found.setdefault(text, set()).add(netns)
+        return found
+
+    @cached_property
+    def _in_use(self) -> list[list[str]]:
         self._store.look_elsewhere()
-        found = (place.removeprefix(_IN_USE).rsplit(" ", 2) for place in self._store.places_on_node(_IN_USE))
-        return list(dict.fromkeys((text, int(family)) for text, family, netns in found if not netns))
+        return [place.removeprefix(_IN_USE).rsplit(" ", 2) for place in self._store.places_on_node(_IN_USE)]
 
 
 @lru_cache(maxsize=4096)

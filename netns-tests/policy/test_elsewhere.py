@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from interception import address_of
-from lab import REFERENCE_DIR, Host, Lab, Pod, Site
+from lab import AGENT_CNI, REFERENCE_DIR, Host, Lab, Pod, Site
+from shop import DENY, NAMED
 from town import RANGES, TABLE, Town, cidrs, serving
 from traffic import SHORTLY, TIMED_OUT, Actor
 
@@ -132,6 +135,24 @@ def test_the_node_gets_into_a_macvlan_pod_with_host_access(site: Site, pod: Pod,
         assert outside.connect(address_of(result, 4), 80) == TIMED_OUT
     site.host.delete_pod(conf, pod)
     assert pod.run("nft", "list", "ruleset").stdout == ""
+
+
+@pytest.mark.tried(
+    "a refresh of a macvlan pod that documents hold and its node may reach", "nothing changes, the node gets in still"
+)
+def test_a_refresh_leaves_the_node_its_way_into_a_macvlan_pod(
+    site: Site, pod: Pod, net: dict[str, Any], tmp_path: Path
+):
+    (tmp_path / "deny.json").write_text(json.dumps(DENY))
+    conf = net | {"hostAccess": True, "policy": {"policyDir": str(tmp_path)}}
+    result = site.host.add(conf, pod, CNI_ARGS=f"{NAMED}web")
+    with Actor(site.host) as node, Actor(site.outside) as outside, Actor(pod) as server:
+        serving(server)
+        assert node.reaches(address_of(result, 4), 80) == "it"
+        assert "changed 0 of 1" in site.host.run(AGENT_CNI, "refresh").stdout
+        assert node.reaches(address_of(result, 4), 80) == "it"
+        assert outside.connect(address_of(result, 4), 80) == TIMED_OUT
+    site.host.delete_pod(conf, pod)
 
 
 def test_after_the_reference_macvlan_the_pod_is_held_in_its_own_namespace(site: Site, pod: Pod):

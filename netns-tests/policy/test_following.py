@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from follower import following
 from lab import ROOT, Host, Lab, eventually, sh
-from shop import DENY, FRIEND, WEB, Shop, holds, network_policy, opened
+from shop import DENY, FRIEND, WEB, Shop, holds, network_policy, opened, relabel, soon
 from town import KINDS
 from transactions import Transactions
 
@@ -321,25 +321,3 @@ def listed(host: Host) -> str:
 
 def own_of(shop: Shop, name: str) -> list[str]:
     return [item["address"].split("/")[0] for item in shop.results[name]["ips"]]
-
-
-def soon(shop: Shop, gets_in: bool, *who: str) -> bool:
-    """Whether a pod gets in soon, or does not any more; in between one family may be ahead of what is asked of the other."""
-
-    def seen() -> bool:
-        with suppress(AssertionError):
-            return shop.gets_in(*who) is gets_in
-        return False
-
-    return bool(eventually(seen))
-
-
-def relabel(shop: Shop, **labels: str) -> None:
-    """Give pods other labels, at once."""
-    known: list[dict[str, Any]] = []
-    for item in shop.known:
-        name = item["metadata"]["name"]
-        app = labels.get(name, item["metadata"]["labels"]["app"])
-        known.append(item | {"metadata": item["metadata"] | {"labels": {"app": app}}})
-    shop.known = known
-    shop.put("pods.json", {"kind": "PodList", "apiVersion": "v1", "items": known})

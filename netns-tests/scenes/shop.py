@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from interception import address_of
-from lab import AGENT_CNI, Host, Lab, Pod
+from lab import AGENT_CNI, Host, Lab, Pod, eventually
 from town import FAMILIES, RANGES, serving
 from traffic import TIMED_OUT, Actor
 
@@ -113,3 +113,25 @@ def opened(lab: Lab, host: Host, kind: dict[str, Any], folder: Path) -> Iterator
 def holds(shop: Shop) -> bool:
     """Whether the friend gets in, and the stranger does not, whose own way is open."""
     return shop.gets_in("friend") and not shop.gets_in("stranger") and shop.gets_in("stranger", "friend")
+
+
+def soon(shop: Shop, gets_in: bool, *who: str) -> bool:
+    """Whether a pod gets in soon, or does not any more; in between one family may be ahead of what is asked of the other."""
+
+    def seen() -> bool:
+        with suppress(AssertionError):
+            return shop.gets_in(*who) is gets_in
+        return False
+
+    return bool(eventually(seen))
+
+
+def relabel(shop: Shop, **labels: str) -> None:
+    """Give pods other labels, at once."""
+    known: list[dict[str, Any]] = []
+    for item in shop.known:
+        name = item["metadata"]["name"]
+        app = labels.get(name, item["metadata"]["labels"]["app"])
+        known.append(item | {"metadata": item["metadata"] | {"labels": {"app": app}}})
+    shop.known = known
+    shop.put("pods.json", {"kind": "PodList", "apiVersion": "v1", "items": known})

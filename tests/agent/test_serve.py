@@ -42,11 +42,7 @@ FOR_OTHERS = (
     "cni.policy.effects",
     "cni.policy.forecast",
     "cni.policy.judgement",
-    "cni.kernel.inventory",
     "cni.kernel.netlink.at_once",
-    "cni.refresh",
-    "cni.standing",
-    "cni.together",
 )
 
 

@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from cni import __version__
-from cni.agent import worker
+from cni import __version__, together
+from cni.agent import peer, worker
 from cni.agent.caller import Caller
 from cni.agent.request import PROTOCOL
 from cni.agent.scoreboard import Scoreboard
 from cni.agent.worker import Worker
 from cni.kernel import netns
+from cni.kernel.errand import MARK
 from cni.kernel.signals import ENDING
 
 
@@ -156,3 +157,28 @@ def test_a_table_without_a_free_descriptor_is_no_room():
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert worker._room() > 0
+
+
+def errand(question: bytes) -> tuple[bool, bytes]:
+    """Whether the worker is as before after somebody asked it, and what it answered."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    serving = Worker(ours, ours, Scoreboard(1).claim(), lambda: True, 60)
+    its.send(MARK + question)
+    with ours:
+        fit = serving._converse(Caller(ours))
+    with its, suppress(ConnectionError):
+        return fit, its.recv(1 << 10)
+    return fit, b""
+
+
+def test_who_may_do_less_has_rules_held_in_pods(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(peer, "_own_capabilities", lambda: -1)  # more than anybody's
+    monkeypatch.setattr(together, "answer", lambda asked: b"about " + asked)
+    assert errand(b"web") == (True, b"about web")
+    assert served({"CNI_COMMAND": "NONSENSE"})[1] == [], "and has no call made"
+
+
+def test_another_user_is_told_nothing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    monkeypatch.setattr(together, "answer", lambda asked: pytest.fail("was asked"))
+    assert errand(b"web") == (True, b"")

@@ -15,6 +15,7 @@ from cni.cluster.document import Document as Said
 from cni.cluster.model import Block, Endpoint
 from cni.cluster.store import Change, Listing, Sparing
 from cni.member import far_pods
+from cni.member.elements import Elements
 from cni.member.far_pods import FarPods
 from cni.member.run import needs_endpoints
 from cni.naming import Attachment
@@ -48,14 +49,14 @@ class Scene:
         monkeypatch.setattr(far_pods, "put_in_sets", self._put)
         monkeypatch.setattr(far_pods, "fill_sets", self._fill)
 
-    def _put(self, _: World, __: Path, effects: Effects) -> int:
+    def _put(self, _: World, __: Path, effects: Effects) -> Elements:
         self.changed.append(effects.addresses)
         self.touched = effects.pods
-        return len(effects.addresses)
+        return Elements(Path(), effects)
 
-    def _fill(self, *_: Any) -> int:
+    def _fill(self, *_: Any) -> Elements:
         self.filled += 1
-        return 1
+        return Elements(Path())
 
     def know(self, *pods: dict[str, Any]) -> None:
         names = [item["metadata"]["name"] for item in pods]
