@@ -33,12 +33,13 @@ from cni.state.uses import node_lock
 
 
 @contextmanager
-def standing() -> Iterator[Standing]:
-    """For one look at attachments; what it finds is known from then on. Within `feeds.reading_once`."""
+def standing(*, keep: bool) -> Iterator[Standing]:
+    """For one look at attachments; with `keep` what it finds is known from then on. Within `feeds.reading_once`."""
     with ExitStack() as held:
         found = Standing(held)
         yield found
-        found.keep()
+        if keep:
+            found.keep()
 
 
 class Before(NamedTuple):

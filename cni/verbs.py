@@ -34,7 +34,7 @@ from cni.protocol.call import Call
 from cni.protocol.config import NetConf, validate, version_of
 from cni.protocol.result import Result
 from cni.resources import Difference, Host, Plan, Resource, World
-from cni.resources.base import Unknown
+from cni.resources.base import REFRESH, Unknown
 from cni.state import Record, Store
 from cni.survey import survey, uplink_of
 from cni.values import replace
@@ -91,8 +91,10 @@ def add(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> None:
             raise
 
 
-def check(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> None:
-    """Raise Drift naming everything of this attachment that is not as ADD left it."""
+def check(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver, *, rules_stand: bool = False) -> None:
+    """Raise Drift naming everything of this attachment that is not as ADD left it; but what `refresh` mends where it is known that its
+    `rules_stand`.
+    """
     config = _configured(plugin, call, netconf)
     if not isinstance(netconf.get("prevResult"), dict):
         raise InvalidConfig("$.prevResult: CHECK needs the result of the ADD")
@@ -105,7 +107,9 @@ def check(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> Non
             other = Difference("CNI_NETNS is another namespace than the one that was attached")
             raise Drift(node.attachment, (other,))
         given = Result.read(node.record.result or {})
-        found = engine.differences(node.store.as_said(node.record).resources, node.world, reported)
+        recorded = node.store.as_said(node.record).resources
+        asked = [item for item in recorded if not rules_stand or item.mend != REFRESH or item.configured]
+        found = engine.differences(asked, node.world, reported)
         found += map(Difference, config.ipam.differences(node.store, node.record, given))
         lacking = (ip.address for ip in given.ips if not _reports(reported, ip.address))
         found += [Difference(f"prevResult lacks {address}") for address in lacking]

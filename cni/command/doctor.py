@@ -10,32 +10,21 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-from cni import plugin, verbs
+from cni import plugin
 from cni.agent.listener import is_listened_on, takes_calls
+from cni.command.attached import attachment_faults
 from cni.command.leftovers import leftovers
-from cni.command.libcni import result_of
 from cni.command.membership import cluster_faults, is_in_cluster
-from cni.command.node import folders_of, reading, records_of, unseen_from_here
+from cni.command.node import folders_of, reading, records_of
 from cni.command.output import print_json, say
 from cni.command.overlays import overlay_faults, shared_gateway
 from cni.command.remains import remains
 from cni.conflist.file import called_in, configurations, data_dirs, judged, judgement, plugins_of
-from cni.errors import CniError, Drift
+from cni.errors import CniError
 from cni.installation.item import MARK
 from cni.kernel import netfilter, process
-from cni.liveness import Liveness, Witness
 from cni.node import refuse_unwritable
-from cni.policy.config import faults_of
-from cni.policy.feeds import reading_once
-from cni.protocol.call import Call
-from cni.protocol.config import version_of
-from cni.protocol.result import Result
-from cni.protocol.schema import given
-from cni.refresh import behind
-from cni.resources import Difference
-from cni.standing import Look
 from cni.state import Record, Store, uses
 from cni.values import dataclass
 
@@ -102,7 +91,7 @@ def _executables(options: argparse.Namespace) -> Iterator[Finding]:
 
 def _called(options: argparse.Namespace) -> set[str]:
     """Our executables that a runtime calls here, or will; all, where there is nothing yet that it would call any for."""
-    called = called_in(options.conf_dir) | {record.plugin for record in _records(options)[0]}
+    called = called_in(options.conf_dir) | {record.plugin for record in _records(options)}
     return called & {*plugin.names()} or {*plugin.names()}
 
 
@@ -188,35 +177,7 @@ def _in_folder(folder: Path, named: str) -> Iterator[Finding]:
 
 def _attachments(options: argparse.Namespace) -> Iterator[Finding]:
     """Every attachment, by the CHECK its plugin would be asked for and by what a refresh would mend."""
-    witness, look = Witness(), Look()
-    with reading_once():
-        for record in _records(options)[0]:
-            fate = witness.of(record)
-            if fate is Liveness.UNSEEN:
-                yield Finding(f"{record.attachment}: {unseen_from_here(record)}", "run agent-cni doctor there")
-            elif fate is Liveness.GONE:
-                yield Finding(f"{record.attachment}: its pod is gone, what it had is not", "agent-cni gc")
-            elif not record.complete:
-                yield Finding(f"{record.attachment}: its ADD or DEL never ended", "delete the pod, then agent-cni gc")
-            else:
-                yield from _of_policy(options, record, look)
-
-
-def _of_policy(options: argparse.Namespace, record: Record, look: Look) -> Iterator[Finding]:
-    """What is wrong with an attachment; first what nobody has to delete a pod for."""
-    faults, (found, refused) = faults_of(record.config), _behind(record, look)
-    yield from (Finding(line, "put the folder or file right, then agent-cni refresh") for line in faults)
-    today = (Difference(refused),) if refused and refused not in faults else ()
-    for item in dict.fromkeys((*found, *today, *_drift(options, record))):
-        yield Finding(f"{record.attachment}: {item.line}", item.mend)
-
-
-def _behind(record: Record, look: Look) -> tuple[tuple[Difference, ...], str]:
-    """What a refresh would mend, and what it would say; what keeps us from asking keeps CHECK too, and is said there."""
-    try:
-        return behind(plugin.load(record.plugin), record, Call("REFRESH"), look)
-    except (CniError, KeyError, TypeError, FileNotFoundError):
-        return (), ""
+    yield from (Finding(item.line, item.mend) for item in attachment_faults(options))
 
 
 def _overlays(options: argparse.Namespace) -> Iterator[Finding]:
@@ -254,43 +215,12 @@ def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
         return
 
 
-def _records(options: argparse.Namespace) -> tuple[list[Record], bool]:
-    """What the state says, and whether that is all of it; its own check says why not."""
+def _records(options: argparse.Namespace) -> list[Record]:
+    """What the state says; its own check says why that may not be all of it."""
     try:
-        records, unread = records_of(options.data_dir, options.conf_dir)
+        return records_of(options.data_dir, options.conf_dir)[0]
     except CniError:
-        return [], False
-    return records, not unread
-
-
-def _drift(options: argparse.Namespace, record: Record) -> tuple[Difference, ...]:
-    """What CHECK says of an attachment, called as its runtime would, or what keeps it from saying something; a network's tunnel
-    is told once, for all of them.
-    """
-    folders = [str(options.bin_dir), *filter(None, os.environ.get("CNI_PATH", "").split(":"))]
-    who = (record.attachment.container, record.netns, record.attachment.ifname)
-    call = Call("CHECK", *who, path=tuple(folders), environ=os.environ)
-    if record.plugin not in plugin.names():
-        return (Difference(f"this release has no plugin {record.plugin}"),)
-    try:
-        reported = result_of(record.attachment, options.cache_dir) or _answered(record)
-        conf = given(record.config, record.plugin) | {"prevResult": reported}
-        verbs.check(plugin.load(record.plugin), call, conf, lambda _: None)
-    except Drift as drift:
-        return tuple(item for item in drift.differences if not (item.resource and item.resource.configured))
-    except CniError as error:
-        return (Difference(error.msg),)
-    except (KeyError, TypeError):
-        return (Difference("another release recorded what this one does not know"),)
-    return ()
-
-
-def _answered(record: Record) -> dict[str, Any]:
-    """The result of an ADD in its configuration's version, in which a delegate reads it; a chained one passed on what it got."""
-    result = record.result or {}
-    if not (result.get("interfaces") or result.get("ips")):
-        return record.config.get("prevResult") or result
-    return Result.read(result).render(version_of(record.config))
+        return []
 
 
 CHECKS: tuple[Callable[[argparse.Namespace], Iterator[Finding]], ...] = (

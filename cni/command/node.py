@@ -49,7 +49,7 @@ def gc(options: argparse.Namespace) -> int:
 def refresh(options: argparse.Namespace) -> int:
     """Hold attachments to their policyDir and overlays to their configuration as they are now, and make again what of them is gone."""
     witness = Witness()
-    with reading_once(keep=True), standing() as seen:
+    with reading_once(keep=True), standing(keep=True) as seen:
         found, unread = answers_of(options.data_dir, options.conf_dir, lambda store: list(_looked_at(store, seen)))
         held = [item for item in found if isinstance(item, Record) and witness.of(item) is not Liveness.GONE]
         feeds = [item.feed for item in found if isinstance(item, Stood)] + [feed_of(item.config) for item in held]

@@ -43,15 +43,10 @@ def section_of(netconf: NetConf, call: Call) -> Policy | None:
     return policy if call.command == "STATUS" else _with_feed(policy, book, call, netconf)
 
 
-def faults_of(netconf: NetConf) -> list[str]:
-    """What is wrong with the feed a configuration names: why it cannot be read, or what in its policies; nothing without one, and
-    nothing of a cluster that this host was not told of yet: that is no fault of its documents.
-    """
-    return faults_in(feed_of(netconf))
-
-
 def faults_in(feed: str, found: Callable[[KnownBook], list[str]] | None = None) -> list[str]:
-    """The same of a feed; `found` says what is wrong with a book."""
+    """Why a feed cannot be read, or what is wrong in its policies, which `found` may know; nothing without one, and nothing of a cluster
+    that this host was not told of yet: that is no fault of its documents.
+    """
     try:
         book = _opened(feed, keep=False) if feed else None
         return (found(book) if found else book.faults()) if book else []

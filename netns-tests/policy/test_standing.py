@@ -78,9 +78,10 @@ def test_a_refresh_finds_what_became_another_since_one_found_nothing(lab: Lab, t
     for name, script in (TAMPERED | own).items():
         stands(host)
         (web if name in OF_ITS_POD else host).run("sh", "-c", script.format(**names))
-        assert [item for item in found_in_full(host) if item["mend"] == "agent-cni refresh"], name
+        assert [item for item in doctor(host) if item["mend"] == "agent-cni refresh"], name
         assert refreshed(host) == 1, name
-        assert found_in_full(host) == [], name
+        assert doctor(host) == [], name
+        host.check(conf, web, result).ok()
     stands(host)
     policy = POLICY | {"spec": POLICY["spec"] | {"ingress": []}}
     (tmp_path / "policy.json").write_text(json.dumps(policy))
@@ -108,8 +109,8 @@ def stands(host: Host) -> None:
     assert known[0][1] != ""
 
 
-def found_in_full(host: Host) -> list[dict[str, str]]:
-    """What `doctor` says of attachments: it asks everything anew."""
+def doctor(host: Host) -> list[dict[str, str]]:
+    """What it says of attachments; CHECK asks everything anew."""
     found: list[dict[str, str]] = json.loads(host.run(AGENT_CNI, "doctor", "--json", check=False).stdout)["attachments"]
     return found
 
@@ -126,3 +127,16 @@ def test_what_is_wrong_with_a_document_is_named_by_every_refresh(lab: Lab, tmp_p
         assert (done.returncode, done.stderr.count("spec.form")) == (1, 1), done.stderr
     (tmp_path / "policy.json").write_text(json.dumps(POLICY))
     stands(host)
+
+
+@pytest.mark.tried("what no rule tells of a pod whose rules stand", "doctor names it all the same")
+def test_doctor_asks_of_a_pod_whose_rules_stand_all_the_rest(lab: Lab, tmp_path: Path):
+    host, web = lab.site().host, lab.pod()
+    (tmp_path / "policy.json").write_text(json.dumps(POLICY))
+    host.add(KINDS["routed"] | {"policy": {"policyDir": str(tmp_path)}}, web, CNI_ARGS=f"{NAMED}web")
+    stands(host)
+    assert doctor(host) == []
+    web.run("ip", "route", "del", "default")
+    stands(host)
+    (found,) = doctor(host)
+    assert "route 0.0.0.0/0 is missing in the pod" in found["what"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cni import plugin
-from cni.command import doctor, leftovers, remains
+from cni.command import attached, doctor, leftovers, remains
 from cni.errors import Drift, Unavailable
 from cni.kernel.view import Link
 from cni.naming import Attachment
@@ -177,7 +177,7 @@ def test_a_runtime_without_loopback_or_configurations(look: Look, place: Path):
 def test_a_folder_of_policies_is_mended_there(
     look: Look, attach: Callable[..., Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(doctor.verbs, "check", lambda *_: None)
+    monkeypatch.setattr(attached.verbs, "check", lambda *_, **__: None)
     wrong = tmp_path / "policies/a.yaml"
     for container, address in (("c1", "10.1.0.2"), ("c2", "10.1.0.3")):
         attach(container, address, policy={"policyDir": str(wrong.parent)})
@@ -240,12 +240,12 @@ def test_an_address_of_nobody(look: Look, folder: Path):
 def test_attachments_that_are_stale_unfinished_or_drifting(
     look: Look, attach: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
 ):
-    def drift(plugin: Any, call: Any, conf: Any, deliver: Any) -> None:
+    def drift(plugin: Any, call: Any, conf: Any, deliver: Any, **_: Any) -> None:
         if call.container == "c3":
             said = "route 0.0.0.0/0 is missing in the pod", "eth0 is down in the pod"
             raise Drift("pods/c3/eth0", tuple(map(Difference, said)))
 
-    monkeypatch.setattr(doctor.verbs, "check", drift)
+    monkeypatch.setattr(attached.verbs, "check", drift)
     attach("c1", "10.1.0.2", alive=False)
     attach("c2", "10.1.0.3", complete=False)
     attach("c3", "10.1.0.4")
@@ -266,11 +266,11 @@ def test_a_difference_is_one_finding_whatever_is_in_its_line_and_told_once(
         Difference("eth0 is down; so it is"),
     )
 
-    def drift(plugin: Any, call: Any, conf: Any, deliver: Any) -> None:
+    def drift(plugin: Any, call: Any, conf: Any, deliver: Any, **_: Any) -> None:
         raise Drift("pods/c1/eth0", (rules, link))
 
-    monkeypatch.setattr(doctor.verbs, "check", drift)
-    monkeypatch.setattr(doctor, "behind", lambda *_: ((rules,), "today's policy is none; whatever it says"))
+    monkeypatch.setattr(attached.verbs, "check", drift)
+    monkeypatch.setattr(attached, "behind", lambda *_: ((rules,), "today's policy is none; whatever it says"))
     attach("c1", "10.1.0.2")
     assert [(item["what"], item["mend"].split(":")[0]) for item in look()["attachments"]] == [
         ("pods/c1/eth0: chain in: a { b; c } is missing", "agent-cni refresh"),
@@ -282,10 +282,10 @@ def test_a_difference_is_one_finding_whatever_is_in_its_line_and_told_once(
 def test_what_another_release_recorded_is_said(
     look: Look, attach: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
 ):
-    def unknown(*_: Any) -> None:
+    def unknown(*_: Any, **__: Any) -> None:
         raise KeyError("Wormhole")
 
-    monkeypatch.setattr(doctor.verbs, "check", unknown)
+    monkeypatch.setattr(attached.verbs, "check", unknown)
     attach("c1", "10.1.0.2")
     (found,) = look()["attachments"]
     assert "another release" in found["what"]
@@ -294,7 +294,7 @@ def test_what_another_release_recorded_is_said(
 def test_host_ends_of_pods_nobody_knows(
     look: Look, recorded_too: Any, attach: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(doctor.verbs, "check", lambda *_: None)
+    monkeypatch.setattr(attached.verbs, "check", lambda *_, **__: None)
     record = attach("c1", "10.1.0.2")
     recorded_too("c1", {"kind": "VethPair", "host": record.attachment.host_interface})
     lost = Attachment("pods", "c2", "eth0")

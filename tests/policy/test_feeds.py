@@ -17,7 +17,7 @@ from cni.cluster.document import Document as Said
 from cni.errors import InvalidConfig, TryAgainLater
 from cni.policy import effects, feeds, folder
 from cni.policy.cluster_feed import AsOf, told
-from cni.policy.config import faults_of, section_of
+from cni.policy.config import faults_in, section_of
 from cni.policy.feeds import book_of, follow, reading_once
 from cni.policy.known import KnownBook
 from cni.policy.manifest import items_of
@@ -122,7 +122,7 @@ def test_what_a_file_said_last_holds_until_it_can_be_read_again(place: Place):
     place.put("a.json", text='{"kind": "Po')
     place.put("b.json", pod("db", "10.1.0.7"))
     assert place.pods() == {"web": ("10.1.0.5",), "db": ("10.1.0.7",)}, "another file's change counts"
-    (told,) = faults_of({"policy": {"policyDir": str(place.path)}})
+    (told,) = faults_in(f"folder {place.path}")
     assert told.startswith(f"policyDir: {place.path}/a.json: ")
     place.looked()
     assert place.book().faults("shop") == [told]
@@ -254,13 +254,13 @@ def test_who_only_asks_leaves_nothing_behind(place: Place, no_node: Path):
     section = {"policy": {"policyDir": str(place.path)}}
     args = "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web"
     section_of(section, Call("STATUS", args=args))
-    faults_of(section)
+    faults_in(f"folder {place.path}")
     with reading_once():
         section_of(section, Call("REFRESH", args=args))
     assert not no_node.exists()
     section_of(section, Call("ADD", args=args))
     place.put("a.json", pod("other"))
-    assert faults_of(section) == []
+    assert faults_in(f"folder {place.path}") == []
     with closing(Documents.open()) as documents:
         assert [item.name for item in documents.everything(f"folder {place.path}")] == ["web"]
 
@@ -418,7 +418,7 @@ def test_who_was_not_told_yet_waits():
     tell({"NetworkPolicy shop one": said()})
     with pytest.raises(TryAgainLater, match="nobody told this host yet"):
         book_of("cluster")
-    assert faults_of({"policy": {"cluster": True}}) == []
+    assert faults_in("cluster") == []
     tell({}, whole=True)
     assert policies() == []
 

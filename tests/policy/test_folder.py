@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from cni.errors import InvalidConfig
 from cni.policy import config, folder
-from cni.policy.config import faults_of, section_of
+from cni.policy.config import faults_in, section_of
 from cni.policy.feeds import book_of, reading_once
 from cni.policy.model import Allowance, Policy
 from cni.protocol.call import Call
@@ -243,14 +243,14 @@ def test_what_says_nothing_that_can_be_is_named_and_nobody_is_let_in(put: Any, c
         assert caught.value.msg.startswith(f"policyDir: {where}/wrong.yaml: ")
         assert words in caught.value.msg
         assert caught.value.msg.isprintable()
-    assert faults_of({"policy": {"policyDir": str(where)}}) == [caught.value.msg]
+    assert faults_in(f"folder {where}") == [caught.value.msg]
     for command in ("CHECK", "DEL", "GC"):
         assert section_of({"policy": {"policyDir": str(where)}}, Call(command)) == Policy()
     (where / "wrong.yaml").unlink()
     assert shut(where)
     put(content, "wrong.yaml")
     assert shut(where), "what could be read once holds"
-    assert faults_of({"policy": {"policyDir": str(where)}}) == [caught.value.msg]
+    assert faults_in(f"folder {where}") == [caught.value.msg]
 
 
 WHOLE = yaml.safe_dump(listing("List", DENY, version="v1"), sort_keys=True)
@@ -287,7 +287,7 @@ def test_one_object_twice_is_taken_once_and_two_of_one_name_are_refused(put: Any
     assert shut(put(json.dumps(DENY | {"status": {"later": True}}), "b.json"))
     put(other(spec={"podSelector": {}, "ingress": [{}]}), "b.json")
     told = f"policyDir: {tmp_path}/b.json: NetworkPolicy shop/deny is another one than in {tmp_path}/a.json"
-    assert faults_of({"policy": {"policyDir": str(tmp_path)}}) == [told]
+    assert faults_in(f"folder {tmp_path}") == [told]
     assert shut(tmp_path)
     (tmp_path / "a.json").unlink()
     found = section_of({"policy": {"policyDir": str(tmp_path)}}, CALL)
@@ -394,7 +394,10 @@ def test_what_is_wrong_with_a_policy_of_the_pods_namespace_is_in_the_log(
     assert section_of(conf, CALL) == Policy(ingress=())
     line = f"policyDir: {tmp_path}/a.yaml: items[0]: NetworkPolicy shop/deny: spec.ingress[0].form: unknown field (did you mean 'from'?)"
     assert told == [{"plugin": "macvlan", "verb": "ADD", "pod": "shop/web-0", "faults": [line]}]
-    assert [text.split(": NetworkPolicy ")[1][:8] for text in faults_of(conf)] == ["shop/den", "ops/far:"]
+    assert [text.split(": NetworkPolicy ")[1][:8] for text in faults_in(f"folder {tmp_path}")] == [
+        "shop/den",
+        "ops/far:",
+    ]
 
 
 PIECES = [
@@ -423,5 +426,5 @@ PIECES = [
 def test_whatever_a_text_is_it_is_objects_or_an_error_of_ours(put: Any, pieces: list[str]):
     where = put("".join(pieces))
     with reading_once():
-        told = faults_of({"policy": {"policyDir": str(where)}})
+        told = faults_in(f"folder {where}")
     assert all(line.startswith(f"policyDir: {where}/a.yaml: ") for line in told)
