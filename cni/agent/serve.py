@@ -48,6 +48,7 @@ def _have_room() -> None:
 def _warm() -> None:
     """Import what any call may need, read every schema, and keep what calls have in common."""
     import cni.ipam.shared
+    import cni.kernel.announcements
     import cni.kernel.arp
     import cni.kernel.bell
     import cni.kernel.netlink.departures
