@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import cluster_contract
@@ -12,6 +13,7 @@ import pytest
 from etcd import Etcd
 
 from cni.cluster.etcd import EtcdStore
+from cni.cluster.etcd.gateway import Gateway, Refused
 from cni.cluster.etcd.keys import Keys
 from cni.cluster.model import Key
 
@@ -45,11 +47,21 @@ class InEtcd:
 
     def pass_time(self, seconds: float) -> None:
         """Leases that would end meanwhile end now: that they do by themselves is seen where one waits for it."""
-        gateway = self.store().gateway
-        for lease in gateway._ask("/v3/lease/leases", {}, dict).get("leases", []):
-            left = float(gateway._ask("/v3/lease/timetolive", lease, dict).get("TTL", 0))
-            if 0 < left < seconds:
-                gateway.end(lease["ID"])
+        store = self.store()
+        store.gateway.look(store.keys.all().first)  # has who answers catch up: each member lists the leases it knows
+        while ending := [lease for lease in self._leases(store.gateway) if self._left(store.gateway, lease) < seconds]:
+            for lease in ending:
+                with suppress(Refused):  # it has ended
+                    store.gateway.end(lease)
+
+    @staticmethod
+    def _leases(gateway: Gateway) -> list[str]:
+        return [lease["ID"] for lease in gateway._ask("/v3/lease/leases", {}, dict).get("leases", [])]
+
+    @staticmethod
+    def _left(gateway: Gateway, lease: str) -> float:
+        """Whole seconds; -1 of one that is over, which etcd takes away in the next half a second, with what goes with it."""
+        return float(gateway._ask("/v3/lease/timetolive", {"ID": lease}, dict).get("TTL", 0))
 
     def put_text(self, key: Key, text: str) -> None:
         self.etcd.put(Keys(self.prefix).of(key).decode(), text)
