@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 from cni import log
 from cni.cluster.store import Change, ClusterStore, Listing, Sparing
-from cni.errors import Compacted, Replaced, Unreachable
+from cni.errors import Compacted, Forbidden, Replaced, Unreachable
 from cni.member import figures
 from cni.member.trouble import Trouble
 
-_TRIED_AGAIN_AFTER = 1.0
+#: A store that is away may be back any moment; what it forbids somebody has to allow.
+_TRIED_AGAIN_AFTER, _FORBIDDEN_AT_MOST = 1.0, 30.0
 #: After how many seconds it is not a moment any more, and the session would know of it.
 _DEAF = 30.0
 
@@ -36,6 +37,7 @@ class Watcher:
 
     def run(self) -> None:
         """Listen, for ever."""
+        pause = _TRIED_AGAIN_AFTER
         while True:
             try:
                 self.listen()
@@ -45,7 +47,8 @@ class Watcher:
             except Unreachable as error:
                 figures.STORE_ERRORS.add(kind="unreachable")
                 self._say(error)
-                time.sleep(_TRIED_AGAIN_AFTER)
+                pause = min(2 * pause, _FORBIDDEN_AT_MOST) if isinstance(error, Forbidden) else _TRIED_AGAIN_AFTER
+                time.sleep(pause)
 
     def listen(self) -> None:
         """Listen once, until the store is heard no more. Raises Unreachable and Compacted."""

@@ -7,7 +7,7 @@ import pytest
 
 from cni import log
 from cni.cluster.store import Change, Listing, Sparing
-from cni.errors import Compacted, Replaced, Unreachable
+from cni.errors import Compacted, Forbidden, Replaced, Unreachable
 from cni.member import watcher
 from cni.member.watcher import Watcher
 
@@ -71,6 +71,15 @@ def test_a_watch_that_fails_alone_is_told_once(known: bool, away: float, lines: 
     failing = [[Unreachable(f"https://192.0.2.{number}:2379")] for number in range(9)]
     _, told = watched(monkeypatch, *failing, [BEAT], known=known, away=away)
     assert len(told) == lines
+
+
+def test_what_is_forbidden_is_asked_for_less_often_each_time(monkeypatch: pytest.MonkeyPatch):
+    slept = list[float]()
+    store: Any = Played(*[[Forbidden("no")]] * 7, [Unreachable("away")], [Forbidden("no")])
+    monkeypatch.setattr(watcher.time, "sleep", slept.append)
+    with pytest.raises(Enough):
+        Watcher(store, lambda _: None, lambda: True).run()
+    assert slept == [2, 4, 8, 16, 30, 30, 30, 1, 2]
 
 
 def test_what_is_no_failure_of_a_store_ends_the_thread(monkeypatch: pytest.MonkeyPatch):
