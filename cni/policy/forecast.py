@@ -65,9 +65,10 @@ def changes(before: Book, after: Book, here: Iterable[Pod]) -> Iterator[Change]:
     for family in (4, 6):
         ends = _ends(everybody.values(), spoken, family)
         mine = {_name(pod) for pod in here}
-        concerned = [end for end in ends if mine & set(end.pods) and spoken.changed(everybody[end.pods[0]])]
-        pairs = dict.fromkeys(pair for one in concerned for other in ends for pair in ((one, other), (other, one)))
-        pairs = dict.fromkeys(pair for pair in pairs if not pair[0].node)
+        near = [end for end in ends if mine & set(end.pods)]
+        changed = {end for end in ends if end.pods and spoken.changed(everybody[end.pods[0]])}
+        both = ((one, other) for one in near for other in ends if one in changed or other in changed)
+        pairs = dict.fromkeys(pair for ends in both for pair in (ends, ends[::-1]) if not pair[0].node)
         for source, target in pairs:
             yield from _changes(before, after, *_apart(source, target, everybody), spoken)
 

@@ -265,3 +265,12 @@ def test_a_pod_that_no_document_knows_is_shut_by_what_could_mean_it() -> None:
     new = Pod("one", "new", Labels({}, complete=False), ("10.0.0.9",))
     found = {(item.source.pods, item.target.pods) for item in changes(book, after, [new]) if not item.allowed}
     assert (("one/web",), ("one/new",)) in found
+
+
+def test_what_another_nodes_pod_would_lose_or_let_in_is_of_this_nodes_pods_too() -> None:
+    book = ListedBook(*PODS)
+    closed = policy("db", podSelector={"matchLabels": {"app": "db"}}, policyTypes=["Ingress"])
+    after = Amended(book, objects_of([("", closed)]), removed=False)
+    here = [pod for pod in book.pods() if pod.name == "web"]
+    found = {(item.source.pods, item.target.pods, item.allowed) for item in changes(book, after, here)}
+    assert found == {(("one/web",), ("one/db",), False)}
