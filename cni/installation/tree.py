@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,7 +130,8 @@ def _write(new: Path, place: Place) -> None:
     _put(new / "pyvenv.cfg", _ALONE.format(home=place.python.parent).encode(), 0o644)
     _put(new / "bin/agent-cni", _COMMAND.format(prefix=place.prefix).encode(), 0o755)
     (new / "bin/python3").symlink_to(place.python)
-    _compile(new, place)
+    if not _took_bytecode(new):
+        _compile(new, place)
     date(*new.rglob("*"), new)
 
 
@@ -190,6 +192,31 @@ def _put(path: Path, content: bytes, mode: int) -> None:
     open_folder(path.parent)
     path.write_bytes(content)
     path.chmod(mode)
+
+
+def _took_bytecode(new: Path) -> bool:
+    """Whether this environment's own bytecode is what a copy needs: it is a copy for that place itself, as an installer's image has it,
+    and a node's start does not wait for a compiler then.
+    """
+    own = Path(sys.prefix)
+    told = (Path("pyvenv.cfg"), Path("bin/agent-cni"))
+    if any(not (own / file).is_file() or (own / file).read_bytes() != (new / file).read_bytes() for file in told):
+        return False
+    found = {Path(name): own / name for name in map(cache_from_source, map(str, _sources(new)))}
+    if not all(source.is_file() for source in found.values()):
+        return False
+    for path, source in found.items():
+        _put(new / path, source.read_bytes(), 0o644)
+    return True
+
+
+def _sources(new: Path) -> list[Path]:
+    """What is compiled of a copy: modules, and the plugins, which have a schema beside them."""
+    below = [path.relative_to(new) for path in (new / _PACKAGES).rglob("*") if path.suffix in (".py", ".json")]
+    plugins = [path for path in below if path.match("cni/plugins/*.schema.json")]
+    return [path for path in below if path.suffix == ".py"] + [
+        path.with_name(path.name.removesuffix(".schema.json")) for path in plugins
+    ]
 
 
 def _compile(new: Path, place: Place) -> None:

@@ -187,6 +187,21 @@ def test_a_copy_can_be_copied_on(tmp_path: Path):
     assert {name for name, item in first.items() if item != second[name] and not name.endswith(".pyc")} == set()
 
 
+def test_a_copy_is_copied_to_where_it_is_for_without_a_compiler(tmp_path: Path):
+    """As an installer's image has it: each node would compile the same bytes."""
+    install(tmp_path / "here")
+    copy = tmp_path / "here/opt"
+    bytecode = next(copy.rglob("errors.*.pyc"))
+    bytecode.write_bytes(bytecode.read_bytes() + b"as it was")
+    (tmp_path / "root").mkdir()
+    sh(copy / "bin/agent-cni", "install", "--root", tmp_path / "root", *folders(tmp_path / "here"))
+    assert everything(tmp_path / "root" / copy.relative_to("/")) == everything(copy)
+    elsewhere = tmp_path / "elsewhere"
+    sh(copy / "bin/agent-cni", "install", *folders(elsewhere))
+    compiled = elsewhere / "opt" / bytecode.relative_to(copy)
+    assert not compiled.read_bytes().endswith(b"as it was"), "it says where it is"
+
+
 def test_a_foreign_executable_is_not_overwritten_silently(tmp_path: Path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/agent-ipam").write_text("somebody else's")

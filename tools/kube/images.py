@@ -135,9 +135,14 @@ def suite() -> Path:
     for text in (root / "opt/installer/bin").iterdir():
         if text.is_file() and not text.is_symlink() and text.read_bytes()[:2] == b"#!":
             text.write_bytes(text.read_bytes().replace(str(root).encode(), b""))
+    inside = (
+        "mount --bind /proc $0/proc && exec chroot $0 /opt/installer/bin/agent-cni install --python /usr/bin/python3"
+    )
+    sh("unshare", "--mount", "--propagation", "private", "sh", "-ec", inside, root)
+    sh("rm", "-rf", root / "opt/installer", root / "opt/cni")
     own = ("chroot", "ls", "cat", "sh")  # debian:12-slim has its own
     coreutils = {f"usr/bin/{name}": "/bin/busybox" for name in own}
-    made = tar("suite", SUITE, coreutils, ["/opt/installer/bin/agent-cni"], folder=root)
+    made = tar("suite", SUITE, coreutils, ["/opt/agent-cni/bin/agent-cni"], folder=root)
     sh("rm", "-rf", root, source)
     return made
 
