@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import select
 import socket
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -33,16 +35,22 @@ class Wire:
         self.socket.close()
 
     def carried(self, what: bytes) -> bool:
-        """Whether any frame contains these bytes."""
+        """Whether any frame that was there by now contains these bytes."""
+        until = time.monotonic() + 1  # a wire may never be still
+        while (
+            not self.done and time.monotonic() < until and (self._reads or select.select([self.socket], [], [], 0)[0])
+        ):
+            time.sleep(0.001)
         return any(what in frame for frame in self.frames)
 
-    done = False
+    done, _reads = False, False
 
     def _collect(self) -> None:
-        self.socket.settimeout(0.05)
         while not self.done:
-            with suppress(TimeoutError):
+            if select.select([self.socket], [], [], 0.05)[0]:
+                self._reads = True
                 self.frames.append(self.socket.recv(65535))
+                self._reads = False
         self.socket.setblocking(False)
         with suppress(BlockingIOError):  # what waits to be read, which is less than this where the wire is never still
             for _ in range(10_000):
