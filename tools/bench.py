@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "netns-tests/scenes"))
 
 import bench_calls  # noqa: E402
 import bench_cluster  # noqa: E402
+import bench_kube  # noqa: E402
 import bench_modes  # noqa: E402
 import bench_policy  # noqa: E402
 import bench_sidecar  # noqa: E402
@@ -53,7 +54,13 @@ def report(rows: dict[str, tuple[list[float], list[float]]], pairs: int) -> None
         print(f"{label:<52}{shown}")
 
 
-PARTS = {"calls": calls, "traffic": traffic, "cluster": bench_cluster.run, "policy": bench_policy.run}
+PARTS = {
+    "calls": calls,
+    "traffic": traffic,
+    "cluster": bench_cluster.run,
+    "policy": bench_policy.run,
+    "kube": bench_kube.run,
+}
 
 
 def main(parts: list[str]) -> int:
