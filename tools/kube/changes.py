@@ -7,6 +7,7 @@ import time
 from addressing import CONTROL_PLANE, on_wire
 from api import condition
 from asked import Asked, addresses
+from node import Node
 from shell import eventually
 from workloads import web
 
@@ -164,7 +165,7 @@ def lost_node(ask: Asked) -> None:
 def partition(ask: Asked) -> None:
     """A node does not reach the API for a while, and is deleted there meanwhile; then it does, and its kubelet begins anew."""
     node = ask.cluster.nodes[1]
-    before = ask.pods()
+    before, blocks = ask.pods(), node.blocks
     drops = "".join(
         f"add rule inet cut out ip{'6' * (family == 6)} daddr {on_wire(CONTROL_PLANE, family)} drop\n"
         for family in (4, 6)
@@ -186,11 +187,20 @@ def partition(ask: Asked) -> None:
     node.start_kubelet()
     back = eventually(lambda: node.name in ask.cluster.ready() and node.has_blocks(), 120, 0.5)
     ask.report("it comes back", bool(back), f"{node.name} {node.blocks}")
+    ask.report("doctor on it", None, _doctor(node)[:300])
+    for pod in ask.pods():
+        if pod["spec"]["nodeName"] == node.name and node.blocks != blocks:
+            ask.api("DELETE", f"/api/v1/namespaces/default/pods/{pod['metadata']['name']}")
     pods = ask.wait("web", 6, 180)
     ask.settle(node)
     held, meant = ask.held(node), ask.meant(node)
     ask.report("addresses held after it", held == meant, f"held {sorted(held)}, running {sorted(meant)}")
     ask.matrix("pod to pod after it", {p["metadata"]["name"]: ask.inside(p) for p in pods})
+
+
+def _doctor(node: Node) -> str:
+    done = node.run("agent-cni", "doctor", check=False)
+    return " | ".join((done.stdout + done.stderr).split("\n"))
 
 
 def late_node(ask: Asked) -> None:
