@@ -99,7 +99,7 @@ def _drift(options: argparse.Namespace, record: Record, *, rules_stand: bool) ->
         return tuple(item for item in drift.differences if not (item.resource and item.resource.configured))
     except CniError as error:
         return (Difference(error.msg),)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         return (Difference("another release recorded what this one does not know"),)
     return ()
 

@@ -175,5 +175,5 @@ def _refreshed(record: Record, seen: Standing) -> tuple[bool, str]:
         return refreshed(plugin.load(record.plugin), record, Call("REFRESH"), seen)
     except CniError as error:
         return False, error.msg
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         return False, "another release recorded what this one does not know"

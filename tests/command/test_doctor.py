@@ -174,6 +174,19 @@ def test_a_runtime_without_loopback_or_configurations(look: Look, place: Path):
     assert look()["configurations"] == found["configurations"]
 
 
+@pytest.mark.parametrize("error", [KeyError, TypeError, AttributeError])
+def test_a_record_that_nobody_can_read_is_named(
+    look: Look, attach: Callable[..., Record], monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+):
+    def check(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(attached.verbs, "check", check)
+    attach("c1", "10.1.0.2")
+    (found,) = look()["attachments"]
+    assert found["what"] == "pods/c1/eth0: another release recorded what this one does not know"
+
+
 def test_a_folder_of_policies_is_mended_there(
     look: Look, attach: Callable[..., Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
