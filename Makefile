@@ -23,8 +23,8 @@ test: .venv/ready      ## everything: style, types, tests/, and netns-tests/ wit
 	@$(MAKE) --no-print-directory check
 	@.venv/bin/python3 -m pytest --numprocesses 2 --dist worksteal tests
 	@rm -rf .cache/transcripts
-	@AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest --numprocesses 4 --dist worksteal netns-tests
-	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 4 --dist worksteal -m "not sweep" netns-tests
+	@AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest --numprocesses 6 --dist worksteal netns-tests
+	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 6 --dist worksteal -m "not sweep" netns-tests
 	@.venv/bin/python3 tools/same_answers.py
 
 sweeps: .venv/ready    ## what enumerates, once more with the node agent (ten minutes)
