@@ -165,8 +165,7 @@ def test_pods_that_a_lost_state_knew_keep_their_blocks_gateway(host: Host, lab: 
     conf, pods = in_mode("l3"), [lab.pod(), lab.pod()]
     with Played(host, SPANS):
         results = [host.add(conf, pod) for pod in pods]
-    for file in host.folder.glob("state.db*"):
-        file.unlink()
+    host.lose_state()
     host.delete_pod(conf | {"prevResult": results[0]}, pods[0])
     assert pods[1].pings("10.10.0.1")
     assert pods[1].pings("fd00:10::1")

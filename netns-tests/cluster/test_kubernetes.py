@@ -172,8 +172,7 @@ def test_a_node_whose_state_is_lost_gives_no_address_of_a_pod_that_lives(lab: La
         for number, placed in enumerate(pods):
             town.show(placed, f"pod-{number}")
         one.kill()
-        for file in one.folder.glob("state.db*"):
-            file.unlink()
+        one.lose_state()
         town.join(one)
         town.show(town.add(one, conf), "late")
         town.meshed()

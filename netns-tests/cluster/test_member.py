@@ -193,8 +193,7 @@ def test_a_state_that_is_an_older_copy_or_lost_gives_no_address_of_a_pod_that_li
             town.sound()
             for restored in (copies, None):
                 one.kill()
-                for file in one.folder.glob("state.db*"):
-                    file.unlink()
+                one.lose_state()
                 for file in restored.glob("state.db*") if restored else ():
                     shutil.copy2(file, one.folder / file.name)
                 town.join(one)
@@ -218,8 +217,7 @@ def test_a_pod_the_cluster_was_never_told_of_keeps_its_address_when_the_state_is
         town.partition(one)
         late = [town.add(one, NET) for _ in range(3)]
         one.kill()
-        for file in one.folder.glob("state.db*"):
-            file.unlink()
+        one.lose_state()
         town.heal()
         town.join(one)
         late += [town.add(one, NET) for _ in range(3)]

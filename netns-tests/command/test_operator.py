@@ -111,8 +111,7 @@ def test_what_a_pod_left_is_found_and_gone_after_gc(host: Host, pod: Pod, tmp_pa
 
 def test_a_veth_whose_record_was_lost_is_found_and_its_mend_works(host: Host, pod: Pod, tmp_path: Path):
     host.add(CONF, pod)
-    for file in host.folder.glob("state.db*"):
-        file.unlink()
+    host.lose_state()
     items = found(host, tmp_path)
     assert [item["mend"].split()[0] for item in items] == ["ip", *["nft"] * (len(items) - 1)]
     for item in items:

@@ -555,12 +555,6 @@ def test_a_macvlan_pod_that_sends_nothing_sends_nothing_under_any_address(site: 
 # --- what nobody remembers
 
 
-def forget_everything(host: Host) -> None:
-    """The state is lost, as on a tmpfs that was unmounted."""
-    for file in host.folder.glob("state.db*"):
-        file.unlink()
-
-
 CUSTOM = {"cniVersion": "1.1.0", "name": "net", "type": "custom-plugin", "ipam": {"ranges": RANGES}}
 SHAPES: dict[str, dict[str, Any]] = {
     "bridged": BRIDGED | {"ipam": {"ranges": RANGES}, "policy": {"defaultDeny": True}},
@@ -579,7 +573,7 @@ def test_a_del_that_knows_nothing_but_who_takes_all_of_him_and_nobody_else(
     conf, host = SHAPES[shape], lab.host()
     first, second = lab.pod(), lab.pod()
     result, other = host.add(conf, first), host.add(conf, second)
-    forget_everything(host)
+    host.lose_state()
     asked = conf | ({"prevResult": result} if remembered else {})
     if gone == "the pod":
         sh("ip", "netns", "del", first.name)
@@ -644,7 +638,7 @@ def test_who_gets_a_dead_pods_address_is_held_to_his_own_policy(any_town: Town):
     dead.actor.close()
     sh("ip", "netns", "del", dead.pod.name)
     assert eventually(lambda: any_town.host.link(dead.port) is None)
-    forget_everything(any_town.host)
+    any_town.host.lose_state()
     heir = any_town.member(
         {"egressDrop": True}, name="heir", ipam={"ranges": [[{"subnet": "10.1.0.0/24", "rangeStart": dead.address(4)}]]}
     )
@@ -660,7 +654,7 @@ def test_who_gets_a_dead_pods_address_is_held_to_his_own_policy(any_town: Town):
 @pytest.mark.tried("the state is lost, a new pod wants a living one's address", "refused (101)")
 def test_the_address_of_a_pod_that_is_alive_is_not_taken_from_it(any_town: Town):
     friend, alive = any_town.member(), any_town.member({"ingress": []})
-    forget_everything(any_town.host)
+    any_town.host.lose_state()
     ipam = {"ranges": [[{"subnet": "10.1.0.0/24", "rangeStart": alive.address(4)}]]}
     pod, conf = any_town.lab.pod(), any_town.conf({"egress": []}, name="heir", ipam=ipam)
     assert f"behind {alive.port}" in any_town.host.cni("ADD", conf, pod).failed(101)

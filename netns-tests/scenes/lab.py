@@ -272,6 +272,11 @@ class Host(Namespace):
             "state": self.kept(),
         }
 
+    def lose_state(self) -> None:
+        """Have nothing remembered, as on a tmpfs that was unmounted."""
+        for file in self.folder.glob("state.db*"):
+            file.unlink()
+
     def kept(self) -> dict[str, list[Any]]:
         """Whose records and leases are in the node's state, as SQLite reads them."""
         columns = {"attachment": "network, container, ifname, plugin, complete", "lease": "*"}

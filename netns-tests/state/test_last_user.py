@@ -141,8 +141,7 @@ def test_the_last_user_may_be_in_any_folder(lab: Lab, host: Host, pair: Pair, ki
     "every other policy: the kernel says that its table is in use",
 )
 def test_a_lost_state_opens_nobody(lab: Lab, host: Host, pair: Pair, kind: tuple[str, str]):
-    for file in host.folder.glob("state.db*"):
-        file.unlink()
+    host.lose_state()
     late = lab.pod()
     conf = conf_of(
         *kind,

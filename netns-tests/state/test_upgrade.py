@@ -128,8 +128,7 @@ def test_its_pod_gets_a_second_attachment(lab: Lab, release: Path, name: str):
 def test_a_lost_one_is_found_by_what_the_runtime_remembers(lab: Lab, release: Path, kind: str):
     host, pod, conf = lab.site().host, lab.pod(), CONFS[kind]
     result = old_add(release, host, conf, pod)
-    for file in host.folder.glob("state.db*"):
-        file.unlink()
+    host.lose_state()
     host.delete_pod(conf | {"prevResult": result}, pod)
     nothing_is_left(host)
 

@@ -176,8 +176,7 @@ def test_doctor_names_what_a_barred_add_left_that_nobody_owns(lab: Lab, host: Ho
     found = doctor(host)
     assert ["its ADD or DEL never ended" in what for what in found["attachments"]] == [True]
     assert found["leftovers"] == []
-    for file in host.folder.glob("state.db*"):
-        file.unlink()
+    host.lose_state()
     named = " ".join(doctor(host)["leftovers"])
     assert all(word in named for word in ("host end", "policy chain", "spoofing guard", "masquerading")), named
     host.delete_pod(conf | ({"prevResult": json.loads(done.stdout)} if given else {}), pod)
