@@ -1,0 +1,141 @@
+"""Names of a network's pods: files that its DNS server reads when they change (hosts(5); dnsmasq(8), --hostsdir).
+
+A folder for each network: in `here` a file for each attachment of this node, in `there` one for each other host of the cluster,
+and what the server is started with. Not root alone may read them, for the server is somebody else. What a comment says is ours.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from cni.errors import Unavailable
+from cni.naming import Attachment
+from cni.values import dataclass
+
+FOLDER = Path("/run/agent-cni-names")
+CONF = "dnsmasq.conf"
+HERE, THERE = "here", "there"
+
+_POD, _HEALTH, _UNHEALTHY = "#pod ", "#health ", "#unhealthy "
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The names an attachment is known by, and its addresses. `pod` is Kubernetes' namespace/name, or nothing. `health` says how it
+    is probed, as JSON, `unhealthy` since when and why it is not answered, likewise nothing.
+    """
+
+    attachment: Attachment
+    addresses: tuple[str, ...]
+    names: tuple[str, ...]
+    pod: str = ""
+    health: str = ""
+    unhealthy: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Its file. One that begins with a point is not read (dnsmasq(8))."""
+        return FOLDER / self.attachment.network / HERE / self.attachment.digest[:32]
+
+    @property
+    def text(self) -> str:
+        """What is in its file."""
+        _, container, ifname = self.attachment
+        said = [f"{_POD}{container} {ifname} {self.pod}".rstrip()]
+        said += [f"{_HEALTH}{self.health}"] if self.health else []
+        said += [f"{_UNHEALTHY}{self.unhealthy}"] if self.unhealthy else []
+        shut = "#" if self.unhealthy else ""
+        return "".join(f"{line}\n" for line in (*said, *(f"{shut}{line}" for line in self.lines)))
+
+    @property
+    def lines(self) -> list[str]:
+        """What is answered of it, as hosts(5) spells it."""
+        return [" ".join((address, *self.names)) for address in self.addresses]
+
+    @classmethod
+    def read(cls, network: str, text: str) -> Entry | None:
+        """What a file says, None where it is no attachment's."""
+        lines = text.splitlines()
+        told = {
+            mark: line.removeprefix(mark)
+            for line in lines
+            for mark in (_POD, _HEALTH, _UNHEALTHY)
+            if line.startswith(mark)
+        }
+        container, ifname, *pod = told.get(_POD, "").split(" ", 2)[:3] if _POD in told else ("", "")
+        if not (container and ifname):
+            return None
+        words = [line.lstrip("#").split(" ") for line in lines if not line.startswith((_POD, _HEALTH, _UNHEALTHY))]
+        addresses, names = tuple(first for first, *_ in words), tuple(words[0][1:]) if words else ()
+        attachment = Attachment(network, container, ifname)
+        return cls(attachment, addresses, names, "".join(pod), told.get(_HEALTH, ""), told.get(_UNHEALTHY, ""))
+
+
+def networks() -> list[str]:
+    """The networks of which there is something."""
+    with suppress(FileNotFoundError):
+        return sorted(os.listdir(FOLDER))
+    return []
+
+
+def entries(network: str) -> Iterator[Entry]:
+    """What this node's attachments of a network are known by."""
+    folder = FOLDER / network / HERE
+    with suppress(FileNotFoundError):
+        for name in sorted(os.listdir(folder)):
+            text = read(folder / name)
+            if text and not name.startswith(".") and (entry := Entry.read(network, text)):
+                yield entry
+
+
+def read(path: Path) -> str:
+    """What is in a file; nothing where there is none. Raises Unavailable."""
+    try:
+        return path.read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        raise _unavailable(path, error) from None
+
+
+def put(path: Path, text: str) -> None:
+    """Give a file a text, in one step, and with it the folders it is in. Raises Unavailable."""
+    new = path.parent / f".{path.name}"
+    try:
+        try:
+            file = os.open(new, _WRITTEN, 0o644)
+        except FileNotFoundError:
+            for folder in (FOLDER, FOLDER / path.relative_to(FOLDER).parts[0], path.parent):
+                with suppress(FileExistsError):
+                    folder.mkdir(0o755)
+                    folder.chmod(0o755)  # whatever the umask
+            file = os.open(new, _WRITTEN, 0o644)
+        try:
+            os.fchmod(file, 0o644)
+            os.write(file, text.encode())
+        finally:
+            os.close(file)
+        new.rename(path)
+    except OSError as error:
+        raise _unavailable(path, error) from None
+
+
+def drop(paths: Iterable[Path]) -> None:
+    """Have no such files. Raises Unavailable."""
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except NotADirectoryError:
+            continue
+        except OSError as error:
+            raise _unavailable(path, error) from None
+
+
+_WRITTEN = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def _unavailable(path: Path, error: OSError) -> Unavailable:
+    return Unavailable(f"{path}: {error.strerror}")
