@@ -151,6 +151,7 @@ def _tell_story(name: str, call: Call, netconf: "dict[str, Any]", deliver: "Deli
 
     began = time.monotonic()
     facts = {"network": netconf["name"], "container": call.container, "ifname": call.ifname, "pod": call.pod}
+    facts |= _trace_of(call)
     try:
         VERBS[call.command](load(name), call, given(netconf, name), deliver)
     except BaseException as error:
@@ -159,6 +160,15 @@ def _tell_story(name: str, call: Call, netconf: "dict[str, Any]", deliver: "Deli
         raise
     if call.command != "STATUS":
         log.event(name, call.command, seconds=round(time.monotonic() - began, 4), **facts)
+
+
+def _trace_of(call: Call) -> "dict[str, str]":
+    """What the log says of who traces a call; nothing is loaded where nobody does."""
+    if not (call.environ.get("TRACEPARENT") or call.environ.get("BAGGAGE")):
+        return {}
+    from cni.protocol import trace
+
+    return trace.told(call.environ)
 
 
 def _deliver(stdout: Stdout, text: str) -> None:

@@ -63,6 +63,7 @@ def _warm() -> None:
     import cni.policy.peering
     import cni.policy.rehearsal
     import cni.policy.selection
+    import cni.protocol.trace
     import cni.resources.base
     import cni.sidecar.annotations
     import cni.sidecar.captured

@@ -73,7 +73,7 @@ def _gc_options(command: argparse.ArgumentParser) -> None:
 
 def _trace_options(command: argparse.ArgumentParser) -> None:
     _json_option(command)
-    command.add_argument("container", type=some, help="a container's id, or its beginning")
+    command.add_argument("container", type=some, help="a container's or a trace's id, or its beginning")
 
 
 def _ipam_options(command: argparse.ArgumentParser) -> None:

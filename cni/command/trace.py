@@ -18,23 +18,27 @@ _COLUMNS = ("time", "plugin", "verb", "network", "ifname", "seconds", "error")
 
 
 def trace(options: argparse.Namespace) -> int:
-    """Print what the log says of a container; the first characters of its id are enough."""
+    """Print what the log says of a container, or of a trace; the first characters of the id are enough."""
     lines = sorted(_lines(options.container), key=lambda line: str(line.get("time")))
     lines += _unsaid(options.container)
     if options.json:
         print_json(lines)
     elif lines:
-        several = len({line["container"] for line in lines}) > 1
+        several = len({line.get("container") for line in lines}) > 1
         columns = (_COLUMNS[0], "container", *_COLUMNS[1:]) if several else _COLUMNS
         print_table("", columns, [{column: line.get(column, "") for column in columns} for line in lines])
     else:
-        complain(f"agent-cni: no line in {log.FOLDER} is of container {options.container}")
+        complain(f"agent-cni: no line in {log.FOLDER} is of container or trace {options.container}")
     return 0 if lines else 1
 
 
 def _lines(container: str) -> Iterator[dict[str, Any]]:
     for file in filter(Path.is_file, sorted(log.FOLDER.glob("*.log"))):  # a pipe would not end
-        yield from (line for line in _read(file) if str(line.get("container", "")).startswith(container))
+        yield from (line for line in _read(file) if _is_of(line, container))
+
+
+def _is_of(line: dict[str, Any], begins: str) -> bool:
+    return any(str(line.get(name, "")).startswith(begins) for name in ("container", "trace_id"))
 
 
 def _unsaid(container: str) -> Iterator[dict[str, Any]]:

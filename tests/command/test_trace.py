@@ -73,7 +73,11 @@ def test_the_lines_as_they_are(agent: Any):
 
 def test_a_container_nobody_knows_is_one_line(agent: Any, log_folder: Path):
     said = agent("trace", "abc")
-    assert (said.status, said.out, said.err) == (1, "", f"agent-cni: no line in {log_folder} is of container abc\n")
+    assert (said.status, said.out, said.err) == (
+        1,
+        "",
+        f"agent-cni: no line in {log_folder} is of container or trace abc\n",
+    )
 
 
 @pytest.mark.usefixtures("logged")
@@ -107,3 +111,13 @@ def test_when_the_cluster_was_told_of_a_pod_is_told(agent: Any, log_folder: Path
     host.turn(2)
     assert [line["verb"] for line in json.loads(agent("trace", "0123", "--json").out)] == ["publish", "withdraw"]
     assert agent("trace", "4567").status == 1
+
+
+def test_a_trace_is_found_by_its_id(agent: Any, log_folder: Path):
+    log_folder.mkdir()
+    lines = [
+        {"time": "1", "plugin": "macvlan", "container": "c", "trace_id": "4bf92f35"},
+        {"time": "2", "container": "d"},
+    ]
+    (log_folder / "macvlan.log").write_text("\n".join(map(json.dumps, lines)))
+    assert json.loads(agent("trace", "4bf9", "--json").out) == lines[:1]
