@@ -221,7 +221,7 @@ def test_an_agent_that_is_asked_to_stop_finishes_what_it_does(node: Host, pod: P
 
 def test_an_agent_that_is_asked_to_stop_as_soon_as_it_listens_leaves_no_socket(node: Host):
     for _ in range(40):
-        stop(nursery().start(node.path, node.folder))
+        stop(nursery().start(node.path, node.folder, node.names))
         assert not (node.folder / "agent.sock").exists()
 
 

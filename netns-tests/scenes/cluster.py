@@ -106,7 +106,8 @@ class Node(Host):
     def prefix(self) -> list[str]:
         layers = 'mount -t overlay overlay -o "lowerdir=$1:/etc" /etc && mount --bind "$1/agent-cni" /etc/agent-cni'
         layers += ' && mount --bind "$1/wireguard" /run/wireguard'
-        bind = f'{layers} && mount --bind "$0" /run/agent-cni && shift && exec "$@"'
+        layers += f' && mount --bind "$0" /run/agent-cni && mount --bind {self.names} /run/agent-cni-names'
+        bind = f'{layers} && shift && exec "$@"'
         return [
             "nsenter",
             f"--net={self.path}",

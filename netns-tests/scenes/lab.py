@@ -173,7 +173,7 @@ class Namespace:
 
 @dataclass
 class Host(Namespace):
-    """A node: its own network namespace and its own /run/agent-cni."""
+    """A node: its own network namespace and its own /run/agent-cni and /run/agent-cni-names."""
 
     transcript: Transcript | None = None
     agent: int = 0
@@ -182,11 +182,17 @@ class Host(Namespace):
     def folder(self) -> Path:
         return Path("/run/hosts") / self.name
 
+    @property
+    def names(self) -> Path:
+        """Its /run/agent-cni-names."""
+        return Path("/run/hosts-names") / self.name
+
     def create(self) -> None:
         super().create()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        Path("/run/agent-cni").mkdir(exist_ok=True)  # where `folder` is mounted for what runs on this host
-        self.agent = nursery().start(self.path, self.folder) if MODE == "warm" else 0
+        for folder, place in ((self.folder, "/run/agent-cni"), (self.names, "/run/agent-cni-names")):
+            folder.mkdir(parents=True, exist_ok=True)
+            Path(place).mkdir(exist_ok=True)  # where it is mounted for what runs on this host
+        self.agent = nursery().start(self.path, self.folder, self.names) if MODE == "warm" else 0
 
     def delete(self) -> None:
         if self.agent:
@@ -198,7 +204,7 @@ class Host(Namespace):
 
     def prefix(self) -> list[str]:
         """What a command line begins with to run on this host."""
-        bind = 'mount --bind "$0" /run/agent-cni && exec "$@"'
+        bind = f'mount --bind "$0" /run/agent-cni && mount --bind {self.names} /run/agent-cni-names && exec "$@"'
         return ["nsenter", f"--net={self.path}", "unshare", "--mount", "sh", "-c", bind, str(self.folder)]
 
     def cni(
@@ -270,6 +276,7 @@ class Host(Namespace):
             "fdb": {entry for entry in fdb if not entry.startswith(("33:33:", "01:00:5e:"))},
             "rules": self.run("nft", "list", "ruleset").stdout,
             "state": self.kept(),
+            "names": sorted(map(str, self.names.rglob("*"))),
         }
 
     def lose_state(self) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 MODE = os.environ.get("AGENT_CNI_MODE", "cold")
-RUN = Path("/run/agent-cni")
+RUN, NAMES = Path("/run/agent-cni"), Path("/run/agent-cni-names")
 TRANSCRIPTS = Path(__file__).resolve().parents[2] / ".cache/transcripts"
 
 _NEWNET, _NEWNS, _BIND, _REC, _SLAVE = 0x40000000, 0x00020000, 4096, 16384, 1 << 19
@@ -31,11 +31,13 @@ class Nursery:
         command = [str(python), "-I", __file__]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def start(self, netns: str, folder: Path) -> int:
-        """Start an agent in a host's namespace, with `folder` as its /run/agent-cni; its pid, once it listens."""
+    def start(self, netns: str, folder: Path, names: Path) -> int:
+        """Start an agent in a host's namespace, with `folder` as its /run/agent-cni and `names` as its /run/agent-cni-names; its pid,
+        once it listens.
+        """
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write(json.dumps([netns, str(folder)]) + "\n")
+        self._process.stdin.write(json.dumps([netns, str(folder), str(names)]) + "\n")
         self._process.stdin.flush()
         pid = int(self._process.stdout.readline())
         while not (folder / "agent.sock").exists():
@@ -60,14 +62,14 @@ def _nurse() -> None:
     cni.agent.serve._warm()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for an agent: `stop` asks its pidfd
     for line in sys.stdin:
-        netns, folder = json.loads(line)
+        netns, folder, names = json.loads(line)
         pid = os.fork()
         if not pid:
-            _be_agent(netns, folder)
+            _be_agent(netns, folder, names)
         print(pid, flush=True)
 
 
-def _be_agent(netns: str, folder: str) -> None:
+def _be_agent(netns: str, folder: str, names: str) -> None:
     from cni.agent.pool import DEADLINE, MOST
     from cni.agent.serve import serve
 
@@ -77,8 +79,9 @@ def _be_agent(netns: str, folder: str) -> None:
         done = [libc.setns(file.fileno(), _NEWNET), libc.unshare(_NEWNS)]
     # What is mounted next is for this agent alone, however the mounts of the test run propagate.
     done.append(libc.mount(b"none", b"/", None, _REC | _SLAVE, None))
-    done.append(libc.mount(folder.encode(), str(RUN).encode(), None, _BIND, None))
-    assert done == [0] * 4, os.strerror(ctypes.get_errno())
+    for source, place in ((folder, RUN), (names, NAMES)):
+        done.append(libc.mount(source.encode(), str(place).encode(), None, _BIND, None))
+    assert done == [0] * 5, os.strerror(ctypes.get_errno())
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     serve(RUN / "agent.sock", MOST, DEADLINE)
     os._exit(0)
