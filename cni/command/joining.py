@@ -20,7 +20,7 @@ from cni.errors import Conflict, InvalidConfig, TryAgainLater
 from cni.installation import systemd
 from cni.installation.place import Place
 from cni.member.leaving import leave
-from cni.member.run import is_running
+from cni.state.daemons import MEMBER, is_running
 
 #: How long to wait beyond a session, for which an earlier life of this host may have to be waited for; seconds.
 _PATIENCE, _STEP = 10.0, 0.2
@@ -114,7 +114,7 @@ def _flat(document: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, An
 
 def _runs_already(*, by_systemd: bool, changed: bool) -> bool:
     """Whether a member runs. Raises Conflict where it is nobody's to start anew: it would go on by what it read."""
-    if not is_running():
+    if not is_running(MEMBER):
         return False
     if by_systemd and systemd.member_state() in ("active", "activating", "reloading"):
         return True

@@ -19,11 +19,11 @@ from cni.errors import CniError
 from cni.kernel import vteps, wireguard
 from cni.kernel.clock import boottime
 from cni.kernel.netlink import Rtnl
-from cni.member.run import is_running
 from cni.overlay.vxlan import OVERHEAD
 from cni.overlay.wireguard import DEVICE
 from cni.resources import Difference, VxlanLink
 from cni.state import DEFAULT_FOLDER, Store
+from cni.state.daemons import MEMBER, is_running
 from cni.state.membership import LOST, Holding, Member
 
 #: A bell that was lost is missed for a second (member/publisher.py): what is left after this nobody is about to do.
@@ -81,7 +81,7 @@ def cluster_faults(options: argparse.Namespace) -> Iterator[Difference]:
         yield Difference(error.msg, f"edit {options.config}, or agent-cni join --etcd URL, or --kubernetes")
         return
     listing, away = _asked(config)
-    runs = is_running()
+    runs = is_running(MEMBER)
     if not runs:
         yield Difference("no member runs on this host: nothing of the cluster is heard, had or told", _START)
     with _state() as state:

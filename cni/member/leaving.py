@@ -18,10 +18,10 @@ from cni.kernel.bell import ring
 from cni.member import barrier
 from cni.member.identity import machine_id, node_of, this_host
 from cni.member.reconciler import Reconciler
-from cni.member.run import alone
 from cni.member.tunnels import without
 from cni.naming import VTEP_TABLE
 from cni.state import DEFAULT_FOLDER, Store
+from cni.state.daemons import MEMBER, alone
 from cni.state.membership import Member
 from cni.values import replace
 
@@ -84,7 +84,7 @@ def _ended(folder: Path) -> Iterator[None]:
     with ExitStack() as held:
         while True:
             try:
-                held.enter_context(alone())
+                held.enter_context(alone(MEMBER))
                 break
             except Conflict:
                 if time.monotonic() > deadline:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +20,9 @@ from cni.cluster.engines import store_of
 from cni.cluster.model import Network
 from cni.cluster.store import Change, ClusterStore, Listing, Sparing
 from cni.conflist.placed import BIN_DIR, CONF_DIR
-from cni.errors import CniError, Conflict, TryAgainLater, Unavailable
+from cni.errors import CniError, Unavailable
 from cni.kernel import process, signals
 from cni.kernel.bell import Bell
-from cni.kernel.files import LockFile, private_folder
 from cni.kernel.notify import notify, watched
 from cni.member import figures
 from cni.member.barrier import Barrier
@@ -41,10 +40,9 @@ from cni.member.session import SessionKeeper
 from cni.member.trouble import Trouble
 from cni.member.tunnels import Tunnels, without
 from cni.member.watcher import Watcher
-from cni.naming import digest_of
 from cni.overlay.peers import goes_by_endpoints
 from cni.state import DEFAULT_FOLDER, Store
-from cni.state.uses import node_lock
+from cni.state.daemons import MEMBER, alone
 
 #: How long the hand has to end after SIGTERM, in seconds.
 _GRACE = 0.8
@@ -65,7 +63,7 @@ def serve(config: ClusterConfig, store: ClusterStore, folder: Path) -> None:
     machine = machine_id()
     process.keep_little_memory()
     signals.hold_back()
-    with alone(), closing(Bell(folder)) as bell:
+    with alone(MEMBER), closing(Bell(folder)) as bell:
         refuse_leaving(folder)
         hand = Hand(config, store, folder, machine, bell)
         try:
@@ -74,36 +72,12 @@ def serve(config: ClusterConfig, store: ClusterStore, folder: Path) -> None:
             notify("STOPPING=1")
 
 
-@contextmanager
-def alone() -> Iterator[None]:
-    """Be the only member of this host. Raises Conflict."""
-    private_folder(node_lock().parent)
-    with closing(LockFile(node_lock())) as lock, ExitStack() as held:
-        try:
-            held.enter_context(lock.exclusive(digest_of("member"), "the member", patience=0))
-        except TryAgainLater as error:
-            raise Conflict("a member runs on this host already") from error
-        yield
-
-
 def refuse_leaving(folder: Path) -> None:
     """Raise Unavailable where this host was told to leave, and has not yet."""
     with closing(Store.open(folder)) as state:
         member = state.member()
     if member and member.leaving:
         raise Unavailable(f"{member.node} leaves its cluster, and is not done yet: agent-cni leave")
-
-
-def is_running() -> bool:
-    """Whether somebody is this host's member, or about to be."""
-    if not node_lock().exists():
-        return False
-    with closing(LockFile(node_lock())) as lock:
-        try:
-            lock.wait_for(digest_of("member"), "the member", patience=0)
-        except TryAgainLater:
-            return True
-    return False
 
 
 def needs_endpoints(item: Network | Document) -> bool:

@@ -105,7 +105,7 @@ def host(agent: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(module, "DEFAULT_FOLDER", folder)
     monkeypatch.setattr(joining, "PATH", file)
     monkeypatch.setattr(join, "run", host.members.append)
-    monkeypatch.setattr(joining, "is_running", lambda: host.runs)
+    monkeypatch.setattr(joining, "is_running", lambda _: host.runs)
     monkeypatch.setattr(
         joining, "leave", lambda config, force: nullcontext(systemd.told.append(f"leave {config.node}"))
     )

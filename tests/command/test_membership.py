@@ -22,10 +22,10 @@ from cni.command import doctor, membership
 from cni.kernel.wireguard import Peer, Shown, Tunnel
 from cni.member import metrics
 from cni.member.metrics import Server
-from cni.member.run import alone
 from cni.naming import Attachment
 from cni.resources import VxlanLink
 from cni.state import Record
+from cni.state.daemons import MEMBER, alone
 from cni.state.membership import LOST, Member
 from cni.values import replace
 
@@ -91,7 +91,7 @@ def scene(no_node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(membership, "_MOMENT", 0)
     monkeypatch.setattr(membership.far_rows, "faults", lambda *_: set())
     monkeypatch.setattr(membership.vteps, "unreachable", lambda vteps, port: {})
-    with alone():
+    with alone(MEMBER):
         yield scene
 
 
@@ -129,7 +129,7 @@ def test_a_configuration_that_is_gone_or_wrong_is_named(scene: Scene):
 
 
 def test_a_host_without_a_member_is_told(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(membership, "is_running", lambda: False)
+    monkeypatch.setattr(membership, "is_running", lambda _: False)
     line, mend = only(scene.found())
     assert line.startswith("no member runs on this host")
     assert "agent-cni join" in mend

@@ -17,7 +17,7 @@ from cni import log
 from cni.errors import Conflict, NameTaken, Unreachable
 from cni.member import figures, publisher, survivors
 from cni.member.inbox import Ended
-from cni.member.run import alone
+from cni.state.daemons import MEMBER, alone
 from cni.state.membership import LOST, SHUT
 
 NET = network(subnet="10.10.0.0/26", block=8)
@@ -400,9 +400,9 @@ def test_who_leaves_ends(memory: Memory, hosts: tuple[Host, Host]):
 
 
 def test_what_goes_wrong_with_the_only_member_is_not_taken_for_another_one(tmp_path: Path):
-    with pytest.raises(Unreachable), alone():
+    with pytest.raises(Unreachable), alone(MEMBER):
         raise Unreachable("the store does not answer")
-    with alone(), pytest.raises(Conflict, match="a member runs on this host already"), alone():
+    with alone(MEMBER), pytest.raises(Conflict, match="a member runs on this host already"), alone(MEMBER):
         pass
 
 

@@ -13,7 +13,7 @@ from member_host import Host, network
 from cni.errors import Conflict, Unreachable
 from cni.member import barrier, leaving
 from cni.member.leaving import left
-from cni.member.run import alone
+from cni.state.daemons import MEMBER, alone
 
 NET = network(subnet="10.10.0.0/26", block=8)
 
@@ -142,12 +142,12 @@ def test_who_has_another_machines_name_leaves_it_that(host: Host, memory: Memory
 def test_a_member_that_runs_is_waited_for(host: Host, monkeypatch: pytest.MonkeyPatch):
     host.delete("c", NET)
     monkeypatch.setattr(leaving, "_PATIENCE", 0.1)
-    with alone(), pytest.raises(leaving.TryAgainLater, match="did not end"):
+    with alone(MEMBER), pytest.raises(leaving.TryAgainLater, match="did not end"):
         leaves(host)
-    with alone(), pytest.raises(Conflict, match="runs on this host"), alone():
+    with alone(MEMBER), pytest.raises(Conflict, match="runs on this host"), alone(MEMBER):
         pass
 
 
 def test_what_goes_wrong_while_alone_is_told_as_it_is(host: Host):
-    with pytest.raises(Unreachable, match="the store"), alone():
+    with pytest.raises(Unreachable, match="the store"), alone(MEMBER):
         raise Unreachable("the store")
