@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from cni.errors import Unavailable
 from cni.naming import Attachment
@@ -18,6 +19,9 @@ from cni.values import dataclass
 FOLDER = Path("/run/agent-cni-names")
 CONF = "dnsmasq.conf"
 HERE, THERE = "here", "there"
+
+#: Why an attachment is not answered that nobody has probed yet.
+NOT_PROBED = "not probed yet"
 
 _POD, _HEALTH, _UNHEALTHY = "#pod ", "#health ", "#unhealthy "
 
@@ -74,20 +78,35 @@ class Entry:
         return cls(attachment, addresses, names, "".join(pod), told.get(_HEALTH, ""), told.get(_UNHEALTHY, ""))
 
 
+class Served(NamedTuple):
+    """A configuration of dnsmasq, and what comments in it say: the network's domain, and the URL of a Consul agent, if any."""
+
+    text: str
+    domain: str
+    consul: str
+
+
 def networks() -> list[str]:
-    """The networks of which there is something."""
+    """The networks of which there is something. None begins with a point."""
     with suppress(FileNotFoundError):
-        return sorted(os.listdir(FOLDER))
+        return sorted(item.name for item in FOLDER.iterdir() if not item.name.startswith("."))
     return []
+
+
+def served(network: str) -> Served | None:
+    """What a network's server is started with, None where it is to have none. Raises Unavailable."""
+    text = read(FOLDER / network / CONF)
+    told = dict(line[1:].partition(" ")[::2] for line in text.splitlines() if line.startswith("#"))
+    return Served(text, told.get("domain", ""), told.get("consul", "")) if text else None
 
 
 def entries(network: str) -> Iterator[Entry]:
     """What this node's attachments of a network are known by."""
     folder = FOLDER / network / HERE
     with suppress(FileNotFoundError):
-        for name in sorted(os.listdir(folder)):
-            text = read(folder / name)
-            if text and not name.startswith(".") and (entry := Entry.read(network, text)):
+        for file in sorted(folder.iterdir()):
+            text = "" if file.name.startswith(".") else read(file)
+            if text and (entry := Entry.read(network, text)):
                 yield entry
 
 

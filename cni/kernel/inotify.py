@@ -47,6 +47,10 @@ class Folders:
         #: Files that came, since when each is as it is, and how: who writes one closes it, and who linked one does not.
         self._coming: dict[Noticed, tuple[float, object]] = {}
 
+    def fileno(self) -> int:
+        """What can be read when something happened."""
+        return self._fd
+
     def close(self) -> None:
         """Watch none any more."""
         os.close(self._fd)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cni.errors import ToolFailed, TryAgainLater
 from cni.kernel import signals
@@ -101,20 +102,87 @@ def run_apart(argv: Sequence[str], seconds: float) -> CompletedProcess[str]:
         os.close(said)
 
 
-def kill(program: str, word: str) -> bool:
-    """End whoever runs a program in this network namespace with a word on the command line, and does not listen; whether anybody did.
-    Of whom we may not see his namespace (ptrace(2), PTRACE_MODE_READ) nothing is ended.
+class Beside(NamedTuple):
+    """A program that goes on beside us: its process, a descriptor that can be read once it has ended (pidfd_open(2)), and one of what it
+    says.
     """
-    here, found = Path("/proc/self/ns/net").stat(), False
+
+    pid: int
+    ends: int
+    says: int
+
+
+def start(argv: Sequence[str]) -> Beside:
+    """Start a program that goes on, and hears every signal. Raises ToolFailed."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    files = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+    files += [(os.POSIX_SPAWN_DUP2, writing, number) for number in (1, 2)]  # type: ignore[misc]
+    try:
+        child = os.posix_spawn(argv[0], list(argv), _ENVIRON, file_actions=files, setsigmask=[])
+    except OSError as error:
+        os.close(reading)
+        raise ToolFailed(f"{argv[0]} cannot be run: {error.strerror}") from None
+    finally:
+        os.close(writing)
+    os.set_blocking(reading, False)
+    return Beside(child, os.pidfd_open(child), reading)
+
+
+def has_ended(program: Beside) -> bool:
+    """Whether a program that went on does not any more."""
+    return bool(select.select([program.ends], [], [], 0)[0])
+
+
+def end(program: Beside, seconds: float) -> int:
+    """End a program that may have ended, as it wishes within so many seconds; its exit code."""
+    for ending in (signal.SIGTERM, signal.SIGKILL):
+        if not has_ended(program):
+            signal.pidfd_send_signal(program.ends, ending)
+            select.select([program.ends], [], [], seconds)
+    _, status = os.waitpid(program.pid, 0)
+    for descriptor in (program.ends, program.says):
+        os.close(descriptor)
+    return os.waitstatus_to_exitcode(status)
+
+
+def as_nobody(argv: Sequence[str], capability: str) -> list[str]:
+    """The command of a program that is nobody's, has one capability, may get no other, and ends with the thread that starts it (setpriv(1)).
+    Raises ToolFailed.
+    """
+    import pwd
+
+    try:
+        user = pwd.getpwnam("nobody")
+    except KeyError:
+        raise ToolFailed("there is no user nobody") from None
+    if not (setpriv := find("setpriv")):
+        raise ToolFailed("there is no setpriv (util-linux)")
+    ids = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
+    few = (f"--inh-caps=-all,+{capability}", f"--ambient-caps=-all,+{capability}", "--no-new-privs")
+    return [setpriv, *ids, *few, "--pdeathsig=TERM", *argv]
+
+
+def running(program: str, word: str) -> Iterator[int]:
+    """The processes of a program in this network namespace with a word on the command line; none of whom we may not see his namespace
+    (ptrace(2), PTRACE_MODE_READ).
+    """
+    here = Path("/proc/self/ns/net").stat()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # he is gone meanwhile
             words = (folder / "cmdline").read_bytes().split(b"\0")
             if words[0].rpartition(b"/")[2] != program.encode() or word.encode() not in words[1:]:
                 continue
             if os.path.samestat(here, (folder / "ns/net").stat()):
-                os.kill(int(folder.name), signal.SIGKILL)
-                found = True
-    return found
+                yield int(folder.name)
+
+
+def kill(program: str, word: str) -> bool:
+    """End whoever runs a program here (see `running`) and does not listen; whether anybody did."""
+    found = list(running(program, word))
+    for pid in found:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return bool(found)
 
 
 def _ended(child: int, name: str, seconds: float) -> int:

@@ -74,6 +74,13 @@ def next_ending() -> bool:
     return signal.sigwait(ENDING) in (signal.SIGTERM, signal.SIGINT)
 
 
+def on_ending(end: Callable[[], object]) -> None:
+    """Have what ends a service call this, between two steps of the main thread; SIGHUP does nothing."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: end())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 def end_by_default() -> None:
     """Let SIGTERM end this process now, as it ends who does not mind it: for who cannot end otherwise."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -113,3 +114,34 @@ print(there - before, held() - before)
     there, left = map(int, done.stdout.split())
     assert there > 9000  # KiB
     assert left < 1000
+
+
+def test_a_program_that_goes_on_is_heard_and_ended():
+    program = process.start(["/bin/sh", "-c", "echo began; exec sleep 60"])
+    assert select.select([program.says], [], [], 60)[0]
+    assert (os.read(program.says, 100), process.has_ended(program)) == (b"began\n", False)
+    assert process.end(program, 60) == -signal.SIGTERM
+    assert not Path(f"/proc/{program.pid}").exists()
+
+
+def test_a_program_that_does_not_wish_to_end_is_ended_and_one_that_has_says_how():
+    deaf = process.start(["/bin/sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.1; done"])
+    assert select.select([deaf.says], [], [], 60)[0]
+    assert process.end(deaf, 0.1) == -signal.SIGKILL
+    done = process.start(["/bin/sh", "-c", "exit 3"])
+    assert select.select([done.ends], [], [], 60)[0]
+    assert process.has_ended(done)
+    assert process.end(done, 60) == 3
+
+
+def test_a_program_hears_signals_that_are_held_back_here():
+    with signals.uninterrupted():
+        program = process.start(["/bin/sleep", "60"])
+    assert process.end(program, 60) == -signal.SIGTERM
+
+
+def test_a_program_that_is_not_there_is_named_and_leaves_no_descriptor():
+    before = len([*Path("/proc/self/fd").iterdir()])
+    with pytest.raises(ToolFailed, match="/no/program cannot be run: No such file"):
+        process.start(["/no/program"])
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
