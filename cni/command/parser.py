@@ -138,6 +138,10 @@ def _serve_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _names_options(command: argparse.ArgumentParser) -> None:
+    """It goes by what is in files."""
+
+
 def _join_options(command: argparse.ArgumentParser) -> None:
     _cluster_option(command)
     store = command.add_argument_group("the store")
@@ -281,6 +285,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "doctor": ("doctor", _doctor_options),
     "metrics": ("metrics", _metrics_options),
     "serve": ("serve", _serve_options),
+    "names": ("names", _names_options),
     "join": ("join", _join_options),
     "leave": ("leave", _leave_options),
     "node": ("cluster", _node_options),

@@ -1,0 +1,25 @@
+"""What is said of a pod that became another by its probes: in the file of its names."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from cni.kernel import hostsdir
+from cni.kernel.files import LockFile
+from cni.kernel.hostsdir import Entry
+from cni.state.uses import node_lock
+
+
+def say(before: Entry, after: Entry) -> bool:
+    """Have an attachment's names be as they are to be, in its turn, if they are still as they were: else a call has changed or taken them,
+    and this returns False.
+
+    Raises TryAgainLater at once where a call is at it, and Unavailable.
+    """
+    attachment = before.attachment
+    with closing(LockFile(node_lock())) as lock, lock.exclusive(attachment.digest, str(attachment), patience=0):
+        if Entry.read(attachment.network, hostsdir.read(before.path)) != before:
+            return False
+        if after != before:
+            hostsdir.put(after.path, after.text)
+    return True

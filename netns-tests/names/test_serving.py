@@ -1,0 +1,117 @@
+"""`agent-cni names`: a server of DNS for each network, by the files that calls write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab import AGENT_CNI, Lab, eventually
+from names import DNSMASQ, Names, asked
+from serving import Scene
+
+from cni.kernel import hostsdir
+
+
+@pytest.fixture
+def scene(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    host = lab.host()
+    monkeypatch.setattr(hostsdir, "FOLDER", host.names)
+    yield Scene(host)
+    with Names(host) as names:
+        assert eventually(lambda: names.process is not None)
+    assert eventually(lambda: not names.servers())
+
+
+def test_each_network_has_a_server_that_knows_its_own_names_alone(scene: Scene):
+    one, other = scene.network("one", 1), scene.network("other", 2)
+    scene.entry("one", "web", "10.1.0.2", "fd00::2")
+    scene.entry("other", "db", "10.2.0.2")
+    with Names(scene.host) as names:
+        assert eventually(lambda: sorted(names.servers()) == ["one", "other"])
+        answers = lambda server, *question: asked(scene.host, server, *question)  # noqa: E731
+        assert eventually(lambda: _quietly(answers, one, "web") == ["10.1.0.2"])
+        assert answers(one, "web", "AAAA") == ["fd00::2"]
+        assert answers(one, "10.1.0.2", "PTR") == ["web"]
+        assert (answers(one, "db"), answers(other, "web")) == ([], [])
+        assert answers(other, "db") == ["10.2.0.2"]
+        late = scene.entry("one", "late", "10.1.0.3")
+        assert eventually(lambda: answers(one, "late") == ["10.1.0.3"])
+        hostsdir.drop([late.path])
+        assert eventually(lambda: answers(one, "late") == [])
+
+
+def test_servers_are_nobodys_and_end_with_the_daemon_however_that_ends(scene: Scene):
+    scene.network("one", 1)
+    with Names(scene.host) as names:
+        assert eventually(names.servers)
+        pid = names.servers()["one"]
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        assert status["Uid"].split() == ["65534"] * 4
+        assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 1 << 10  # CAP_NET_BIND_SERVICE
+        assert status["NoNewPrivs"].strip() == "1"
+        assert names.kill() == -9
+        assert eventually(lambda: not names.servers())
+        names.start()
+        assert eventually(names.servers)
+        assert names.stop() == 0
+        assert not names.servers()
+
+
+def test_a_server_that_is_killed_comes_back_and_one_that_cannot_be_is_named_once(scene: Scene):
+    one = scene.network("one", 1)
+    scene.entry("one", "web", "10.1.0.2")
+    with Names(scene.host) as names:
+        assert eventually(names.servers)
+        before = names.servers()["one"]
+        os.kill(before, 9)
+        assert eventually(lambda: names.servers().get("one", before) != before)
+        assert eventually(lambda: _quietly(lambda: asked(scene.host, one, "web")) == ["10.1.0.2"])
+        scene.configure("one", "br1", "no-such-option\n")
+        assert eventually(lambda: "bad option" in names.said())
+        assert eventually(lambda: not names.servers())
+        scene.configure("one", "br1")
+        assert eventually(lambda: _quietly(lambda: asked(scene.host, one, "web")) == ["10.1.0.2"])
+        assert names.said().count("bad option") == 1
+
+
+def test_a_network_that_goes_has_no_server_any_more_and_one_that_changes_another(scene: Scene):
+    one, other = scene.network("one", 1), scene.network("other", 2)
+    scene.entry("one", "web", "10.1.0.2")
+    with Names(scene.host) as names:
+        assert eventually(lambda: sorted(names.servers()) == ["one", "other"])
+        before = names.servers()
+        scene.configure("one", "br1", "host-record=more,10.1.0.9\n")
+        assert eventually(lambda: _quietly(lambda: asked(scene.host, one, "more")) == ["10.1.0.9"])
+        assert names.servers()["one"] != before["one"]
+        hostsdir.drop([hostsdir.FOLDER / "one" / hostsdir.CONF])
+        assert eventually(lambda: sorted(names.servers()) == ["other"])
+        assert names.servers()["other"] == before["other"]
+        with pytest.raises(TimeoutError):
+            asked(scene.host, one, "web")
+        assert asked(scene.host, other, "web") == []
+
+
+def test_a_second_daemon_is_refused(scene: Scene):
+    scene.network("one", 1)
+    with Names(scene.host) as names:
+        assert eventually(names.servers)
+        done = scene.host.run(AGENT_CNI, "names", check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "a server of names runs on this host already" in done.stderr
+
+
+def test_without_dnsmasq_it_says_which_package_has_it(scene: Scene):
+    scene.network("one", 1)
+    hide = "for it in $0 /usr/sbin/dnsmasq; do [ ! -e $it ] || mount --bind /dev/null $it; done"
+    with Names(scene.host, "sh", "-c", f'{hide}; exec "$@"', f"{DNSMASQ}/dnsmasq") as names:
+        assert eventually(lambda: "dnsmasq-base" in names.said())
+
+
+def _quietly(ask, *words: object) -> list[str] | None:
+    """What is answered; None while nobody does."""
+    try:
+        return ask(*words)
+    except TimeoutError:
+        return None
