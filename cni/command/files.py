@@ -16,10 +16,9 @@ from cni.errors import CniError
 from cni.ipam.source import SAMPLE, is_delegated
 from cni.naming import OWN_IPAM
 from cni.protocol import config
-from cni.protocol.config import NetConf
+from cni.protocol.config import POD_ANNOTATIONS, NetConf
 from cni.protocol.decoding import decoded
 from cni.protocol.result import Result
-from cni.sidecar.annotations import CAPABILITY
 
 _LIKE_OURS = (OWN_IPAM, "host-local")
 
@@ -146,7 +145,7 @@ def _annotated(netconf: NetConf, annotations: dict[str, str]) -> NetConf:
     runtime = netconf.get("runtimeConfig") or {}
     if not annotations or not isinstance(runtime, dict):
         return netconf
-    return netconf | {"runtimeConfig": runtime | {CAPABILITY: annotations}}
+    return netconf | {"runtimeConfig": runtime | {POD_ANNOTATIONS: annotations}}
 
 
 def _print_plan(item: dict[str, Any]) -> None:

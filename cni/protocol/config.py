@@ -30,6 +30,9 @@ from cni.protocol.versions import SINCE, SUPPORTED, at_least
 NetConf = dict[str, Any]
 Section = dict[str, Any]
 
+#: The runtime's capability by which a pod's annotations arrive (containerd, CRI-O).
+POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
+
 #: NUL, and halves of what JSON spells in two: no bytes are theirs.
 _ODD = {"\0", *map(chr, range(0xD800, 0xE000))}
 

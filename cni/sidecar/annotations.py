@@ -1,6 +1,6 @@
 """A pod's annotations in Istio's names, as keys of the `sidecar` section they override.
 
-They arrive as the runtime's capability `io.kubernetes.cri.pod-annotations`. A malformed value is an error:
+A malformed value is an error:
 taken for "capture everything" or for nothing it would surprise the pod.
 """
 
@@ -12,8 +12,6 @@ from typing import Any
 from cni.errors import InvalidConfig
 from cni.protocol import addresses
 from cni.protocol.call import refuse_unruly_ifname
-
-CAPABILITY = "io.kubernetes.cri.pod-annotations"
 
 _PREFIX = "traffic.sidecar.istio.io/"
 _MODES = {"REDIRECT": "redirect", "TPROXY": "tproxy", "NONE": "none"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cni.errors import InvalidConfig
 from cni.protocol.call import Call
-from cni.protocol.config import NetConf, Section, folded
+from cni.protocol.config import POD_ANNOTATIONS, NetConf, Section, folded
 
 if TYPE_CHECKING:
     from cni.sidecar.model import Interception
@@ -32,10 +32,10 @@ def read(section: Section, netconf: NetConf, call: Call, where: str = "$") -> In
 
     Raises InvalidConfig for what the schema cannot see, and for a malformed annotation by its name.
     """
-    from cni.sidecar.annotations import CAPABILITY, overrides  # a call without interception loads nothing of it
+    from cni.sidecar.annotations import overrides  # a call without interception loads nothing of it
 
     runtime = netconf.get("runtimeConfig")
-    told = folded(runtime, CAPABILITY) or {}
+    told = folded(runtime, POD_ANNOTATIONS) or {}
     given = _PROFILES[section.get("profile") or "plain"] | section | overrides(told)
     _refuse_contradictions(given, where)
     resolvers = folded(folded(runtime, "dns"), "servers") or folded(netconf.get("dns"), "nameservers")
