@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from cni.cluster.blocks import capacity, next_block
-from cni.cluster.model import Block, Network, Node, Pool
+from cni.cluster.model import Block, Network, Node
+from cni.cluster.pools import Pool
 from cni.cluster.snapshot import Snapshot
 from cni.cluster.store import Listing, Session
 from cni.overlay.peers import Overlay, peers_of

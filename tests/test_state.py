@@ -15,7 +15,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from cni.cluster.model import Block, Endpoint, Network, Pool
+from cni.cluster.model import Block, Endpoint, Network
+from cni.cluster.pools import Pool
 from cni.errors import CniError, TryAgainLater, Unavailable
 from cni.kernel.bell import Bell, answering
 from cni.kernel.files import LockFile

@@ -31,7 +31,8 @@ from lab import Lab, Namespace, Pod, eventually, sh  # noqa: E402
 from cni.cluster.blocks import host_address, next_block  # noqa: E402
 from cni.cluster.config import EtcdConfig  # noqa: E402
 from cni.cluster.etcd import EtcdStore  # noqa: E402
-from cni.cluster.model import Block, Endpoint, Network, Pool  # noqa: E402
+from cni.cluster.model import Block, Endpoint, Network  # noqa: E402
+from cni.cluster.pools import Pool  # noqa: E402
 from cni.cluster.model import Node as Known  # noqa: E402
 from cni.cluster.store import Session  # noqa: E402
 

@@ -6,7 +6,8 @@ import ipaddress
 from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 
-from cni.cluster.model import LAYER_3, IPNetwork, Network, Pool
+from cni.cluster.model import LAYER_3, IPNetwork, Network
+from cni.cluster.pools import Pool
 from cni.naming import IPAddress, digest_of
 
 #: Of a block, what is to be free ahead of the pods that come; at least so many addresses of a network.

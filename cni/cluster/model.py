@@ -14,8 +14,9 @@ from typing import Any, ClassVar, NamedTuple
 
 from cni.cluster.document import Document
 from cni.cluster.fields import address, mac, malformed, number, parsed, text, texts, typed
+from cni.cluster.pools import Pool, span_of
 from cni.naming import VXLAN_PORT, IPAddress
-from cni.values import dataclass
+from cni.values import dataclass, field
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: By what an item is known in any store: its room, and the names in it.
@@ -98,20 +99,11 @@ class Alive:
 
 
 @dataclass(frozen=True)
-class Pool:
-    """A subnet of a network, and what of it pods get; `gateway` empty where it has none."""
-
-    subnet: str
-    first: str
-    last: str
-    gateway: str
-
-
-@dataclass(frozen=True)
 class Network:
     """What all hosts must say alike of a network they share. `block` is how many addresses a block has, a power of two;
     `vni` 0 says that it has no overlay, `port` is the overlay's UDP port, VXLAN's own where a record does not say it. `reserved` are spans of addresses that nobody gets, as
-    ``10.1.0.5-10.1.0.9``. Where it is `direct` hosts on one link do without the overlay (l3).
+    ``10.1.0.5-10.1.0.9``. Where it is `direct` hosts on one link do without the overlay (l3). That pods have `names`, by which
+    hosts are to know each other's, is no part of what all say alike: it may begin while there are pods.
     """
 
     name: str
@@ -122,6 +114,7 @@ class Network:
     reserved: tuple[str, ...] = ()
     port: int = VXLAN_PORT
     direct: bool = False
+    names: bool = field(default=False, compare=False)
 
     room: ClassVar[str] = "networks"
 
@@ -136,6 +129,7 @@ class Network:
         pools = [vars(pool) for pool in self.pools]
         rest = {"mode": self.mode, "vni": self.vni, "reserved": list(self.reserved), "port": self.port}
         rest |= {"direct": True} if self.direct else {}
+        rest |= {"names": True} if self.names else {}
         return {"pools": pools, "block": self.block} | rest
 
     @classmethod
@@ -144,14 +138,15 @@ class Network:
         mode = text(key, raw, "mode")
         if mode not in (LAYER_2, LAYER_3):
             raise malformed(key, f"mode is {mode!r}")
-        pools = tuple(_pool(key, item) for item in typed(key, raw, "pools", list))
-        reserved = tuple(_reserved(key, item) for item in typed(key, raw, "reserved", list))
+        pools = tuple(Pool.read(key, item) for item in typed(key, raw, "pools", list))
+        reserved = tuple(span_of(key, item) for item in typed(key, raw, "reserved", list))
         block = number(key, raw, "block", _BLOCKS)
         if block & (block - 1):
             raise malformed(key, f"block is {block}")
         port = number(key, raw, "port", _PORTS) if "port" in raw else VXLAN_PORT
-        vni, direct = number(key, raw, "vni", _VNIS), "direct" in raw and typed(key, raw, "direct", bool)
-        return cls(key[1], pools, block, mode, vni, reserved, port, direct)
+        vni = number(key, raw, "vni", _VNIS)
+        direct, names = (name in raw and typed(key, raw, name, bool) for name in ("direct", "names"))
+        return cls(key[1], pools, block, mode, vni, reserved, port, direct, names)
 
     @cached_property
     def spelled(self) -> str:
@@ -212,6 +207,10 @@ class Block:
         return ipaddress.ip_network(self.span)
 
 
+#: What may be said of whose an endpoint is.
+_WHOSE = ("container", "ifname", "pod", "names")
+
+
 class _Endpoint(NamedTuple):
     network: str
     address: str
@@ -220,11 +219,13 @@ class _Endpoint(NamedTuple):
     container: str = ""
     ifname: str = ""
     pod: str = ""
+    names: str = ""
+    unhealthy: bool = False
 
 
 class Endpoint(_Endpoint):
-    """An address of a network that somebody has: a pod's interface, or a host itself, which has no `container`. A tuple, because there
-    may be 50,000 of them at once.
+    """An address of a network that somebody has: a pod's interface, or a host itself, which has no `container`. `names` are those it
+    is answered under, as hosts(5) has them, while it is not `unhealthy`. A tuple, because there may be 50,000 of them at once.
     """
 
     __slots__ = ()
@@ -238,13 +239,21 @@ class Endpoint(_Endpoint):
     @property
     def value(self) -> dict[str, Any]:
         """What the store holds of it, as JSON."""
-        whose = {"container": self.container, "ifname": self.ifname, "pod": self.pod}
-        return {"node": self.node, "mac": self.mac} | {name: text for name, text in whose.items() if text}
+        whose = {"container": self.container, "ifname": self.ifname, "pod": self.pod, "names": self.names}
+        rest: dict[str, Any] = {name: text for name, text in whose.items() if text}
+        rest |= {"unhealthy": True} if self.unhealthy else {}
+        return {"node": self.node, "mac": self.mac} | rest
+
+    @property
+    def heard(self) -> Endpoint:
+        """What another host needs of it: not by which container."""
+        return self._replace(container="", ifname="") if self.container else self
 
     @classmethod
     def read(cls, key: Key, raw: Mapping[str, Any]) -> Endpoint:
         """What a store holds. Raises Malformed."""
-        whose = {name: text(key, raw, name) for name in ("container", "ifname", "pod") if name in raw}
+        whose: dict[str, Any] = {name: text(key, raw, name) for name in _WHOSE if name in raw}
+        whose |= {"unhealthy": typed(key, raw, "unhealthy", bool)} if "unhealthy" in raw else {}
         place = str(address(key, key[2]))
         node = intern(text(key, raw, "node"))  # there may be 50,000, of few hosts and networks
         return cls(intern(key[1]), place, node, mac(key, text(key, raw, "mac")), **whose)
@@ -269,24 +278,3 @@ def read(key: Key, raw: object) -> Item | None:
     if not isinstance(raw, Mapping):
         raise malformed(key, "it is no JSON object")
     return kind.read(key, raw)
-
-
-def _pool(key: Key, raw: object) -> Pool:
-    if not isinstance(raw, Mapping):
-        raise malformed(key, "a pool is no JSON object")
-    subnet: IPNetwork = parsed(key, text(key, raw, "subnet"), ipaddress.ip_network)
-    first, last = (address(key, text(key, raw, name)) for name in ("first", "last"))
-    if first not in subnet or last not in subnet or int(first) > int(last):
-        raise malformed(key, f"{first}-{last} is no part of {subnet}")
-    gateway = address(key, said) if (said := text(key, raw, "gateway")) else None
-    if gateway and gateway.version != subnet.version:
-        raise malformed(key, f"{gateway} is no gateway of {subnet}")
-    return Pool(str(subnet), str(first), str(last), str(gateway or ""))
-
-
-def _reserved(key: Key, raw: object) -> str:
-    low, dash, high = raw.partition("-") if isinstance(raw, str) else ("", "", "")
-    ends = [address(key, end) for end in (low, high)]
-    if not dash or ends[0].version != ends[1].version:
-        raise malformed(key, f"{raw!r} is no span of addresses")
-    return f"{ends[0]}-{ends[1]}"

@@ -64,7 +64,7 @@ class Sparing(NamedTuple):
     def heard(self, item: Item) -> Item:
         """What of an item it needs."""
         if isinstance(item, Endpoint) and item.node != self.me:
-            return Endpoint(item.network, item.address, item.node, item.mac, pod=item.pod)
+            return item.heard
         return item
 
     def own_blocks(self, items: Iterable[Item]) -> list[Block]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cni.cluster.blocks import host_address
-from cni.cluster.model import LAYER_3, IPNetwork, Network, Pool
+from cni.cluster.model import LAYER_3, IPNetwork, Network
+from cni.cluster.pools import Pool
 from cni.errors import InvalidConfig
 from cni.ipam.config import IpamConfig, Span
 from cni.ipam.ranges import Range, RangeSet

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from cni import log
 from cni.cluster.blocks import block_of, host_address, next_block
-from cni.cluster.model import LAYER_2, Block, Endpoint, Network, Pool
+from cni.cluster.model import LAYER_2, Block, Endpoint, Network
+from cni.cluster.pools import Pool
 from cni.cluster.store import ClusterStore, Session
 from cni.errors import Conflict
 from cni.member import figures

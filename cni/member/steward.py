@@ -9,7 +9,8 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 
 from cni.cluster.blocks import ahead, blocks_in, capacity
-from cni.cluster.model import Block, Network, Pool
+from cni.cluster.model import Block, Network
+from cni.cluster.pools import Pool
 from cni.state.membership import HELD, Holding
 
 #: Of whole empty blocks of a pool, how many stay.

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from cni.cluster.blocks import first_block, host_address
-from cni.cluster.model import LAYER_2, LAYER_3, Alive, Block, Endpoint, Key, Network, Node, Pool
+from cni.cluster.model import LAYER_2, LAYER_3, Alive, Block, Endpoint, Key, Network, Node
+from cni.cluster.pools import Pool
 from cni.cluster.snapshot import Place, Snapshot
 from cni.naming import link_local, mac_of_address
 from cni.overlay.acceptance import Acceptance

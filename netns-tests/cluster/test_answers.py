@@ -13,7 +13,8 @@ from etcd import Etcd
 from proxy import CARRY, HOLD, LOSE, LOSE_ANSWER, Proxy
 
 from cni.cluster.etcd import EtcdStore
-from cni.cluster.model import Block, Endpoint, Item, Network, Node, Pool
+from cni.cluster.model import Block, Endpoint, Item, Network, Node
+from cni.cluster.pools import Pool
 from cni.cluster.store import ClusterStore, Session
 from cni.errors import Unreachable
 from cni.values import replace

@@ -12,7 +12,8 @@ from typing import Any, Self
 from lab import ROOT, Host, sh
 
 from cni.cluster.blocks import block_of, host_address
-from cni.cluster.model import Block, Endpoint, Item, Key, Network, Node, Pool
+from cni.cluster.model import Block, Endpoint, Item, Key, Network, Node
+from cni.cluster.pools import Pool
 
 #: The reconciler of a host: lines in, lines out; it listens to the kernel, and looks when that wakes it or nothing is said to it.
 HAND = """

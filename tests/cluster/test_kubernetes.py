@@ -21,7 +21,8 @@ from cni.cluster.kubernetes import KubernetesStore
 from cni.cluster.kubernetes import api as kubernetes_api
 from cni.cluster.kubernetes.objects import PODS, POLICIES
 from cni.cluster.kubernetes.streams import News, Streams
-from cni.cluster.model import LAYER_2, LAYER_3, Alive, Block, Endpoint, Network, Node, Pool
+from cni.cluster.model import LAYER_2, LAYER_3, Alive, Block, Endpoint, Network, Node
+from cni.cluster.pools import Pool
 from cni.cluster.store import Change, ClusterStore, Listing, Sparing
 from cni.errors import Conflict, Forbidden, NameTaken, SessionLost, Unavailable, Unreachable
 from cni.overlay.peers import goes_by_endpoints

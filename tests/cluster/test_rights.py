@@ -14,7 +14,8 @@ from kube_api import KubeApi, node, pod, policy
 
 from cni.cluster.config import KubernetesConfig
 from cni.cluster.kubernetes import KubernetesStore
-from cni.cluster.model import LAYER_2, Network, Node, Pool
+from cni.cluster.model import LAYER_2, Network, Node
+from cni.cluster.pools import Pool
 from cni.errors import CniError
 
 MANIFEST = Path(__file__).parent.parent.parent / "deploy/agent-cni.yaml"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node, Pool
+from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node
+from cni.cluster.pools import Pool
 from cni.cluster.snapshot import Place, Snapshot
 from cni.cluster.store import Change, Listing
 

@@ -11,7 +11,8 @@ import pytest
 from cluster_memory import Memory, MemoryStore
 
 from cni.cluster.config import ClusterConfig, EtcdConfig
-from cni.cluster.model import Alive, Block, Endpoint, Network, Node, Pool
+from cni.cluster.model import Alive, Block, Endpoint, Network, Node
+from cni.cluster.pools import Pool
 from cni.command import cluster
 from cni.state import Store
 from cni.state.membership import HELD, LOST, Member

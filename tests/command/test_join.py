@@ -13,7 +13,8 @@ import pytest
 from cluster_memory import Memory, MemoryStore
 
 from cni.cluster.config import ClusterConfig
-from cni.cluster.model import Block, Network, Node, Pool
+from cni.cluster.model import Block, Network, Node
+from cni.cluster.pools import Pool
 from cni.command import admission, cluster, join, joining, rotation
 from cni.kernel import process, wireguard
 from cni.state import Store

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from cni.cluster.config import ClusterConfig, EtcdConfig
-from cni.cluster.model import Network, Pool
+from cni.cluster.model import Network
+from cni.cluster.pools import Pool
 from cni.command import leave
 from cni.errors import CniError, Conflict, Unreachable
 from cni.kernel.files import LockFile

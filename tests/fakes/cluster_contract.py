@@ -14,7 +14,8 @@ from typing import Protocol
 import pytest
 
 from cni.cluster.document import Document
-from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node, Pool
+from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node
+from cni.cluster.pools import Pool
 from cni.cluster.store import Change, ClusterStore, Listing, Session, Sparing
 from cni.errors import Conflict, NameTaken, SessionLost
 from cni.values import replace

@@ -11,7 +11,8 @@ from cluster_memory import Memory, MemoryStore, is_rest, spared
 
 from cni.cluster.blocks import host_address
 from cni.cluster.config import ClusterConfig, EtcdConfig
-from cni.cluster.model import Endpoint, Network, Pool
+from cni.cluster.model import Endpoint, Network
+from cni.cluster.pools import Pool
 from cni.cluster.store import Listing, Sparing
 from cni.errors import Compacted
 from cni.member.estate import Estate

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pyroute
 import pytest
 
-from cni.cluster.model import Block, Endpoint, Network, Node, Pool
+from cni.cluster.model import Block, Endpoint, Network, Node
+from cni.cluster.pools import Pool
 from cni.cluster.snapshot import Snapshot
 from cni.cluster.store import Listing
 from cni.kernel.events import ADDRESS, FDB, LINK, NEIGHBOUR, OVERRUN, ROUTE, Event, _event_of

@@ -9,7 +9,8 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from cni.cluster.blocks import block_of, first_block, host_address, next_block
-from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node, Pool
+from cni.cluster.model import Alive, Block, Endpoint, Item, Key, Network, Node
+from cni.cluster.pools import Pool
 from cni.cluster.snapshot import Snapshot
 from cni.cluster.store import Change, Listing
 from cni.naming import link_local, mac_of_address
