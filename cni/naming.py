@@ -25,6 +25,9 @@ OWNER = "agent-cni"
 #: The IPAM that an ``ipam`` section without a type means.
 OWN_IPAM = "agent-ipam"
 
+#: The bridge of a network that names none, as the reference plugin has it.
+DEFAULT_BRIDGE = "cni0"
+
 #: The UDP port of VXLAN where nobody says another (RFC 7348, section 8).
 VXLAN_PORT = 4789
 

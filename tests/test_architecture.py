@@ -26,7 +26,7 @@ LAYERS = (
     {"kernel", "protocol", "log"},
     {"resources", "cluster"},
     {"state"},
-    {"engine", "podnet", "nat", "ipam", "overlay", "policy", "sidecar", "uplink"},
+    {"engine", "podnet", "names", "nat", "ipam", "overlay", "policy", "sidecar", "uplink"},
     {"retirement"},
     {"node", "plugin", "liveness"},
     {"survey", "standing", "conflist"},

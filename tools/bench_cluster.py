@@ -32,8 +32,8 @@ from cni.cluster.blocks import host_address, next_block  # noqa: E402
 from cni.cluster.config import EtcdConfig  # noqa: E402
 from cni.cluster.etcd import EtcdStore  # noqa: E402
 from cni.cluster.model import Block, Endpoint, Network  # noqa: E402
-from cni.cluster.pools import Pool  # noqa: E402
 from cni.cluster.model import Node as Known  # noqa: E402
+from cni.cluster.pools import Pool  # noqa: E402
 from cni.cluster.store import Session  # noqa: E402
 
 PUTS, PAUSE = 300, 0.02

@@ -56,6 +56,8 @@ class Shared(Own):
         network = Network(netconf["name"], pools_of(config, mode), size, mode or LAYER_2, vni, reserved, port)
         if (netconf.get("vxlan") or {}).get("direct"):
             network = replace(network, direct=True)
+        if netconf.get("names") is not None:
+            network = replace(network, names=True)
         return cls(with_ways(config) if mode == LAYER_3 else config, network)
 
     def preview(self) -> Result:
@@ -94,8 +96,9 @@ class Shared(Own):
         member = store.member()
         network, container, ifname = record.attachment
         if member:
+            names, unhealthy = _known_by(record)
             found = (
-                Endpoint(network, address, member.node, mac, container, ifname, record.pod)
+                Endpoint(network, address, member.node, mac, container, ifname, record.pod, names, unhealthy)
                 for address, mac in _macs(result)
             )
             store.say(found, record.plugin)
@@ -247,6 +250,12 @@ class Shared(Own):
 
     def _not_so(self, refused: str) -> str:
         return f"network {self.network.name!r} is another one in the cluster: {refused}"
+
+
+def _known_by(record: Record) -> tuple[str, bool]:
+    """The names of an attachment, and whether it is to be probed before anybody is told of it."""
+    found = (vars(item) for item in record.resources if item.kind == "PodNames")
+    return next(((" ".join(item["names"]), bool(item["health"])) for item in found), ("", False))
 
 
 def _macs(result: Result) -> Iterator[tuple[str, str]]:

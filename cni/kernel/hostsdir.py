@@ -69,13 +69,13 @@ class Entry:
             for mark in (_POD, _HEALTH, _UNHEALTHY)
             if line.startswith(mark)
         }
-        container, ifname, *pod = told.get(_POD, "").split(" ", 2)[:3] if _POD in told else ("", "")
+        container, ifname, pod = (*told.get(_POD, "").split(" ", 2), "", "", "")[:3]
         if not (container and ifname):
             return None
         words = [line.lstrip("#").split(" ") for line in lines if not line.startswith((_POD, _HEALTH, _UNHEALTHY))]
         addresses, names = tuple(first for first, *_ in words), tuple(words[0][1:]) if words else ()
         attachment = Attachment(network, container, ifname)
-        return cls(attachment, addresses, names, "".join(pod), told.get(_HEALTH, ""), told.get(_UNHEALTHY, ""))
+        return cls(attachment, addresses, names, pod, told.get(_HEALTH, ""), told.get(_UNHEALTHY, ""))
 
 
 class Served(NamedTuple):
@@ -103,11 +103,18 @@ def served(network: str) -> Served | None:
 def entries(network: str) -> Iterator[Entry]:
     """What this node's attachments of a network are known by."""
     folder = FOLDER / network / HERE
-    with suppress(FileNotFoundError):
-        for file in sorted(folder.iterdir()):
-            text = "" if file.name.startswith(".") else read(file)
-            if text and (entry := Entry.read(network, text)):
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for path in sorted(folder.iterdir()):
+            text = "" if path.name.startswith(".") else read(path)
+            if entry := Entry.read(network, text):
                 yield entry
+
+
+def hosts(network: str) -> list[str]:
+    """Of which other hosts something is known in a network."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return sorted(file.name for file in (FOLDER / network / THERE).iterdir() if not file.name.startswith("."))
+    return []
 
 
 def read(path: Path) -> str:
@@ -127,7 +134,8 @@ def put(path: Path, text: str) -> None:
         try:
             file = os.open(new, _WRITTEN, 0o644)
         except FileNotFoundError:
-            for folder in (FOLDER, FOLDER / path.relative_to(FOLDER).parts[0], path.parent):
+            network = FOLDER / path.relative_to(FOLDER).parts[0]
+            for folder in (FOLDER, network, network / HERE, network / THERE):  # a server wants all of them
                 with suppress(FileExistsError):
                     folder.mkdir(0o755)
                     folder.chmod(0o755)  # whatever the umask

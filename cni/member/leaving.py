@@ -15,7 +15,7 @@ from cni.cluster.model import Node
 from cni.cluster.store import ClusterStore
 from cni.errors import Conflict, NameTaken, TryAgainLater, Unreachable
 from cni.kernel.bell import ring
-from cni.member import barrier
+from cni.member import barrier, far_names
 from cni.member.identity import machine_id, node_of, this_host
 from cni.member.reconciler import Reconciler
 from cni.member.tunnels import without
@@ -51,6 +51,7 @@ def left(config: ClusterConfig, store: ClusterStore, folder: Path, machine: str,
         undone = _told(store, node_of(member, config), member.token, force=force)
         undone += _shut(Reconciler(node_of(member, config), folder).clear())
         barrier.clear()
+        far_names.forget()
         without(config, folder)
         yield undone
         with closing(Store.open(folder)) as state, state.transaction():

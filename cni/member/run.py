@@ -21,7 +21,7 @@ from cni.cluster.model import Network
 from cni.cluster.store import Change, ClusterStore, Listing, Sparing
 from cni.conflist.placed import BIN_DIR, CONF_DIR
 from cni.errors import CniError, Unavailable
-from cni.kernel import process, signals
+from cni.kernel import hostsdir, process, signals
 from cni.kernel.bell import Bell
 from cni.kernel.notify import notify, watched
 from cni.member import figures
@@ -29,6 +29,7 @@ from cni.member.barrier import Barrier
 from cni.member.conflists import Conflists, Written
 from cni.member.cutoff import CutOff
 from cni.member.estate import Estate
+from cni.member.far_names import FarNames
 from cni.member.fence import Fence
 from cni.member.identity import machine_id
 from cni.member.inbox import Brought, Ended, Inbox, started
@@ -81,8 +82,8 @@ def refuse_leaving(folder: Path) -> None:
 
 
 def needs_endpoints(item: Network | Document) -> bool:
-    """Whether who hears of it is to hear of others' endpoints too: a network of layer 2; a Pod's object, which says who it is, and not where."""
-    return item.kind == "Pod" if isinstance(item, Document) else goes_by_endpoints(item)
+    """Whether who hears of it is to hear of others' endpoints too: a network of layer 2, or whose pods have names; a Pod's object, which says who it is, and not where."""
+    return item.kind == "Pod" if isinstance(item, Document) else item.names or goes_by_endpoints(item)
 
 
 def _why_not(keep: Callable[[Store], None], state: Store) -> str:
@@ -111,7 +112,9 @@ class Hand:
         key = self._keeper.key
         self._tunnels = Tunnels(config, self._keeper, self._ledger, folder, key) if key else None
         self._policies = Policies(folder, self._inbox.look, config.node)
-        sparing = Sparing(config.node, needs_endpoints, self._policies.are_from_folders)
+        self._names = FarNames(config.node)
+        besides = lambda: bool(self._policies.are_from_folders() or hostsdir.networks())  # noqa: E731
+        sparing = Sparing(config.node, needs_endpoints, besides)
         self._watcher = Watcher(store, self._heard, lambda: self._keeper.is_troubled, sparing)
         self._conflists = Conflists(Path(config.conflists), CONF_DIR, BIN_DIR) if config.conflists else None
         estate = Estate(store, self._ledger, conflists=self._conflists, written=Written(CONF_DIR))
@@ -166,7 +169,9 @@ class Hand:
             if reconciler.heard(news):
                 figures.CONVERGENCE.observe(time.monotonic() - brought.since)
             self._policies.heard(news)
+            self._names.heard(news)
         self._policies.look(compares=compares)
+        self._names.keep()
         if brought.look or not (brought.news or compares) or not reconciler.owed:
             reconciler.look()
             self._cut()

@@ -21,7 +21,7 @@ _NEEDED = {
 
 _ARGS = frozenset(
     (
-        *("IgnoreUnknown", "IP", "MAC", "GATEWAY"),
+        *("IgnoreUnknown", "IP", "MAC", "GATEWAY", "HOSTNAME"),
         *("K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID", "K8S_POD_INFRA_CONTAINER_ID"),
     )
 )

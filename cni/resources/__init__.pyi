@@ -13,6 +13,7 @@ from cni.resources.links import LostPort, PodLink, VethPair
 from cni.resources.macvlan import HostShim, Macvlan
 from cni.resources.masquerade import Masquerade, NftMasquerade, NftMasqueradeRules
 from cni.resources.masquerade_iptables import IptablesMasquerade, IptablesMasqueradeRules
+from cni.resources.names import NameServer, PodNames
 from cni.resources.neighbours import HostNeighbour, PodNeighbour
 from cni.resources.nft import NftRules
 from cni.resources.peer_set import PeerEntries, PeerSet
@@ -55,6 +56,7 @@ __all__ = [
     "LostPort",
     "Macvlan",
     "Masquerade",
+    "NameServer",
     "NftMasquerade",
     "NftMasqueradeRules",
     "NftRules",
@@ -70,6 +72,7 @@ __all__ = [
     "PodAddress",
     "PodLink",
     "PodLoopback",
+    "PodNames",
     "PodNeighbour",
     "PodPolicy",
     "PodRoute",

@@ -26,6 +26,7 @@ ROOMS = {
     "macvlan": ("HostShim", "Macvlan"),
     "masquerade": ("Masquerade", "NftMasquerade", "NftMasqueradeRules"),
     "masquerade_iptables": ("IptablesMasquerade", "IptablesMasqueradeRules"),
+    "names": ("NameServer", "PodNames"),
     "neighbours": ("HostNeighbour", "PodNeighbour"),
     "nft": ("NftRules",),
     "peer_set": ("PeerEntries", "PeerSet"),

@@ -1,0 +1,86 @@
+"""How a pod is probed: what a configuration or an annotation says, in one spelling."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from cni.errors import InvalidConfig
+
+#: As often as nobody says, and what a probe waits for at most, in seconds; how many are lost or won until it counts.
+_INTERVAL, _LONGEST = 10.0, 1.0
+_FAILURES, _PASSES = 3, 2
+_KEYS = ("http", "tcp", "port", "interval", "timeout", "failures", "passes")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_PLACE = re.compile(r"(?:https?://[^/:]*)?:?(\d{1,5})?(/.*)?")
+
+
+def read(section: Mapping[str, Any] | None, annotation: str = "") -> str:
+    """A probe as JSON: ``tcp`` (a port), or ``http`` (a path) and ``port``; ``interval`` and ``timeout`` in seconds; ``failures`` and
+    ``passes``. What a pod's annotation says stands in the place of the network's section; ``{}`` there is no probe. Raises InvalidConfig.
+    """
+    where, said = "$.health", section
+    if annotation:
+        where = "annotation names.agent-cni.dev/health"
+        try:
+            said = json.loads(annotation)
+        except ValueError as error:
+            raise InvalidConfig(f"{where}: {annotation!r}: {error}") from None
+        if not isinstance(said, dict):
+            raise InvalidConfig(f"{where}: {annotation!r} is no JSON object")
+    if not said:
+        return ""
+    for key in said:
+        if key not in _KEYS:
+            raise InvalidConfig(f"{where}.{key}: unknown key; there are {', '.join(_KEYS)}")
+    if ("http" in said) == ("tcp" in said):
+        raise InvalidConfig(
+            f"{where}: has {'both' if 'http' in said else 'neither'} http and tcp; one of them is the probe"
+        )
+    interval = _seconds(said.get("interval", _INTERVAL), f"{where}.interval")
+    found = _http(said, f"{where}.http") if "http" in said else {"tcp": _port(said["tcp"], f"{where}.tcp")}
+    found |= {
+        "interval": interval,
+        "timeout": _seconds(said.get("timeout", min(interval, _LONGEST)), f"{where}.timeout"),
+    }
+    found |= {"failures": _count(said, "failures", _FAILURES, where), "passes": _count(said, "passes", _PASSES, where)}
+    return json.dumps(found)
+
+
+def _http(said: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A path with `port` beside it, a port alone, or both in one text, as a URL without a host has them."""
+    value = said["http"]
+    if isinstance(value, dict):
+        path, port = value.get("path", "/"), value.get("port", said.get("port"))
+    elif isinstance(value, str) and (parts := _PLACE.fullmatch(value)):
+        path, port = parts[2] or "/", parts[1] or said.get("port", 80)
+    else:
+        path, port = "/", value
+    if not (isinstance(path, str) and path.startswith("/") and path.isprintable() and " " not in path):
+        raise InvalidConfig(f"{where}: {path!r} is no path")
+    return {"http": path, "port": _port(port, where)}
+
+
+def _port(value: Any, where: str) -> int:
+    text = str(value).removeprefix(":")
+    if isinstance(value, bool) or not (text.isascii() and text.isdecimal() and 0 < int(text) <= 65535):
+        raise InvalidConfig(f"{where}: {value!r} is no port from 1 to 65535")
+    return int(text)
+
+
+def _seconds(value: Any, where: str) -> float:
+    if isinstance(value, str) and (parts := _DURATION.fullmatch(value)):
+        value = float(parts[1]) * _UNITS[parts[2]]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.1 <= value <= 3600:
+        raise InvalidConfig(f'{where}: {value!r} is no time from 0.1 to 3600 seconds, such as 2 or "500ms"')
+    return float(value)
+
+
+def _count(said: Mapping[str, Any], key: str, default: int, where: str) -> int:
+    value = said.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100:
+        raise InvalidConfig(f"{where}.{key}: {value!r} is no number from 1 to 100")
+    return int(value)
