@@ -34,7 +34,8 @@ class GatewayAddress(Resource):
 
     A different address of the same IPv4 family, or of an overlapping IPv6 subnet, is an error unless
     `force`, which replaces it. No duplicate detection: with an overlay every host holds it. On a link of a cluster's network it
-    stands `beside` others: the host's own addresses, each alone, and gateways of other subnets. One that every host has is of
+    stands `beside` others: the host's own addresses, each alone, gateways of other subnets, and on a bridge of somebody else's (flannel's)
+    that of a wider one, whose route counts for what no narrower one has. One that every host has is of
     `scope` link (rtnetlink(7)): the kernel never says it is this host, where it chooses a source for others (MASQUERADE).
     """
 
@@ -51,9 +52,10 @@ class GatewayAddress(Resource):
         held = {item.interface: item.scope for item in world.host.addresses(link) if item.protocol != MEMBER}
         if wanted in held and held[wanted] >= self.scope:
             return
-        if link.kind == "bridge" and link.alias != OWNER:
+        is_anothers = link.kind == "bridge" and link.alias != OWNER
+        if is_anothers:
             world.host.set_link(link, address=link.mac)  # to what it is, and no port changes it any more
-        for other in (item for item in held if item != wanted and self._rivals(item, wanted)):
+        for other in (item for item in held if item != wanted and self._rivals(item, wanted, is_anothers)):
             if not self.force:
                 raise Conflict(f"{self.link} has {other}, so not {self.address} (forceAddress would replace it)")
             world.host.delete_address(link, other)
@@ -87,8 +89,10 @@ class GatewayAddress(Resource):
         scope = ", of scope link" * (self.scope == SCOPE_LINK)
         return f"gateway {self.address} on {self.link}{scope}{', replacing others' * self.force}"
 
-    def _rivals(self, held: IPInterface, wanted: IPInterface) -> bool:
+    def _rivals(self, held: IPInterface, wanted: IPInterface, is_anothers: bool) -> bool:
         if held.version != wanted.version or held.ip.is_link_local:
+            return False
+        if self.beside and is_anothers and held.network.prefixlen < wanted.network.prefixlen:
             return False
         if self.beside:
             return held.network.num_addresses > 1 and held.network.overlaps(wanted.network)

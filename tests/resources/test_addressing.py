@@ -12,7 +12,7 @@ from cni.errors import Conflict
 from cni.kernel.view import SCOPE_LINK, KernelRoute
 from cni.naming import OWNER
 from cni.protocol.result import Result, Route
-from cni.resources import FloodList, GatewayAddress, PodAddress, PodRoute
+from cni.resources import BlockGateway, FloodList, GatewayAddress, PodAddress, PodRoute
 from cni.values import replace
 
 GATEWAY = GatewayAddress("br0", "10.1.0.1/24", False)
@@ -61,6 +61,22 @@ def test_a_rival_address_is_an_error_unless_forced(world: Any, host: Any, held: 
     else:
         gateway.ensure(world)
         assert host.held["br0"] == [ip_interface(held), ip_interface(wanted)]
+
+
+def test_a_blocks_gateway_stands_beside_that_of_somebodys_wider_subnet(world: Any, host: Any):
+    """As flannel leaves its bridge, with the node's whole podCIDR. On a bridge of ours such a one is another network's."""
+    host.add("br0", "bridge")
+    host.held["br0"] = [ip_interface("10.1.0.1/24")]
+    blocks = [BlockGateway("br0", address, False, beside=True) for address in ("10.1.0.1/26", "10.1.0.65/26")]
+    for gateway in blocks:
+        gateway.ensure(world)
+    assert host.held["br0"] == [ip_interface(item) for item in ("10.1.0.1/24", "10.1.0.1/26", "10.1.0.65/26")]
+    with pytest.raises(Conflict, match=r"br0 has 10\.1\.0\.1/26"):
+        BlockGateway("br0", "10.1.0.9/26", False, beside=True).ensure(world)
+    host.add("br0", "bridge", alias=OWNER)
+    host.held["br0"] = [ip_interface("10.1.0.1/24")]
+    with pytest.raises(Conflict, match=r"br0 has 10\.1\.0\.1/24"):
+        blocks[0].ensure(world)
 
 
 def test_a_replaced_address_comes_back_when_the_add_fails(world: Any, host: Any, undone: Any):
