@@ -26,6 +26,7 @@ from cni.installation.item import MARK
 from cni.kernel import netfilter, process
 from cni.node import refuse_unwritable
 from cni.state import Record, Store, uses
+from cni.state.leases import ANOTHER_NETWORK
 from cni.values import dataclass
 
 
@@ -170,7 +171,10 @@ def _in_folder(folder: Path, named: str) -> Iterator[Finding]:
         yield Finding(error.msg, mend if folder.is_dir() else "name a dataDir of this node")
         return
     for address, attachment, holder in leases:
-        if (attachment, holder) not in recorded:
+        if holder == ANOTHER_NETWORK:
+            said = f"{address} of network {attachment.network} is a pod's of another network, behind {attachment.container}"
+            yield Finding(said, "delete that pod; it is made anew by ours")
+        elif (attachment, holder) not in recorded:
             mend = f"agent-cni ipam {address} --release --network {attachment.network}{named}"
             yield Finding(f"{address} of network {attachment.network} is leased to nobody that is attached", mend)
 

@@ -17,12 +17,13 @@ from cni.liveness import STATES, Liveness, Witness
 from cni.naming import OWN_IPAM, Attachment, IPAddress
 from cni.protocol.call import Call
 from cni.state import Record, Store
+from cni.state.leases import ANOTHER_NETWORK
 
 T = TypeVar("T")
 
 _USAGE = ("network", "range", "size", "leased", "free")
 #: States of a pod that may be using its addresses.
-_IN_USE = (STATES[Liveness.ALIVE], STATES[Liveness.UNSEEN])
+_IN_USE = (STATES[Liveness.ALIVE], STATES[Liveness.UNSEEN], f"{ANOTHER_NETWORK}'s")
 _HELD = ("network", "address", "container", "ifname", "plugin", "state")
 
 
@@ -114,7 +115,8 @@ def _held(store: Store, address: IPAddress) -> Iterator[dict[str, Any]]:
     for held, attachment, plugin in store.all_leases():
         if held == address:
             record = store.record(attachment, plugin)
-            state = STATES[Witness().of(record)] if record else "nobody's"
+            whose = f"{ANOTHER_NETWORK}'s" if plugin == ANOTHER_NETWORK else "nobody's"
+            state = STATES[Witness().of(record)] if record else whose
             where = {"plugin": plugin, "state": state, "dataDir": str(store.path.parent)}
             yield {"address": str(held), **attachment._asdict(), **where}
 

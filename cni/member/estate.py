@@ -17,7 +17,7 @@ from cni.cluster.model import LAYER_2, Block, Endpoint, Network
 from cni.cluster.pools import Pool
 from cni.cluster.store import ClusterStore, Session
 from cni.errors import Conflict
-from cni.member import figures
+from cni.member import figures, survivors
 from cni.member.conflists import Conflists, Written
 from cni.member.ledger import Ledger
 from cni.member.steward import differing, free, is_crowded, is_roomy, of_pool, short, spare
@@ -140,9 +140,10 @@ class Estate:
         if not had:
             return False
         self.ledger.note([block])
-        network = self._network(state, block.network)
+        network, anothers = self._network(state, block.network), survivors.of_another_network([block])
         with state.transaction():
             state.put_block(block, HELD)
+            survivors.take_up_anothers(state, anothers)
             if network and network.mode == LAYER_2 and network.vni:
                 state.say([Endpoint(block.network, host_address(network, block.span), block.node, session.node.mac)])
         return True

@@ -135,6 +135,7 @@ class Publisher:
             compare(state, self._ledger, ours)
         if (life := (session.fence, state.place)) != self._looked_round or is_unsure:
             survivors.take_up_nameless(state, ours, session.node.name)
+        survivors.free_anothers(state, ours)
         self._compared, self._looked_round = now, life
         self._estate.look_after(session, state)
         self._confirm(session, state)

@@ -1,4 +1,6 @@
-"""Pods that live while the state does not know of them: it was lost, or is an older copy. Their addresses are nobody else's."""
+"""Pods that live while the state does not know of them: it was lost, is an older copy, or another network made them, from which this
+host is moved. Their addresses are nobody else's.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from cni.kernel.netlink import Rtnl
 from cni.kernel.view import Link
 from cni.naming import Attachment, is_host_interface
 from cni.state import Store
+from cni.state.leases import ANOTHER_NETWORK
 
 #: Whose pods have a link on the host that is called after them.
 _PLUGIN = "bridge-vxlan"
@@ -47,6 +50,35 @@ def take_up_nameless(state: Store, blocks: Collection[Block], node: str) -> None
     if found := nameless(state, blocks, node):
         with state.transaction():
             take_up(state, found)
+
+
+def of_another_network(blocks: Collection[Block]) -> list[Endpoint]:
+    """The addresses of these blocks that pods have which another network made. Raises KernelRefused."""
+    host = Rtnl()
+    try:
+        links = [link for link in host.links() if link.parent_elsewhere and not is_host_interface(link.name)]
+        return [it for link in links for it in _behind(host, link, blocks, "")]
+    finally:
+        host.close()
+
+
+def take_up_anothers(state: Store, found: Iterable[Endpoint]) -> None:
+    """Lease what they have, in a transaction of the caller's; `free_anothers` gives it back, for no DEL is ours."""
+    for endpoint in found:
+        address = ipaddress.ip_address(endpoint.address)
+        if state.holder(endpoint.network, address) is None:
+            state.lease(_attachment(endpoint), ANOTHER_NETWORK, address)
+
+
+def free_anothers(state: Store, blocks: Collection[Block]) -> None:
+    """As long as there are such, have no longer what is gone, and what has come meanwhile. Raises KernelRefused."""
+    if held := {*state.leases_by(ANOTHER_NETWORK)}:
+        there = {(it.network, ipaddress.ip_address(it.address)): it for it in of_another_network(blocks)}
+        if there.keys() != held:
+            with state.transaction():
+                for key in held - there.keys():
+                    state.release(*key)
+                take_up_anothers(state, there.values())
 
 
 def nameless(state: Store, blocks: Collection[Block], node: str) -> list[Endpoint]:

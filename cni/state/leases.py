@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from cni.naming import Attachment, IPAddress
 from cni.state.file import StateFile, busy
 
+#: Who holds, instead of a plugin, the address of a pod that another network made; its link stands for its container.
+ANOTHER_NETWORK = "another network"
+
 
 class Leases(StateFile):
     """What is asked of and done to them."""
@@ -36,6 +39,11 @@ class Leases(StateFile):
         """Every lease: address, attachment and the plugin that holds it."""
         rows = self._rows("SELECT address, network, container, ifname, plugin FROM lease ORDER BY 2, family, 1")
         return [(ipaddress.ip_address(packed), Attachment(*key), plugin) for packed, *key, plugin in rows]
+
+    def leases_by(self, plugin: str) -> list[tuple[str, IPAddress]]:
+        """The network and the address of every lease that a plugin holds."""
+        rows = self._rows("SELECT network, address FROM lease WHERE plugin = ?", plugin)
+        return [(network, ipaddress.ip_address(packed)) for network, packed in rows]
 
     def leases_between(self, network: str, first: IPAddress, last: IPAddress) -> list[tuple[IPAddress, Attachment]]:
         """The leases of addresses between two, ascending, and whose each is."""

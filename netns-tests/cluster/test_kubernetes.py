@@ -180,6 +180,28 @@ def test_a_node_whose_state_is_lost_gives_no_address_of_a_pod_that_lives(lab: La
         assert len(one.remembered(lambda store: store.all_leases())) == 4, "of two pods, of both families"
 
 
+@pytest.mark.tried(
+    "a node is moved from another network, one of whose pods is still there",
+    "its address is given to nobody until it is gone",
+)
+def test_the_address_of_another_networks_pod_is_given_when_that_is_gone(lab: Lab):
+    with KubeCluster(lab, hosts=1) as town:
+        (host,) = town.nodes
+        stranger = lab.pod()
+        taken = [f"10.10.{host.number}.{number}" for number in (2, 3)]
+        ends = ("veth1a2b3c4d", "type", "veth", "peer", "name", "eth0", "netns", stranger.name)
+        sh("ip", "-n", host.name, "link", "add", *ends)
+        for address in taken:
+            sh("ip", "-n", stranger.name, "addr", "add", f"{address}/24", "dev", "eth0")
+        town.join()
+        ours = [town.add(host, ROUTED) for _ in range(3)]
+        assert not {it.address(4) for it in ours} & {*taken}, [it.address(4) for it in ours]
+        doctor = host.run(AGENT_CNI, "doctor", check=False).stdout
+        assert all(f"{address} of network net is a pod's of another network" in doctor for address in taken), doctor
+        sh("ip", "-n", host.name, "link", "del", "veth1a2b3c4d")
+        assert eventually(lambda: len(host.remembered(lambda store: store.all_leases())) == 6), "ours, of both families"
+
+
 @pytest.mark.parametrize("server", SERVERS)
 def test_policies_and_labels_come_from_the_api(lab: Lab, server: type[Played | Real]):
     conf = ROUTED | {"policy": {"cluster": True}}
