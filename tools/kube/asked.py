@@ -100,9 +100,9 @@ class Asked:
         lost = [(name, code) for name, _, code in (item.partition("/") for item in said[:-1])]
         return len(asked) - len(lost), lost
 
-    def matrix(self, label: str, askers: dict[str, Asker]) -> None:
-        pods = self.pods()
-        where = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in pods}
+    def matrix(self, label: str, askers: dict[str, Asker], app: str = "web") -> None:
+        pods = self.pods(app)
+        where = {pod["metadata"]["name"]: pod["spec"].get("nodeName") for pod in self.api.pods()}
         got, lost = 0, []
         for name, ask in askers.items():
             number, failed = self.answers(ask, pods)
@@ -122,17 +122,19 @@ class Asked:
                 f"{times - lost} of {times} answered by {len(set(said) - {'lost'})} pods",
             )
 
-    def keep_asking(self) -> Callable[[], tuple[int, list[str]]]:
-        """Have a pod of each node ask every pod over and over; what is returned ends that, and says how many answered, and what was lost.
-
-        Of that the second of the day, curl's exit code and the address.
+    def keep_asking(
+        self, app: str = "web", pods: list[dict[str, Any]] | None = None
+    ) -> Callable[[], tuple[int, list[str]]]:
+        """Have a pod of each node ask every pod (of an application, or these) over and over; what is returned ends that, and says how
+        many answered, and what was lost: of that the second of the day, curl's exit code and the address.
         """
-        every = " ".join(at(address, 8080) for pod in self.pods() for address in addresses(pod))
+        pods = self.pods(app) if pods is None else pods
+        every = " ".join(at(address, 8080) for pod in pods for address in addresses(pod))
         script = (
             f"got=0; until [ -e /tmp/over ]; do for pod in {every}; do curl -so /dev/null -m 2 http://$pod/; code=$?; "
             "if [ $code = 0 ]; then got=$((got+1)); else echo $(date +%T)/$code/$pod; fi; sleep 0.05; done; done; rm /tmp/over; echo $got"
         )
-        askers = [self.inside(pod) for pod in {pod["spec"]["nodeName"]: pod for pod in self.pods()}.values()]
+        askers = [self.inside(pod) for pod in {pod["spec"]["nodeName"]: pod for pod in pods}.values()]
         pool = ThreadPoolExecutor(len(askers))
         futures = [pool.submit(ask, script, 400) for ask in askers]
 

@@ -8,6 +8,7 @@ import brought
 import changes
 import guarded
 import meshed
+import migration
 import pace
 import reach
 from asked import Asked, Report
@@ -21,7 +22,10 @@ CHECKS = (
 )  # fmt: skip
 OF_A_MANIFEST = (brought.brought, brought.rights, *CHECKS, brought.rollout, brought.removal)
 #: What is only asked where it is named: figures, and what not every network is for, or takes long.
-NAMED = (changes.partition, pace.starts, pace.enforced, meshed.mesh, guarded.encrypted, guarded.strict)
+NAMED = (
+    migration.migrated, changes.partition, pace.starts, pace.enforced, meshed.mesh,
+    guarded.encrypted, guarded.strict,
+)  # fmt: skip
 EVERY = {check.__name__: check for check in (*OF_A_MANIFEST, *NAMED)}
 
 

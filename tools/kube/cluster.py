@@ -38,6 +38,10 @@ class Network(Protocol):
     def lacks(self) -> Mapping[str, str]:
         """Checks that it is known not to pass, and why."""
 
+    @property
+    def manifest(self) -> Path | None:
+        """What is applied to the cluster to have it."""
+
     def prepare(self, node: Node) -> None: ...
 
     def configure(self, node: Node) -> None: ...
@@ -90,8 +94,8 @@ class Cluster:
         for node in self.nodes:
             self._way(node)
             self.network.configure(node)
-        if self.manifest:
-            self.kubectl("apply", "-f", "-", input=self._own(self.manifest.resolve()))
+        for manifest in filter(None, (self.network.manifest, self.manifest)):
+            self.kubectl("apply", "-f", "-", input=self._own(manifest.resolve()))
             self._applied = time.monotonic()
         return self
 

@@ -6,8 +6,9 @@ import hashlib
 import io
 import json
 import os
+import re
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ Files = Mapping[str, Path | bytes | str]
 def tar(name: str, image: str, files: Files, entry: list[str], folder: Path | None = None) -> Path:
     """One layer of `folder` and `files` (path: file, content, or the target of a link), as an OCI layout; made once."""
     target = FOLDER / f"{name}.tar"
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     layer = target.with_suffix(".layer")
     with tarfile.open(layer, "w") as archive:
         if folder:
@@ -64,6 +65,7 @@ def every() -> list[Path]:
     """All that the parts which are built allow for."""
     made = [*shell(), suite(), *(envoy() if PROXY.exists() else [])]
     made += coredns() if (BIN / "coredns").exists() else []
+    made += flannel() if (BIN / "flanneld").exists() else []
     return made + (
         agnhost((BUILT / "agnhost.version").read_text(), build.CYCLONUS_AGNHOST, build.ADMINISTRATORS_AGNHOST)
         if (BIN / "agnhost").exists()
@@ -93,6 +95,22 @@ def coredns() -> list[Path]:
     return [tar("coredns", NAMES, {"coredns": BIN / "coredns"}, ["/coredns"])]
 
 
+def flannel() -> list[Path]:
+    """The two that its manifest asks for: what installs its plugin, and its daemon, which changes rules by iptables."""
+    plugin, daemon = sorted({*re.findall(r"image: (\S+)", build.FLANNEL_MANIFEST.read_text())}, key=len, reverse=True)
+    iptables = _program("/usr/sbin/xtables-nft-multi") | {
+        str(file).lstrip("/"): file for file in Path("/usr/lib/x86_64-linux-gnu/xtables").glob("*.so")
+    }
+    for name in (f"{kind}{what}" for kind in ("iptables", "ip6tables") for what in ("", "-save", "-restore")):
+        iptables[f"usr/sbin/{name}"] = "/usr/sbin/xtables-nft-multi"
+    programs = {"flannel": BIN / "flannel"}
+    daemons = {"opt/bin/flanneld": BIN / "flanneld"}
+    return [
+        tar("flannel-plugin", plugin, _applets() | programs, ["/bin/sh"]),
+        tar("flannel", daemon, _applets() | iptables | daemons, ["/opt/bin/flanneld"]),
+    ]
+
+
 def agnhost(*versions: str) -> list[Path]:
     """What Kubernetes' own tests run in their pods, with the tools they call there."""
     nc = {"usr/bin/nc": BUILT / "debian/bin/nc.openbsd"}
@@ -117,19 +135,21 @@ def agnhost(*versions: str) -> list[Path]:
     return [*made, tar("pause-k8s", "registry.k8s.io/pause:3.10.1", _applets(), ["/bin/sleep", "2147483647"])]
 
 
-def suite() -> Path:
-    """What deploy/Containerfile says, from a minimal Debian root with Python and this checkout's own wheels."""
-    root, source = HOME / "images/suite", HOME / "stage-source"
+def suite(name: str = "suite", image: str = SUITE, fill: Callable[[Path], None] | None = None) -> Path:
+    """What deploy/Containerfile says, from a minimal Debian root with Python and this checkout's own wheels; of its sources, or those that
+    `fill` puts into a folder.
+    """
+    root, source = HOME / "suite", HOME / "stage-source"
     for folder in (root, source):
         sh("rm", "-rf", folder)
         folder.mkdir(parents=True)
     sh("cp", "-a", f"{ROOT}/.cache/image/root/.", root)
-    _copy_source(source)  # a build writes into it
+    (fill or copy_source)(source)  # a build writes into it
     script = f"""set -e
     mount --bind /proc {root}/proc
     /usr/bin/python3 -m venv --without-pip {root}/opt/installer
     {ROOT}/.cache/pip/bin/pip --quiet --disable-pip-version-check --python {root}/opt/installer/bin/python3 install --no-index \\
-        --find-links {ROOT}/.cache/wheels -c {ROOT}/constraints.txt {source}
+        --find-links {ROOT}/.cache/wheels -c {source}/constraints.txt {source}
     """
     sh("unshare", "--mount", "--propagation", "private", "bash", "-c", script)
     for text in (root / "opt/installer/bin").iterdir():
@@ -142,15 +162,27 @@ def suite() -> Path:
     sh("rm", "-rf", root / "opt/installer", root / "opt/cni")
     own = ("chroot", "ls", "cat", "sh")  # debian:12-slim has its own
     coreutils = {f"usr/bin/{name}": "/bin/busybox" for name in own}
-    made = tar("suite", SUITE, coreutils, ["/opt/agent-cni/bin/agent-cni"], folder=root)
+    made = tar(name, image, coreutils, ["/opt/agent-cni/bin/agent-cni"], folder=root)
     sh("rm", "-rf", root, source)
     return made
 
 
-def _copy_source(target: Path) -> None:
+def copy_source(target: Path) -> None:
     listed = sh("git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "-z").stdout
     there = [name for name in listed.split("\0") if name and (ROOT / name).exists()]
     sh("cp", "--parents", "--no-dereference", "--preserve=mode", "--target-directory", target, *there, cwd=ROOT)
+
+
+def of_commit(commit: str) -> Callable[[Path], None]:
+    """Fill a folder with the sources of a commit of this repository."""
+
+    def fill(target: Path) -> None:
+        file = target / "sources.tar"
+        sh("git", "-C", ROOT, "archive", "--output", file, commit)
+        sh("tar", "--extract", "--file", file, "--directory", target)
+        file.unlink()
+
+    return fill
 
 
 def _applets() -> dict[str, Path | bytes | str]:

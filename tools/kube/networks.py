@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from addressing import CONTROL, PODS
+from build import FLANNEL_MANIFEST
 from node import Node
 from shell import HOME, ROOT, sh
 
@@ -110,7 +111,7 @@ class Network:
     """`ours`: nodes have the product; `by_route`: nodes need routes to each other's blocks and masquerade what leaves;
     `theirs`: which of the reference plugins nodes have; `member`: a member of ours runs on each, with the
     cluster's etcd or its API as store;
-    `fed`: the API's policies are written into a folder (feed.py); `lacks`: what is not asked of it, and why.
+    `fed`: the API's policies are written into a folder (feed.py); `manifest`: it is brought by that; `lacks`: what is not asked of it, and why.
     """
 
     plugins: Callable[[Node], list[Plugin]] | None
@@ -119,6 +120,7 @@ class Network:
     theirs: tuple[str, ...] = ()
     member: str = ""
     fed: bool = False
+    manifest: Path | None = None
     lacks: Mapping[str, str] = field(default_factory=dict)
 
     def prepare(self, node: Node) -> None:
@@ -181,6 +183,13 @@ NETWORKS = {
     "routed": Network(routed, by_route=True, lacks=UNHEARD),
     "joined": Network(joined, member="etcd", fed=True),
     "stored": Network(stored, member="api"),
+    "flannel": Network(
+        None,
+        ours=False,
+        theirs=("loopback", "portmap", "host-local", "bridge"),
+        manifest=FLANNEL_MANIFEST,
+        lacks=UNHEARD,
+    ),
     # something in the cluster is to bring it:
     "nothing": Network(None, ours=False, theirs=("loopback", "portmap", "host-local")),
     "kubeadm": Network(

@@ -28,6 +28,13 @@ def web(name: str, replicas: int, **spec: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def everywhere(name: str) -> dict[str, Any]:
+    """A DaemonSet of the same pods."""
+    made = web(name, 0) | {"kind": "DaemonSet"}
+    del made["spec"]["replicas"]
+    return made
+
+
 def service(name: str, app: str, kind: str = "ClusterIP", **spec: Any) -> dict[str, Any]:
     body = {"type": kind, "selector": {"app": app}, "ports": [{"port": 80, "targetPort": 8080}]} | spec
     body["ipFamilyPolicy"] = "PreferDualStack"
