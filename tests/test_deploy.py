@@ -18,11 +18,14 @@ from cni.cluster.kubernetes.api import ACCOUNT
 from cni.command.parser import parser
 from cni.conflist.file import judged
 from cni.conflist.template import filled
+from cni.kernel.process import SYSTEM_PATH
+from cni.overlay.wireguard import DEVICE
 
 ROOT = Path(__file__).parent.parent
 LINT = ROOT / ".cache/lint/bin"
 MANIFEST = ROOT / "deploy/agent-cni.yaml"
 REMOVAL = ROOT / "deploy/uninstall.yaml"
+TUNNEL = ROOT / "deploy/encrypted/tunnel.yaml"
 UNIT = ROOT / "tools/systemd/system/agent-cni.service"
 OBJECTS: dict[str, Any] = {item["kind"]: item for item in yaml.safe_load_all(MANIFEST.read_text())}
 CONFIG, DAEMON_SET = OBJECTS["ConfigMap"], OBJECTS["DaemonSet"]
@@ -44,7 +47,7 @@ def test_hadolint_finds_nothing():
 
 @pytest.mark.parametrize("version", ["1.30", "1.34", "1.37"])
 def test_the_manifests_are_ones_of_each_kubernetes(version: str):
-    done = linted(LINT / "kubernetes-validate", "--strict", "-k", version, MANIFEST, REMOVAL)
+    done = linted(LINT / "kubernetes-validate", "--strict", "-k", version, MANIFEST, REMOVAL, TUNNEL)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -149,7 +152,7 @@ def test_a_mode_is_made_of_the_default(name: str):
         assert said["resources"] == ["agent-cni.yaml"]
         assert MANIFEST.resolve() == ROOT / "deploy/l3/agent-cni.yaml"
         return
-    assert said["resources"] == ["../l3"] + ["names.yaml"] * (name == "strict")
+    assert said["resources"] == ["../l3", *{"strict": ["names.yaml"], "encrypted": ["tunnel.yaml"]}.get(name, [])]
     for made in said.get("configMapGenerator", ()):
         assert (made["name"], made["namespace"], made["behavior"]) == ("agent-cni", "kube-system", "replace")
         assert made["files"] == list(CONFIG["data"]), "the same file, so that it takes the other's place on nodes"
@@ -183,7 +186,10 @@ def test_kubectl_builds_every_mode(name: str):
         pytest.skip("`make kube-test` builds kubectl")
     done = linted(kubectl, "kustomize", ROOT / "deploy" / name)
     assert done.returncode == 0, done.stderr
-    made = {item["kind"]: item for item in yaml.safe_load_all(done.stdout)}
+    everything = list(yaml.safe_load_all(done.stdout))
+    apart = [item for item in everything if item["metadata"]["name"] == "agent-cni-tunnel"]
+    assert apart == (list(yaml.safe_load_all(TUNNEL.read_text())) if name == "encrypted" else [])
+    made = {item["kind"]: item for item in everything if item not in apart}
     assert made.keys() == OBJECTS.keys() | ({"NetworkPolicy"} if name == "strict" else set())
     said = mode(name)
     config, spec = made["ConfigMap"], made["DaemonSet"]["spec"]["template"]["spec"]
@@ -191,8 +197,26 @@ def test_kubectl_builds_every_mode(name: str):
     for given in said.get("configMapGenerator", ()):
         for file in given["files"]:
             assert config["data"][file] == (ROOT / "deploy" / name / file).read_text()
+    moved = {"agent-cni.dev/moved": "yes"} if name == "node-by-node" else {}
+    assert spec["nodeSelector"] == {"kubernetes.io/os": "linux"} | moved
     said_of_encryption = parser().parse_args(options_of(spec["containers"][1])).encryption
     assert said_of_encryption == ("wireguard" if name == "encrypted" else ""), "who goes back is not encrypted any more"
+
+
+def test_what_serves_a_tunnel_is_not_rolled_out_with_the_rest():
+    """That no request is lost then `make kube-test` asks (deploy/encrypted, rollout)."""
+    tunnel = yaml.safe_load(TUNNEL.read_text())
+    rolled, kept = (item["spec"]["selector"]["matchLabels"] for item in (DAEMON_SET, tunnel))
+    assert tunnel["spec"]["updateStrategy"] == {"type": "OnDelete"}
+    assert rolled.keys() == kept.keys()
+    assert rolled != kept
+    (container,) = tunnel["spec"]["template"]["spec"]["containers"]
+    (member,) = [item for item in containers() if item["name"] == "member"]
+    assert container["securityContext"] == member["securityContext"], (
+        "else a member cannot end one that hangs (ptrace(2))"
+    )
+    assert f"wireguard-go --foreground {DEVICE}\n" in container["command"][-1]
+    assert f"PATH={SYSTEM_PATH} " in container["command"][-1]
 
 
 def allowed(key: str) -> set[str]:
