@@ -64,12 +64,14 @@ def _had(pool: Pool, blocks: Iterable[Block]) -> int:
 
 def differing(ours: Network, theirs: Network) -> str:
     """Why the cluster does not take a network as this host has it; empty where it does."""
+    if ours == theirs:
+        return ""
     said = [
         f"{name} is {_spelled(mine)} here and {_spelled(other)} there"
         for name in dict.fromkeys((*ours.value, *theirs.value))
         if (mine := ours.value.get(name, False)) != (other := theirs.value.get(name, False))
     ]
-    return f"the cluster has {ours.name} differently: {'; '.join(said)}" if said else ""
+    return f"the cluster has {ours.name} differently: {'; '.join(said)}"
 
 
 def _spelled(value: object) -> str:

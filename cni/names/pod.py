@@ -49,7 +49,7 @@ def naming(names: Names | None, attachment: Attachment, lease: Result, whole: Re
     server = NameServer(attachment.network, names.bridge, names.domain, zones, names.upstream, names.consul)
     addresses = tuple(str(interface_of(ip.address).ip) for ip in lease.ips)
     own = PodNames(*attachment, addresses, names.known_as, host.pod, names.health)
-    return Naming((server,), (own,) if names.known_as else ())
+    return Naming((server,), (own,) if names.known_as or host.lost else ())
 
 
 def resolved(names: Names | None, lease: Result, dns: DNS | None) -> DNS | None:
