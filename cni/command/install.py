@@ -17,12 +17,14 @@ from cni.errors import CniError, Conflict, InvalidConfig, Unavailable
 from cni.installation import suite, systemd, tree
 from cni.installation.item import Item
 from cni.installation.place import Place
+from cni.kernel import hostsdir
 from cni.kernel.errand import PATH
 from cni.kernel.netlink import Rtnl
 from cni.kernel.view import Link
 from cni.log import FOLDER
 from cni.naming import OWNER
 from cni.state import DEFAULT_FOLDER
+from cni.state.daemons import NAMES, is_running
 
 
 def install(options: argparse.Namespace) -> int:
@@ -76,7 +78,7 @@ def uninstall(options: argparse.Namespace) -> int:
     left |= {
         f"table {table}": f"keeps others from pods that are here still (nft delete table {table})" for table in stay
     }
-    folders = [] if others else [place.now(DEFAULT_FOLDER), place.now(FOLDER)]
+    folders = [] if others else [place.now(path) for path in (DEFAULT_FOLDER, hostsdir.FOLDER, FOLDER)]
     folders += systemd.wanted(place) if agent_is_ours else []
     folders += [place.now(place.prefix)] if tree.is_ours(place.now(place.prefix)) else []
     removed = [str(item.path) for item in items if item.take()]
@@ -147,10 +149,12 @@ def _refuse_clustered(place: Place) -> None:
 
 
 def _refuse_served(place: Place) -> None:
-    """Raise Conflict where an agent would be left without what it is made of."""
+    """Raise Conflict where an agent, or who answers for names, would be left without what it is made of."""
     if is_listened_on(place.now(PATH)):
         mend = "end it (systemctl disable --now agent-cni.socket agent-cni.service)"
         raise Conflict(f"an agent listens on {place.now(PATH)}: {mend}, or --force")
+    if place.root == Place.root and is_running(NAMES):
+        raise Conflict(f"a {NAMES} runs here: end it (agent-cni names), or --force")
 
 
 def take_idle_links(chosen: Callable[[Link], bool] = bool) -> list[str]:

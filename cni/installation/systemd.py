@@ -1,4 +1,6 @@
-"""What systemd knows of the suite: the node agent's units and its enabled socket, the member's, and drop-ins for networkd and udev."""
+"""What systemd knows of the suite: the node agent's units and its enabled socket, the member's, those for names with what starts them
+enabled, and drop-ins for networkd and udev.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,12 @@ from cni.kernel import process
 
 _FOLDER = Path("/etc/systemd")
 _SOCKET, _SERVICE, _MEMBER = "agent-cni.socket", "agent-cni.service", "agent-cni-member.service"
-#: By which targets those are started that may be enabled.
-_TARGETS = {_SOCKET: "sockets.target", _MEMBER: "multi-user.target"}
+_PATH, _NAMES = "agent-cni-names.path", "agent-cni-names.service"
+_EVERY = (_SOCKET, _SERVICE, _MEMBER, _PATH, _NAMES)
+#: By which targets those are started that may be enabled; and those that are from the first installation on: they start a service that
+#: somebody needs.
+_TARGETS = {_SOCKET: "sockets.target", _PATH: "multi-user.target", _MEMBER: "multi-user.target"}
+_ENABLED = (_SOCKET, _PATH)
 _UNITS = _FOLDER / "system"
 _NETWORKD, _NETWORKDS = (
     "systemd-networkd.service",
@@ -27,15 +33,15 @@ _BOOTED = Path("/run/systemd/system")
 
 
 def units(place: Place) -> Iterator[Item]:
-    """The node agent's units and the member's, and what keeps systemd-networkd and udev from what the plugins make."""
+    """The units of the node agent, the member and for names, and what keeps systemd-networkd and udev from what the plugins make."""
     for name, source in tree.shared("systemd").items():
         text = source.read_text().replace("@PREFIX@", str(place.prefix))
         yield Item(place.now(_FOLDER / name), text)
 
 
 def files(place: Place) -> list[Path]:
-    """Where the units are, or would be: the agent's and the member's."""
-    return [place.now(_UNITS / name) for name in (_SOCKET, _SERVICE, _MEMBER)]
+    """Where the units are, or would be: the agent's, the member's and those for names."""
+    return [place.now(_UNITS / name) for name in _EVERY]
 
 
 def wanted(place: Place) -> Iterator[Path]:
@@ -46,29 +52,29 @@ def wanted(place: Place) -> Iterator[Path]:
 def follow(place: Place, before: Collection[Path], put: Collection[Path], *, renewed: bool) -> list[str]:
     """Have systemd go by the files that were `put` down where some units were there `before`; what it does not go by yet, a line each.
 
-    A socket that is new is opened at every start of the node, and now where systemd runs; else whoever disabled it meant it. What
-    runs by another unit than its own now is started anew, and so is the member of a copy that was `renewed`, which nobody waits
+    What starts a service and is new does so at every start of the node, and now where systemd runs; else whoever disabled it meant it.
+    What runs by another unit than its own now is started anew, and so are the daemons of a copy that was `renewed` which nobody waits
     for: calls that run end first. Raises ToolFailed with systemd's words.
     """
-    service, socket, member = (place.now(_UNITS / name) for name in (_SERVICE, _SOCKET, _MEMBER))
-    is_new = socket in put and socket not in before
-    if is_new:
-        _enable(place)
+    new = [unit for unit in _ENABLED if (file := place.now(_UNITS / unit)) in put and file not in before]
+    for unit in new:
+        _enable(place, unit)
     if not _is_live(place):
         return []
-    if {service, socket, member} & {*put}:
+    if {*files(place)} & {*put}:
         _systemctl("daemon-reload")
-    if is_new:
-        _systemctl("start", _SOCKET)
-    outdated = {*before} & ({*put} | ({member} if renewed else set()))
+    if new:
+        _systemctl("start", *new)
+    daemons = {place.now(_UNITS / name) for name in (_MEMBER, _NAMES)} if renewed else set()
+    outdated = {*before} & ({*put} | daemons)
     if outdated:
         _systemctl("--no-block", "try-restart", *sorted(path.name for path in outdated))
     return _told_networkd(place, put)
 
 
 def disable(place: Place) -> None:
-    """End the agent and the member and close the socket, where they run. Raises ToolFailed with systemd's words."""
-    there = [unit for unit in (_SOCKET, _SERVICE, _MEMBER) if place.now(_UNITS / unit).exists()]
+    """End the agent, the member and who answers for names, and what would start them, where they run. Raises ToolFailed with systemd's words."""
+    there = [unit for unit in (_SOCKET, _PATH, _SERVICE, _MEMBER, _NAMES) if place.now(_UNITS / unit).exists()]
     if _is_live(place) and there:
         _systemctl("disable", "--now", *there)
 
@@ -100,11 +106,11 @@ def forget(place: Place) -> None:
         _systemctl("daemon-reload")
 
 
-def _enable(place: Place) -> None:
-    link, *_ = wanted(place)
+def _enable(place: Place, unit: str) -> None:
+    link = next(link for link in wanted(place) if link.name == unit)
     open_folder(link.parent)
     if not link.is_symlink():
-        link.symlink_to(_UNITS / _SOCKET)
+        link.symlink_to(_UNITS / unit)
 
 
 def _told_networkd(place: Place, put: Collection[Path]) -> list[str]:

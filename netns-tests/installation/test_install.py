@@ -457,22 +457,23 @@ def booted(tmp_path: Path, script: str) -> list[str]:
     return done.stdout.split("\n")
 
 
-def test_the_agents_socket_is_enabled_with_its_units_and_goes_with_them(tmp_path: Path):
+def test_what_starts_the_agent_and_who_answers_for_names_is_enabled_and_goes_with_them(tmp_path: Path):
     """`make install` asks for them where systemd runs, unless told not to."""
     make = f"make -s -C {ROOT} --dry-run install"
     assert booted(
         tmp_path,
         f"""
         {make} | grep -c -- --systemd; ! {make} SYSTEMD=0 | grep -- --systemd; ! {make} DESTDIR=/x | grep -- --systemd
-        $install >/dev/null; told; readlink /etc/systemd/system/sockets.target.wants/agent-cni.socket
+        $install >/dev/null; told; readlink /etc/systemd/system/*.target.wants/agent-cni* | sort -r
         $install; test ! -e /run/told
         $uninstall >/dev/null; told
         find /etc/systemd -type f
         """,
     ) == [
-        "1", "daemon-reload", "start agent-cni.socket", "", "/etc/systemd/system/agent-cni.socket",
-        "nothing to be installed",
-        "disable --now agent-cni.socket agent-cni.service agent-cni-member.service", "daemon-reload", "", "",
+        "1", "daemon-reload", "start agent-cni.socket agent-cni-names.path", "", "/etc/systemd/system/agent-cni.socket",
+        "/etc/systemd/system/agent-cni-names.path", "nothing to be installed",
+        "disable --now agent-cni.socket agent-cni-names.path agent-cni.service agent-cni-member.service agent-cni-names.service",
+        "daemon-reload", "", "",
     ]  # fmt: skip
 
 
@@ -482,6 +483,7 @@ def test_the_agents_socket_is_enabled_with_its_units_and_goes_with_them(tmp_path
         (["agent-cni.service"], ["agent-cni.service"]),
         (["agent-cni-member.service"], ["agent-cni-member.service"]),
         (["agent-cni.socket"], ["agent-cni.socket"]),
+        (["agent-cni-names.service"], ["agent-cni-names.service"]),
         (["agent-cni.socket", "agent-cni.service"], ["agent-cni.service", "agent-cni.socket"]),
     ],
 )
@@ -489,19 +491,19 @@ def test_what_runs_by_a_unit_of_the_release_before_is_started_anew(
     tmp_path: Path, of_before: list[str], anew: list[str]
 ):
     """What was disabled since stays so."""
-    wanted = "/etc/systemd/system/sockets.target.wants/agent-cni.socket"
+    wanted = "/etc/systemd/system/sockets.target.wants/agent-cni.socket /etc/systemd/system/multi-user.target.wants/agent-cni-names.path"
     assert booted(
         tmp_path,
         f"""
         $install >/dev/null; told >/dev/null; rm {wanted}
         of_before {" ".join(f"system/{unit}" for unit in of_before)}
-        $install >/dev/null; told; test ! -e {wanted}
+        $install >/dev/null; told; ! ls {wanted} 2>/dev/null
         """,
     ) == ["daemon-reload", f"--no-block try-restart {' '.join(anew)}", "", ""]
 
 
-def test_the_member_of_a_copy_that_is_another_is_started_anew(tmp_path: Path):
-    """The agent sees to that itself. A copy of another prefix is none of this member's."""
+def test_the_daemons_of_a_copy_that_is_another_are_started_anew(tmp_path: Path):
+    """The agent sees to that itself. A copy of another prefix is none of theirs."""
     assert booted(
         tmp_path,
         f"""
@@ -511,8 +513,10 @@ def test_the_member_of_a_copy_that_is_another_is_started_anew(tmp_path: Path):
         {SUITE} install {" ".join(map(str, folders(tmp_path / "second")))} --systemd --force >/dev/null; told
         """,
     ) == [
-        "--no-block try-restart agent-cni-member.service", "", "",
-        "daemon-reload", "--no-block try-restart agent-cni-member.service agent-cni.service agent-cni.socket", "", "",
+        "--no-block try-restart agent-cni-member.service agent-cni-names.service", "", "",
+        "daemon-reload",
+        "--no-block try-restart agent-cni-member.service agent-cni-names.path agent-cni-names.service agent-cni.service agent-cni.socket",
+        "", "",
     ]  # fmt: skip
 
 
@@ -529,7 +533,7 @@ def test_networkd_hears_of_its_drop_ins_where_it_runs(tmp_path: Path):
         rm /run/active; of_before {" ".join(dropins)}; $install 2>&1 >/dev/null; told
         """,
     ) == [
-        said, "daemon-reload", "start agent-cni.socket", "networkctl reload", "",
+        said, "daemon-reload", "start agent-cni.socket agent-cni-names.path", "networkctl reload", "",
         "networkctl reload", "", said, "", "", "",
     ]  # fmt: skip
 

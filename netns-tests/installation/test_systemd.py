@@ -8,12 +8,19 @@ from pathlib import Path
 
 import pytest
 from first_process import BootedNode
-from lab import AGENT_CNI, eventually
+from lab import AGENT_CNI, ROOT, eventually
+
+from cni.kernel.hostsdir import Entry
+from cni.naming import Attachment
 
 pytestmark = pytest.mark.sweep  # one node, with its own agent
 
 SOCKET, SERVICE, MEMBER = "agent-cni.socket", "agent-cni.service", "agent-cni-member.service"
+NAMES, NAMED = "agent-cni-names.service", "agent-cni-names.path"
 UNITS = Path("/etc/systemd/system")
+PROBED = Entry(
+    Attachment("net", "c1", "eth0"), ("127.0.0.1",), ("web",), "a/b", '{"tcp": 9, "interval": 0.5, "failures": 1}'
+)
 CONF = {
     "cniVersion": "1.1.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0", "isGateway": True, "ipMasq": True,
     "policy": {"ingress": [{}]}, "ipam": {"type": "agent-ipam", "subnet": "10.1.0.0/24"},
@@ -97,6 +104,39 @@ def test_what_was_disabled_or_ended_stays_so(node: BootedNode):
     assert [node.state(unit) for unit in (SOCKET, SERVICE, MEMBER)] == ["inactive"] * 3
     assert node.run("systemctl", "is-enabled", SOCKET, MEMBER, check=False).stdout.split() == ["disabled"] * 2
     call(node, "STATUS")
+
+
+def named(node: BootedNode, network: str, option: str = "") -> None:
+    """A network with names, as a call would leave it, and a pod of it that is probed where nothing listens."""
+    for folder in ("here", "there"):
+        node.run("mkdir", "-p", f"/run/agent-cni-names/{network}/{folder}")
+    node.run("tee", PROBED.path, input=PROBED.text)
+    folders = "".join(f"hostsdir=/run/agent-cni-names/{network}/{folder}\n" for folder in ("here", "there"))
+    text = f"{option}listen-address=127.0.0.1\nbind-dynamic\nno-hosts\nno-resolv\npid-file=\n{folders}"
+    node.run("tee", f"/run/agent-cni-names/{network}/dnsmasq.conf", input=text)
+
+
+def processes(node: BootedNode, program: str) -> list[str]:
+    return node.run("sh", "-c", f"grep -lsx {program} /proc/[0-9]*/comm || true").stdout.split()
+
+
+def test_who_answers_for_names_starts_with_the_first_and_is_as_confined_as_its_unit_says(node: BootedNode):
+    node.run("cp", ROOT / ".cache/dnsmasq/usr/sbin/dnsmasq", "/usr/local/bin/dnsmasq")
+    assert (node.state(NAMED), node.state(NAMES)) == ("active", "inactive")
+    assert node.run("stat", "-c", "%a", "/run/agent-cni-names").stdout == "755\n"
+    named(node, "net")
+    assert eventually(lambda: node.state(NAMES) == "active")
+    assert eventually(lambda: processes(node, "dnsmasq"))
+    assert eventually(lambda: "Connection refused" in node.run("cat", PROBED.path).stdout)
+    assert node.said_of(NAMES, "StatusText") == "1 networks, 1 pods probed, 1 not answered"
+    old = node.said_of(NAMES, "MainPID")
+    node.run("kill", "-9", old)
+    assert eventually(lambda: node.said_of(NAMES, "MainPID") not in (old, "0") and processes(node, "dnsmasq"))
+    assert len(processes(node, "dnsmasq")) == 1
+    assert "Operation not permitted" not in node.run("sh", "-c", "cat /var/log/agent-cni/* /run/journal").stdout
+    node.run("agent-cni", "uninstall")
+    assert not processes(node, "dnsmasq")
+    assert node.run("ls", "/run").stdout.split().count("agent-cni-names") == 0
 
 
 def test_uninstall_ends_and_forgets_them(node: BootedNode):

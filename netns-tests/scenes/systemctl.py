@@ -109,6 +109,8 @@ def sandbox(service: dict[str, str]) -> None:
     for folder in folders:
         Path(folder).mkdir(exist_ok=True, mode=0o700)
         mount("--bind", folder, folder)
+    for folder in service["ReadWritePaths"].split():  # which its ExecStartPre has made
+        mount("--bind", folder, folder)
     for folder in STRICT:
         mount("-o", "remount,bind,ro", folder)
 
