@@ -952,6 +952,31 @@ def test_the_member_is_woken_at_once_of_what_a_call_waits_for(folder: Path):
         assert bell.wait(0)
 
 
+def test_how_a_pod_is_the_cluster_hears_at_once_and_only_when_it_is_another(folder: Path, record: Record):
+    pod, other = (
+        Endpoint("pods", f"10.0.0.{it}", "node-a", "0a:58:0a:00:00:02", "c1", "eth0", names="web") for it in (2, 3)
+    )
+    with closing(Store.open(folder)) as store, closing(Bell(folder)) as bell:
+
+        def rings(*addresses: str, unhealthy: bool) -> bool:
+            with store.transaction():
+                store.say_health("pods", addresses, unhealthy=unhealthy)
+            return bell.wait(0)
+
+        with store.transaction():
+            store.say([pod, other], record.plugin)
+            store.told("pods", pod.address, pod)
+        assert not rings(pod.address, unhealthy=False)
+        assert rings(pod.address, "10.0.0.9", unhealthy=True)
+        assert [(item.wanted, item.published) for item in store.said_of("pods")] == [
+            (pod._replace(unhealthy=True), pod), (other, None),
+        ]  # fmt: skip
+        assert not rings(pod.address, unhealthy=True)
+        with store.transaction():
+            store.unsay(record.attachment, record.plugin)
+        assert not rings(pod.address, unhealthy=False), "who was taken away stays so"
+
+
 @pytest.mark.parametrize("mac", ["", "fe:00:00:00:00:01"], ids=["of one host", "of a cluster's host"])
 def test_a_member_hears_of_the_device_of_a_network(folder: Path, mac: str):
     """Its rows to other hosts are wanted with the first pod, and not a second later."""

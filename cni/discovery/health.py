@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 #: The longest a probe waits, unless it is said, in seconds; and how often a pod is probed that never passed, which may just begin.
 _SECOND = 1.0
-#: What a request's line may have (RFC 9112, 3.2).
-_PATH = re.compile(r"/[!-~]*")
+#: What a request's line may have (RFC 9112, 3.2), and what is no ASCII, as whoever said it did.
+_PATH = re.compile(r"/[^\s\x00-\x1f\x7f]*")
 
 
 class Probe(NamedTuple):

@@ -62,9 +62,8 @@ class Probed:
             while True:
                 try:
                     done = await asyncio.to_thread(verdicts.say, self._entry, entry)
-                except TryAgainLater as error:
+                except TryAgainLater:
                     if loop.time() > until:
-                        self._warn(error.msg)
                         return
                     await asyncio.sleep(_STEP)
                 else:

@@ -1,4 +1,4 @@
-"""What is said of a pod that became another by its probes: in the file of its names."""
+"""What is said of a pod that became another by its probes: in the file of its names, and in a cluster to its other hosts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from contextlib import closing
 from cni.kernel import hostsdir
 from cni.kernel.files import LockFile
 from cni.kernel.hostsdir import Entry
+from cni.state import DEFAULT_FOLDER, Store
+from cni.state.store import FILE
 from cni.state.uses import node_lock
 
 
@@ -20,6 +22,14 @@ def say(before: Entry, after: Entry) -> bool:
     with closing(LockFile(node_lock())) as lock, lock.exclusive(attachment.digest, str(attachment), patience=0):
         if Entry.read(attachment.network, hostsdir.read(before.path)) != before:
             return False
+        _tell_others(after)
         if after != before:
             hostsdir.put(after.path, after.text)
     return True
+
+
+def _tell_others(entry: Entry) -> None:
+    """A folder without a state is of a host in no cluster."""
+    if (DEFAULT_FOLDER / FILE).exists():
+        with closing(Store.open(DEFAULT_FOLDER)) as state, state.transaction():
+            state.say_health(entry.attachment.network, entry.addresses, unhealthy=bool(entry.unhealthy))

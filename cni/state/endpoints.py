@@ -58,6 +58,17 @@ class Endpoints(StateFile):
         )
         self._has_more = True
 
+    def say_health(self, network: str, addresses: Iterable[str], *, unhealthy: bool) -> None:
+        """Have the cluster know whether a pod that has addresses is well, as far as it is to know of them. It is told at once."""
+        for address in addresses:
+            key = (network, *_packed(address))
+            where = "(network, family, address) = (?,?,?)"
+            for (wanted,) in self._rows(f"SELECT wanted FROM endpoint WHERE {where} AND wanted NOT NULL", *key):
+                value = json.dumps(_known(network, address, wanted)._replace(unhealthy=unhealthy).value)
+                if value != wanted:
+                    self._db.execute(f"UPDATE endpoint SET wanted = ? WHERE {where}", (value, *key))
+                    self._has_news = True
+
     def unsay(self, attachment: Attachment, plugin: str) -> None:
         """Have the cluster know of an attachment no more."""
         self._unsay("(network, container, ifname, plugin) = (?,?,?,?)", *attachment, plugin)
@@ -130,10 +141,13 @@ def _unsaid(network: str, packed: bytes, wanted: str | None, published: str | No
 
 
 def _endpoint(network: str, address: str, value: str | None) -> Endpoint | None:
+    return _known(network, address, value) if value else None
+
+
+def _known(network: str, address: str, value: str) -> Endpoint:
     from cni.cluster.model import Endpoint
 
-    key = (Endpoint.room, network, address)
-    return Endpoint.read(key, json.loads(value)) if value else None
+    return Endpoint.read((Endpoint.room, network, address), json.loads(value))
 
 
 def _key(block: Block) -> tuple[str, int, bytes, bytes]:

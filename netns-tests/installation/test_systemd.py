@@ -128,7 +128,8 @@ def test_who_answers_for_names_starts_with_the_first_and_is_as_confined_as_its_u
     assert eventually(lambda: node.state(NAMES) == "active")
     assert eventually(lambda: processes(node, "dnsmasq"))
     assert eventually(lambda: "Connection refused" in node.run("cat", PROBED.path).stdout)
-    assert node.said_of(NAMES, "StatusText") == "1 networks, 1 pods probed, 1 not answered"
+    status = "1 networks, 1 pods probed, 1 not answered"
+    assert eventually(lambda: node.said_of(NAMES, "StatusText") == status)
     old = node.said_of(NAMES, "MainPID")
     node.run("kill", "-9", old)
     assert eventually(lambda: node.said_of(NAMES, "MainPID") not in (old, "0") and processes(node, "dnsmasq"))
