@@ -160,7 +160,10 @@ static int pod_namespace(void)
 static int prefix_of(char *path, size_t size)
 {
     ssize_t length = readlink("/proc/self/exe", path, size - 1);
-    if (length <= 0 || (size_t)length >= size - 1)
+    if (length < 0)
+        return 0;
+    errno = ENAMETOOLONG; /* what is wrong with it from here on */
+    if ((size_t)length >= size - 1)
         return 0;
     path[length] = 0;
     for (int up = 0; up < 2; up++) {
