@@ -8,7 +8,7 @@ PLACE     = --prefix $(PREFIX) --bin-dir $(BIN_DIR) --conf-dir $(CONF_DIR) $(if 
 SOURCES  := $(shell find cni plugins conf.d launcher tools -type f -not -name '*.pyc') pyproject.toml constraints.txt
 PLUGINS  := $(patsubst %.schema.json,%,$(wildcard plugins/*.schema.json))
 
-.PHONY: help demo demo-mesh test sweeps check image-test kubelet-test kube-test podman-test reference-test cluster-soak policy-matrix bench wheels install uninstall clean
+.PHONY: help demo demo-mesh test sweeps check audit image-test kubelet-test kube-test podman-test reference-test cluster-soak policy-matrix bench wheels install uninstall clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1\t/' | expand -t 12
@@ -34,6 +34,11 @@ check: .venv/ready     ## style and types
 	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check .
 	@.venv/bin/mypy --no-error-summary cni
 	@.venv/bin/mypy --no-error-summary --scripts-are-modules $(PLUGINS)
+
+audit: .venv/ready     ## known vulnerabilities and licences of what we depend on, its bill of materials, the launcher analysed and run under sanitizers
+	@tools/bootstrap --audit
+	@.venv/bin/python3 tools/audit/audit.py
+	@.venv/bin/python3 -m pytest tests/audit tests/launcher
 
 image-test: .venv/ready ## bake a minimal Debian root twice, compare, and make a pod in it (part of test)
 	@tools/isolated .venv/bin/python3 -m pytest netns-tests/installation/test_image.py
