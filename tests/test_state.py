@@ -48,7 +48,7 @@ def written(folder: Path, record: Record) -> Path:
 
 def relabel(folder: Path, version: int) -> None:
     db = sqlite3.connect(folder / "state.db")
-    db.executescript(f"PRAGMA user_version = {version}; PRAGMA application_id = {version};")
+    db.execute(f"PRAGMA user_version = {version}")
     db.close()
 
 
@@ -515,8 +515,11 @@ def test_a_file_that_was_brought_up_is_laid_out_as_a_new_one(folder: Path, tmp_p
         with closing(Store.open(folder)) as store:
             tables = [name for (name,) in store._rows("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY 1")]
             about = ("table_xinfo", "index_list", "foreign_key_list")
-            said = [store._rows(f"PRAGMA {what}") for what in ("application_id", "user_version")]
-            return said + [store._rows(f"PRAGMA {what}({table})") for table in tables for what in about] + [tables]
+            return (
+                [store._rows("PRAGMA user_version")]
+                + [store._rows(f"PRAGMA {what}({table})") for table in tables for what in about]
+                + [tables]
+            )
 
     folder.mkdir()
     with closing(sqlite3.connect(folder / "state.db")) as db:
@@ -666,7 +669,7 @@ def test_readers_never_wait_for_a_writer(folder: Path, store: Store, record: Rec
 
 @pytest.mark.parametrize("opening", [Store.open, Store.reading], ids=["opening", "reading"])
 def test_a_file_that_cannot_be_opened_costs_no_descriptor(folder: Path, store: Store, opening: Any):
-    store._db.executescript("PRAGMA user_version = 99; PRAGMA application_id = 99;")
+    store._db.execute("PRAGMA user_version = 99")
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         with pytest.raises(Unavailable):
@@ -695,18 +698,16 @@ def test_a_later_file_that_only_has_more_tables_is_gone_on_with(
 ):
     """Who goes back to the release before finds such a one."""
     with closing(sqlite3.connect(written / "state.db")) as db:
-        db.executescript(
-            f"CREATE TABLE later (said TEXT); PRAGMA application_id = {VERSION}; PRAGMA user_version = 99;"
-        )
+        db.executescript(f"CREATE TABLE later (said TEXT); PRAGMA user_version = {VERSION << 16 | 99};")
     with closing(opening(written)) as store:
         assert record in store.records()
     with closing(Store.open(written)) as store:
         store.forget(record.attachment, record.plugin)
         store.put(record)
     with closing(sqlite3.connect(written / "state.db")) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (99,)
+        assert db.execute("PRAGMA user_version").fetchone() == (VERSION << 16 | 99,)
         assert db.execute("SELECT * FROM later").fetchall() == []
-        db.execute(f"PRAGMA application_id = {VERSION + 1}")
+        db.execute(f"PRAGMA user_version = {VERSION + 1 << 16 | 99}")
     with pytest.raises(Unavailable, match="layout 99"):
         opening(written)
 

@@ -89,9 +89,9 @@ class StateFile:
 
     def layout(self) -> int:
         """The file's layout, 0 for a new one; ours for a later release's that says it can be written by us. Raises Unavailable for another's."""
-        version = int(self._rows("PRAGMA user_version")[0][0])
-        if version > layout.VERSION and 0 < self._rows("PRAGMA application_id")[0][0] <= layout.VERSION:
-            return layout.VERSION
+        earliest, version = divmod(int(self._rows("PRAGMA user_version")[0][0]), 1 << 16)
+        if 0 < earliest <= layout.VERSION:
+            return min(version, layout.VERSION)
         if not 0 <= version <= layout.VERSION:
             raise Unavailable(
                 f"{self.path} was written by another release (layout {version}, ours is up to {layout.VERSION})"

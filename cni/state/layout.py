@@ -14,8 +14,9 @@ from cni.kernel.netns import Netns, whereabouts
 
 #: The layout this release reads and writes, kept as SQLite's `user_version`.
 VERSION = 5
-#: The earliest one whose releases can write such a file, too (`application_id`): what is later has only tables besides, which they leave alone.
+#: The earliest one whose releases can write such a file, too: what is later has only tables besides. The upper half of what the file says.
 EARLIEST = 5
+SAID = VERSION if EARLIEST == VERSION else EARLIEST << 16 | VERSION
 
 #: Of all tables the one with a rowid: a key beside whole plans is slow to find, for SQLite compares overflowing rows whole.
 _ATTACHMENT = """
@@ -140,7 +141,7 @@ CREATE TABLE away (
 """
 
 #: What a new file gets.
-SCHEMA = f"{_ATTACHMENT} {_LEASES} {_STICKY} {_STICKY_ONCE} {_USES} {_CONFIGURED} {_BOOT} {_MEMBERSHIP}\nPRAGMA application_id = {EARLIEST};\nPRAGMA user_version = {VERSION};"
+SCHEMA = f"{_ATTACHMENT} {_LEASES} {_STICKY} {_STICKY_ONCE} {_USES} {_CONFIGURED} {_BOOT} {_MEMBERSHIP}\nPRAGMA user_version = {SAID};"
 
 _TO_2 = """
 ALTER TABLE attachment ADD COLUMN netns_id TEXT NOT NULL DEFAULT '';
@@ -206,7 +207,7 @@ def upgrade(db: sqlite3.Connection, version: int) -> None:
     if version < 4:
         _run(db, _TO_4)
         _know_configured(db)
-    _run(db, f"{_MEMBERSHIP}PRAGMA application_id = {EARLIEST};\nPRAGMA user_version = {VERSION};\n")
+    _run(db, f"{_MEMBERSHIP}PRAGMA user_version = {SAID};\n")
 
 
 def _know_users(db: sqlite3.Connection) -> None:
