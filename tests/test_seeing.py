@@ -16,7 +16,9 @@ from cluster_memory import Memory
 from member_host import Host, network
 
 from cni.errors import RangeExhausted
+from cni.kernel import hostsdir
 from cni.kernel.counters import Counted
+from cni.kernel.hostsdir import Entry
 from cni.kernel.wireguard import Shown
 from cni.member import census, figures, metrics
 from cni.member.exposition import Family
@@ -53,6 +55,8 @@ def told(no_node: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
         state.put_member(replace(member, encryption="wireguard"))
     with closing(Documents.open()) as documents, documents.transaction():
         documents.put("folder /feed", Feed(), {})
+    entry = Entry(Attachment("net", "one", "eth0"), ("10.1.0.2",), ("one",), "", '{"tcp": 80}', hostsdir.NOT_PROBED)
+    hostsdir.put(entry.path, entry.text)
     with pytest.raises(RangeExhausted), counted("macvlan", "ADD"):
         raise RangeExhausted("none")
     monkeypatch.setattr(census, "counted", lambda table: [Counted("NetworkPolicy a/b", "drop", 1, 60)])

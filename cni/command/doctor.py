@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cni import plugin
 from cni.agent.listener import is_listened_on, takes_calls
+from cni.command import named
 from cni.command.attached import attachment_faults
 from cni.command.leftovers import leftovers
 from cni.command.membership import cluster_faults, is_in_cluster
@@ -192,6 +193,14 @@ def _overlays(options: argparse.Namespace) -> Iterator[Finding]:
         return  # the state's own check says why
 
 
+def _names(options: argparse.Namespace) -> Iterator[Finding]:
+    """Who answers for names, where there are any."""
+    try:
+        yield from (Finding(item.line, item.mend) for item in named.faults())
+    except CniError as error:
+        yield Finding(error.msg, "agent-cni refresh")
+
+
 def _cluster(options: argparse.Namespace) -> Iterator[Finding]:
     """This host's part in its cluster."""
     try:
@@ -228,5 +237,5 @@ def _records(options: argparse.Namespace) -> list[Record]:
 
 
 CHECKS: tuple[Callable[[argparse.Namespace], Iterator[Finding]], ...] = (
-    _programs, _executables, _configurations, _agent, _state, _attachments, _overlays, _cluster, _leftovers,
+    _programs, _executables, _configurations, _agent, _state, _attachments, _overlays, _names, _cluster, _leftovers,
 )  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from cni.cluster.config import ClusterConfig
-from cni.command import part
+from cni.command import named, part
 from cni.command.graph import drawn, networks
 from cni.command.node import answers_of
 from cni.command.output import complain, print_json, print_table, print_text
@@ -34,18 +34,19 @@ Rows = list[dict[str, Any]]
 
 _KIND = {Masquerade: "masquerade", PodPolicy: "policy", AntiSpoof: "guard", Gate: "guard", PodRules: "interception"}
 _CUT = {"pod": 253, "container": 12}
-_NOTHING = {"bridges": "no bridges in use", "vteps": "no VTEPs in use"}
+_NOTHING = {"bridges": "no bridges in use", "vteps": "no VTEPs in use", "names": "no names"}
 _COLUMNS = {
     "attachments": ("pod", "container", "ifname", "network", "addresses", "state", "plugin"),
     "leases": ("network", "address", "container", "ifname"),
     "bridges": ("bridge", "mtu", "gateways", "pods"),
     "vteps": ("device", "bridge", "vni", "port", "local", "remotes"),
     "rules": ("container", "ifname", "kind", "rule"),
+    "names": named.COLUMNS,
 }
 
 
 def show(options: argparse.Namespace) -> int:
-    """Print attachments, leases, bridges, VTEPs and rules, or draw them; of the folders that can be read, if one cannot."""
+    """Print attachments, leases, bridges, VTEPs, rules and names, or draw them; of the folders that can be read, if one cannot."""
     there = options.data_dir, options.conf_dir
     records, unread = answers_of(*there, lambda store: list(map(store.as_said, store.records())))
     for line in unread:
@@ -72,6 +73,7 @@ def _shown(options: argparse.Namespace, records: list[Record]) -> None:
     shown["leases"] = [
         {"address": str(address), **attachment._asdict(), "plugin": holder} for address, attachment, holder in leases
     ]
+    shown["names"] = named.rows()
     parts, _ = answers_of(options.data_dir, options.conf_dir, lambda store: [part.rows(store)])
     own = {area: [row for rows in parts for row in rows.get(area, ())] for area in part.COLUMNS}
     if options.json:

@@ -71,9 +71,7 @@ def agree(door: Door, wanted: Services, of: str) -> tuple[list[str], list[str]]:
 
     Raises Unreachable, and Unavailable where it refuses.
     """
-    path = located("/v1/agent/services", filter=f'Meta["{_NODE}"] == "{of}"')
-    there = json.loads(_ask(door, "GET", path).document or "{}")
-    known = {key: item.get("Meta", {}).get(_DIGEST) for key, item in there.items()}
+    known = {key: item.get("Meta", {}).get(_DIGEST) for key, item in _of(door, of).items()}
     new = [key for key, said in wanted.items() if known.get(key) != said["Meta"][_DIGEST]]
     for key in new:
         _ask(door, "PUT", located("/v1/agent/service/register", **{"replace-existing-checks": "true"}), wanted[key])
@@ -81,6 +79,28 @@ def agree(door: Door, wanted: Services, of: str) -> tuple[list[str], list[str]]:
     for key in gone:
         _ask(door, "PUT", located("/v1/agent/service/deregister/", key))
     return new, gone
+
+
+def reached(url: str) -> None:
+    """Raise Unreachable, or Unavailable, where an agent cannot say what it has."""
+    _of(_door(url), node())
+
+
+def _door(url: str) -> Door:
+    try:
+        return Door([url])
+    except (KeyError, ValueError):
+        raise Unavailable(f"{url} is no URL of Consul") from None
+
+
+def _of(door: Door, node: str) -> Services:
+    """The services an agent has of a node, by id."""
+    path = located("/v1/agent/services", filter=f'Meta["{_NODE}"] == "{node}"')
+    document = _ask(door, "GET", path).document
+    try:
+        return dict(json.loads(document))
+    except (ValueError, TypeError):
+        raise Unavailable(f"what answers is no agent of Consul: {bytes(document)[:80]!r}") from None
 
 
 def _ask(door: Door, method: str, path: str, document: object = None) -> Answer:
@@ -136,13 +156,13 @@ class Registrar:
 
     def _agree(self, url: str, wanted: Services) -> None:
         try:
-            door = self._doors.setdefault(url, Door([url]))
-            new, gone = agree(door, wanted, self._node)
-        except (CniError, KeyError, ValueError) as error:
-            why = error.msg if isinstance(error, CniError) else f"{url} is no URL of Consul"
+            if url not in self._doors:
+                self._doors[url] = _door(url)
+            new, gone = agree(self._doors[url], wanted, self._node)
+        except CniError as error:
             if url not in self._troubles:
-                log.warning("names", why, verb="consul")
-            self._troubles[url] = why
+                log.warning("names", error.msg, verb="consul")
+            self._troubles[url] = error.msg
             return
         if self._troubles.pop(url, ""):
             log.warning("names", f"{url} answers again", verb="consul")

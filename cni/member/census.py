@@ -9,7 +9,7 @@ from functools import partial
 
 from cni import __version__
 from cni.errors import CniError
-from cni.kernel import wireguard
+from cni.kernel import hostsdir, wireguard
 from cni.kernel.clock import boottime
 from cni.kernel.counters import Counted, counted
 from cni.member.exposition import Family
@@ -40,6 +40,8 @@ def of_node() -> list[Family]:
         found += _of_policies(counted(POLICY_TABLE))
     with suppress(CniError):
         found += _of_feeds()
+    with suppress(CniError):
+        found += _of_names()
     with suppress(CniError):
         store = Store.reading(uses.DEFAULT_FOLDER)
         if store:
@@ -77,6 +79,22 @@ def _of_feeds() -> Iterator[Family]:
         faults: dict[_Labels, float] = {(("feed", feed),): many for feed, many in documents.faults_counted().items()}
     means = "Parts of a feed of policies that cannot be read, or that their store has lost: what they said last holds."
     yield _gauge("policy_faults", means, faults)
+
+
+def _of_names() -> Iterator[Family]:
+    """How pods with names are; one that was never probed is not well, for nobody is told of it."""
+    pods: _Counts = Counter()
+    probed: _Counts = Counter()
+    unhealthy: _Counts = Counter()
+    for network in hostsdir.networks():
+        said = (("network", network),)
+        for entry in hostsdir.entries(network):
+            pods[said] += 1
+            probed[said] += bool(entry.health)
+            unhealthy[said] += bool(entry.unhealthy)
+    yield _gauge("names_pods", "Attachments of this host that have names.", pods)
+    yield _gauge("names_probed", "Those that are probed.", probed)
+    yield _gauge("names_unhealthy", "Those that are probed, and not answered because of that.", unhealthy)
 
 
 def _spoken(code: int) -> str:

@@ -402,7 +402,10 @@ def test_help_names_every_command(agent: Any):
 def test_nothing_to_show(agent: Any, folder: Path):
     folder.mkdir()
     said = agent("show", "--data-dir", folder)
-    assert (said.status, said.out) == (0, "no attachments\nno leases\nno bridges in use\nno VTEPs in use\nno rules\n")
+    assert (said.status, said.out) == (
+        0,
+        "no attachments\nno leases\nno bridges in use\nno VTEPs in use\nno rules\nno names\n",
+    )
     assert not list(folder.iterdir())
 
 
@@ -435,6 +438,7 @@ def test_attachments_and_leases_are_shown_as_tables(agent: Any, folder: Path, at
         ["no", "bridges", "in", "use"],
         ["no", "VTEPs", "in", "use"],
         ["no", "rules"],
+        ["no", "names"],
     ]
 
 
