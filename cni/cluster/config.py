@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 from cni.errors import InvalidConfig, Unavailable
 from cni.kernel.files import put_whole
 from cni.protocol.addresses import address
-from cni.protocol.config import faults_by
-from cni.protocol.decoding import decoded
+from cni.protocol.config import read_by
 from cni.protocol.schema import Schema
 from cni.values import dataclass
 
@@ -142,14 +141,8 @@ def write(path: Path, text: str) -> None:
 
 def read(text: bytes) -> tuple[dict[str, Any], list[str]]:
     """A document, and all that is wrong with it, each line with its JSON path."""
-    try:
-        document = decoded(text)
-    except ValueError as error:
-        return {}, [f"$: it is not JSON: {error}"]
-    if not isinstance(document, dict):
-        return {}, ["$: it is no JSON object"]
-    said = _without_nothing(document)
-    return said, [line for _, line in faults_by(said, schema())] or list(_contradictions(said))
+    said, found = read_by(text, schema())
+    return said, found or list(_contradictions(said))
 
 
 def host_name() -> str:
@@ -181,13 +174,6 @@ _KEYS = {name: key for key, name in _FIELDS.items()}
 def _given(config: object, defaults: object) -> dict[str, Any]:
     known = vars(defaults)
     return {_KEYS.get(name, name): value for name, value in vars(config).items() if value != known[name]}
-
-
-def _without_nothing(value: Any) -> Any:
-    """A document without keys of null or "", which say nothing."""
-    if not isinstance(value, dict):
-        return value
-    return {key: _without_nothing(item) for key, item in value.items() if item not in (None, "")}
 
 
 def _contradictions(document: Mapping[str, Any]) -> Iterator[str]:

@@ -134,6 +134,27 @@ def faults_by(
     return tuple(fault for error in sorted(found, key=lambda error: error.json_path) for fault in _told(error))
 
 
+def read_by(text: bytes, schema: Schema) -> tuple[dict[str, Any], list[str]]:
+    """The document of a file that is no plugin's, without what says nothing, and what its schema says against it, each line with its
+    JSON path.
+    """
+    try:
+        document = decoded(text)
+    except ValueError as error:
+        return {}, [f"$: it is not JSON: {error}"]
+    if not isinstance(document, dict):
+        return {}, ["$: it is no JSON object"]
+    said = _without_nothing(document)
+    return said, [line for _, line in faults_by(said, schema)]
+
+
+def _without_nothing(value: Any) -> Any:
+    """A document without keys of null or "", which say nothing."""
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_nothing(item) for key, item in value.items() if item not in (None, "")}
+
+
 def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
     """Every text of a configuration and its path."""
     if isinstance(value, str):
