@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from cni import log
 from cni.errors import CniError, Incomplete
 from cni.kernel.signals import end_if_asked, uninterrupted
 from cni.protocol.result import Interface, Result
@@ -21,17 +22,23 @@ def apply(resources: Iterable[Resource], world: World) -> None:
         for batch, items in groupby(resources, lambda item: item.batch):
             if batch:
                 end_if_asked()
-                batch.ensure(list(items), world)
+                together = list(items)
+                with log.step("ensure", together):
+                    batch.ensure(together, world)
                 continue
             for item in items:
                 end_if_asked()
-                item.ensure(world)
+                with log.step("ensure", (item,)):
+                    item.ensure(world)
 
 
 def differences(resources: Iterable[Resource], world: World, reported: Result) -> list[Difference]:
     """Every difference of every resource, as far as later plugins of the chain did not report it."""
-    accepting = filter(None, (resource.accepting(reported) for resource in resources))
-    return [Difference(line, item.mend, item) for item in accepting for line in item.differences(world)]
+    found = []
+    for item in filter(None, (resource.accepting(reported) for resource in resources)):
+        with log.step("check", (item,)):
+            found += [Difference(line, item.mend, item) for line in item.differences(world)]
+    return found
 
 
 def remove(resources: Sequence[Resource], world: World) -> None:
@@ -55,7 +62,8 @@ def _all_of(resources: Sequence[Resource], world: World) -> None:
         for resource in resources:
             end_if_asked()
             try:
-                resource.remove(world)
+                with log.step("remove", (resource,)):
+                    resource.remove(world)
             except CniError as error:
                 failed.append(error.msg)
     if failed:

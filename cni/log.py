@@ -12,8 +12,21 @@ import os
 import stat
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from typing import Protocol
+
+    class Listener(Protocol):
+        """Who takes down a call."""
+
+        def told(self, line: Mapping[str, Any]) -> None: ...
+        def step(self, verb: str, items: Sequence[Any]) -> AbstractContextManager[None]: ...
+
 
 FOLDER = Path("/var/log/agent-cni")
 
@@ -25,9 +38,20 @@ _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY
 
 
+#: Who hears what a call does while it does it; the node agent sets it where it traces one.
+listener: Listener | None = None
+
+
+def step(verb: str, items: Sequence[Any]) -> AbstractContextManager[None]:
+    """While a call does something with resources, or asks somebody by his name."""
+    return listener.step(verb, items) if listener else nullcontext()
+
+
 def event(plugin: str, verb: str, error: BaseException | None = None, **facts: Any) -> None:
     """Write what a call did: `facts` such as container, network, seconds; never raises."""
     line: dict[str, Any] = {"time": _now(), "plugin": plugin, "verb": verb, **facts}
+    if listener:
+        listener.told(line)
     if error is not None:
         line |= {"error": str(error), "code": getattr(error, "code", 999)}
         line |= {"notes": notes} if (notes := getattr(error, "__notes__", None)) else {}

@@ -65,6 +65,8 @@ class Stdout:
         self._put = elsewhere or _print
         self._broken = not elsewhere and _is_closed()
         self._told: int | None = None
+        #: Why the call failed, whether or not somebody was told.
+        self.failure: CniError | Stranded | None = None
 
     def refuse_closed(self) -> None:
         """Raise IoFailure where a result would reach nobody."""
@@ -85,6 +87,7 @@ class Stdout:
         """Print an error, if somebody reads it and nothing was printed; the exit code."""
         import json
 
+        self.failure = error
         if self._told is not None:
             return self._told
         document = {"cniVersion": self.version, "code": error.code, "msg": error.msg}

@@ -145,14 +145,14 @@ def _members(found: Distribution) -> Iterator[tuple[Path, Path]]:
 
 
 def _needed() -> Iterator[Distribution]:
-    """The suite and all it needs, each once."""
+    """The suite and all it needs, each once; what it has a use for where somebody installed it, too."""
     waiting, seen = [NAME], set()
     while waiting:
         name = waiting.pop(0)
         if name in seen or not (found := _installed(name)):
             continue
         seen.add(name)
-        waiting += [_name(line) for line in found.requires or () if "extra ==" not in line]
+        waiting += [_name(line) for line in found.requires or () if name == NAME or not _is_extra(line)]
         yield found
 
 
@@ -161,7 +161,7 @@ def _installed(name: str) -> Distribution | None:
     try:
         return _distribution(name)
     except Unavailable:
-        if name in {_name(line) for line in _distribution(NAME).requires or ()}:
+        if name in {_name(line) for line in _distribution(NAME).requires or () if not _is_extra(line)}:
             raise
         return None
 
@@ -173,6 +173,10 @@ def _distribution(name: str) -> Distribution:
         return distribution(name)
     except PackageNotFoundError:
         raise Unavailable(f"{name} is not installed in {sys.prefix}: make install, or pipx install agent-cni") from None
+
+
+def _is_extra(requirement: str) -> bool:
+    return "extra ==" in requirement
 
 
 def _name(requirement: str) -> str:

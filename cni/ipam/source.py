@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from cni import log
 from cni.errors import (
     CniError,
     DecodingFailure,
@@ -132,12 +133,13 @@ class Delegate(Nothing):
     def _run(self, command: str) -> dict[str, Any]:
         from cni.kernel import process  # our own IPAM is no program
 
-        environ = {
-            **self.call.environ,
-            "CNI_COMMAND": command, "CNI_CONTAINERID": self.call.container, "CNI_NETNS": self.call.netns,
-            "CNI_IFNAME": self.call.ifname, "CNI_ARGS": self.call.args, "CNI_PATH": ":".join(self.call.path),
-        }  # fmt: skip
-        done = process.run([self._executable()], json.dumps(self.netconf), environ)
+        with log.step(command, (self.type,)):  # which is whose part it is
+            environ = {
+                **self.call.environ,
+                "CNI_COMMAND": command, "CNI_CONTAINERID": self.call.container, "CNI_NETNS": self.call.netns,
+                "CNI_IFNAME": self.call.ifname, "CNI_ARGS": self.call.args, "CNI_PATH": ":".join(self.call.path),
+            }  # fmt: skip
+            done = process.run([self._executable()], json.dumps(self.netconf), environ)
         return _answer(self.type, done.returncode, done.stdout, done.stderr)
 
     def _result(self, raw: dict[str, Any]) -> Result:
