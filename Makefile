@@ -8,7 +8,7 @@ PLACE     = --prefix $(PREFIX) --bin-dir $(BIN_DIR) --conf-dir $(CONF_DIR) $(if 
 SOURCES  := $(shell find cni plugins conf.d launcher tools -type f -not -name '*.pyc') pyproject.toml constraints.txt
 PLUGINS  := $(patsubst %.schema.json,%,$(wildcard plugins/*.schema.json))
 
-.PHONY: help demo demo-mesh test sweeps check audit image-test kubelet-test kube-test podman-test reference-test cluster-soak policy-matrix bench wheels install uninstall clean
+.PHONY: help demo demo-mesh test sweeps check audit image-test kubelet-test collector-test kube-test podman-test reference-test cluster-soak policy-matrix bench wheels install uninstall clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1\t/' | expand -t 12
@@ -55,6 +55,10 @@ kube-test: .venv/ready ## Kubernetes on three nodes with our networks (builds it
 		tools/kube/kube.py check --proxy $(or $(PROXY),nftables) --families $(or $(FAMILIES),4) $(if $(MANIFEST),--manifest $(MANIFEST)) $$network || exit; done
 	@$(if $(SPECS),tools/kube/kube.py e2e --focus "$(SPECS)" $(if $(MANIFEST),--manifest $(MANIFEST)) $(lastword $(or $(NETWORKS),stored)))
 
+collector-test: .venv/ready ## build an OpenTelemetry collector from the Go module proxy (minutes, once) and have the agent send it spans
+	@tools/bootstrap --collector
+	@tools/isolated .venv/bin/python3 -m pytest netns-tests/agent/test_spans.py
+
 podman-test: .venv/ready ## podman's own networks and containers, with our executables for its drivers
 	@tools/bootstrap --podman
 	@tools/isolated .venv/bin/python3 -m pytest netns-tests/runtimes/test_podman.py
@@ -74,11 +78,11 @@ bench: .venv/ready     ## our plugins against the reference's, paired in one run
 	@tools/isolated .venv/bin/python3 tools/bench.py $(PARTS)
 
 wheels:          ## what `make install WHEELS=folder` needs of PyPI, into WHEELS=folder
-	@tools/bootstrap --wheels "$(WHEELS)"
+	@EXTRAS="$(EXTRAS)" tools/bootstrap --wheels "$(WHEELS)"
 
-install:         ## PREFIX, BIN_DIR, CONF_DIR, DESTDIR, CONF=10-bridge-vxlan.conflist, SYSTEMD=0 or 1, FORCE=1, WHEELS=folder
+install:         ## PREFIX, BIN_DIR, CONF_DIR, DESTDIR, CONF=10-bridge-vxlan.conflist, SYSTEMD=0 or 1, FORCE=1, WHEELS=folder, EXTRAS=otlp
 	@$(if $(DESTDIR),mkdir -p $(DESTDIR))
-	@WHEELS="$(WHEELS)" tools/install $(PLACE) --link $(if $(CONF),--conf $(CONF)) $(if $(filter-out 0,$(SYSTEMD)),--systemd)
+	@WHEELS="$(WHEELS)" EXTRAS="$(EXTRAS)" tools/install $(PLACE) --link $(if $(CONF),--conf $(CONF)) $(if $(filter-out 0,$(SYSTEMD)),--systemd)
 
 uninstall:       ## take everything away again
 	@if [ -x $(DESTDIR)$(PREFIX)/bin/python3 ]; then \

@@ -1,4 +1,4 @@
-"""Write docs/keys/NAME.md from each plugin's schema, and from that of cluster.json: every key, what it takes, what it means."""
+"""Write docs/keys/NAME.md from each plugin's schema, and from those of cluster.json and agent.json: every key, what it takes, what it means."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ PAGES = ROOT / "docs/keys"
 #: Sections that several plugins have: where their keys are listed.
 ELSEWHERE = {"sidecar": ("sidecar-redirect", ""), "ipam": ("agent-ipam", "ipam"), "policy": ("custom-plugin", "policy")}
 
-SCHEMAS = {file.name: file for folder in ("plugins", "cni/cluster") for file in (ROOT / folder).glob("*.schema.json")}
+SCHEMAS = {
+    file.name: file
+    for folder in ("plugins", "cni/cluster", "cni/agent")
+    for file in (ROOT / folder).glob("*.schema.json")
+}
 
 Schema = dict[str, Any]
 
 
 def names() -> list[str]:
-    """The plugins, by their schemas, and the cluster's."""
+    """The plugins, by their schemas, the cluster's and the agent's."""
     return sorted(file.name.removesuffix(".schema.json") for file in SCHEMAS.values())
 
 
 def page(name: str) -> str:
-    """A plugin's page, or the cluster's."""
+    """A plugin's page, the cluster's or the agent's."""
     file = f"{name}.schema.json"
     schema = _schema(file)
     rows = [f"| `{key}` | {kind} | {meaning} |" for key, kind, meaning in _rows(name, schema, "")]

@@ -12,12 +12,13 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
-from cni.agent.follower import Follower
 from cni.agent.scoreboard import Scoreboard, Slot
-from cni.agent.worker import DISMISSED, OUTDATED, SPENT, Worker
+from cni.agent.worker import DISMISSED, OUTDATED, SPENT, Terms, Worker
 from cni.values import dataclass
 
 #: What tells one installation of this package from the next.
@@ -52,6 +53,12 @@ def hold_back_stopping() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
 
 
+class Beside(Protocol):
+    """What is looked after beside the workers."""
+
+    def look(self) -> None: ...
+
+
 class Pool:
     """Workers on one listening socket, until `installed` is not what is installed any more."""
 
@@ -59,13 +66,13 @@ class Pool:
         self,
         listener: socket.socket,
         most: int,
-        deadline: int,
+        terms: Terms,
         installed: Installation,
-        follower: Follower | None = None,
+        beside: Sequence[Beside] = (),
     ) -> None:
         self._listener = listener
         self._most = most
-        self._deadline = deadline
+        self._terms = terms
         self._members: dict[int, _Member] = {}
         self._scoreboard = Scoreboard(most)
         self._poll = select.poll()
@@ -73,7 +80,7 @@ class Pool:
         self._stopping = False
         self._outdated = False
         self._installed = installed
-        self._follower = follower
+        self._beside = beside
 
     def run(self) -> bool:
         """Serve until SIGTERM or SIGINT. Returns whether another release was installed meanwhile."""
@@ -90,8 +97,8 @@ class Pool:
         while not (self._stopping or self._outdated):
             self._listen()
             self._fill()
-            if self._follower:
-                self._follower.look()
+            for beside in self._beside:
+                beside.look()
             idle = self._idle()
             if len(idle) > SPARE and idle[-1].slot.seconds > _IDLE_SECONDS:
                 idle[-1].dismiss()
@@ -109,7 +116,7 @@ class Pool:
             else:
                 self._hear(self._members[fd])
         for member in self._members.values():
-            if member.slot.busy and member.slot.seconds > self._deadline + GRACE:
+            if member.slot.busy and member.slot.seconds > self._terms.seconds + GRACE:
                 os.kill(member.pid, signal.SIGKILL)
 
     def _hear(self, member: _Member) -> None:
@@ -145,9 +152,12 @@ class Pool:
             os.setpgid(0, 0)  # a terminal's Ctrl-C is for the pool: calls end as their callers wish
             for other in others:
                 other.close()
-            code = Worker(self._listener, line, slot, lambda: installation() == self._installed, self._deadline).run()
+            code = Worker(self._listener, line, slot, self._is_current, self._terms).run()
         finally:
             os._exit(code)
+
+    def _is_current(self) -> bool:
+        return installation() == self._installed
 
     def _bury(self, member: _Member) -> None:
         self._poll.unregister(member.line)

@@ -8,18 +8,20 @@ import sys
 from pathlib import Path
 
 from cni import plugin
+from cni.agent.exporter import Exporter
 from cni.agent.follower import Follower
 from cni.agent.listener import listening, pass_on
-from cni.agent.pool import Pool, hold_back_stopping, installation
+from cni.agent.pool import Beside, Pool, hold_back_stopping, installation
+from cni.agent.worker import Terms
 from cni.protocol import schema
 from cni.protocol.config import validator
 
 _USUAL_DESCRIPTORS = 1024
 
 
-def serve(path: Path, most: int, deadline: int, conf_dir: Path | None = None) -> None:
+def serve(path: Path, most: int, deadline: int, conf_dir: Path | None = None, exporter: Exporter | None = None) -> None:
     """Answer calls at `path` until SIGTERM or SIGINT, by at most `most` workers, each call within `deadline` seconds; have
-    what pods share follow the configurations of a folder.
+    what pods share follow the configurations of a folder, and spans of calls sent.
 
     After an installation the process becomes that release's agent, and keeps its socket.
     """
@@ -31,7 +33,11 @@ def serve(path: Path, most: int, deadline: int, conf_dir: Path | None = None) ->
     follower = Follower(conf_dir) if conf_dir else None
     hold_back_stopping()
     with listening(path) as listener:
-        outdated = Pool(listener, most, deadline, installed, follower).run()
+        terms = Terms(deadline, exporter.spans if exporter else None)
+        beside: tuple[Beside | None, ...] = (follower, exporter)
+        outdated = Pool(listener, most, terms, installed, [item for item in beside if item]).run()
+        if exporter:
+            exporter.end()
         if outdated:
             pass_on(listener)
             os.execv(sys.executable, [sys.executable, "-I", *sys.argv])  # noqa: S606

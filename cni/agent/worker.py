@@ -7,7 +7,7 @@ import os
 import resource
 import select
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from cni import together
@@ -16,11 +16,13 @@ from cni.agent.request import Refused, Request
 from cni.errors import TryAgainLater
 from cni.kernel import bell, kept, netns, signals
 from cni.main import Stdout, main
+from cni.values import dataclass
 
 if TYPE_CHECKING:
     import socket
 
     from cni.agent.scoreboard import Slot
+    from cni.agent.spans import Spans
 
 #: Why a worker ends: the pool let it go; a call left it other than it was; the installation is another one now.
 DISMISSED, SPENT, OUTDATED = 0, 1, 3
@@ -33,20 +35,28 @@ _STREAMS = (0, 2)
 _WAKE = b"w"
 
 
+@dataclass(frozen=True)
+class Terms:
+    """How calls are served: each within so many seconds, and taken down by whom, if by anybody."""
+
+    seconds: int
+    spans: Spans | None = None
+
+
 class Worker:
     """Serves what arrives on `listener` until `line`, to the pool, closes; says by its `slot` whether it is busy.
 
-    `current` says whether the installation is still the one that was imported; `seconds` are a call's deadline.
+    `current` says whether the installation is still the one that was imported.
     """
 
     def __init__(
-        self, listener: socket.socket, line: socket.socket, slot: Slot, current: Callable[[], bool], seconds: int
+        self, listener: socket.socket, line: socket.socket, slot: Slot, current: Callable[[], bool], terms: Terms
     ) -> None:
         self._listener = listener
         self._line = line
         self._slot = slot
         self._current = current
-        self._seconds = seconds
+        self._seconds, self._spans = terms.seconds, terms.spans
 
     def run(self) -> int:
         """Serve; returns why it ends. What a call leaves is collected after its answer."""
@@ -72,6 +82,8 @@ class Worker:
                 return OUTDATED
             fit = self._converse(Caller(connection))
         kept.let_go()
+        if self._spans:
+            self._spans.hand_over()
         gc.collect()
         self._slot.rest()
         return 0 if fit and _next_descriptor() < _MOST_DESCRIPTORS else SPENT
@@ -92,7 +104,7 @@ class Worker:
             return True
         stdout, code = Stdout(caller.print), -1
         try:
-            with _in_place_of(request), caller.watched(self._seconds):
+            with _in_place_of(request), caller.watched(self._seconds), self._traced(request, stdout):
                 code = main(request.script, request.environ, stdout)
         except (KeyboardInterrupt, OSError) as ended:  # outside the story: before it began or after its end
             if code < 0:
@@ -107,6 +119,9 @@ class Worker:
         fit = not caller.has_ended() and netns.is_at_home()
         caller.end(code)
         return fit
+
+    def _traced(self, request: Request, stdout: Stdout) -> AbstractContextManager[None]:
+        return self._spans.of(request.environ, request.script, stdout) if self._spans else nullcontext()
 
 
 def _room() -> int:

@@ -12,7 +12,9 @@ from itertools import groupby
 from pathlib import Path
 
 from cni import plugin
+from cni.agent import settings
 from cni.agent.listener import is_listened_on, takes_calls
+from cni.agent.settings import Settings
 from cni.command import named
 from cni.command.attached import attachment_faults
 from cni.command.leftovers import leftovers
@@ -135,6 +137,14 @@ def _agent(options: argparse.Namespace) -> Iterator[Finding]:
     elif not takes_calls(options.socket):
         what = f"the agent that listens on {options.socket} takes no calls, stopped or busy: each waits a second and starts Python"
         yield Finding(what, "systemctl restart agent-cni.service, or end that agent and start another")
+    try:
+        otlp = Settings.load().otlp
+    except CniError as error:
+        yield Finding(error.msg, f"edit {settings.PATH}, then systemctl restart agent-cni.service")
+        return
+    if otlp and not importlib.util.find_spec("opentelemetry"):
+        what = f"{settings.PATH} wants spans sent, and OpenTelemetry's library is not installed: none are"
+        yield Finding(what, "make install EXTRAS=otlp, or pip install agent-cni[otlp] and agent-cni install")
 
 
 def _without_agent(options: argparse.Namespace) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from cni.cluster.config import read
+from cni.agent import settings
+from cni.cluster import config as cluster
 from cni.command.output import complain, print_json, say
 from cni.conflist.file import is_bare, judged, made_by, planned, plugins_of, text_of
 from cni.errors import CniError
@@ -21,13 +22,19 @@ from cni.protocol.decoding import decoded
 from cni.protocol.result import Result
 
 _LIKE_OURS = (OWN_IPAM, "host-local")
+_Read = Callable[[bytes], tuple[dict[str, Any], list[str]]]
+_CLUSTER = ("cluster", cluster.read, "by it a host is in a cluster")
+#: By a key that only such a file has: whose it is, what reads it, and what one that is right means.
+_OTHERS: dict[str, tuple[str, _Read, str]] = {
+    "etcd": _CLUSTER, "kubernetes": _CLUSTER, "otlp": ("agent", settings.read, "by it the node agent runs"),
+}  # fmt: skip
 
 
 def validate(options: argparse.Namespace) -> int:
-    """Judge a configuration or list, or a host's cluster.json; every error with its JSON path."""
+    """Judge a configuration or list, or a host's cluster.json or agent.json; every error with its JSON path."""
     text = text_of(options.file)
-    if _is_a_clusters(text):
-        return _validated_cluster(options, text)
+    if whose := _other_than_plugins(text):
+        return _validated_other(options, text, *_OTHERS[whose])
     found = list(judged(options.file, text))
     if options.json:
         print_json({"file": str(options.file), "plugins": found})
@@ -39,25 +46,22 @@ def validate(options: argparse.Namespace) -> int:
     return 1 if any(item["faults"] for item in found) else 0
 
 
-def _is_a_clusters(text: bytes) -> bool:
-    """Whether a file is no plugin's but says how a host is in a cluster."""
+def _other_than_plugins(text: bytes) -> str:
+    """Whose file it is that is no plugin's, by a key of theirs; empty where it may be a plugin's."""
     with suppress(ValueError):
         said = decoded(text)
-        return (
-            isinstance(said, dict)
-            and bool({"etcd", "kubernetes"} & said.keys())
-            and not said.keys() & {"type", "plugins"}
-        )
-    return False
+        if isinstance(said, dict) and not said.keys() & {"type", "plugins"}:
+            return next((key for key in _OTHERS if key in said), "")
+    return ""
 
 
-def _validated_cluster(options: argparse.Namespace, text: bytes) -> int:
+def _validated_other(options: argparse.Namespace, text: bytes, whose: str, read: _Read, means: str) -> int:
     _, faults = read(text)
     if options.json:
-        print_json({"file": str(options.file), "cluster": {"faults": faults}})
+        print_json({"file": str(options.file), whose: {"faults": faults}})
         return 1 if faults else 0
     complain(*(f"{options.file}: {fault}" for fault in faults))
-    say(*[] if faults else [f"{options.file}: ok, by it a host is in a cluster"])
+    say(*[] if faults else [f"{options.file}: ok, {means}"])
     return 1 if faults else 0
 
 

@@ -125,6 +125,7 @@ def _metrics_options(command: argparse.ArgumentParser) -> None:
 
 
 def _serve_options(command: argparse.ArgumentParser) -> None:
+    from cni.agent import settings
     from cni.agent.pool import DEADLINE, MOST
 
     command.add_argument("--socket", type=absolute, default=SOCKET, help="default %(default)s")
@@ -136,6 +137,8 @@ def _serve_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--conf-dir", type=absolute, default=Place.conf_dir, help="refresh when it changes, default %(default)s"
     )
+    command.add_argument("--config", type=file, default=settings.PATH, metavar="FILE", help="default %(default)s")
+    command.add_argument("--trace", action="store_true", help="make each step of a call a span of its trace, too")
 
 
 def _names_options(command: argparse.ArgumentParser) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from cni.agent.exporter import Exporter
 from cni.agent.listener import is_listened_on, takes_calls
+from cni.agent.settings import Settings
 from cni.command.output import complain, say
 
 
@@ -12,9 +14,11 @@ def serve(options: argparse.Namespace) -> int:
     """Be the node agent: answer the plugins' calls warm, until SIGTERM or Ctrl-C."""
     if options.probe:
         return _probed(options)
+    otlp = Settings.load(options.config).otlp
     from cni.agent.serve import serve as answering  # and with it all that a call may need
 
-    answering(options.socket, options.workers, options.deadline, options.conf_dir)
+    exporter = Exporter(options.config, steps=options.trace) if otlp else None
+    answering(options.socket, options.workers, options.deadline, options.conf_dir, exporter)
     return 0
 
 

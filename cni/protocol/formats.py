@@ -13,6 +13,7 @@ from cni.protocol.call import is_name, refuse_unruly_ifname
 _PORTS = 65535
 #: Texts, because few calls are given what they are for.
 _SERVER = r"https?://(?:[A-Za-z0-9][A-Za-z0-9._-]*|\[(?P<v6>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?"
+_PATH = r"(?:/[A-Za-z0-9._~%/-]*)?"
 _PLACE = r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9A-Fa-f:.]+)\]):(?P<port>[0-9]{1,5})"
 
 
@@ -43,9 +44,16 @@ def _path(text: str) -> None:
 
 
 def _server(text: str) -> None:
-    found = re.fullmatch(_SERVER, text)
+    _refuse_no_url(text, re.fullmatch(_SERVER, text), "a server, such as https://192.0.2.1:2379")
+
+
+def _url(text: str) -> None:
+    _refuse_no_url(text, re.fullmatch(_SERVER + _PATH, text), "a service, such as https://192.0.2.1:4318/otlp")
+
+
+def _refuse_no_url(text: str, found: re.Match[str] | None, of: str) -> None:
     if not found:
-        raise ValueError(f"{text!r} is no URL of a server, such as https://192.0.2.1:2379")
+        raise ValueError(f"{text!r} is no URL of {of}")
     if found["v6"]:
         addresses.address(found["v6"])
     _refuse_no_port(text, found["port"])
@@ -74,6 +82,7 @@ FORMATS: dict[str, Callable[[str], object]] = {
     "ifname": _ifname,
     "path": _path,
     "server": _server,
+    "url": _url,
     "loopback": _loopback,
 }
 REFUSALS = (ValueError, InvalidConfig)

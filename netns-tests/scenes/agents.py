@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,10 @@ class Agent:
             os.kill(pid, number)
 
 
-def serving(host: Host, *options: str, unit: Path | None = None) -> Agent:
-    """Start an agent and wait until it listens; with `unit` it may do no more than that lets it."""
+def serving(host: Host, *options: str, unit: Path | None = None, within: Sequence[str] = ()) -> Agent:
+    """Start an agent and wait until it listens; with `unit` it may do no more than that lets it, and `within` is what starts it."""
     bounds = [str(PYTHON), str(Path(__file__).with_name("confined.py")), str(unit)] if unit else []
-    command = [*host.prefix(), *bounds, str(AGENT_CNI), "serve", *options]
+    command = [*host.prefix(), *bounds, *within, str(AGENT_CNI), "serve", *options]
     process = subprocess.Popen(command, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     agent = Agent(host, process)
     assert eventually(

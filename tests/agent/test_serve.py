@@ -9,6 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 #: What no call enters: commands, the installation, the member, and a program of its own.
 FOR_OTHERS = (
+    "cni.agent.otlp",
+    "cni.agent.settings",
     "cni.command",
     "cni.installation",
     "cni.cluster.config",

@@ -21,7 +21,7 @@ from cni.agent import peer, worker
 from cni.agent.caller import Caller
 from cni.agent.request import PROTOCOL
 from cni.agent.scoreboard import Scoreboard
-from cni.agent.worker import Worker
+from cni.agent.worker import Terms, Worker
 from cni.kernel import netns
 from cni.kernel.errand import MARK
 from cni.kernel.signals import ENDING
@@ -70,7 +70,7 @@ class Launcher:
 def served(environ: dict[str, str], **how: str) -> tuple[bool, list[bytes]]:
     """Whether the worker is as before, and what it said."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    serving = Worker(ours, ours, Scoreboard(1).claim(), lambda: True, 60)
+    serving = Worker(ours, ours, Scoreboard(1).claim(), lambda: True, Terms(60))
     launcher = Launcher(its, environ, **how)
     with ours:
         fit = serving._converse(Caller(ours))
@@ -162,7 +162,7 @@ def test_a_table_without_a_free_descriptor_is_no_room():
 def errand(question: bytes) -> tuple[bool, bytes]:
     """Whether the worker is as before after somebody asked it, and what it answered."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    serving = Worker(ours, ours, Scoreboard(1).claim(), lambda: True, 60)
+    serving = Worker(ours, ours, Scoreboard(1).claim(), lambda: True, Terms(60))
     its.send(MARK + question)
     with ours:
         fit = serving._converse(Caller(ours))

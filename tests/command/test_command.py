@@ -65,6 +65,18 @@ def test_how_a_host_is_in_a_cluster_is_judged_too(agent: Any, tmp_path: Path, na
     assert len(json.loads(agent("validate", "--json", file).out)["cluster"]["faults"]) == 3
 
 
+def test_what_the_node_agent_is_told_is_judged_too(agent: Any, tmp_path: Path):
+    file = tmp_path / "agent.json"
+    file.write_text(json.dumps({"otlp": {"endpoint": "http://127.0.0.1:4318"}}))
+    said = agent("validate", file)
+    assert (said.status, said.out, said.err) == (0, f"{file}: ok, by it the node agent runs\n", "")
+    file.write_text(json.dumps({"otlp": {"endpoints": "http://127.0.0.1:4318"}}))
+    said = agent("validate", file)
+    assert (said.status, said.out) == (1, "")
+    assert [line.split(": ")[1] for line in said.err.splitlines()] == ["$.otlp", "$.otlp.endpoints"]
+    assert len(json.loads(agent("validate", "--json", file).out)["agent"]["faults"]) == 2
+
+
 @pytest.mark.parametrize(
     "content",
     [
