@@ -8,7 +8,7 @@ PLACE     = --prefix $(PREFIX) --bin-dir $(BIN_DIR) --conf-dir $(CONF_DIR) $(if 
 SOURCES  := $(shell find cni plugins conf.d launcher tools -type f -not -name '*.pyc') pyproject.toml constraints.txt
 PLUGINS  := $(patsubst %.schema.json,%,$(wildcard plugins/*.schema.json))
 
-.PHONY: help demo demo-mesh test sweeps check audit image-test kubelet-test collector-test kube-test podman-test reference-test cluster-soak policy-matrix bench wheels install uninstall clean
+.PHONY: help demo demo-mesh test sweeps check audit image-test kubelet-test collector-test kube-test podman-test consul-test reference-test cluster-soak policy-matrix bench wheels install uninstall clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1\t/' | expand -t 12
@@ -62,6 +62,10 @@ collector-test: .venv/ready ## build an OpenTelemetry collector from the Go modu
 podman-test: .venv/ready ## podman's own networks and containers, with our executables for its drivers
 	@tools/bootstrap --podman
 	@tools/isolated .venv/bin/python3 -m pytest netns-tests/runtimes/test_podman.py
+
+consul-test: .venv/ready ## pods registered with a real Consul (builds it once from the Go module proxy, some minutes)
+	@tools/bootstrap --consul
+	@AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest netns-tests/names/test_consul.py
 
 reference-test: .venv/ready ## the reference plugins' own suites with our executables (five minutes); SUITES="bridge ptp" runs some
 	@tools/bootstrap --reference-suites
