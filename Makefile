@@ -8,7 +8,7 @@ PLACE     = --prefix $(PREFIX) --bin-dir $(BIN_DIR) --conf-dir $(CONF_DIR) $(if 
 SOURCES  := $(shell find cni plugins conf.d launcher tools -type f -not -name '*.pyc') pyproject.toml constraints.txt
 PLUGINS  := $(patsubst %.schema.json,%,$(wildcard plugins/*.schema.json))
 
-.PHONY: help demo demo-mesh test sweeps check audit image-test kubelet-test collector-test kube-test podman-test consul-test reference-test cluster-soak policy-matrix bench wheels install uninstall clean
+.PHONY: help demo demo-mesh test sweeps check audit image-test kubelet-test collector-test kube-test podman-test consul-test reference-test cluster-soak policy-matrix bench wheels install uninstall clean nerdctl-test
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1\t/' | expand -t 12
@@ -58,6 +58,10 @@ kube-test: .venv/ready ## Kubernetes on three nodes with our networks (builds it
 collector-test: .venv/ready ## build an OpenTelemetry collector from the Go module proxy (minutes, once) and have the agent send it spans
 	@tools/bootstrap --collector
 	@tools/isolated .venv/bin/python3 -m pytest netns-tests/agent/test_spans.py
+
+nerdctl-test: .venv/ready ## build nerdctl (some minutes, once), and have its containers find each other by name on our network
+	@tools/bootstrap --nerdctl
+	@tools/isolated .venv/bin/python3 -m pytest netns-tests/runtimes/test_nerdctl.py
 
 podman-test: .venv/ready ## podman's own networks and containers, with our executables for its drivers
 	@tools/bootstrap --podman

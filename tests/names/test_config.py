@@ -127,11 +127,12 @@ def test_the_domain_may_be_said():
 
 
 class TestNerdctl:
-    @pytest.fixture(autouse=True)
-    def store(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    @pytest.fixture(autouse=True, params=["1935db59/names/default", "1935db59/default"])
+    def store(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
         monkeypatch.setattr(nerdctl, "ROOT", tmp_path)
-        folder = tmp_path / "1935db59" / "names" / "default"
+        folder = tmp_path / request.param
         folder.mkdir(parents=True)
+        (folder / "a-folder").mkdir()
         (folder / "shop-web").write_text("ab12\n")
         (folder / "other").write_text("cd34")
         return folder
