@@ -69,6 +69,12 @@ CASES: dict[str, dict[str, Any]] = {
         "ipam": {"cluster": True, "ranges": [[{"subnet": "10.10.0.0/16"}], [{"subnet": "fd00:10::/64"}]]},
     },
     "foreign-ipam": {"ipam": {"type": "host-local", "subnet": "10.1.0.0/24"}, "isGateway": True},
+    "names": {
+        "isDefaultGateway": True,
+        "names": {"domain": "pods.example", "upstream": ["192.0.2.53"]},
+        "health": {"tcp": 5432, "interval": "2s"},
+        "runtimeConfig": {"aliases": {"net": ["sql"]}},
+    },
     "sidecar": {"sidecar": {}},
     "sidecar-tproxy": {"sidecar": {"mode": "tproxy", "captureDNS": True}, "dns": {"nameservers": ["10.96.0.10"]}},
     "policy": {"policy": {"ingress": ["10.0.0.0/8"], "egressDrop": True}},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from cni.errors import Conflict
 from cni.kernel import hostsdir
 from cni.kernel.hostsdir import Entry
 from cni.naming import Attachment
@@ -36,7 +37,9 @@ class NameServer(Resource):
     def ensure(self, world: World) -> None:
         before = hostsdir.read(self._path)
         if before != self._text:
-            hostsdir.put(self._path, self._text)
+            with world.turn(f"names on {self.bridge}"):
+                self._refuse_second()
+                hostsdir.put(self._path, self._text)
             if before:
                 world.changed(self, lambda: hostsdir.put(self._path, before))
             else:
@@ -57,6 +60,15 @@ class NameServer(Resource):
         return f"names of {self.domain} answered on {self.bridge}{asked}" + f", told to {self.consul}" * bool(
             self.consul
         )
+
+    def _refuse_second(self) -> None:
+        """A server answers what arrives by its bridge: of two there none could."""
+        for network in hostsdir.networks():
+            served = hostsdir.served(network) if network != self.network else None
+            if served and f"interface={self.bridge}" in served.text.splitlines():
+                raise Conflict(
+                    f"$.names: network {network} has its names on {self.bridge}: each wants a bridge of its own"
+                )
 
     @property
     def mentions(self) -> tuple[str, ...]:

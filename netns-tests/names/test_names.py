@@ -96,6 +96,16 @@ def test_an_add_that_fails_tells_nothing(host: Host, lab: Lab, conf: dict[str, A
     assert files(host) == before
 
 
+def test_two_networks_with_names_want_a_bridge_each(host: Host, lab: Lab, conf: dict[str, Any]):
+    one, two = lab.pod(), lab.pod()
+    other = conf | {"name": "other", "ipam": {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.100"}}
+    host.add(conf, one, CNI_ARGS=WEB)
+    before = host.snapshot()
+    assert "network net has its names on br0" in host.cni("ADD", other, two, CNI_ARGS=WEB).failed(101)
+    assert host.snapshot() == before
+    host.add(other | {"bridge": "br1"} | {"ipam": {"subnet": "10.2.0.0/24"}}, two, CNI_ARGS=WEB)
+
+
 def test_what_is_no_name_fails_the_add_and_nothing_is_left(host: Host, pod: Pod, conf: dict[str, Any]):
     conf |= {"runtimeConfig": {"aliases": {"net": ["a b"]}}}
     assert "$.runtimeConfig.aliases" in host.cni("ADD", conf, pod, CNI_ARGS=WEB).failed(7)
