@@ -11,6 +11,7 @@ import meshed
 import migration
 import pace
 import reach
+import releases
 from asked import Asked, Report
 from cluster import Cluster
 
@@ -23,15 +24,15 @@ CHECKS = (
 OF_A_MANIFEST = (brought.brought, brought.rights, *CHECKS, brought.rollout, brought.removal)
 #: What is only asked where it is named: figures, and what not every network is for, or takes long.
 NAMED = (
-    migration.migrated, changes.partition, pace.starts, pace.enforced, meshed.mesh,
-    guarded.encrypted, guarded.strict,
+    migration.migrated, releases.returned, releases.reconfigured, changes.partition, pace.starts, pace.enforced, pace.daemons,
+    meshed.mesh, guarded.encrypted, guarded.tunnel, guarded.strict,
 )  # fmt: skip
 EVERY = {check.__name__: check for check in (*OF_A_MANIFEST, *NAMED)}
 
 
-def run(cluster: Cluster, report: Report, names: Sequence[str] = ()) -> None:
+def run(cluster: Cluster, report: Report, names: Sequence[str] = (), many: int = 24) -> None:
     """Those that are named; else all that suit the network. One that breaks off has failed."""
-    asked = Asked(cluster, report)
+    asked = Asked(cluster, report, many)
     lacks = {} if names or cluster.manifest else cluster.network.lacks
     for name, why in lacks.items():
         report(name, None, f"not asked: {why}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,21 @@ def encrypted(ask: Asked) -> None:
     tunnelled = sum(frame[36:38] == port for frame in frames)
     said = f"{len(frames)} frames, {tunnelled} of WireGuard, {len(told)} with a pod's answer"
     ask.report("between nodes nothing of pods is readable", tunnelled > 0 and not told, said)
+
+
+def tunnel(ask: Asked) -> None:
+    """What serves the nodes' tunnels is deleted and comes again, node by node: how long nobody gets through, and that all do afterwards."""
+    label, namespace = "app.kubernetes.io%2Fname%3Dagent-cni-tunnel", "kube-system"
+    for node in ask.cluster.nodes:
+        (pod,) = ask.api.pods(f"?labelSelector={label}&fieldSelector=spec.nodeName%3D{node.name}", namespace)
+        asking = ask.keep_asking()
+        ask.cluster.kubectl("-n", namespace, "delete", "pod", pod["metadata"]["name"])
+        time.sleep(10)
+        got, lost = asking()
+        ask.report(
+            f"the tunnel's pod of {node.name} made anew", None, f"{got} of {got + len(lost)} answered; lost {lost[:9]}"
+        )
+    ask.matrix("pod to pod after it", {pod["metadata"]["name"]: ask.inside(pod) for pod in ask.pods()})
 
 
 def strict(ask: Asked) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 import subprocess
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import images
 from asked import Asked, addresses
@@ -43,6 +46,11 @@ json.dump([[when, number in answered] for number, when in enumerate(asked)], sys
 """
 #: So many echoes in a row that are not answered are the policy's, and not the machine's.
 IN_A_ROW, REST = 25, 1.0
+#: Daemons of networks, by words of their command lines.
+DAEMONS = {
+    "agent": ("/opt/agent-cni/bin/agent-cni", "serve"), "member": ("/opt/agent-cni/bin/agent-cni", "join"),
+    "flanneld": ("/opt/bin/flanneld",),
+}  # fmt: skip
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies"
 
 
@@ -51,6 +59,19 @@ def starts(ask: Asked) -> None:
     took = sorted(_started(ask, number) for number in range(PODS))
     said = f"p50 {1000 * statistics.median(took):.0f} ms, {1000 * took[0]:.0f} to {1000 * took[-1]:.0f}, {PODS} pods"
     ask.report("a pod created -> Running", None, said)
+
+
+def daemons(ask: Asked) -> None:
+    """What the network's own daemons take on a node: memory that is theirs, and their share of what they have in common (PSS)."""
+    found = dict[str, float]()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # he is gone meanwhile
+            words = (folder / "cmdline").read_text().split("\0")
+            if kind := next((kind for kind, marks in DAEMONS.items() if all(mark in words for mark in marks)), ""):
+                size = re.search(r"^Pss:\s+(\d+)", (folder / "smaps_rollup").read_text(), re.MULTILINE)
+                found[kind] = found.get(kind, 0) + int(size[1]) / 1024 / len(ask.cluster.nodes) if size else 0
+    said = ", ".join(f"{kind} {size:.0f} MiB" for kind, size in sorted(found.items()))
+    ask.report("its daemons", None, f"{sum(found.values()):.0f} MiB a node: {said}")
 
 
 def _started(ask: Asked, number: int) -> float:
