@@ -20,6 +20,7 @@ import bench_cluster  # noqa: E402
 import bench_kube  # noqa: E402
 import bench_modes  # noqa: E402
 import bench_policy  # noqa: E402
+import bench_rig  # noqa: E402
 import bench_sidecar  # noqa: E402
 from lab import Lab  # noqa: E402
 
@@ -46,6 +47,12 @@ def traffic(lab: Lab) -> None:
     bench_modes.applying(lab)
 
 
+def kube(lab: Lab) -> None:
+    """What a member asks of an API, and what a cluster's users wait for."""
+    bench_kube.run(lab)
+    bench_rig.run()
+
+
 def report(rows: dict[str, tuple[list[float], list[float]]], pairs: int) -> None:
     print(f"{'':<52}{'ours':>9}{'p95':>8}{'other':>12}{'p95':>8}{'ratio':>8}   (ms, {pairs} pairs)")
     for label, (ours, theirs) in rows.items():
@@ -59,7 +66,7 @@ PARTS = {
     "traffic": traffic,
     "cluster": bench_cluster.run,
     "policy": bench_policy.run,
-    "kube": bench_kube.run,
+    "kube": kube,
 }
 
 
