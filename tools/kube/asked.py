@@ -23,10 +23,12 @@ Asker = Callable[..., str]
 
 
 class Asked:
-    """A cluster, and how it is asked. `report` takes what was asked, whether it is right (None: only said), and what was seen."""
+    """A cluster, and how it is asked. `report` takes what was asked, whether it is right (None: only said), and what was seen; `many` is
+    to how many pods it grows.
+    """
 
-    def __init__(self, cluster: Cluster, report: Report) -> None:
-        self.cluster, self.api, self.report = cluster, cluster.api, report
+    def __init__(self, cluster: Cluster, report: Report, many: int) -> None:
+        self.cluster, self.api, self.report, self.many = cluster, cluster.api, report, many
 
     def pods(self, app: str = "web") -> list[dict[str, Any]]:
         """The pods of an application that are not on their way out."""

@@ -32,17 +32,17 @@ def deletion(ask: Asked) -> None:
 
 
 def churn(ask: Asked) -> None:
-    """6 to 24 to 6 pods: addresses stay unique, and what a node holds is what runs on it."""
-    begun = time.monotonic()
-    ask.scale("web", 24)
-    pods = ask.wait("web", 24, 180)
+    """6 pods to many and back: addresses stay unique, and what a node holds is what runs on it."""
+    begun, many = time.monotonic(), ask.many
+    ask.scale("web", many)
+    pods = ask.wait("web", many, 180 + 2 * many)
     up = time.monotonic() - begun
-    unique = len({p["status"]["podIP"] for p in pods})
+    unique = len({address for p in pods for address in addresses(p)})
     ask.scale("web", 6)
-    down = eventually(lambda: len(ask.api.pods("?labelSelector=app%3Dweb")) == 6, 120)
+    down = eventually(lambda: len(ask.api.pods("?labelSelector=app%3Dweb")) == 6, 120 + many)
     ask.report(
-        "24 pods and back",
-        unique == 24 and bool(down),
+        f"{many} pods and back",
+        unique == many * len(ask.cluster.families) and bool(down),
         f"{up:.1f} s up ({unique} addresses), {time.monotonic() - begun - up:.1f} s down",
     )
     for node in ask.cluster.nodes:

@@ -15,12 +15,13 @@ from shell import BIN
 SKIPPED = r"Feature:SCTP|IPv6DualStack|\] DNS "
 
 
-def run(cluster: Cluster, focus: str, procs: int, out: Path) -> int:
-    """Run the specs whose names match; a line for each, and all that was said in `out`. What ginkgo ended with."""
+def run(cluster: Cluster, focus: str, skip: str, procs: int, out: Path) -> int:
+    """Run the specs whose names match `focus`, but for those that match `skip`; a line for each, and all that was said in `out`. What ginkgo ended with."""
     out.mkdir(parents=True, exist_ok=True)
     config = cluster.keys.folder / "admin.kubeconfig"
     argv: list[str | Path] = [
         BIN / "ginkgo", "--no-color", f"--procs={procs}", "--timeout=4h", f"--focus={focus}", f"--skip={SKIPPED}",
+        *([f"--skip={skip}"] if skip else []),
         "--json-report=report.json", BIN / "e2e.test", "--", "-provider=skeleton", f"-kubeconfig={config}",
         "-allowed-not-ready-nodes=0",
     ]  # fmt: skip

@@ -54,6 +54,7 @@ def arguments() -> argparse.Namespace:
         if name in {"check", "e2e", "administrators", "run"}:
             of_a_cluster(verb)
         if name == "check":
+            verb.add_argument("--pods", type=int, default=24, help="to how many the cluster grows (churn)")
             verb.add_argument(
                 "names", nargs="*", choices=[*checks.EVERY, []], help="all that suit the network, if none is named"
             )
@@ -65,6 +66,7 @@ def arguments() -> argparse.Namespace:
             verb.add_argument("--out", type=Path, default=HOME / "administrators", help="a folder for the log")
         if name == "e2e":
             verb.add_argument("--focus", default="Netpol", help="specs whose name matches")
+            verb.add_argument("--skip", default="", help="but for those that match this")
             verb.add_argument("--procs", type=int, default=3, help="how many at a time")
             verb.add_argument("--out", type=Path, default=HOME / "e2e", help="a folder for the report and the log")
     return parser.parse_args()
@@ -107,7 +109,7 @@ def check(options: argparse.Namespace) -> int:
 
     with running(options) as cluster:
         report(f"{options.network}, kube-proxy {options.proxy}", None, f"configured after {cluster.age():.1f} s")
-        checks.run(cluster, report, options.names)
+        checks.run(cluster, report, options.names, options.pods)
         report("end", None, f"{cluster.age():.0f} s, {len(bad)} failed")
     return 1 if bad else 0
 
@@ -116,7 +118,7 @@ def specs(options: argparse.Namespace) -> int:
     """Run specs of Kubernetes' own end-to-end tests."""
     with running(options) as cluster:
         dns.ready(cluster)
-        return e2e.run(cluster, options.focus, options.procs, options.out.resolve())
+        return e2e.run(cluster, options.focus, options.skip, options.procs, options.out.resolve())
 
 
 def administrators_specs(options: argparse.Namespace) -> int:
