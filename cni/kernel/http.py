@@ -125,8 +125,8 @@ class Stream:
         return self._response.status
 
     def lines(self, silence: float) -> Iterator[bytes]:
-        """Each line without its end, until nothing comes for `silence` seconds. Raises Unreachable where the other side ends it, and
-        where nothing came at all, also not in the time in which it was to begin.
+        """Each line without its end, until nothing comes for `silence` seconds, or TLS is by other files now. Raises Unreachable where the
+        other side ends it, and where nothing came at all, also not in the time in which it was to begin.
         """
         begins = max(silence, self._seconds)
         self._connection.bounds.bound_each(begins)
@@ -140,6 +140,8 @@ class Stream:
                 if len(begun) > LONGEST:
                     raise self.broken(f"a line is longer than {LONGEST} bytes")
                 yield from lines
+                if not (begun or self._endpoint.encrypts_by(self._connection.context)):
+                    return
         except TimeoutError:
             if heard:
                 return
@@ -234,6 +236,10 @@ class _Endpoint:
             except BROKEN as error:
                 raise _Failed(f"the connection broke: {root(error)}") from error
             unless_heard.pop_all()
+
+    def encrypts_by(self, context: TlsContext | None) -> bool:
+        """Whether that is how its connections are encrypted now."""
+        return self._context() is context
 
     def _context(self) -> TlsContext | None:
         """By what its connections are encrypted now, if they are. Raises NotConnected."""

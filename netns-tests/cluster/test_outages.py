@@ -12,8 +12,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from authority import Authority, Mounted
 from cluster_contract import BLOCK, NET, A, alive, all_of, pod
-from etcd import PASSWORD, Etcd
+from etcd import PASSWORD, Etcd, Tls
 from lab import Lab, Namespace, eventually, sh
 
 from cni.cluster.etcd import EtcdStore
@@ -300,6 +301,53 @@ def test_secrets_change_under_load_without_a_restart(folder: Path):
             store.listing()
         etcd.new_password("third-one")
         assert store.listing().items
+
+
+def test_an_authority_and_its_leaves_change_under_load_without_an_error(folder: Path):
+    """As cert-manager does it: first everybody believes both authorities, then has a leaf of the new one, then believes that alone. The
+    first leaves end in the middle of it.
+    """
+    with Etcd(folder, tls=True) as etcd:
+        assert etcd.tls
+        old, new = (Authority(folder / name) for name in ("old", "new"))
+        both = old.ca.read_bytes() + new.ca.read_bytes()
+        etcd.kill(0)
+        etcd.tls.ca.write_bytes(etcd.tls.ca.read_bytes() + both)  # whose clients it believes etcd reads when it starts
+        etcd.start(0)
+        begun, lasts = time.monotonic(), 12
+        serve(etcd.tls, *old.give("server", seconds=lasts))
+        files = Mounted(folder / "mount")
+        files.put(old.ca.read_bytes(), old.give("client", seconds=lasts))
+        store = EtcdStore(
+            replace(etcd.config(), cacert=str(files.ca), cert=str(files.cert), key=str(files.key)), SECONDS
+        )
+        session = member_of(store)
+        ear = Ear(store.changes())
+        changes: list[Callable[[], None]] = [
+            lambda: files.put(both),
+            lambda: serve(etcd.tls, *new.give("server")),
+            lambda: files.put(pair=new.give("client")),
+            lambda: files.put(new.ca.read_bytes()),
+        ]
+        published = 0
+        for number in itertools.count():
+            if changes and number % 50 == 49:
+                changes.pop(0)()
+            assert store.publish(session, BLOCK, [pod(number % 60, pod=f"p{number}")], [])
+            store.renew(session)
+            published = number
+            if not changes and time.monotonic() > begun + lasts + 3:
+                break
+        ear.hears(pod(published % 60, pod=f"p{published}"))
+        assert (ear.listings, ear.error) == (1, None)
+
+
+def serve(tls: Tls, cert: bytes, key: bytes) -> None:
+    """Have an etcd another leaf, which it reads for each connection: key and certificate are two files, so they come one after the other."""
+    for file, text in ((tls.server_key, key), (tls.server, cert)):
+        new = file.with_suffix(".put")
+        new.write_bytes(text)
+        new.rename(file)
 
 
 def test_5000_endpoints_are_said_and_listed_in_a_moment(folder: Path, record_property: Callable[[str, object], None]):
