@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ sys.path.insert(0, str(ROOT / "netns-tests/scenes"))
 from cluster import Node  # noqa: E402
 from etcd import Etcd  # noqa: E402
 from lab import AGENT_CNI, BIN_DIR, CNITOOL, Host, Lab, Namespace, Pod, eventually, sh  # noqa: E402
+from names import Names, Web, asked  # noqa: E402
 
 #: A server that says who asked it, once, and who asks.
 ECHO = """
@@ -28,6 +30,14 @@ with socket.create_server((sys.argv[1], 8080), family=socket.AF_INET6 if ":" in 
 """
 ASK = "import socket, sys; print(socket.create_connection((sys.argv[1], 8080), 8).recv(99).decode())"
 FILE = "12-cluster.conflist"
+#: A second network of the same cluster, whose pods have names and are probed.
+NAMED = {
+    "bridge": "br1",
+    "vxlan": {"id": 101},
+    "names": {},
+    "health": {"http": "/", "port": 8080, "interval": "500ms", "failures": 2},
+    "ipam": {"type": "agent-ipam", "cluster": True, "subnet": "10.245.0.0/16"},
+}
 URL, SESSION = "http://192.0.2.2:2379", 2
 COLOUR = sys.stdout.isatty()
 
@@ -67,7 +77,11 @@ class Demo:
         number = 11 + len(self.hosts)
         host = self.lab.add(Node(name, number=number))
         self.lab.wire(self.switch, host, number)
-        (host.folder / FILE).write_text((ROOT / "conf.d" / FILE).read_text())
+        text = (ROOT / "conf.d" / FILE).read_text()
+        (host.folder / FILE).write_text(text)
+        whole = json.loads(text)
+        whole |= {"name": "named", "plugins": [whole["plugins"][0] | NAMED]}
+        (host.folder / "named.conflist").write_text(json.dumps(whole))
         self.hosts.append(host)
         return host
 
@@ -99,9 +113,9 @@ def is_in(host: Node) -> bool:
     return bool(member and not member.trouble)
 
 
-def cnitool(host: Host, verb: str, pod: Pod, check: bool = True, **env: str) -> tuple[int, str]:
+def cnitool(host: Host, verb: str, pod: Pod, check: bool = True, network: str = "pods", **env: str) -> tuple[int, str]:
     folders = {"CNI_PATH": str(BIN_DIR), "NETCONFPATH": str(host.folder), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    done = host.run(CNITOOL, verb, "pods", pod.path, env=folders | env, check=check)
+    done = host.run(CNITOOL, verb, network, pod.path, env=folders | env, check=check)
     return done.returncode, done.stdout if done.returncode == 0 else done.stderr
 
 
@@ -199,8 +213,65 @@ def join_late(demo: Demo) -> bool:
     return tick(good, f"all hosts and pods reach {pod.name}, {time.monotonic() - began:.1f} s of pings later") and good
 
 
+def find_by_name(demo: Demo) -> bool:
+    title(8, "Pods find each other by name, and only those that are well", "agent-cni names; dig web @GATEWAY")
+    placed: list[tuple[Node, Pod]] = []
+    results = {}
+    with ExitStack() as held:
+        for host in demo.hosts:
+            held.enter_context(Names(host))
+        for host, name in zip(demo.hosts, ("web-1", "web-2", "client"), strict=True):
+            pod = demo.lab.add(Pod(name))
+            started = f"K8S_POD_NAME={name.partition('-')[0]}"
+            results[name] = json.loads(cnitool(host, "add", pod, network="named", CNI_ARGS=started)[1])
+            placed.append((host, pod))
+        one, other = (results[name]["ips"][0]["address"].split("/")[0] for name in ("web-1", "web-2"))
+        (_, first), (far, second), (near, client) = placed
+        held.enter_context(Web(first, Path("/run/demo-web") / first.name))
+        web = held.enter_context(Web(second, Path("/run/demo-web") / second.name))
+        began = time.monotonic()
+        good = _comes_to(results["client"], client, one, other)
+        line(f"{first.name} on {demo.hosts[0].name} and {second.name} on {far.name} are both called web")
+        good = (
+            tick(good, f"{client.name} on {near.name} asks for web: {one}, {other}, {_since(began)} after they serve")
+            and good
+        )
+        web.say("503 Service Unavailable", other)
+        began = time.monotonic()
+        good = _comes_to(results["client"], client, one) and good
+        good = (
+            tick(good, f"{second.name} answers 503: {client.name} is told {one} alone, {_since(began)} later") and good
+        )
+        for row in far.run(AGENT_CNI, "show").stdout.splitlines():
+            if "503" in row:
+                line(f"{far.name}: {row.strip()}")
+        web.say("200 OK", other)
+        began = time.monotonic()
+        good = _comes_to(results["client"], client, one, other) and good
+        good = tick(good, f"it is well again: both, {_since(began)} later") and good
+        for host, pod in placed:
+            cnitool(host, "del", pod, network="named")
+    return good
+
+
+def _comes_to(result: dict[str, Any], client: Pod, *addresses: str) -> bool:
+    """Whether a pod's own resolver comes to say these of web, in any order."""
+
+    def said() -> list[str]:
+        try:
+            return sorted(asked(client, result["dns"]["nameservers"][0], "web"))
+        except TimeoutError:
+            return []
+
+    return bool(eventually(lambda: said() == sorted(addresses), 20))
+
+
+def _since(began: float) -> str:
+    return f"{time.monotonic() - began:.1f} s"
+
+
 def without_the_store(demo: Demo) -> bool:
-    title(8, "etcd goes away for a while", "kill etcd; cnitool add pods …; cnitool del pods …")
+    title(9, "etcd goes away for a while", "kill etcd; cnitool add pods …; cnitool del pods …")
     demo.etcd.kill(0)
     host = demo.hosts[0]
     pod = demo.attach(host, "pod-5")
@@ -214,7 +285,7 @@ def without_the_store(demo: Demo) -> bool:
 
 
 def lose_a_host(demo: Demo) -> bool:
-    title(9, "A host dies", "agent-cni node; agent-cni node remove host-b")
+    title(10, "A host dies", "agent-cni node; agent-cni node remove host-b")
     dead = demo.hosts[1]
     dead.kill()
     sh("ip", "-n", dead.name, "link", "set", "eth0", "down")
@@ -246,7 +317,7 @@ def fdb(host: Node) -> list[str]:
 
 
 def drift(demo: Demo) -> bool:
-    title(10, "Break something and ask", "ip route del default; cnitool check pods …")
+    title(11, "Break something and ask", "ip route del default; cnitool check pods …")
     host, pod = demo.placed[0]
     before, _ = cnitool(host, "check", pod)
     pod.run("ip", "route", "del", "default")
@@ -257,7 +328,7 @@ def drift(demo: Demo) -> bool:
 
 
 def detach(demo: Demo) -> bool:
-    title(11, "Detach, leave, and look for leftovers", "cnitool del pods …; agent-cni leave; agent-cni show")
+    title(12, "Detach, leave, and look for leftovers", "cnitool del pods …; agent-cni leave; agent-cni show")
     good = True
     here = [host for host in demo.hosts if host.running]
     for host, pod in demo.placed:
@@ -281,7 +352,7 @@ def ended(good: bool) -> int:
 
 
 STEPS: tuple[Callable[[Demo], bool | None], ...] = (
-    told, join_two, lambda _: show_plan(), attach_three, ping_all, serve_a_node, look_at_overlay, join_late, without_the_store,
+    told, join_two, lambda _: show_plan(), attach_three, ping_all, serve_a_node, look_at_overlay, join_late, find_by_name, without_the_store,
     lose_a_host, drift, detach,
 )  # fmt: skip
 
