@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from cni import log
 from cni.cluster.model import Block, Endpoint
+from cni.kernel import hostsdir
 from cni.kernel.netlink import Rtnl
 from cni.kernel.view import Link
 from cni.naming import Attachment, is_host_interface
@@ -45,7 +46,7 @@ def living(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
 
 def take_up_nameless(state: Store, blocks: Collection[Block], node: str) -> None:
     """The same of those the cluster was never told of. No more is known of them than their links, whose names stand for the
-    containers'. Raises KernelRefused.
+    containers', and what those are called that have names. Raises KernelRefused.
     """
     if found := nameless(state, blocks, node):
         with state.transaction():
@@ -100,7 +101,18 @@ def _behind(host: Rtnl, link: Link, blocks: Collection[Block], node: str) -> Ite
         for held in host.addresses(end, namespace):
             for block in blocks:
                 if held.interface.ip in block.addresses:
-                    yield Endpoint(block.network, str(held.interface.ip), node, end.mac, link.name, end.name)
+                    unnamed = Endpoint(block.network, str(held.interface.ip), node, end.mac, link.name, end.name)
+                    yield _named(unnamed)
+
+
+def _named(endpoint: Endpoint) -> Endpoint:
+    """With what is known of it besides, where it has names: their file is not the state's."""
+    for entry in hostsdir.entries(endpoint.network):
+        if entry.attachment.host_interface == endpoint.container:
+            _, container, ifname = entry.attachment
+            known = {"container": container, "ifname": ifname, "pod": entry.pod, "names": " ".join(entry.names)}
+            return endpoint._replace(**known, unhealthy=bool(entry.unhealthy))
+    return endpoint
 
 
 def _attachment(endpoint: Endpoint) -> Attachment:

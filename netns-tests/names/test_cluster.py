@@ -84,6 +84,26 @@ def test_a_network_may_have_names_later_than_pods(lab: Lab, mode: str):
         assert eventually(lambda: answers(second, "new0") == [first.address(4)])
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_pod_whose_state_is_lost_is_answered_by_its_names(lab: Lab, told: bool):
+    with Cluster(lab, 2) as cluster, ExitStack() as daemons:
+        one, two = cluster.nodes
+        cluster.join()
+        daemons.enter_context(Names(one))
+        net = named("l2", block=16)
+        first, second = attached(cluster, one, net, "p0"), attached(cluster, two, net, "p1")
+        assert eventually(lambda: answers(first, "p1") == [second.address(4)])
+        two.kill()
+        if not told:
+            late = attached(cluster, two, net, "late")
+        two.lose_state()
+        cluster.join(two)
+        name, pod = ("p1", second) if told else ("late", late)
+        assert eventually(lambda: answers(first, name) == [pod.address(4)]), name
+        cluster.remove(pod)
+        assert eventually(lambda: answers(first, name) == []), name
+
+
 def test_a_member_that_begins_again_finds_what_is_and_leaves_nothing_of_what_was(lab: Lab):
     with Cluster(lab, 2) as cluster, ExitStack() as daemons:
         one, two = cluster.nodes
