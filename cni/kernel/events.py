@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ LINK, ADDRESS, ROUTE, REFUSAL, NEIGHBOUR, FDB, OVERRUN = (
 
 #: RTMGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE.
 _GROUPS = 0x1 | 0x4 | 0x10 | 0x40 | 0x100 | 0x400
+#: Of links, and of addresses that are taken away.
+LINKS = 0x1 | 0x10 | 0x100
 _NEW_LINK, _DELETE_ADDRESS, _NEW_ROUTE, _DELETE_ROUTE, _NEW_NEIGHBOUR = 16, 21, 24, 25, 28
 #: Where ifinfomsg, ifaddrmsg and ndmsg alike have the link's index.
 _LINK_AT = HEADER.size + 4
@@ -61,13 +64,13 @@ class Event(NamedTuple):
 
 
 class Events:
-    """A socket of the namespace this thread is in when it is opened."""
+    """A socket of the namespace this thread is in when it is opened; `groups` are rtnetlink's."""
 
-    def __init__(self) -> None:
+    def __init__(self, groups: int = _GROUPS) -> None:
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
-            self._socket.bind((0, _GROUPS))
+            self._socket.bind((0, groups))
         except OSError as error:
             raise KernelRefused(f"netlink: listening: {error.strerror}", error.errno or 0) from None
 
@@ -75,11 +78,14 @@ class Events:
         """Close the socket."""
         self._socket.close()
 
-    def wait(self, minds: Minds = _all) -> list[Event]:
-        """Wait until something happens, and return what has by then, in order; of a flood there is more. What a link (its index) is
-        told of in a message is read only if `minds` says so: with each pod there is a lot. Raises KernelRefused.
+    def wait(self, minds: Minds = _all, seconds: float | None = None) -> list[Event]:
+        """Wait until something happens, for so many `seconds` if it says so, and return what has by then, in order; of a flood there is
+        more. What a link (its index) is told of in a message is read only if `minds` says so: with each pod there is a lot. Raises
+        KernelRefused.
         """
         found = list[Event]()
+        if seconds is not None and not select.select([self._socket], [], [], seconds)[0]:
+            return found
         for number in range(_READS):
             heard = list(self._heard(socket.MSG_DONTWAIT if number else 0, minds))
             if not heard:

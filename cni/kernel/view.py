@@ -14,8 +14,15 @@ MAIN_TABLE, LOCAL_TABLE, SCOPE_UNIVERSE, SCOPE_LINK, SCOPE_HOST = 254, 255, 0, 2
 #: "ac", which neither rtnetlink.h nor iproute2's rt_protos gives to anybody. As a metric it has its routes stand behind others'.
 MEMBER = 0xAC
 
+#: The same of routes by which an uplink is preferred: the others are compared with what pods elsewhere are to have.
+UPLINK = 0xAD
+
 #: Every destination, by family.
 EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+#: How a neighbour is known: he answers, or did once; he was asked, and has not yet; somebody said for good where he is; or nobody knows.
+ANSWERS, ASKED, FIXED, SILENT = "answers", "asked", "fixed", "silent"
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,18 @@ import pytest
 import rtnl_contract
 
 from cni.kernel import netns
-from cni.kernel.netlink import Rtnl
+from cni.kernel.netlink.reachability import Asking
 
 
 @pytest.fixture
-def rtnl() -> Iterator[Rtnl]:
+def rtnl() -> Iterator[Asking]:
     """That of a namespace nobody else knows, which goes with its socket."""
     with netns.fresh():
-        made = Rtnl()
+        made = Asking()
     with closing(made):
         yield made
 
 
 @pytest.mark.parametrize("holds", rtnl_contract.STATEMENTS, ids=lambda holds: holds.__name__)
-def test_the_kernel_keeps_it(rtnl: Rtnl, holds: rtnl_contract.Statement):
+def test_the_kernel_keeps_it(rtnl: Asking, holds: rtnl_contract.Statement):
     holds(rtnl)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from cni.kernel.netlink import Rtnl, handle
+from cni.kernel.netlink import handle
+from cni.kernel.netlink.reachability import Asking
 
 
 class Line:
@@ -31,19 +32,19 @@ class Line:
         return self._answers
 
 
-def speaking(line: Line) -> Rtnl:
+def speaking(line: Line) -> Asking:
     with mock.patch.object(handle, "Channel", return_value=line):
-        return Rtnl()
+        return Asking()
 
 
-def requests_of(speak: Callable[[Rtnl], Any], *answers: bytes) -> list[bytes]:
+def requests_of(speak: Callable[[Asking], Any], *answers: bytes) -> list[bytes]:
     """What is asked of the kernel meanwhile, in order."""
     line = Line(*answers)
     speak(speaking(line))
     return line.requests
 
 
-def request_of(speak: Callable[[Rtnl], Any], *answers: bytes) -> bytes:
+def request_of(speak: Callable[[Asking], Any], *answers: bytes) -> bytes:
     """The only thing that is asked meanwhile."""
     (request,) = requests_of(speak, *answers)
     return request

@@ -17,7 +17,12 @@ from cni.kernel.netlink.addresses import AddressSettings
 from cni.kernel.netlink.linkinfo import PortSettings
 from cni.kernel.netlink.links import LinkSettings
 from cni.kernel.view import (
+    ANSWERS,
+    ASKED,
+    FIXED,
     MAIN_TABLE,
+    SILENT,
+    UPLINK,
     HeldAddress,
     KernelRoute,
     Link,
@@ -56,6 +61,8 @@ class FakeRtnl:
         self.known: dict[str, dict[str, str]] = defaultdict(dict)
         self.behind: dict[str, dict[str, str]] = defaultdict(dict)
         self.flooded: dict[str, set[str]] = defaultdict(set)
+        #: How a neighbour is known, by link and address.
+        self.reach: dict[tuple[str, str], str] = {}
         self.refused: set[str] = set()
         self._refusals: set[tuple[str, int]] = set()
         self._version: dict[str, int] = defaultdict(lambda: 4)
@@ -347,6 +354,9 @@ class FakeRtnl:
 
         self._change(f"delete_route {dst} {table}", make)
 
+    def routes_by(self, protocol: int) -> list[tuple[int, KernelRoute]]:
+        return [(index, item) for item, index in self._main() if item.protocol == protocol]
+
     def refuse_route(self, dst: str) -> bool:
         before = dst in self.refused
         self._change(f"refuse_route {dst}", lambda: self.refused.add(dst))
@@ -386,7 +396,7 @@ class FakeRtnl:
 
     def default_route(self) -> tuple[int, ...]:
         default = (self._best(lambda item, family=family: _is_default(item, family)) for family in (4, 6))
-        return next(filter(None, default), ())
+        return tuple(dict.fromkeys(next(filter(None, default), ())))  # once for two halves
 
     def advertised(self) -> set[int]:
         return {self.all[name].index for name in self.heard}
@@ -431,6 +441,26 @@ class FakeRtnl:
 
     def delete_neighbour(self, link: Link | LinkRef, address: str) -> None:
         self._change(f"delete_neighbour {address}", lambda: self.known[link.name].pop(address, None) and None)
+
+    def reachability(self, link: Link | LinkRef, address: str) -> str:
+        return FIXED if address in self.known[link.name] else self.reach.get((link.name, address), SILENT)
+
+    def ask_again(self, link: Link | LinkRef, address: str) -> None:
+        def make() -> None:
+            if self.reach.get((link.name, address)) in (ANSWERS, ASKED):
+                self.reach[link.name, address] = ASKED
+
+        self._change(f"ask_again {link.name} {address}", make)
+
+    def ask_all(self, link: Link | LinkRef, address: str) -> None:
+        def make() -> None:
+            if self.link_by_index(link.index):
+                self.reach[link.name, address] = ASKED
+
+        self._change(f"ask_all {link.name} {address}", make)
+
+    def announce(self, link: Link | LinkRef, address: str) -> None:
+        self._change(f"announce {link.name} {address}", lambda: None)
 
     def fdb(self, link: Link | LinkRef) -> dict[str, str]:
         return dict(self.behind[link.name])
@@ -503,7 +533,8 @@ def _network(route: KernelRoute) -> ipaddress.IPv4Network | ipaddress.IPv6Networ
 
 def _is_default(route: KernelRoute, family: int) -> bool:
     network = _network(route)
-    return (network.version, network.prefixlen) == (family, 0)
+    is_half = network.prefixlen == 1 and route.protocol == UPLINK
+    return network.version == family and (network.prefixlen == 0 or is_half)
 
 
 def _spelled(what: str, link: Link | LinkRef, up: bool, settings: LinkSettings | PortSettings) -> str:

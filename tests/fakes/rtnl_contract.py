@@ -12,11 +12,16 @@ import pytest
 
 from cni.errors import KernelRefused
 from cni.kernel.netlink import Rtnl
+from cni.kernel.netlink.reachability import Asking
 from cni.kernel.view import (
+    ASKED,
+    FIXED,
     MAIN_TABLE,
     MEMBER,
     SCOPE_LINK,
     SCOPE_UNIVERSE,
+    SILENT,
+    UPLINK,
     KernelRoute,
     Link,
     LinkRef,
@@ -27,7 +32,7 @@ from cni.kernel.view import (
 from cni.naming import OWNER
 from cni.values import replace
 
-Statement = Callable[[Rtnl], None]
+Statement = Callable[[Asking], None]
 #: Every statement; a test runs each.
 STATEMENTS: list[Statement] = []
 
@@ -538,6 +543,26 @@ def the_best_default_route_counts(rtnl: Rtnl) -> None:
 
 
 @statement
+def the_halves_by_which_an_uplink_is_preferred_are_the_default_route(rtnl: Rtnl) -> None:
+    own, preferred, other = bridge(rtnl), bridge(rtnl, "br1"), bridge(rtnl, "br2")
+    for whole, halves in (("0.0.0.0/0", ("0.0.0.0/1", "128.0.0.0/1")), ("::/0", ("::/1", "8000::/1"))):
+        rtnl.add_route(own, route(whole, priority=1), onlink=False)
+        ours = [replace(route(half, priority=UPLINK), protocol=UPLINK) for half in halves]
+        for half in ours:
+            rtnl.replace_route(preferred, half, onlink=False)
+        assert rtnl.default_route() == (preferred.index,)
+        assert {(index, item.dst) for index, item in rtnl.routes_by(UPLINK)} >= {(preferred.index, it) for it in halves}
+        for half in ours:
+            rtnl.replace_route(other, half, onlink=False)
+        assert rtnl.default_route() == (other.index,)
+        for half in halves:
+            rtnl.delete_route(other, half, protocol=UPLINK)
+        assert rtnl.default_route() == (own.index,)
+        rtnl.delete_route(own, whole)
+    assert rtnl.routes_by(UPLINK) == []
+
+
+@statement
 def ipv6_has_the_default_route_where_ipv4_has_none(rtnl: Rtnl) -> None:
     link = bridge(rtnl)
     rtnl.add_route(link, route("::/0"), onlink=False)
@@ -616,6 +641,21 @@ def a_neighbour_that_is_gone_is_forgotten(rtnl: Rtnl) -> None:
     assert rtnl.neighbours(link) == {}
     with refused(errno.ENODEV):
         rtnl.add_neighbour(NOWHERE, "10.0.0.9", MAC)
+
+
+@statement
+def a_neighbour_is_asked_and_one_that_never_was_is_silent(rtnl: Asking) -> None:
+    link, _ = veth(rtnl)
+    rtnl.add_address(link, ADDRESS)
+    rtnl.add_neighbour(link, "10.0.0.8", MAC)
+    assert [rtnl.reachability(link, f"10.0.0.{number}") for number in (8, 9)] == [FIXED, SILENT]
+    rtnl.ask_all(link, "10.0.0.9")
+    rtnl.ask_again(link, "10.0.0.7")  # whom nobody knows
+    rtnl.announce(link, "10.0.0.1")
+    assert [rtnl.reachability(link, f"10.0.0.{number}") for number in (9, 7, 1)] == [ASKED, SILENT, SILENT]
+    for ask in (rtnl.ask_all, rtnl.ask_again, rtnl.announce):
+        ask(NOWHERE, "10.0.0.9")
+    assert rtnl.reachability(NOWHERE, "10.0.0.9") == SILENT
 
 
 @statement

@@ -23,7 +23,7 @@ from cni.kernel.netlink.wire import (
     request,
     u32,
 )
-from cni.kernel.view import EVERYWHERE, MAIN_TABLE, SCOPE_UNIVERSE, KernelRoute, Link, LinkRef
+from cni.kernel.view import EVERYWHERE, MAIN_TABLE, SCOPE_UNIVERSE, UPLINK, KernelRoute, Link, LinkRef
 from cni.naming import IPAddress
 from cni.values import replace
 
@@ -152,12 +152,20 @@ class Routes(NextHops):
         asked = request(_GET, 0, _place(_NOBODY[family], flags=_FIB_MATCH | table))
         with suppress(KernelRefused):
             found = self._channel.question(asked)
-            is_default = route_of(found).table == MAIN_TABLE and found[_DST_LEN_AT] == 0
-            if is_default and (links := self._links_in_order(found)):
+            if route_of(found).table == MAIN_TABLE and _is_default(found) and (links := self._links_in_order(found)):
                 return links
-        every = (message for message in self._routes(family, _TABLE, MAIN_TABLE) if message[_DST_LEN_AT] == 0)
-        ways = ((route_of(message).priority, links) for message in every if (links := self._links(message)))
-        return min(ways, key=lambda way: way[0], default=(0, ()))[1]
+        every = (message for message in self._routes(family, _TABLE, MAIN_TABLE) if _is_default(message))
+        ways = (
+            (message[_DST_LEN_AT] == 0, route_of(message).priority, links)
+            for message in every
+            if (links := self._links(message))
+        )
+        return min(ways, key=lambda way: way[:2], default=(0, 0, ()))[2]
+
+    def routes_by(self, protocol: int) -> list[tuple[int, KernelRoute]]:
+        """The routes of the main table somebody made who says so, with the index of each one's link."""
+        every = (message for family in (4, 6) for message in self._routes(family, _TABLE, MAIN_TABLE))
+        return [way for message in every if message[_PROTOCOL_AT] == protocol for way in self._ways(message)]
 
     def _ways(self, message: bytes) -> list[tuple[int, KernelRoute]]:
         """A route by each of its next hops, and that one's link."""
@@ -204,6 +212,11 @@ class Routes(NextHops):
         """Every route of a family with RTA_OIF or RTA_TABLE."""
         place = _RTMSG.pack(FAMILY[family], 0, 0, 0, 0, 0, 0, 0, 0)
         return self._dump(request(_GET, DUMP, place, attribute(attribute_of, u32(value))))
+
+
+def _is_default(message: bytes) -> bool:
+    """Whether a route leads everywhere, or is the half of that by which the member prefers an uplink."""
+    return message[_DST_LEN_AT] == 0 or (message[_DST_LEN_AT] == 1 and message[_PROTOCOL_AT] == UPLINK)
 
 
 def is_refusal(message: bytes) -> bool:

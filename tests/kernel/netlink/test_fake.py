@@ -8,7 +8,7 @@ import pytest
 import rtnl_contract
 from rtnl import FakeRtnl
 
-from cni.kernel.netlink import Rtnl
+from cni.kernel.netlink.reachability import Asking
 
 #: A process's own business, not a namespace's.
 KEEPING = {"kept", "give_back"}
@@ -20,6 +20,6 @@ def test_the_fake_keeps_it(holds: rtnl_contract.Statement):
 
 
 def test_the_fake_is_asked_as_the_kernel_is():
-    public = [name for name in dir(Rtnl) if not name.startswith("_") and name not in KEEPING]
+    public = [name for name in dir(Asking) if not name.startswith("_") and name not in KEEPING]
     for name in public:
-        assert str(inspect.signature(getattr(FakeRtnl, name))) == str(inspect.signature(getattr(Rtnl, name))), name
+        assert str(inspect.signature(getattr(FakeRtnl, name))) == str(inspect.signature(getattr(Asking, name))), name
