@@ -83,6 +83,7 @@ DOORS = {
     "threading": {
         "cni/cluster/kubernetes/streams.py",  # a watch each
         "cni/kernel/nftables.py",  # a lock
+        "cni/kernel/pools.py",  # another
         "cni/kernel/resolver.py",  # who asks a name server, which nothing ends
         "cni/kernel/waiting.py",  # waits for the kernel
         "cni/member/figures.py",  # another

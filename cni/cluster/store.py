@@ -83,6 +83,11 @@ class ClusterStore(Protocol):
     def reached_at(self, node: str) -> str:
         """By which address others reach a host of a name, as far as the store knows it of somebody else; empty where it does not."""
 
+    def reconnect(self) -> None:
+        """Ask by other connections from now on, also who waits for an answer now: those there were are of an address that is left. It
+        waits for nothing.
+        """
+
     def join(self, me: Node, token: str) -> Session:
         """Live under a name. `token` is the host's own for a boot: who comes back with it goes on with the session it had.
         Raises NameTaken where another machine has the name, or another life of this one is heard of for longer than a session.

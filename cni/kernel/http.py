@@ -70,6 +70,11 @@ class Door:
         self._endpoints = [_Endpoint(url, secrets) for url in endpoints]
         self._first = self._endpoints[0]
 
+    def reconnect(self) -> None:
+        """Have no connection that was made so far; who waits for an answer by one, in another thread, hears that it broke."""
+        for endpoint in self._endpoints:
+            endpoint.hang_up()
+
     def ask(self, request: Request, seconds: float, read: Callable[[bytes], Any] = json.loads) -> Answer:
         """What the service answers within so many seconds, whichever status; who says what `read` finds a ValueError in is not well.
         Raises Unreachable.
@@ -181,6 +186,10 @@ class _Endpoint:
     def rests(self) -> float:
         """Until when it is to be asked after the others; 0 if it is not."""
         return self._rests_until if self._rests_until > boottime() else 0.0
+
+    def hang_up(self) -> None:
+        """Have every connection to it be over."""
+        self._pool.hang_up()
 
     def failed(self) -> None:
         """Let it rest."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import select
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
+from threading import Lock
+from weakref import WeakSet
 
 from cni.kernel.clock import boottime
 from cni.kernel.resolver import Name
@@ -31,15 +33,26 @@ class Connection(HTTPConnection):
         super().__init__(name.host, name.port)
         self.default_port = PORTS["https" if context else "http"]  # which the Host of a request leaves out
         self._name, self.context = name, context
+        self._made: BoundedSocket | None = None
 
     def connect(self) -> None:
         """Be connected within `timeout` seconds. Raises NotConnected."""
         assert self.timeout is not None
         try:
-            made = connected(self._name, self.timeout)
-            self.sock = self.bounds = encrypted(made, self._name.host, self.context) if self.context else made
+            made = connected(self._name, self.timeout, self._have)
+            self.sock = self.bounds = (
+                encrypted(made, self._name.host, self.context, self._have) if self.context else made
+            )
         except OSError as error:
             raise NotConnected("no connection") from error
+
+    def hang_up(self) -> None:
+        """Have whoever uses it, or waits for it to be made, in another thread, hear that it is over."""
+        if self._made:
+            self._made.hang_up()
+
+    def _have(self, made: BoundedSocket) -> None:
+        self._made = made
 
     def answered(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str], until: float
@@ -56,6 +69,14 @@ class Pool:
     def __init__(self, name: Name) -> None:
         self._name = name
         self._idle = list[Connection]()
+        self._every, self._lock = WeakSet[Connection](), Lock()
+
+    def hang_up(self) -> None:
+        """Have every connection be over, whoever uses it."""
+        with self._lock:
+            every = list(self._every)
+        for connection in every:
+            connection.hang_up()
 
     def taken(self, context: TlsContext | None, seconds: float) -> Connection:
         """A connection by this TLS, which the caller closes or gives back: one that is kept, or one that is made within so many seconds.
@@ -68,6 +89,8 @@ class Pool:
                     return kept
                 kept.close()
         made = Connection(self._name, context)
+        with self._lock:
+            self._every.add(made)
         made.timeout = seconds
         made.connect()
         return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -88,16 +89,20 @@ class TlsSocket(BoundedSocket, ssl.SSLSocket):
     """The same with TLS."""
 
 
-def encrypted(plain: BoundedSocket, host: str, context: TlsContext) -> BoundedSocket:
-    """The same connection with TLS, to whom is proven to be a host. Raises OSError."""
-    made = context.wrap_socket(plain, server_hostname=host.rstrip("."))
-    assert isinstance(made, BoundedSocket)
+def encrypted(
+    plain: BoundedSocket, host: str, context: TlsContext, begun: Callable[[BoundedSocket], None] = lambda _: None
+) -> BoundedSocket:
+    """The same connection with TLS, to whom is proven to be a host, which is `begun` before that is known. Raises OSError."""
+    made = context.wrap_socket(plain, server_hostname=host.rstrip("."), do_handshake_on_connect=False)
+    assert isinstance(made, TlsSocket)
+    begun(made)
+    made.do_handshake()
     return made
 
 
-def connected(name: Name, seconds: float) -> BoundedSocket:
+def connected(name: Name, seconds: float, begun: Callable[[BoundedSocket], None] = lambda _: None) -> BoundedSocket:
     """A connection to the first of a name's addresses that takes it; they, and who is asked for them, have so many seconds together.
-    Raises OSError.
+    Each that is tried is `begun`. Raises OSError.
     """
     until = boottime() + seconds
     addresses = name.addresses(seconds)
@@ -108,6 +113,7 @@ def connected(name: Name, seconds: float) -> BoundedSocket:
             for option in OPTIONS:
                 made.setsockopt(*option)
             made.settimeout(max(0.001, (until - boottime()) / (len(addresses) - number)))
+            begun(made)
             made.connect(address)
         except OSError as error:
             made.close()

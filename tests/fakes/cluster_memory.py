@@ -186,6 +186,9 @@ class MemoryStore:
         """See ClusterStore."""
         return ""
 
+    def reconnect(self) -> None:
+        """See ClusterStore: there are none."""
+
     def assigned(self, session: Session) -> tuple[str, ...] | None:
         """See ClusterStore."""
 

@@ -397,6 +397,52 @@ def test_a_stream_comes_line_by_line_and_ends_in_silence(endpoint):
         assert 0.1 < time.monotonic() - started < 2
 
 
+def hears_that_it_is_over(waits: Callable[[], object], door: Door) -> float:
+    """Who waits for an answer, in a thread of its own, while all connections begin anew; after how many seconds it hears of that."""
+    with ThreadPoolExecutor(1) as thread:
+        began = time.monotonic()
+        asked = thread.submit(waits)
+        time.sleep(0.2)
+        door.reconnect()
+        with pytest.raises(Unreachable):
+            asked.result(10)
+        return time.monotonic() - began
+
+
+def test_who_waits_by_a_connection_that_is_left_hears_of_it_at_once(endpoint):
+    mute = endpoint(lambda connection: None)
+    door = Door([mute.url])
+    assert hears_that_it_is_over(lambda: door.ask(READ, 20), door) < 5
+
+    def listens() -> None:
+        with door.stream(READ, 20) as stream:
+            list(stream.lines(20))
+
+    assert hears_that_it_is_over(listens, door) < 5
+
+
+def test_who_waits_for_a_connection_that_is_left_hears_of_it_at_once():
+    """Nobody accepts it, and the kernel has no room for one more."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as crowd:
+        for _ in range(2):
+            one = crowd.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        door = Door([f"http://127.0.0.1:{full.getsockname()[1]}"])
+        assert hears_that_it_is_over(lambda: door.ask(READ, 20), door) < 5
+
+
+def test_a_connection_that_is_left_is_not_taken_again(endpoint):
+    here = endpoint(saying(b"{}"))
+    door = Door([here.url])
+    for _ in range(2):
+        door.ask(READ, 5)
+    assert here.connections == 1
+    door.reconnect()
+    door.ask(WRITE, 5)
+    assert (here.connections, len(here.requests)) == (2, 3)
+
+
 def test_a_stream_without_chunks_comes_as_it_does(endpoint):
     """As something between may send it, which knows HTTP/1.0 only."""
 

@@ -74,6 +74,10 @@ class Gateway:
         self._config, self._seconds = config, seconds
         self._token: str | None = None if config.user else ""
 
+    def reconnect(self) -> None:
+        """Ask by other connections from now on."""
+        self._door.reconnect()
+
     def look(self, *ranges: Range | bytes, limit: int = 0) -> Done:
         """What is there, at one revision; of each range the first `limit`."""
         operations = [{"request_range": _span(span) | {"limit": limit}} for span in ranges]

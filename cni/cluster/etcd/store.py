@@ -26,6 +26,10 @@ class EtcdStore(Hosts, Blocks, Documents):
         """See ClusterStore: hosts say it themselves."""
         return ""
 
+    def reconnect(self) -> None:
+        """See ClusterStore."""
+        self.gateway.reconnect()
+
     def assigned(self, session: Session) -> None:
         """See ClusterStore."""
 

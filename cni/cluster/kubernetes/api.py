@@ -82,6 +82,10 @@ class Api:
         self._token = ""
         self._door = Door([server], cacert=cacert, cert=config.cert, key=config.key)
 
+    def reconnect(self) -> None:
+        """Ask by other connections from now on."""
+        self._door.reconnect()
+
     def get(self, kind: Kind, name: str) -> Object | None:
         """One object, None where there is none."""
         answer = self._ask(kind, "get", Request(located(f"{_path(kind)}/", name), None, {}, method="GET"))

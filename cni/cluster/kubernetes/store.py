@@ -34,6 +34,10 @@ class KubernetesStore(Hosts):
         self._watch: Watch | None = None
         self._roster = Roster(self.api)
 
+    def reconnect(self) -> None:
+        """See ClusterStore."""
+        self.api.reconnect()
+
     def declare(self, session: Session, network: Network) -> Network:
         """See ClusterStore. All are told by their configuration, so that what a host says counts for itself."""
 
