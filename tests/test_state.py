@@ -28,6 +28,7 @@ from cni.state import Record, Store
 from cni.state.configured import Place
 from cni.state.layout import VERSION
 from cni.state.membership import Member
+from cni.values import replace
 
 ADDRESS = ipaddress.ip_address("10.0.0.2")
 EARLIER = [Path(__file__).parent / "fixtures" / f"state-layout-{number}.sql" for number in (1, 2, 3, 4)]
@@ -575,6 +576,25 @@ def test_what_layout_3_recorded_of_an_overlay_is_what_its_network_says(folder: P
             store.forget(record.attachment, record.plugin)
         assert store.said() == {place: Said("vx", said.resources, False)}
         assert store.said([place]) == {}
+
+
+def test_a_clusters_device_is_where_the_host_is_by_now(store: Store, record: Record):
+    """What its network's last ADD said is of before the host moved, and so is what its pods' records say."""
+    clusters, own = (
+        VxlanLink(f"vxlan{vni}", vni, 4789, "192.0.2.1", "", 1450, f"br{vni}", mac=mac)
+        for vni, mac in ((1, "fe:00:00:00:00:01"), (2, ""))
+    )
+    place = Place(record.attachment.network, record.plugin, "overlay br1")
+    with store.transaction():
+        store.put_configured(place, [clusters, own])
+    assert store.said()[place].resources == (clusters, own)
+    with store.transaction():
+        store.put_member(Member("node-a", "machine-a", "life", "198.51.100.1", "fe:00:00:00:00:02"))
+    moved = replace(clusters, local="198.51.100.1", mac="fe:00:00:00:00:02")
+    assert store.said()[place].resources == (moved, own)
+    assert store.as_said(record.having(resources=(clusters,))).resources == (moved, own)
+    other = replace(clusters, name="vxlan3", bridge="br3")
+    assert store.as_said(record.having(resources=(other,))).resources == (replace(moved, name="vxlan3", bridge="br3"),)
 
 
 def test_only_who_is_recorded_uses_something(store: Store, record: Record):

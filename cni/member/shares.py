@@ -13,9 +13,8 @@ from cni.cluster.snapshot import Snapshot
 from cni.naming import vxlan_interface
 from cni.overlay import wireguard
 from cni.overlay.peers import NO_UPLINK, Overlay, Uplink
-from cni.resources import Resource, Said, VxlanLink, World
+from cni.resources import Said, VxlanLink, World
 from cni.state import Store
-from cni.values import replace
 
 
 class Shares(NamedTuple):
@@ -68,7 +67,6 @@ def shares(folder: Path, snapshot: Snapshot, place_of: Callable[[Network, bool],
     if not member:
         return NOTHING
     me = Node(member.node, member.machine, member.vtep, member.mac)
-    said = [item._replace(resources=_as_known(item, me)) if item.network in names else item for item in said]
     devices, in_use = {}, set()
     for network, refused in networks:
         mine = [item for item in said if item.network == network.name]
@@ -126,10 +124,3 @@ def _is_the_clusters(device: VxlanLink, name: str, snapshot: Snapshot) -> bool:
     """Whether a device is as the cluster has its network; before anything was heard nothing says otherwise."""
     known = snapshot.networks.get(name)
     return known.vni == device.vni if known else not snapshot.revision
-
-
-def _as_known(said: Said, me: Node) -> tuple[Resource, ...]:
-    """What the cluster knows of this host may be newer than what a network's last ADD made of it."""
-    return tuple(
-        replace(item, local=me.vtep, mac=me.mac) if isinstance(item, VxlanLink) else item for item in said.resources
-    )

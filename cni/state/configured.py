@@ -28,6 +28,11 @@ def said_by(record: Record) -> list[tuple[Place, list[Resource]]]:
     return [(Place(record.attachment.network, record.plugin, name), found) for name in names]
 
 
+def is_of_cluster(item: Resource) -> bool:
+    """Whether it is a device that other hosts of a cluster know; its kind is asked for by name, so that nobody loads it for that."""
+    return item.kind == "VxlanLink" and bool(vars(item)["mac"])
+
+
 class Configured(Records):
     """What is asked of and done to what one folder's networks say."""
 
@@ -35,7 +40,7 @@ class Configured(Records):
 
     def put_configured(self, place: Place, resources: Sequence[Resource]) -> None:
         """Say what a network makes of a place now; of a device that a cluster's hosts know the member hears."""
-        self._has_news |= any(item.kind == "VxlanLink" and bool(vars(item)["mac"]) for item in resources)
+        self._has_news |= any(map(is_of_cluster, resources))
         self._db.execute("INSERT OR REPLACE INTO configured VALUES (?,?,?,?)", (*place, spelled(resources)))
 
     def is_configured(self, place: Place, resources: Sequence[Resource]) -> bool:
@@ -52,7 +57,7 @@ class Configured(Records):
         """A record; what of it follows the configuration is what its network says now."""
         known = said_by(record)
         now = self.configured(record.attachment.network, record.plugin) if known else {}
-        there = [item for place, items in known for item in now.get(place, items)]
+        there = self._here([item for place, items in known for item in now.get(place, items)])
         return record.having(resources=(*(item for item in record.resources if not item.configured), *there))
 
     def said(self, besides: Iterable[Place] = ()) -> dict[Place, Said]:
@@ -64,7 +69,11 @@ class Configured(Records):
         )
         rows = ((Place(*key), text, bool(used)) for *key, text, used in self._rows(query))
         return {
-            place: Said(place.network, resources_of(text) or (), used)
+            place: Said(place.network, tuple(self._here(resources_of(text) or ())), used)
             for place, text, used in rows
             if place not in left_out
         }
+
+    def _here(self, resources: Sequence[Resource]) -> Sequence[Resource]:
+        """What a network says, where its cluster's hosts know this one by now."""
+        return resources

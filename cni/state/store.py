@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +11,12 @@ from typing import TypeVar
 from cni.errors import CniError, TryAgainLater, Unavailable
 from cni.kernel.files import PATIENCE, LockFile, private_folder, refuse_strangers
 from cni.naming import Attachment, IPAddress, digest_of
-from cni.resources import Said
+from cni.resources import Resource, Said
 from cni.state import uses
 from cni.state.boots import Boots
 from cni.state.census import Census
 from cni.state.clustered import Clustered
-from cni.state.configured import Configured, Place
+from cni.state.configured import Configured, Place, is_of_cluster
 from cni.state.copies import Copies
 from cni.state.fed import Feeding
 from cni.state.file import busy
@@ -24,6 +24,7 @@ from cni.state.layout import VERSION
 from cni.state.leases import Leases
 from cni.state.records import Record
 from cni.state.uses import DEFAULT_FOLDER, Uses
+from cni.values import replace
 
 FILE = "state.db"
 _PLANNING = digest_of("planning")
@@ -215,6 +216,17 @@ class Store(Boots, Uses, Leases, Configured, Clustered, Copies, Census, Feeding)
         for other in self.__dict__.pop("_elsewhere", ()):
             other.close()
         self.__dict__.pop("_unasked", None)
+
+    def _here(self, resources: Sequence[Resource]) -> Sequence[Resource]:
+        """A host may have moved since a network's last ADD: its devices are where the member is."""
+        if not any(is_of_cluster(item) for item in resources) or not (member := self.member()):
+            return resources
+        from cni.resources import VxlanLink  # which is loaded: there is one
+
+        return [
+            replace(item, local=member.vtep, mac=member.mac) if isinstance(item, VxlanLink) and item.mac else item
+            for item in resources
+        ]
 
     def _bring_up(self, patience: float) -> None:
         if self.layout() != VERSION:
