@@ -79,11 +79,14 @@ _STORES = ("etcd", "kubernetes")
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """A host's part in a cluster. `session` and `free_after` are seconds, `metrics` is HOST:PORT, `conflists` a folder; empty and 0 are: none, or found out."""
+    """A host's part in a cluster. `uplinks` are links, those to be preferred first; `session` and `free_after` are seconds, `metrics` is
+    HOST:PORT, `conflists` a folder; empty and 0 are: none, or found out.
+    """
 
     node: str
     store: EtcdConfig | KubernetesConfig
     vtep: str = ""
+    uplinks: tuple[str, ...] = ()
     session: int = 15
     free_after: int = 0
     encryption: str = ""
@@ -112,6 +115,7 @@ class ClusterConfig:
         kind = next(name for name in _STORES if name in said)
         where = {_FIELDS.get(name, name): value for name, value in said[kind].items() if value != ""}
         rest = {_FIELDS.get(name, name): value for name, value in said.items() if name not in ("node", kind)}
+        rest |= {"uplinks": tuple(rest["uplinks"])} if "uplinks" in rest else {}
         if kind == "etcd":
             where |= {"endpoints": tuple(where["endpoints"])}
             return cls(said.get("node") or host_name(), EtcdConfig(**where), **rest)
@@ -126,7 +130,9 @@ class ClusterConfig:
             store = {"etcd": etcd}
         else:
             store = {"kubernetes": _given(self.store, KubernetesConfig())}
-        return {"node": self.node} | store | _given(self, ClusterConfig(self.node, self.store))
+        rest = _given(self, ClusterConfig(self.node, self.store))
+        rest |= {"uplinks": list(self.uplinks)} if self.uplinks else {}
+        return {"node": self.node} | store | rest
 
     def write(self, path: Path = PATH) -> None:
         """Have a file say it, in one rename; it is root's alone."""
@@ -196,6 +202,8 @@ def _contradictions(document: Mapping[str, Any]) -> Iterator[str]:
         yield "$.freeAfter: it is Kubernetes that gives nodes their addresses, and frees them: kubectl delete node"
     if "vtep" in document and not is_a_hosts(document["vtep"]):
         yield f"$.vtep: {document['vtep']} is no address others can send to"
+    if "vtep" in document and "uplinks" in document:
+        yield "$.vtep: excludes uplinks, each of which has an address of its own"
 
 
 def _contradictions_of_store(kind: str, store: Mapping[str, Any]) -> Iterator[str]:

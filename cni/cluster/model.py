@@ -36,7 +36,7 @@ class Node:
     Others send to `vtep`, and `mac` is that of its VXLAN devices. With encryption `vtep` is inside the tunnel: `wireguard` is the
     public key (base64), `underlay` the address and port it is reached at, as ``192.0.2.11:51820`` or ``[2001:db8::1]:51820``.
     After `fences` seconds without a word from it it has given up its addresses by itself; 0: it never does. It is a guest of
-    networks it has a block of, to be reached by, and no pod.
+    networks it has a block of, to be reached by, and no pod. `uplinks` are the addresses by which it may be reached, where it has several.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Node:
     underlay: str = ""
     fences: int = 0
     guest_of: tuple[str, ...] = ()
+    uplinks: tuple[str, ...] = ()
 
     room: ClassVar[str] = "nodes"
 
@@ -61,6 +62,7 @@ class Node:
         rest: dict[str, Any] = {"wireguard": self.wireguard, "underlay": self.underlay} if self.wireguard else {}
         rest |= {"fences": self.fences} if self.fences else {}
         rest |= {"guest_of": list(self.guest_of)} if self.guest_of else {}
+        rest |= {"uplinks": list(self.uplinks)} if self.uplinks else {}
         return {"machine": self.machine, "vtep": self.vtep, "mac": self.mac} | rest
 
     @classmethod
@@ -70,6 +72,8 @@ class Node:
         optional: dict[str, Any] = {name: text(key, raw, name) for name in ("wireguard", "underlay") if name in raw}
         optional |= {"fences": number(key, raw, "fences", range(_YEARS))} if "fences" in raw else {}
         optional |= {"guest_of": texts(key, raw, "guest_of")} if "guest_of" in raw else {}
+        uplinks = texts(key, raw, "uplinks") if "uplinks" in raw else ()
+        optional |= {"uplinks": tuple(str(address(key, item)) for item in uplinks)} if uplinks else {}
         return cls(key[1], fields["machine"], str(address(key, fields["vtep"])), mac(key, fields["mac"]), **optional)
 
 

@@ -9,7 +9,7 @@ from cni.member.run import run
 
 #: Options, and by what path cluster.json has each.
 _KEYS = {
-    "node": ("node",), "vtep": ("vtep",), "session": ("session",), "free_after": ("freeAfter",), "metrics": ("metrics",), "conflists": ("conflists",),
+    "node": ("node",), "vtep": ("vtep",), "uplinks": ("uplinks",), "session": ("session",), "free_after": ("freeAfter",), "metrics": ("metrics",), "conflists": ("conflists",),
     "encryption": ("encryption",), "wireguard_port": ("wireguardPort",), "etcd": ("etcd", "endpoints"),
     "cacert": ("etcd", "cacert"), "cert": ("etcd", "cert"), "key": ("etcd", "key"), "user": ("etcd", "user"),
     "password_file": ("etcd", "passwordFile"), "prefix": ("etcd", "prefix"), "server": ("kubernetes", "server"),
@@ -29,6 +29,8 @@ def join(options: argparse.Namespace) -> int:
 
         return rotate(options)
     asked = {path: value for name, path in _KEYS.items() if (value := getattr(options, name)) is not None}
+    if asked.get(("uplinks",)) == [""]:
+        asked["uplinks",] = ""
     if options.kubernetes:  # the files are the API's then
         asked = {("kubernetes", *path[1:]) if path[0] == "etcd" else path: value for path, value in asked.items()}
         asked.setdefault(("kubernetes", "server"), "")

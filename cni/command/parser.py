@@ -168,6 +168,7 @@ def _join_options(command: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="where others send to, default the Node's InternalIP, without one the address of the default route",
     )
+    host.add_argument("--uplinks", nargs="+", metavar="LINK", help="take the first behind which somebody answers")
     host.add_argument("--encryption", choices=("", "wireguard"), help="between hosts, default none")
     host.add_argument("--wireguard-port", type=number, metavar="PORT", help="default 51820")
     host.add_argument("--rotate-key", action="store_true", help="have another WireGuard key, and do nothing else")

@@ -52,6 +52,12 @@ class Devices:
             self.clear(shares)
         return True
 
+    def move(self, me: Node) -> None:
+        """Have those that there are send from where this host is by now, also while a call is at work: packets wait for none."""
+        for link in self._tunnels(me):
+            if link.vxlan and link.vxlan.local != me.vtep:
+                self._try(partial(self._world.host.set_vxlan, link, replace(link.vxlan, local=me.vtep)))
+
     def clear(self, shares: Shares) -> None:
         """Have none of the member's own that no network needs."""
         for link in self._strays(shares):

@@ -174,6 +174,15 @@ SESSIONS_LOST = Counter("sessions_lost_total", "Sessions the store counted as ov
 PUBLISHED = Counter("endpoints_published_total", "Endpoints the store was told of, there or gone.", "change")
 CLAIMS = Counter("block_claims_total", "Blocks asked for, and whether they were had: claimed, taken.", "outcome")
 
+# --- by which link others reach this host (uplinks)
+UPLINKS = Gauge(
+    "uplink_behind",
+    "What is behind an uplink: 3 a gateway that answers, 2 hosts that do, 1 nobody, 0 it carries nothing or has no address.",
+    "uplink",
+)
+UPLINK_TAKEN = Gauge("uplink_taken", "1 for the uplink by which others reach this host, 0 for the rest.", "uplink")
+SWITCHES = Counter("uplink_switches_total", "Times another uplink was taken.")
+
 # --- what is done to the kernel (reconciler)
 ROWS = Gauge("rows", "Things of other hosts kept in this host's kernel, by kind of resource.", "kind")
 CHANGES = Counter("row_changes_total", "Things of other hosts put into the kernel or taken from it.", "kind", "change")

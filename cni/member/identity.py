@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cni import uplink
@@ -14,6 +14,7 @@ from cni.cluster.model import Node
 from cni.errors import Unavailable
 from cni.kernel.netlink import Rtnl
 from cni.kernel.netns import boot
+from cni.member.uplinks import way
 from cni.naming import vtep_mac
 from cni.overlay import wireguard
 from cni.resources import UplinkQuery
@@ -43,11 +44,11 @@ def this_host(config: ClusterConfig, machine: str, before: Member | None, said: 
     """This host as its configuration has it, and else where it is `said` to be; it goes on with what it was before in this boot. Raises
     Unavailable where nobody could send to it, and KernelRefused.
     """
-    address = config.vtep or _found(address_of(before), said)
+    address = config.vtep or _by_uplinks(config.uplinks, address_of(before)) or _found(address_of(before), said)
     mac = vtep_mac("", f"{machine} {config.node}")
     if before and (before.node, before.machine) == (config.node, machine) and _is_of_this_boot(before.token):
-        return _placed(replace(before, mac=mac), config.encryption, address)
-    return _placed(Member(config.node, machine, new_token(), address, mac), config.encryption, address)
+        return placed(replace(before, mac=mac), config.encryption, address)
+    return placed(Member(config.node, machine, new_token(), address, mac), config.encryption, address)
 
 
 def address_of(before: Member | None) -> str:
@@ -55,17 +56,22 @@ def address_of(before: Member | None) -> str:
     return (before.underlay or before.vtep) if before else ""
 
 
-def node_of(member: Member, config: ClusterConfig, key: str = "", guest_of: Iterable[str] = ()) -> Node:
-    """What the others are to know of it; `key` is its public one, if any, `guest_of` the networks it has no pod of."""
+def node_of(
+    member: Member, config: ClusterConfig, key: str = "", guest_of: Iterable[str] = (), uplinks: tuple[str, ...] = ()
+) -> Node:
+    """What the others are to know of it; `key` is its public one, if any, `guest_of` the networks it has no pod of, `uplinks` its
+    addresses.
+    """
     node = Node(
-        member.node, member.machine, member.vtep, member.mac, fences=config.free_after, guest_of=tuple(guest_of)
-    )
+        member.node, member.machine, member.vtep, member.mac, fences=config.free_after, guest_of=tuple(guest_of),
+        uplinks=uplinks,
+    )  # fmt: skip
     if not key:
         return node
     return replace(node, wireguard=key, underlay=wireguard.underlay(member.underlay, config.wireguard_port))
 
 
-def _placed(member: Member, encryption: str, address: str) -> Member:
+def placed(member: Member, encryption: str, address: str) -> Member:
     """A host whose address is known, in tunnels or not; in one that begin now, nobody has been."""
     if not encryption:
         return replace(member, vtep=address, underlay="", encryption="", no_tunnel="")
@@ -81,6 +87,20 @@ def new_token() -> str:
 
 def _is_of_this_boot(token: str) -> bool:
     return token.startswith(f"{boot()}:")
+
+
+def _by_uplinks(names: Sequence[str], before: str) -> str:
+    """The address of one of the links that are to be its uplinks; empty where none are."""
+    if not names:
+        return ""
+    host = Rtnl()  # a thread's own
+    try:
+        found = way.address(way.ways(host, names, before), before)
+    finally:
+        host.close()
+    if not found:
+        raise Unavailable(f"others cannot send to this host: none of its uplinks, {', '.join(names)}, has an address")
+    return found
 
 
 def _found(before: str, said: str) -> str:

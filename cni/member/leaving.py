@@ -19,6 +19,7 @@ from cni.member import barrier, far_names
 from cni.member.identity import machine_id, node_of, this_host
 from cni.member.reconciler import Reconciler
 from cni.member.tunnels import without
+from cni.member.uplinks import routes
 from cni.naming import VTEP_TABLE
 from cni.state import DEFAULT_FOLDER, Store
 from cni.state.daemons import MEMBER, alone
@@ -52,6 +53,7 @@ def left(config: ClusterConfig, store: ClusterStore, folder: Path, machine: str,
         undone += _shut(Reconciler(node_of(member, config), folder).clear())
         barrier.clear()
         far_names.forget()
+        routes.clear_all()
         without(config, folder)
         yield undone
         with closing(Store.open(folder)) as state, state.transaction():

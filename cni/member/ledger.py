@@ -100,6 +100,13 @@ class Ledger:
         with self._lock:
             return list(self._nodes.values()) if self.listings else None
 
+    def others(self) -> list[Node]:
+        """The other hosts that are alive, from the one after this one by name on, and around: all asking the first would be too many."""
+        with self._lock:
+            alive = sorted(self._nodes.keys() & self._alive - {self.me})
+            around = [name for name in alive if name > self.me] + [name for name in alive if name < self.me]
+            return [self._nodes[name] for name in around]
+
     def silent(self) -> list[tuple[Node, float]]:
         """The hosts nothing is heard of, and for how many seconds that was seen to be so; none while the store is not heard."""
         with self._lock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from cni.member.absences import Absences
 from cni.member.devices import Devices, bridge_of
 from cni.member.rows import KernelRows
 from cni.member.shares import NOTHING, Shares, shares, uplink_of
+from cni.member.uplinks.way import carriers
 from cni.naming import VTEP_TABLE
 from cni.overlay.peers import NO_UPLINK, Overlay, Peers, goes_by_endpoints, peers_of
 from cni.resources import VtepFilter, VxlanLink, World
@@ -41,8 +42,8 @@ class Reconciler:
     is logged, and tried again with the next comparison.
     """
 
-    def __init__(self, me: Node, folder: Path) -> None:
-        self._node, self._folder = me.name, folder
+    def __init__(self, me: Node, folder: Path, uplinks: Sequence[str] = ()) -> None:
+        self._node, self._folder, self._uplinks = me.name, folder, uplinks
         self.snapshot = Snapshot(me.name)
         self._absences = Absences(me.name, folder)
         self._shares, self._uplink = NOTHING, NO_UPLINK
@@ -56,6 +57,8 @@ class Reconciler:
         self._rows = KernelRows(self._world, self._refuse)
         self._devices = Devices(self._world, self._refuse)
         self._due = math.inf
+        #: When to compare once more after this host moved: a call that was at work may have made a device where it was before.
+        self._again_at = -math.inf
         self._told: dict[Key, str] = {}
         self._refused: set[str] = set()
 
@@ -103,13 +106,13 @@ class Reconciler:
         if not self.snapshot.revision:
             return 0
         figures.COMPARISONS.add()
-        self._due = math.inf
+        self._due = self._again_at if time.monotonic() < self._again_at else math.inf
         self._put_filter(looking=True)
         if not self._devices.keep(self._found):
             self._due = time.monotonic() + _SOON
         self._rows.forget_links(self._peers.values())
         count = self._rows.compare(self._peers.values())
-        if self._due == math.inf:
+        if self._due in (math.inf, self._again_at):
             self._refused.clear()
         self._tell_figures()
         return count
@@ -167,6 +170,9 @@ class Reconciler:
             return False
         now, me = {*self._shares.devices, *self._shares.without}, self._shares.me
         is_moved = (me, self._uplink) != (before[0].me, before[1])
+        if me and before[0].me and me != before[0].me:
+            self._devices.move(me)
+            self._again_at = self._shared_at + _AGAIN
         gone = [self._peers.pop(overlay) for overlay in [*self._peers] if is_moved or overlay not in now]
         new = now - self._peers.keys()
         self._peers |= {overlay: peers_of(me, self.snapshot, overlay, self._uplink) for overlay in new if me}
@@ -186,7 +192,8 @@ class Reconciler:
         """Have VXLAN from this cluster's hosts only; `looking` at what there is, too."""
         overlays = _spelled(self._shares.devices.values())
         vteps = {vtep for peers in self._peers.values() for vtep in peers.vteps}
-        wanted = VtepFilter(tuple(sorted(vteps)), overlays, self._shares.tunnel)
+        uplinks = tuple(dict.fromkeys(link.name for link in carriers(self._world.host, self._uplinks)))
+        wanted = VtepFilter(tuple(sorted(vteps)), overlays, self._shares.tunnel, uplinks)
         if wanted == self._filter and not (looking and self._is_otherwise(wanted)):
             return
         self._filter = wanted if self._try(wanted.ensure if overlays else wanted.remove) else None

@@ -31,7 +31,7 @@ from cni.member.cutoff import CutOff
 from cni.member.estate import Estate
 from cni.member.far_names import FarNames
 from cni.member.fence import Fence
-from cni.member.identity import machine_id
+from cni.member.identity import address_of, machine_id
 from cni.member.inbox import Brought, Ended, Inbox, started
 from cni.member.ledger import Ledger
 from cni.member.policies import Policies
@@ -40,6 +40,8 @@ from cni.member.reconciler import Reconciler
 from cni.member.session import SessionKeeper
 from cni.member.trouble import Trouble
 from cni.member.tunnels import Tunnels, without
+from cni.member.uplinks import routes
+from cni.member.uplinks.watch import Uplinks
 from cni.member.watcher import Watcher
 from cni.overlay.peers import goes_by_endpoints
 from cni.state import DEFAULT_FOLDER, Store
@@ -104,7 +106,7 @@ class Hand:
 
     def __init__(self, config: ClusterConfig, store: ClusterStore, folder: Path, machine: str, bell: Bell) -> None:
         self._config = config
-        self._folder = folder
+        self._folder, self._store = folder, store
         self._inbox = Inbox()
         self._ledger = Ledger(config.node)
         self._bell = bell
@@ -134,11 +136,17 @@ class Hand:
         """
         with closing(Store.open(self._folder)) as state:
             self._barrier.keep(state)  # before the cluster may count on it
+            before = address_of(state.member())
         for name, work in (
             ("signals", self._mind_signals), ("session", self._keeper.run), ("watch", self._watcher.run),
             ("publish", self._publisher.run), ("policies", self._policies.watch),
         ):  # fmt: skip
             started(name, work, self._inbox)
+        if self._config.uplinks:
+            uplinks = Uplinks(self._config.uplinks, before, self._ledger.others, self._keeper.move, self._switched)
+            started("uplinks", uplinks.run, self._inbox)
+        else:
+            routes.clear_all()
         if self._config.metrics:
             from cni.member import metrics  # and an HTTP server with it
 
@@ -152,7 +160,7 @@ class Hand:
             self._beat()
         if not self._tunnels:
             without(self._config, self._folder)
-        reconciler = Reconciler(me, self._folder)
+        reconciler = Reconciler(me, self._folder, self._config.uplinks)
         reconciler.shut()
         started("kernel", partial(reconciler.watch, self._inbox.look), self._inbox)
         due = _next_comparison()
@@ -192,6 +200,12 @@ class Hand:
             self._trouble.is_so("; ".join(dict.fromkeys(troubles)))
         else:
             self._trouble.over()
+
+    def _switched(self) -> None:
+        """Go on from another address: the kernel's part of it waits for no store."""
+        self._inbox.look()
+        self._store.reconnect()
+        self._keeper.hasten()
 
     def _heard(self, news: Listing | Change) -> None:
         before = self._ledger.news

@@ -14,7 +14,7 @@ from cni.errors import CniError, NameTaken, SessionLost, Unavailable, Unreachabl
 from cni.kernel.clock import boottime
 from cni.member import figures
 from cni.member.fence import Fence
-from cni.member.identity import address_of, new_token, node_of, this_host
+from cni.member.identity import address_of, new_token, node_of, placed, this_host
 from cni.member.inbox import Ended
 from cni.member.key import Key
 from cni.member.trouble import Trouble
@@ -49,6 +49,8 @@ class SessionKeeper:
         self._unwritten = ""  # why nothing can be written, while this host is heard of
         self._abandoned = ("", "")  # the token that is another machine's too, and why
         self._host: Member | None = None
+        #: Where others are to send, and may, by this host's uplinks, once they were looked at.
+        self._place, self._uplinks = "", tuple[str, ...]()
         self._lock = Lock()
         self._wake = Event()
         self._fence = Fence(config.free_after)
@@ -75,6 +77,14 @@ class SessionKeeper:
     def is_troubled(self) -> bool:
         """Whether it was said that something is wrong, and is."""
         return self._trouble.is_there
+
+    def move(self, place: str, uplinks: tuple[str, ...]) -> None:
+        """Be where others send to by another uplink from now on; the store hears of it as soon as it can. Raises what keeps the state."""
+        with self._lock:
+            self._place, self._uplinks = place, uplinks
+            self._host = self._host and self._moved(self._host)
+        self._change(lambda known: known and self._moved(known))
+        self.hasten()
 
     def hasten(self) -> None:
         """Have the store hear now what is new of this host."""
@@ -196,10 +206,15 @@ class SessionKeeper:
 
     def _found(self, before: Member | None) -> Member:
         """This host as it is now."""
-        member = this_host(self._config, self._machine, before, "" if self._config.vtep else self._said(before))
+        config = self._config
+        member = this_host(config, self._machine, before, "" if config.vtep or config.uplinks else self._said(before))
         with self._lock:
-            self._host = member
+            self._host = member = self._moved(member)
         return member
+
+    def _moved(self, member: Member) -> Member:
+        """A host where its uplinks say it is: what was found, or is known, may be of before."""
+        return placed(member, self._config.encryption, self._place) if self._place else member
 
     def _said(self, before: Member | None) -> str:
         """Where the store says this host is: as before, while it cannot be asked, and until it is heard of, which is not to wait for that."""
@@ -212,7 +227,8 @@ class SessionKeeper:
 
     def _node(self, member: Member) -> Node:
         with closing(Store.open(self._folder)) as state:
-            return node_of(member, self._config, self.key.public if self.key else "", state.guest_of())
+            key = self.key.public if self.key else ""
+            return node_of(member, self._config, key, state.guest_of(), self._uplinks)
 
     def _keep(self, session: Session, member: Member, heard_at: float) -> None:
         """All is well, and was at a time; but the fence is not lifted before the blocks were asked for: while this host was away
@@ -224,8 +240,9 @@ class SessionKeeper:
         else:
             self._put(replace(self._fence.lifted(member, heard_at), trouble=self._unwritten))
 
-    def _put(self, member: Member) -> None:
+    def _put(self, told: Member) -> None:
         def put(known: Member | None) -> Member:
+            member = self._moved(told)
             if known and known.encryption == member.encryption:  # what the hand has said meanwhile
                 return replace(member, no_tunnel=known.no_tunnel)
             return member

@@ -26,18 +26,22 @@ class Tunnels:
         self._encryption = Encryption(config.node, config.wireguard_port, key)
         self._trouble, self._refused = Trouble("encryption"), Trouble("peers")
         self._followed = -1
+        self._underlay = ""
         self._next = 0.0
         self._said: str | None = None
 
     def beat(self) -> None:
         """Have them as they are to be; without news of hosts it costs a look once a second."""
         host, news, now = self._keeper.host, self._ledger.hosts, time.monotonic()
-        if host is None or (news == self._followed and now < self._next):
+        if host is None:
+            return
+        is_news = (news, host.underlay) != (self._followed, self._underlay)
+        if not is_news and now < self._next:
             return
         self._next = now + _LOOKED_AT_EVERY
-        if news != self._followed or self._encryption.look():
+        if is_news or self._encryption.look():
             self._encryption.ensure(host.underlay, self._ledger.nodes())
-            self._followed = news
+            self._followed, self._underlay = news, host.underlay
         self._announce()
         self._tell()
 

@@ -23,7 +23,8 @@ _FAMILY = {4: "ip", 6: "ip6"}
 class VtepFilter(Resource):
     """VXLAN for these overlays (``PORT VNI``) is accepted from these VTEPs and dropped from others; networks that are not of the
     cluster are none of its business, on the same port too. With a tunnel's link it comes and goes by that alone, and by that goes
-    nothing that is not the host's own. No pod sends any by way of its host.
+    nothing that is not the host's own. By any of several uplinks it comes from any host: of those that send by different ones the way
+    back is another. No pod sends any by way of its host.
 
     It is looked at where a host's own packets are: fragments of IPv4 are one again by then.
     """
@@ -31,6 +32,7 @@ class VtepFilter(Resource):
     vteps: tuple[str, ...]
     overlays: tuple[str, ...]
     tunnel: str = ""
+    uplinks: tuple[str, ...] = ()
 
     def ensure(self, world: World) -> None:
         """One transaction: what is known is another set at once, and the table is never without its rules."""
@@ -65,7 +67,9 @@ class VtepFilter(Resource):
 
     def _input(self) -> Iterator[str]:
         # not from where the sender is not: a pod can claim another host's address
-        astray = f'iifname != "{self.tunnel}"' if self.tunnel else "fib saddr . iif oif missing"
+        names = ", ".join(f'"{name}"' for name in self.uplinks)
+        besides = f"iifname != {{ {names} }} " * bool(names)
+        astray = f'iifname != "{self.tunnel}"' if self.tunnel else f"{besides}fib saddr . iif oif missing"
         unknown = [f"{ip} saddr != @known{family}" for family, ip in _FAMILY.items()]
         for udp, vnis in self._by_port():
             yield from (f"{udp} {vnis} {who} drop" for who in (astray, *unknown))

@@ -472,7 +472,11 @@ class Cluster:
         found += [f"state: {what}" for what in (node.holdings(), node.unsaid()) if what]
         if node.remembered(lambda store: store.member()):
             found.append("state: it is still a member")
-        links = [item for item in node.ip("link", "show") if item["ifname"] not in ("lo", "eth0", "br0", "br1", "br2")]
+        links = [
+            item
+            for item in node.ip("link", "show")
+            if item["ifname"] not in ("lo", "eth0", "eth1", "br0", "br1", "br2")
+        ]
         found += [f"link {item['ifname']}" for item in links if item.get("linkinfo", {}).get("info_kind") != "vxlan"]
         for link in (item["ifname"] for item in links):
             rows = sh("bridge", "-n", node.name, "fdb", "show", "dev", link).stdout.splitlines()

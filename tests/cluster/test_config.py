@@ -29,6 +29,7 @@ WHOLE = ClusterConfig(
 KUBERNETES = ClusterConfig(
     "node-a",
     KubernetesConfig("https://192.0.2.1:6443", "/token", "/ca.pem", "/c.pem", "/k.pem"),
+    uplinks=("eth0", "eth1"),
     conflists="/conflists",
 )
 
@@ -93,6 +94,10 @@ def test_what_says_nothing_is_not_given(tmp_path: Path):
         ({"kubernetes": {"cert": "/c"}}, "$.kubernetes.key: missing"),
         ({"kubernetes": {"server": "http://e", "cacert": "/ca"}}, "$.kubernetes.server: http://e is without TLS"),
         ({"kubernetes": {"server": "e:6443"}}, "$.kubernetes.server: 'e:6443' is no URL of a server"),
+        ({"etcd": ETCD, "vtep": "192.0.2.1", "uplinks": ["eth0"]}, "$.vtep: excludes uplinks"),
+        ({"etcd": ETCD, "uplinks": []}, "$.uplinks: "),
+        ({"etcd": ETCD, "uplinks": ["eth0", "eth0"]}, "$.uplinks: "),
+        ({"etcd": ETCD, "uplinks": ["a/b"]}, "$.uplinks[0]: "),
         ({"kubernetes": {}, "freeAfter": 60}, "$.freeAfter: it is Kubernetes that gives nodes their addresses"),
         ({"etcd": {}}, "$.etcd: 'endpoints' is a required property"),
         ({"etcd": {"endpoints": []}}, "$.etcd.endpoints: "),

@@ -86,6 +86,30 @@ def test_an_address_that_changed_is_announced_and_the_session_goes_on(tmp_path: 
     assert member(host).vtep == "192.0.2.8"
 
 
+def test_a_host_that_takes_another_uplink_is_there_before_the_store_hears_of_it(tmp_path: Path):
+    memory = Memory()
+    host = Host("node-a", memory, tmp_path)
+    host.again()
+    host.turn()
+    before = host.keeper.session
+    assert before
+    host.store.cut = True
+    host.keeper.move("198.51.100.7", ("192.0.2.7", "198.51.100.7"))
+    assert host.keeper.host
+    assert host.keeper.host.vtep == member(host).vtep == "198.51.100.7"
+    host.turn()
+    assert member(host).vtep == "198.51.100.7", "what the store cannot be told stays so"
+    assert "not reached" in member(host).trouble
+    host.store.cut = False
+    host.turn()
+    now = host.keeper.session
+    assert now
+    assert (now.fence, now.node.vtep, now.node.uplinks) == (
+        before.fence, "198.51.100.7", ("192.0.2.7", "198.51.100.7"),
+    )  # fmt: skip
+    assert '"uplinks": ["192.0.2.7", "198.51.100.7"]' in memory.rows["nodes", "node-a"].text
+
+
 class _Kernel:
     """That of a host with two links, of which the first has the default route."""
 

@@ -26,6 +26,8 @@ DOMAIN = "agent-cni.dev/"
 SESSION, NETWORKS = f"{DOMAIN}session", f"{DOMAIN}networks"
 #: Of a host, what others are to know, each an annotation.
 _TEXTS = ("machine", "vtep", "mac", "wireguard", "underlay")
+#: The same, several with commas between them.
+_UPLINKS = f"{DOMAIN}uplinks"
 #: The condition of a Node that has no network yet.
 UNAVAILABLE = "NetworkUnavailable"
 #: Of a podCIDR, the addresses that are given at the most: an IPv6 one has 2 to the 64.
@@ -38,12 +40,12 @@ _NOWHERE = "default"
 def annotated(host: Host, token: str) -> dict[str, str | None]:
     """What a host's Node is to say of it, and in which life; None is nothing."""
     said = {f"{DOMAIN}{name}": host.value.get(name) or None for name in _TEXTS}
-    return {**said, SESSION: token}
+    return {**said, _UPLINKS: ",".join(host.uplinks) or None, SESSION: token}
 
 
 def nothing() -> dict[str, str | None]:
     """What the Node of a host says that is in no cluster."""
-    return dict.fromkeys((*(f"{DOMAIN}{name}" for name in _TEXTS), SESSION, NETWORKS))
+    return dict.fromkeys((*(f"{DOMAIN}{name}" for name in _TEXTS), _UPLINKS, SESSION, NETWORKS))
 
 
 def said_by(node: Node) -> dict[str, str]:
@@ -54,7 +56,8 @@ def said_by(node: Node) -> dict[str, str]:
 def host_of(node: Node) -> Host | None:
     """The host that a Node is, None before it said so. Raises Malformed."""
     said = said_by(node)
-    raw = {name: said[f"{DOMAIN}{name}"] for name in _TEXTS if f"{DOMAIN}{name}" in said}
+    raw: dict[str, Any] = {name: said[f"{DOMAIN}{name}"] for name in _TEXTS if f"{DOMAIN}{name}" in said}
+    raw |= {"uplinks": said[_UPLINKS].split(",")} if said.get(_UPLINKS) else {}
     return Host.read((Host.room, node.metadata.name), raw) if "machine" in raw else None
 
 
