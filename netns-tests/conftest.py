@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 import pytest
 from agents import Agent, serving
 from lab import PATIENCE, Host, Lab, Pod, Site, eventually
+from order import dealt
 from warm import MODE, Transcript, stop
 
 
@@ -17,13 +18,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         pytest.exit("run these as `tools/isolated .venv/bin/python3 -m pytest netns-tests`", 2)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With node agents only what meets one: the rest would be the cold run once more."""
-    if MODE != "warm":
-        return
-    without = [item for item in items if not meets_agent(item.fixturenames)]
-    config.hook.pytest_deselected(items=without)
-    items[:] = [item for item in items if item not in without]
+    """With node agents only what meets one: the rest would be the cold run once more. What takes long begins first."""
+    if MODE == "warm":
+        config.hook.pytest_deselected(items=[item for item in items if not meets_agent(item.fixturenames)])
+        items[:] = [item for item in items if meets_agent(item.fixturenames)]
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    items[:] = dealt(items, lambda item: item.get_closest_marker("long") is not None, workers)
 
 
 def meets_agent(fixtures: Collection[str]) -> bool:

@@ -103,6 +103,7 @@ def test_while_the_api_is_away_pods_come_go_and_talk_and_members_begin_anew(lab:
         town.meshed()
 
 
+@pytest.mark.long
 def test_a_node_that_is_cut_off_from_the_api_says_so_and_catches_up(lab: Lab):
     with KubeCluster(lab, hosts=2) as town:
         one, two = town.nodes

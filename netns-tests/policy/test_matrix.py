@@ -170,15 +170,18 @@ def test_the_matrix_sees_what_is_wrong(matrix: OneHost, monkeypatch: pytest.Monk
 
 @pytest.mark.tried("the same over three hosts, bridged and routed tunnels", "the same")
 @pytest.mark.parametrize("mode", ["l2", "l3"])
-def test_over_three_hosts_too(lab: Lab, tmp_path: Path, mode: str):
-    """Every fifteenth set that speaks of pods alone."""
+@pytest.mark.parametrize("first", [0, 15])
+@pytest.mark.long
+def test_over_three_hosts_too(lab: Lab, tmp_path: Path, mode: str, first: int):
+    """Every fifteenth set that speaks of pods alone, in two halves."""
     with ThreeHosts(lab, tmp_path, mode=mode) as matrix:
-        for case in ALONE[::15]:
+        for case in ALONE[first::30]:
             matrix.hold(case.documents, case.world)
             assert matrix.wrong() == [], case.name
 
 
 @pytest.mark.tried("the folder changed on hosts whose members are there, no refresh", "the same, soon")
+@pytest.mark.long
 def test_members_follow_the_folder(lab: Lab, tmp_path: Path):
     """Every thirtieth set that speaks of pods alone."""
     with ThreeHosts(lab, tmp_path) as matrix:
@@ -190,6 +193,7 @@ def test_members_follow_the_folder(lab: Lab, tmp_path: Path):
 @pytest.mark.tried(
     "documents that an operator says in the cluster's store once, no folder and no refresh", "the same, soon"
 )
+@pytest.mark.long
 def test_members_follow_the_store(lab: Lab, tmp_path: Path):
     """Every thirtieth set that speaks of pods alone; a member that comes back goes on with it, and a pod that comes starts by it."""
     with FedByTheStore(lab, tmp_path) as matrix:

@@ -54,13 +54,19 @@ def left(host: Host) -> tuple[object, ...]:
 
 
 @pytest.mark.sweep
+@pytest.mark.long
 @pytest.mark.parametrize("kind", OURS)
-def test_every_verb_twice_in_any_company(node: Host, lab: Lab, kind: str):
+@pytest.mark.parametrize(
+    "company",
+    [COMPANY[:5], COMPANY[5:10], COMPANY[10:]],
+    ids=("one before, one after", "two after", "two others after"),
+)
+def test_every_verb_twice_in_any_company(node: Host, lab: Lab, kind: str, company: list[tuple[tuple[str, ...], ...]]):
     sh("ip", "-n", node.name, "link", "add", "phy0", "type", "veth", "peer", "name", "wire0")
     for end in ("phy0", "wire0"):
         sh("ip", "-n", node.name, "link", "set", end, "up")
     own, before = {"type": kind.split(maxsplit=1)[0], "ipam": RANGES} | OURS[kind], left(node)
-    for first, after in COMPANY:
+    for first, after in company:
         if kind == "macvlan" and "bandwidth" in after:
             continue  # it shapes the host's end, which a macvlan has not
         pod = lab.pod()
