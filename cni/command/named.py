@@ -55,15 +55,16 @@ def faults() -> Iterator[Fault]:
     from cni.discovery import consul  # asyncio takes longer to import than the rest of the command
     from cni.discovery.servers import PACKAGE, PROGRAM, word
 
-    if not process.find(PROGRAM, before=os.environ.get("PATH", "")):
-        what = f"{PROGRAM} is not installed: nobody answers names of {', '.join(served)}"
-        yield Fault(what, f"apt-get install {PACKAGE}")
-    elif not is_running(NAMES):
-        yield Fault(f"nobody keeps a server for names of {', '.join(served)}, or probes their pods", _START)
-    else:
-        for network in served:
-            if not any(process.running(PROGRAM, word(network))):
-                yield Fault(f"no {PROGRAM} answers names of {network}", _WHY)
+    runs = is_running(NAMES)
+    down = [network for network in served if not (runs and any(process.running(PROGRAM, word(network))))]
+    if down and not process.find(PROGRAM, before=os.environ.get("PATH", "")):
+        yield Fault(
+            f"{PROGRAM} is not installed: nobody answers names of {', '.join(down)}", f"apt-get install {PACKAGE}"
+        )
+    elif not runs:
+        yield Fault(f"nobody keeps a server for names of {', '.join(down)}, or probes their pods", _START)
+    elif down:
+        yield Fault(f"no {PROGRAM} answers names of {', '.join(down)}", _WHY)
     for url in dict.fromkeys(said.consul for said in served.values() if said.consul):
         try:
             consul.reached(url)
