@@ -17,6 +17,7 @@ from cni.agent.listener import is_listened_on, takes_calls
 from cni.agent.settings import Settings
 from cni.command import named
 from cni.command.attached import attachment_faults
+from cni.command.certificates import certificate_faults
 from cni.command.leftovers import leftovers
 from cni.command.membership import cluster_faults, is_in_cluster
 from cni.command.node import folders_of, reading, records_of
@@ -219,6 +220,11 @@ def _cluster(options: argparse.Namespace) -> Iterator[Finding]:
         return  # the state's own check says why
 
 
+def _certificates(options: argparse.Namespace) -> Iterator[Finding]:
+    """Those by which this host is known, and knows others."""
+    yield from (Finding(item.line, item.mend) for item in certificate_faults(options))
+
+
 def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
     """What of ours no attachment of the node has, whatever folder its state is in, and no cluster; where one cannot be read nobody
     can say that.
@@ -247,5 +253,5 @@ def _records(options: argparse.Namespace) -> list[Record]:
 
 
 CHECKS: tuple[Callable[[argparse.Namespace], Iterator[Finding]], ...] = (
-    _programs, _executables, _configurations, _agent, _state, _attachments, _overlays, _names, _cluster, _leftovers,
+    _programs, _executables, _configurations, _agent, _state, _attachments, _overlays, _names, _cluster, _certificates, _leftovers,
 )  # fmt: skip

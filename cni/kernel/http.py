@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from http.client import HTTPResponse, IncompleteRead
 from typing import Any, NamedTuple, TypeVar
@@ -17,7 +17,7 @@ from cni.errors import Unreachable
 from cni.kernel.clock import boottime
 from cni.kernel.pools import BROKEN, PORTS, Connection, NotConnected, Pool, root
 from cni.kernel.resolver import Name
-from cni.kernel.tls import Secrets, TlsContext
+from cni.kernel.tls import Secrets, TlsContext, served_until
 
 T = TypeVar("T")
 #: No answer and no line of a stream is longer, in bytes.
@@ -80,6 +80,15 @@ class Door:
         Raises Unreachable.
         """
         return self._in_turn(request, seconds, partial(_Endpoint.ask, read=read))
+
+    def proven_until(self, seconds: float) -> Iterator[tuple[str, float]]:
+        """The URL of each endpoint that proves who it is within so many seconds, and when the certificate ends by which it does, in seconds
+        since 1970.
+        """
+        for endpoint in self._endpoints:
+            with suppress(OSError, NotConnected):
+                if end := endpoint.proven_until(seconds):
+                    yield endpoint.url, end
 
     @contextmanager
     def stream(self, request: Request, seconds: float) -> Iterator[Stream]:
@@ -178,7 +187,8 @@ class _Endpoint:
         self.url = url.rstrip("/")
         parsed = urlsplit(self.url)
         self._is_encrypted, self._path = parsed.scheme == "https", parsed.path
-        self._pool = Pool(Name(str(parsed.hostname), parsed.port or PORTS[parsed.scheme]))
+        self._name = Name(str(parsed.hostname), parsed.port or PORTS[parsed.scheme])
+        self._pool = Pool(self._name)
         self._secrets = secrets
         self._failures, self._rests_until = 0, 0.0
 
@@ -245,6 +255,11 @@ class _Endpoint:
             except BROKEN as error:
                 raise _Failed(f"the connection broke: {root(error)}") from error
             unless_heard.pop_all()
+
+    def proven_until(self, seconds: float) -> float:
+        """When the certificate ends by which it proves who it is; 0 without TLS. Raises OSError, and NotConnected."""
+        context = self._context()
+        return served_until(self._name, context, seconds) if context else 0.0
 
     def encrypts_by(self, context: TlsContext | None) -> bool:
         """Whether that is how its connections are encrypted now."""

@@ -100,6 +100,13 @@ def encrypted(
     return made
 
 
+def served_until(name: Name, context: TlsContext, seconds: float) -> float:
+    """When the certificate ends by which a host proves who it is, in seconds since 1970. Raises OSError, also where it proves nothing."""
+    with connected(name, seconds) as plain, encrypted(plain, name.host, context) as made:
+        assert isinstance(made, TlsSocket)
+        return ssl.cert_time_to_seconds(str((made.getpeercert() or {})["notAfter"]))
+
+
 def connected(name: Name, seconds: float, begun: Callable[[BoundedSocket], None] = lambda _: None) -> BoundedSocket:
     """A connection to the first of a name's addresses that takes it; they, and who is asked for them, have so many seconds together.
     Each that is tried is `begun`. Raises OSError.

@@ -24,6 +24,7 @@ FOR_OTHERS = (
     "cni.kernel.pools",
     "cni.kernel.resolver",
     "cni.kernel.tls",
+    "cni.kernel.certificates",
     "cni.kernel.notify",
     "cni.kernel.events",
     "cni.kernel.inotify",
