@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cni.cluster.model import Alive, Endpoint, Key
+from cni.cluster.model import Alive, Endpoint, Key, Network
 from cni.cluster.store import Change, Listing
 from cni.errors import CniError
 from cni.kernel import hostsdir
@@ -29,6 +29,8 @@ class FarNames:
         self._there: dict[Place, dict[str, Endpoint]] = {}
         self._node: dict[tuple[str, str], str] = {}
         self._alive: set[str] = set()
+        #: The networks whose pods have names, as some host says.
+        self._named: set[str] = set()
         self._due: set[Place] = set()
         #: The domains that names were written by.
         self._domains: dict[str, str] = {}
@@ -38,12 +40,15 @@ class FarNames:
         """Know it in the next `keep`."""
         if isinstance(news, Listing):
             self._due |= {*self._there, *_written()}
-            self._there, self._node, self._alive = {}, {}, set()
+            self._there, self._node, self._alive, self._named = {}, {}, set(), set()
+        put = news.items if isinstance(news, Listing) else news.put
+        self._named |= {item.name for item in put if isinstance(item, Network) and item.names}
+        named = {*self._named, *hostsdir.networks()}
         for key in () if isinstance(news, Listing) else news.gone:
             self._gone(key)
-        for item in news.items if isinstance(news, Listing) else news.put:
+        for item in put:
             if isinstance(item, Endpoint):
-                self._put(item)
+                self._put(item, is_named=bool(item.names) or (bool(item.pod) and item.network in named))
             elif isinstance(item, Alive):
                 self._lives(item.node, alive=True)
 
@@ -83,9 +88,10 @@ class FarNames:
         elif key[0] == Endpoint.room and len(key) == 3:
             self._take(key[1], key[2])
 
-    def _put(self, item: Endpoint) -> None:
+    def _put(self, item: Endpoint, *, is_named: bool) -> None:
+        """Of networks without names nothing is kept: there may be 50,000."""
         self._take(item.network, item.address)
-        if item.node != self._me and (item.names or item.pod):
+        if is_named and item.node != self._me:
             place = item.network, item.node
             self._node[item.network, item.address] = item.node
             self._there.setdefault(place, {})[item.address] = item

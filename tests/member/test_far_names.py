@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cni.cluster.model import Alive, Endpoint, Item, Key, Node
+from cni.cluster.model import Alive, Endpoint, Item, Key, Network, Node
+from cni.cluster.pools import Pool
 from cni.cluster.store import Change, Listing
 from cni.kernel import hostsdir
 from cni.member.far_names import FarNames, forget
@@ -108,6 +109,21 @@ def test_a_network_without_names_here_has_no_files(room: FarNames, folder: Path)
     serves(folder, "other")
     room.keep()
     assert said(folder, "other") == {"b": ["10.1.0.2 p2.net p2"]}
+
+
+def test_of_networks_without_names_nothing_is_kept(room: FarNames, folder: Path):
+    room.heard(put(endpoint(2, pod="shop/web", net="other")))
+    serves(folder, "other")
+    room.keep()
+    assert said(folder, "other") == {}
+
+
+def test_a_network_whose_record_says_names_has_pods_known_by_their_pod(room: FarNames, folder: Path):
+    known = Network("other", (Pool("10.1.0.0/16", "10.1.0.1", "10.1.255.254", ""),), 16, names=True)
+    room.heard(put(endpoint(2, pod="shop/web", net="other"), known))
+    serves(folder, "other")
+    room.keep()
+    assert said(folder, "other") == {"b": ["10.1.0.2 web.shop.net web.net web"]}
 
 
 def test_another_domain_has_all_written_again(room: FarNames, folder: Path):
