@@ -16,21 +16,21 @@ from typing import Any
 import yaml
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from pins import CONSTRAINTS, pinned
+from pins import pins
 
 KEPT = Path(__file__).parent / "advisories.json"
 
 Advisory = dict[str, Any]
 
 
-def faults(kept: Mapping[str, Any], pins: Mapping[str, str]) -> list[str]:
+def faults(kept: Mapping[str, Any], pinned: Mapping[str, str]) -> list[str]:
     """What is wrong with pinned versions by a kept list: those that are affected, and those nobody has looked up."""
     found = [
         f"{name} {version}: nobody has looked it up for tools/audit/advisories.json"
-        for name, version in pins.items()
+        for name, version in pinned.items()
         if name not in kept["packages"]
     ]
-    for name, version in pins.items():
+    for name, version in pinned.items():
         known = (item for item in kept["packages"].get(name, ()) if affects(item, version))
         found += [f"{name} {version}: {item['id']} {' '.join(item['aliases'])}".rstrip() for item in known]
     return found
@@ -78,4 +78,4 @@ def _kept(record: Mapping[str, Any], name: str) -> Advisory:
 
 
 if __name__ == "__main__":
-    KEPT.write_text(json.dumps(read(Path(sys.argv[1]), pinned(CONSTRAINTS.read_text())), indent=1) + "\n")
+    KEPT.write_text(json.dumps(read(Path(sys.argv[1]), pins()), indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Ask what is known of every package that constraints.txt pins, and under which licence each of them is: make audit.
+"""Ask what is known of every package that is pinned, and under which licence each of them is: make audit.
 
 pip-audit asks PyPI's database. What that does not answer for (no network, a mirror that has packages only) is judged by the
 kept list, which is as new as it says. Exits 1 where anything is wrong.
@@ -10,12 +10,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import advisories
 import licences
 from packaging.utils import canonicalize_name
-from pins import CONSTRAINTS, ROOT, installed, pinned
+from pins import ROOT, installed, pins
 
 PIP_AUDIT = ROOT / ".cache/audit/bin/pip-audit"
 
@@ -23,10 +22,12 @@ PIP_AUDIT = ROOT / ".cache/audit/bin/pip-audit"
 Answers = dict[str, list[str]]
 
 
-def answers(constraints: Path) -> Answers:
+def answers(pinned: Mapping[str, str]) -> Answers:
     """What PyPI's database knows of pinned packages; without those that it does not answer for."""
     how = ("--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off", "--timeout", "10")
-    done = subprocess.run([PIP_AUDIT, "--requirement", constraints, *how], capture_output=True, text=True, check=False)
+    listed = "".join(f"{name}=={version}\n" for name, version in pinned.items())
+    command = [PIP_AUDIT, "--requirement", "/dev/stdin", *how]
+    done = subprocess.run(command, input=listed, capture_output=True, text=True, check=False)
     return understood(done.stdout)
 
 
@@ -40,21 +41,21 @@ def understood(said: str) -> Answers:
     return {canonicalize_name(item["name"]): [known["id"] for known in item["vulns"]] for item in answered}
 
 
-def faults(pins: Mapping[str, str], answered: Answers, kept: Mapping[str, object]) -> list[str]:
+def faults(pinned: Mapping[str, str], answered: Answers, kept: Mapping[str, object]) -> list[str]:
     """What is wrong with the pinned versions: by the database, and by the kept list where that did not answer."""
-    by_database = [f"{name} {pins[name]}: {known}" for name in pins for known in answered.get(name, ())]
-    unanswered = {name: version for name, version in pins.items() if name not in answered}
+    by_database = [f"{name} {pinned[name]}: {known}" for name in pinned for known in answered.get(name, ())]
+    unanswered = {name: version for name, version in pinned.items() if name not in answered}
     return by_database + advisories.faults(kept, unanswered)
 
 
 def main() -> int:
     """The exit code."""
-    pins, kept = pinned(CONSTRAINTS.read_text()), json.loads(advisories.KEPT.read_text())
-    answered = answers(CONSTRAINTS)
-    wrong = [*faults(pins, answered, kept), *licences.faults(installed())]
-    asked = len(pins.keys() & answered.keys())
-    print(f"{len(pins)} packages are pinned; PyPI's database answered for {asked}")
-    if asked < len(pins):
+    pinned, kept = pins(), json.loads(advisories.KEPT.read_text())
+    answered = answers(pinned)
+    wrong = [*faults(pinned, answered, kept), *licences.faults(installed())]
+    asked = len(pinned.keys() & answered.keys())
+    print(f"{len(pinned)} packages are pinned; PyPI's database answered for {asked}")
+    if asked < len(pinned):
         newest = f"whose newest advisory of them is of {kept['newest'][:10]}"
         print(f"the others were looked up in {kept['source']} on {kept['asked']}, {newest}")
     print("\n".join(wrong) or "no known vulnerability in them, and every licence is allowed")

@@ -1,9 +1,10 @@
-"""What is pinned in constraints.txt, and what of it is installed in this checkout."""
+"""What is pinned, in constraints.txt and as what builds the suite, and what of it is installed in this checkout."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
@@ -11,14 +12,19 @@ from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
-CONSTRAINTS = ROOT / "constraints.txt"
 #: Python's own, which it puts into each venv; nothing of ours asks for them.
 BUNDLED = {"pip", "setuptools"}
 
 
-def pinned(text: str) -> dict[NormalizedName, str]:
-    """The version of each package of a list that pip takes as constraints."""
-    wanted = [Requirement(line) for line in text.splitlines() if line and not line.startswith("#")]
+def pins() -> dict[NormalizedName, str]:
+    """The version of each package that is pinned."""
+    builds = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    return pinned([*(ROOT / "constraints.txt").read_text().splitlines(), *builds])
+
+
+def pinned(lines: Iterable[str]) -> dict[NormalizedName, str]:
+    """The same of lines that pip takes as constraints."""
+    wanted = [Requirement(line) for line in lines if not line.startswith("#")]
     return {canonicalize_name(item.name): str(item.specifier).removeprefix("==") for item in wanted}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from licences import licence
 from packageurl import PackageURL
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from pins import CONSTRAINTS, ROOT, pinned
+from pins import ROOT, pins
 
 from cni import __version__
 
@@ -34,21 +34,21 @@ def document() -> str:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     suite = _component("agent-cni", __version__, project["license"], ComponentType.APPLICATION)
     bom = Bom(metadata=BomMetaData(component=suite))
-    _add(bom, suite, project["dependencies"], {}, pinned(CONSTRAINTS.read_text()))
+    _add(bom, suite, project["dependencies"], {}, pins())
     made = json.loads(JsonV1Dot6(bom).output_as_string())
     del made["serialNumber"], made["metadata"]["timestamp"]
     return json.dumps(made, indent=1) + "\n"
 
 
-def _add(bom: Bom, of: Component, required: list[str], known: dict[str, Component], pins: dict[str, str]) -> None:
+def _add(bom: Bom, of: Component, required: list[str], known: dict[str, Component], pinned: Mapping[str, str]) -> None:
     """What a component requires, and what that requires in turn."""
     needed = []
     for name in sorted(set(_needed(required))):
         package = distribution(name)
         if name not in known:
-            known[name] = _component(name, pins[name], licence(package), ComponentType.LIBRARY)
+            known[name] = _component(name, pinned[name], licence(package), ComponentType.LIBRARY)
             bom.components.add(known[name])
-            _add(bom, known[name], package.requires or [], known, pins)
+            _add(bom, known[name], package.requires or [], known, pinned)
         needed.append(known[name])
     bom.register_dependency(of, needed)
 
