@@ -92,6 +92,9 @@ class ClusterConfig:
     encryption: str = ""
     wireguard_port: int = 51820
     metrics: str = ""
+    metrics_cert: str = ""
+    metrics_key: str = ""
+    metrics_client_ca: str = ""
     conflists: str = ""
 
     @classmethod
@@ -173,7 +176,10 @@ def schema() -> Schema:
 
 
 #: Keys and fields that are spelled differently.
-_FIELDS = {"passwordFile": "password_file", "freeAfter": "free_after", "wireguardPort": "wireguard_port"}
+_FIELDS = {
+    "passwordFile": "password_file", "freeAfter": "free_after", "wireguardPort": "wireguard_port",
+    "metricsCert": "metrics_cert", "metricsKey": "metrics_key", "metricsClientCa": "metrics_client_ca",
+}  # fmt: skip
 _KEYS = {name: key for key, name in _FIELDS.items()}
 
 
@@ -194,6 +200,7 @@ def _contradictions(document: Mapping[str, Any]) -> Iterator[str]:
         )
         return
     yield from _contradictions_of_store(stores[0], document[stores[0]])
+    yield from _contradictions_of_metrics(document)
     free_after = document.get("freeAfter", 0)
     least = _SESSIONS_OF_FREE_AFTER * document.get("session", ClusterConfig.session)
     if 0 < free_after < least:
@@ -204,6 +211,17 @@ def _contradictions(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"$.vtep: {document['vtep']} is no address others can send to"
     if "vtep" in document and "uplinks" in document:
         yield "$.vtep: excludes uplinks, each of which has an address of its own"
+
+
+def _contradictions_of_metrics(document: Mapping[str, Any]) -> Iterator[str]:
+    for key, other in (
+        ("metricsCert", "metricsKey"), ("metricsKey", "metricsCert"), ("metricsClientCa", "metricsCert"), ("metricsCert", "metrics"),
+    ):  # fmt: skip
+        if key in document and other not in document:
+            yield f"$.{other}: missing, and $.{key} is of no use without it"
+    place = document.get("metrics", "")
+    if place and "metricsClientCa" not in document and not address(place.rpartition(":")[0].strip("[]")).is_loopback:
+        yield f"$.metrics: {place!r} is no loopback address and port, such as 127.0.0.1:9402; any other needs metricsClientCa: who may ask"
 
 
 def _contradictions_of_store(kind: str, store: Mapping[str, Any]) -> Iterator[str]:

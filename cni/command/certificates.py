@@ -43,6 +43,7 @@ def certificate_faults(options: argparse.Namespace) -> Iterator[Difference]:
 def _of_store(path: Path, config: ClusterConfig) -> Iterator[Difference]:
     store = config.store
     yield from _of_files(path.name, store.cacert, store.cert)
+    yield from _of_files(path.name, config.metrics_client_ca, config.metrics_cert)
     urls = store.endpoints if isinstance(store, EtcdConfig) else [*filter(None, (store.server,))]
     door = Door(urls, cacert=store.cacert, cert=store.cert, key=store.key) if urls else None
     for url, end in door.proven_until(_SECONDS) if door else ():  # who proves nothing is named beside the cluster

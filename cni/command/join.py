@@ -10,6 +10,7 @@ from cni.member.run import run
 #: Options, and by what path cluster.json has each.
 _KEYS = {
     "node": ("node",), "vtep": ("vtep",), "uplinks": ("uplinks",), "session": ("session",), "free_after": ("freeAfter",), "metrics": ("metrics",), "conflists": ("conflists",),
+    "metrics_cert": ("metricsCert",), "metrics_key": ("metricsKey",), "metrics_client_ca": ("metricsClientCa",),
     "encryption": ("encryption",), "wireguard_port": ("wireguardPort",), "etcd": ("etcd", "endpoints"),
     "cacert": ("etcd", "cacert"), "cert": ("etcd", "cert"), "key": ("etcd", "key"), "user": ("etcd", "user"),
     "password_file": ("etcd", "passwordFile"), "prefix": ("etcd", "prefix"), "server": ("kubernetes", "server"),

@@ -275,8 +275,8 @@ def _of_hosts(part: _Part) -> Iterator[Difference]:
 def _of_metrics(config: ClusterConfig) -> Iterator[Difference]:
     from cni.member import metrics  # and HTTP with it
 
-    if config.metrics and not metrics.answers(config.metrics):
+    if config.metrics and not metrics.answers(config.metrics, encrypted=bool(config.metrics_cert)):
+        why = "somebody else has that port" + (", or its files of TLS are not right" if config.metrics_cert else "")
         yield Difference(
-            f"the member does not answer at {config.metrics}: somebody else has that port",
-            "free it, or agent-cni join --metrics HOST:PORT",
+            f"the member does not answer at {config.metrics}: {why}", "free it, or agent-cni join --metrics HOST:PORT"
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 from cni import __version__
 from cni.cluster import config as cluster
-from cni.command.arguments import absolute, address, count, file, file_or_none, number, of_interpreters, some
+from cni.command.arguments import absolute, address, count, file, of_interpreters, some
 from cni.installation.place import Place
 from cni.kernel.errand import PATH as SOCKET
 from cni.state import DEFAULT_FOLDER
@@ -146,40 +146,10 @@ def _names_options(command: argparse.ArgumentParser) -> None:
 
 
 def _join_options(command: argparse.ArgumentParser) -> None:
+    from cni.command import join_options
+
     _cluster_option(command)
-    store = command.add_argument_group("the store")
-    store.add_argument("--etcd", nargs="+", metavar="URL", help="where it answers, such as https://192.0.2.1:2379")
-    store.add_argument("--kubernetes", action="store_true", help="it is the Kubernetes API, as a pod of it knows it")
-    store.add_argument("--server", metavar="URL", help="where the API answers, if not where pods are told")
-    store.add_argument("--token", type=file_or_none, metavar="FILE", help="file with the API's bearer token")
-    for option, what in (
-        ("--cacert", "file with the authorities that sign its certificates"),
-        ("--cert", "file with this host's certificate"),
-        ("--key", "file with its private key"),
-        ("--password-file", "file with the user's password"),
-    ):
-        store.add_argument(option, type=file_or_none, metavar="FILE", help=what)
-    store.add_argument("--user", help="etcd's user, where it has some")
-    store.add_argument("--prefix", help="what all keys begin with: another is another cluster; default /agent-cni")
-    host = command.add_argument_group("this host")
-    host.add_argument("--node", help="its name there, default the host name")
-    host.add_argument(
-        "--vtep",
-        metavar="ADDRESS",
-        help="where others send to, default the Node's InternalIP, without one the address of the default route",
-    )
-    host.add_argument("--uplinks", nargs="+", metavar="LINK", help="take the first behind which somebody answers")
-    host.add_argument("--encryption", choices=("", "wireguard"), help="between hosts, default none")
-    host.add_argument("--wireguard-port", type=number, metavar="PORT", help="default 51820")
-    host.add_argument("--rotate-key", action="store_true", help="have another WireGuard key, and do nothing else")
-    host.add_argument("--session", type=number, metavar="SECONDS", help="without a word it is away after, default 15")
-    host.add_argument(
-        "--free-after", type=number, metavar="SECONDS", help="away, its addresses are free after; default 0: never"
-    )
-    host.add_argument(
-        "--conflists", type=file_or_none, metavar="FOLDER", help="put its conflists once pods can be served"
-    )
-    host.add_argument("--metrics", metavar="ADDRESS:PORT", help="answer Prometheus there, on a loopback address")
+    join_options.add(command)
 
 
 def _leave_options(command: argparse.ArgumentParser) -> None:

@@ -58,6 +58,39 @@ class Secrets:
         return context
 
 
+class OwnSecrets(Secrets):
+    """What a server proves itself by; of authorities it is told, who connects may prove that he is known to one of them."""
+
+    def _made(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._cert, self._key)
+        if self._cacert:
+            context.load_verify_locations(self._cacert)
+            context.verify_mode = ssl.CERT_OPTIONAL
+        return context
+
+    @property
+    def asks_who(self) -> bool:
+        """Whether it is told of authorities."""
+        return bool(self._cacert)
+
+    def accepted(self, plain: socket.socket) -> socket.socket:
+        """The same connection with TLS, of which nothing is said until somebody reads. Raises OSError."""
+        return self.context().wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+
+
+def is_proven(connection: socket.socket) -> bool:
+    """Whether who is at the other end of a connection has shown a certificate, which is one that is believed."""
+    return isinstance(connection, ssl.SSLSocket) and bool(connection.getpeercert())
+
+
+def unproven() -> TlsContext:
+    """By which whoever answers is believed: to hear that he does."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 class BoundedSocket(socket.socket):
     """A socket whose time limit is for all that is read after it was set, and not for each piece of it."""
 

@@ -1,4 +1,5 @@
-"""The member's figures over HTTP, for Prometheus on this host: GET /metrics, and for probes /healthz and /readyz, on a loopback address.
+"""The member's figures over HTTP, for Prometheus: GET /metrics, and for probes /healthz and /readyz. On a loopback address, or with TLS to
+who proves that he may ask; whether the member is well is told to anybody.
 
 The standard library's server: http.server is loaded for who wants it (0.7 MiB), where prometheus_client takes 2.7 MiB of a
 member's 30 and starts a thread for whoever connects. Here they are few, and each has an end.
@@ -13,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socket import AF_INET, AF_INET6, SHUT_RDWR, socket
@@ -24,6 +25,7 @@ from typing import Any
 from cni import log
 from cni.errors import Unavailable
 from cni.kernel.clock import boottime
+from cni.kernel.tls import OwnSecrets, is_proven, unproven
 from cni.member import census, exposition, figures
 from cni.member.exposition import Family
 from cni.member.figures import Sample
@@ -40,12 +42,19 @@ _TEXT = "text/plain; charset=utf-8"
 _PAGE = resource.getpagesize()
 
 
-def serve(address: str, health: Mapping[str, Callable[[], str]], answer: Callable[[], bytes] | None = None) -> None:
-    """Answer at HOST:PORT for ever, or [HOST]:PORT; where somebody else has the port, once it is free. `health` says by path why it is not well; empty: it is."""
+def serve(
+    address: str,
+    health: Mapping[str, Callable[[], str]],
+    answer: Callable[[], bytes] | None = None,
+    secrets: OwnSecrets | None = None,
+) -> None:
+    """Answer at HOST:PORT for ever, or [HOST]:PORT; where somebody else has the port, once it is free, and where files of TLS are not right,
+    once they are. `health` says by path why it is not well; empty: it is.
+    """
     trouble = Trouble("metrics")
     while True:
         try:
-            with Server(address, health, answer or told) as server:
+            with Server(address, health, answer or told, secrets) as server:
                 trouble.over()
                 server.serve_forever(PATIENCE_SECONDS)
         except Unavailable as error:
@@ -59,9 +68,12 @@ def told() -> bytes:
     return exposition.text([*census.of_node(), *rooms, *_of_process()])
 
 
-def answers(address: str) -> bool:
+def answers(address: str, *, encrypted: bool = False) -> bool:
     """Whether a member does at HOST:PORT."""
-    asked = HTTPConnection(address, timeout=PATIENCE_SECONDS)
+    if encrypted:
+        asked: HTTPConnection = HTTPSConnection(address, timeout=PATIENCE_SECONDS, context=unproven())
+    else:
+        asked = HTTPConnection(address, timeout=PATIENCE_SECONDS)
     try:
         asked.request("GET", "/healthz")
         return asked.getresponse().getheader("Server") == _NAME
@@ -77,20 +89,36 @@ class Server(ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, address: str, health: Mapping[str, Callable[[], str]], answer: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        address: str,
+        health: Mapping[str, Callable[[], str]],
+        answer: Callable[[], bytes],
+        secrets: OwnSecrets | None = None,
+    ) -> None:
         host, _, port = address.rpartition(":")
         at = ipaddress.ip_address(host.strip("[]"))
         self.address_family = AF_INET6 if at.version == 6 else AF_INET
-        self._answer, self.health = answer, health
+        self._answer, self.health, self.secrets = answer, health, secrets
         self._answering = Lock()
         self._kept: tuple[float, bytes] | None = None
         #: Since when who is there is, and who of them is being answered.
         self._since: dict[socket, float] = {}
         self._worked_for: set[socket] = set()
         try:
+            if secrets:
+                secrets.context()
+        except OSError as error:
+            raise Unavailable(f"no metrics at {address}: TLS with {secrets}: {error}") from None
+        try:
             super().__init__((str(at), int(port)), _Handler)
         except OSError as error:
             raise Unavailable(f"no metrics at {address}: {error.strerror}") from None
+
+    def get_request(self) -> tuple[socket, Any]:
+        """Who comes, by the files of TLS that are there now."""
+        plain, client = super().get_request()
+        return (self.secrets.accepted(plain) if self.secrets else plain), client
 
     def process_request(self, request: Any, client: Any) -> None:
         """Have a thread answer. Where enough are at it, who has been longest without asking for anything is left; where all of
@@ -155,6 +183,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer one request."""
         if self.path.partition("?")[0] == "/metrics":
+            if self.server.secrets and self.server.secrets.asks_who and not is_proven(self.connection):
+                self._say(403, b"who asks for figures is to show a certificate\n", _TEXT)
+                return
             self._say(200, self.server.answer(self.connection), exposition.CONTENT_TYPE)
         elif self.path in self.server.health:
             why = self.server.health[self.path]()

@@ -148,9 +148,13 @@ class Hand:
         else:
             routes.clear_all()
         if self._config.metrics:
+            from cni.kernel.tls import OwnSecrets
             from cni.member import metrics  # and an HTTP server with it
 
-            started("metrics", partial(metrics.serve, self._config.metrics, self._health()), self._inbox)
+            said = self._config
+            own = OwnSecrets(said.metrics_client_ca, said.metrics_cert, said.metrics_key) if said.metrics_cert else None
+            answering = partial(metrics.serve, said.metrics, self._health(), secrets=own)
+            started("metrics", answering, self._inbox)
         log.event("member", "start", node=self._config.node)
         pause = _SOON
         while (me := self._keeper.me) is None:

@@ -59,10 +59,11 @@ def _refuse_no_url(text: str, found: re.Match[str] | None, of: str) -> None:
     _refuse_no_port(text, found["port"])
 
 
-def _loopback(text: str) -> None:
+def _listening(text: str) -> None:
     found = re.fullmatch(_PLACE, text)
-    if not (found and addresses.address(found["v4"] or found["v6"]).is_loopback):
-        raise ValueError(f"{text!r} is no loopback address and port, such as 127.0.0.1:9402")
+    if not found:
+        raise ValueError(f"{text!r} is no address and port, such as 127.0.0.1:9402")
+    addresses.address(found["v4"] or found["v6"])
     _refuse_no_port(text, found["port"])
 
 
@@ -83,6 +84,6 @@ FORMATS: dict[str, Callable[[str], object]] = {
     "path": _path,
     "server": _server,
     "url": _url,
-    "loopback": _loopback,
+    "listening": _listening,
 }
 REFUSALS = (ValueError, InvalidConfig)

@@ -22,7 +22,10 @@ WHOLE = ClusterConfig(
     free_after=600,
     encryption="wireguard",
     wireguard_port=51821,
-    metrics="127.0.0.1:9402",
+    metrics="192.0.2.11:9402",
+    metrics_cert="/tls.crt",
+    metrics_key="/tls.key",
+    metrics_client_ca="/ca.crt",
 )
 
 
@@ -127,6 +130,11 @@ def test_what_says_nothing_is_not_given(tmp_path: Path):
         ({"etcd": ETCD, "encryption": "ipsec"}, '$.encryption: "ipsec" is none of "wireguard"'),
         ({"etcd": ETCD, "metrics": "0.0.0.0:9402"}, "$.metrics: '0.0.0.0:9402' is no loopback address and port"),
         ({"etcd": ETCD, "metrics": "127.0.0.1"}, "$.metrics: "),
+        ({"etcd": ETCD, "metrics": "127.0.0.1:1", "metricsCert": "/c"}, "$.metricsKey: missing"),
+        ({"etcd": ETCD, "metrics": "127.0.0.1:1", "metricsKey": "/k"}, "$.metricsCert: missing"),
+        ({"etcd": ETCD, "metrics": "127.0.0.1:1", "metricsClientCa": "/c"}, "$.metricsCert: missing"),
+        ({"etcd": ETCD, "metricsCert": "/c", "metricsKey": "/k"}, "$.metrics: missing"),
+        ({"etcd": ETCD, "metrics": "192.0.2.1:1", "metricsCert": "/c", "metricsKey": "/k"}, "any other needs metricsClientCa"),
         ({"etcd": ETCD, "metrics": "[::1]:0"}, "$.metrics: "),
         ({"etcd": ETCD, "node": "a\0"}, "$.node: "),
     ],
