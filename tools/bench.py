@@ -19,6 +19,7 @@ import bench_calls  # noqa: E402
 import bench_cluster  # noqa: E402
 import bench_kube  # noqa: E402
 import bench_modes  # noqa: E402
+import bench_names  # noqa: E402
 import bench_policy  # noqa: E402
 import bench_rig  # noqa: E402
 import bench_sidecar  # noqa: E402
@@ -66,6 +67,7 @@ PARTS = {
     "traffic": traffic,
     "cluster": bench_cluster.run,
     "policy": bench_policy.run,
+    "names": bench_names.run,
     "kube": kube,
 }
 
