@@ -121,7 +121,7 @@ def read(path: Path) -> str:
     """What is in a file; nothing where there is none. Raises Unavailable."""
     try:
         return path.read_text()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return ""
     except OSError as error:
         raise _unavailable(path, error) from None

@@ -77,6 +77,7 @@ def test_a_pod_is_answered_from_its_first_pass_and_not_after_some_failures(scene
     ("said", "why"),
     [
         ("silent", "GET /healthz of port 8080: no answer within 0.5 s"),
+        ("endless", "GET /healthz of port 8080: what answers speaks no HTTP"),
         ("404 Not Found", "GET /healthz of port 8080 says: 404"),
         ("200", ""),
         ("302 Found", ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,36 @@ def test_a_network_that_goes_has_no_server_any_more_and_one_that_changes_another
         with pytest.raises(TimeoutError):
             asked(scene.host, one, "web")
         assert asked(scene.host, other, "web") == []
+
+
+def test_what_is_no_file_of_names_is_passed_over_and_all_may_go_and_come(scene: Scene):
+    one = scene.network("one", 1)
+    (scene.host.names / "one/here/folder").mkdir(parents=True)
+    (scene.host.names / "stray").write_text("")
+    scene.entry("one", "web", "10.1.0.2")
+    with Names(scene.host) as names:
+        assert eventually(lambda: _quietly(lambda: asked(scene.host, one, "web")) == ["10.1.0.2"])
+        shutil.rmtree(scene.host.names / "one")
+        assert eventually(lambda: not names.servers())
+        scene.configure("one", "br1")
+        scene.entry("one", "again", "10.1.0.3")
+        assert eventually(lambda: _quietly(lambda: asked(scene.host, one, "again")) == ["10.1.0.3"])
+        assert names.said() == ""
+
+
+def test_who_asks_by_another_bridge_is_not_answered(scene: Scene, lab: Lab):
+    """Nor is he by the address of one where his own host routes."""
+    one, other = scene.network("one", 1), scene.network("other", 2)
+    scene.entry("one", "web", "10.1.0.2")
+    pod = lab.pod()
+    scene.wire(pod, "br2", "10.2.0.9/16")
+    pod.run("ip", "route", "add", "default", "via", other)
+    scene.host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    with Names(scene.host):
+        assert eventually(lambda: _quietly(lambda: asked(scene.host, one, "web")) == ["10.1.0.2"])
+        assert eventually(lambda: _quietly(lambda: asked(pod, other, "web")) == [])
+        with pytest.raises(TimeoutError):
+            asked(pod, one, "web")
 
 
 def test_a_second_daemon_is_refused(scene: Scene):

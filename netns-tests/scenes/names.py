@@ -139,6 +139,9 @@ async def serve(reader, writer):
     status = file.read_text() if file.exists() else "200 OK"
     if status == "silent":
         await asyncio.sleep(3600)
+    while status == "endless":
+        writer.write(b"x" * 65536)
+        await writer.drain()
     if asked:
         (folder / "asked").open("ab").write(asked)
         writer.write(f"HTTP/1.1 {status}\\r\\nContent-Length: 0\\r\\nLocation: /elsewhere\\r\\n\\r\\n".encode())
@@ -169,7 +172,7 @@ class Web:
         self.process.communicate(timeout=PATIENCE)
 
     def say(self, status: str, address: str) -> None:
-        """From now on answer with this status at an address, or be ``silent``."""
+        """From now on answer with this status at an address, be ``silent``, or ``endless``."""
         (self.folder / address.replace(":", "_")).write_text(status)
 
     def asked(self) -> list[str]:
