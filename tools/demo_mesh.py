@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT / "netns-tests/scenes"))
 
 from demo import ended, line, paint, title  # noqa: E402
 from interception import WEB, address_of  # noqa: E402
-from lab import AGENT_CNI, Lab, sh  # noqa: E402
+from lab import AGENT_CNI, Lab, eventually, sh  # noqa: E402
 from mesh_scene import FILES, SECRET, Mesh  # noqa: E402
 
 
@@ -66,7 +66,7 @@ def strangers(mesh: Mesh, address: str) -> bool:
 
 
 def bypass(mesh: Mesh, address: str) -> bool:
-    title(5, "app-a tries to go around its proxy", "ping; iptables -t nat -F; connect again")
+    title(6, "app-a tries to go around its proxy", "ping; iptables -t nat -F; connect again")
     good = verdict(not mesh.pods[0].pings(address, 1), "ping does not pass: what is not captured is dropped")
     mesh.pods[0].run("iptables", "-t", "nat", "-F")
     seen: dict[str, Any] = mesh.client.connect(address, WEB)
@@ -75,8 +75,27 @@ def bypass(mesh: Mesh, address: str) -> bool:
     return good & verdict("is missing" in said, f"CHECK: {said.split('; ')[0].strip()[:150]} …")
 
 
+def rotate(mesh: Mesh, address: str) -> bool:
+    title(
+        5,
+        "Another authority, and other identities, while a connection stands",
+        "two files of SDS, read again as a Secret changes",
+    )
+    mesh.says(address, SECRET, kept="stands")
+    former = mesh.authority.identity("former")
+    mesh.rotate()
+    fresh = mesh.authority.identity("fresh")
+    shown = eventually(lambda: "app-b" in mesh.stranger(mesh.hosts[1], address, *fresh))
+    good = verdict(bool(shown), "app-b's Envoy shows an identity of the new authority, and believes one")
+    refused = eventually(lambda: "UNKNOWN_CA" in mesh.stranger(mesh.hosts[1], address, *former))
+    good &= verdict(bool(refused), "an identity of the former authority is refused")
+    stands = mesh.client.echo("stands", "still there") == "still there"
+    good &= verdict(stands, "the connection from before stands: app-b answers on it")
+    return good & verdict(mesh.says(address, SECRET)[1] == SECRET, "app-a's next connection is by the new identities")
+
+
 def leave(mesh: Mesh) -> bool:
-    title(6, "Detach, and look for leftovers", "cnitool del mesh …")
+    title(7, "Detach, and look for leftovers", "cnitool del mesh …")
     for number in (0, 1):
         mesh.cnitool("del", number)
     left = [item for host in mesh.hosts for kind in host.state().values() for item in kind]
@@ -94,7 +113,7 @@ def main() -> int:
             show_rules()
             with mesh.held:
                 target = attach(mesh)[1]
-                good = talk(mesh, target) & strangers(mesh, target) & bypass(mesh, target)
+                good = talk(mesh, target) & strangers(mesh, target) & rotate(mesh, target) & bypass(mesh, target)
             good &= leave(mesh)
         finally:
             lab.close()

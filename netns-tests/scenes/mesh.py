@@ -7,11 +7,13 @@ import subprocess
 from pathlib import Path
 from typing import Any, Self
 
+from authority import Mounted
 from lab import PATIENCE, ROOT, Namespace, eventually, sh
 from traffic import PROXY
 
 ENVOY = ROOT / ".cache/dev/envoy/_bin/envoy"
 PASSTHROUGH = ("127.0.0.6", "::6")
+_OF_THE_MESH = {"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"prefix": "spiffe://mesh/"}}]}
 
 
 class Envoy:
@@ -42,6 +44,7 @@ class Authority:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         folder.chmod(0o755)
         self._key("ca")
         self._openssl("req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=mesh", "-days", "2", "-out", "ca.pem")
@@ -58,6 +61,15 @@ class Authority:
     @property
     def trusted(self) -> str:
         return str(self.folder / "ca.pem")
+
+    @property
+    def certificate(self) -> bytes:
+        return (self.folder / "ca.pem").read_bytes()
+
+    def pair(self, name: str) -> tuple[bytes, bytes]:
+        """What the files of a new identity say."""
+        certificate, key = map(Path, self.identity(name))
+        return certificate.read_bytes(), key.read_bytes()
 
     def _key(self, name: str) -> None:
         self._openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", f"{name}.key")
@@ -77,15 +89,46 @@ def plain(addresses: list[str], port: int = 15001) -> dict[str, Any]:
 def mutual_tls(authority: Authority, name: str) -> dict[str, Any]:
     """Outbound is encrypted with the pod's identity; inbound must show one of the mesh."""
     certificate, key = authority.identity(name)
-    newest = {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}
-    common = {
-        "tls_params": newest,
-        "tls_certificates": [{"certificate_chain": {"filename": certificate}, "private_key": {"filename": key}}],
-        "validation_context": {
-            "trusted_ca": {"filename": authority.trusted},
-            "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"prefix": "spiffe://mesh/"}}],
-        },
+    return _mutual(
+        {
+            "tls_certificates": [{"certificate_chain": {"filename": certificate}, "private_key": {"filename": key}}],
+            "validation_context": {"trusted_ca": {"filename": authority.trusted}, **_OF_THE_MESH},
+        }
+    )
+
+
+def rotating_tls(mount: Mounted) -> dict[str, Any]:
+    """The same by files of a Secret's volume, which Envoy reads again when another takes its place (SDS, from files)."""
+    watched = {"watched_directory": {"path": str(mount.folder)}}
+    pair = {"certificate_chain": {"filename": str(mount.cert)}, "private_key": {"filename": str(mount.key)}}
+    found = {
+        name: _secret(mount.folder.parent / f"{mount.folder.name}-{name}.json", name, said)
+        for name, said in (
+            ("identity", {"tls_certificate": pair | watched}),
+            ("trusted", {"validation_context": {"trusted_ca": {"filename": str(mount.ca)}, **watched}}),
+        )
     }
+    return _mutual(
+        {
+            "tls_certificate_sds_secret_configs": [found["identity"]],
+            "combined_validation_context": {
+                "default_validation_context": _OF_THE_MESH,
+                "validation_context_sds_secret_config": found["trusted"],
+            },
+        }
+    )
+
+
+def _secret(file: Path, name: str, said: dict[str, Any]) -> dict[str, Any]:
+    kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+    file.write_text(json.dumps({"resources": [{"@type": kind, "name": name, **said}]}))
+    source = {"path_config_source": {"path": str(file)}, "resource_api_version": "V3"}
+    return {"name": name, "sds_config": source}
+
+
+def _mutual(common: dict[str, Any]) -> dict[str, Any]:
+    newest = {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}
+    common = {"tls_params": newest, **common}
     terminated = _tls("Downstream", {"common_tls_context": common, "require_client_certificate": True})
     inbound = _listener("inbound", 15006, [_proxied("inbound") | terminated])
     outbound = _listener("outbound", 15001, [_proxied("outbound")])
@@ -94,7 +137,8 @@ def mutual_tls(authority: Authority, name: str) -> dict[str, Any]:
 
 
 def _envoy(listeners: list[Any], clusters: list[Any]) -> dict[str, Any]:
-    return {"static_resources": {"listeners": listeners, "clusters": clusters}}
+    node = {"id": "envoy", "cluster": "mesh"}  # which secrets are asked for by
+    return {"node": node, "static_resources": {"listeners": listeners, "clusters": clusters}}
 
 
 def _listener(name: str, port: int, chains: list[Any]) -> dict[str, Any]:

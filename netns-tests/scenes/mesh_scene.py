@@ -8,13 +8,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from authority import Mounted
 from interception import APP_UID, WEB
 from lab import BIN_DIR, CNITOOL, ROOT, Host, Lab, Pod
-from mesh import Authority, Envoy, mutual_tls
+from mesh import Authority, Envoy, rotating_tls
 from traffic import Actor
 from wire import Wire
 
 FILES = ("60-mesh.conflist", "61-mesh-second-host.conflist")
+APPS = ("app-a", "app-b")
 SECRET = "the password is swordfish"
 
 #: Connects with TLS, and with a certificate where one is given; prints what it reads, or the error.
@@ -37,6 +39,7 @@ class Mesh:
 
     def __init__(self, lab: Lab, folder: Path, names: tuple[str, ...] = ()) -> None:
         self.held, self.authority, self.folder = ExitStack(), Authority(folder), folder
+        self.mounts = {name: Mounted(folder / name) for name in APPS}
         hosts = [Host(name) for name in names[:2]] or [lab.host(), lab.host()]
         self.hosts = [lab.add(host) for host in hosts] if names else hosts
         self.switch = lab.underlay(*self.hosts)
@@ -61,8 +64,23 @@ class Mesh:
         """The applications, then the proxies."""
         self.client, self.server = (self.held.enter_context(Actor(pod, APP_UID)) for pod in self.pods)
         self.server.listen("app-b", WEB)
-        for pod, name in zip(self.pods, ("app-a", "app-b"), strict=True):
-            self.held.enter_context(Envoy(pod, mutual_tls(self.authority, name), self.folder))
+        for pod, (name, mount) in zip(self.pods, self.mounts.items(), strict=True):
+            mount.put(self.authority.certificate, self.authority.pair(name))
+            self.held.enter_context(Envoy(pod, rotating_tls(mount), self.folder))
+
+    def rotate(self) -> Authority:
+        """Have another authority, and identities of it, as cert-manager does: both are believed, then each pod has another identity, then the
+        new one alone is believed. The authority of before.
+        """
+        old, new = self.authority, Authority(self.folder / "next")
+        for mount in self.mounts.values():
+            mount.put(old.certificate + new.certificate)
+        for name, mount in self.mounts.items():
+            mount.put(pair=new.pair(name))
+        for mount in self.mounts.values():
+            mount.put(new.certificate)
+        self.authority = new
+        return old
 
     def wire(self) -> Wire:
         """What passes between the hosts."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from interception import APP_UID, BACKENDS, WEB, address_of, network
-from lab import Host, Lab
+from lab import Host, Lab, eventually
 from mesh import Envoy, plain
 from mesh_scene import SECRET, Mesh
 from traffic import Actor
@@ -65,6 +65,26 @@ def test_two_pods_on_two_hosts_speak_mutual_tls_and_their_applications_know_noth
         mesh.cnitool("check", number)
         mesh.cnitool("del", number)
     assert [host.state() for host in mesh.hosts] == [{"attachments": [], "leases": []}] * 2
+
+
+def test_an_authority_and_identities_rotate_while_a_connection_stands(lab: Lab, folder: Path):
+    mesh = Mesh(lab, folder)
+    target = address_of(mesh.attach()[1], 4)
+    with mesh.held:
+        mesh.start()
+        seen, echoed = mesh.says(target, SECRET, kept="stands")
+        assert (seen["who"], echoed) == ("app-b", SECRET)
+        former = mesh.authority.identity("friend")
+        old = mesh.rotate()
+        fresh = mesh.authority.identity("friend")
+        assert eventually(lambda: "app-b" in mesh.stranger(mesh.hosts[1], target, *fresh)), "it shows the new identity"
+        assert eventually(lambda: "UNKNOWN_CA" in mesh.stranger(mesh.hosts[1], target, *former))
+        assert mesh.client.echo("stands", "as before") == "as before"
+        assert mesh.says(target, SECRET, kept="new")[1] == SECRET
+        mesh.authority = old
+        assert "CERTIFICATE_VERIFY_FAILED" in mesh.stranger(mesh.hosts[1], target, *former)
+    for number in (0, 1):
+        mesh.cnitool("del", number)
 
 
 def test_without_the_mesh_the_same_words_are_read_on_the_wire(lab: Lab, folder: Path):
