@@ -66,11 +66,11 @@ class Uplinks(Cluster):
         sh("ip", "-n", self.second.name, "link", "set", "sw0", "up")
         self._join_switches()
         for node in self.nodes:
-            self.wire(node, "eth1")
-            if not self.gateways:
-                for link in ("eth0", "eth1"):
-                    for family in "46":
-                        sh("ip", "-n", node.name, f"-{family}", "route", "flush", "default", "dev", link, check=False)
+            sh("ip", "-n", node.name, "route", "flush", "default")
+            for link in ("eth0", "eth1"):
+                if self.family == 6:
+                    sh("ip", "-n", node.name, "-4", "addr", "flush", "dev", link, check=False)
+                self.wire(node, link)
 
     def _join_switches(self) -> None:
         first, second = self.switch.name, self.second.name
@@ -105,7 +105,7 @@ class Uplinks(Cluster):
             sh("ip", "-n", switch.name, "link", "add", port, "master", "sw0", "type", "veth", *peer)
         sh("ip", "-n", switch.name, "link", "set", port, "up")
         sh("ip", "-n", node.name, "link", "set", link, "up")
-        for family in (4, 6):
+        for family in (4, 6) if self.family == 4 else (6,):
             self._address(node, link, family)
 
     def _address(self, node: Node, link: str, family: int) -> None:

@@ -650,6 +650,7 @@ def a_neighbour_is_asked_and_one_that_never_was_is_silent(rtnl: Asking) -> None:
     rtnl.add_neighbour(link, "10.0.0.8", MAC)
     assert [rtnl.reachability(link, f"10.0.0.{number}") for number in (8, 9)] == [FIXED, SILENT]
     rtnl.ask_all(link, "10.0.0.9")
+    rtnl.ask_all(link, "10.0.0.9")
     rtnl.ask_again(link, "10.0.0.7")  # whom nobody knows
     rtnl.announce(link, "10.0.0.1")
     assert [rtnl.reachability(link, f"10.0.0.{number}") for number in (9, 7, 1)] == [ASKED, SILENT, SILENT]

@@ -17,7 +17,7 @@ _NEW, _DELETE, _GET = 28, 29, 30
 _NDMSG = struct.Struct("=BxxxiHBB")
 _DST, _USE = 1, 0x01  # NDA_DST, NTF_USE
 #: NUD_*; those with which nobody is asked, those by which somebody answered, and those in which an answer is waited for.
-_STALE, _PROBE = 0x04, 0x10
+_STALE, _PROBE, _FAILED = 0x04, 0x10, 0x20
 _FIXED, _ANSWERED, _WAITING = 0x40 | 0x80, 0x02 | 0x04 | 0x08, 0x01 | 0x10
 
 #: Why it is no fault that nobody is asked: the link went, or is down; or the kernel has forgotten meanwhile what it knew.
@@ -47,9 +47,14 @@ class Asking(Rtnl):
             self._change(new, f"ask neighbour {address} dev {link.name}", *_GONE)
 
     def ask_all(self, link: Link | LinkRef, address: str) -> None:
-        """Have everybody on a link asked for an address, as the kernel does that has a packet for it: three times, once a second."""
-        new = request(_NEW, CREATE, *_of(link, address, flags=_USE))
-        self._change(new, f"ask for neighbour {address} dev {link.name}", *_GONE)
+        """Have everybody on a link asked for an address, whoever answered so far, as the kernel does that has a packet for it: three
+        times, once a second.
+        """
+        for new in (
+            request(_NEW, REPLACE, *_of(link, address, _FAILED)),
+            request(_NEW, CREATE, *_of(link, address, flags=_USE)),
+        ):
+            self._change(new, f"ask for neighbour {address} dev {link.name}", *_GONE)
 
     def announce(self, link: Link | LinkRef, address: str) -> None:
         """Have everybody on a link hear that an IPv4 address of this namespace is here: who asks for his own announces it (RFC 5227,

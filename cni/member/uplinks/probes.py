@@ -11,7 +11,8 @@ from cni.kernel.view import ANSWERS, ASKED, FIXED, LinkRef
 
 #: Seconds: in which an answer is to come; after which one who answered is asked again; and one who is silent, of everybody on the link.
 WAIT, _EVERY, _SILENT_EVERY = 0.2, 0.4, 1.0
-#: How many questions in a row nobody answers who is silent.
+#: How many questions in a row nobody answers who is silent. The last is for everybody on the link: on one wire with two links of his a
+#: host answers by either (arp_ignore in ip-sysctl), and one who was at the other's MAC is here still.
 _LOST = 3
 
 
@@ -60,7 +61,7 @@ class Probes:
         if state != ANSWERS and is_asked:
             known.lost += 1
             known.answers = False if known.lost >= _LOST else known.answers
-        if state == ANSWERS or (state == ASKED and known.answers):
+        if state == ANSWERS or (state == ASKED and known.answers and known.lost < _LOST - 1):
             self._host.ask_again(*target)
         else:
             self._host.ask_all(*target)

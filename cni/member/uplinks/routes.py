@@ -47,10 +47,6 @@ def _wanted(every: Sequence[Way], taken: Way, silent: Collection[str]) -> Iterat
     others = [way for way in every if way.link and taken.link and way.link.index != taken.link.index]
     for family in (4, 6):
         gateway = taken.gateways.get(family)
-        if gateway and any(_is_before(way, taken, family) for way in others):
-            yield from _halves(
-                EVERYWHERE[family], gateway.gateway, gateway.source or taken.own(family, gateway.gateway)
-            )
         beside = {span: way.name for way in others for span in way.spans(family) if way.link and way.link.up}
         for span, name in beside.items():
             own = taken.own(family, str(span[0]))
@@ -58,6 +54,10 @@ def _wanted(every: Sequence[Way], taken: Way, silent: Collection[str]) -> Iterat
                 yield from _halves(str(span), "", own)
             elif name in silent and gateway and ipaddress.ip_address(gateway.gateway or own) not in span:
                 yield from _halves(str(span), gateway.gateway, own)
+        if gateway and any(_is_before(way, taken, family) for way in others):
+            yield from _halves(
+                EVERYWHERE[family], gateway.gateway, gateway.source or taken.own(family, gateway.gateway)
+            )
 
 
 def _is_before(way: Way, taken: Way, family: int) -> bool:
