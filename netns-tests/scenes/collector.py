@@ -76,10 +76,15 @@ class _Handler(BaseHTTPRequestHandler):
         found = spans_of(self.rfile.read(int(self.headers["Content-Length"])))
         time.sleep(self.server.seconds)
         with self.server.file.open("a") as file:
-            file.write("".join(json.dumps(span) + "\n" for span in found))
+            file.write("".join(json.dumps(span | {"peer": self._peer()}) + "\n" for span in found))
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+    def _peer(self) -> str:
+        """Whose certificate the sender has shown."""
+        shown = self.connection.getpeercert() if isinstance(self.connection, ssl.SSLSocket) else None
+        return dict(pair[0] for pair in shown["subject"])["organizationName"] if shown else ""
 
     def log_message(self, *_: object) -> None:
         return

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from authority import Authority, Mounted
 from collector import Collector, Span, taken
 
 from cni import __version__
@@ -83,3 +84,30 @@ def test_what_was_lost_is_warned_of(collector: Collector, log_folder: Path):
     sent(collector, json.dumps(json.loads(packet(span())) | {"lost": 3}).encode())
     (line,) = (log_folder / "agent.log").read_text().splitlines()
     assert "the spans of 3 calls are lost" in json.loads(line)["warning"]
+
+
+def test_by_files_of_tls_that_change_each_span_is_sent(tmp_path: Path, log_folder: Path):
+    """Certificate and authority of this host; what is half of a change changes nothing."""
+    authority, files, server = Authority(tmp_path / "ca"), Mounted(tmp_path / "mount"), Mounted(tmp_path / "server")
+    server.put(pair=authority.give("collector"))
+    files.put(authority.ca.read_bytes(), authority.give("first"))
+    tls = (str(server.cert), str(server.key), str(authority.ca))
+    with Collector(("127.0.0.1", 0), tmp_path / "spans", 0, *tls) as collector:
+        thread = threading.Thread(target=collector.serve_forever, args=(0.01,))
+        thread.start()
+        url = f"https://127.0.0.1:{collector.server_address[1]}"
+        sender = Sender(Otlp(url, cacert=str(files.ca), cert=str(files.cert), key=str(files.key)))
+        for change in (
+            {},
+            {"pair": authority.give("second")},
+            {"pair": (b"half", b"of it")},
+            {"pair": authority.give("third")},
+        ):
+            files.put(**change)
+            for _ in range(2):
+                sender.take(packet(span(), **PARENT))
+                sender.end()
+        collector.shutdown()
+        thread.join()
+    assert [item["peer"] for item in taken(tmp_path / "spans")] == [*["first"] * 2, *["second"] * 4, *["third"] * 2]
+    assert not (log_folder / "agent.log").exists(), "and nothing was said of trouble"
