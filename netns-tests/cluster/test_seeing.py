@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from http.client import HTTPSConnection
+from pathlib import Path
 
 import pytest
 from answers import within
+from authority import Authority, Mounted
 from cluster import PREFIX, WIREGUARD, Cluster, Node, conf
 from lab import AGENT_CNI, ROOT, Lab, eventually, sh
 from prometheus_client.parser import text_string_to_metric_families
@@ -284,3 +289,42 @@ def test_a_tunnel_nobody_answers_in_is_told_by_its_hosts_name(lab: Lab):
             cluster.meshed()
         assert Figures(one)("encryption_peers", "proved") == 1
         assert doctor(two) == {}
+
+
+def test_another_host_is_told_figures_by_a_certificate_and_doctor_says_when_they_end(lab: Lab, tmp_path: Path):
+    authority, files = Authority(tmp_path / "ca", days=100), Mounted(tmp_path / "mount")
+    with Cluster(lab, hosts=2) as cluster:
+        one, two = cluster.nodes
+        address = one.underlay(cluster.family)
+        files.put(authority.ca.read_bytes(), authority.give("first", [address]))
+        place = f"{address}:9402"
+        paths = {"metricsCert": str(files.cert), "metricsKey": str(files.key), "metricsClientCa": str(files.ca)}
+        cluster.join(one, metrics=place, **paths)
+        cluster.join(two)
+        authority.give("scraper")
+
+        def asked(path: str, believed: Path, *, shown: bool = False) -> str:
+            context = ssl.create_default_context(cafile=str(believed))
+            context.check_hostname = believed == authority.ca
+            if shown:
+                context.load_cert_chain(authority.folder / "scraper.pem", authority.folder / "scraper-key.pem")
+            with suppress(OSError), closing(HTTPSConnection(place, timeout=10, context=context)) as connection:
+                connection.request("GET", path)
+                return connection.getresponse().read().decode()
+            return ""
+
+        def from_other(path: str, believed: Path = authority.ca, *, shown: bool = False) -> str:
+            return within(two, partial(asked, path, believed, shown=shown))
+
+        assert eventually(lambda: "agent_cni_member_info" in from_other("/metrics", shown=True)), one.said()
+        assert from_other("/metrics") == "who asks for figures is to show a certificate\n"
+        assert from_other("/healthz") == "ok\n"
+        assert doctor(one) == {}
+        ends = json.loads(one.run(AGENT_CNI, "doctor", "--json", check=False).stdout)["certificates"]
+        (found,) = ends
+        assert found["what"].startswith(f"{files.cert} (cluster.json) ends on ")
+        long = Authority(tmp_path / "long", days=90)
+        files.put(pair=(long.ca.read_bytes(), (long.folder / "ca-key.pem").read_bytes()))
+        assert json.loads(one.run(AGENT_CNI, "doctor", "--json", check=False).stdout)["certificates"] == []
+        assert from_other("/healthz") == "", "it is of another authority by now"
+        assert "agent_cni_member_info" in from_other("/metrics", long.ca, shown=True)
