@@ -31,6 +31,7 @@ def test_an_agent_serves_every_verb_without_starting_python(agent: Agent, pod: P
     assert agent.host.state() == {"attachments": [], "leases": []}
 
 
+@pytest.mark.long
 def test_an_agent_keeps_nothing_of_the_calls_it_served(node: Host):
     agent = serving(node, "--workers", "2")
     status = {"CNI_COMMAND": "STATUS", "CNI_PATH": str(BIN_DIR)}
@@ -39,7 +40,7 @@ def test_an_agent_keeps_nothing_of_the_calls_it_served(node: Host):
     def ask(numbers: range) -> None:
         for number in numbers:
             env = status | {f"CALLER{number % 10}": f"{number}-" * 2000}
-            assert sh(*agent.host.prefix(), str(BIN_DIR / "macvlan"), input=conf, env=env, check=False).returncode == 0
+            assert sh(*agent.host.within(), str(BIN_DIR / "macvlan"), input=conf, env=env, check=False).returncode == 0
 
     with ThreadPoolExecutor(2) as both:  # each worker's first call copies pages, whenever it comes
         list(both.map(ask, (range(100), range(100, 200))))

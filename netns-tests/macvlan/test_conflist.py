@@ -16,7 +16,9 @@ def cnitool(host: Host, verb: str, pod: Pod, check: bool = True) -> subprocess.C
     cache.mkdir(exist_ok=True)
     bind = 'mkdir -p /var/lib/cni && mount --bind "$0" /var/lib/cni && exec "$@"'
     env = {"CNI_PATH": str(BIN_DIR), "NETCONFPATH": str(host.folder), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    return host.run("sh", "-c", bind, cache, CNITOOL, verb, "physical", pod.path, env=env, check=check)
+    return host.run(
+        "unshare", "--mount", "sh", "-c", bind, cache, CNITOOL, verb, "physical", pod.path, env=env, check=check
+    )
 
 
 def test_cnitool_adds_checks_and_deletes_pods_of_the_example(site: Site, lab: Lab):

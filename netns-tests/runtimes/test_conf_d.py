@@ -60,7 +60,7 @@ def test_a_conflist_works_as_it_stands(lab: Lab, file: Path):
     remembered = host.folder / "cache"  # libcni's, whose gc would end the pods of another test with this network's name
     remembered.mkdir()
     Path("/var/lib/cni").mkdir(parents=True, exist_ok=True)
-    bound = ["sh", "-c", 'mount --bind "$0" /var/lib/cni && exec "$@"', remembered]
+    bound = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /var/lib/cni && exec "$@"', remembered]
 
     def cnitool(verb: str) -> str:
         return host.run(*bound, CNITOOL, verb, network, pod.path, env=env).stdout

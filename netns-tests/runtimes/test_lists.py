@@ -19,7 +19,7 @@ def cnitool(host: Host, verb: str, network: str, pod: Pod, path: str = f"{BIN_DI
     remembered = host.folder / "cache"  # libcni's own is the machine's
     remembered.mkdir(exist_ok=True)
     Path("/var/lib/cni").mkdir(parents=True, exist_ok=True)
-    bound = ["sh", "-c", 'mount --bind "$0" /var/lib/cni && exec "$@"', remembered]
+    bound = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /var/lib/cni && exec "$@"', remembered]
     return json.loads(host.run(*bound, CNITOOL, verb, network, pod.path, env=env).stdout or "{}")
 
 

@@ -103,6 +103,10 @@ class Node(Host):
         super().delete()
         shutil.rmtree(self.etc)
 
+    def within(self) -> list[str]:
+        """What is laid over /etc changes, and no overlay is told of it."""
+        return self.prefix()
+
     def prefix(self) -> list[str]:
         layers = 'mount -t overlay overlay -o "lowerdir=$1:/etc" /etc && mount --bind "$1/agent-cni" /etc/agent-cni'
         layers += ' && mount --bind "$1/wireguard" /run/wireguard'

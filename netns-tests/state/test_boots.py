@@ -23,7 +23,7 @@ class Booted:
 
     def run(self, *argv: object, **options: Any) -> str:
         script = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
-        return self.host.run("sh", "-c", script, self.file, *argv, **options).stdout
+        return self.host.run("unshare", "--mount", "sh", "-c", script, self.file, *argv, **options).stdout
 
     def cni(self, verb: str, conf: dict[str, Any], pod: Pod, path: str = str(BIN_DIR)) -> dict[str, Any]:
         env = environment(verb, pod) | {"AGENT_CNI_SOCKET": "", "CNI_PATH": path}
