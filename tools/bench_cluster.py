@@ -64,9 +64,11 @@ class Aim(NamedTuple):
 
 def run(lab: Lab) -> None:
     """Every part, and the aims."""
+    from bench_uplinks import failovers
+
     aims = [*convergence(lab), *cold(lab)]
     allocations(lab)
-    aims += [*calls(lab), *traffic(lab), *traffic(lab, "wireguard")]
+    aims += [*calls(lab), *traffic(lab), *traffic(lab, "wireguard"), *failovers(lab, Aim)]
     print("\naims")
     for aim in aims:
         print(aim.line())

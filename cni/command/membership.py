@@ -15,6 +15,7 @@ from cni.cluster.engines import store_of
 from cni.cluster.model import Alive, Network, Node
 from cni.cluster.store import Listing
 from cni.command import far_rows
+from cni.command.uplink_faults import uplink_faults
 from cni.errors import CniError
 from cni.kernel import vteps, wireguard
 from cni.kernel.clock import boottime
@@ -96,6 +97,7 @@ def cluster_faults(options: argparse.Namespace) -> Iterator[Difference]:
                 _of_what_waits,
                 _of_rows,
                 _of_links,
+                lambda part: uplink_faults(part.config.uplinks, part.member.underlay or part.member.vtep),
                 _of_tunnels,
                 _of_hosts,
             ):

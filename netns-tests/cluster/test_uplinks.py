@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from cluster import conf
-from lab import Lab, eventually
-from uplinks import Uplinked, Uplinks, pauses
+from lab import AGENT_CNI, Lab, eventually
+from uplinks import FAILURES, Uplinks, pauses
 
-#: How an uplink fails.
-FAILURES: dict[str, Callable[[Uplinked], None]] = {
-    "silent": lambda host: host.silence("eth0"),
-    "unplugged": lambda host: host.unplug("eth0"),
-    "down": lambda host: host.down("eth0"),
-    "deleted": lambda host: host.cut_off("eth0"),
-    "bare": lambda host: host.bare("eth0"),
-}
+#: What doctor says of an uplink that failed.
+SAID = {
+    "silent": "its gateway 192.0.2.1 is silent", "unplugged": "carries nothing: it is up, and LOWERLAYERDOWN",
+    "down": "carries nothing: it is DOWN", "deleted": "there is no such link", "bare": "has no address",
+}  # fmt: skip
 #: What a busy machine may take on top of the aim of 1.5 s, which `make bench` holds.
 MOST = 4.0
 
@@ -41,6 +37,9 @@ def test_pods_of_a_host_whose_uplink_fails_go_on_talking_by_the_other(failure: s
         print(f"{failure}: {longest:.2f} s")
         assert longest < MOST
         assert one.check(net, here.pod, here.result).code == 0
+        told = one.run(AGENT_CNI, "doctor", check=False).stdout
+        assert [line for line in told.splitlines() if "uplink eth0" in line and SAID[failure] in line], told
+        assert "uplink eth1" not in told
         town.add(one, net)
         town.sound()
         town.wire(one, "eth0")

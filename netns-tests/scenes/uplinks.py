@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -49,6 +49,16 @@ class Uplinked(Node):
     def bare(self, link: str) -> None:
         """Take a link's addresses away."""
         sh("ip", "-n", self.name, "addr", "flush", "dev", link, "scope", "global")
+
+
+#: How a host's first uplink fails.
+FAILURES: dict[str, Callable[[Uplinked], None]] = {
+    "silent": lambda host: host.silence("eth0"),
+    "unplugged": lambda host: host.unplug("eth0"),
+    "down": lambda host: host.down("eth0"),
+    "deleted": lambda host: host.cut_off("eth0"),
+    "bare": lambda host: host.bare("eth0"),
+}
 
 
 @dataclass

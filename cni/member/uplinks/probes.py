@@ -10,7 +10,7 @@ from cni.kernel.netlink.reachability import Asking
 from cni.kernel.view import ANSWERS, ASKED, FIXED, LinkRef
 
 #: Seconds: in which an answer is to come; after which one who answered is asked again; and one who is silent, of everybody on the link.
-WAIT, _EVERY, _SILENT_EVERY = 0.2, 0.4, 1.0
+WAIT, _EVERY, _SILENT_EVERY = 0.2, 0.3, 1.0
 #: How many questions in a row nobody answers who is silent. The last is for everybody on the link: on one wire with two links of his a
 #: host answers by either (arp_ignore in ip-sysctl), and one who was at the other's MAC is here still.
 _LOST = 3

@@ -20,7 +20,7 @@ from cni.member.uplinks.probes import Probes, Target
 from cni.member.uplinks.way import Way, address, ways
 
 #: Seconds between two steps, and until all is read again of which nothing was heard.
-_TICK, _READ_AGAIN = 0.1, 1.0
+_TICK, _READ_AGAIN = 0.05, 1.0
 #: How many other hosts are asked where there is no gateway.
 _ASKED = 5
 _WORDS = {
