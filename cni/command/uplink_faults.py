@@ -35,7 +35,8 @@ def _of_one(host: Asking, way: Way) -> Iterator[Difference]:
         yield Difference(f"uplink {way.name}: there is no such link", "have it made, or agent-cni join --uplinks")
     elif not way.carries:
         at = f"ip link set {way.link.name} up" if not way.link.up else "look at its cable, and at the other end"
-        yield Difference(f"uplink {way.name} carries nothing: it is {'up, and ' * way.link.up}{way.link.state}", at)
+        why = f"it has no carrier ({way.link.state})" if way.link.up else "it is set down"
+        yield Difference(f"uplink {way.name} carries nothing: {why}", at)
     elif not way.address:
         yield Difference(f"uplink {way.name} has no address others could send to", f"ip address show {way.link.name}")
     elif (gateway := way.gateways.get(way.family)) and gateway.gateway and not _answers(host, way, gateway.gateway):

@@ -12,8 +12,8 @@ from uplinks import FAILURES, Uplinks, pauses
 
 #: What doctor says of an uplink that failed.
 SAID = {
-    "silent": "its gateway 192.0.2.1 is silent", "unplugged": "carries nothing: it is up, and LOWERLAYERDOWN",
-    "down": "carries nothing: it is DOWN", "deleted": "there is no such link", "bare": "has no address",
+    "silent": "its gateway 192.0.2.1 is silent", "unplugged": "carries nothing: it has no carrier",
+    "down": "carries nothing: it is set down", "deleted": "there is no such link", "bare": "has no address",
 }  # fmt: skip
 #: What a busy machine may take on top of the aim of 1.5 s, which `make bench` holds.
 MOST = 4.0

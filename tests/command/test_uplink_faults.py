@@ -48,8 +48,8 @@ def test_of_uplinks_that_are_well_nothing_is_said(host: FakeRtnl):
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        ({"up": False, "state": "DOWN"}, "uplink eth1 carries nothing: it is DOWN"),
-        ({"state": "LOWERLAYERDOWN"}, "uplink eth1 carries nothing: it is up, and LOWERLAYERDOWN"),
+        ({"up": False, "state": "DOWN"}, "uplink eth1 carries nothing: it is set down"),
+        ({"state": "LOWERLAYERDOWN"}, "uplink eth1 carries nothing: it has no carrier (LOWERLAYERDOWN)"),
         ({"mtu": 9000}, "uplinks eth0 and eth1 have MTUs 1500 and 9000: by the lesser larger packets are lost"),
     ],
 )
