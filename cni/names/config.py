@@ -39,7 +39,7 @@ def read(netconf: NetConf, call: Call) -> Names:
     _refuse_contradictions(netconf)
     domain = _domain(netconf)
     told: Mapping[str, str] = folded(netconf.get("runtimeConfig"), POD_ANNOTATIONS) or {}
-    namespace, words = _started_as(call)
+    namespace, words = _started_as(call, told)
     words = [*words, *_hostnames(netconf, call, told), *_aliases(netconf, told)]
     search = (f"{namespace}.{domain}", domain) if namespace else (domain,)
     return Names(
@@ -57,11 +57,14 @@ def _domain(netconf: NetConf) -> str:
     return domain
 
 
-def _started_as(call: Call) -> tuple[str, list[str]]:
-    """A pod's namespace, where it has one, and its name. A podman before its fourth release said the name for both."""
+def _started_as(call: Call, told: Mapping[str, str]) -> tuple[str, list[str]]:
+    """A pod's namespace, where it has one, and its name. A podman before its fourth release said the name for both; what has
+    annotations or a UID is Kubernetes', where who starts a pod could call it like its namespace to be trusted as nobody's.
+    """
     arguments = call.arguments()
     namespace, name = arguments.get("K8S_POD_NAMESPACE", "").lower(), arguments.get("K8S_POD_NAME", "")
-    if not is_name(namespace) or "." in namespace or namespace == name.lower():
+    by_podman = namespace == name.lower() and not (told or arguments.get("K8S_POD_UID"))
+    if not is_name(namespace) or "." in namespace or by_podman:
         namespace = ""
     names = [name] if name else []
     if _NERDCTL in arguments and not name:
@@ -88,6 +91,8 @@ def _aliases(netconf: NetConf, told: Mapping[str, str]) -> list[str]:
     """By podman for each network that it starts a container in."""
     given = folded(netconf.get("runtimeConfig"), "aliases") or []
     given = given.get(netconf["name"]) or [] if isinstance(given, dict) else given
+    if not isinstance(given, list):
+        raise InvalidConfig(f"$.runtimeConfig.aliases: {given!r} is no list of names")
     asked = (
         (given, "$.runtimeConfig.aliases"),
         (_of_args(netconf).get("aliases") or [], "$.args.cni.aliases"),

@@ -65,6 +65,21 @@ def test_a_namespace_that_is_the_name_is_none():
     assert names("K8S_POD_NAMESPACE=db;K8S_POD_NAME=db").known_as == ("db.net", "db")
 
 
+def test_a_pod_of_kubernetes_that_is_called_like_its_namespace_is_no_operators():
+    like = "IgnoreUnknown=1;K8S_POD_NAMESPACE=evil;K8S_POD_NAME=evil"
+    taken = {"names.agent-cni.dev/aliases": "www.example.com,web.shop"}
+    assert names(like, runtimeConfig={ANNOTATIONS: taken}).known_as == (
+        "evil.evil.net", "www.example.com.evil.net", "web.shop.evil.net", "evil.net", "evil",
+    )  # fmt: skip
+    assert names(f"{like};K8S_POD_UID=1").known_as == ("evil.evil.net", "evil.net", "evil")
+    assert names(f"{like};K8S_POD_UID=").known_as == ("evil.net", "evil")
+
+
+@pytest.mark.parametrize("said", ["abc", 5, {"a": 1}])
+def test_aliases_of_a_network_are_a_list(said: Any):
+    assert "$.runtimeConfig.aliases" in refused(InvalidConfig, POD, runtimeConfig={"aliases": {"net": said}})
+
+
 def test_annotations_and_args_say_more():
     told = {"names.agent-cni.dev/hostname": "front", "names.agent-cni.dev/aliases": "a, b"}
     found = names(POD, runtimeConfig={ANNOTATIONS: told}, args={"cni": {"hostname": "h", "aliases": ["c"]}})
