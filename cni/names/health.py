@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cni.errors import InvalidConfig
@@ -15,7 +15,10 @@ _FAILURES, _PASSES = 3, 2
 _KEYS = ("http", "tcp", "port", "interval", "timeout", "failures", "passes")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_PLACE = re.compile(r"(?:https?://[^/:]*)?:?(\d{1,5})?(/.*)?")
+_PORT = re.compile(r"[0-9]{1,5}")
+_PLACE = re.compile(r"(?:http://(?:localhost|127\.0\.0\.1)?)?:?(\d{1,5})?(/.*)?")
+#: A path of so many characters at most: it is sent with each probe.
+_LONGEST_PATH = 1024
 
 
 def read(section: Mapping[str, Any] | None, annotation: str = "") -> str:
@@ -27,15 +30,13 @@ def read(section: Mapping[str, Any] | None, annotation: str = "") -> str:
         where = "annotation names.agent-cni.dev/health"
         try:
             said = json.loads(annotation)
-        except ValueError as error:
-            raise InvalidConfig(f"{where}: {annotation!r}: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise InvalidConfig(f"{where}: {annotation[:80]!r}: {error}") from None
         if not isinstance(said, dict):
-            raise InvalidConfig(f"{where}: {annotation!r} is no JSON object")
+            raise InvalidConfig(f"{where}: {annotation[:80]!r} is no JSON object")
     if not said:
         return ""
-    for key in said:
-        if key not in _KEYS:
-            raise InvalidConfig(f"{where}.{key}: unknown key; there are {', '.join(_KEYS)}")
+    _refuse_others(said, _KEYS, where)
     if ("http" in said) == ("tcp" in said):
         raise InvalidConfig(
             f"{where}: has {'both' if 'http' in said else 'neither'} http and tcp; one of them is the probe"
@@ -51,22 +52,33 @@ def read(section: Mapping[str, Any] | None, annotation: str = "") -> str:
 
 
 def _http(said: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A path with `port` beside it, a port alone, or both in one text, as a URL without a host has them."""
+    """A path with `port` beside it, a port alone, or both in one text, as a URL of the pod itself has them."""
     value = said["http"]
     if isinstance(value, dict):
+        _refuse_others(value, ("path", "port"), where)
         path, port = value.get("path", "/"), value.get("port", said.get("port"))
     elif isinstance(value, str) and (parts := _PLACE.fullmatch(value)):
         path, port = parts[2] or "/", parts[1] or said.get("port", 80)
+    elif isinstance(value, str) and "://" in value:
+        raise InvalidConfig(f"{where}: {value[:80]!r}: a pod is asked itself, and by http; tcp asks for any other port")
     else:
         path, port = "/", value
     if not (isinstance(path, str) and path.startswith("/") and path.isprintable() and " " not in path):
         raise InvalidConfig(f"{where}: {path!r} is no path")
+    if len(path) > _LONGEST_PATH:
+        raise InvalidConfig(f"{where}: {path[:80]!r} has more than {_LONGEST_PATH} characters")
     return {"http": path, "port": _port(port, where)}
+
+
+def _refuse_others(said: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    for key in said:
+        if key not in keys:
+            raise InvalidConfig(f"{where}.{key}: unknown key; there are {', '.join(keys)}")
 
 
 def _port(value: Any, where: str) -> int:
     text = str(value).removeprefix(":")
-    if isinstance(value, bool) or not (text.isascii() and text.isdecimal() and 0 < int(text) <= 65535):
+    if isinstance(value, bool) or not (_PORT.fullmatch(text) and 0 < int(text) <= 65535):
         raise InvalidConfig(f"{where}: {value!r} is no port from 1 to 65535")
     return int(text)
 

@@ -23,6 +23,7 @@ REST = {"interval": 10.0, "timeout": 1.0, "failures": 3, "passes": 2}
         ({"http": ":8080/healthz"}, {"http": "/healthz", "port": 8080}),
         ({"http": "http://:8080/healthz?x=1"}, {"http": "/healthz?x=1", "port": 8080}),
         ({"http": "http://localhost:8080/healthz"}, {"http": "/healthz", "port": 8080}),
+        ({"http": "http://127.0.0.1/healthz"}, {"http": "/healthz", "port": 80}),
         ({"http": "/healthz"}, {"http": "/healthz", "port": 80}),
         ({"http": 8080}, {"http": "/", "port": 8080}),
         ({"http": "8080"}, {"http": "/", "port": 8080}),
@@ -60,6 +61,14 @@ def test_an_annotation_stands_in_the_place_of_the_section():
         ({"http": "/a b"}, "$.health.http"),
         ({"http": "/a\r\nX: y"}, "$.health.http"),
         ({"http": ["/"]}, "$.health.http"),
+        (
+            {"http": "https://:8443/healthz"},
+            "$.health.http: 'https://:8443/healthz': a pod is asked itself, and by http",
+        ),
+        ({"http": "http://192.0.2.1:80/healthz"}, "$.health.http: 'http://192.0.2.1"),
+        ({"http": "/" + 1024 * "a", "port": 80}, "$.health.http"),
+        ({"http": {"path": "/", "port": 80, "scheme": "HTTPS"}}, "$.health.http.scheme: unknown key"),
+        ({"tcp": 5000 * "9"}, "$.health.tcp"),
         ({"http": {"path": "x", "port": 1}}, "$.health.http"),
         ({"tcp": 1, "interval": 0}, "$.health.interval"),
         ({"tcp": 1, "interval": "soon"}, "$.health.interval"),
@@ -78,7 +87,7 @@ def test_what_is_wrong_is_named(said: dict[str, Any], where: str | None):
     assert raised.value.msg.startswith(where)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "7", '{"udp": 5}'])
+@pytest.mark.parametrize("text", ["{", "[]", "7", '{"udp": 5}', 100_000 * "[", f'{{"tcp": {5000 * "9"}}}'])
 def test_an_annotation_that_is_wrong_is_named(text: str):
     with pytest.raises(InvalidConfig) as raised:
         read(None, text)
