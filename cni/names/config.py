@@ -14,6 +14,8 @@ from cni.values import dataclass
 
 #: Annotations: a host name, further names with commas between, and how it is probed, as JSON.
 HOSTNAME, ALIASES, HEALTH = (f"names.agent-cni.dev/{key}" for key in ("hostname", "aliases", "health"))
+#: A pod has so many words for itself at most: each is three names for its server and for all hosts', and a service of Consul.
+_MOST = 64
 _NERDCTL = "NERDCTL_CNI_DHCP_HOSTNAME"
 
 
@@ -41,6 +43,8 @@ def read(netconf: NetConf, call: Call) -> Names:
     told: Mapping[str, str] = folded(netconf.get("runtimeConfig"), POD_ANNOTATIONS) or {}
     namespace, words = _started_as(call, told)
     words = [*words, *_hostnames(netconf, call, told), *_aliases(netconf, told)]
+    if len(words) > _MOST:
+        raise InvalidConfig(f"$.names: {len(words)} names for one pod; {_MOST} are the most")
     search = (f"{namespace}.{domain}", domain) if namespace else (domain,)
     return Names(
         netconf.get("bridge") or DEFAULT_BRIDGE, domain, known_as(words, namespace, domain), search, tuple(section.get("upstream") or ()),

@@ -90,6 +90,12 @@ def test_a_hostname_may_be_among_the_arguments():
     assert names("HOSTNAME=box").known_as == ("box.net", "box")
 
 
+def test_a_pod_has_some_names_and_not_thousands():
+    told = lambda many: {ANNOTATIONS: {"names.agent-cni.dev/aliases": ",".join(f"a{it}" for it in range(many))}}  # noqa: E731
+    assert len(names(POD, runtimeConfig=told(63)).known_as) == 3 * 64
+    assert "65 names for one pod; 64 are the most" in refused(InvalidConfig, POD, runtimeConfig=told(64))
+
+
 def test_who_says_no_name_has_none():
     assert names().known_as == ()
 
