@@ -58,6 +58,8 @@ class Server:
         if not (served := hostsdir.served(self._network)):
             await self._news.wait()
             return ""
+        hostsdir.make_folders(hostsdir.FOLDER / self._network)
+        folders = hostsdir.folders(self._network)
         if not (program := process.find(PROGRAM, before=os.environ.get("PATH", ""))):
             raise ToolFailed(f"{PROGRAM} is not installed ({PACKAGE}): nobody answers for names")
         process.kill(PROGRAM, word(self._network))  # one whose daemon was killed; it ends by itself, but when
@@ -71,7 +73,8 @@ class Server:
         try:
             log.event("names", "serve", network=self._network, domain=served.domain, pid=running.pid)
             self.trouble = ""
-            while not (ended := process.has_ended(running)) and hostsdir.served(self._network) == served:
+            is_same = lambda: (hostsdir.served(self._network), hostsdir.folders(self._network)) == (served, folders)  # noqa: E731
+            while not (ended := process.has_ended(running)) and is_same():
                 self._news.clear()
                 await self._news.wait()
         finally:

@@ -7,12 +7,14 @@ and what the server is started with. Not root alone may read them, for the serve
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from cni.errors import Unavailable
+from cni.kernel.files import is_trusted
 from cni.naming import Attachment
 from cni.values import dataclass
 
@@ -74,6 +76,8 @@ class Entry:
             return None
         words = [line.lstrip("#").split(" ") for line in lines if not line.startswith((_POD, _HEALTH, _UNHEALTHY))]
         addresses, names = tuple(first for first, *_ in words), tuple(words[0][1:]) if words else ()
+        if not (names and all((*addresses, *names))):
+            return None
         attachment = Attachment(network, container, ifname)
         return cls(attachment, addresses, names, pod, told.get(_HEALTH, ""), told.get(_UNHEALTHY, ""))
 
@@ -88,7 +92,7 @@ class Served(NamedTuple):
 
 def networks() -> list[str]:
     """The networks of which there is something. None begins with a point."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         return sorted(item.name for item in FOLDER.iterdir() if not item.name.startswith("."))
     return []
 
@@ -118,9 +122,9 @@ def hosts(network: str) -> list[str]:
 
 
 def read(path: Path) -> str:
-    """What is in a file; nothing where there is none. Raises Unavailable."""
+    """What is in a file; nothing where there is none. What is no text is another than was written. Raises Unavailable."""
     try:
-        return path.read_text()
+        return path.read_text(errors="replace")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return ""
     except OSError as error:
@@ -128,26 +132,51 @@ def read(path: Path) -> str:
 
 
 def put(path: Path, text: str) -> None:
-    """Give a file a text, in one step, and with it the folders it is in. Raises Unavailable."""
+    """Give a file a text, in one step, and with it the folders it is in. Raises Unavailable; of a text there is no room for nothing stays."""
     new = path.parent / f".{path.name}"
     try:
-        try:
-            file = os.open(new, _WRITTEN, 0o644)
-        except FileNotFoundError:
-            network = FOLDER / path.relative_to(FOLDER).parts[0]
-            for folder in (FOLDER, network, network / HERE, network / THERE):  # a server wants all of them
-                with suppress(FileExistsError):
-                    folder.mkdir(0o755)
-                    folder.chmod(0o755)  # whatever the umask
-            file = os.open(new, _WRITTEN, 0o644)
+        make_folders(path.parent)
+        file = os.open(new, _WRITTEN, 0o644)
         try:
             os.fchmod(file, 0o644)
-            os.write(file, text.encode())
+            rest = text.encode()
+            while rest:  # what a disk has no room for is not written, and only the next piece is refused
+                rest = rest[os.write(file, rest) :]
         finally:
             os.close(file)
         new.rename(path)
     except OSError as error:
+        with suppress(OSError):
+            new.unlink()
         raise _unavailable(path, error) from None
+
+
+def make_folders(folder: Path) -> None:
+    """Have a folder of names, and with one of a network's all of them: a server wants both. Raises Unavailable where one is a link, or may
+    be written to by others: what is put there would be theirs.
+    """
+    network = FOLDER / folder.relative_to(FOLDER).parts[0] if folder != FOLDER else None
+    for place in (FOLDER, network, network / HERE, network / THERE) if network else (FOLDER,):
+        try:
+            if not place.exists():
+                with suppress(FileExistsError):
+                    place.mkdir(0o755)
+                    place.chmod(0o755)  # whatever the umask
+            status = place.lstat()
+        except OSError as error:
+            raise _unavailable(place, error) from None
+        if not (stat.S_ISDIR(status.st_mode) and is_trusted(status.st_uid)) or status.st_mode & 0o022:
+            raise Unavailable(f"{place} is no folder of ours: {stat.filemode(status.st_mode)}, user {status.st_uid}")
+
+
+def folders(network: str) -> list[tuple[int, int]]:
+    """Which folders a network's are, made again by the same names or not: a server watches those that were there when it began."""
+    found = []
+    for part in (HERE, THERE):
+        with suppress(OSError):
+            status = (FOLDER / network / part).stat()
+            found.append((status.st_dev, status.st_ino))
+    return found
 
 
 def drop(paths: Iterable[Path]) -> None:
@@ -155,7 +184,7 @@ def drop(paths: Iterable[Path]) -> None:
     for path in paths:
         try:
             path.unlink(missing_ok=True)
-        except NotADirectoryError:
+        except (NotADirectoryError, IsADirectoryError):  # nobody is answered by that
             continue
         except OSError as error:
             raise _unavailable(path, error) from None

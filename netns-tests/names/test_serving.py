@@ -124,6 +124,38 @@ def test_who_asks_by_another_bridge_is_not_answered(scene: Scene, lab: Lab):
             asked(pod, one, "web")
 
 
+@pytest.mark.parametrize("lost", ["here", "there", ""])
+def test_folders_that_are_taken_away_are_served_again_when_they_are_there_again(scene: Scene, lost: str):
+    one = scene.network("one", 1)
+    scene.entry("one", "web", "10.1.0.2")
+    with Names(scene.host) as names:
+        assert eventually(lambda: _quietly(lambda: asked(scene.host, one, "web")) == ["10.1.0.2"])
+        shutil.rmtree(hostsdir.FOLDER / "one" / lost)
+        scene.configure("one", "br1")
+        scene.entry("one", "late", "10.1.0.3")
+        hostsdir.put(hostsdir.FOLDER / "one/there/far", "10.1.0.4 far\n")
+        for name, address in (("late", "10.1.0.3"), ("far", "10.1.0.4")):
+            assert eventually(lambda n=name, a=address: _quietly(lambda: asked(scene.host, one, n)) == [a], 10), name
+        shutil.rmtree(hostsdir.FOLDER / "one" / lost)
+        assert eventually(lambda: (hostsdir.FOLDER / "one/there").is_dir() or not lost)
+        assert names.process.poll() is None
+
+
+def test_a_file_that_is_damaged_harms_nobody_else(scene: Scene):
+    one = scene.network("one", 1)
+    web = scene.entry("one", "web", "10.1.0.2")
+    with Names(scene.host) as names:
+        assert eventually(lambda: _quietly(lambda: asked(scene.host, one, "web")) == ["10.1.0.2"])
+        for number, text in enumerate((b"\xff\n", b'#pod c eth0\n#health {"tcp": 80}\n', b"#pod c eth0\n#\n", b"")):
+            (web.path.parent / f"{number:032x}").write_bytes(text)
+        (web.path.parent / "folder").mkdir()
+        names.kill()
+        names.start()
+        scene.entry("one", "late", "10.1.0.3")
+        assert eventually(lambda: _quietly(lambda: asked(scene.host, one, "late")) == ["10.1.0.3"], 20)
+        assert names.process.poll() is None
+
+
 def test_a_second_daemon_is_refused(scene: Scene):
     scene.network("one", 1)
     with Names(scene.host) as names:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from cni.errors import Unavailable
 from cni.kernel import hostsdir
 from cni.kernel.hostsdir import Entry
 from cni.naming import Attachment
+from cni.values import replace
 
 WEB = Entry(Attachment("net", "c1", "eth0"), ("10.1.0.2", "fd00::2"), ("web.shop.net", "web.net", "web"), "shop/web")
 
@@ -91,4 +95,77 @@ def test_nothing_is_there_before_anything_was_written(folder: Path):
 def test_a_folder_that_cannot_be_made_is_named(folder: Path):
     folder.write_text("")
     with pytest.raises(Unavailable, match=str(folder)):
+        hostsdir.put(WEB.path, WEB.text)
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file of ours may be longer (setrlimit(2)): a write is short there, and the next one fails, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [0, 10])
+def test_what_there_is_no_room_for_is_not_half_there_and_leaves_nothing(folder: Path, size: int):
+    hostsdir.put(WEB.path, WEB.text)
+    other = replace(WEB, names=("other",))
+    with room_for(size), pytest.raises(Unavailable, match=str(WEB.path)):
+        hostsdir.put(WEB.path, other.text)
+    assert list(hostsdir.entries("net")) == [WEB]
+    assert [file.name for file in WEB.path.parent.iterdir()] == [WEB.path.name]
+
+
+def test_what_is_no_text_any_more_is_nobodys_and_is_written_anew(folder: Path):
+    hostsdir.put(WEB.path, WEB.text)
+    WEB.path.write_bytes(b"\xff\xfe#pod c1 eth0\n")
+    assert list(hostsdir.entries("net")) == []
+    hostsdir.put(WEB.path, WEB.text)
+    assert list(hostsdir.entries("net")) == [WEB]
+
+
+def test_a_folder_where_a_file_was_is_nobodys_and_can_be_told_no_more(folder: Path):
+    WEB.path.mkdir(parents=True)
+    assert list(hostsdir.entries("net")) == []
+    hostsdir.drop([WEB.path])
+    with pytest.raises(Unavailable, match=str(WEB.path)):
+        hostsdir.put(WEB.path, WEB.text)
+
+
+@pytest.mark.parametrize(
+    "lost", ["#pod c1 eth0\n", '#pod c1 eth0\n#health {"tcp": 80}\n', "#pod c1 eth0\n\n", "#pod c1 eth0\n10.1.0.2\n"]
+)
+def test_a_file_without_addresses_or_names_is_nobodys(lost: str):
+    assert Entry.read("net", lost) is None
+
+
+def test_a_file_that_is_where_the_folder_was_has_no_networks(folder: Path):
+    folder.write_text("")
+    assert hostsdir.networks() == []
+    hostsdir.drop([WEB.path])
+
+
+def test_a_book_is_kept_beside_networks_also_where_nothing_was(folder: Path):
+    hostsdir.put(folder / ".consul", "[]")
+    assert [(item.name, item.is_file()) for item in folder.iterdir()] == [(".consul", True)]
+
+
+def test_a_link_in_the_place_of_a_folder_is_not_followed(folder: Path, tmp_path: Path):
+    (tmp_path / "elsewhere/here").mkdir(parents=True)
+    folder.mkdir()
+    (folder / "net").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Unavailable, match="net is no folder of ours"):
+        hostsdir.put(WEB.path, WEB.text)
+    assert list((tmp_path / "elsewhere/here").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder away")
+@pytest.mark.parametrize("place", ["", "net", "net/here"])
+def test_a_strangers_folder_is_not_written_to(folder: Path, place: str):
+    hostsdir.put(WEB.path, WEB.text)
+    os.chown(folder / place, 1000, 1000)
+    with pytest.raises(Unavailable, match="is no folder of ours"):
         hostsdir.put(WEB.path, WEB.text)
