@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 
 from cni import log
@@ -73,8 +74,7 @@ class Server:
         try:
             log.event("names", "serve", network=self._network, domain=served.domain, pid=running.pid)
             self.trouble = ""
-            is_same = lambda: (hostsdir.served(self._network), hostsdir.folders(self._network)) == (served, folders)  # noqa: E731
-            while not (ended := process.has_ended(running)) and is_same():
+            while not (ended := process.has_ended(running)) and self._is_as(served, folders):
                 self._news.clear()
                 await self._news.wait()
         finally:
@@ -82,14 +82,23 @@ class Server:
             for descriptor in (running.says, running.ends):
                 loop.remove_reader(descriptor)
             code = process.end(running, _GRACE)
-        why = said[-1] if said else "it said nothing"
-        return f"{PROGRAM} ended ({code}): {why}" if ended else ""
+        return f"{PROGRAM} ended ({code}): {_last(said)}" if ended else ""
+
+    def _is_as(self, served: hostsdir.Served, folders: list[tuple[int, int]]) -> bool:
+        """Whether a server that began with these has still what it reads, and watches."""
+        return (hostsdir.served(self._network), hostsdir.folders(self._network)) == (served, folders)
 
 
 def _hear(says: int, said: deque[str], loop: asyncio.AbstractEventLoop) -> None:
-    """Keep the last lines it said, each without its own name and number."""
+    """Keep the last lines it said; it writes one in several pieces, of which the last may be still to come."""
     with suppress(BlockingIOError):
         piece = os.read(says, _PIECE)
-        said.extend(line.partition(": ")[2] or line for line in piece.decode(errors="replace").splitlines())
+        said.extend(((said.pop() if said else "") + piece.decode(errors="replace")).split("\n"))
         if not piece:
             loop.remove_reader(says)
+
+
+def _last(said: Iterable[str]) -> str:
+    """The last line that says something, without its own name and number."""
+    line = next((line for line in reversed([*said]) if line.strip()), "")
+    return line.partition(": ")[2] or line or "it said nothing"

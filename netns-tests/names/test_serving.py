@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,6 +155,25 @@ def test_a_file_that_is_damaged_harms_nobody_else(scene: Scene):
         scene.entry("one", "late", "10.1.0.3")
         assert eventually(lambda: _quietly(lambda: asked(scene.host, one, "late")) == ["10.1.0.3"], 20)
         assert names.process.poll() is None
+
+
+def test_who_has_port_53_already_is_said_once_and_a_server_comes_when_he_is_gone(scene: Scene):
+    one = scene.network("one", 1)
+    scene.entry("one", "web", "10.1.0.2")
+    hog = "import socket as s; it = s.socket(); it.bind(('10.1.0.1', 53)); it.listen(); print('ready', flush=True); input()"
+    with scene.host.start("python3", "-c", hog) as taken, Names(scene.host) as names:
+        assert taken.stdout
+        assert taken.stdout.readline() == "ready\n"
+        assert eventually(lambda: "Address already in use" in names.said())
+        time.sleep(3)  # it is tried some times more meanwhile
+        assert [
+            line
+            for line in names.said().splitlines()
+            if "warning" in line and "listening socket for 10.1.0.1" not in line
+        ] == []
+        assert names.said().count("warning") == 1
+        taken.communicate("\n")
+        assert eventually(lambda: _quietly(lambda: asked(scene.host, one, "web")) == ["10.1.0.2"])
 
 
 def test_a_second_daemon_is_refused(scene: Scene):
