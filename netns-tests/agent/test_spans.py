@@ -87,6 +87,16 @@ def test_a_call_is_a_span_of_its_callers_trace(node: Host, pod: Pod, conf: dict,
     assert own["trace"] not in (TRACE, "0" * 32)
 
 
+def test_by_the_unit_that_systemd_runs_they_are_sent_too(
+    node: Host, pod: Pod, conf: dict, told: list[str], collector: Running
+):
+    agent = serving(node, *told, unit=ROOT / "tools/systemd/system/agent-cni.service")
+    assert made(agent, "ADD", conf, pod, **CARRIED).returncode == 0
+    assert made(agent, "DEL", conf, pod, **CARRIED).returncode == 0
+    assert eventually(lambda: len(collector.spans) == 2)
+    assert ended(agent) == ""
+
+
 def test_a_call_that_fails_is_a_span_that_says_why(
     node: Host, pod: Pod, conf: dict, told: list[str], collector: Running
 ):
