@@ -135,6 +135,29 @@ def test_hundreds_are_probed_each_second_and_those_that_flap_are_told_apart(scen
         )
 
 
+def test_while_some_flap_each_question_is_answered_with_all_that_are_well(scene: Scene, web: Web):
+    """Of ten pods under one name three flap, and somebody asks without a pause."""
+    said = health(interval=0.2, timeout=0.2, failures=1, passes=1)
+    flapping = [scene.entry("net", f"w{it}", f"10.1.1.{it}", health=said, alias="all") for it in range(1, 4)]
+    entries = [scene.entry("net", f"w{it}", f"10.1.1.{it}", alias="all") for it in range(4, 11)]
+    well = {it.addresses[0] for it in entries}
+    with Names(scene.host) as names:
+        assert eventually(names.servers)
+        assert eventually(lambda: is_answered(scene, entries[-1]))
+        seen, until, status = set[int](), time.monotonic() + 8, True
+        while time.monotonic() < until or len(seen) < 2:
+            status = not status
+            for entry in flapping:
+                web.say("200 OK" if status else "500 Internal Server Error", entry.addresses[0])
+            for _ in range(10):
+                answer = asked(scene.host, scene.server, "all", seconds=5)
+                assert well <= {*answer}
+                assert len(answer) == len({*answer})
+                seen.add(len(answer))
+            assert time.monotonic() < until + 60
+        assert max(seen) > len(well)
+
+
 def test_a_pod_that_is_taken_away_stays_so_whatever_its_probe_says(scene: Scene, web: Web):
     """While a call holds the attachment nothing is written; after it took the file nobody writes it again."""
     entry = scene.entry("net", "web", "10.1.1.1", health=health(failures=1, interval=0.2))

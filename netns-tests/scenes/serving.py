@@ -45,9 +45,10 @@ class Scene:
             f"pid-file=\nhostsdir={folder}/here\nhostsdir={folder}/there\nlocal=/{name}/\nlocal=/10.in-addr.arpa/\ndomain-needed\n",
         )
 
-    def entry(self, network: str, name: str, *addresses: str, health: str = "", unhealthy: str = "") -> Entry:
-        made = Entry(
-            Attachment(network, f"container-{name}", "eth0"), addresses, (name,), f"default/{name}", health, unhealthy
-        )
+    def entry(
+        self, network: str, name: str, *addresses: str, health: str = "", unhealthy: str = "", alias: str = ""
+    ) -> Entry:
+        who, names = Attachment(network, f"container-{name}", "eth0"), tuple(filter(None, (name, alias)))
+        made = Entry(who, addresses, names, f"default/{name}", health, unhealthy)
         hostsdir.put(made.path, made.text)
         return made
