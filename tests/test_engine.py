@@ -261,6 +261,21 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "PodSysctl": {"key": "net.ipv6.conf.eth0.disable_ipv6", "value": "0"},
     "Settled": {"link": "eth0"},
     "Vacant": {"link": "eth0", "mac": "0a:58:0a:00:00:02", "addresses": ("10.0.0.2",)},
+    "NameServer": {
+        "network": "net",
+        "bridge": "br0",
+        "domain": "net",
+        "zones": ("0.1.10.in-addr.arpa",),
+        "upstream": ("192.0.2.53",),
+    },
+    "PodNames": {
+        "network": "net",
+        "container": "c1",
+        "ifname": "eth0",
+        "addresses": ("10.1.0.2",),
+        "names": ("web.net", "web"),
+        "health": '{"tcp": 80}',
+    },
     "VethPair": {
         "host": "veth0",
         "host_mac": "0e:00:00:00:00:02",

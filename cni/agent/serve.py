@@ -62,6 +62,9 @@ def _warm() -> None:
     import cni.kernel.process
     import cni.kernel.templates
     import cni.log
+    import cni.names.config
+    import cni.names.health
+    import cni.names.nerdctl
     import cni.overlay.vxlan
     import cni.policy.compiler
     import cni.policy.feeds

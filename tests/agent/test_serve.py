@@ -46,6 +46,9 @@ FOR_OTHERS = (
     "cni.policy.forecast",
     "cni.policy.judgement",
     "cni.kernel.netlink.at_once",
+    "cni.kernel.netlink.reachability",
+    "cni.discovery",
+    "cni.state.daemons",
 )
 
 
