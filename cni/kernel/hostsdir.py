@@ -133,7 +133,7 @@ def read(path: Path) -> str:
 
 def put(path: Path, text: str) -> None:
     """Give a file a text, in one step, and with it the folders it is in. Raises Unavailable; of a text there is no room for nothing stays."""
-    new = path.parent / f".{path.name}"
+    new = _new(path)
     try:
         make_folders(path.parent)
         file = os.open(new, _WRITTEN, 0o644)
@@ -158,7 +158,7 @@ def make_folders(folder: Path) -> None:
     network = FOLDER / folder.relative_to(FOLDER).parts[0] if folder != FOLDER else None
     for place in (FOLDER, network, network / HERE, network / THERE) if network else (FOLDER,):
         try:
-            if not place.exists():
+            if not os.path.lexists(place):
                 with suppress(FileExistsError):
                     place.mkdir(0o755)
                     place.chmod(0o755)  # whatever the umask
@@ -180,14 +180,20 @@ def folders(network: str) -> list[tuple[int, int]]:
 
 
 def drop(paths: Iterable[Path]) -> None:
-    """Have no such files. Raises Unavailable."""
+    """Have no such files, and nothing of one whose writer was killed. Raises Unavailable."""
     for path in paths:
         try:
             path.unlink(missing_ok=True)
+            _new(path).unlink(missing_ok=True)
         except (NotADirectoryError, IsADirectoryError):  # nobody is answered by that
             continue
         except OSError as error:
             raise _unavailable(path, error) from None
+
+
+def _new(path: Path) -> Path:
+    """What is to become a file. None that begins with a point is read (dnsmasq(8))."""
+    return path.parent / f".{path.name}"
 
 
 _WRITTEN = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW

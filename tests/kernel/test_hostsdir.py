@@ -169,3 +169,10 @@ def test_a_strangers_folder_is_not_written_to(folder: Path, place: str):
     os.chown(folder / place, 1000, 1000)
     with pytest.raises(Unavailable, match="is no folder of ours"):
         hostsdir.put(WEB.path, WEB.text)
+
+
+def test_what_a_killed_writer_left_goes_with_the_file_it_was_to_be(folder: Path):
+    hostsdir.put(WEB.path, WEB.text)
+    (WEB.path.parent / f".{WEB.path.name}").write_text("10.1.0.9 half")
+    hostsdir.drop([WEB.path])
+    assert list(WEB.path.parent.iterdir()) == []
