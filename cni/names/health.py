@@ -12,6 +12,8 @@ from cni.errors import InvalidConfig
 #: As often as nobody says, and what a probe waits for at most, in seconds; how many are lost or won until it counts.
 _INTERVAL, _LONGEST = 10.0, 1.0
 _FAILURES, _PASSES = 3, 2
+#: A pod's own is no shorter, in seconds: of each that flaps all hosts of the cluster are told.
+_ANNOTATED = 1.0
 _KEYS = ("http", "tcp", "port", "interval", "timeout", "failures", "passes")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -42,6 +44,8 @@ def read(section: Mapping[str, Any] | None, annotation: str = "") -> str:
             f"{where}: has {'both' if 'http' in said else 'neither'} http and tcp; one of them is the probe"
         )
     interval = _seconds(said.get("interval", _INTERVAL), f"{where}.interval")
+    if annotation and interval < _ANNOTATED:
+        raise InvalidConfig(f"{where}.interval: {interval:g} s; a pod's own is {_ANNOTATED:g} s at least")
     found = _http(said, f"{where}.http") if "http" in said else {"tcp": _port(said["tcp"], f"{where}.tcp")}
     found |= {
         "interval": interval,

@@ -87,6 +87,12 @@ def test_what_is_wrong_is_named(said: dict[str, Any], where: str | None):
     assert raised.value.msg.startswith(where)
 
 
+def test_a_pods_own_interval_is_a_second_at_least():
+    assert json.loads(read(None, '{"tcp": 81, "interval": 1, "timeout": "100ms"}'))["interval"] == 1
+    with pytest.raises(InvalidConfig, match=r"health\.interval: 0\.9 s; a pod's own is 1 s at least"):
+        read(None, '{"tcp": 81, "interval": "900ms"}')
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "7", '{"udp": 5}', 100_000 * "[", f'{{"tcp": {5000 * "9"}}}'])
 def test_an_annotation_that_is_wrong_is_named(text: str):
     with pytest.raises(InvalidConfig) as raised:
