@@ -31,3 +31,11 @@ def test_a_host_that_knows_nobody_hears_nobody():
     script = VtepFilter((), ("4789 100",)).script()
     assert "set known4 { type ipv4_addr; }" in script
     assert "@th,96,24 { 100 } ip saddr != @known4 drop" in script
+
+
+def test_by_an_uplink_it_may_come_by_another_way_than_answers_go():
+    """Hosts at different uplinks do; from pods, who are behind no uplink, it may not."""
+    script = VtepFilter(("192.0.2.2",), ("4789 100",), uplinks=("eth0", "bond0")).script()
+    astray = 'iifname != { "eth0", "bond0" } fib saddr . iif oif missing drop'
+    assert f"udp dport 4789 @th,96,24 {{ 100 }} {astray}" in script
+    assert script.count("fib saddr . iif oif missing") == script.count(astray) == 2
