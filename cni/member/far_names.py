@@ -53,19 +53,25 @@ class FarNames:
                 self._lives(item.node, alive=True)
 
     def keep(self) -> None:
-        """Have the files say so."""
-        try:
-            for network in {network for network, _ in (*self._due, *self._there)}:
-                served = hostsdir.served(network)
-                domain = served.domain if served else ""
-                if domain != self._domains.get(network):
-                    self._due |= {place for place in self._there if place[0] == network}
-                self._domains[network] = domain
-                self._write(network, domain)
-        except CniError as error:
-            self._trouble.is_so(error.msg)
+        """Have the files say so, of each network whose can be written."""
+        why = ""
+        for network in sorted({network for network, _ in (*self._due, *self._there)}):
+            try:
+                self._keep(network)
+            except CniError as error:
+                why = why or error.msg
+        if why:
+            self._trouble.is_so(why)
         else:
             self._trouble.over()
+
+    def _keep(self, network: str) -> None:
+        served = hostsdir.served(network)
+        domain = served.domain if served else ""
+        if domain != self._domains.get(network):
+            self._due |= {place for place in self._there if place[0] == network}
+        self._domains[network] = domain
+        self._write(network, domain)
 
     def _write(self, network: str, domain: str) -> None:
         for place in [place for place in self._due if domain and place[0] == network]:

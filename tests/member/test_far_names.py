@@ -183,3 +183,15 @@ def test_after_any_history_the_files_are_what_is_true(folder: Path):
         if one.node != "a" and one.node in alive and not one.unhealthy:
             true.setdefault(one.node, []).append(f"{one.address} {one.names}")
     assert said(folder) == {node: sorted(lines) for node, lines in true.items()}
+
+
+def test_a_network_whose_files_cannot_be_written_keeps_no_other_from_it(room: FarNames, folder: Path):
+    serves(folder, "barred")
+    (folder / "barred/there").rmdir()
+    (folder / "barred/there").write_text("")
+    room.heard(put(endpoint(2, net="barred"), endpoint(3)))
+    room.keep()
+    assert said(folder) == {"b": ["10.1.0.3 p3.net p3"]}
+    (folder / "barred/there").unlink()
+    room.keep()
+    assert said(folder, "barred") == {"b": ["10.1.0.2 p2.net p2"]}
