@@ -165,9 +165,12 @@ class Cluster:
         return ",".join(by_family[family] for family in self.families)
 
     def plug(self, name: str, number: int) -> None:
-        """A network namespace on the wire, with addresses and default routes of both families."""
+        """A network namespace on the wire, with addresses and default routes of both families, and each time the same MAC, as a machine has it
+        that boots: who knows another one sends there for eight seconds (RFC 4861, 7.3).
+        """
         sh("ip", "netns", "add", name)
-        sh("ip", "link", "add", f"to-{name}", "type", "veth", "peer", "name", "eth0", "netns", name)
+        end = ("name", "eth0", "address", f"0a:fe:00:00:00:{number:02x}", "netns", name)
+        sh("ip", "link", "add", f"to-{name}", "type", "veth", "peer", *end)
         sh("ip", "link", "set", f"to-{name}", "master", "wire", "up")
         sh("ip", "-n", name, "link", "set", "lo", "up")
         sh("ip", "-n", name, "link", "set", "eth0", "up")
