@@ -130,6 +130,7 @@ def agnhost(*versions: str) -> list[Path]:
             "etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n",
         }
     )
+    files |= _program("/usr/bin/wget")  # busybox's crashes
     files |= _program("/usr/bin/curl") | {item.name: item for item in (BUILT / "agnhost").glob("localhost.*")}
     made = [tar(f"agnhost-{version}", f"{AGNHOST}:{version}", files, ["/agnhost", "pause"]) for version in versions]
     return [*made, tar("pause-k8s", "registry.k8s.io/pause:3.10.1", _applets(), ["/bin/sleep", "2147483647"])]
