@@ -31,6 +31,7 @@ from cni.ipam.source import ours, source_of
 from cni.naming import Attachment
 from cni.protocol.call import Call
 from cni.protocol.result import Interface, Result
+from cni.resources import PodNames
 from cni.state import Record, Store
 from cni.state.membership import HELD, LEAVING, LOST, SHUT, Member
 from cni.values import replace
@@ -351,6 +352,20 @@ def test_a_pod_comes_back_to_its_address_while_its_block_is_held(store: Store):
     assert given(net, store, pod(18, "a/8")) == [first[0]]
 
 
+@pytest.mark.parametrize("health", ["", '{"tcp": 80}'])
+def test_others_know_a_pods_names_and_answer_for_none_that_nobody_has_probed(store: Store, health: str):
+    net = source()
+    joined(store, net.network, "10.0.0.8/29", "fd00::8/125")
+    record = pod(1, "default/web")
+    record = record.having(resources=(PodNames(*record.attachment, ("10.0.0.9",), ("web.pods", "web"), "", health),))
+    with net.reserving(store, record) as lease:
+        store.put(record)
+        ips = tuple(replace(ip, interface=0) for ip in lease.ips)
+        net.told(store, record, Result((Interface("eth0", "0a:58:0a:00:00:09", 1450, "/x"),), ips))
+    said = {item.wanted for item in store.said_of("pods") if item.wanted}
+    assert {(item.names, item.unhealthy) for item in said} == {("web.pods web", bool(health))}
+
+
 def test_what_others_are_to_know_goes_with_the_record(store: Store):
     net = source()
     joined(store, net.network, "10.0.0.8/29", "fd00::8/125")
@@ -364,7 +379,7 @@ def test_what_others_are_to_know_goes_with_the_record(store: Store):
     assert set(said) == {"10.0.0.9", "fd00::9"}
     assert said["fd00::9"]._asdict() == {
         "network": "pods", "address": "fd00::9", "node": "node-a", "mac": "0a:58:0a:00:00:09",
-        "container": "c1", "ifname": "eth0", "pod": "default/web",
+        "container": "c1", "ifname": "eth0", "pod": "default/web", "names": "", "unhealthy": False,
     }  # fmt: skip
     assert list(net.differences(store, record, result)) == []
     with store.transaction():
