@@ -15,6 +15,7 @@ from cni.protocol.schema import PLUGINS
 
 if TYPE_CHECKING:
     from cni.ipam.source import Source
+    from cni.names.config import Names
     from cni.naming import Attachment
     from cni.policy.model import Policy
     from cni.protocol.call import Call
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class PluginConfig:
     """What a plugin accepts, as far as verbs ask; a plugin says what it has besides its IPAM.
 
-    `sidecar` is what it does to the pod's traffic, `policy` what it lets through. `uplink` and `rules` say what `plan`
+    `sidecar` is what it does to the pod's traffic, `policy` what it lets through, `names` what it is called. `uplink` and `rules` say what `plan`
     must know of the host: the link traffic leaves by, and the rule backend (a wish, empty for the node's own); None for
     neither. `links` must exist for an ADD to succeed, and the host must have `address`, if it is not empty; `ports` are the host links that plugins before it in the chain
     have made. One that is `chained` makes no interface and passes the result on. What it makes has an end on the host if it
@@ -37,6 +38,7 @@ class PluginConfig:
     ipam: Source
     sidecar: Interception | None = None
     policy: Policy | None = None
+    names: Names | None = None
     uplink: UplinkQuery | None = None
     rules: str | None = None
     links: tuple[str, ...] = ()

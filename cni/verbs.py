@@ -171,6 +171,10 @@ def status(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver) -> No
 
             grows = bool((netconf.get("policy") or {}).get("policyDir"))
             rehearsal.refuse_impossible(config.policy, grows=grows, has_port=config.has_port and not config.chained)
+        if config.names is not None:
+            from cni.kernel import hostsdir
+
+            hostsdir.refuse_unwritable(netconf["name"])
         config.ipam.refuse_when_exhausted(store, netconf["name"])
     finally:
         if store:

@@ -162,11 +162,25 @@ def make_folders(folder: Path) -> None:
                 with suppress(FileExistsError):
                     place.mkdir(0o755)
                     place.chmod(0o755)  # whatever the umask
-            status = place.lstat()
+            _refuse_strange(place)
         except OSError as error:
             raise _unavailable(place, error) from None
-        if not (stat.S_ISDIR(status.st_mode) and is_trusted(status.st_uid)) or status.st_mode & 0o022:
-            raise Unavailable(f"{place} is no folder of ours: {stat.filemode(status.st_mode)}, user {status.st_uid}")
+
+
+def refuse_unwritable(network: str) -> None:
+    """Raise Unavailable where nothing could be put into a network's folders; asks only, makes nothing."""
+    there = [item for item in (FOLDER, FOLDER / network, FOLDER / network / HERE) if os.path.lexists(item)]
+    for place in there:
+        _refuse_strange(place)
+    last = (FOLDER.parent, *there)[-1]
+    if not os.access(last, os.W_OK | os.X_OK):
+        raise Unavailable(f"the folder of names {last} cannot be written")
+
+
+def _refuse_strange(place: Path) -> None:
+    status = place.lstat()
+    if not (stat.S_ISDIR(status.st_mode) and is_trusted(status.st_uid)) or status.st_mode & 0o022:
+        raise Unavailable(f"{place} is no folder of ours: {stat.filemode(status.st_mode)}, user {status.st_uid}")
 
 
 def folders(network: str) -> list[tuple[int, int]]:

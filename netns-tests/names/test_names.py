@@ -106,6 +106,20 @@ def test_two_networks_with_names_want_a_bridge_each(host: Host, lab: Lab, conf: 
     host.add(other | {"bridge": "br1"} | {"ipam": {"subnet": "10.2.0.0/24"}}, two, CNI_ARGS=WEB)
 
 
+@pytest.mark.parametrize("place", ["", "net", "net/here"])
+def test_status_says_that_a_folder_is_not_ours(host: Host, lab: Lab, conf: dict[str, Any], place: str):
+    host.cni("STATUS", conf).ok()
+    assert files(host) == []
+    host.add(conf, lab.pod(), CNI_ARGS=WEB)
+    host.cni("STATUS", conf).ok()
+    folder = host.names / place
+    folder.chmod(0o777)
+    assert "is no folder of ours" in host.cni("STATUS", conf).failed(50)
+    assert host.cni("ADD", conf, lab.pod(), CNI_ARGS=WEB).failed(50)
+    folder.chmod(0o755)
+    host.cni("STATUS", conf).ok()
+
+
 def test_what_is_no_name_fails_the_add_and_nothing_is_left(host: Host, pod: Pod, conf: dict[str, Any]):
     conf |= {"runtimeConfig": {"aliases": {"net": ["a b"]}}}
     assert "$.runtimeConfig.aliases" in host.cni("ADD", conf, pod, CNI_ARGS=WEB).failed(7)

@@ -67,6 +67,7 @@ class Config:
     rules: None = None
     sidecar: None = None
     policy: None = None
+    names: None = None
     ports: tuple[str, ...] = ()
     bridge: str = ""
     links: tuple[str, ...] = ()
