@@ -68,7 +68,7 @@ def holding(
     token = attachment.token(_CHAINED if host.chained else _ROUTED if port and not port.bridge else _OWN)
     if host.lost:
         return _traces(attachment, token, host.netns, port, attached)
-    mac = next((item.mac for item in attached.interfaces if item.name == attachment.ifname), "")
+    mac = _mac_in_pod(attached, attachment.ifname)
     if not mac:
         raise InvalidConfig(f"$.prevResult.interfaces: does not say which MAC {attachment.ifname} has")
     addresses = addresses_of(attached, mac)
@@ -164,7 +164,7 @@ def _traces(attachment: Attachment, token: str, netns: str, port: HostPort | Non
     """What may be there of an attachment of which nothing is known but its identity, and perhaps its addresses: the release
     before called chains after those.
     """
-    mac = next((item.mac for item in known.interfaces if item.name == attachment.ifname), "")
+    mac = _mac_in_pod(known, attachment.ifname)
     own = addresses_of(known, mac) if known.ips and mac else ()
     before = tuple(f"{way}-{address.replace(':', '-')} return" for address in own for way in ("in", "out"))
     entries = PeerEntries(tuple(str(interface_of(ip.address).ip) for ip in known.ips), "")
@@ -188,3 +188,8 @@ def _gates_of(token: str, bucket: str) -> Iterator[Resource]:
     """The gates that a pod may have, in a table of its own or a bucket."""
     yield GateTable(bucket or token)
     yield from (Gate("", hook, token, (), bucket=bucket) for hook in ("ingress", "egress"))
+
+
+def _mac_in_pod(result: Result, ifname: str) -> str:
+    """A link of the host may be called like the pod's, as a bridge that has the place of eth0."""
+    return next((item.mac for item in result.interfaces if item.name == ifname and item.sandbox), "")

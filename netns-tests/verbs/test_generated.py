@@ -63,6 +63,7 @@ TEXTS = {
     "mac": ("0a:00:00:00:00:07",),
     "name": ("agent-ipam", "static"),
     "nameserver": ("192.0.2.53", "fd07::53"),
+    "server": ("http://127.0.0.1:8500",),
     "": ("a", "default", "/etc/resolv.conf"),
 }
 NUMBERS = (0, 1, 7, 53, 1400, 15001, 65535)
