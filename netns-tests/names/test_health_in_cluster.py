@@ -85,7 +85,7 @@ def test_health_of_a_configuration_and_of_a_pods_annotation(host: Host, lab: Lab
         "health": {"tcp": 8080, "interval": 0.2},
         "capabilities": {"io.kubernetes.cri.pod-annotations": True},
     }
-    said = {"names.agent-cni.dev/health": '{"http": "/own", "port": 8080, "interval": "200ms", "failures": 1}'}
+    said = {"names.agent-cni.dev/health": '{"http": "/own", "port": 8080, "interval": "1s", "failures": 1}'}
     annotated = conf | {"runtimeConfig": {"io.kubernetes.cri.pod-annotations": said}}
     one, two, none = (lab.pod() for _ in range(3))
     host.add(conf, one, CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=a;K8S_POD_NAME=one")
