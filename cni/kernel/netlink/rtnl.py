@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
+from cni.errors import KernelRefused
 from cni.kernel import kept
 from cni.kernel.kept import Spare
 from cni.kernel.netlink.addresses import Addresses
@@ -13,8 +14,10 @@ from cni.kernel.netlink.links import Links
 from cni.kernel.netlink.neighbours import Neighbours
 from cni.kernel.netlink.routes import Routes
 from cni.kernel.netlink.rules import Rules
-from cni.kernel.view import Link
-from cni.naming import IPAddress
+from cni.kernel.view import Link, LinkRef, Vxlan
+from cni.naming import IPAddress, interface_of
+
+_LOOPBACK, _NOBODYS = LinkRef(1, "lo"), interface_of("100::1/128")
 
 
 class Rtnl(Links, Addresses, Labels, Routes, Rules, Neighbours):
@@ -28,6 +31,16 @@ class Rtnl(Links, Addresses, Labels, Routes, Rules, Neighbours):
     def holding(self, address: IPAddress) -> int:
         """The index of the link that has an address of this namespace, up or not; or 0. Mostly a lookup says so, which costs less."""
         return self.holder_of(address) or self.link_holding(address)
+
+    def set_vxlan(self, link: Link | LinkRef, vxlan: Vxlan) -> None:
+        """As of any link. Over IPv6 each row keeps the way it found, and with it the source address, until an address of the namespace
+        comes or goes (dst_cache in drivers/net/vxlan; rt_genid_bump_ipv6): so one does, of a prefix that nothing is sent to (RFC 6666).
+        """
+        super().set_vxlan(link, vxlan)
+        if ":" in vxlan.local:
+            with suppress(KernelRefused):  # of two at once one is enough
+                self.add_address(_LOOPBACK, _NOBODYS, nodad=True)
+            self.delete_address(_LOOPBACK, _NOBODYS)
 
     def give_back(self) -> None:
         """Keep the socket for the process's next call, unless somebody left it in the middle of an answer."""
