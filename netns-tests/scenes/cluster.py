@@ -20,7 +20,7 @@ from typing import Any, Self
 from answers import ASKED, Answers, faults, within
 from etcd import Etcd
 from interception import address_of
-from lab import AGENT_CNI, PATIENCE, ROOT, Host, Lab, Namespace, Pod, eventually, sh
+from lab import AGENT_CNI, PATIENCE, ROOT, Answer, Host, Lab, Namespace, Pod, eventually, sh
 
 from cni.cluster.etcd import EtcdStore
 from cni.cluster.model import Block, Endpoint, Item
@@ -350,8 +350,15 @@ class Cluster:
         return placed
 
     def attached(self, node: Node, conf: dict[str, Any], pod: Pod, **options: Any) -> dict[str, Any]:
-        """What an ADD says, which must succeed."""
-        return node.add(conf, pod, **options)
+        """What an ADD says, which must succeed; one that is to be tried again (11), as while a block is late, is, as a runtime does."""
+        answers: list[Answer] = []
+
+        def said() -> bool:
+            answers.append(node.cni("ADD", conf, pod, **options))
+            return not answers[-1].code or answers[-1].json["code"] != TryAgainLater.code
+
+        eventually(said)
+        return answers[-1].ok()
 
     def remove(self, placed: Placed, bury: bool = True) -> None:
         """DEL, and the namespace goes with it."""
