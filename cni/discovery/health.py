@@ -6,7 +6,9 @@ import json
 import re
 from typing import Any, NamedTuple
 
-#: The longest a probe waits, unless it is said, in seconds; and how often a pod is probed that never passed, which may just begin.
+from cni.names.health import FAILURES, INTERVAL, LONGEST, PASSES
+
+#: How often a pod is probed that never passed, which may just begin, in seconds.
 _SECOND = 1.0
 #: What a request's line may have (RFC 9112, 3.2), and what is no ASCII, as whoever said it did.
 _PATH = re.compile(r"/[^\s\x00-\x1f\x7f]*")
@@ -19,10 +21,10 @@ class Probe(NamedTuple):
 
     port: int
     path: str = ""
-    interval: float = 10.0
-    timeout: float = _SECOND
-    failures: int = 3
-    passes: int = 2
+    interval: float = INTERVAL
+    timeout: float = LONGEST
+    failures: int = FAILURES
+    passes: int = PASSES
 
     @classmethod
     def read(cls, text: str) -> Probe:
@@ -36,7 +38,7 @@ class Probe(NamedTuple):
             raise ValueError(f"{path!r} is no path")
         port = _number(said, "port" if path else "tcp", int, 0)
         interval = _number(said, "interval", float, cls._field_defaults["interval"])
-        timeout = _number(said, "timeout", float, min(interval, _SECOND))
+        timeout = _number(said, "timeout", float, min(interval, LONGEST))
         some = (_number(said, name, int, cls._field_defaults[name]) for name in ("failures", "passes"))
         return cls(port, path, interval, timeout, *some)
 

@@ -10,8 +10,8 @@ from typing import Any
 from cni.errors import InvalidConfig
 
 #: As often as nobody says, and what a probe waits for at most, in seconds; how many are lost or won until it counts.
-_INTERVAL, _LONGEST = 10.0, 1.0
-_FAILURES, _PASSES = 3, 2
+INTERVAL, LONGEST = 10.0, 1.0
+FAILURES, PASSES = 3, 2
 #: A pod's own is no shorter, in seconds: of each that flaps all hosts of the cluster are told.
 _ANNOTATED = 1.0
 _KEYS = ("http", "tcp", "port", "interval", "timeout", "failures", "passes")
@@ -20,7 +20,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _PORT = re.compile(r"[0-9]{1,5}")
 _PLACE = re.compile(r"(?:http://(?:localhost|127\.0\.0\.1)?)?:?(\d{1,5})?(/.*)?")
 #: A path of so many characters at most: it is sent with each probe.
-_LONGEST_PATH = 1024
+LONGEST_PATH = 1024
 
 
 def read(section: Mapping[str, Any] | None, annotation: str = "") -> str:
@@ -43,15 +43,15 @@ def read(section: Mapping[str, Any] | None, annotation: str = "") -> str:
         raise InvalidConfig(
             f"{where}: has {'both' if 'http' in said else 'neither'} http and tcp; one of them is the probe"
         )
-    interval = _seconds(said.get("interval", _INTERVAL), f"{where}.interval")
+    interval = _seconds(said.get("interval", INTERVAL), f"{where}.interval")
     if annotation and interval < _ANNOTATED:
         raise InvalidConfig(f"{where}.interval: {interval:g} s; a pod's own is {_ANNOTATED:g} s at least")
     found = _http(said, f"{where}.http") if "http" in said else {"tcp": _port(said["tcp"], f"{where}.tcp")}
     found |= {
         "interval": interval,
-        "timeout": _seconds(said.get("timeout", min(interval, _LONGEST)), f"{where}.timeout"),
+        "timeout": _seconds(said.get("timeout", min(interval, LONGEST)), f"{where}.timeout"),
     }
-    found |= {"failures": _count(said, "failures", _FAILURES, where), "passes": _count(said, "passes", _PASSES, where)}
+    found |= {"failures": _count(said, "failures", FAILURES, where), "passes": _count(said, "passes", PASSES, where)}
     return json.dumps(found)
 
 
@@ -69,8 +69,8 @@ def _http(said: Mapping[str, Any], where: str) -> dict[str, Any]:
         path, port = "/", value
     if not (isinstance(path, str) and path.startswith("/") and path.isprintable() and " " not in path):
         raise InvalidConfig(f"{where}: {path!r} is no path")
-    if len(path) > _LONGEST_PATH:
-        raise InvalidConfig(f"{where}: {path[:80]!r} has more than {_LONGEST_PATH} characters")
+    if len(path) > LONGEST_PATH:
+        raise InvalidConfig(f"{where}: {path[:80]!r} has more than {LONGEST_PATH} characters")
     return {"http": path, "port": _port(port, where)}
 
 
