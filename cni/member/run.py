@@ -115,8 +115,7 @@ class Hand:
         self._tunnels = Tunnels(config, self._keeper, self._ledger, folder, key) if key else None
         self._policies = Policies(folder, self._inbox.look, config.node)
         self._names = FarNames(config.node)
-        besides = lambda: bool(self._policies.are_from_folders() or hostsdir.networks())  # noqa: E731
-        sparing = Sparing(config.node, needs_endpoints, besides)
+        sparing = Sparing(config.node, needs_endpoints, self._needs_endpoints_besides)
         self._watcher = Watcher(store, self._heard, lambda: self._keeper.is_troubled, sparing)
         self._conflists = Conflists(Path(config.conflists), CONF_DIR, BIN_DIR) if config.conflists else None
         estate = Estate(store, self._ledger, conflists=self._conflists, written=Written(CONF_DIR))
@@ -210,6 +209,10 @@ class Hand:
         self._inbox.look()
         self._store.reconnect()
         self._keeper.hasten()
+
+    def _needs_endpoints_besides(self) -> bool:
+        """Whether pods here go by others' endpoints for what the store does not say: documents of a folder, names that came later."""
+        return self._policies.are_from_folders() or bool(hostsdir.networks())
 
     def _heard(self, news: Listing | Change) -> None:
         before = self._ledger.news
