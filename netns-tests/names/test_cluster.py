@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -26,6 +27,16 @@ def answers(placed: Placed, name: str, kind: str = "A") -> list[str]:
         return sorted(asked(placed.pod, placed.result["dns"]["nameservers"][0], name, kind))
     except TimeoutError:
         return []
+
+
+@contextmanager
+def two_that_know_each_other(lab: Lab, net: dict[str, Any]) -> Iterator[tuple[Cluster, Placed, Placed]]:
+    """A pod on each of two hosts, `p0` and `p1`, of which the first finds the other by name."""
+    with Cluster(lab, 2) as cluster, Names(cluster.nodes[0]):
+        cluster.join()
+        first, second = (attached(cluster, node, net, f"p{number}") for number, node in enumerate(cluster.nodes))
+        assert eventually(lambda: answers(first, "p1") == [second.address(4)])
+        yield cluster, first, second
 
 
 @pytest.mark.parametrize("mode", ["l2", "l3"])
@@ -86,13 +97,9 @@ def test_a_network_may_have_names_later_than_pods(lab: Lab, mode: str):
 
 @pytest.mark.parametrize("told", [True, False])
 def test_a_pod_whose_state_is_lost_is_answered_by_its_names(lab: Lab, told: bool):
-    with Cluster(lab, 2) as cluster, ExitStack() as daemons:
-        one, two = cluster.nodes
-        cluster.join()
-        daemons.enter_context(Names(one))
-        net = named("l2", block=16)
-        first, second = attached(cluster, one, net, "p0"), attached(cluster, two, net, "p1")
-        assert eventually(lambda: answers(first, "p1") == [second.address(4)])
+    net = named("l2", block=16)
+    with two_that_know_each_other(lab, net) as (cluster, first, second):
+        two = cluster.nodes[1]
         two.kill()
         if not told:
             late = attached(cluster, two, net, "late")
@@ -105,13 +112,9 @@ def test_a_pod_whose_state_is_lost_is_answered_by_its_names(lab: Lab, told: bool
 
 
 def test_a_member_that_begins_again_finds_what_is_and_leaves_nothing_of_what_was(lab: Lab):
-    with Cluster(lab, 2) as cluster, ExitStack() as daemons:
+    net = named("l2", block=16)
+    with two_that_know_each_other(lab, net) as (cluster, first, second):
         one, two = cluster.nodes
-        cluster.join()
-        daemons.enter_context(Names(one))
-        net = named("l2", block=16)
-        first, second = attached(cluster, one, net, "p0"), attached(cluster, two, net, "p1")
-        assert eventually(lambda: answers(first, "p1") == [second.address(4)])
         one.kill()
         late = attached(cluster, two, net, "late")
         cluster.remove(second)
