@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -141,6 +142,18 @@ def is_mac(text: str) -> bool:
 def peer_set(selection: str, family: int, *, ports: bool) -> str:
     """The set of a selection's addresses of one family, by the selection's spelling; of addresses and ports, with `ports`."""
     return f"{'n' if ports else 'p'}{family}-{digest_of(selection)[:16]}"
+
+
+def domain_set(token: str, names: Iterable[str], family: int) -> str:
+    """The set of the addresses, of one family, that a pod's rule lets it reach because it resolved `names` to them: ``d4-TOKEN-DIGEST``.
+    The `token` of the pod's chains stands in it, by which all of its sets are found where no record says which there are.
+    """
+    return f"{domain_sets(token, family)}{digest_of(' '.join(sorted(names)))[:16]}"
+
+
+def domain_sets(token: str, family: int) -> str:
+    """What those of a pod's chains, of one family, begin with."""
+    return f"d{family}-{token}-"
 
 
 def vxlan_interface(vni: int) -> str:

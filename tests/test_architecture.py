@@ -78,6 +78,7 @@ DOORS = {
     },
     "signal": {"cni/kernel/process.py", "cni/kernel/signals.py", "cni/agent/caller.py", "cni/agent/pool.py"},
     "yaml": {"cni/policy/folder.py"},
+    "idna": {"cni/policy/domains.py"},
     "iptc": {"cni/kernel/legacy.py"},
     "concurrent": {"cni/kernel/process.py"},
     "threading": {

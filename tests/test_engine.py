@@ -212,6 +212,12 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "PodPolicy": {"addresses": ("10.0.0.2",), "rules": ("in-10.0.0.2 drop",), "closed": True, "pod": "default/web"},
     "PeerEntries": {"addresses": ("10.1.0.5", "fd00::5"), "pod": "shop/web"},
     "PeerSet": {"selection": '{"feed":"folder /p","namespace":"shop","pods":[]}', "family": 4, "netns": "/run/netns/p"},
+    "DomainSet": {
+        "names": ("*.example.org", "api.example.com"),
+        "token": "0123456789a",
+        "family": 6,
+        "netns": "/run/netns/p",
+    },
     "PolicyTable": {"netns": "/run/netns/p"},
     "ProxyAddress": {"link": "eth0", "address": "::6/128"},
     "SourceLabels": {"netns": "/run/netns/p", "address": "::6/128"},

@@ -66,6 +66,7 @@ def _warm() -> None:
     import cni.names.health
     import cni.names.nerdctl
     import cni.overlay.vxlan
+    import cni.policy.asking
     import cni.policy.compiler
     import cni.policy.feeds
     import cni.policy.held

@@ -10,11 +10,12 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from hashlib import blake2b
+from typing import TypeVar
 
 from cni.errors import TryAgainLater
 from cni.kernel import nfnetlink
 from cni.kernel.netlink.channel import Channel, DumpInterrupted
-from cni.kernel.netlink.wire import DUMP, attribute, listed, nested, string
+from cni.kernel.netlink.wire import DUMP, attribute, listed, nested, string, text_of
 from cni.kernel.nfnetlink import (
     CHAIN,
     CHAIN_NAME,
@@ -30,6 +31,8 @@ from cni.kernel.nfnetlink import (
     asked,
     attributes_of,
 )
+
+T = TypeVar("T")
 
 _TRIES = 100
 #: Attributes that say what a thing is: not how many refer to it, and what it has counted (nf_tables.h).
@@ -54,18 +57,31 @@ def digest(names: Iterable[str]) -> str:
     found = blake2b(digest_size=16)
     for name in names:
         kind, family, *path = name.split(" ")
-        said = _steady(partial(_READ[kind], nfnetlink.opened(), family, *path))
+        said = b"".join(_steady(partial(_READ[kind], nfnetlink.opened(), family, *path)))
         found.update(b"%d:%b" % (len(said), said))
     return found.hexdigest()
 
 
-def _steady(read: Callable[[], Iterator[bytes]]) -> bytes:
+def sets(table: str) -> set[str]:
+    """What the sets and maps of a table, ``inet name``, are called; none where there is no such table. Raises as `digest` does."""
+    family, name = table.split(" ")
+    return set(_steady(partial(_sets, nfnetlink.opened(), family, name)))
+
+
+def _steady(read: Callable[[], Iterator[T]]) -> list[T]:
     for _ in range(_TRIES):
         try:
-            return b"".join(read())
+            return list(read())
         except DumpInterrupted:
             continue
     raise TryAgainLater("rules change faster than they can be read")
+
+
+def _sets(channel: Channel, family: str, table: str) -> Iterator[str]:
+    for answer in asked(channel, SET, DUMP, family, attribute(TABLE_NAME, string(table))):
+        found = attributes_of(answer)
+        if text_of(found[TABLE_NAME]) == table:
+            yield text_of(found[SET_NAME])
 
 
 def _table(channel: Channel, family: str, table: str) -> Iterator[bytes]:

@@ -89,7 +89,8 @@ def _sum(one: tuple[Allowance, ...] | None, other: tuple[Allowance, ...] | None)
 
 def read(section: Section, where: str) -> Policy:
     """Read a `policy` section."""
-    from cni.policy.model import Policy  # a call without a policy loads nothing of it
+    from cni.policy.asking import asking  # a call without a policy loads nothing of it
+    from cni.policy.model import Policy
 
     deny = bool(section.get("defaultDeny"))
     closed = {"ingress": deny, "egress": deny or bool(section.get("egressDrop"))}
@@ -98,10 +99,11 @@ def read(section: Section, where: str) -> Policy:
         ingress=rules["ingress"],
         egress=rules["egress"],
         established=bool(section.get("allowEstablished", True)),
-        dns=bool(section.get("allowDNS")),
+        dns=section.get("allowDNS") is True,
         anti_spoof=bool(section.get("antiSpoof", True)),
         host_access=bool(section.get("hostAccess", True)),
         log=bool(section.get("log")),
+        asking=asking(section, where),
     )
 
 
@@ -123,5 +125,22 @@ def _allowance(rule: dict[str, Any], side: str, where: str) -> Allowance:
     wrong = "to" if side == "from" else "from"
     if wrong in rule:
         raise InvalidConfig(f"{where}.{wrong}: a rule of this direction has {side!r}")
-    blocks = [item["ipBlock"] for item in rule.get(side) or ()]
-    return Allowance(spans_of(blocks, where) if blocks else None, ports_of(rule.get("ports") or (), where))
+    peers = rule.get(side) or []
+    blocks = [item["ipBlock"] for item in peers if item.get("ipBlock")]
+    names = _names(peers, f"{where}.{side}")
+    near = spans_of(blocks, where) if blocks or names else None
+    return Allowance(near, ports_of(rule.get("ports") or (), where), domains=names)
+
+
+def _names(peers: list[dict[str, Any]], where: str) -> tuple[str, ...]:
+    """The names among peers, each of which has those or a block."""
+    from cni.policy.domains import pattern, together
+
+    found: list[str] = []
+    for number, peer in enumerate(peers):
+        at = f"{where}[{number}]"
+        if len([key for key in ("ipBlock", "domainNames") if peer.get(key)]) != 1:
+            raise InvalidConfig(f"{at}: a peer has either ipBlock or domainNames")
+        names = enumerate(peer.get("domainNames") or ())
+        found += [pattern(name, f"{at}.domainNames[{nth}]") for nth, name in names]
+    return together(found)

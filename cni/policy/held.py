@@ -15,6 +15,7 @@ from cni.protocol.result import Result
 from cni.resources import (
     AntiSpoof,
     BridgeFilter,
+    DomainSet,
     Gate,
     GateTable,
     GuardTable,
@@ -36,8 +37,11 @@ from cni.values import dataclass, replace
 #: Which plugin's chains: one that makes the interface (custom-plugin's is routed), or comes after that.
 _OWN, _ROUTED, _CHAINED = range(3)
 
+#: What is in force before a pod's link.
+_IN_FORCE_FIRST = (PolicyTable, PeerSet, DomainSet, PodPolicy, PeerEntries)
+
 #: What comes and goes with what a policy says.
-_FED = (PeerSet, PodPolicy, PeerEntries, GateTable, Gate)
+_FED = (PeerSet, DomainSet, PodPolicy, PeerEntries, GateTable, Gate)
 
 _Stages = tuple[tuple[Resource, ...], tuple[Resource, ...]]
 
@@ -102,7 +106,7 @@ def as_of_today(
     first, then = holding(policy, attachment, attached, host, port) if policy else ((), ())
     rules = {item.place: item for item in (*first, *then) if isinstance(item, NftRules)}
     kept = [rules.pop(item.place, item) for item in there if item.place in rules or not isinstance(item, _FED)]
-    before = [item for item in rules.values() if isinstance(item, PolicyTable | PeerSet | PodPolicy | PeerEntries)]
+    before = [item for item in rules.values() if isinstance(item, _IN_FORCE_FIRST)]
     opening = next((at for at, item in enumerate(kept) if isinstance(item, PortOpening)), len(kept))
     gates = [item for item in rules.values() if item not in before]
     return (*before, *kept[:opening], *gates, *kept[opening:])
@@ -114,7 +118,14 @@ def _on_host(policy: Policy, held: _Held, port: HostPort) -> _Stages:
     chains = PodPolicy(held.addresses, rules, not policy.host_access, held.pod, token=held.token)
     gates = tuple(_gates(policy, held, port))
     return (
-        (PolicyTable(edition=2), *_sets(policy, families), chains, _entries(held)),
+        (
+            PolicyTable(edition=2),
+            *_sets(policy, families),
+            *_named(policy, held, families),
+            *_resolving(policy, held),
+            chains,
+            _entries(held),
+        ),
         (
             *((GateTable(bucket_of(held.token)), *gates) if gates else ()),
             *((BridgeFilter(port.bridge),) if port.bridge else ()),
@@ -147,13 +158,25 @@ def _in_pod(policy: Policy, held: _Held, host: Host) -> _Stages:
     guarded = name if policy.anti_spoof else ""
     chains = PodPolicy(held.addresses, rules, False, held.pod, host.netns, guarded, held.token, name)
     table = PolicyTable(host.netns, edition=2)
-    return ((), (table, *_sets(policy, (4, 6), host.netns), chains, _entries(held)))
+    sets = *_sets(policy, (4, 6), host.netns), *_named(policy, held, (4, 6), host.netns)
+    return ((), (table, *sets, *_resolving(policy, held, host.netns), chains, _entries(held)))
 
 
 def _sets(policy: Policy, families: Iterable[int], netns: str = "") -> Iterator[PeerSet]:
     """The sets that a policy's rules name."""
     texts = dict.fromkeys(selection.text for match in policy.matches for selection in match.selections)
     return (PeerSet(text, family, netns) for text in texts for family in families)
+
+
+def _named(policy: Policy, held: _Held, families: Iterable[int], netns: str = "") -> Iterator[DomainSet]:
+    """The pod's own sets that its rules name, of what names are resolved to."""
+    known = dict.fromkeys(match.domains for match in policy.matches if match.domains)
+    return (DomainSet(names, held.token, family, netns) for names in known for family in families)
+
+
+def _resolving(policy: Policy, held: _Held, netns: str = "") -> Iterator[Resource]:
+    """What has the node's gate ask for a pod's names, and fill its sets of what they are resolved to."""
+    return iter(())
 
 
 def _entries(held: _Held) -> PeerEntries:
@@ -170,6 +193,7 @@ def _traces(attachment: Attachment, token: str, netns: str, port: HostPort | Non
     entries = PeerEntries(tuple(str(interface_of(ip.address).ip) for ip in known.ips), "")
     on_host = (
         PolicyTable(edition=2),
+        DomainSet((), token),
         PodPolicy((), (), False, "", token=token),
         PodPolicy(own, before, True, ""),
         entries,
@@ -177,7 +201,8 @@ def _traces(attachment: Attachment, token: str, netns: str, port: HostPort | Non
     gates = (GuardTable(), *(item for bucket in ("", bucket_of(token)) for item in _gates_of(token, bucket)))
     opening = (PortOpening(port.name, True) if port.bridge else LostPort(port.name),) if port else ()
     name = attachment.ifname
-    inside = PolicyTable(netns, edition=2), PodPolicy((), (), False, "", netns, name, token, name)
+    chains = PodPolicy((), (), False, "", netns, name, token, name)
+    inside = PolicyTable(netns, edition=2), DomainSet((), token, netns=netns), chains
     guard = (
         (AntiSpoof(port.name, "", (), lent=True),) if port else ()
     )  # of the release before; the veth is another's to take

@@ -11,8 +11,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
-from cni.naming import DROPS, digest_of, interface_of, link_local, peer_set
-from cni.policy.model import Allowance, Policy, Port, Ruling, hosts
+from cni.naming import DROPS, digest_of, domain_set, interface_of, link_local, peer_set
+from cni.policy.model import ASKING, Allowance, Policy, Port, Ruling, hosts, without
 from cni.protocol.result import Result
 from cni.values import dataclass, replace
 
@@ -24,6 +24,7 @@ _LONGEST = 120
 _IP = {4: "ip", 6: "ip6"}
 _ICMP = {4: "icmp", 6: "ipv6-icmp"}
 _RESOLVING = (Port("udp", 53, 53), Port("tcp", 53, 53))
+_BUT_ASKING = f"!= {{ {', '.join(map(str, ASKING))} }}"
 
 
 def addresses_of(attached: Result, mac: str) -> tuple[str, ...]:
@@ -64,6 +65,8 @@ class _Chains:
                 yield from self._decided(way, other, "sport", _REPLY)
             else:
                 yield from (f"{way}-{self.token} {line}" for line in self._let_through(way, other, "sport", _REPLY))
+        if own == "egress" and self.policy.resolving:
+            yield from (f"{way}-{self.token} {line}" for line in _at_most(self.policy.resolving.rate))
         yield from self._decided(way, own, "dport")
 
     def _decided(self, way: str, direction: str, port_of: str, only: str = "") -> Iterator[str]:
@@ -71,7 +74,7 @@ class _Chains:
         all the rest, goes to a chain of the next tiers; where nothing is passed on these stand here.
         """
         chain, later = f"{way}-{self.token}", f"{way}.{'back' if only else 'pass'}-{self.token}"
-        rulings: tuple[Ruling, ...] = getattr(self.policy.admin, direction)
+        rulings = self._administrators(direction)
         yield from (f"{chain} {line}" for line in self._ruled(rulings, f"goto {later}", way, port_of, only))
         if any(item.action == "pass" for item in rulings):
             yield _line(chain, only, f"goto {later}")
@@ -92,7 +95,7 @@ class _Chains:
         verdicts = {"accept": "return", "deny": "drop", "pass": passing_on}
         for ruling in rulings:
             for line in dict.fromkeys(
-                line for family in self.families for line in passing((ruling.match,), _SIDE[way], port_of, family)
+                line for family in self.families for line in self._passing(ruling.match, way, port_of, family)
             ):
                 matching = _line(only, line)
                 yield from self._logged(way, matching) if ruling.action == "deny" else ()
@@ -103,8 +106,14 @@ class _Chains:
         allowed = self._allowed(direction)
         for family in self.families:
             for allowance in (Allowance(),) if allowed is None else allowed:
-                for line in passing((allowance,), _SIDE[way], port_of, family):
+                for line in self._passing(allowance, way, port_of, family):
                     yield _line(only, line, _counted("return", allowance.document, only))
+
+    def _passing(self, match: Allowance, way: str, port_of: str, family: int) -> Iterator[str]:
+        yield from passing((match,), _SIDE[way], port_of, family)
+        if match.domains:
+            near = f"{_IP[family]} {_SIDE[way]} @{domain_set(self.token, match.domains, family)}"
+            yield from (f"{near} {port}" for port in _ports_by_name(match.ports, port_of, family))
 
     def _logged(self, way: str, matching: str) -> Iterator[str]:
         if self.policy.log:
@@ -115,6 +124,14 @@ class _Chains:
     def _allowed(self, direction: str) -> tuple[Allowance, ...] | None:
         policy = self.policy
         return policy.ingress if direction == "ingress" else _with_dns(policy, self.resolvers)
+
+    def _administrators(self, direction: str) -> tuple[Ruling, ...]:
+        """An administrator's rulings, and that names may be asked for before the first that lets through by a name."""
+        rulings: tuple[Ruling, ...] = getattr(self.policy.admin, direction)
+        at = next((number for number, item in enumerate(rulings) if item.match.domains), None)
+        if at is None or not self.policy.resolving:
+            return rulings
+        return (*rulings[:at], Ruling("accept", _asking(self.resolvers)), *rulings[at:])
 
 
 def _line(*parts: str) -> str:
@@ -134,9 +151,20 @@ def commented(document: str) -> str:
 
 def _with_dns(policy: Policy, resolvers: tuple[str, ...]) -> tuple[Allowance, ...] | None:
     """Egress with port 53 of the pod's resolvers; of any, where none is known."""
-    if policy.egress is None or not policy.dns:
+    if policy.egress is None or not (policy.dns or policy.resolving):
         return policy.egress
-    return (*policy.egress, Allowance(hosts(resolvers) if resolvers else None, _RESOLVING))
+    return (*policy.egress, _asking(resolvers))
+
+
+def _asking(resolvers: tuple[str, ...]) -> Allowance:
+    return Allowance(hosts(resolvers) if resolvers else None, _RESOLVING)
+
+
+def _at_most(rate: int) -> Iterator[str]:
+    """What drops questions beyond so many a second; by TCP, connections."""
+    over = f"limit rate over {rate}/second burst {rate} packets counter drop"
+    yield f"udp dport 53 {over}"
+    yield f"tcp dport 53 ct state new {over}"
 
 
 def passing(allowed: tuple[Allowance, ...] | None, side: str, port_of: str, family: int) -> Iterator[str]:
@@ -152,6 +180,22 @@ def passing(allowed: tuple[Allowance, ...] | None, side: str, port_of: str, fami
 def passing_blocks(allowed: Iterable[Allowance], side: str, port_of: str, family: int) -> Iterator[str]:
     """The same of blocks of addresses only, where there are no sets to ask."""
     return passing(tuple(replace(item, selections=()) for item in allowed), side, port_of, family)
+
+
+def _ports_by_name(ports: tuple[Port, ...] | None, port_of: str, family: int) -> Iterator[str]:
+    """What matches ports to which a name lets through: names are asked for only on one that is named by itself."""
+    if ports is None:
+        yield from (f"{protocol} {port_of} {_BUT_ASKING}" for protocol in ("tcp", "udp"))
+        yield "meta l4proto != { tcp, udp }"
+    for port in ports or ():
+        if port.protocol not in ("tcp", "udp") or (port.first and port.first == port.last):
+            yield _port(port, port_of, family)
+        elif not port.first:
+            yield f"{port.protocol} {port_of} {_BUT_ASKING}"
+        else:
+            spans = without((port.first, port.last), [(number, number) for number in ASKING])
+            spelled = (str(low) if low == high else f"{low}-{high}" for low, high in spans)
+            yield f"{port.protocol} {port_of} {{ {', '.join(spelled)} }}"
 
 
 def _near(allowance: Allowance, side: str, port_of: str, family: int) -> Iterator[str]:

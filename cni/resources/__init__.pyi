@@ -6,6 +6,7 @@ from cni.resources.antispoof import AntiSpoof, GuardTable
 from cni.resources.base import Difference, Resource, decoded, encoded, key_of, uses_of
 from cni.resources.bridge import Bridge
 from cni.resources.bridge_filter import BridgeFilter
+from cni.resources.domains import DomainSet
 from cni.resources.fresh import FreshAddress
 from cni.resources.gate import Gate, GateTable, PortOpening
 from cni.resources.interception import PodLoopback, PodRules, ProxyAddress, SourceLabels, WayBack
@@ -36,6 +37,7 @@ __all__ = [
     "BridgeFilter",
     "DeadEnd",
     "Difference",
+    "DomainSet",
     "FloodList",
     "Forwarding",
     "FreshAddress",

@@ -19,6 +19,7 @@ ROOMS = {
     "antispoof": ("AntiSpoof", "GuardTable"),
     "bridge": ("Bridge",),
     "bridge_filter": ("BridgeFilter",),
+    "domains": ("DomainSet",),
     "fresh": ("FreshAddress",),
     "gate": ("Gate", "GateTable", "PortOpening"),
     "interception": ("PodLoopback", "PodRules", "ProxyAddress", "SourceLabels", "WayBack"),

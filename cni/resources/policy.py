@@ -23,8 +23,8 @@ from cni.resources.verdicts import Verdict, chains_of, naming, verdicts
 from cni.resources.world import World
 from cni.values import dataclass, replace
 
-#: A set of peers, where a rule names one.
-_SET = re.compile(r"@([pn][46]-[0-9a-f]{16})\b")
+#: A set of peers, or of what names are resolved to, where a rule names one.
+_SET = re.compile(r"@((?:[pn][46]|d[46]-\w+)-[0-9a-f]{16})\b")
 
 #: All that a chain says that lets everything through.
 _OPEN = re.compile(r"\S+ return")

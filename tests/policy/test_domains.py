@@ -1,0 +1,297 @@
+"""What is let through by the names of domains: how they are read, which names they mean, and the rules that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cni.errors import CniError, InvalidConfig
+from cni.naming import Attachment, domain_set
+from cni.policy.config import read
+from cni.policy.domains import means, pattern
+from cni.policy.held import as_of_today
+from cni.policy.model import Allowance, Policy, Port, Resolving, Ruling, Tier
+from cni.policy.pod import isolating
+from cni.policy.rules import chain_rules
+from cni.protocol.config import validate
+from cni.protocol.result import Interface, IPConfig, Result
+from cni.resources import DomainSet, Host, HostPort, NftRules, PodPolicy, PolicyTable
+
+TOKEN = "0123456789a"
+POD = Attachment("net", "box", "eth0")
+DUAL = Result(
+    interfaces=(Interface("eth0", "0a:58:0a:01:00:05", 1450, "/run/netns/p"),),
+    ips=(IPConfig("10.1.0.5/24", interface=0), IPConfig("fd00:1::5/64", interface=0)),
+)
+NAMES = ["api.example.com", "*.example.org"]
+ALL = {"cidr": "0.0.0.0/0"}
+CASES: dict[str, dict[str, Any]] = {
+    "names": {"egress": [{"to": [{"domainNames": NAMES}], "ports": [{"port": 443}]}]},
+    "names-and-blocks": {
+        "egress": [{"to": [{"domainNames": NAMES}, {"ipBlock": {"cidr": "192.0.2.0/24"}}]}],
+        "ingress": [],
+        "allowDNS": ["*.telemetry.example"],
+        "resolveRate": 20,
+    },
+    "names-and-ports": {
+        "egress": [
+            {
+                "to": [{"domainNames": ["dns.example.net"]}],
+                "ports": [
+                    {"port": 1, "endPort": 1000},
+                    {"protocol": "UDP"},
+                    {"protocol": "SCTP"},
+                    {"protocol": "ICMP"},
+                    {"port": 853},
+                ],
+            }
+        ],
+        "log": True,
+    },
+}
+labels = st.text("ab-_9", min_size=1, max_size=3).filter(lambda it: it[0] not in "-_" and it[-1] not in "-_")
+names = st.lists(labels, min_size=1, max_size=4).map(".".join)
+cased = st.lists(st.booleans(), min_size=16, max_size=16)
+
+
+def section(**other: Any) -> dict[str, Any]:
+    """One that is valid by the plugin's schema."""
+    validate({"cniVersion": "1.0.0", "name": "n", "type": "custom-plugin", "policy": other}, "custom-plugin")
+    return other
+
+
+def policy(**other: Any) -> Policy:
+    return read(section(**other), "$.policy")
+
+
+def to(*names: str, **other: Any) -> list[dict[str, Any]]:
+    return [{"to": [{"domainNames": list(names)}], **other}]
+
+
+def is_meant(spelled: list[str], asked: list[str]) -> bool:
+    """The oracle: labels from the right, one by one."""
+    while spelled and asked and spelled[-1] == asked[-1] != "*":
+        spelled, asked = spelled[:-1], asked[:-1]
+    return (not spelled and not asked) or (spelled == ["*"] and bool(asked))
+
+
+@given(names, names, st.booleans(), cased, st.booleans())
+def test_a_pattern_means_what_its_labels_say(own: str, asked: str, wild: bool, upper: list[bool], dot: bool):
+    spelled = f"*.{own}" if wild else own
+    shouted = "".join(char.upper() if up else char for char, up in zip(asked, upper, strict=False)) + asked[16:]
+    expected = is_meant(spelled.split("."), asked.split("."))
+    assert means(spelled, shouted + "." * dot) is expected
+
+
+@given(names, names, st.booleans())
+def test_what_is_below_a_name_is_meant_by_its_wildcard_alone(parent: str, below: str, dot: bool):
+    assert means(f"*.{parent}", f"{below}.{parent}{'.' * dot}")
+    assert not means(f"*.{parent}", parent)
+    assert not means(f"*.{parent}", f"{below}{parent}") or f"{below}{parent}".endswith(f".{parent}")
+
+
+@pytest.mark.parametrize(
+    ("value", "normal"),
+    [
+        ("API.Example.COM.", "api.example.com"),
+        ("*.example.org", "*.example.org"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("*.Bücher.example.", "*.xn--bcher-kva.example"),
+        ("faß.example", "xn--fa-hia.example"),  # IDNA 2003 has fass
+        ("例え。テスト", "xn--r8jz45g.xn--zckzah"),
+        ("a_b.example.com", "a_b.example.com"),
+        ("3com.1st", "3com.1st"),
+        ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        (f"{'a' * 63}.com", f"{'a' * 63}.com"),
+    ],
+)
+def test_a_pattern_is_read(value: str, normal: str):
+    assert pattern(value, "here") == normal
+    assert pattern(normal, "here") == normal
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "*", "*.com", "com", "", ".", "*.", "a..b", ".a.b", "a.b..", "*.*.a.b", "a.*.b", "*a.b.c", "**.a.b", "-a.b", "a-.b", "_a.b.c",
+        "a.b\n", "a b.c", "a.b:443", "https://a.b", f"{'a' * 64}.com", ".".join(["a" * 49] * 6), "\u2060.example", "a\u0000.b",
+        "10.0.0.1", "fd00::1", 7, None, ["a.b"], "xn--.ü",
+    ],
+)  # fmt: skip
+def test_what_is_no_pattern_is_refused_by_its_place(value: Any):
+    with pytest.raises(InvalidConfig) as refused:
+        pattern(value, "$.policy.egress[0]")
+    assert refused.value.msg.startswith("$.policy.egress[0]: ")
+    assert refused.value.code == 7
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"egress": to("*")}, '$.policy.egress[0].to[0].domainNames[0]: "*" is no name of a domain'),
+        ({"egress": to("a.b", "c")}, '$.policy.egress[0].to[0].domainNames[1]: "c" is no name of a domain'),
+        ({"egress": [*to("a.b"), *to("10.0.0.1")]}, '$.policy.egress[1].to[0].domainNames[0]: "10.0.0.1" is an address'),
+        ({"egress": to()}, "$.policy.egress[0].to[0].domainNames"),
+        ({"egress": [{"to": [{}]}]}, "$.policy.egress[0].to[0]: a peer has either ipBlock or domainNames"),
+        (
+            {"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "domainNames": ["a.b"]}]}]},
+            "$.policy.egress[0].to[0]: a peer has either ipBlock or domainNames",
+        ),
+        ({"ingress": [{"from": [{"domainNames": ["a.b"]}]}]}, "$.policy.ingress[0].from[0].domainNames: unknown key"),
+        ({"ingress": to("a.b")}, "$.policy.ingress[0].to"),
+        ({"allowDNS": ["-"]}, '$.policy.allowDNS[0]: "-" is no name of a domain'),
+        ({"allowDNS": []}, "$.policy.allowDNS"),
+        ({"resolve": "all"}, "$.policy.resolve"),
+        ({"resolveRate": 0}, "$.policy.resolveRate"),
+        ({"resolveRate": 10001}, "$.policy.resolveRate"),
+        ({"resolveKeep": 86401}, "$.policy.resolveKeep"),
+        ({"resolveInto": ["10.0.0.1/8"]}, "$.policy.resolveInto[0]"),
+        ({"resolveOwn": ["a..b"]}, '$.policy.resolveOwn[0]: "a..b" is no domain'),
+    ],
+)  # fmt: skip
+def test_what_is_impossible_is_refused_by_its_path(said: dict[str, Any], why: str):
+    with pytest.raises(CniError) as refused:
+        policy(**said)
+    assert why in refused.value.msg
+    assert refused.value.code == 7
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_rules_as_nft_takes_them(name: str, golden: Callable[..., None]):
+    lines = chain_rules(policy(**CASES[name]), TOKEN, (4, 6), ("10.96.0.10",), "shop/web-0")
+    golden(f"policy-{name}.txt", "".join(f"{line}\n" for line in lines))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_sets_that_rules_name_are_there_before_the_chains(name: str):
+    first = isolating(policy(**CASES[name]), POD, DUAL, Host(), HostPort("veth0")).first
+    sets = [item for item in first if isinstance(item, DomainSet)]
+    (chains,) = (item for item in first if isinstance(item, PodPolicy))
+    named = {word[1:] for line in chains.rules for word in line.split() if word.startswith("@d")}
+    assert named == {item.name for item in sets}
+    assert first.index(chains) > max(map(first.index, sets)) > first.index(PolicyTable(edition=2))
+    assert all(f"add set inet agent_cni_policy {item} {{" in chains.script() for item in named)
+
+
+def test_a_set_is_of_a_pod_a_family_and_the_names_of_a_rule():
+    found = {domain_set(token, it, family) for token in "ab" for it in (["a.b"], ["a.b", "c.d"]) for family in (4, 6)}
+    assert len(found) == 8
+    assert domain_set("a", ["c.d", "a.b"], 4) == domain_set("a", ("a.b", "c.d"), 4)
+    assert domain_set("a", (), 6).startswith("d6-a-")
+
+
+def test_without_a_record_all_sets_of_its_token_are_looked_for():
+    traces = isolating(Policy(), POD, DUAL, Host(lost=True), HostPort("veth0")).first
+    (sets,) = (item for item in traces if isinstance(item, DomainSet))
+    assert sets.token == next(item.token for item in traces if isinstance(item, PodPolicy))
+    assert not sets.names
+
+
+def test_a_set_of_equal_names_stays_where_other_names_change():
+    before, after = (policy(egress=[*to(*NAMES), *to(other)]) for other in ("a.b", "c.d"))
+    port = HostPort("veth0")
+    there = isolating(before, POD, DUAL, Host(), port)
+    today = as_of_today((*there.first, *there.then), after, POD, DUAL, Host(port=port))
+    sets = {item.names for item in today if isinstance(item, DomainSet)}
+    assert sets == {tuple(sorted(NAMES)), ("c.d",)}
+    assert [item for item in there.first if isinstance(item, DomainSet) and item.names == tuple(sorted(NAMES))] == [
+        item for item in today if isinstance(item, DomainSet) and item.names == tuple(sorted(NAMES))
+    ]
+    assert all(isinstance(item, NftRules) for item in today if isinstance(item, DomainSet))
+
+
+@pytest.mark.parametrize(
+    ("ports", "asked", "admitted"),
+    [
+        (None, ("tcp", 443), True),
+        (None, ("icmp", 0), True),
+        (None, ("tcp", 53), False),
+        (None, ("udp", 853), False),
+        ((Port("tcp", 443, 443),), ("tcp", 443), True),
+        ((Port("tcp", 443, 443),), ("udp", 443), False),
+        ((Port("tcp"),), ("tcp", 853), False),
+        ((Port("tcp", 1, 1000),), ("tcp", 53), False),
+        ((Port("tcp", 1, 1000), Port("tcp", 853, 853)), ("tcp", 853), True),
+        ((Port("sctp"),), ("sctp", 53), True),
+    ],
+)
+def test_names_are_asked_for_only_on_a_port_that_is_named_by_itself(
+    ports: tuple[Port, ...] | None, asked: tuple[str, int], admitted: bool
+):
+    allowance = Allowance((), ports, domains=("api.example.com",))
+    assert allowance.admits("api.example.com", *asked) is admitted
+    assert not allowance.admits("example.com", *asked)
+    assert not Policy(egress=(allowance,)).allows("egress", "192.0.2.1", *asked)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"egress": to(*NAMES)}, Resolving(("*.example.org", "api.example.com"))),
+        ({"egress": [], "allowDNS": ["A.b."]}, Resolving(("a.b",))),
+        ({"egress": to("a.b"), "allowDNS": ["c.d", "a.b"]}, Resolving(("a.b", "c.d"))),
+        ({"egress": to("a.b"), "allowDNS": True}, Resolving(("a.b",))),
+        ({"egress": to("a.b"), "resolve": "any"}, Resolving(("a.b",), everything=True)),
+        (
+            {"egress": to("a.b"), "resolveRate": 7, "resolveKeep": 9, "resolveInto": ["10.0.0.0/8"], "resolveOwn": ["Lan."]},
+            Resolving(("a.b",), rate=7, keep=9, into=("10.0.0.0/8",), own=("lan",)),
+        ),
+        ({"egress": to("a.b"), "resolveOwn": []}, Resolving(("a.b",), own=())),
+        ({"egress": [*to("a.b"), "0.0.0.0/0"]}, Resolving(("a.b",), everything=True)),
+        ({"egress": [*to("a.b"), {}]}, None),
+        ({"allowDNS": ["a.b"]}, None),
+        ({"egress": [], "allowDNS": True, "resolve": "any"}, None),
+        ({"egress": ["10.0.0.0/8"], "resolveRate": 3}, None),
+    ],
+)  # fmt: skip
+def test_what_may_be_asked_for(said: dict[str, Any], expected: Resolving | None):
+    assert policy(**said).resolving == expected
+
+
+NAMED = Ruling("accept", Allowance((), None, domains=("a.b",)))
+DENY_ALL = Ruling("deny", Allowance())
+
+
+@pytest.mark.parametrize(
+    ("tiers", "everything"),
+    [
+        ({"admin": Tier(egress=(NAMED, DENY_ALL))}, False),
+        ({"admin": Tier(egress=(NAMED,)), "baseline": Tier(egress=(DENY_ALL,))}, False),
+        ({"admin": Tier(egress=(NAMED, Ruling("deny", read({"egress": ["10.0.0.0/8"]}, "").egress[0])))}, True),  # type: ignore[index]
+        ({"admin": Tier(egress=(NAMED, Ruling("deny", read({"egress": ["0.0.0.0/0"]}, "").egress[0])))}, False),  # type: ignore[index]
+        ({"admin": Tier(egress=(NAMED,)), "egress": ()}, False),
+        ({"admin": Tier(egress=(NAMED,)), "egress": (Allowance(),), "baseline": Tier(egress=(DENY_ALL,))}, True),
+    ],
+)  # fmt: skip
+def test_where_the_rest_is_let_through_every_name_may_be_asked_for(tiers: dict[str, Any], everything: bool):
+    found = Policy(**tiers).resolving
+    assert found is not None
+    assert found.everything is everything
+
+
+def test_an_administrator_who_names_domains_has_the_pod_ask_before_later_denials():
+    first = Ruling("deny", Allowance(ports=(Port("udp", 123, 123),)))
+    found = chain_rules(
+        Policy(ingress=(), admin=Tier(egress=(first, NAMED, DENY_ALL))), TOKEN, (4,), ("10.96.0.10",), "pod"
+    )
+    out = [line.removeprefix(f"out-{TOKEN} ") for line in found if line.startswith(f"out-{TOKEN} ")]
+    name = domain_set(TOKEN, ("a.b",), 4)
+    over = "limit rate over 200/second burst 200 packets counter drop"
+    assert out == [
+        f"udp dport 53 {over}",
+        f"tcp dport 53 ct state new {over}",
+        "udp dport 123 drop",
+        "ip daddr { 10.96.0.10 } udp dport 53 return",
+        "ip daddr { 10.96.0.10 } tcp dport 53 return",
+        f"ip daddr @{name} tcp dport != {{ 53, 853 }} return",
+        f"ip daddr @{name} udp dport != {{ 53, 853 }} return",
+        f"ip daddr @{name} meta l4proto != {{ tcp, udp }} return",
+        "drop",
+        "return",
+    ]
+    answers = [line for line in found if line.startswith(f"in-{TOKEN} ct direction reply")]
+    assert f"in-{TOKEN} ct direction reply ip saddr {{ 10.96.0.10 }} udp sport 53 return" in answers
