@@ -17,7 +17,7 @@ from cni.ipam.source import is_clustered
 from cni.kernel import netfilter
 from cni.naming import OWN_IPAM, Attachment
 from cni.node import folder_of
-from cni.protocol import config
+from cni.protocol import config, foreign
 from cni.protocol.call import Call, is_name
 from cni.protocol.config import NetConf
 from cni.protocol.schema import given
@@ -29,6 +29,7 @@ _SAMPLE = Call("ADD", "CONTAINER", "NETNS", "eth0", "K8S_POD_NAMESPACE=NAMESPACE
 #: The keys of a list; libcni overlooks every other.
 _LIST_KEYS = ("cniVersion", "cniVersions", "name", "plugins", "disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 _LIKENESS = 0.85
+_UNTYPED = "missing: it is the name of a plugin's executable, such as bridge-vxlan"
 #: What somebody else's plugin may have made before one of ours in a chain.
 MADE: NetConf = {
     "interfaces": [{"name": "HOSTEND"}, {"name": "eth0", "mac": "0a:58:0a:00:00:02", "sandbox": "NETNS"}],
@@ -73,7 +74,7 @@ def plugins_of(file: Path, text: bytes | None = None) -> Iterator[tuple[str, Net
     Raises CniError for what is wrong with all of them, and OSError.
     """
     netconf = config.parse(text_of(file) if text is None else text, "$")
-    if "plugins" not in netconf and "type" in netconf and file.suffix != ".conflist":
+    if "plugins" not in netconf and ("type" in netconf or foreign.plugin_of(netconf)) and file.suffix != ".conflist":
         yield "$", _as_read(netconf)
         return
     _refuse_misspelt(netconf)
@@ -81,8 +82,9 @@ def plugins_of(file: Path, text: bytes | None = None) -> Iterator[tuple[str, Net
         raise InvalidConfig(f"$.plugins: runtimes read a {file.suffix} as one plugin; a list is a .conflist")
     plugins = netconf.get("plugins")
     if plugins is None:
-        only = "a .conflist needs" if file.suffix == ".conflist" else "neither the type of a plugin nor"
-        raise InvalidConfig(f"$: {only} a list of plugins")
+        if file.suffix != ".conflist":
+            raise InvalidConfig(f"$.type: {_UNTYPED}; or plugins, a list of such")
+        raise InvalidConfig("$: a .conflist needs a list of plugins")
     if not isinstance(plugins, list) or not plugins or not all(isinstance(item, dict) for item in plugins):
         raise InvalidConfig("$.plugins: not a list of objects, or empty")
     header = {"cniVersion": _newest_version(netconf), "name": netconf.get("name")}
@@ -203,6 +205,8 @@ def _faults(netconf: NetConf, delegate: str) -> Iterator[str]:
         yield from _faults_by(str(netconf["type"]), netconf)
     elif delegate == OWN_IPAM:
         yield from _faults_by(OWN_IPAM, netconf)
+    elif netconf.get("type") is None and (meant := foreign.plugin_of(netconf)):
+        yield from (text for _, text in config.faults(netconf, meant))
 
 
 def _faults_by(name: str, netconf: NetConf) -> Iterator[str]:
@@ -225,7 +229,7 @@ def _faults_by(name: str, netconf: NetConf) -> Iterator[str]:
 def _type_fault(netconf: NetConf) -> str:
     name = netconf.get("type")
     if name is None:
-        return "$.type: missing"
+        return f"$.type: {_UNTYPED}"
     if not isinstance(name, str) or not is_name(name):
         return f"$.type: {json.dumps(name)} is no name of a plugin"
     hint = _hint(name, plugin.names())

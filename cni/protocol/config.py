@@ -2,10 +2,9 @@
 
 A schema is JSON Schema 2020-12 in ``plugins/NAME.schema.json``. Keys the runtime and libcni put
 into every configuration are in ``runtime.schema.json`` beside this file and are merged in, so a
-plugin's schema lists its own keys only and every other key is refused. Four annotations of ours:
+plugin's schema lists its own keys only and every other key is refused. Three annotations of ours:
 
 * ``"unsupported": "why"``: a value that fails here is code 2 with that reason
-* ``"unread"``: keys that other people's configurations have, and what to do with each
 * ``"format"``: ``cidr`` (no host bits), ``interface`` (address with prefix), ``address``, ``mac``,
   ``ifname``
 * ``"$ref": "OTHER.schema.json#/$defs/x"``: a schema beside this one
@@ -20,6 +19,7 @@ from typing import Any
 
 from cni.errors import CniError, DecodingFailure, IncompatibleVersion, InvalidConfig, UnsupportedField
 from cni.naming import OWN_IPAM
+from cni.protocol import foreign
 from cni.protocol.call import is_name
 from cni.protocol.decoding import decoded
 from cni.protocol.formats import FORMATS, REFUSALS
@@ -33,6 +33,9 @@ Section = dict[str, Any]
 #: The runtime's capability by which a pod's annotations arrive (containerd, CRI-O).
 POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
 
+#: By difflib's ratio, from 0 to 1: a word that is another one misspelt, rather than one of its own.
+_SURELY = 0.8
+
 #: NUL, and halves of what JSON spells in two: no bytes are theirs.
 _ODD = {"\0", *map(chr, range(0xD800, 0xE000))}
 
@@ -42,9 +45,12 @@ def parse(text: bytes, where: str = "stdin") -> NetConf:
     try:
         netconf = decoded(text)
     except ValueError as error:
-        raise DecodingFailure(f"{where}: the network configuration is not JSON: {error}") from None
+        said = foreign.whose(text)
+        raise DecodingFailure(f"{where}: the network configuration is not JSON: {error}{said}") from None
     if not isinstance(netconf, dict):
-        raise DecodingFailure(f"{where}: the network configuration is {_kind(netconf)}, not an object")
+        raise DecodingFailure(
+            f"{where}: the network configuration is {_kind(netconf)}, not an object{foreign.whose(text)}"
+        )
     return netconf
 
 
@@ -200,7 +206,7 @@ def _told(error: Any) -> Iterator[tuple[type[CniError], str]]:
     path, schema = error.json_path, error.schema
     if error.validator == "additionalProperties":
         for key in _unknown(error):
-            said = f"unknown key, value {_short(error.instance[key])}{_hint(key, schema)}"
+            said = f"unknown key, value {_short(error.instance[key])}{_hint(key, error)}"
             yield UnsupportedField, f"{path}.{key}: {said}"
     elif isinstance(schema, dict) and "unsupported" in schema:
         yield UnsupportedField, f"{path}: {_short(error.instance)} is not supported: {schema['unsupported']}"
@@ -243,12 +249,29 @@ def _unknown(error: Any) -> list[str]:
     return [key for key in error.instance if part_of(error.schema, key) is True and not key.startswith("cni.dev/")]
 
 
-def _hint(key: str, schema: Mapping[str, Any]) -> str:
-    if said := schema.get("unread", {}).get(key):
+def _hint(key: str, error: Any) -> str:
+    """What a key that a section does not have may be: somebody else's word for something, a key of another case, one misspelt, one
+    of another section.
+    """
+    schema, section = error.schema, error.json_path.rpartition(".")[2].partition("[")[0].removeprefix("$")
+    if said := foreign.advice(key, error.instance[key], section):
         return f" ({said})"
     known = schema.get("properties", {})
+    if cased := next((name for name in known if name.lower() == key.lower()), ""):
+        return f" (did you mean {cased!r}?)"
     sections = (name for name, part in known.items() if key in _parts(part, schema))
-    return meant(key, known) or next((f" (did you mean '{name}.{key}'?)" for name in sections), "")
+    return (
+        meant(key, known, _SURELY) or _meant_elsewhere(key, section) or meant(key, known)
+        or next((f" (did you mean '{name}.{key}'?)" for name in sections), "")
+    )  # fmt: skip
+
+
+def _meant_elsewhere(key: str, section: str) -> str:
+    """The same of somebody else's word that is misspelt."""
+    import difflib
+
+    close = difflib.get_close_matches(key.lower(), foreign.words(section), 1, _SURELY)
+    return f" (as {close[0]!r}: {foreign.words(section)[close[0]]})" if close else ""
 
 
 def meant(value: Any, known: Iterable[Any], likeness: float = 0.6) -> str:
@@ -265,7 +288,7 @@ def _parts(section: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterable[st
     found = load(file) if file else schema if path else section
     for step in filter(None, path.split("/")):
         found = found.get(step, {})
-    return dict(found.get("properties", {}))
+    return _parts(found["then"], schema) if "then" in found else dict(found.get("properties", {}))
 
 
 def _short(value: Any) -> str:

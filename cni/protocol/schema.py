@@ -40,7 +40,7 @@ def schema_of(plugin: str) -> Schema:
     """A plugin's schema with the runtime's keys merged in."""
     schema = load(f"{plugin}.schema.json")
     runtime = json.loads(_RUNTIME.read_text())
-    return schema | {"properties": runtime["properties"] | schema["properties"], "unread": runtime["unread"]}
+    return schema | {"properties": runtime["properties"] | schema["properties"]}
 
 
 def is_right(netconf: Any, plugin: str) -> bool:
@@ -224,5 +224,5 @@ _JUDGES: dict[str, Callable[[Any, Schema, Schema], bool]] = {
     "if": _if,
     "$ref": _ref,
 }
-#: "then" and "else" belong to "if"; "unsupported" and "unread" are ours.
-_SAYS_NOTHING = {"$schema", "$defs", "$comment", "title", "description", "then", "else", "unsupported", "unread"}
+#: "then" and "else" belong to "if"; "unsupported" is ours.
+_SAYS_NOTHING = {"$schema", "$defs", "$comment", "title", "description", "then", "else", "unsupported"}

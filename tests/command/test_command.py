@@ -115,7 +115,10 @@ def test_a_wrong_file_is_one_line_and_no_traceback(agent: Any, write: Any, verb:
             {"type": "bridge-vxlann"},
             "$.type: 'bridge-vxlann' is no plugin of this suite (did you mean 'bridge-vxlan'?)",
         ),
-        ({"plugins": [PLUGIN, {"mtu": 5}]}, "$.plugins[1]: $.type: missing"),
+        (
+            {"plugins": [PLUGIN, {"mtu": 5}]},
+            "$.plugins[1]: $.type: missing: it is the name of a plugin's executable, such as bridge-vxlan",
+        ),
         ({"pluginss": [PLUGIN]}, "$.pluginss: unknown key (did you mean 'plugins'?)"),
         ({"plugins": [PLUGIN], "disableChek": True}, "$.disableChek: unknown key (did you mean 'disableCheck'?)"),
         ({}, "$: a .conflist needs a list of plugins"),
