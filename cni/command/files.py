@@ -12,7 +12,7 @@ from typing import Any
 from cni.agent import settings
 from cni.cluster import config as cluster
 from cni.command.output import complain, print_json, say
-from cni.conflist.file import is_bare, judged, made_by, planned, plugins_of, text_of
+from cni.conflist.file import UPLINK_MTU, is_bare, judged, made_by, planned, plugins_of, text_of
 from cni.errors import CniError
 from cni.ipam.source import SAMPLE, is_delegated
 from cni.naming import OWN_IPAM
@@ -20,6 +20,7 @@ from cni.protocol import config
 from cni.protocol.config import POD_ANNOTATIONS, NetConf
 from cni.protocol.decoding import decoded
 from cni.protocol.result import Result
+from cni.resources import Plan
 
 _LIKE_OURS = (OWN_IPAM, "host-local")
 _Read = Callable[[bytes], tuple[dict[str, Any], list[str]]]
@@ -80,6 +81,7 @@ def explain(options: argparse.Namespace) -> int:
     explained = list(_explained(options.file))
     if options.json:
         print_json({"file": str(options.file), "plugins": explained})
+    say(*[f"{options.file}:"] if len(options.files) > 1 and not options.json else [])
     for item in () if options.json else explained:
         _print_plan(item)
     return 0
@@ -103,8 +105,16 @@ def _explained(file: Path) -> Iterator[dict[str, Any]]:
             {"says": item.describe(), "shared": item.shared, "details": list(item.details())} for item in plan.resources
         ]
         delegate = netconf["ipam"]["type"] if is_delegated(netconf) and "ip" not in netconf else ""
-        yield said | {"resources": resources, "result": result, "assumed": annotations, "delegate": delegate}
+        guessed = UPLINK_MTU if _has_uplinks_mtu(netconf, plan) else None
+        given = {"assumed": annotations, "delegate": delegate, "uplinkMTU": guessed}
+        yield said | {"resources": resources, "result": result} | given
         before = {"prevResult": plan.result.render()} if plan.result != Result() else before
+
+
+def _has_uplinks_mtu(netconf: NetConf, plan: Plan) -> bool:
+    """Whether what is made has the MTU of an uplink that nobody asked here, because no key says one."""
+    said = netconf.get("mtu") or (netconf.get("vxlan") or {}).get("mtu")
+    return not said and any(getattr(item, "mtu", 0) for item in plan.resources)
 
 
 @contextmanager
@@ -162,6 +172,8 @@ def _print_plan(item: dict[str, Any]) -> None:
         return
     for name, value in item["assumed"].items():
         say(f"  assumed: the pod is annotated {name}: {value}")
+    if item["uplinkMTU"]:
+        say(f"  assumed: the uplink has an MTU of {item['uplinkMTU']}")
     if item["delegate"]:
         say(f"  assumed: its ipam, {item['delegate']}, gives {SAMPLE}")
     for resource in item["resources"]:

@@ -24,6 +24,8 @@ T = TypeVar("T")
 _USAGE = ("network", "range", "size", "leased", "free")
 #: States of a pod that may be using its addresses.
 _IN_USE = (STATES[Liveness.ALIVE], STATES[Liveness.UNSEEN], f"{ANOTHER_NETWORK}'s")
+#: From here on the last digits of a count say nothing to anybody.
+_MANY = 10**9
 _HELD = ("network", "address", "container", "ifname", "plugin", "state")
 
 
@@ -41,7 +43,8 @@ def ipam(options: argparse.Namespace) -> int:
         raise InvalidConfig(f"nothing is attached to a network {options.network!r}; there are: {known}")
     if options.address is None:
         rows, _ = _answers(options, lambda store: [row for row in _usage(store) if _is_asked_for(options, row)])
-        print_json(rows) if options.json else print_table("no attachment has addresses of ours", _USAGE, rows)
+        nothing = "no attachment has addresses of ours"
+        print_json(rows) if options.json else print_table(nothing, _USAGE, list(map(_legible, rows)))
         return 1 if unread else 0
     held, _ = _answers(
         options, lambda store: [row for row in _held(store, options.address) if _is_asked_for(options, row)]
@@ -86,6 +89,11 @@ def _usage(store: Store) -> Iterator[dict[str, Any]]:
         size = int(part.last) - int(part.first) + 1 - _withheld(given, part)
         leased = sum(1 for _ in store.leased(network, part.first, part.last))
         yield {"network": network, "range": spelled, "size": size, "leased": leased, "free": size - leased}
+
+
+def _legible(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose numbers have few digits: an IPv6 subnet is as good as never full."""
+    return row | {key: f"~2^{row[key].bit_length() - 1}" for key in ("size", "free") if row[key] >= _MANY}
 
 
 def _ours(store: Store, record: Record) -> Iterator[IpamConfig]:

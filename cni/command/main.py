@@ -20,22 +20,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; anything wrong is one clear line on stderr, and with --json an object on stdout."""
     with _whole_output():
         words = sys.argv[1:] if argv is None else argv
-        options = parser(words).parse_args(words)
-        try:
-            return int(options.run(options))
-        except CniError as error:
-            where = f"{options.file}: " if "file" in options else ""
-            cause = f" ({error.details.splitlines()[0]})" if error.details else ""
-            _complain(options, f"{where}{error.msg}{cause}", error)
-        except Stranded as error:
-            _complain(options, error.msg, error)
-        except OSError as error:
-            if error.errno in _CANNOT_BE_WRITTEN and error.filename is None:  # stdout's; a file's has a name
-                raise
-            _complain(options, f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror), error)
-        except Exception as error:
-            _complain(options, f"a bug, please report it: {type(error).__name__}: {error}", error)
-        return 1
+        return max(map(_run, _one_by_one(parser(words).parse_args(words))))
+
+
+def _one_by_one(options: argparse.Namespace) -> list[argparse.Namespace]:
+    """The same options for each of several files: what is wrong with one is no matter of the others."""
+    return (
+        [argparse.Namespace(**vars(options), file=file) for file in options.files] if "files" in options else [options]
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        return int(options.run(options))
+    except CniError as error:
+        where = f"{options.file}: " if "file" in options else ""
+        cause = f" ({error.details.splitlines()[0]})" if error.details else ""
+        _complain(options, f"{where}{error.msg}{cause}", error)
+    except Stranded as error:
+        _complain(options, error.msg, error)
+    except OSError as error:
+        if error.errno in _CANNOT_BE_WRITTEN and error.filename is None:  # stdout's; a file's has a name
+            raise
+        _complain(options, f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror), error)
+    except Exception as error:
+        _complain(options, f"a bug, please report it: {type(error).__name__}: {error}", error)
+    return 1
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 def _file_options(command: argparse.ArgumentParser) -> None:
     _json_option(command)
-    command.add_argument("file", type=file, help="a .conf, .json or .conflist file")
+    command.add_argument("files", nargs="+", type=file, metavar="file", help="a .conf, .json or .conflist file")
 
 
 def _json_option(command: argparse.ArgumentParser) -> None:

@@ -30,6 +30,8 @@ _SAMPLE = Call("ADD", "CONTAINER", "NETNS", "eth0", "K8S_POD_NAMESPACE=NAMESPACE
 _LIST_KEYS = ("cniVersion", "cniVersions", "name", "plugins", "disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 _LIKENESS = 0.85
 _UNTYPED = "missing: it is the name of a plugin's executable, such as bridge-vxlan"
+#: What an uplink has where none is asked.
+UPLINK_MTU = 1500
 #: What somebody else's plugin may have made before one of ours in a chain.
 MADE: NetConf = {
     "interfaces": [{"name": "HOSTEND"}, {"name": "eth0", "mac": "0a:58:0a:00:00:02", "sandbox": "NETNS"}],
@@ -183,7 +185,7 @@ def planned(netconf: NetConf) -> Plan | None:
 def _plan(netconf: NetConf, name: str) -> Plan:
     loaded = plugin.load(name)
     read = loaded.Config.read(netconf, _SAMPLE)
-    uplink = Uplink(read.uplink.dev or "UPLINK", 1500) if read.uplink else None
+    uplink = Uplink(read.uplink.dev or "UPLINK", UPLINK_MTU) if read.uplink else None
     rules = (read.rules or netfilter.NFTABLES) if read.rules is not None else ""
     pod_rules = (read.sidecar.backend or netfilter.IPTABLES_NFT) if read.sidecar else ""
     port = HostPort(read.ports[-1], lent=True) if read.ports else None

@@ -37,6 +37,28 @@ def test_a_single_configuration_is_judged_too(agent: Any, write: Any):
     assert (said.status, said.out, said.err) == (0, f"{file}: $: bridge-vxlan: ok\n", "")
 
 
+def test_several_files_are_judged_one_by_one(agent: Any, write: Any, tmp_path: Path):
+    good, bad, gone = tmp_path / "good.conflist", tmp_path / "bad.conflist", tmp_path / "gone.conflist"
+    good.write_text(json.dumps(CONFLIST))
+    bad.write_text("{")
+    said = agent("validate", bad, gone, good)
+    assert (said.status, said.out) == (1, f"{good}: $.plugins[0]: bridge-vxlan: ok\n")
+    assert [line.partition(": ")[2].split(":")[0] for line in said.err.splitlines()] == [str(bad), str(gone)]
+    assert agent("validate", good, good).status == 0
+    assert agent("validate", "--json", good, good).out == 2 * agent("validate", "--json", good).out
+    explained = agent("explain", good).out
+    assert agent("explain", good, good).out == 2 * f"{good}:\n{explained}"
+
+
+@pytest.mark.parametrize(
+    ("keys", "guessed"), [({}, True), ({"mtu": 1400}, False), ({"vxlan": {"id": 1, "mtu": 1400}}, False)]
+)
+def test_explaining_says_that_an_mtu_is_guessed(agent: Any, write: Any, keys: dict[str, Any], guessed: bool):
+    file = write(CONFLIST | {"plugins": [PLUGIN | keys]})
+    assert ("  assumed: the uplink has an MTU of 1500\n" in agent("explain", file).out) == guessed
+    assert json.loads(agent("explain", "--json", file).out)["plugins"][0]["uplinkMTU"] == (1500 if guessed else None)
+
+
 def test_every_fault_of_every_plugin_is_a_line(agent: Any, write: Any):
     wrong = {"type": "bridge-vxlan", "mtu": "big", "isGatewy": True}
     redirect = {"type": "sidecar-redirect", "port": 15001}
@@ -180,7 +202,7 @@ def test_a_list_may_begin_with_loopback(agent: Any, write: Any, kind: str):
     assert agent("validate", file).status == 0
     said = agent("explain", file)
     assert "  assumed: it makes lo in the pod with 127.0.0.1/8, ::1/128\n" in said.out
-    assert said.out.count("assumed") == 1
+    assert said.out.count("assumed: it makes") == 1
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,14 @@ def test_usage_counts_what_may_be_given_and_what_is(agent: Any, folder: Path, le
     assert json.loads(agent("ipam", "--json", "--data-dir", folder).out) == [row]
 
 
+def test_what_an_ipv6_subnet_has_is_legible_and_exact_in_json(agent: Any, folder: Path, leased: Callable[..., Record]):
+    leased("c1", "fd00::2", section={"ranges": [[{"subnet": "fd00::/64"}]]})
+    said = agent("ipam", "--data-dir", folder).out.splitlines()[1].split()
+    assert said[2:] == ["~2^63", "1", "~2^63"]
+    (row,) = json.loads(agent("ipam", "--json", "--data-dir", folder).out)
+    assert (row["size"], row["free"]) == (2**64 - 2, 2**64 - 3)
+
+
 @pytest.mark.parametrize("section", [{"type": "dhcp"}, {}, {"ranges": []}])
 def test_ranges_of_others_and_broken_ones_are_left_out(
     agent: Any, folder: Path, leased: Callable[..., Record], section: Any
