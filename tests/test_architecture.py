@@ -26,7 +26,7 @@ LAYERS = (
     {"kernel", "protocol", "log"},
     {"resources", "cluster"},
     {"state"},
-    {"engine", "podnet", "names", "nat", "ipam", "overlay", "policy", "sidecar", "uplink"},
+    {"engine", "podnet", "names", "nat", "ipam", "overlay", "policy", "sidecar", "uplink", "diagnosis"},
     {"retirement"},
     {"node", "plugin", "liveness"},
     {"survey", "standing", "conflist"},

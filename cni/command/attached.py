@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cni import plugin, verbs
 from cni.command.libcni import result_of
 from cni.command.node import answers_of, unseen_from_here
+from cni.diagnosis.causes import Tables, causes
+from cni.diagnosis.finding import Finding, Severity
+from cni.diagnosis.symptom import Symptom, table_of
 from cni.errors import CniError, Drift
+from cni.kernel import nftables, ruleset
 from cni.liveness import Liveness, Witness
+from cni.naming import Attachment
 from cni.policy.config import faults_in
 from cni.policy.feeds import reading_once
 from cni.protocol.call import Call
@@ -28,31 +33,51 @@ from cni.state import Record, Store
 from cni.state.fed import feed_of
 
 
-def attachment_faults(options: argparse.Namespace) -> Iterator[Difference]:
-    """Every attachment, by the CHECK its plugin would be asked for and by what a refresh would mend."""
-    witness = Witness()
+def attachment_faults(options: argparse.Namespace) -> list[Finding]:
+    """Every attachment, by the CHECK its plugin would be asked for and by what a refresh would mend: causes, the worst first."""
+    found: dict[Finding, None] = {}
+    symptoms: list[Symptom] = []
+    tables: set[str] = set()
     with reading_once(), standing(keep=False) as seen:
-        for record, stands in _looked_at(options, seen):
-            fate = witness.of(record)
-            if fate is Liveness.UNSEEN:
-                yield Difference(f"{record.attachment}: {unseen_from_here(record)}", "run agent-cni doctor there")
-            elif fate is Liveness.GONE:
-                yield Difference(f"{record.attachment}: its pod is gone, what it had is not", "agent-cni gc")
-            elif not record.complete:
-                yield Difference(
-                    f"{record.attachment}: its ADD or DEL never ended", "delete the pod, then agent-cni gc"
-                )
+        for record, stands, fate in looked_at(options, seen):
+            if fate is Liveness.ALIVE and record.complete:
+                found |= dict.fromkeys(_of_feed(record, seen))
+                symptoms += _of_attachment(options, record, seen, stands=stands)
+                tables |= set(map(table_of, record.resources)) - {""}
             else:
-                yield from _of_attachment(options, record, seen, stands=stands)
+                symptoms.append(_unwell(record, fate))
+    gone = frozenset(table for table in tables if nftables.present() and not ruleset.has_table(table))
+    return [*found, *causes(symptoms, Tables(frozenset(tables), gone), mended)]
 
 
-def _looked_at(options: argparse.Namespace, seen: Standing) -> list[tuple[Record, bool]]:
-    """Every attachment there is, and whether a refresh found that its rules need nothing, and would find the same now."""
+def mended(advice: str, who: Sequence[Attachment]) -> str:
+    """The command that mends what has an advice of its resource's, for some attachments."""
+    return advice
 
-    def question(store: Store) -> list[tuple[Record, bool]]:
+
+def _unwell(record: Record, fate: Liveness) -> Symptom:
+    """An attachment that cannot be asked, by its whole name: a pod's successor is called as it was."""
+    pod = f"{record.pod} ({record.attachment})" if record.pod else str(record.attachment)
+    line, mend = {
+        Liveness.UNSEEN: (unseen_from_here(record), "run agent-cni doctor there"),
+        Liveness.GONE: ("its pod is gone, what it had is not", "agent-cni gc"),
+        Liveness.ALIVE: ("its ADD or DEL never ended", "delete the pod, then agent-cni gc"),
+    }[fate]
+    return Symptom(pod, record.attachment, Difference(line, mend), Severity.WARNING)
+
+
+def looked_at(options: argparse.Namespace, seen: Standing) -> list[tuple[Record, bool, Liveness]]:
+    """Every attachment there is, whether a refresh found that its rules need nothing, and would find the same now, and its pod's fate."""
+    witness = Witness()
+
+    def question(store: Store) -> list[tuple[Record, bool, Liveness]]:
         known = store.digests()
         return [
-            (it, bool(seen.stands(store, it.attachment, it.plugin, known.get((it.attachment, it.plugin), ""))))
+            (
+                it,
+                bool(seen.stands(store, it.attachment, it.plugin, known.get((it.attachment, it.plugin), ""))),
+                witness.of(it),
+            )
             for it in store.records()
         ]
 
@@ -62,16 +87,27 @@ def _looked_at(options: argparse.Namespace, seen: Standing) -> list[tuple[Record
         return []
 
 
-def _of_attachment(
-    options: argparse.Namespace, record: Record, seen: Standing, *, stands: bool
-) -> Iterator[Difference]:
-    """What is wrong with an attachment; first what nobody has to delete a pod for."""
-    faults = faults_in(feed_of(record.config), seen.faults_of)
+def _of_feed(record: Record, seen: Standing) -> Iterator[Finding]:
+    """What nobody has to delete a pod for."""
+    for line in faults_in(feed_of(record.config), seen.faults_of):
+        yield Finding(line, "put the folder or file right, then agent-cni refresh", cause="policy-document")
+
+
+def _of_attachment(options: argparse.Namespace, record: Record, seen: Standing, *, stands: bool) -> Iterator[Symptom]:
+    """What is wrong with an attachment."""
     found, refused = ((), "") if stands else _behind(record, seen)
-    yield from (Difference(line, "put the folder or file right, then agent-cni refresh") for line in faults)
-    today = (Difference(refused),) if refused and refused not in faults else ()
+    today = (
+        (Difference(refused),) if refused and refused not in faults_in(feed_of(record.config), seen.faults_of) else ()
+    )
     for item in dict.fromkeys((*found, *today, *_drift(options, record, rules_stand=stands))):
-        yield Difference(f"{record.attachment}: {item.line}", item.mend)
+        yield Symptom(called(record), record.attachment, item)
+
+
+def called(record: Record) -> str:
+    """What people call an attachment: the pod, and which of its interfaces where that is not the usual one."""
+    if not record.pod:
+        return str(record.attachment)
+    return record.pod if record.attachment.ifname == "eth0" else f"{record.pod} {record.attachment.ifname}"
 
 
 def _behind(record: Record, seen: Standing) -> tuple[tuple[Difference, ...], str]:

@@ -42,7 +42,7 @@ def ipam(options: argparse.Namespace) -> int:
         known = ", ".join(sorted(set(networks))) or "none"
         raise InvalidConfig(f"nothing is attached to a network {options.network!r}; there are: {known}")
     if options.address is None:
-        rows, _ = _answers(options, lambda store: [row for row in _usage(store) if _is_asked_for(options, row)])
+        rows, _ = _answers(options, lambda store: [row for row in usage(store) if _is_asked_for(options, row)])
         nothing = "no attachment has addresses of ours"
         print_json(rows) if options.json else print_table(nothing, _USAGE, list(map(_legible, rows)))
         return 1 if unread else 0
@@ -81,7 +81,7 @@ def _never_given(store: Store, address: IPAddress) -> Iterator[str]:
                 yield f": it is {why} in network {record.attachment.network}"
 
 
-def _usage(store: Store) -> Iterator[dict[str, Any]]:
+def usage(store: Store) -> Iterator[dict[str, Any]]:
     """Each range of each network that has attachments, once."""
     ranges = {(record.attachment.network, str(part)): (part, given) for record in store.records()
               for given in _ours(store, record) for item in given.sets for part in item.ranges}  # fmt: skip

@@ -6,9 +6,20 @@ What runtimes and pods call things is printed so that a terminal takes no orders
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
+
+
+class Tint(Enum):
+    """What a word may be painted in: its number is the terminal's (ECMA-48, SGR)."""
+
+    FAINT, RED, GREEN, YELLOW = "2", "1;31", "32", "33"
+
+
+PLAIN: Tint | None = None
 
 
 def shown(text: str) -> str:
@@ -22,6 +33,14 @@ def say(*lines: str) -> None:
     """Print lines."""
     for line in lines:
         print(shown(line))
+
+
+def say_tinted(*parts: tuple[str, Tint | None]) -> None:
+    """Print one line, parts of it in a colour where a terminal shows it and nobody refuses it (no-color.org)."""
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    print(
+        "".join(f"\x1b[{tint.value}m{shown(text)}\x1b[0m" if coloured and tint else shown(text) for text, tint in parts)
+    )
 
 
 def complain(*lines: str) -> None:

@@ -63,6 +63,7 @@ def _state_options(command: argparse.ArgumentParser) -> None:
 def _show_options(command: argparse.ArgumentParser) -> None:
     _state_options(command)
     _config_option(command)
+    command.add_argument("pod", nargs="?", default="", metavar="POD", help="namespace/name, or a container's id")
     command.add_argument("--graph", type=file, metavar="SVG", help="draw the node into a file, or - for stdout")
 
 
@@ -73,7 +74,9 @@ def _gc_options(command: argparse.ArgumentParser) -> None:
 
 def _trace_options(command: argparse.ArgumentParser) -> None:
     _json_option(command)
-    command.add_argument("container", type=some, help="a container's or a trace's id, or its beginning")
+    command.add_argument(
+        "container", type=some, metavar="POD", help="namespace/name, or a container's or a trace's id, or its beginning"
+    )
 
 
 def _ipam_options(command: argparse.ArgumentParser) -> None:
@@ -92,6 +95,9 @@ def _doctor_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="default %(default)s")
     command.add_argument("--cache-dir", type=Path, default=CACHE, help="libcni's, default %(default)s")
     command.add_argument("--socket", type=Path, default=SOCKET, help="default %(default)s")
+    command.add_argument(
+        "--wait", nargs="?", type=count, const=60, metavar="SECONDS", help="until all is well, or so long, default 60"
+    )
 
 
 def _policy_options(command: argparse.ArgumentParser) -> None:

@@ -120,12 +120,13 @@ def _of_pod(item: Held) -> dict[str, Any]:
         "pod": item.name,
         "addresses": list(item.pod.addresses),
         "network": item.record.attachment.network,
-        **{direction: list(_about(item, direction)) for direction in _WAYS},
+        **{direction: list(documents_about(item, direction)) for direction in _WAYS},
         "rules": rules,
     }
 
 
-def _about(item: Held, direction: str) -> Iterator[str]:
+def documents_about(item: Held, direction: str) -> Iterator[str]:
+    """The documents that say something of one `direction` of a pod, in the order in which they are asked."""
     own = {"ingress": item.section and item.section.ingress, "egress": item.section and item.section.egress}[direction]
     book, pod = item.book, item.pod
     for tier in ("admin", "networkpolicy", "baseline"):

@@ -12,6 +12,7 @@ from cni.command import named, part
 from cni.command.graph import drawn, networks
 from cni.command.node import answers_of
 from cni.command.output import complain, print_json, print_table, print_text
+from cni.command.pod import show_pod
 from cni.errors import CniError
 from cni.liveness import STATES, Witness
 from cni.resources import (
@@ -46,7 +47,9 @@ _COLUMNS = {
 
 
 def show(options: argparse.Namespace) -> int:
-    """Print attachments, leases, bridges, VTEPs, rules and names, or draw them; of the folders that can be read, if one cannot."""
+    """Print attachments, leases, bridges, VTEPs, rules and names, or draw them, or all there is to say of one POD; of the folders that
+    can be read, if one cannot.
+    """
     there = options.data_dir, options.conf_dir
     records, unread = answers_of(*there, lambda store: list(map(store.as_said, store.records())))
     for line in unread:
@@ -56,6 +59,9 @@ def show(options: argparse.Namespace) -> int:
 
 
 def _shown(options: argparse.Namespace, records: list[Record]) -> None:
+    if options.pod:
+        show_pod(options, records)
+        return
     if options.graph:
         there = _elsewhere(options)
         names, _ = answers_of(options.data_dir, options.conf_dir, lambda store: store.guest_of())

@@ -1,4 +1,4 @@
-"""The log lines of one attachment, from every plugin that had to do with it, in order."""
+"""The log lines of one pod, from every plugin that had to do with it, in order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COLUMNS = ("time", "plugin", "verb", "network", "ifname", "seconds", "error")
 
 
 def trace(options: argparse.Namespace) -> int:
-    """Print what the log says of a container, or of a trace; the first characters of the id are enough."""
+    """Print what the log says of a pod, by namespace/name, of a container, or of a trace; the first characters of an id are enough."""
     lines = sorted(_lines(options.container), key=lambda line: str(line.get("time")))
     lines += _unsaid(options.container)
     if options.json:
@@ -28,7 +28,7 @@ def trace(options: argparse.Namespace) -> int:
         columns = (_COLUMNS[0], "container", *_COLUMNS[1:]) if several else _COLUMNS
         print_table("", columns, [{column: line.get(column, "") for column in columns} for line in lines])
     else:
-        complain(f"agent-cni: no line in {log.FOLDER} is of container or trace {options.container}")
+        complain(f"agent-cni: no line in {log.FOLDER} is of pod, container or trace {options.container}")
     return 0 if lines else 1
 
 
@@ -38,7 +38,9 @@ def _lines(container: str) -> Iterator[dict[str, Any]]:
 
 
 def _is_of(line: dict[str, Any], begins: str) -> bool:
-    return any(str(line.get(name, "")).startswith(begins) for name in ("container", "trace_id"))
+    return line.get("pod") == begins or any(
+        str(line.get(name, "")).startswith(begins) for name in ("container", "trace_id")
+    )
 
 
 def _unsaid(container: str) -> Iterator[dict[str, Any]]:
@@ -50,7 +52,7 @@ def _unsaid(container: str) -> Iterator[dict[str, Any]]:
                 why = f": {member.trouble}" if member and member.trouble else ""
                 for item in store.unsaid():
                     pod = item.wanted or item.published
-                    if pod and pod.container and pod.container.startswith(container):
+                    if pod and pod.container and (pod.container.startswith(container) or pod.pod == container):
                         verb = "publish" if item.wanted else "withdraw"
                         who = {"network": pod.network, "container": pod.container, "ifname": pod.ifname, "pod": pod.pod}
                         said = {"address": pod.address, "error": f"{pod.address} is not told to the cluster yet{why}"}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from cni.kernel import nfnetlink
 from cni.kernel.netlink.wire import DUMP, attribute, attributes, listed, string, text_of
-from cni.kernel.nfnetlink import EXPRESSION_NAME, RULE, RULE_EXPRESSIONS, TABLE_NAME, asked, attributes_of
+from cni.kernel.nfnetlink import EXPRESSION_NAME, RULE, RULE_CHAIN, RULE_EXPRESSIONS, TABLE_NAME, asked, attributes_of
 
 _EXPRESSION_DATA, _USER_DATA = 2, 7
 _BYTES, _PACKETS = 1, 2
@@ -26,10 +26,10 @@ class Counted(NamedTuple):
     bytes: int
 
 
-def counted(table: str) -> list[Counted]:
-    """What a table, ``inet name``, has counted since its rules were made; nothing where there is no such table."""
+def counted(table: str, chain: str = "") -> list[Counted]:
+    """What a table, ``inet name``, or one chain of it, has counted since its rules were made; nothing where there is no such table."""
     family, _, name = table.partition(" ")
-    named = attribute(TABLE_NAME, string(name))
+    named = attribute(TABLE_NAME, string(name)) + (attribute(RULE_CHAIN, string(chain)) if chain else b"")
     found: dict[tuple[str, str], tuple[int, int]] = {}
     for message in asked(nfnetlink.opened(), RULE, DUMP, family, named):
         for one in _of_rule(attributes_of(message)):

@@ -37,6 +37,7 @@ FOR_OTHERS = (
     "cni.overlay.rows",
     "cni.overlay.wireguard",
     "cni.configured",
+    "cni.diagnosis",
     "cni.conflist",
     "cni.kernel.legacy",
     "cni.kernel.vteps",

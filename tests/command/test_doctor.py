@@ -9,14 +9,17 @@ import socket
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cni import plugin
-from cni.command import attached, doctor, leftovers, remains
+from cni import log, plugin
+from cni.command import attached, doctor, installed_faults, leftovers, remains, state_faults
+from cni.diagnosis.finding import Severity
 from cni.errors import Drift, Unavailable
 from cni.kernel.view import Link
+from cni.liveness import Liveness
 from cni.naming import Attachment
 from cni.resources import AntiSpoof, Difference, Gate, GateTable, NftMasquerade, PodPolicy
 from cni.state import Record, Store
@@ -34,8 +37,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "bin" / name).chmod(0o755)
     good = {"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge-vxlan"}, {"type": "portmap"}]}
     (tmp_path / "net.d/10-pods.conflist").write_text(json.dumps(good))
-    monkeypatch.setattr(doctor.netfilter, "choose", lambda wanted="": "nftables")
-    monkeypatch.setattr(doctor.process, "find", lambda name: f"/sbin/{name}")
+    monkeypatch.setattr(installed_faults.netfilter, "choose", lambda wanted="": "nftables")
+    monkeypatch.setattr(installed_faults.process, "find", lambda name: f"/sbin/{name}")
     links(monkeypatch)
     return tmp_path
 
@@ -65,7 +68,10 @@ def look(agent: Any, place: Path, folder: Path) -> Look:
         )
         said, told = agent("doctor", "--json", *options), agent("doctor", *options)
         found = {area: items for area, items in json.loads(said.out).items() if items}
-        assert said.status == told.status == (1 if found else 0)
+        worst = max(
+            (Severity[item["severity"].upper()] for items in found.values() for item in items), default=Severity.NOTE
+        )
+        assert said.status == told.status == worst.status
         assert all(item["what"] in told.out and item["mend"] in told.out for items in found.values() for item in items)
         return found
 
@@ -89,8 +95,8 @@ def test_missing_programs(look: Look, monkeypatch: pytest.MonkeyPatch):
     def nothing(wanted: str = "") -> str:
         raise Unavailable("rules go to nftables on this node, but libnftables.so.1 is not installed")
 
-    monkeypatch.setattr(doctor.netfilter, "choose", nothing)
-    monkeypatch.setattr(doctor.process, "find", lambda name: None)
+    monkeypatch.setattr(installed_faults.netfilter, "choose", nothing)
+    monkeypatch.setattr(installed_faults.process, "find", lambda name: None)
     assert [item["mend"] for item in look()["programs"]] == [
         "apt-get install nftables iptables", "apt-get install iptables", "apt-get install iptables",
     ]  # fmt: skip
@@ -184,7 +190,7 @@ def test_a_record_that_nobody_can_read_is_named(
     monkeypatch.setattr(attached.verbs, "check", check)
     attach("c1", "10.1.0.2")
     (found,) = look()["attachments"]
-    assert found["what"] == "pods/c1/eth0: another release recorded what this one does not know"
+    assert found["what"] == "default/web: another release recorded what this one does not know"
 
 
 def test_a_folder_of_policies_is_mended_there(
@@ -203,7 +209,7 @@ def test_a_folder_of_policies_is_mended_there(
 
 def test_a_data_dir_that_is_none(agent: Any, place: Path):
     said = agent("doctor", "--data-dir", place / "nowhere")
-    assert (said.status, f"there is no folder {place}/nowhere\n    mend: name a dataDir" in said.out) == (1, True)
+    assert (said.status, f"there is no folder {place}/nowhere\n    mend: name a dataDir" in said.out) == (3, True)
 
 
 def test_a_socket_nobody_listens_on(look: Look, place: Path):
@@ -264,10 +270,10 @@ def test_attachments_that_are_stale_unfinished_or_drifting(
     attach("c3", "10.1.0.4")
     attach("c4", "10.1.0.5")
     assert [item["what"] for item in look()["attachments"]] == [
-        "pods/c1/eth0: its pod is gone, what it had is not",
-        "pods/c2/eth0: its ADD or DEL never ended",
-        "pods/c3/eth0: route 0.0.0.0/0 is missing in the pod",
-        "pods/c3/eth0: eth0 is down in the pod",
+        "default/web: route 0.0.0.0/0 is missing in the pod",
+        "default/web: eth0 is down in the pod",
+        "default/web (pods/c1/eth0): its pod is gone, what it had is not",
+        "default/web (pods/c2/eth0): its ADD or DEL never ended",
     ]
 
 
@@ -286,9 +292,9 @@ def test_a_difference_is_one_finding_whatever_is_in_its_line_and_told_once(
     monkeypatch.setattr(attached, "behind", lambda *_: ((rules,), "today's policy is none; whatever it says"))
     attach("c1", "10.1.0.2")
     assert [(item["what"], item["mend"].split(":")[0]) for item in look()["attachments"]] == [
-        ("pods/c1/eth0: chain in: a { b; c } is missing", "agent-cni refresh"),
-        ("pods/c1/eth0: today's policy is none; whatever it says", "delete the pod"),
-        ("pods/c1/eth0: eth0 is down; so it is", "delete the pod"),
+        ("default/web: chain in: a { b; c } is missing", "agent-cni refresh"),
+        ("default/web: today's policy is none; whatever it says", "delete the pod"),
+        ("default/web: eth0 is down; so it is", "delete the pod"),
     ]
 
 
@@ -367,3 +373,94 @@ def test_rules_of_nobody_are_told_with_what_takes_them_away(place: Path, monkeyp
     before = (GateTable("2c"), Gate("veth3", "ingress", "2c", ()))
     every = recorded(policy, mine, *gates, *own, *before, guard, masquerade, *others)
     assert list(leftovers.leftovers(lambda: every)) == []
+
+
+def test_a_terminal_gets_colours_unless_somebody_refuses_them(
+    agent: Any, place: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder.mkdir(mode=0o700)
+    words = ("doctor", "--data-dir", folder, "--bin-dir", place / "bin", "--conf-dir", place / "nowhere", "--socket", place / "s")  # fmt: skip
+    assert "\x1b[" not in agent(*words).out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    told = agent(*words).out
+    assert "\x1b[32m ok\x1b[0m" in told
+    assert "\x1b[1;31mbroken\x1b[0m: " in told
+    assert told.splitlines()[-1] == "\x1b[1;31m1 broken\x1b[0m; 0 attachments looked at"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in agent(*words).out
+
+
+def test_it_waits_until_all_is_well_or_so_long(agent: Any, place: Path, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    folder.mkdir(mode=0o700)
+    (place / "bin/bridge-vxlan").rename(place / "bin/away")
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            (place / "bin/away").rename(place / "bin/bridge-vxlan")
+
+    monkeypatch.setattr(doctor.time, "sleep", sleep)
+    words = ("doctor", "--data-dir", folder, "--bin-dir", place / "bin", "--conf-dir", place / "net.d", "--socket", place / "s")  # fmt: skip
+    assert agent(*words).status == 3
+    assert slept == []
+    said = agent(*words, "--wait")
+    assert (said.status, len(slept)) == (0, 2)
+    assert "all is well" in said.out
+    (place / "bin/bridge-vxlan").unlink()
+    monkeypatch.setattr(doctor.time, "monotonic", iter(range(100)).__next__)
+    assert agent(*words, "--wait", "3").status == 3
+
+
+def test_somebody_elses_conflist_that_comes_first(look: Look, place: Path, monkeypatch: pytest.MonkeyPatch):
+    theirs = {"cniVersion": "1.0.0", "name": "other", "plugins": [{"type": "portmap"}]}
+    (place / "net.d/20-other.conflist").write_text(json.dumps(theirs))
+    assert look() == {}
+    (place / "net.d/05-other.conflist").write_text(json.dumps(theirs))
+    (found,) = look()["configurations"]
+    assert found["what"].startswith(f"{place}/net.d/05-other.conflist is not ours and sorts before 10-pods.conflist")
+    assert (found["severity"], found["cause"]) == ("note", "conflist-order")
+    monkeypatch.setattr(installed_faults, "_RUNTIMES", (place,))
+    (found,) = look()["configurations"]
+    assert (found["severity"], found["mend"]) == ("warning", f"mv {place}/net.d/05-other.conflist {place}/net.d/05-other.conflist.off")  # fmt: skip
+
+
+def test_no_loopback_is_a_note_where_no_runtime_would_call_it(look: Look, place: Path, monkeypatch: pytest.MonkeyPatch):
+    (place / "bin/loopback").unlink()
+    assert [item["severity"] for item in look()["executables"]] == ["note"]
+    monkeypatch.setattr(installed_faults, "_RUNTIMES", (place,))
+    assert [item["severity"] for item in look()["executables"]] == ["broken"]
+
+
+def test_disks_without_room(look: Look, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    disk = {"f_bavail": 1 << 20, "f_frsize": 4096, "f_favail": 9, "f_files": 99, "f_flag": 0}
+
+    def found(**keys: int) -> list[tuple[str, str]]:
+        monkeypatch.setattr(state_faults.os, "statvfs", lambda _: SimpleNamespace(**(disk | keys)))
+        return [(item["what"], item["severity"]) for item in look().get("state", ())]
+
+    assert found() == []
+    assert found(f_bavail=10) == [
+        (f"the disk of {folder} has 40 KiB left: no pod can be attached", "broken"),
+        (f"the disk of {log.FOLDER} has 40 KiB left: what plugins did is lost", "warning"),
+    ]
+    assert "has no inode left" in found(f_favail=0)[0][0]
+    assert found(f_favail=0, f_files=0) == [], "as btrfs says"
+    assert "is read-only" in found(f_flag=os.ST_RDONLY)[0][0]
+
+
+def test_a_range_without_a_free_address(look: Look, attach: Callable[..., Record], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(attached.verbs, "check", lambda *_, **__: None)
+    span = {"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.2", "rangeEnd": "10.1.0.3"}
+    attach("c1", "10.1.0.2", ipam=span)
+    assert look() == {}
+    attach("c2", "10.1.0.3", ipam=span)
+    (found,) = look()["state"]
+    assert found["what"] == "range 10.1.0.2-10.1.0.3 of network pods has no free address: 2 are leased"
+    assert (found["cause"], found["mend"]) == ("range-full", "give network pods a larger range")
+    monkeypatch.setattr(state_faults.Witness, "of", lambda *_: Liveness.GONE)
+    (found,) = look()["state"]
+    assert found["what"].endswith("2 are leased, 2 of them to pods that are gone")
+    assert found["mend"] == "agent-cni gc"

@@ -103,4 +103,4 @@ def test_what_programs_rely_on_is_written_down(agent: Any, hosts: tuple[Host, Ho
         said = page.partition(f"`{area}` (")[2].partition(")")[0]
         assert set(re.findall(r"`(\w+)`", said.partition("`state`")[0])) | {"state"} == found[area][0].keys()
     areas = page.partition("a list for each area (")[2].partition(")")[0]
-    assert re.findall(r"`(\w+)`", areas) == [check.__name__.strip("_") for check in CHECKS]
+    assert re.findall(r"`(\w+)`", areas) == [*CHECKS]

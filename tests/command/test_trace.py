@@ -76,7 +76,7 @@ def test_a_container_nobody_knows_is_one_line(agent: Any, log_folder: Path):
     assert (said.status, said.out, said.err) == (
         1,
         "",
-        f"agent-cni: no line in {log_folder} is of container or trace abc\n",
+        f"agent-cni: no line in {log_folder} is of pod, container or trace abc\n",
     )
 
 
@@ -121,3 +121,15 @@ def test_a_trace_is_found_by_its_id(agent: Any, log_folder: Path):
     ]
     (log_folder / "macvlan.log").write_text("\n".join(map(json.dumps, lines)))
     assert json.loads(agent("trace", "4bf9", "--json").out) == lines[:1]
+
+
+def test_a_pod_is_found_by_its_name(agent: Any, log_folder: Path):
+    log_folder.mkdir()
+    lines = [
+        {"time": "1", "container": "abc1", "pod": "shop/web"},
+        {"time": "2", "container": "abc2", "pod": "shop/webs"},
+    ]
+    (log_folder / "macvlan.log").write_text("\n".join(map(json.dumps, lines)))
+    assert [line["container"] for line in json.loads(agent("trace", "shop/web", "--json").out)] == ["abc1"]
+    said = agent("trace", "shop/we")
+    assert (said.status, said.err) == (1, f"agent-cni: no line in {log_folder} is of pod, container or trace shop/we\n")
