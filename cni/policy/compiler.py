@@ -13,7 +13,18 @@ from collections.abc import Iterable, Iterator
 from cni.policy.book import Book
 from cni.policy.labels import Selector
 from cni.policy.model import Allowance, Peers, Port, Ruling, Tier, hosts
-from cni.policy.objects import ClusterRule, NamedPort, NodePeer, Pod, PodPeer, Rule, document_of, unknown
+from cni.policy.objects import (
+    ClusterRule,
+    DomainPeer,
+    NamedPort,
+    NodePeer,
+    Pod,
+    PodPeer,
+    Rule,
+    document_of,
+    names_of,
+    unknown,
+)
 from cni.policy.peers import together
 from cni.policy.selection import Selection
 from cni.policy.subjects import closing, rules_for, subjects
@@ -123,17 +134,17 @@ def _out_of(rule: Rule, feed: str, namespace: str) -> Iterator[Allowance]:
 def _allowing(rule: Rule, ports: tuple[Port, ...] | None, feed: str, namespace: str) -> Iterator[Allowance]:
     """What a rule lets through on ports that are numbers; nothing without peers or ports."""
     peers = None if rule.peers is None else _blocks(rule.peers)
-    selected = tuple(_selected(rule.peers or (), feed, namespace))
-    if (peers != () or selected) and ports != ():
-        yield Allowance(peers, ports, selected)
+    selected, names = tuple(_selected(rule.peers or (), feed, namespace)), names_of(rule)
+    if (peers != () or selected or names) and ports != ():
+        yield Allowance(peers, ports, selected, domains=names)
 
 
-def _blocks(peers: Iterable[tuple[Peers, ...] | PodPeer]) -> tuple[Peers, ...]:
-    return together(block for peer in peers if not isinstance(peer, PodPeer) for block in peer)
+def _blocks(peers: Iterable[tuple[Peers, ...] | PodPeer | DomainPeer]) -> tuple[Peers, ...]:
+    return together(block for peer in peers if isinstance(peer, tuple) for block in peer)
 
 
 def _selected(
-    peers: Iterable[tuple[Peers, ...] | PodPeer], feed: str, namespace: str, port: NamedPort | None = None
+    peers: Iterable[tuple[Peers, ...] | PodPeer | DomainPeer], feed: str, namespace: str, port: NamedPort | None = None
 ) -> Iterator[Selection]:
     for peer in peers:
         if isinstance(peer, PodPeer):

@@ -9,7 +9,7 @@ import ipaddress
 
 from cni.policy.book import Book
 from cni.policy.model import Allowance, Peers, Policy, Port
-from cni.policy.objects import ClusterRule, NamedPort, NodePeer, Pod, PodPeer, Rule, document_of
+from cni.policy.objects import ClusterRule, DomainPeer, NamedPort, NodePeer, Pod, PodPeer, Rule, document_of, names_of
 from cni.policy.subjects import about, closing, rules_for, subjects
 from cni.values import dataclass
 
@@ -18,13 +18,23 @@ from cni.values import dataclass
 class Other:
     """The far end of a connection, and what it is about: `protocol` as in the model, `port` the destination's.
 
-    `pod` is whose address it is, None where nobody's is known.
+    `pod` is whose address it is, None where nobody's is known. With a `name` it is what that is resolved to, whichever `address` that
+    may be; else `resolved` are the names, each of a rule, of which the judged pod resolved one to the address.
     """
 
     address: str
     pod: Pod | None
     protocol: str
     port: int
+    name: str = ""
+    resolved: frozenset[tuple[str, ...]] = frozenset()
+
+    def is_let_through(self, allowance: Allowance) -> bool:
+        """Whether a rule of a configuration, or the names of a document's, let a connection through to it."""
+        if self.name:
+            return allowance.admits(self.name, self.protocol, self.port)
+        by_name = allowance.domains in self.resolved and allowance.has_port_by_name(self.protocol, self.port)
+        return by_name or allowance.covers(ipaddress.ip_address(self.address), self.protocol, self.port)
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ def judged(book: Book, pod: Pod, direction: str, other: Other, section: Policy |
     """Who decides about a new connection into (``ingress``) or out of (``egress``) a pod; `section` is what its network's
     configuration says besides. A pod without known labels may have any: what could deny it then does.
     """
-    if other.address in pod.addresses:
+    if not other.name and other.address in pod.addresses:
         return Judgement(True, "default")
     end = _End(book, pod, direction, other)
     found = end.by_cluster("admin") or end.by_network_policies(section)
@@ -91,12 +101,14 @@ class _End:
                     return Judgement(True, tier, (name,), f"{self.direction}[{number}]")
         if section is not None and getattr(section, self.direction) is not None:
             names.append("the configuration")
-            if section.allows(self.direction, self.other.address, self.other.protocol, self.other.port):
+            if any(map(self.other.is_let_through, getattr(section, self.direction))):
                 return Judgement(True, tier, ("the configuration",), f"$.policy.{self.direction}")
         return Judgement(False, tier, tuple(names)) if names else None
 
     def _matches(self, rule: Rule | ClusterRule) -> bool:
         denies = isinstance(rule, ClusterRule) and rule.action == "deny"
+        if self._is_by_name(rule):
+            return True
         near = None if rule.peers is None else [peer for peer in rule.peers if self._is(peer, denies=denies)]
         if near == []:
             return False
@@ -105,8 +117,18 @@ class _End:
             named = None  # what is meant by its address alone has no names of ports
         return rule.ports is None or any(self._is_port(port, named, denies=denies) for port in rule.ports)
 
-    def _is(self, peer: tuple[Peers, ...] | PodPeer | NodePeer, *, denies: bool) -> bool:
-        """Whether the other is meant; of one without an object whoever denies does not go by what nobody knows."""
+    def _is_by_name(self, rule: Rule | ClusterRule) -> bool:
+        """Whether the other is meant because of a name, which has no ports by name."""
+        ports = None if rule.ports is None else tuple(port for port in rule.ports if isinstance(port, Port))
+        names = names_of(rule)
+        return bool(names) and self.other.is_let_through(Allowance((), ports, domains=names))
+
+    def _is(self, peer: tuple[Peers, ...] | PodPeer | NodePeer | DomainPeer, *, denies: bool) -> bool:
+        """Whether the other is meant by its address; of one without an object whoever denies does not go by what nobody knows. What a
+        name is resolved to is known to be in blocks of all addresses only.
+        """
+        if self.other.name or isinstance(peer, DomainPeer):
+            return isinstance(peer, tuple) and Allowance(peer).has_everybody
         address, pod = ipaddress.ip_address(self.other.address), self.other.pod
         if isinstance(peer, NodePeer):
             nodes = self.book.nodes()

@@ -76,7 +76,7 @@ class Allowance:
 
     def admits(self, name: str, protocol: str, port: int) -> bool:
         """Whether it lets a packet through to what a name is resolved to, whatever that is."""
-        if self.peers is None:
+        if self.has_everybody:
             return self._has_port(protocol, port)
         return any(means(spelled, name) for spelled in self.domains) and self.has_port_by_name(protocol, port)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cni.policy.domains import together
 from cni.policy.labels import Labels, Selector
 from cni.policy.model import Peers, Port
 from cni.values import dataclass, field
@@ -16,6 +17,13 @@ class PodPeer:
 
 
 @dataclass(frozen=True)
+class DomainPeer:
+    """What `names` are resolved to: patterns, normal."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class NamedPort:
     """A port by the name it has in a pod; `protocol` as in the model."""
 
@@ -27,7 +35,7 @@ class NamedPort:
 class Rule:
     """Peers and ports that are let through; None is all, an empty tuple none."""
 
-    peers: tuple[tuple[Peers, ...] | PodPeer, ...] | None = None
+    peers: tuple[tuple[Peers, ...] | PodPeer | DomainPeer, ...] | None = None
     ports: tuple[Port | NamedPort, ...] | None = None
 
 
@@ -63,7 +71,7 @@ class ClusterRule:
     """
 
     action: str
-    peers: tuple[tuple[Peers, ...] | PodPeer | NodePeer, ...] | None
+    peers: tuple[tuple[Peers, ...] | PodPeer | NodePeer | DomainPeer, ...] | None
     ports: tuple[Port | NamedPort, ...] | None = None
     name: str = ""
 
@@ -121,6 +129,11 @@ class KubeNode:
     name: str
     labels: Labels
     addresses: tuple[str, ...] = ()
+
+
+def names_of(rule: Rule | ClusterRule) -> tuple[str, ...]:
+    """The names of domains among a rule's peers, in order."""
+    return together(name for peer in rule.peers or () if isinstance(peer, DomainPeer) for name in peer.names)
 
 
 #: What is read of a feed.

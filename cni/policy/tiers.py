@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from cni.errors import InvalidConfig
+from cni.policy.domains import ascii_pattern
+from cni.policy.domains import together as in_order
 from cni.policy.fields import (
     choice,
     fields,
@@ -26,7 +28,7 @@ from cni.policy.fields import (
 )
 from cni.policy.labels import Selector
 from cni.policy.model import Peers, Port
-from cni.policy.objects import ClusterPolicy, ClusterRule, NamedPort, NodePeer, PodPeer
+from cni.policy.objects import ClusterPolicy, ClusterRule, DomainPeer, NamedPort, NodePeer, PodPeer
 from cni.policy.peers import block, port_name, together
 from cni.policy.selectors import selector_of, whole_selector
 
@@ -35,12 +37,20 @@ _SPEC = ("tier", "priority", "subject", "ingress", "egress")
 _SIDES = {"ingress": "from", "egress": "to"}
 _ACTIONS = {"Accept": "accept", "Deny": "deny", "Pass": "pass"}
 _PROTOCOLS = ("tcp", "udp", "sctp")
-_TO = ("namespaces", "pods", "nodes", "networks")
+_FROM = ("namespaces", "pods")
+_TO = (*_FROM, "nodes", "networks")
 _POD_PEER = ("podSelector", "namespaceSelector")
 _LAST, _MOST, _MOST_BEFORE, _LONGEST_NAME = 1000, 25, 100, 100
 
 T = TypeVar("T")
-_Peer = tuple[Peers, ...] | PodPeer | NodePeer
+_Peer = tuple[Peers, ...] | PodPeer | NodePeer | DomainPeer
+
+
+class _Way(NamedTuple):
+    """Where a direction's rules have their peers, and whether an Accept may have names among them."""
+
+    side: str
+    names: bool
 
 
 def cluster_network_policy(raw: dict[str, Any], where: str, _: str, name: str) -> ClusterPolicy:
@@ -65,7 +75,7 @@ def _read(raw: dict[str, Any], where: str, name: str, most: int, faults: list[st
     tier = readable([("spec.tier", spec.get("tier"))], lambda item, at: choice(item, at, ("Admin", "Baseline")), faults)
     priority = readable([("spec.priority", spec.get("priority"))], _priority, faults)
     subject = _subject(spec.get("subject"), faults)
-    rules = {side: _rules(spec, side, most, faults) for side in _SIDES}
+    rules = {side: _rules(spec, side, most, faults, names=tier == ("Admin",)) for side in _SIDES}
     if doubtful or not (tier and priority):
         # nobody knows when it is asked: it denies before all others, and accepts after them
         rules = {side: tuple(item for item in found if item.action != "accept") for side, found in rules.items()}
@@ -96,24 +106,25 @@ def _subject(raw: Any, faults: list[str]) -> PodPeer:
     return PodPeer(unknown, unknown)
 
 
-def _rules(spec: Mapping[str, Any], side: str, most: int, faults: list[str]) -> tuple[ClusterRule, ...]:
+def _rules(spec: Mapping[str, Any], side: str, most: int, faults: list[str], *, names: bool) -> tuple[ClusterRule, ...]:
     where = f"spec.{side}"
     raw = list_or_fault(spec.get(side), where, faults)
     if raw is None:
         return (_SHUT,)
     if len(raw) > most:
         faults.append(f"{where}: {len(raw)} rules, of at most {most}")
-    return tuple(_rule(item, at, side, most, faults) for at, item in numbered(raw, where))
+    way = _Way(_SIDES[side], names)
+    return tuple(_rule(item, at, way, most, faults) for at, item in numbered(raw, where))
 
 
-def _rule(raw: Any, where: str, side: str, most: int, faults: list[str]) -> ClusterRule:
+def _rule(raw: Any, where: str, way: _Way, most: int, faults: list[str]) -> ClusterRule:
     own: list[str] = []
-    found = known_fields(raw, where, ("name", "action", _SIDES[side], "protocols"), own)
+    found = known_fields(raw, where, ("name", "action", way.side, "protocols"), own)
     named = readable([(f"{where}.name", found.get("name", ""))], _name, own) if not own else ()
     doubtful = bool(own)
     action = readable([(f"{where}.action", found.get("action"))], lambda item, at: choice(item, at, _ACTIONS), own)
-    at = f"{where}.{_SIDES[side]}"
-    peers = _some(found.get(_SIDES[side]), at, most, _PEERS[side], own)
+    readers = _PEERS if way.names and action == ("Accept",) else _NAMELESS_PEERS
+    peers = _some(found.get(way.side), f"{where}.{way.side}", most, readers[way.side], own)
     ports = None
     if "protocols" in found:
         ports = tuple(
@@ -145,12 +156,16 @@ def _name(raw: Any, where: str) -> str:
 
 
 def _ingress_peer(raw: Any, where: str) -> _Peer:
-    return _peer(raw, where, ("namespaces", "pods"))
+    return _peer(raw, where, _FROM)
 
 
 def _egress_peer(raw: Any, where: str) -> _Peer:
+    return _peer(raw, where, (*_TO, "domainNames"))
+
+
+def _nameless_peer(raw: Any, where: str) -> _Peer:
     if isinstance(raw, dict) and raw.get("domainNames") is not None:
-        raise InvalidConfig(f"{where}.domainNames: is not understood, only {', '.join(_TO)}")
+        raise InvalidConfig(f"{where}.domainNames: only an Accept of the Admin tier may have names")
     return _peer(raw, where, _TO)
 
 
@@ -166,15 +181,22 @@ def _peer(raw: Any, where: str, known: tuple[str, ...]) -> _Peer:
         return NodePeer(whole_selector(value, at))
     if kind == "networks":
         return _networks(value, at)
+    if kind == "domainNames":
+        names = _few(value, at)
+        return DomainPeer(in_order(ascii_pattern(item, place) for place, item in numbered(names, at)))
     pods = {"namespaceSelector": {}, **fields(value, at, _POD_PEER)}
     return PodPeer(*(whole_selector(pods.get(key), f"{at}.{key}") for key in _POD_PEER))
 
 
 def _networks(raw: Any, where: str) -> tuple[Peers, ...]:
+    return together(peers for at, item in numbered(_few(raw, where), where) for peers in _network(item, at))
+
+
+def _few(raw: Any, where: str) -> list[Any]:
     items = listed(raw, where)
     if not 0 < len(items) <= _MOST:
         raise InvalidConfig(f"{where}: {len(items)} items, of at least 1 and at most {_MOST}")
-    return together(peers for at, item in numbered(items, where) for peers in _network(item, at))
+    return items
 
 
 def _network(raw: Any, where: str) -> tuple[Peers, ...]:
@@ -210,7 +232,8 @@ def _ports(raw: Any, where: str) -> tuple[Port | NamedPort, ...]:
 
 
 _SHUT = ClusterRule("deny", None)
-_PEERS: dict[str, Callable[[Any, str], _Peer]] = {"ingress": _ingress_peer, "egress": _egress_peer}
+_PEERS: dict[str, Callable[[Any, str], _Peer]] = {"from": _ingress_peer, "to": _egress_peer}
+_NAMELESS_PEERS = _PEERS | {"to": _nameless_peer}
 
 
 def _of_today(raw: dict[str, Any], tier: str) -> dict[str, Any]:

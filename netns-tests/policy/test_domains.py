@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from traffic import TIMED_OUT, Actor
 
 NAMES = ["api.example.com", "*.example.org"]
 WEB = {"egress": [{"to": [{"domainNames": NAMES}], "ports": [{"port": 80}]}]}
+CARRIES = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME="
 
 
 @pytest.fixture(params=KINDS)
@@ -90,6 +92,30 @@ def test_more_questions_than_it_may_ask_are_dropped_and_counted(town: Town):
     assert int(dropped) == 30 - sum(answered)
 
 
+def test_equal_names_keep_their_addresses_through_a_change_of_others(town: Town, tmp_path: Path):
+    web = town.member()
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    say(folder, "first.example")
+    conf = town.conf({**WEB, "policyDir": str(folder)})
+    pod = town.lab.pod()
+    result = town.host.add(conf, pod, CNI_ARGS=CARRIES + "one")
+    actor = serving(town.held.enter_context(Actor(pod)))
+    before = sets(town.host.run)
+    resolved(town.host.run, web.address(4))
+    assert reaches(actor, web, 4)
+    say(folder, "second.example")
+    assert "1" in town.host.run(AGENT_CNI, "refresh").stdout
+    after = sets(town.host.run)
+    assert reaches(actor, web, 4)
+    kept = before.keys() & after.keys()
+    assert len(kept) == 2
+    assert len(after) == 4
+    assert [web.address(4)] in (after[name] for name in kept), "nobody took it out"
+    assert [after[name] for name in after.keys() - before.keys()] == [[], []]
+    town.host.check(conf, pod, result).ok()
+
+
 def test_without_a_record_a_pods_sets_go_with_it(town: Town):
     stays = town.member(WEB)
     pod = town.member(WEB)
@@ -131,3 +157,14 @@ def test_a_macvlan_pod_has_its_sets_in_its_own_namespace(site: Site, lab: Lab):
     site.host.delete_pod(conf | {"policy": WEB}, pod)
     assert not pod.run("nft", "list", "ruleset").stdout
     site.host.delete_pod(conf, web)
+
+
+def say(folder: Path, name: str) -> None:
+    """Have documents let pods of the namespace go by a name, and deny nothing."""
+    spec = {
+        "tier": "Admin", "priority": 1, "subject": {"namespaces": {}},
+        "egress": [{"action": "Accept", "to": [{"domainNames": [name]}]}],
+    }  # fmt: skip
+    head = {"apiVersion": "policy.networking.k8s.io/v1beta1", "kind": "ClusterNetworkPolicy"}
+    (folder / "new").write_text(json.dumps(head | {"metadata": {"name": "names"}, "spec": spec}))
+    (folder / "new").rename(folder / "names.json")

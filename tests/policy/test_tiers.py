@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from cni.policy.labels import Labels, Selector
 from cni.policy.manifest import cluster_of
 from cni.policy.model import Port
-from cni.policy.objects import ClusterPolicy, ClusterRule, KubeNode, NamedPort, NodePeer, PodPeer
+from cni.policy.objects import ClusterPolicy, ClusterRule, DomainPeer, KubeNode, NamedPort, NodePeer, PodPeer
 from cni.policy.peers import block
 
 VERSION = "policy.networking.k8s.io/v1beta1"
 SHUT = ClusterRule("deny", None)
+NAMED_PORTS = tuple(NamedPort(protocol, "web") for protocol in ("tcp", "udp", "sctp"))
 ANYBODY = {"namespaces": {}}
 
 
@@ -61,7 +62,10 @@ def in_schema(wanted: dict[str, Any]) -> bool:
     for item in [*wanted.get("ingress", ()), *wanted.get("egress", ())]:
         ports = item.get("protocols") or []
         named = any("destinationNamedPort" in port for port in ports)
-        if named and any({"networks", "nodes"} & peer.keys() for peer in item.get("to", ())):
+        by_name = any("domainNames" in peer for peer in item.get("to", ()))
+        if by_name and (item["action"], wanted["tier"]) != ("Accept", "Admin"):
+            return False  # it says so of Accept in prose, and of the tier its proposal (NPEP-133)
+        if named and any({"networks", "nodes", "domainNames"} & peer.keys() for peer in item.get("to", ())):
             return False
         spans = [
             value.get("destinationPort", {}).get("range")
@@ -93,7 +97,14 @@ labels = st.fixed_dictionaries(
 pods = st.fixed_dictionaries({"podSelector": labels}, optional={"namespaceSelector": labels})
 near = st.one_of(st.fixed_dictionaries({"namespaces": labels}), st.fixed_dictionaries({"pods": pods}))
 networks = st.lists(st.sampled_from(["10.0.0.0/8", "192.0.2.1/32", "fd00::/8"]), min_size=1, max_size=3, unique=True)
-far = st.one_of(near, st.fixed_dictionaries({"nodes": labels}), st.fixed_dictionaries({"networks": networks}))
+names = st.lists(st.sampled_from(["example.com", "*.Example.org.", "a_b.example"]), min_size=1, max_size=3, unique=True)
+far = st.one_of(
+    near,
+    *(
+        st.fixed_dictionaries({kind: it})
+        for kind, it in (("nodes", labels), ("networks", networks), ("domainNames", names))
+    ),
+)
 port = st.one_of(
     st.fixed_dictionaries({"number": st.sampled_from([1, 80, 65535])}),
     st.just({"range": {"start": 80, "end": 90}}),
@@ -189,7 +200,6 @@ def test_a_whole_one_is_read_to_the_letter() -> None:
             )
         ]
     )
-    named = tuple(NamedPort(protocol, "web") for protocol in ("tcp", "udp", "sctp"))
     assert found == ClusterPolicy(
         "baseline",
         10,
@@ -198,7 +208,7 @@ def test_a_whole_one_is_read_to_the_letter() -> None:
         (ClusterRule("pass", (PodPeer(Selector(), Selector()),), None, "in"),),
         (
             ClusterRule("accept", (block("10.0.0.0/8", (), ""), NodePeer()), (Port("tcp", 80, 80),)),
-            ClusterRule("deny", (PodPeer(Selector(), Selector()),), (Port("udp", 5, 9), *named)),
+            ClusterRule("deny", (PodPeer(Selector(), Selector()),), (Port("udp", 5, 9), *NAMED_PORTS)),
         ),
     )
 
@@ -209,8 +219,20 @@ BROKEN = {
     "a deny of an unknown peer": (rule(to=[{"services": {}}]), SHUT, "spec.egress[0].to[0].services: unknown field"),
     "a pass of one of two": (rule("Pass", to=[ANYBODY, {}]), SHUT, "spec.egress[0].to[1]: a peer has one of"),
     "a deny of two kinds": (rule(to=[{"namespaces": {}, "networks": ["10.0.0.0/8"]}]), SHUT, "a peer has one of"),
-    "a deny of names": (rule(to=[{"domainNames": ["example.com"]}]), SHUT, "spec.egress[0].to[0].domainNames: is not understood"),
-    "an accept of names": (rule("Accept", to=[{"domainNames": ["example.com"]}]), ClusterRule("accept", ()), "domainNames"),
+    "a deny of names": (rule(to=[{"domainNames": ["example.com"]}]), SHUT, "spec.egress[0].to[0].domainNames: only an Accept of the Admin tier"),
+    "a pass of names": (rule("Pass", to=[ANYBODY, {"domainNames": ["example.com"]}]), SHUT, "spec.egress[0].to[1].domainNames: only an Accept"),
+    "an accept of no names": (rule("Accept", to=[{"domainNames": []}]), ClusterRule("accept", ()), "spec.egress[0].to[0].domainNames: 0 items"),
+    "an accept of a wrong name": (
+        rule("Accept", to=[{"domainNames": ["example.com"]}, {"domainNames": ["example.org", "*"]}]),
+        ClusterRule("accept", (DomainPeer(("example.com",)),)), 'spec.egress[0].to[1].domainNames[1]: "*" is no name of a domain',
+    ),
+    "an accept of a name in other letters": (
+        rule("Accept", to=[{"domainNames": ["b\u00fccher.example"]}]), ClusterRule("accept", ()), "spell it with A-labels",
+    ),
+    "an accept of names on a named port": (
+        rule("Accept", to=[{"domainNames": ["example.com"]}], protocols=[{"destinationNamedPort": "web"}]),
+        ClusterRule("accept", (), NAMED_PORTS), "only pods have named ports",
+    ),
     "an accept of one of two": (
         rule("Accept", to=[ANYBODY, {"pods": {}}]), ClusterRule("accept", (PodPeer(Selector(), Selector()),)), "podSelector",
     ),
@@ -278,6 +300,16 @@ def test_earlier_names_are_read_as_what_they_have_become() -> None:
     admin = read(before, "AdminNetworkPolicy", version)
     assert admin == read(spec(egress=[rule("Accept", protocols=today), rule("Pass")]))
     assert admin.faults == ()
+    names = [{"domainNames": ["*.Example.com."]}]
+    by_name = {"priority": 10, "subject": ANYBODY, "egress": [rule("Allow", to=names)]}
+    allowed = read(by_name, "AdminNetworkPolicy", version)
+    assert (allowed.egress, allowed.faults) == ((ClusterRule("accept", (DomainPeer(("*.example.com",)),)),), ())
+    refused = read({**by_name, "egress": [rule("Deny", to=names)]}, "AdminNetworkPolicy", version)
+    assert refused.egress == (SHUT,)
+    del by_name["priority"]
+    below = read(by_name, "BaselineAdminNetworkPolicy", version, "default")
+    assert below.egress == (ClusterRule("accept", ()),)
+    assert below.faults == ("spec.egress[0].to[0].domainNames: only an Accept of the Admin tier may have names",)
     baseline = read(
         {key: value for key, value in before.items() if key != "priority"},
         "BaselineAdminNetworkPolicy",
