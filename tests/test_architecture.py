@@ -34,6 +34,7 @@ LAYERS = (
     {"verbs", "refresh", "configured"},
     {"main", "together"},
     {"agent", "discovery", "installation", "member"},
+    {"flows"},
     {"command"},
     {"plugins"},
 )
@@ -59,6 +60,7 @@ DOORS = {
         "cni/kernel/announcements.py",
         "cni/kernel/arp.py",
         "cni/kernel/bell.py",
+        "cni/kernel/conntrack.py",
         "cni/kernel/errand.py",
         "cni/kernel/nflog.py",
         "cni/kernel/notify.py",

@@ -25,6 +25,7 @@ from cni.member.exposition import Family
 from cni.naming import Attachment
 from cni.state import Record
 from cni.state.documents import Documents, Feed
+from cni.state.recorded import Counts, Recorded
 from cni.state.tally import counted
 from cni.values import replace
 
@@ -59,6 +60,8 @@ def told(no_node: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     hostsdir.put(entry.path, entry.text)
     with pytest.raises(RangeExhausted), counted("macvlan", "ADD"):
         raise RangeExhausted("none")
+    with closing(Recorded()) as recorder:
+        recorder.put(Counts(begun=1))
     monkeypatch.setattr(census, "counted", lambda table: [Counted("NetworkPolicy a/b", "drop", 1, 60)])
     monkeypatch.setattr(census.wireguard, "show", lambda name: Shown("", 0, {}))
     own = (Family(item.name, item.kind, item.means, []) for item in figures.EVERY)

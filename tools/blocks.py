@@ -38,12 +38,14 @@ NOT_RUN = {
     "agent-cni join --uplinks": "hosts with two links: netns-tests/cluster/test_uplinks.py",
     "agent-cni join --metrics 192.0.2.11": "certificates of somebody's authority: tests/member/test_metrics_tls.py",
     "curl -s --cacert ca.crt": "the same",
+    "agent-cni flows": "it needs flows: netns-tests/flows/test_flows.py",
+    "systemctl enable --now agent-cni-flows": "it starts a daemon: netns-tests/installation/test_systemd.py",
     "etcdctl ": "it asks for a password: netns-tests/cluster/test_store.py has an etcd with users",
     "tools/isolated .venv/bin/python3 tools/simulate.py": "it takes figures, on a quiet machine",
 }
 
 #: Configurations that are no plugin's, likewise.
-NOT_ADDED = {'{"otlp"': "agent.json: tests/agent/test_settings.py"}
+NOT_ADDED = dict.fromkeys(('{"otlp"', '{"flows"'), "agent.json: tests/agent/test_settings.py")
 
 
 @dataclass(frozen=True)

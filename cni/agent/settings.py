@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cni.errors import InvalidConfig, Unavailable
+from cni.log import FOLDER
 from cni.protocol.config import read_by
 from cni.protocol.schema import Schema
 from cni.values import dataclass
@@ -38,10 +39,21 @@ class Otlp:
 
 
 @dataclass(frozen=True)
+class Flows:
+    """Where the recorder of flows keeps them, of how much of the disk, in MiB, and whether it sends them to the collector, where there is one."""
+
+    folder: Path = FOLDER / "flows"
+    size: int = 64
+    export: bool = True
+
+
+@dataclass(frozen=True)
 class Settings:
-    """All that may be said of an agent."""
+    """All that may be said of an agent, and of the recorder; `records`: something is said of that."""
 
     otlp: Otlp | None = None
+    flows: Flows = Flows()
+    records: bool = False
 
     @classmethod
     def load(cls, path: Path = PATH) -> Settings:
@@ -57,7 +69,9 @@ class Settings:
         document, found = read(text)
         if found:
             raise InvalidConfig(f"{path}: {'; '.join(found)}")
-        return cls(Otlp(**document["otlp"]) if "otlp" in document else None)
+        otlp = Otlp(**document["otlp"]) if "otlp" in document else None
+        said = document.get("flows", {})
+        return cls(otlp, Flows(**said | {"folder": Path(said.get("folder", Flows.folder))}), "flows" in document)
 
 
 def read(text: bytes) -> tuple[dict[str, Any], list[str]]:

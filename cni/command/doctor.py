@@ -11,6 +11,7 @@ from cni.command import named
 from cni.command.agent_faults import agent_faults, without_agent
 from cni.command.attached import attachment_faults
 from cni.command.certificates import certificate_faults
+from cni.command.flow_faults import flow_faults
 from cni.command.installed_faults import configuration_faults, executable_faults, program_faults
 from cni.command.leftovers import leftovers
 from cni.command.membership import cluster_faults, is_in_cluster
@@ -153,6 +154,7 @@ CHECKS: Mapping[str, Callable[[argparse.Namespace], Iterable[Finding]]] = {
     "attachments": attachment_faults,
     "overlays": _overlays,
     "names": _names,
+    "flows": flow_faults,
     "cluster": _cluster,
     "certificates": _certificates,
     "leftovers": _leftovers,

@@ -43,6 +43,11 @@ def say_tinted(*parts: tuple[str, Tint | None]) -> None:
     )
 
 
+def say_at_once(line: str) -> None:
+    """Print a line of what goes on, for who reads it through a pipe, too."""
+    print(shown(line), flush=True)
+
+
 def complain(*lines: str) -> None:
     """Print lines to stderr."""
     for line in lines:

@@ -147,6 +147,13 @@ def _serve_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--trace", action="store_true", help="make each step of a call a span of its trace, too")
 
 
+def _flows_options(command: argparse.ArgumentParser) -> None:
+    from cni.command import flow_options
+
+    _state_options(command)
+    flow_options.add(command)
+
+
 def _names_options(command: argparse.ArgumentParser) -> None:
     """It goes by what is in files."""
 
@@ -266,6 +273,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "metrics": ("metrics", _metrics_options),
     "serve": ("serve", _serve_options),
     "names": ("names", _names_options),
+    "flows": ("flows", _flows_options),
     "join": ("join", _join_options),
     "leave": ("leave", _leave_options),
     "node": ("cluster", _node_options),

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from cni.errors import Conflict, KernelRefused
 from cni.kernel import nfnetlink
+from cni.kernel.conntrack import shed_by
 from cni.kernel.netlink.channel import NETFILTER
 from cni.kernel.netlink.wire import ACK, HEADER, attribute, attributes, messages
 
@@ -56,18 +57,40 @@ class Listener:
         """Close the socket."""
         self._socket.close()
 
+    def fileno(self) -> int:
+        """Readable when there is something to hear."""
+        return self._socket.fileno()
+
     def packets(self) -> Iterator[Logged]:
         """What is logged from now on, as it comes; of more than the socket holds the rest is lost."""
         while True:
+            yield from self._heard(0)
+
+    def waiting(self, most: int) -> Iterator[Logged]:
+        """What waits to be heard, of at most so many messages, each of several packets."""
+        for _ in range(most):
             try:
-                received = self._socket.recv(_BUFFER)
-            except OSError as error:
-                if error.errno == errno.ENOBUFS:
-                    continue
-                raise KernelRefused(f"nflog: {error.strerror}", error.errno or 0) from None
-            for message in messages(received):
-                if struct.unpack_from("=H", message, 4)[0] == _NFLOG | _PACKET:
-                    yield read(message)
+                yield from self._heard(socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+
+    @property
+    def shed(self) -> int:
+        """How many messages the socket had no room for."""
+        return shed_by(self._socket)
+
+    def _heard(self, flags: int) -> Iterator[Logged]:
+        try:
+            received = self._socket.recv(_BUFFER, flags)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if error.errno == errno.ENOBUFS:
+                return
+            raise KernelRefused(f"nflog: {error.strerror}", error.errno or 0) from None
+        for message in messages(received):
+            if struct.unpack_from("=H", message, 4)[0] == _NFLOG | _PACKET:
+                yield read(message)
 
     def _configure(self, group: int, body: bytes) -> None:
         self._socket.send(nfnetlink.message(_NFLOG | _CONFIG, ACK, 0, group, body))

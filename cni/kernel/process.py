@@ -237,6 +237,11 @@ def capabilities(pid: int) -> int:
     return int(high << 32 | low)
 
 
+def be_nice(most: int) -> None:
+    """Leave the processor to others, as far as that goes (nice(2), 19 is all the way)."""
+    os.setpriority(os.PRIO_PROCESS, 0, most)
+
+
 def keep_little_memory() -> None:
     """Have memory that is let go be the system's again (mallopt(3)): of this process tables come and go that are large. The C library
     raises what it counts as large with each of them, up to 32 MiB, and has some more ready for each thread. musl does neither.

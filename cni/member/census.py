@@ -20,6 +20,7 @@ from cni.overlay.wireguard import DEVICE
 from cni.state import Store, uses
 from cni.state.documents import Documents
 from cni.state.membership import HELD, Member
+from cni.state.recorded import recorded
 from cni.state.tally import BOUNDS, Calls, calls
 
 #: What a rule's verdict is of a document's.
@@ -42,6 +43,8 @@ def of_node() -> list[Family]:
         found += _of_feeds()
     with suppress(CniError):
         found += _of_names()
+    with suppress(CniError):
+        found += _of_flows()
     with suppress(CniError):
         store = Store.reading(uses.DEFAULT_FOLDER)
         if store:
@@ -95,6 +98,22 @@ def _of_names() -> Iterator[Family]:
     yield _gauge("names_pods", "Attachments of this host that have names.", pods)
     yield _gauge("names_probed", "Those that are probed.", probed)
     yield _gauge("names_unhealthy", "Those that are probed, and not answered because of that.", unhealthy)
+
+
+def _of_flows() -> Iterator[Family]:
+    """What the recorder of flows saw since the boot, where one ran."""
+    if counts := recorded():
+        kinds: dict[_Labels, float] = {
+            (("kind", name),): getattr(counts, name) for name in ("begun", "ended", "denied")
+        }
+        yield _counter("flows_total", "Flows of this node's pods that the recorder saw begin, end, and denied.", kinds)
+        lost: dict[_Labels, float] = {
+            (("why", "late"),): counts.shed,
+            (("why", "disk"),): counts.unwritten,
+            (("why", "collector"),): counts.unsent,
+        }
+        means = "Events, whosever, that it did not take in time, and sightings that the disk, or who sends them, did not take."
+        yield _counter("flows_shed_total", means, lost)
 
 
 def _spoken(code: int) -> str:

@@ -17,6 +17,13 @@ from cni.state.records import Record, Records
 #: Where state is that no configuration puts elsewhere; beside it stand links to every other folder in use on this node.
 DEFAULT_FOLDER = Path("/run/agent-cni")
 
+_ADDRESSES = (
+    "FROM uses JOIN attachment USING (network, container, ifname, plugin)"
+    " WHERE (place BETWEEN '0' AND ';' OR place BETWEEN 'a' AND 'g')"  # by index, which GLOB does not go by
+    " AND (place GLOB '[0-9]*.[0-9]*.[0-9]*.[0-9]*' OR place GLOB '[0-9a-f:]*:*') AND place NOT GLOB '*[^0-9a-f.:]*'"
+    " AND place NOT LIKE 'fe80:%'"
+)
+
 
 class Uses(Records):
     """What is asked of and done to the uses of one folder."""
@@ -60,16 +67,17 @@ class Uses(Records):
         """Whose each address in this folder is: a pod (``namespace/name``), or nothing where that has no name, or several have it. Not of
         those that are unique on a link only.
         """
-        query = (
-            "SELECT DISTINCT place, pod FROM uses JOIN attachment USING (network, container, ifname, plugin)"
-            " WHERE (place BETWEEN '0' AND ';' OR place BETWEEN 'a' AND 'g')"  # by index, which GLOB does not go by
-            " AND (place GLOB '[0-9]*.[0-9]*.[0-9]*.[0-9]*' OR place GLOB '[0-9a-f:]*:*') AND place NOT GLOB '*[^0-9a-f.:]*'"
-            " AND place NOT LIKE 'fe80:%'"
-        )
         found: dict[str, str] = {}
-        for address, pod in self._rows(query):
+        for address, pod in self._rows(f"SELECT DISTINCT place, pod {_ADDRESSES}"):
             found[address] = pod if found.get(address, pod) == pod else ""
         return found
+
+    def tenants(self) -> dict[str, tuple[str, str]]:
+        """The pod and container that have each of these addresses, but for those that several have."""
+        found: dict[str, set[tuple[str, str]]] = {}
+        for address, pod, container in self._rows(f"SELECT DISTINCT place, pod, container {_ADDRESSES}"):
+            found.setdefault(address, set()).add((pod, container))
+        return {address: next(iter(having)) for address, having in found.items() if len(having) == 1}
 
     def used_like(self, beginning: str) -> list[tuple[str, Attachment]]:
         """Each place that begins so, once, with one who has it."""

@@ -472,7 +472,7 @@ def test_what_starts_the_agent_and_who_answers_for_names_is_enabled_and_goes_wit
     ) == [
         "1", "daemon-reload", "start agent-cni.socket agent-cni-names.path", "", "/etc/systemd/system/agent-cni.socket",
         "/etc/systemd/system/agent-cni-names.path", "nothing to be installed",
-        "disable --now agent-cni.socket agent-cni-names.path agent-cni.service agent-cni-member.service agent-cni-names.service",
+        "disable --now agent-cni.socket agent-cni-names.path agent-cni.service agent-cni-member.service agent-cni-names.service agent-cni-flows.service",
         "daemon-reload", "", "",
     ]  # fmt: skip
 
@@ -484,6 +484,7 @@ def test_what_starts_the_agent_and_who_answers_for_names_is_enabled_and_goes_wit
         (["agent-cni-member.service"], ["agent-cni-member.service"]),
         (["agent-cni.socket"], ["agent-cni.socket"]),
         (["agent-cni-names.service"], ["agent-cni-names.service"]),
+        (["agent-cni-flows.service"], ["agent-cni-flows.service"]),
         (["agent-cni.socket", "agent-cni.service"], ["agent-cni.service", "agent-cni.socket"]),
     ],
 )
@@ -513,9 +514,9 @@ def test_the_daemons_of_a_copy_that_is_another_are_started_anew(tmp_path: Path):
         {SUITE} install {" ".join(map(str, folders(tmp_path / "second")))} --systemd --force >/dev/null; told
         """,
     ) == [
-        "--no-block try-restart agent-cni-member.service agent-cni-names.service", "", "",
+        "--no-block try-restart agent-cni-flows.service agent-cni-member.service agent-cni-names.service", "", "",
         "daemon-reload",
-        "--no-block try-restart agent-cni-member.service agent-cni-names.path agent-cni-names.service agent-cni.service agent-cni.socket",
+        "--no-block try-restart agent-cni-flows.service agent-cni-member.service agent-cni-names.path agent-cni-names.service agent-cni.service agent-cni.socket",
         "", "",
     ]  # fmt: skip
 

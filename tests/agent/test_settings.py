@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cni.agent import settings
-from cni.agent.settings import Otlp, Settings
+from cni.agent.settings import Flows, Otlp, Settings
 from cni.errors import InvalidConfig, Unavailable
 
 HERE = {"endpoint": "https://[2001:db8::1]:4318"}
@@ -31,6 +31,9 @@ def test_without_a_file_nothing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_pat
         ({"otlp": HERE}, Settings(Otlp(HERE["endpoint"]))),
         ({"otlp": HERE | FILES}, Settings(Otlp(HERE["endpoint"], **FILES))),
         ({"otlp": HERE | {"cacert": ""}}, Settings(Otlp(HERE["endpoint"]))),
+        ({"flows": {}}, Settings(records=True)),
+        ({"flows": {"size": 5}}, Settings(flows=Flows(size=5), records=True)),
+        ({"flows": {"folder": "/f", "export": False}}, Settings(flows=Flows(Path("/f"), export=False), records=True)),
     ],
 )
 def test_what_it_says(tmp_path: Path, said: Any, meant: Settings):
@@ -50,6 +53,8 @@ def test_the_path_of_traces_is_added(endpoint: str):
         ("{", "$: it is not JSON"),
         ([], "$: it is no JSON object"),
         ({"otlp": {}}, "$.otlp"),
+        ({"flows": {"size": 0}}, "$.flows.size"),
+        ({"flows": {"folder": "flows"}}, "$.flows.folder: 'flows' is no absolute path"),
         ({"otlp": {"endpoint": "collector:4318"}}, "$.otlp.endpoint: 'collector:4318' is no URL of a service"),
         ({"otlp": {"endpoint": "http://c:70000"}}, "has no port from 1 to 65535"),
         ({"otlp": {"endpoint": "http://c:4318/v1?x=1"}}, "is no URL"),

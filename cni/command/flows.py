@@ -1,0 +1,22 @@
+"""Who this node's pods talked to, and who talked to them."""
+
+from __future__ import annotations
+
+import argparse
+
+from cni.agent.settings import Settings
+
+
+def flows(options: argparse.Namespace) -> int:
+    """Print who talked to whom, as the recorder saw it: agent-cni flows --record, a daemon."""
+    said = Settings.load(options.config).flows
+    folder = options.folder or said.folder
+    if options.record:
+        from cni.flows.ring import Ring
+        from cni.flows.run import record  # who only reads does not
+
+        record(Ring(folder, (options.size or said.size) << 20))
+        return 0
+    from cni.command.flow_table import shown  # and who records does not read
+
+    return shown(options, folder)

@@ -1,0 +1,1 @@
+"""Who talked to whom on this node: recorded, kept, shown."""
