@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 
-from cni import configured, plugin
+from cni import configured, plugin, uplink
 from cni.command.node import networks_of
 from cni.configured import Network
+from cni.conflist.file import judgement
+from cni.errors import CniError
 from cni.ipam.own import Own
 from cni.ipam.ranges import RangeSet
 from cni.ipam.source import is_clustered
@@ -18,10 +20,11 @@ from cni.kernel.netlink import Rtnl
 from cni.kernel.view import LinkRef
 from cni.kernel.vteps import Heard
 from cni.naming import IPAddress, mac_of_address
+from cni.overlay.vxlan import OVERHEAD
 from cni.plugin import PluginConfig
 from cni.protocol.call import Call
 from cni.protocol.config import NetConf
-from cni.resources import Difference, FloodList, VxlanLink
+from cni.resources import Difference, FloodList, UplinkQuery, VxlanLink
 
 _RANGES = "give each host a range of its own: rangeStart and rangeEnd"
 _REMOTES = "put it among the remotes, then agent-cni refresh"
@@ -32,15 +35,48 @@ def overlay_faults(options: argparse.Namespace) -> Iterator[Difference]:
     """What is wrong with each network's tunnel. Raises CniError where the state cannot be read."""
     every = networks_of(options)
     for network in every:
-        if network.refused:
+        if network.refused and not (network.netconf and judgement(network.netconf)["faults"]):  # which are the file's
             yield _of(network, network.refused, "edit its configuration, then agent-cni refresh")
-        own = configured.behind(network, every)
-        yield from (_of(network, item.line, item.mend) for item in own)
+        own = _causes(configured.behind(network, every))
         tunnel = next((item for item in network.wanted if isinstance(item, VxlanLink)), None)
         with closing(Rtnl()) as host:
+            narrow = list(_narrow(host, network)) if tunnel else []
+            # what follows from the uplink's MTU is said of the uplink
+            yield from narrow or (_of(network, item.line, item.mend) for item in own)
             link = host.link_ref(tunnel.name) if tunnel else None
             if tunnel and link and not own and not (network.netconf and is_clustered(network.netconf)):
                 yield from (_of(network, line, mend) for line, mend in _of_others(host, network, tunnel, link))
+
+
+def _causes(found: Sequence[Difference]) -> list[Difference]:
+    """Of a tunnel that is gone that it is, and not all that went with it; of a configuration that was edited that, and what it comes to."""
+    gone = {item.resource.name for item in found if isinstance(item.resource, VxlanLink) and "is missing" in item.line}
+    left = [
+        item
+        for item in found
+        if item.resource is None
+        or isinstance(item.resource, VxlanLink)
+        or gone.isdisjoint(vars(item.resource).values())
+    ]
+    if len(left) > 1 and left[0].resource is None:
+        return [left[0]._replace(line=f"{left[0].line}: {'; '.join(item.line for item in left[1:])}")]
+    return left
+
+
+def _narrow(host: Rtnl, network: Network) -> Iterator[Difference]:
+    """An uplink with less room than the tunnel's packets take: it was larger when that was made. Where no cluster says it, too."""
+    tunnel = next(item for item in network.said or network.wanted if isinstance(item, VxlanLink))
+    remotes = tuple(vtep for item in network.said if isinstance(item, FloodList) for vtep in item.vteps)
+    found = host.link_by_name(tunnel.name)
+    if found is None or tunnel.mac or not (remotes or tunnel.local):
+        return
+    with suppress(CniError):
+        way = uplink.find(host, UplinkQuery(tunnel.dev, tunnel.local, remotes))
+        over = OVERHEAD[ipaddress.ip_address((*remotes, tunnel.local)[0]).version]
+        if way and found.mtu > way.mtu - over:
+            room = f"room for {way.mtu - over} in a tunnel, and {tunnel.name} has {found.mtu}: larger packets are lost"
+            mend = f"ip link set {way.name} mtu {found.mtu + over}, or agent-cni refresh and pods anew"
+            yield _of(network, f"uplink {way.name} has MTU {way.mtu}, {room}", mend)
 
 
 def shared_gateway(netconf: NetConf) -> str:

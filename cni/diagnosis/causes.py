@@ -43,7 +43,7 @@ class Tables:
 def causes(symptoms: Iterable[Symptom], tables: Tables, mend: Mend) -> list[Finding]:
     """What is wrong with attachments, the worst first."""
     left = list(dict.fromkeys(symptoms))
-    found = list(_of_tables(left, tables, mend))
+    found = [*_of_tables(left, tables, mend), *_of_flushed_pods(left, mend)]
     for kind in _LINKS:
         found += _of_links(kind, left, mend)
     found += _of_addresses(left, mend)
@@ -67,6 +67,21 @@ def _of_tables(left: list[Symptom], tables: Tables, mend: Mend) -> Iterator[Find
             key = "ruleset-flushed" if flushed else "table-deleted"
             found = _finding(key, f"{what}: {said}", taken, mend)
             yield replace(found, severity=max(item.severity for item in taken), counts=True)
+
+
+def _of_flushed_pods(left: list[Symptom], mend: Mend) -> Iterator[Finding]:
+    """Pods that have their rules inside, and have lost the table they were in."""
+    for root in [
+        item for item in left if item.kind == "PolicyTable" and item.inside and item.line.endswith(" is missing")
+    ]:
+        taken = [
+            item for item in left if item.attachment == root.attachment and (item.inside or item.kind == "PodRules")
+        ]
+        taken = [item for item in taken if item.kind != "PodRules" or item.line.endswith(" is missing")]
+        _take(left, taken)
+        if taken:
+            what = f"the ruleset in the pod was flushed: {len(taken)} rules missing"
+            yield _finding("pod-ruleset-flushed", what, [root, *taken], mend)
 
 
 def _is_in(symptom: Symptom, tables: Collection[str], flushed: bool) -> bool:
@@ -139,7 +154,12 @@ def _alike(left: Sequence[Symptom], mend: Mend) -> Iterator[Finding]:
 
 
 def _short(items: Sequence[Symptom]) -> Iterator[tuple[str, list[Symptom]]]:
-    """The lines of one resource; those that differ in their end alone as one."""
+    """The lines of one resource; those that differ in their end alone as one, and of an interception all."""
+    if items[0].kind == "PodRules" and len(items) >= _MANY:
+        head, _, first = items[0].line.partition(": ")
+        what = "are missing" if all(item.line.endswith(" is missing") for item in items) else "differ"
+        yield f"{head}: {len(items)} {what}, such as {first.removesuffix(' is missing')}", list(items)
+        return
     by: dict[str, list[tuple[str, Symptom]]] = {}
     for item in items:
         match = next(filter(None, (shape.fullmatch(item.line) for shape in _ALIKE)), None) if item.resource else None
@@ -167,7 +187,7 @@ def _take(left: list[Symptom], found: Iterable[Symptom]) -> None:
 
 def _finding(key: str, what: str, items: Sequence[Symptom], mend: Mend) -> Finding:
     """One of some symptoms, whose first is the cause."""
-    pods = tuple(dict.fromkeys(item.pod for item in items))
+    pods = tuple(sorted({item.pod for item in items}))
     advice = mend(items[0].difference.mend, list(dict.fromkeys(item.attachment for item in items)))
     lines = tuple(dict.fromkeys(f"{item.pod}: {item.line}" for item in items)) if len(items) > len(pods) else ()
     return Finding(what, advice, items[0].severity, key, pods, lines)

@@ -10,7 +10,7 @@ from cni.resources import Difference, Resource
 
 #: Kinds by which a pod is kept from others, or others from it.
 _GUARDING = {
-    "PodPolicy", "PolicyTable", "PeerSet", "PeerEntries", "AntiSpoof", "GuardTable", "Gate", "GateTable", "PortOpening", "PodRules",
+    "PodPolicy", "PolicyTable", "PeerSet", "PeerEntries", "AntiSpoof", "GuardTable", "Gate", "GateTable", "PortOpening", "PodRules", "DomainSet",
     "WayBack", "BridgeFilter", "VtepFilter",
 }  # fmt: skip
 
@@ -34,6 +34,11 @@ class Symptom(NamedTuple):
         return self.difference.resource
 
     @property
+    def inside(self) -> bool:
+        """Whether it is of nft's rules in the pod's own namespace."""
+        return bool(getattr(self.resource, "netns", "")) and self.kind != "PodRules"
+
+    @property
     def kind(self) -> str:
         """The kind of that resource, or nothing."""
         return self.resource.kind if self.resource else ""
@@ -50,12 +55,9 @@ class Symptom(NamedTuple):
 
     @property
     def names(self) -> set[str]:
-        """What its resource is about, by name: links among others."""
-        values = (
-            {value for value in vars(self.resource or ()).values() if isinstance(value, str)}
-            if self.resource
-            else set()
-        )
+        """What its resource is about in its own namespace, by name: links among others. A host's one may say what is in the pod, too."""
+        said = vars(self.resource).items() if self.resource else ()
+        values = {value for key, value in said if isinstance(value, str) and (self.scope or key != "pod")}
         return values | {part for value in values if value.startswith("net.") for part in value.split(".")}
 
 

@@ -63,14 +63,15 @@ class VethPair(Resource):
             return
         bridge = world.host.link_by_name(self.bridge) if self.bridge else None
         if bridge and link.bridge != bridge.index:
-            yield f"host interface {self.host} is not a port of {self.bridge}"
+            yield f"host interface {self.host} is not a port of {self.bridge}"  # nor has it settings of one
         if not link.up:
             yield f"host interface {self.host} is down"
         if link.mtu != self.mtu:
             yield f"host interface {self.host} has MTU {link.mtu}, not {self.mtu}"
         if link.mac != self.host_mac:
             yield f"host interface {self.host} has MAC {link.mac}, not {self.host_mac}"
-        faults = port_faults(link, hairpin=self.hairpin, isolated=self.isolated)
+        is_port = bool(link.bridge) or not bridge
+        faults = port_faults(link, hairpin=self.hairpin, isolated=self.isolated) if is_port else ()
         yield from (f"host interface {self.host} has {fault}" for fault in faults)
 
     def remove(self, world: World) -> None:

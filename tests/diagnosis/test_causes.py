@@ -14,12 +14,14 @@ from cni.resources import (
     Gate,
     GatewayAddress,
     HostSysctl,
+    Macvlan,
     NftMasquerade,
     PodAddress,
     PodLink,
     PodPolicy,
     PodRoute,
     PodRules,
+    PolicyTable,
     Resource,
     VethPair,
 )
@@ -145,7 +147,7 @@ def test_many_lines_of_one_thing_are_one():
     lines = [f"IPv4 rules in the pod (iptables-nft): nat ACNI_OUTPUT: -A {n} is missing" for n in range(5)]
     (item,) = found(*(of("2", line, rules) for line in lines))
     assert item.text.startswith(
-        "shop/2: IPv4 rules in the pod (iptables-nft): nat ACNI_OUTPUT: 5 rules differ, such as -A 0"
+        "shop/2: IPv4 rules in the pod (iptables-nft): 5 are missing, such as nat ACNI_OUTPUT: -A 0"
     )
     assert item.severity is Severity.OPEN
     assert len(item.symptoms) == 5
@@ -161,3 +163,17 @@ def test_how_bad_it_is_is_the_worst_of_it():
     assert worst(()) is Severity.NOTE
     bad = [Finding("", "", severity) for severity in Severity]
     assert [worst(bad[: many + 1]).status for many in range(4)] == [0, 1, 3, 4]
+
+
+def test_rules_that_a_pod_has_inside_are_one_line_when_they_were_flushed():
+    table = PolicyTable("/run/netns/x")
+    policy = PodPolicy(("10.1.0.2",), (), closed=False, pod="", token="0a", netns="/run/netns/x")
+    lines = [("policy chain input is missing", table), ("policy chain in-0a is missing", policy), ('policy set guarded lacks "eth0"', policy)]  # fmt: skip
+    (item,) = found(*(of("2", line, resource) for line, resource in lines), of("2", lines[0][0], table))
+    assert item.text == "shop/2: the ruleset in the pod was flushed: 3 rules missing"
+
+
+def test_a_link_of_a_pod_is_no_link_of_the_host_that_is_called_alike():
+    lost = Macvlan("eth0", "eth0", "bridge", "", 1500, 0, False, "")
+    said = texts(of("2", "master eth0 is down", lost), of("3", "host interface veth3 has hairpin off", veth("3")))
+    assert said == ["shop/2: master eth0 is down", "shop/3: host interface veth3 has hairpin off"]
