@@ -47,6 +47,7 @@ FENCE_TABLES = ("inet agent_cni_fence", "bridge agent_cni_fence")
 _HIGHEST = "fe"
 
 _HOST_INTERFACE = re.compile(r"veth[0-9a-f]{11}")
+_DOMAIN_SET = re.compile(r"d[46]-[0-9a-f]{11}-[0-9a-f]{16}")
 _MAC = re.compile(r"(?i)[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}")
 
 
@@ -154,6 +155,11 @@ def domain_set(token: str, names: Iterable[str], family: int) -> str:
 def domain_sets(token: str, family: int) -> str:
     """What those of a pod's chains, of one family, begin with."""
     return f"d{family}-{token}-"
+
+
+def is_domain_set(name: str) -> bool:
+    """Whether a set is called as one that a pod's questions fill."""
+    return bool(_DOMAIN_SET.fullmatch(name))
 
 
 def vxlan_interface(vni: int) -> str:

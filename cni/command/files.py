@@ -42,6 +42,8 @@ def validate(options: argparse.Namespace) -> int:
     for item in () if options.json else found:
         for fault in item["faults"]:
             complain(f"{options.file}: {item['where']}: {fault}")
+        for hint in item.get("hints", ()):
+            complain(f"{options.file}: {item['where']}: {hint}")
         if not item["faults"]:
             say(f"{options.file}: {item['where']}: {item['type']}: {_verdict(item)}")
     return 1 if any(item["faults"] for item in found) else 0

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from contextlib import ExitStack, closing
 from typing import NamedTuple
 
 from cni.command.node import records_of
 from cni.errors import InvalidConfig, TryAgainLater
+from cni.kernel.netns import Netns
 from cni.naming import interface_of
 from cni.policy.book import Book
 from cni.policy.config import read
@@ -17,6 +19,7 @@ from cni.policy.labels import Labels
 from cni.policy.model import Policy
 from cni.policy.objects import Pod
 from cni.protocol.result import Result
+from cni.resources import DomainSet
 from cni.state import Record
 from cni.state.fed import feed_of
 from cni.values import replace
@@ -39,6 +42,24 @@ class Held(NamedTuple):
     def name(self) -> str:
         """What it is called: ``namespace/name``, or its attachment."""
         return self.record.pod or str(self.record.attachment)
+
+
+def resolved(held: Held, address: str) -> frozenset[tuple[str, ...]]:
+    """The names, each time those of one rule, of which a pod resolved one to an address: whose sets have it."""
+    return frozenset(item.names for item, addresses in by_name(held) if address in addresses)
+
+
+def by_name(held: Held) -> list[tuple[DomainSet, list[str]]]:
+    """The sets of a pod that its questions fill, each with what is in it now."""
+    sets = [item for item in held.record.resources if isinstance(item, DomainSet)]
+    with ExitStack() as there:
+        if any(item.netns for item in sets):
+            netns = Netns.if_there(held.record.netns)
+            if netns is None:
+                return [(item, []) for item in sets]
+            there.enter_context(closing(netns))
+            there.enter_context(netns.entered())
+        return [(item, item.addresses()) for item in sets]
 
 
 def held_of(options: argparse.Namespace) -> tuple[list[Held], list[str]]:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from cni.kernel import netfilter, nftables
+from cni.kernel import inventory, netfilter, nftables
 from cni.kernel.netlink import Rtnl
-from cni.naming import is_host_end
-from cni.resources import AntiSpoof, Gate, GateTable, Masquerade, PodPolicy, Resource
+from cni.naming import is_domain_set, is_host_end
+from cni.resources import AntiSpoof, DomainSet, Gate, GateTable, Masquerade, PodPolicy, Resource
 from cni.resources.antispoof import TABLE as GUARDS
 from cni.resources.base import Unknown
 from cni.resources.gate import chains_of_gates
@@ -37,11 +37,18 @@ def leftovers(read: Callable[[], Iterable[Record]]) -> Iterator[Leftover]:
     veths, entries = _host_ends(), every_verdict() if present else []
     policies, guards = ((chains_of(table) if present else set()) for table in (POLICIES, GUARDS))
     gates = chains_of_gates() if present else {}
+    named = {name for name in inventory.sets(POLICIES) if is_domain_set(name)} if present else set()
     hidden = list(_masqueraded()) if present else []
     known = [item for record in read() for item in record.resources]
     yield from _veths(veths - {value for item in known for value in _values(item)})
     held = {name for item in known if isinstance(item, PodPolicy) for name in item.chains}
     yield from _policies(policies - set(BASE_CHAINS) - held, entries)
+    own = {item.name for item in known if isinstance(item, DomainSet)}
+    for name in sorted(named - own):
+        yield Leftover(
+            f"policy set {name}, of what names are resolved to, is of no attachment",
+            f"nft delete set {POLICIES} {name}",
+        )
     guards = {
         f"chain {GUARDS} {name}" for name in guards - {item.chain for item in known if isinstance(item, AntiSpoof)}
     }

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from cni.command.held import Held, books_of, held_of, one_of
+from cni.command.held import Held, books_of, by_name, held_of, one_of
 from cni.command.output import complain, print_json, print_table, say
 from cni.policy.amended import Amended
 from cni.policy.book import Book
@@ -54,6 +54,8 @@ def shown(options: argparse.Namespace) -> int:
         for direction, way in _WAYS.items():
             say(f"  {way}:", *(f"    {line}" for line in one[direction] or ["everything: no document closes it"]))
         say("  rules:", *(f"    {line}" for line in one["rules"]))
+        if one["names"]:
+            say("  by name:", *(f"    {_resolved(item)}" for item in one["names"]))
     return 0
 
 
@@ -122,7 +124,15 @@ def _of_pod(item: Held) -> dict[str, Any]:
         "network": item.record.attachment.network,
         **{direction: list(documents_about(item, direction)) for direction in _WAYS},
         "rules": rules,
+        "names": [
+            {"set": found.name, "names": list(found.names), "addresses": addresses}
+            for found, addresses in by_name(item)
+        ],
     }
+
+
+def _resolved(item: dict[str, Any]) -> str:
+    return f"@{item['set']}: {', '.join(item['names'])}: {', '.join(item['addresses']) or 'nothing resolved'}"
 
 
 def documents_about(item: Held, direction: str) -> Iterator[str]:
@@ -162,4 +172,4 @@ def _row(change: Change) -> dict[str, str]:
 
 
 def _end(end: End) -> str:
-    return ", ".join(end.pods) or end.address
+    return ", ".join(end.pods) or end.name or end.address

@@ -6,14 +6,15 @@ import argparse
 import ipaddress
 import re
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, NamedTuple
 
-from cni.command.held import NOTHING, Held, books_of, held_of
+from cni.command.held import NOTHING, Held, books_of, held_of, resolved
 from cni.command.output import print_json, say
 from cni.errors import InvalidConfig
 from cni.kernel.netlink import Rtnl
 from cni.policy.book import Book
+from cni.policy.domains import pattern
 from cni.policy.judgement import Judgement, Other, judged
 from cni.policy.model import Policy
 from cni.policy.objects import Pod
@@ -27,19 +28,34 @@ _TO = re.compile(
 
 
 class _End(NamedTuple):
-    """An end that somebody asks about: `said`, its addresses, whose it is as far as that is known, and by what it is held; `here` if it
-    is of this node.
+    """An end that somebody asks about: `said`, its addresses, whose it is as far as that is known, and how it is held if it is of this
+    node. The `name` of a domain has whichever address it is resolved to, and none here.
     """
 
     said: str
     addresses: tuple[str, ...]
     pod: Pod | None = None
-    section: Policy | None = None
     book: Book = NOTHING
-    here: bool = False
+    held: Held | None = None
+    name: str = ""
+
+    @property
+    def here(self) -> bool:
+        """Whether it is of this node."""
+        return self.held is not None
+
+    @property
+    def section(self) -> Policy | None:
+        """What its network's configuration says."""
+        return self.held.section if self.held else None
 
     def __str__(self) -> str:
         return f"{self.said} ({self.addresses[0]})" if self.pod else self.said
+
+    @property
+    def address(self) -> str:
+        """The one it is asked about by; empty of a name."""
+        return self.addresses[0] if self.addresses else ""
 
     def narrowed(self, said: str) -> _End:
         """This end by one address, if that was said."""
@@ -65,8 +81,8 @@ class _Connection(NamedTuple):
 def why(options: argparse.Namespace) -> int:
     """Print which document lets a connection through, or does not, at either end.
 
-    An end is namespace/name or an address, IPv6 in brackets before a port; a port is a number, or its name in the pod. Of what is not
-    TCP it says TO:PORT/udp, TO:PORT/sctp or TO/icmp.
+    An end is namespace/name or an address, IPv6 in brackets before a port; TO may be the name of a domain. A port is a number, or its
+    name in the pod. Of what is not TCP it says TO:PORT/udp, TO:PORT/sctp or TO/icmp.
     """
     held, _ = held_of(options)
     said = _TO.fullmatch(options.to)
@@ -77,12 +93,9 @@ def why(options: argparse.Namespace) -> int:
         options.refuse(f"{options.to!r} is none of TO:PORT, TO:PORT/udp, TO:PORT/sctp, TO/icmp")
     source, target = (_end(text.strip("[]"), held) for text in (options.source, to))
     port = _port(port_said, protocol, target) if port_said else 0
-    found = [
-        _Connection(one, other, protocol, port)
-        for one in source.by_address()
-        for other in target.by_address()
-        if (":" in one.addresses[0]) is (":" in other.addresses[0])
-    ]
+    if source.name:
+        raise InvalidConfig(f"{source.said!r} is no address, and no pod that this node or a feed knows of")
+    found = list(_connections(source, target, protocol, port))
     if not found:
         unknown = [end.said for end in (source, target) if not end.addresses]
         if unknown:
@@ -99,19 +112,31 @@ def why(options: argparse.Namespace) -> int:
     return 0 if all(answer["allowed"] for answer in answers) else 1
 
 
+def _connections(source: _End, target: _End, protocol: str, port: int) -> Iterator[_Connection]:
+    """What is asked by each pair of addresses; to a name once."""
+    for one in source.by_address():
+        if target.name:
+            yield _Connection(one, target, protocol, port)
+            return
+        for other in target.by_address():
+            if (":" in one.address) is (":" in other.address):
+                yield _Connection(one, other, protocol, port)
+
+
 def _end(text: str, held: list[Held]) -> _End:
     """A pod of this node, one that a feed knows, or an address of whomever."""
     for item in held:
         if text in (item.name, *item.pod.addresses):
-            return _End(item.name, item.pod.addresses, item.pod, item.section, item.book, here=True).narrowed(text)
+            return _End(item.name, item.pod.addresses, item.pod, item.book, item).narrowed(text)
     for book in books_of(held):
         for pod in (*book.pods(), *book.unknown_pods()):
             if text in (name := f"{pod.namespace}/{pod.name}", *pod.addresses):
-                return _End(name, pod.addresses, pod, None, book).narrowed(text)
-    try:
+                return _End(name, pod.addresses, pod, book).narrowed(text)
+    with suppress(ValueError):
         return _End(text, (str(ipaddress.ip_address(text)),))
-    except ValueError:
-        raise InvalidConfig(f"{text!r} is no address, and no pod that this node or a feed knows of") from None
+    if "." in text and not set("/*") & set(text):
+        return _End(text, (), name=pattern(text, "TO"))
+    raise InvalidConfig(f"{text!r} is no address, no domain's name, and no pod that this node or a feed knows of")
 
 
 def _port(text: str, protocol: str, target: _End) -> int:
@@ -138,7 +163,7 @@ def _answer(asked: _Connection) -> dict[str, Any]:
     ]
     return {
         "from": {"name": asked.source.said, "address": asked.source.addresses[0]},
-        "to": {"name": asked.target.said, "address": asked.target.addresses[0]},
+        "to": {"name": asked.target.said, "address": asked.target.address},
         "protocol": asked.protocol,
         "port": asked.port,
         "allowed": all(end["allowed"] for end in ends),
@@ -149,7 +174,8 @@ def _answer(asked: _Connection) -> dict[str, Any]:
 def _word(end: _End, direction: str, far: _End, asked: _Connection) -> dict[str, Any]:
     """What one end says."""
     assert end.pod
-    other = Other(far.addresses[0], far.pod, asked.protocol, asked.port)
+    of_names = resolved(end.held, far.address) if end.held and far.address else frozenset()
+    other = Other(far.address, far.pod, asked.protocol, asked.port, far.name, of_names)
     let_in = direction == "ingress" and end.here and (end.section is None or end.section.host_access)
     if let_in and far.pod is None and _is_node(far.addresses[0]):
         found = _BY_THE_NODE

@@ -17,6 +17,7 @@ from cni.ipam.source import is_clustered
 from cni.kernel import netfilter
 from cni.naming import OWN_IPAM, Attachment
 from cni.node import folder_of
+from cni.policy.hints import hints
 from cni.protocol import config, foreign
 from cni.protocol.call import Call, is_name
 from cni.protocol.config import NetConf
@@ -96,12 +97,15 @@ def plugins_of(file: Path, text: bytes | None = None) -> Iterator[tuple[str, Net
 
 
 def judged(file: Path, text: bytes | None = None) -> Iterator[dict[str, Any]]:
-    """Of each plugin of a file where it stands, its type, and a judgement of it. Raises as `plugins_of`."""
+    """Of each plugin of a file where it stands, its type, a judgement of it, and of one that is right what of it does nothing. Raises as
+    `plugins_of`.
+    """
     before: NetConf = {}
     for where, netconf in plugins_of(file, text):
         found = judgement(netconf)
         if found["ours"] and not found["faults"]:
             found["faults"] = list(_misplaced(netconf, before))
+            found["hints"] = list(hints(netconf.get("policy") or {}, "$.policy"))
         yield {"where": where, "type": netconf.get("type"), **found}
         before = {"prevResult": made_by(netconf)} if is_bare(before) else before
 

@@ -14,9 +14,10 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from cni.naming import IPAddress
 from cni.policy.amended import place_of
 from cni.policy.book import Book
+from cni.policy.domains import together
 from cni.policy.judgement import Judgement, Other, judged
-from cni.policy.model import Peers, Port
-from cni.policy.objects import ClusterPolicy, ClusterRule, KubeNode, NetworkPolicy, Pod, Rule, unknown
+from cni.policy.model import ASKING, Peers, Port
+from cni.policy.objects import ClusterPolicy, ClusterRule, KubeNode, NetworkPolicy, Pod, Rule, names_of, unknown
 from cni.policy.subjects import about
 from cni.values import dataclass, replace
 
@@ -34,12 +35,14 @@ _BITS = {4: 32, 6: 128}
 @dataclass(frozen=True)
 class End:
     """One end of a connection: an address, and the names (``namespace/name``) of the pods it stands for, or none; a `node` is asked as a
-    target alone, for no document keeps it from its own pods.
+    target alone, for no document keeps it from its own pods. With a `name` it is whatever that is resolved to: a pattern stands for all names
+    that it alone means.
     """
 
     address: str
     pods: tuple[str, ...] = ()
     node: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def changes(before: Book, after: Book, here: Iterable[Pod]) -> Iterator[Change]:
         changed = {end for end in ends if end.pods and spoken.changed(everybody[end.pods[0]])}
         both = ((one, other) for one in near for other in ends if one in changed or other in changed)
         pairs = dict.fromkeys(pair for ends in both for pair in (ends, ends[::-1]) if not pair[0].node)
+        pairs |= dict.fromkeys((one, End("", name=it)) for one in near if one in changed for it in spoken.names)
         for source, target in pairs:
             yield from _changes(before, after, *_apart(source, target, everybody), spoken)
 
@@ -109,7 +113,7 @@ def _verdict(book: Book, ends: tuple[End, End], spoken: _Spoken, protocol: str, 
     out, into = (spoken.pod(book, end) for end in ends)
     said = [Judgement(True, "default")]
     if out:
-        said.append(judged(book, out, "egress", Other(target.address, into, protocol, port)))
+        said.append(judged(book, out, "egress", Other(target.address, into, protocol, port, target.name)))
     if into:
         said.append(judged(book, into, "ingress", Other(source.address, out, protocol, port)))
     decisive = next((item for item in said if not item.allowed), said[-1])
@@ -132,6 +136,7 @@ class _Spoken:
         self.blocks = list(
             dict.fromkeys(peer for rule in self._rules for peer in rule.peers or () if isinstance(peer, tuple))
         )
+        self.names = together(name for rule in self._rules for name in names_of(rule))
         self.nodes = {text for book in self._books for node in book.nodes() for text in node.addresses}
         self._alike = (
             _by_place(before.pods()) == _by_place(after.pods())
@@ -171,6 +176,7 @@ class _Spoken:
             *(last + 1 for _, last in spans),
             *named,
             *(number + 1 for number in named),
+            *(edge for number in ASKING if self.names for edge in (number, number + 1)),
         }
         return sorted(edge for edge in edges if edge <= _LAST)
 

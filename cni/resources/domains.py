@@ -47,6 +47,10 @@ class DomainSet(NftRules):
             for name in [self.name] if self.names else sets_of(self.token):
                 ruleset.delete_set(f"{TABLE} {name}")
 
+    def addresses(self) -> list[str]:
+        """What is in it, in the namespace this thread is in."""
+        return [ruleset.spelled(key) for key in sorted(ruleset.keys(f"{TABLE} {self.name}"))]
+
     def describe(self) -> str:
         return f"policy set {self.name}: what {', '.join(self.names)} is resolved to"
 

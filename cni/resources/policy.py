@@ -15,6 +15,7 @@ from cni.errors import Conflict, KernelRefused, TryAgainLater
 from cni.kernel import netfilter, ruleset
 from cni.kernel.ruleset import Chain, Element
 from cni.resources.chains import line_differences, listed_chains
+from cni.resources.domains import sets_of
 from cni.resources.gate import gone_with, port_of
 from cni.resources.nft import NftRules
 from cni.resources.peer_set import declared as declared_sets
@@ -107,7 +108,9 @@ class PodPolicy(NftRules):
             wrong = [item for item in there if item in others or item.chain in chains]
             lines = [f"delete element {TABLE} {item.map} {{ {item.key} }}" for item in wrong]
             lines += [f"delete chain {TABLE} {name}" for name in sorted(chains & chains_of(TABLE))]
-        return "\n".join([*lines, *gone_with({item.owner for item in others}), ""])
+            gone = sorted({item.owner for item in others})
+            lines += [f"delete set {TABLE} {name}" for owner in gone for name in sets_of(owner)]
+        return "\n".join([*lines, *gone_with(set(gone)), ""])
 
     def describe(self) -> str:
         return f"policy for {', '.join(self.addresses)}{' in the pod' * bool(self.netns)}: {len(self.rules)} rules"

@@ -111,6 +111,19 @@ def test_equal_names_keep_their_addresses_through_a_change_of_others(town: Town,
     kept = before.keys() & after.keys()
     assert len(kept) == 2
     assert len(after) == 4
+    assert town.host.run(AGENT_CNI, "policy", "why", "shop/one", f"{web.address(4)}:80").stdout.count(
+        "the configuration"
+    )
+    says = town.host.run(AGENT_CNI, "policy", "why", "shop/one", "WWW.example.org:80").stdout
+    assert "allowed by the configuration, $.policy.egress" in says
+    assert "denied" in town.host.run(AGENT_CNI, "policy", "why", "shop/one", "example.org:80", check=False).stdout
+    assert (
+        "allowed by ClusterNetworkPolicy names"
+        in town.host.run(AGENT_CNI, "policy", "why", "shop/one", "second.example:443").stdout
+    )
+    shown = town.host.run(AGENT_CNI, "policy", "show", "shop/one").stdout
+    assert f"*.example.org, api.example.com: {web.address(4)}\n" in shown
+    assert "second.example: nothing resolved\n" in shown
     assert [web.address(4)] in (after[name] for name in kept), "nobody took it out"
     assert [after[name] for name in after.keys() - before.keys()] == [[], []]
     town.host.check(conf, pod, result).ok()
@@ -153,6 +166,9 @@ def test_a_macvlan_pod_has_its_sets_in_its_own_namespace(site: Site, lab: Lab):
         resolved(pod.run, address)
         assert asks.connect(address, 80)["who"] == "it"
         assert "error" in asks.connect(address, 81)
+    name = f"net/{pod.container}/eth0"
+    assert "allowed by the configuration" in site.host.run(AGENT_CNI, "policy", "why", name, f"{address}:80").stdout
+    assert "denied" in site.host.run(AGENT_CNI, "policy", "why", name, f"{address}:81", check=False).stdout
     site.host.check(conf | {"policy": WEB}, pod, result).ok()
     site.host.delete_pod(conf | {"policy": WEB}, pod)
     assert not pod.run("nft", "list", "ruleset").stdout
@@ -168,3 +184,16 @@ def say(folder: Path, name: str) -> None:
     head = {"apiVersion": "policy.networking.k8s.io/v1beta1", "kind": "ClusterNetworkPolicy"}
     (folder / "new").write_text(json.dumps(head | {"metadata": {"name": "names"}, "spec": spec}))
     (folder / "new").rename(folder / "names.json")
+
+
+def test_what_a_pod_without_a_record_left_is_named_and_out_of_the_way_of_who_gets_its_address(town: Town):
+    gone = town.member(WEB)
+    left = sets(town.host.run)
+    gone.actor.close()
+    town.host.bury(gone.pod)
+    town.host.lose_state()
+    said = town.host.run(AGENT_CNI, "doctor", check=False).stdout
+    assert all(f"nft delete set {' '.join(TABLE)} {name}" in said for name in left)
+    pod = town.member({"egress": []})
+    assert pod.address(4) == gone.address(4)
+    assert not sets(town.host.run)

@@ -48,6 +48,7 @@ FOR_OTHERS = (
     "cni.policy.amended",
     "cni.policy.effects",
     "cni.policy.forecast",
+    "cni.policy.hints",
     "cni.policy.judgement",
     "cni.kernel.netlink.at_once",
     "cni.kernel.netlink.reachability",
