@@ -10,6 +10,7 @@ from cni.command.arguments import count, file
 
 #: In what `--suggest` writes rules.
 CONFIGURATION, NETWORK_POLICY = "configuration", "networkpolicy"
+SUGGESTIONS = (CONFIGURATION, NETWORK_POLICY)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -28,6 +29,17 @@ def add(command: argparse.ArgumentParser) -> None:
     command.add_argument("--follow", action="store_true", help="print each from now on, as it happens")
     command.add_argument("--count", type=count, metavar="N", help="with --follow: end after so many")
     command.add_argument("--denied", action="store_true", help="only what policies did not let through")
+    command.add_argument(
+        "--graph", type=file, metavar="SVG", help="draw who talked to whom into a file, or - for stdout"
+    )
+    command.add_argument(
+        "--suggest",
+        nargs="?",
+        const=CONFIGURATION,
+        default="",
+        metavar=f"{CONFIGURATION}|{NETWORK_POLICY}",
+        help="write the rules that would have let through just what was seen",
+    )
     command.add_argument("--record", action="store_true", help="be the recorder, until SIGTERM or Ctrl-C")
     command.add_argument(
         "--folder",

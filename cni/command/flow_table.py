@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,8 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cni.command.flow_words import ago, peer_of, port_of, sized
 from cni.command.held import Held, held_of
-from cni.command.output import complain, print_json, print_json_line, print_table, say_at_once
+from cni.command.output import complain, print_json, print_json_line, print_table, print_text, say_at_once
 from cni.errors import CniError
 from cni.flows import ring
 from cni.flows.seen import OPEN, Flow, Wanted, key_of, sightings
@@ -24,8 +26,6 @@ from cni.state.daemons import FLOWS, is_running
 
 _COLUMNS = ("pod", "way", "peer", "port", "verdict", "flows", "sent", "received", "last", "by")
 _WAYS = {"egress": "out", "ingress": "in"}
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-_STEP = 1024
 
 
 def shown(options: argparse.Namespace, folder: Path) -> int:
@@ -38,7 +38,20 @@ def shown(options: argparse.Namespace, folder: Path) -> int:
     wanted = Wanted(options.pod, now - options.since, options.denied)
     if options.follow:
         return _followed(options, folder, wanted)
-    found = seen_flows(folder, wanted, known)
+    return _told(options, seen_flows(folder, wanted, known), now)
+
+
+def _told(options: argparse.Namespace, found: list[Flow], now: float) -> int:
+    if options.suggest:
+        from cni.command.flow_rules import suggested  # who asks for a table needs no rules
+
+        return suggested(options, found)
+    if options.graph:
+        from cni.command.flow_graph import drawn, lines_of
+
+        svg = drawn(lines_of(found), f"{os.uname().nodename}, {options.pod or 'all pods'}")
+        options.graph.write_text(svg) if str(options.graph) != "-" else print_text(svg)
+        return 0
     words = Words(options)
     if options.json:
         print_json([flow.said | words.of(flow.seen).said for flow in found])
@@ -110,27 +123,6 @@ def together(found: Iterable[Flow]) -> list[list[Flow]]:
     return sorted(groups.values(), key=lambda group: (group[0].seen.pod, -max(flow.last for flow in group)))
 
 
-def peer_of(seen: Sighting) -> str:
-    """The other end for people: its name, or one by which its address was resolved, and how it was asked for where that is another address."""
-    name = seen.peer or ", ".join(seen.names)
-    address = f"{name} ({seen.address})" if name else seen.address
-    return f"{address} by {seen.service}" if seen.service else address
-
-
-def port_of(seen: Sighting) -> str:
-    """A port and its protocol."""
-    return f"{seen.port}/{seen.protocol}" if seen.port else seen.protocol
-
-
-def sized(number: float) -> str:
-    """Bytes as people say them."""
-    for unit in _UNITS:
-        if number < _STEP or unit == _UNITS[-1]:
-            break
-        number /= _STEP
-    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-
-
 def _row(group: list[Flow], now: float, words: Words) -> dict[str, Any]:
     flow = group[-1]
     seen, is_open = flow.seen, any(item.state == OPEN for item in group)
@@ -143,16 +135,9 @@ def _row(group: list[Flow], now: float, words: Words) -> dict[str, Any]:
         "flows": len(group),
         "sent": sized(sum(item.seen.sent_bytes for item in group)) if flow.allowed else "-",
         "received": sized(sum(item.seen.received_bytes for item in group)) if flow.allowed else "-",
-        "last": "now" if is_open else f"{_ago(now - max(item.last for item in group))} ago",
+        "last": "now" if is_open else f"{ago(now - max(item.last for item in group))} ago",
         "by": ", ".join(words.of(seen).documents) or "-",
     }
-
-
-def _ago(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f}{unit}"
-    return f"{max(seconds, 0):.0f}s"
 
 
 def _followed(options: argparse.Namespace, folder: Path, wanted: Wanted) -> int:
@@ -181,7 +166,7 @@ def _line(seen: Sighting, words: Words) -> str:
         return f"{flow}: denied{f' by {by}' if by else ''}"
     if seen.what == BEGUN:
         return f"{flow}: begun"
-    took = f" after {_ago(seen.end - seen.start)}" if seen.start else ""
+    took = f" after {ago(seen.end - seen.start)}" if seen.start else ""
     return f"{flow}: over{took}, sent {sized(seen.sent_bytes)}, received {sized(seen.received_bytes)}"
 
 

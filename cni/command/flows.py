@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 
 from cni.agent.settings import Settings
+from cni.command.flow_options import CONFIGURATION, SUGGESTIONS
 
 
 def flows(options: argparse.Namespace) -> int:
     """Print who talked to whom, as the recorder saw it: agent-cni flows --record, a daemon."""
+    if options.suggest and options.suggest not in SUGGESTIONS:  # --suggest POD
+        if options.pod:
+            options.refuse(f"--suggest {options.suggest!r}: there are {', '.join(SUGGESTIONS)}")
+        options.pod, options.suggest = options.suggest, CONFIGURATION
     said = Settings.load(options.config).flows
     folder = options.folder or said.folder
     if options.record:
