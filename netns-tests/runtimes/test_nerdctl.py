@@ -8,7 +8,7 @@ from typing import Self
 
 import pytest
 from cri import IMAGE, Containerd
-from lab import PATIENCE, REFERENCE_DIR, ROOT, Lab, eventually, sh
+from lab import PATIENCE, REFERENCE_DIR, ROOT, Lab, Namespace, eventually, sh
 from names import Names
 
 NERDCTL = ROOT / ".cache/bin/nerdctl"
@@ -82,3 +82,49 @@ def test_containers_find_each_other_by_name(lab: Lab, tmp_path: Path):
         assert "10.1.0.2" in nerdctl.resolves("db", "web.pods")
         nerdctl("rm", "--force", "db")
         assert eventually(lambda: "10.1.0.3" not in nerdctl.resolves("web", "db.pods"))
+
+
+COMPOSE = """
+services:
+  front:
+    image: {image}
+    entrypoint: ["/bin/busybox", "sh", "-c", "while :; do echo front | /bin/busybox nc -l -p 80; done"]
+    ports: ["8081:80"]
+    networks: {{web: {{ipv4_address: 10.64.1.60}}}}
+networks:
+  web: {{external: true}}
+"""
+SERVE = ("--entrypoint", "/bin/busybox", IMAGE, "sh", "-c", "while :; do echo front | /bin/busybox nc -l -p 80; done")
+
+
+@pytest.mark.usefixtures("store")
+def test_a_file_of_the_page_is_a_network_of_its(lab: Lab, tmp_path: Path):
+    """docs/coming-from-docker.md: its first file is a network nerdctl lists, publishes on, and takes from a compose file."""
+    host, elsewhere = lab.host(), lab.host()
+    lab.underlay(host, elsewhere)
+    page = (ROOT / "docs/coming-from-docker.md").read_text()
+    web = page.partition("```json\n")[2].partition("```")[0]
+
+    def heard(where: Namespace, place: str) -> str:
+        return where.run(
+            ROOT / ".cache/busybox/bin/busybox", "nc", "-w", "5", *place.split(":"), check=False
+        ).stdout.strip()
+
+    with Containerd(host, tmp_path) as containerd, Nerdctl(containerd) as nerdctl, Names(host):
+        (tmp_path / "net.d/web.conflist").write_text(web)
+        assert "web" in nerdctl("network", "ls", "--format", "{{.Name}}").split()
+        nerdctl("run", "--detach", "--name", "front", "--net", "web", "-p", "8080:80", *SERVE)
+        nerdctl("run", "--detach", "--name", "db", "--net", "web", "--ip", "10.64.1.50", "--dns", "10.64.1.1", IMAGE)
+        nerdctl("run", "--detach", "--name", "shut", "--net", "none", IMAGE)
+        nerdctl("run", "--detach", "--name", "open", "--net", "host", IMAGE)
+        assert eventually(lambda: heard(elsewhere, "192.0.2.11:8080") == "front")
+        assert "10.64.1.50" in nerdctl("exec", "db", "/bin/busybox", "ip", "-4", "addr")
+        assert eventually(lambda: "10.64.1.2" in nerdctl.resolves("db", "front.web"))
+        assert "eth0" not in nerdctl("exec", "shut", "/bin/busybox", "ip", "link")
+        assert "web0" in nerdctl("exec", "open", "/bin/busybox", "ip", "link")
+        compose = tmp_path / "compose.yaml"
+        compose.write_text(COMPOSE.format(image=IMAGE))
+        nerdctl("compose", "-f", compose, "up", "--detach")
+        assert eventually(lambda: heard(elsewhere, "192.0.2.11:8081") == "front")
+        nerdctl("compose", "-f", compose, "down")
+    assert host.state() == {"attachments": [], "leases": []}
