@@ -10,6 +10,7 @@ from itertools import groupby
 from cni.command import named
 from cni.command.agent_faults import agent_faults, without_agent
 from cni.command.attached import attachment_faults
+from cni.command.bundle import bundle
 from cni.command.certificates import certificate_faults
 from cni.command.flow_faults import flow_faults
 from cni.command.installed_faults import configuration_faults, executable_faults, program_faults
@@ -40,10 +41,13 @@ def doctor(options: argparse.Namespace) -> int:
     while _status(found) and (left := until - time.monotonic()) > 0:
         time.sleep(min(_STEP, left))
         found = _looked(options)
+    if options.bundle:
+        bundle(options, found)
     if options.json:
         print_json({area: [item.said() for item in items] for area, items in found.items()})
     else:
         _tell(options, found)
+        say(*[f"{options.bundle} has all of it, without keys, tokens and passwords"] * bool(options.bundle))
     return _status(found)
 
 

@@ -96,6 +96,9 @@ def _doctor_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--cache-dir", type=Path, default=CACHE, help="libcni's, default %(default)s")
     command.add_argument("--socket", type=Path, default=SOCKET, help="default %(default)s")
     command.add_argument(
+        "--bundle", type=file, metavar="FILE", help="write all that a report of a fault needs, a tar.gz"
+    )
+    command.add_argument(
         "--wait", nargs="?", type=count, const=60, metavar="SECONDS", help="until all is well, or so long, default 60"
     )
 
