@@ -61,6 +61,7 @@ DOORS = {
         "cni/kernel/arp.py",
         "cni/kernel/bell.py",
         "cni/kernel/conntrack.py",
+        "cni/kernel/echo.py",
         "cni/kernel/errand.py",
         "cni/kernel/nflog.py",
         "cni/kernel/notify.py",

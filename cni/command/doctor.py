@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 from cni.command import named
 from cni.command.agent_faults import agent_faults, without_agent
@@ -17,8 +18,10 @@ from cni.command.installed_faults import configuration_faults, executable_faults
 from cni.command.leftovers import leftovers
 from cni.command.membership import cluster_faults, is_in_cluster
 from cni.command.node import records_of
-from cni.command.output import PLAIN, Tint, print_json, say, say_tinted
+from cni.command.output import PLAIN, Tint, print_json, print_table, say, say_tinted
 from cni.command.overlays import overlay_faults
+from cni.command.probing import COLUMNS as MATRIX
+from cni.command.probing import probed
 from cni.command.remains import remains
 from cni.command.state_faults import state_faults
 from cni.conflist.file import data_dirs
@@ -36,23 +39,31 @@ def doctor(options: argparse.Namespace) -> int:
 
     Exit codes: 0 all is well, notes at most; 1 warnings; 3 something is broken; 4 something is open that is to be shut.
     """
-    found = _looked(options)
+    found, matrix = _looked(options), _asked_far(options)
     until = time.monotonic() + (options.wait or 0)
-    while _status(found) and (left := until - time.monotonic()) > 0:
+    while _status(found | {"probe": matrix[0]}) and (left := until - time.monotonic()) > 0:
         time.sleep(min(_STEP, left))
-        found = _looked(options)
+        found, matrix = _looked(options), _asked_far(options)
+    found |= {"probe": matrix[0]} if options.probe else {}
     if options.bundle:
         bundle(options, found)
     if options.json:
-        print_json({area: [item.said() for item in items] for area, items in found.items()})
+        said: dict[str, Any] = {area: [item.said() for item in items] for area, items in found.items()}
+        print_json(said | ({"matrix": matrix[1]} if options.probe else {}))
     else:
         _tell(options, found)
+        if options.probe:
+            print_table("no other host is known here", MATRIX, matrix[1])
         say(*[f"{options.bundle} has all of it, without keys, tokens and passwords"] * bool(options.bundle))
     return _status(found)
 
 
 def _looked(options: argparse.Namespace) -> dict[str, list[Finding]]:
     return {area: list(dict.fromkeys(check(options))) for area, check in CHECKS.items()}
+
+
+def _asked_far(options: argparse.Namespace) -> tuple[list[Finding], list[dict[str, Any]]]:
+    return probed(options) if options.probe else ([], [])
 
 
 def _status(found: dict[str, list[Finding]]) -> int:

@@ -107,7 +107,7 @@ def _of_others(host: Rtnl, network: Network, tunnel: VxlanLink, link: LinkRef) -
             f"pods of VTEP {vtep} are heard, which is not among the remotes: they are lost once they are silent",
             _REMOTES,
         )
-    heard = [Heard(vtep, mac, str(address)) for mac, vtep in behind.items() if (address := _address_of(mac))]
+    heard = [Heard(vtep, mac, str(address)) for mac, vtep in behind.items() if (address := address_of_mac(mac))]
     ranges = _ranges(_read(network.netconf)) if network.netconf else ()
     for vtep, _, text in heard:
         address = ipaddress.ip_address(text)
@@ -136,7 +136,7 @@ def _ranges(read: PluginConfig) -> tuple[RangeSet, ...]:
     return source.config.sets if isinstance(source, Own) and not source.clustered else ()
 
 
-def _address_of(mac: str) -> IPAddress | None:
+def address_of_mac(mac: str) -> IPAddress | None:
     """The IPv4 address a MAC of ours says."""
     address = ipaddress.IPv4Address(bytes.fromhex(mac.replace(":", ""))[2:])
     return address if mac_of_address(address) == mac else None

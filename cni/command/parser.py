@@ -95,6 +95,7 @@ def _doctor_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="default %(default)s")
     command.add_argument("--cache-dir", type=Path, default=CACHE, help="libcni's, default %(default)s")
     command.add_argument("--socket", type=Path, default=SOCKET, help="default %(default)s")
+    command.add_argument("--probe", action="store_true", help="ask the other hosts, and print a row for each")
     command.add_argument(
         "--bundle", type=file, metavar="FILE", help="write all that a report of a fault needs, a tar.gz"
     )

@@ -32,6 +32,7 @@ FOR_OTHERS = (
     "cni.state.recorded",
     "cni.kernel.inotify",
     "cni.kernel.counters",
+    "cni.kernel.echo",
     "cni.kernel.nflog",
     "cni.kernel.wireguard",
     "cni.policy.cluster_feed",
