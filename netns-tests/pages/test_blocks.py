@@ -39,9 +39,9 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def reader(lab: Lab, build: Path) -> Iterator[Reader]:
+def reader(lab: Lab, node: Host, build: Path) -> Iterator[Reader]:
     """A reader with two hosts, a machine beside them and one for etcd, which is everybody's gateway, too."""
-    hosts = {name: lab.host() for name in ("", "other", "elsewhere", "store")}
+    hosts = {"": node} | {name: lab.host() for name in ("other", "elsewhere", "store")}
     switch = lab.underlay(*hosts.values())
     sh("ip", "-n", switch.name, "addr", "del", "192.0.2.1/24", "dev", "sw0")
     sh("ip", "-n", hosts["store"].name, "addr", "add", "192.0.2.1/24", "dev", "eth0")
