@@ -238,6 +238,8 @@ def _type_fault(netconf: NetConf) -> str:
         return f"$.type: {_UNTYPED}"
     if not isinstance(name, str) or not is_name(name):
         return f"$.type: {json.dumps(name)} is no name of a plugin"
+    if driver := foreign.no_type(name):
+        return f"$.type: {driver}"
     hint = _hint(name, plugin.names())
     return f"$.type: {name!r} is no plugin of this suite{hint}" if hint else ""
 

@@ -28,6 +28,8 @@ _DRIVERS = {
 }
 #: The plugin whose keys a driver's configuration is judged by.
 _PLUGINS = {"bridge": "bridge-vxlan", "overlay": "bridge-vxlan", "macvlan": "macvlan", "ipvlan": "macvlan"}
+#: Drivers that are called as a plugin is.
+_EXECUTABLES = ("bridge", "macvlan", "ipvlan")
 
 #: Options of Docker's drivers, after "com.docker.network.".
 _OPTIONS = {
@@ -124,6 +126,12 @@ def advice(key: str, value: object, section: str) -> str:
     if key.lower() == "driver" and not section and (mend := _DRIVERS.get(str(value).lower())):
         return (_DRIVER if mend.startswith('"') else "") + mend
     return words(section).get(key.lower(), "")
+
+
+def no_type(name: str) -> str:
+    """What to write instead of a driver that stands where a plugin's name is to be; empty for any that a plugin may be called."""
+    mend = _DRIVERS.get(name, "")
+    return f"{name!r} is one of Docker's drivers and no plugin ({mend})" if mend and name not in _EXECUTABLES else ""
 
 
 def plugin_of(netconf: Mapping[str, object]) -> str:

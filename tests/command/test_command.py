@@ -134,6 +134,10 @@ def test_a_wrong_file_is_one_line_and_no_traceback(agent: Any, write: Any, verb:
         ({"type": ""}, '$.type: "" is no name of a plugin'),
         ({"type": 5}, "$.type: 5 is no name of a plugin"),
         (
+            {"type": "none"},
+            "$.type: 'none' is one of Docker's drivers and no plugin (a pod with nothing but loopback has no configuration: its runtime calls no plugin)",
+        ),
+        (
             {"type": "bridge-vxlann"},
             "$.type: 'bridge-vxlann' is no plugin of this suite (did you mean 'bridge-vxlan'?)",
         ),
