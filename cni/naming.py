@@ -40,6 +40,8 @@ SWITCHED = "switched"
 CLUSTER = "cluster"
 #: The nflog group that hears what policies drop.
 DROPS = 4743
+#: The table that has pods' questions to DNS servers, and the answers, wait in a queue for the DNS gate.
+DNS_TABLE, DNS_QUEUE = "inet agent_cni_dns", 4753
 #: Those that cut a host's pods off when nobody has heard of it for long: of what is routed, and of what is bridged.
 FENCE_TABLES = ("inet agent_cni_fence", "bridge agent_cni_fence")
 

@@ -166,6 +166,21 @@ def test_without_a_namespace_the_pod_cannot_be_entered(world: World):
 
 SAMPLES: dict[str, dict[str, Any]] = {
     "Announcement": {"link": "eth0", "mac": "0a:58:0a:00:00:02", "addresses": ("10.0.0.2", "fd00::2")},
+    "Asking": {"addresses": ("10.0.0.2", "fd00::2"), "token": "0123456789a", "rate": 200, "netns": ""},
+    "AskingPod": {
+        "token": "0123456789a",
+        "pod": "default/agent",
+        "addresses": ("10.0.0.2",),
+        "link": "veth0",
+        "rules": ("*.example.org api.example.com",),
+        "netns": "",
+        "names": ("db.example.net",),
+        "everything": False,
+        "keep": 60,
+        "into": ("10.20.0.0/16",),
+        "own": ("cluster.local",),
+    },
+    "AskingTable": {"netns": "/run/netns/p"},
     "Bridge": {"name": "br0", "mac": "", "mtu": 1500, "promiscuous": True},
     "DeadEnd": {"dst": "10.10.0.0/16"},
     "FloodList": {"link": "vxlan1", "vteps": ()},

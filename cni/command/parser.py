@@ -278,6 +278,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "serve": ("serve", _serve_options),
     "names": ("names", _names_options),
     "flows": ("flows", _flows_options),
+    "dnsgate": ("dnsgate", _names_options),
     "join": ("join", _join_options),
     "leave": ("leave", _leave_options),
     "node": ("cluster", _node_options),

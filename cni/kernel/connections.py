@@ -14,14 +14,15 @@ from typing import NamedTuple
 
 from cni.errors import KernelRefused
 from cni.kernel.netlink.channel import NETFILTER, Channel
-from cni.kernel.netlink.wire import ACK, CREATE, EXCLUSIVE, FAMILY, attribute
+from cni.kernel.netlink.wire import ACK, CREATE, DUMP, EXCLUSIVE, FAMILY, HEADER, attribute, attributes
 from cni.kernel.nfnetlink import message
 from cni.naming import IPAddress
 
 _OWN = Path("/proc/thread-self/net")
 #: States of include/net/tcp_states.h in which both ends know of a connection.
 _ALIVE = frozenset({1, 3, 4, 5, 8, 9, 11})
-_TCP, _NEW = 6, 1 << 8  # IPPROTO_TCP; NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW
+_TCP, _NEW, _GET = 6, 1 << 8, 1 << 8 | 1  # IPPROTO_TCP; NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW, _GET
+_BODY_AT = HEADER.size + 4
 _ORIGINAL, _REPLY, _PROTOCOL_INFO, _TIMEOUT = 1, 2, 4, 7
 _IP, _PROTO = 1, 2
 _SOURCE, _DESTINATION = {4: 1, 6: 3}, {4: 2, 6: 4}
@@ -49,6 +50,19 @@ def remember() -> None:
     told = [_told(connection) for connection in here()]
     with closing(Channel(NETFILTER)) as channel:
         channel.refusals(told)
+
+
+def alive() -> set[tuple[bytes, bytes]]:
+    """Who has a connection to whom, as far as conntrack of the namespace this thread is in knows: packed addresses of who began it and whom
+    it was for. Raises KernelRefused and DumpInterrupted.
+    """
+    with closing(Channel(NETFILTER)) as channel:
+        answers = channel.ask(message(_GET, ACK | DUMP, 0, 0, b""))
+    return {_ends(attributes(attributes(attributes(item, _BODY_AT)[_ORIGINAL])[_IP])) for item in answers}
+
+
+def _ends(addresses: dict[int, bytes]) -> tuple[bytes, bytes]:
+    return (addresses[1], addresses[2]) if 1 in addresses else (addresses[3], addresses[4])
 
 
 def here() -> Iterator[Connection]:

@@ -5,6 +5,8 @@ Values go by register 1, as with libnftables; a verdict's is 0.
 
 from __future__ import annotations
 
+import struct
+
 from cni.kernel.netlink.wire import attribute, nested, string
 from cni.kernel.nfnetlink import EXPRESSION_DATA, EXPRESSION_NAME, LIST_ITEM
 
@@ -73,6 +75,17 @@ def log(prefix: str, group: int | None) -> bytes:
     """Tell the kernel's log of a packet, or a group of nflog."""
     where = attribute(5, number(_WARNING)) if group is None else attribute(1, number(group, 2))
     return _expression("log", attribute(2, string(prefix)), where)
+
+
+def queue(number_: int) -> bytes:
+    """Have a packet wait in a queue; a kernel without nft_queue does not know it (ENOENT)."""
+    return _expression("queue", attribute(1, number(number_, 2)), attribute(2, number(1, 2)))
+
+
+def queue_by_xtables(number_: int) -> bytes:
+    """The same by iptables' target of that name (nft_compat, struct xt_NFQ_info_v3)."""
+    info = struct.pack("=HHHxx", number_, 1, 0)
+    return _expression("target", attribute(1, string("NFQUEUE")), attribute(2, number(3)), attribute(3, info))
 
 
 def count() -> bytes:

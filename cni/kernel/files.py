@@ -26,6 +26,7 @@ _OURS = (
     "agent.sock",
     "member.sock",
     "folders",
+    "dns",
     "tally",
     "witness",
     "wireguard.key",

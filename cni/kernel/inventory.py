@@ -24,6 +24,7 @@ from cni.kernel.nfnetlink import (
     LIST_ITEM,
     RULE,
     RULE_CHAIN,
+    RULE_EXPRESSIONS,
     SET,
     SET_NAME,
     TABLE,
@@ -68,6 +69,14 @@ def sets(table: str) -> set[str]:
     return set(_steady(partial(_sets, nfnetlink.opened(), family, name)))
 
 
+def rules(table: str, chains: Iterable[str]) -> dict[str, bytes | None]:
+    """What each base chain of a table, ``inet name``, of the namespace this thread is in is: where it hangs, and its rules, as the kernel has
+    them; None where it is not there. Raises as `digest`.
+    """
+    family, name = table.split(" ")
+    return {chain: b"".join(_steady(partial(_rules, nfnetlink.opened(), family, name, chain))) or None for chain in chains}
+
+
 def _steady(read: Callable[[], Iterator[T]]) -> list[T]:
     for _ in range(_TRIES):
         try:
@@ -96,6 +105,13 @@ def _chain(channel: Channel, family: str, table: str, chain: str) -> Iterator[by
         for _ in (TABLE_NAME, RULE_CHAIN):
             at += (_ATTRIBUTE.unpack_from(message, at)[0] + 3) & ~3
         yield message[at : at + _HANDLE]
+
+
+def _rules(channel: Channel, family: str, table: str, chain: str) -> Iterator[bytes]:
+    of = attribute(TABLE_NAME, string(table))
+    yield from _said(asked(channel, CHAIN, 0, family, of + attribute(CHAIN_NAME, string(chain))), _CHAIN_SAYS)
+    for message in asked(channel, RULE, DUMP, family, of + attribute(RULE_CHAIN, string(chain))):
+        yield attributes_of(message).get(RULE_EXPRESSIONS, b"")
 
 
 def _set(channel: Channel, family: str, table: str, name: str) -> Iterator[bytes]:

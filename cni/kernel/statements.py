@@ -142,6 +142,8 @@ _CLAUSE = re.compile(
     | (?P<port>(?:tcp|udp|sctp)\ [sd]port\ [0-9]+(?:-[0-9]+)?)
     | (?P<limit>limit\ rate\ [0-9]+/second\ burst\ [0-9]+\ packets)
     | (?P<log>log\ prefix\ "[^"]*"(?:\ group\ [0-9]+)?)
+    | (?P<queue>queue\ num\ [0-9]+)
+    | (?P<target>xt\ target\ "NFQUEUE"\ [0-9]+)
     | (?P<counter>counter)
     | (?P<comment>comment\ "[^"]*")
     | (?P<verdict>return|drop|accept|(?:goto|jump)\ \S+)
@@ -236,6 +238,13 @@ class _Rule:
     def _log(self, *words: str) -> None:
         _, prefix, group = " ".join(words).split('"')
         self.said.append(say.log(prefix, int(group.split(" ")[-1]) if group else None))
+
+    def _queue(self, *words: str) -> None:
+        self.said.append(say.queue(int(words[-1])))
+
+    def _target(self, *words: str) -> None:
+        """What nft itself lists and does not read."""
+        self.said.append(say.queue_by_xtables(int(words[-1])))
 
     def _counter(self, *_: str) -> None:
         self.said.append(say.count())

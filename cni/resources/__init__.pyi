@@ -3,6 +3,7 @@
 from cni.resources.addressing import BlockGateway, GatewayAddress, HostSysctl, PodAddress, PodSysctl
 from cni.resources.advertisements import Ipv6Forwarding, NoAdvertisements
 from cni.resources.antispoof import AntiSpoof, GuardTable
+from cni.resources.asking import Asking, AskingPod, AskingTable
 from cni.resources.base import Difference, Resource, decoded, encoded, key_of, uses_of
 from cni.resources.bridge import Bridge
 from cni.resources.bridge_filter import BridgeFilter
@@ -32,6 +33,9 @@ from cni.resources.world import Said, World
 __all__ = [
     "Announcement",
     "AntiSpoof",
+    "Asking",
+    "AskingPod",
+    "AskingTable",
     "BlockGateway",
     "Bridge",
     "BridgeFilter",

@@ -17,6 +17,7 @@ ROOMS = {
     "addressing": ("BlockGateway", "GatewayAddress", "HostSysctl", "PodAddress", "PodSysctl"),
     "advertisements": ("Ipv6Forwarding", "NoAdvertisements"),
     "antispoof": ("AntiSpoof", "GuardTable"),
+    "asking": ("Asking", "AskingPod", "AskingTable"),
     "bridge": ("Bridge",),
     "bridge_filter": ("BridgeFilter",),
     "domains": ("DomainSet",),

@@ -10,7 +10,7 @@ from cni.kernel.files import LockFile, private_folder
 from cni.naming import digest_of
 from cni.state.uses import node_lock
 
-MEMBER, NAMES, FLOWS = "member", "server of names", "recorder of flows"
+MEMBER, NAMES, FLOWS, GATE = "member", "server of names", "recorder of flows", "DNS gate"
 
 
 @contextmanager

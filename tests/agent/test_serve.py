@@ -54,6 +54,10 @@ FOR_OTHERS = (
     "cni.kernel.netlink.at_once",
     "cni.kernel.netlink.reachability",
     "cni.discovery",
+    "cni.dnsgate",
+    "cni.kernel.injection",
+    "cni.kernel.nfqueue",
+    "cni.kernel.resolved",
     "cni.state.daemons",
 )
 

@@ -8,7 +8,7 @@ from importlib.metadata import Distribution
 from license_expression import ExpressionError, LicenseExpression, get_spdx_licensing
 
 #: What lets anybody use a package as they like (MPL-2.0: whose own files stay under it). Another is somebody's decision.
-ALLOWED = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "MIT", "MPL-2.0", "PSF-2.0"}
+ALLOWED = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MPL-2.0", "PSF-2.0"}
 #: What packages say that know no SPDX expression: in their `License`, as a classifier, or at the top of the text itself.
 SAID = {
     "3-Clause BSD License": "BSD-3-Clause",

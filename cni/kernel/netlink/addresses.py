@@ -53,6 +53,11 @@ class Addresses(Handle):
         asked = request(_GET, DUMP, _IFADDR.pack(0, 0, 0, 0, link.index), *elsewhere)
         return [address_of(message) for message in self._dump(asked)]
 
+    def own_addresses(self) -> list[IPAddress]:
+        """Every address of this namespace's links."""
+        asked = request(_GET, DUMP, _IFADDR.pack(0, 0, 0, 0, 0))
+        return [address_of(message).interface.ip for message in self._dump(asked)]
+
     def link_holding(self, address: IPAddress) -> int:
         """The index of a link that has an address, whether traffic to it arrives now or not; or 0. It reads all there are."""
         for message in self._dump(request(_GET, DUMP, _IFADDR.pack(0, 0, 0, 0, 0))):

@@ -1,0 +1,148 @@
+"""Pods that are held to names, and which: a file for each, which calls write and the DNS gate reads.
+
+What the gate adds beside them: which address was told under which name, in the order in which it heard of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cni.errors import Unavailable
+from cni.kernel.files import private_folder
+from cni.values import dataclass, fields
+
+FOLDER = Path("/run/agent-cni/dns")
+#: What is appended to for each address that is told under a name it was not known by; what it began with, when it was too long.
+TOLD, TOLD_BEFORE = "told", "told.before"
+#: What the gate has counted since it began.
+COUNTED = "counted"
+
+#: What a pod's file is called after its token.
+SUFFIX = ".pod"
+_LONGEST = 1 << 20
+_WRITTEN = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A pod whose questions the gate judges; `token` names its sets, and its `rules` are the names of one rule each, with a
+    space between two. `link` is the host end of its link, or with `netns` its own.
+
+    It may have resolved what its rules name and `names`, or with `everything` anything; answers are kept for `keep` seconds at least.
+    Those that point into the node or to pods let it reach nothing, but in the CIDRs `into`; names of the domains `own` are the cluster's.
+    """
+
+    token: str
+    pod: str
+    addresses: tuple[str, ...]
+    link: str
+    rules: tuple[str, ...]
+    netns: str = ""
+    names: tuple[str, ...] = ()
+    everything: bool = False
+    keep: int = 60
+    into: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return FOLDER / f"{self.token}{SUFFIX}"
+
+    @property
+    def text(self) -> str:
+        """What is in it."""
+        return json.dumps(vars(self)) + "\n"
+
+    @property
+    def allowed(self) -> tuple[tuple[str, ...], ...]:
+        """The names of each rule."""
+        return tuple(tuple(names.split()) for names in self.rules)
+
+    @classmethod
+    def read(cls, text: str) -> Entry | None:
+        """What a file says; None where it is none of ours, or of another release's."""
+        try:
+            raw: dict[str, Any] = json.loads(text)
+            known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
+            said: dict[str, Any] = {key: tuple(it) if isinstance(it, list) else it for key, it in known.items()}
+            entry = cls(**said)
+            is_any = bool(entry.allowed or entry.names or entry.everything)
+        except (ValueError, TypeError, AttributeError):
+            return None
+        return entry if is_any else None
+
+
+def read(path: Path) -> str:
+    """What is in a file; nothing where there is none. Raises Unavailable."""
+    try:
+        return path.read_text(errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        raise _unavailable(path, error) from None
+
+
+def entries() -> Iterator[Entry]:
+    """Every pod's. Raises Unavailable."""
+    try:
+        names = sorted(os.listdir(FOLDER))  # noqa: PTH208  # one question for hundreds of names
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise _unavailable(FOLDER, error) from None
+    for name in names:
+        if name.endswith(SUFFIX) and not name.startswith(".") and (entry := Entry.read(read(FOLDER / name))):
+            yield entry
+
+
+def put(path: Path, text: str) -> None:
+    """Give a file a text, in one step. Raises Unavailable; of a text there is no room for nothing stays."""
+    new = path.parent / f".{path.name}"
+    try:
+        private_folder(FOLDER)
+        file = os.open(new, _WRITTEN, 0o600)
+        try:
+            rest = text.encode()
+            while rest:
+                rest = rest[os.write(file, rest) :]
+        finally:
+            os.close(file)
+        new.rename(path)
+    except OSError as error:
+        with suppress(OSError):
+            new.unlink()
+        raise _unavailable(path, error) from None
+
+
+def drop(path: Path) -> None:
+    """Have no such file, and nothing of one whose writer was killed. Raises Unavailable."""
+    try:
+        path.unlink(missing_ok=True)
+        (path.parent / f".{path.name}").unlink(missing_ok=True)
+    except NotADirectoryError:
+        return
+    except OSError as error:
+        raise _unavailable(path, error) from None
+
+
+def tell(address: str, name: str) -> None:
+    """Write down that an address was told under a name; where that cannot be nobody knows it by that."""
+    with suppress(OSError):
+        file = os.open(FOLDER / TOLD, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.write(file, f"{address} {name}\n".encode())
+            long = os.fstat(file).st_size > _LONGEST
+        finally:
+            os.close(file)
+        if long:
+            (FOLDER / TOLD).rename(FOLDER / TOLD_BEFORE)
+
+
+def _unavailable(path: Path, error: OSError) -> Unavailable:
+    return Unavailable(f"{path}: {error.strerror}")
