@@ -6,18 +6,19 @@ Values go by register 1, as with libnftables; a verdict's is 0.
 from __future__ import annotations
 
 import struct
+import sys
 
 from cni.kernel.netlink.wire import attribute, nested, string
 from cni.kernel.nfnetlink import EXPRESSION_DATA, EXPRESSION_NAME, LIST_ITEM
 
 #: How a value compares with another.
-EQUAL, AT_MOST, AT_LEAST = 0, 3, 5
+EQUAL, OTHER, AT_MOST, AT_LEAST = 0, 1, 3, 5
 #: Headers a payload is of.
 NETWORK, TRANSPORT = 1, 2
-#: What meta tells: which family a packet is of in a table of several, and its transport.
-NFPROTO, L4PROTO = 15, 16
+#: What meta tells: by which link a packet came, by its index, which family it is of in a table of several, and its transport.
+LINK, NFPROTO, L4PROTO = 4, 15, 16
 
-_VALUE, _CT_DIRECTION, _WARNING = 1, 1, 4
+_VALUE, _CT_STATE, _CT_DIRECTION, _CT_PROTO_DST, _NEW, _WARNING = 1, 0, 1, 12, 8, 4
 _VERDICTS = {"drop": 0, "accept": 1, "jump": -3, "goto": -4, "return": -5}
 _VERDICT, _CODE, _CHAIN = 2, 1, 2
 
@@ -48,6 +49,25 @@ def direction() -> bytes:
     return _expression("ct", attribute(1, number(1)), attribute(2, number(_CT_DIRECTION)))
 
 
+def is_new() -> bytes:
+    """Pass if a packet begins a connection (the state is of the machine's order)."""
+    mask, zero = _NEW.to_bytes(4, sys.byteorder), bytes(4)
+    masked = (
+        attribute(1, number(1)),
+        attribute(2, number(1)),
+        attribute(3, number(4)),
+        nested(4, value(mask)),
+        nested(5, value(zero)),
+    )
+    state = _expression("ct", attribute(1, number(1)), attribute(2, number(_CT_STATE)))
+    return state + _expression("bitwise", *masked) + compare(OTHER, zero)
+
+
+def meant_port() -> bytes:
+    """Load the port that a packet's connection was for, before anybody led it elsewhere."""
+    return _expression("ct", attribute(1, number(1)), attribute(2, number(_CT_PROTO_DST)), attribute(3, b"\0"))
+
+
 def payload(header: int, offset: int, length: int, register: int = 1) -> bytes:
     """Load bytes of a header."""
     numbers = (register, header, offset, length)
@@ -65,10 +85,17 @@ def look_up(name: str, set_id: int = 0) -> bytes:
     return _expression("lookup", attribute(1, string(name)), attribute(2, number(1)), attribute(5, number(0)), *known)
 
 
-def limit(per_second: int, burst: int) -> bytes:
-    """Pass so many packets."""
+def led(name: str) -> bytes:
+    """Go where a map leads what was loaded, if it does."""
+    return _expression(
+        "lookup", attribute(1, string(name)), attribute(2, number(1)), attribute(3, number(0)), attribute(5, number(0))
+    )
+
+
+def limit(per_second: int, burst: int, *, over: bool = False) -> bytes:
+    """Pass so many packets, or those that are more."""
     rate = attribute(1, number(per_second, 8)), attribute(2, number(1, 8)), attribute(3, number(burst))
-    return _expression("limit", *rate, attribute(4, number(0)), attribute(5, number(0)))
+    return _expression("limit", *rate, attribute(4, number(0)), attribute(5, number(int(over))))
 
 
 def log(prefix: str, group: int | None) -> bytes:

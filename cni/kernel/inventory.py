@@ -74,7 +74,9 @@ def rules(table: str, chains: Iterable[str]) -> dict[str, bytes | None]:
     them; None where it is not there. Raises as `digest`.
     """
     family, name = table.split(" ")
-    return {chain: b"".join(_steady(partial(_rules, nfnetlink.opened(), family, name, chain))) or None for chain in chains}
+    return {
+        chain: b"".join(_steady(partial(_rules, nfnetlink.opened(), family, name, chain))) or None for chain in chains
+    }
 
 
 def _steady(read: Callable[[], Iterator[T]]) -> list[T]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from cni.kernel import expressions as say
 from cni.kernel.containers import TYPES, anonymous, declared, touching
-from cni.kernel.netlink.wire import APPEND, CREATE, attribute, nested, string
+from cni.kernel.netlink.wire import APPEND, CREATE, attribute, nested, string, u32
 from cni.kernel.nfnetlink import (
     CHAIN,
     CHAIN_NAME,
@@ -42,6 +42,14 @@ _FAMILIES = {"ip": (2, 4, 12), "ip6": (10, 16, 13)}
 _ADDRESSES = {("ip", "saddr"): (12, 11), ("ip", "daddr"): (16, 12), ("ip6", "saddr"): (8, 8), ("ip6", "daddr"): (24, 9)}
 _PORTS = {"sport": 0, "dport": 2}
 _LAST_PORT = 65535
+#: What is always said alike.
+_PLAIN = {
+    "ct direction reply": [say.direction(), say.compare(say.EQUAL, b"\1")],
+    "ct state new": [say.is_new()],
+    'iif != "lo"': [say.meta(say.LINK), say.compare(say.OTHER, u32(1))],
+    "counter": [say.count()],
+}
+_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 
 #: The family of the tables that rules are understood in: what is of IPv4 or IPv6 is asked there.
 _BOTH = "inet"
@@ -79,6 +87,16 @@ def _chain(verb: str, family: str, table: str, name: str) -> Iterator[bytes]:
     yield request(kind, how, family, _of(table) + attribute(CHAIN_NAME, string(name)))
 
 
+def _base(table: str, name: str, hook: str, minus: str | None, priority: str) -> Iterator[bytes]:
+    at = (-int(priority) if minus else int(priority)).to_bytes(4, "big", signed=True)
+    hung = attribute(1, say.number(_HOOKS.index(hook))), attribute(2, at)
+    accepts = attribute(5, say.number(1))
+    said = (
+        _of(table) + attribute(CHAIN_NAME, string(name)) + nested(4, *hung) + accepts + attribute(7, string("filter"))
+    )
+    yield request(CHAIN, CREATE, _BOTH, said)
+
+
 def _set(family: str, table: str, name: str, kind: str, leading: str | None) -> Iterator[bytes]:
     if kind not in TYPES:
         raise Unspoken(kind)
@@ -90,7 +108,7 @@ def _element(family: str, table: str, name: str, key: str, chain: str) -> Iterat
         packed = ipaddress.ip_address(key).packed
     except ValueError:
         raise Unspoken(key) from None
-    item = nested(LIST_ITEM, nested(1, say.value(packed)), nested(2, say.verdict("jump", chain)))
+    item = nested(LIST_ITEM, nested(1, say.value(packed)), nested(2, say.verdict("jump", chain)) if chain else b"")
     yield request(ELEMENTS, CREATE, family, _of(table) + attribute(SET_NAME, string(name)) + nested(ELEMENT_LIST, item))
 
 
@@ -127,6 +145,13 @@ def _read(text: str) -> _Rule:
 _LINES: tuple[tuple[re.Pattern[str], Callable[..., Iterator[bytes]]], ...] = (
     (re.compile(rf"add rule {_BOTH} (\S+) (\S+) (.+)"), _rule),
     (re.compile(r"add element (\S+) (\S+) (\S+) \{ ([0-9a-f.:]+) : jump (\S+) \}"), _element),
+    (re.compile(r"add element (\S+) (\S+) (\S+) \{ ([0-9a-f.:]+)() \}"), _element),
+    (
+        re.compile(
+            rf"add chain {_BOTH} (\S+) (\S+) \{{ type filter hook (\S+) priority (filter - |-)?([0-9]+); policy accept; \}}"
+        ),
+        _base,
+    ),
     (re.compile(r"(add|flush|delete) chain (\S+) (\S+) (\S+)"), _chain),
     (re.compile(r"add set (\S+) (\S+) (\S+) \{ type ([^:;]+)(); \}"), _set),
     (re.compile(r"add map (\S+) (\S+) (\S+) \{ type ([^:;]+)( : verdict); \}"), _set),
@@ -134,17 +159,18 @@ _LINES: tuple[tuple[re.Pattern[str], Callable[..., Iterator[bytes]]], ...] = (
 )
 _CLAUSE = re.compile(
     r"""(?:
-    (?P<reply>ct\ direction\ reply)
+    (?P<plain>ct\ direction\ reply|ct\ state\ new|iif\ !=\ "lo"|counter)
     | (?P<key>ip6?\ [sd]addr\ \.\ meta\ l4proto\ \.\ th\ [sd]port\ @\S+)
     | (?P<named>ip6?\ [sd]addr\ @\S+)
     | (?P<among>ip6?\ [sd]addr\ \{\ [^{}]+\ \})
     | (?P<protocol>meta\ l4proto\ [a-z0-9-]+)
     | (?P<port>(?:tcp|udp|sctp)\ [sd]port\ [0-9]+(?:-[0-9]+)?)
-    | (?P<limit>limit\ rate\ [0-9]+/second\ burst\ [0-9]+\ packets)
+    | (?P<meant>ct\ original\ proto-dst\ !=\ [0-9]+)
+    | (?P<led>ip6?\ [sd]addr\ vmap\ @\S+)
+    | (?P<limit>limit\ rate\ (?:over\ )?[0-9]+/second\ burst\ [0-9]+\ packets)
     | (?P<log>log\ prefix\ "[^"]*"(?:\ group\ [0-9]+)?)
     | (?P<queue>queue\ num\ [0-9]+)
     | (?P<target>xt\ target\ "NFQUEUE"\ [0-9]+)
-    | (?P<counter>counter)
     | (?P<comment>comment\ "[^"]*")
     | (?P<verdict>return|drop|accept|(?:goto|jump)\ \S+)
     )(?:\ |$)""",
@@ -184,8 +210,8 @@ class _Rule:
         self._is(say.NFPROTO, number)
         self.said.append(say.payload(say.NETWORK, _ADDRESSES[ip, side][0], length))
 
-    def _reply(self, *_: str) -> None:
-        self.said += [say.direction(), say.compare(say.EQUAL, b"\1")]
+    def _plain(self, *words: str) -> None:
+        self.said += _PLAIN[" ".join(words)]
 
     def _key(self, ip: str, side: str, *words: str) -> None:
         """An address, a protocol and a port behind one another, each filled up to four bytes: the kernel counts registers of
@@ -232,8 +258,16 @@ class _Rule:
             raise Unspoken(span)
         self._within(say.number(int(low), 2), say.number(int(high or low), 2))
 
+    def _meant(self, *words: str) -> None:
+        self.said += [say.meant_port(), say.compare(say.OTHER, say.number(int(words[-1]), 2))]
+
+    def _led(self, ip: str, side: str, _: str, name: str) -> None:
+        self._address(ip, side)
+        self.said.append(say.led(name[1:]))
+
     def _limit(self, *words: str) -> None:
-        self.said.append(say.limit(int(words[2].partition("/")[0]), int(words[4])))
+        rate, burst = words[-4].partition("/")[0], words[-2]
+        self.said.append(say.limit(int(rate), int(burst), over="over" in words))
 
     def _log(self, *words: str) -> None:
         _, prefix, group = " ".join(words).split('"')
@@ -242,12 +276,8 @@ class _Rule:
     def _queue(self, *words: str) -> None:
         self.said.append(say.queue(int(words[-1])))
 
-    def _target(self, *words: str) -> None:
-        """What nft itself lists and does not read."""
+    def _target(self, *words: str) -> None:  # what nft itself lists and does not read
         self.said.append(say.queue_by_xtables(int(words[-1])))
-
-    def _counter(self, *_: str) -> None:
-        self.said.append(say.count())
 
     def _verdict(self, word: str, chain: str = "") -> None:
         self.said.append(say.decide(word, chain))

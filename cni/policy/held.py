@@ -14,6 +14,9 @@ from cni.policy.rules import addresses_of, chain_rules
 from cni.protocol.result import Result
 from cni.resources import (
     AntiSpoof,
+    Asking,
+    AskingPod,
+    AskingTable,
     BridgeFilter,
     DomainSet,
     Gate,
@@ -38,10 +41,10 @@ from cni.values import dataclass, replace
 _OWN, _ROUTED, _CHAINED = range(3)
 
 #: What is in force before a pod's link.
-_IN_FORCE_FIRST = (PolicyTable, PeerSet, DomainSet, PodPolicy, PeerEntries)
+_IN_FORCE_FIRST = (PolicyTable, PeerSet, DomainSet, AskingTable, Asking, PodPolicy, PeerEntries, AskingPod)
 
 #: What comes and goes with what a policy says.
-_FED = (PeerSet, DomainSet, PodPolicy, PeerEntries, GateTable, Gate)
+_FED = (PeerSet, DomainSet, AskingTable, Asking, AskingPod, PodPolicy, PeerEntries, GateTable, Gate)
 
 _Stages = tuple[tuple[Resource, ...], tuple[Resource, ...]]
 
@@ -117,14 +120,17 @@ def _on_host(policy: Policy, held: _Held, port: HostPort) -> _Stages:
     rules = chain_rules(policy, held.token, families, held.attached.dns.resolvers, held.pod)
     chains = PodPolicy(held.addresses, rules, not policy.host_access, held.pod, token=held.token)
     gates = tuple(_gates(policy, held, port))
+    judged, told = _judged(policy, held, port.name)
     return (
         (
+            *judged[:1],
             PolicyTable(edition=2),
             *_sets(policy, families),
             *_named(policy, held, families),
-            *_resolving(policy, held),
+            *judged[1:],
             chains,
             _entries(held),
+            *told,
         ),
         (
             *((GateTable(bucket_of(held.token)), *gates) if gates else ()),
@@ -159,7 +165,8 @@ def _in_pod(policy: Policy, held: _Held, host: Host) -> _Stages:
     chains = PodPolicy(held.addresses, rules, False, held.pod, host.netns, guarded, held.token, name)
     table = PolicyTable(host.netns, edition=2)
     sets = *_sets(policy, (4, 6), host.netns), *_named(policy, held, (4, 6), host.netns)
-    return ((), (table, *sets, *_resolving(policy, held, host.netns), chains, _entries(held)))
+    judged, told = _judged(policy, held, name, host.netns)
+    return ((), (*judged[:1], table, *sets, *judged[1:], chains, _entries(held), *told))
 
 
 def _sets(policy: Policy, families: Iterable[int], netns: str = "") -> Iterator[PeerSet]:
@@ -174,9 +181,21 @@ def _named(policy: Policy, held: _Held, families: Iterable[int], netns: str = ""
     return (DomainSet(names, held.token, family, netns) for names in known for family in families)
 
 
-def _resolving(policy: Policy, held: _Held, netns: str = "") -> Iterator[Resource]:
-    """What has the node's gate ask for a pod's names, and fill its sets of what they are resolved to."""
-    return iter(())
+def _judged(
+    policy: Policy, held: _Held, link: str, netns: str = ""
+) -> tuple[tuple[NftRules, ...], tuple[NftRules, ...]]:
+    """What has a pod's questions for names judged, and what the gate that does is told once the pod's sets are there."""
+    said = policy.resolving
+    if said is None:
+        return (), ()
+    rules = tuple(dict.fromkeys(match.domains for match in policy.matches if match.domains))
+    besides = tuple(name for name in said.names if not any(name in names for names in rules))
+    table, asking = AskingTable(netns), Asking(held.addresses, held.token, said.rate, netns)
+    told = AskingPod(
+        held.token, held.pod, held.addresses, link, tuple(map(" ".join, rules)), netns,
+        besides, said.everything, said.keep, said.into, said.own,
+    )  # fmt: skip
+    return (table, asking), (told,)
 
 
 def _entries(held: _Held) -> PeerEntries:
@@ -192,8 +211,11 @@ def _traces(attachment: Attachment, token: str, netns: str, port: HostPort | Non
     before = tuple(f"{way}-{address.replace(':', '-')} return" for address in own for way in ("in", "out"))
     entries = PeerEntries(tuple(str(interface_of(ip.address).ip) for ip in known.ips), "")
     on_host = (
+        AskingTable(),
         PolicyTable(edition=2),
         DomainSet((), token),
+        Asking((), token, 0),
+        AskingPod(token, "", (), "", ()),
         PodPolicy((), (), False, "", token=token),
         PodPolicy(own, before, True, ""),
         entries,
@@ -202,7 +224,8 @@ def _traces(attachment: Attachment, token: str, netns: str, port: HostPort | Non
     opening = (PortOpening(port.name, True) if port.bridge else LostPort(port.name),) if port else ()
     name = attachment.ifname
     chains = PodPolicy((), (), False, "", netns, name, token, name)
-    inside = PolicyTable(netns, edition=2), DomainSet((), token, netns=netns), chains
+    judged = AskingTable(netns), Asking((), token, 0, netns), AskingPod(token, "", (), "", (), netns)
+    inside = PolicyTable(netns, edition=2), DomainSet((), token, netns=netns), *judged, chains
     guard = (
         (AntiSpoof(port.name, "", (), lent=True),) if port else ()
     )  # of the release before; the veth is another's to take

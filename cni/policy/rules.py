@@ -65,8 +65,6 @@ class _Chains:
                 yield from self._decided(way, other, "sport", _REPLY)
             else:
                 yield from (f"{way}-{self.token} {line}" for line in self._let_through(way, other, "sport", _REPLY))
-        if own == "egress" and self.policy.resolving:
-            yield from (f"{way}-{self.token} {line}" for line in _at_most(self.policy.resolving.rate))
         yield from self._decided(way, own, "dport")
 
     def _decided(self, way: str, direction: str, port_of: str, only: str = "") -> Iterator[str]:
@@ -158,13 +156,6 @@ def _with_dns(policy: Policy, resolvers: tuple[str, ...]) -> tuple[Allowance, ..
 
 def _asking(resolvers: tuple[str, ...]) -> Allowance:
     return Allowance(hosts(resolvers) if resolvers else None, _RESOLVING)
-
-
-def _at_most(rate: int) -> Iterator[str]:
-    """What drops questions beyond so many a second; by TCP, connections."""
-    over = f"limit rate over {rate}/second burst {rate} packets counter drop"
-    yield f"udp dport 53 {over}"
-    yield f"tcp dport 53 ct state new {over}"
 
 
 def passing(allowed: tuple[Allowance, ...] | None, side: str, port_of: str, family: int) -> Iterator[str]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from cni.errors import KernelRefused
@@ -19,9 +18,9 @@ from cni.kernel.gatedir import Entry
 from cni.kernel.netns import fresh
 from cni.kernel.ruleset import Chain, Element
 from cni.naming import DNS_QUEUE, DNS_TABLE
-from cni.resources.base import REFRESH, Resource
 from cni.resources.chains import line_differences, listed_chains
 from cni.resources.nft import NftRules
+from cni.resources.verdicts import verdicts
 from cni.resources.world import World
 from cni.values import dataclass
 
@@ -42,28 +41,43 @@ _WAIT, _WAIT_BY_XTABLES = f"queue num {DNS_QUEUE}", f'xt target "NFQUEUE" {DNS_Q
 
 
 @dataclass(frozen=True)
-class AskingTable(Resource):
+class AskingTable(NftRules):
     """The table all pods of the node whose questions are judged share, or that of one pod's namespace; it goes with the last of them."""
 
     netns: str = ""
     shared = True
     retires = True
     identity = ("netns",)
-    mend = REFRESH
+
+    @property
+    def batch(self) -> None:
+        """A step of its own: which words a kernel has for a queue is known when it was tried."""
 
     def ensure(self, world: World) -> None:
-        if self._missing(world):
-            with self._where(world):
-                _make(self.netns)
-            world.created(self)
+        with self.place_of_rules(world):
+            _make(self.netns)
+
+    def script(self) -> str:
+        return skeleton(self.netns) + _waiting(self.netns)
 
     def differences(self, world: World) -> Iterator[str]:
-        yield from self._missing(world)
+        wanted = _wanted(bool(self.netns))
+        with self.place_of_rules(world):
+            dormant, there = ruleset.is_dormant(DNS_TABLE), inventory.rules(DNS_TABLE, wanted)
+        yield from [f"DNS table {DNS_TABLE} is dormant"] * dormant
+        for name, said in there.items():
+            if said != wanted[name]:
+                yield f"DNS chain {name} is {'another' if said else 'missing'}"
+
+    @property
+    def goes_by(self) -> tuple[str, ...]:
+        names = (name for name, *_ in _hooks(self.netns))
+        return () if self.netns else (f"table {DNS_TABLE}", *(f"chain {DNS_TABLE} {name}" for name in names))
 
     def remove(self, world: World) -> None:
         if self.netns and world.netns is None:
             return
-        with self._where(world):
+        with self.place_of_rules(world):
             ruleset.delete_idle(DNS_TABLE, chains=[name for name, *_ in _hooks(self.netns)], sets=("asked4", "asked6"))
 
     def describe(self) -> str:
@@ -72,21 +86,6 @@ class AskingTable(Resource):
     @property
     def place(self) -> object:
         return AskingTable, self.netns
-
-    def _missing(self, world: World) -> list[str]:
-        wanted = _wanted(bool(self.netns))
-        with self._where(world):
-            if ruleset.is_dormant(DNS_TABLE):
-                return [f"DNS table {DNS_TABLE} is dormant"]
-            there = inventory.rules(DNS_TABLE, wanted)
-        return [
-            f"DNS chain {name} is {'missing' if said is None else 'another'}"
-            for name, said in there.items()
-            if said != wanted[name]
-        ]
-
-    def _where(self, world: World) -> AbstractContextManager[None]:
-        return world.in_pod() if self.netns else nullcontext()
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Asking(NftRules):
         lines += [f"add rule {DNS_TABLE} {self._chain} {line}" for line in self._rules]
         for name, key in self._led():
             lines.append(f"add element {DNS_TABLE} {name} {{ {key} : jump {self._chain} }}")
-        lines += [f"add element {DNS_TABLE} {name} {{ {key} }}" for name, key in self._members()]
+        lines += [f"add element {DNS_TABLE} asked{_family(key)} {{ {key} }}" for key in self.addresses]
         return "\n".join([*lines, ""])
 
     @property
@@ -115,7 +114,7 @@ class Asking(NftRules):
         with self.place_of_rules(world):
             there = listed_chains(netfilter.nft_list(f"chain {DNS_TABLE} {self._chain}")).get(self._chain)
             yield from line_differences(f"DNS chain {self._chain}", there, wanted[self._chain])
-            for item in self._elements():
+            for item in self._elements(self.addresses):
                 if not ruleset.has_element(item):
                     name = item.container.rpartition(" ")[2]
                     yield f"DNS {'map' if item.chain else 'set'} {name} lacks {ipaddress.ip_address(item.key)}"
@@ -124,7 +123,7 @@ class Asking(NftRules):
     def goes_by(self) -> tuple[str, ...]:
         if self.netns:
             return ()
-        elements = (f"element {item.container} {item.key.hex()}" for item in self._elements())
+        elements = (f"element {item.container} {item.key.hex()}" for item in self._elements(self.addresses))
         return (f"chain {DNS_TABLE} {self._chain}", *elements)
 
     def in_the_way(self, world: World) -> str:
@@ -134,10 +133,15 @@ class Asking(NftRules):
         return "".join(f"delete element {DNS_TABLE} {name} {{ {key} }}\n" for name, key in there)
 
     def remove(self, world: World) -> None:
+        """What leads to its chain; of addresses that nobody recorded only a listing tells."""
         if self.netns and world.netns is None:
             return
         with self.place_of_rules(world):
-            ruleset.delete_there([Chain(DNS_TABLE, self._chain)], self._elements())
+            addresses = self.addresses
+            if not addresses:
+                listed = "".join(netfilter.nft_list(f"map {DNS_TABLE} asks{family}") for family in (4, 6))
+                addresses = tuple(item.key for item in verdicts(listed, {self._chain}))
+            ruleset.delete_there([Chain(DNS_TABLE, self._chain)], self._elements(addresses))
 
     def describe(self) -> str:
         return f"questions of {', '.join(self.addresses)} judged by the DNS gate, at most {self.rate} a second"
@@ -153,22 +157,21 @@ class Asking(NftRules):
     @property
     def _rules(self) -> tuple[str, ...]:
         over = f"limit rate over {self.rate}/second burst {self.rate} packets counter drop"
-        return f"meta l4proto udp {over}", f"tcp flags & (syn | ack) == syn {over}"
+        return f"meta l4proto udp {over}", f"meta l4proto tcp ct state new {over}"
 
     def _led(self) -> Iterator[tuple[str, str]]:
         return ((f"asks{_family(address)}", address) for address in self.addresses)
 
-    def _members(self) -> Iterator[tuple[str, str]]:
-        return ((f"asked{_family(address)}", address) for address in self.addresses)
-
-    def _elements(self) -> list[Element]:
-        led = [_element(name, key, self._chain) for name, key in self._led()]
-        return [*led, *(_element(name, key) for name, key in self._members())]
+    def _elements(self, addresses: Iterable[str]) -> list[Element]:
+        """What the maps and sets have of these."""
+        keys = [(_family(address), address) for address in addresses]
+        led = [_element(f"asks{family}", key, self._chain) for family, key in keys]
+        return [*led, *(_element(f"asked{family}", key) for family, key in keys)]
 
 
 @dataclass(frozen=True)
-class AskingPod(Resource):
-    """What the gate is told of a pod: see `gatedir.Entry`, whose fields these are."""
+class AskingPod(NftRules):
+    """What the gate is told of a pod, for the rules it is held to: see `gatedir.Entry`, whose fields these are."""
 
     token: str
     pod: str
@@ -181,7 +184,13 @@ class AskingPod(Resource):
     keep: int = 60
     into: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
-    mend = REFRESH
+
+    @property
+    def batch(self) -> None:
+        """No rules, but a file."""
+
+    def script(self) -> str:
+        return ""
 
     def ensure(self, world: World) -> None:
         if (before := gatedir.read(self._entry.path)) != self._entry.text:
@@ -215,13 +224,13 @@ class AskingPod(Resource):
 
 def _make(netns: str) -> None:
     """Make the table as it is to be, its chains refilled."""
-    skeleton, rules = _skeleton(netns), _waiting(netns)
+    made, rules = skeleton(netns), _waiting(netns)
     try:
-        netfilter.nft_made([skeleton, rules.replace(_WAIT_BY_XTABLES, _WAIT)])
+        netfilter.nft_made([made, rules.replace(_WAIT_BY_XTABLES, _WAIT)])
     except KernelRefused as error:
         if error.errno != errno.ENOENT:
             raise
-        netfilter.nft_made([skeleton, rules])
+        netfilter.nft_made([made, rules])
 
 
 @lru_cache(maxsize=2)
@@ -233,6 +242,7 @@ def _wanted(in_pod: bool) -> Mapping[str, bytes | None]:
 
 
 def _declared() -> str:
+    """The table with what leads to pods' chains, and who has one."""
     lines = [f"add table {DNS_TABLE}"]
     for family in (4, 6):
         lines.append(f"add map {DNS_TABLE} asks{family} {{ type {_TYPE[family]} : verdict; }}")
@@ -240,7 +250,7 @@ def _declared() -> str:
     return "\n".join([*lines, ""])
 
 
-def _skeleton(netns: str) -> str:
+def skeleton(netns: str) -> str:
     """The table and its base chains, and that port 53 of whoever somebody else leads a pod to does not pass unjudged."""
     lines = []
     for name, hook, priority in _hooks(netns):
@@ -257,12 +267,12 @@ def _skeleton(netns: str) -> str:
 
 
 def _waiting(netns: str) -> str:
-    """What waits: a pod's questions, those that are not too many, and all that says to be an answer."""
-    lines = []
+    """What waits: a pod's questions, those that are not too many, and all that says to be an answer. In a pod the gate's own come by lo."""
+    lines, here = [], 'iif != "lo" ' * bool(netns)
     for family, asks in _ASKING:
         answers = asks.replace("dport", "sport")
         lines.append(f"add rule {DNS_TABLE} {_COMING} {asks} saddr @asked{family} {_WAIT_BY_XTABLES}")
-        lines.append(f"add rule {DNS_TABLE} {_GOING} {answers} daddr @asked{family} {_WAIT_BY_XTABLES}")
+        lines.append(f"add rule {DNS_TABLE} {_GOING} {here}{answers} daddr @asked{family} {_WAIT_BY_XTABLES}")
     return "\n".join([*lines, ""])
 
 

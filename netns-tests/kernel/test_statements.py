@@ -31,6 +31,7 @@ from cni.policy.model import Allowance, Peers, Policy, Port, Ruling, Tier, merge
 from cni.policy.objects import NamedPort
 from cni.policy.rules import chain_rules
 from cni.policy.selection import Selection
+from cni.resources.asking import Asking, skeleton
 from cni.resources.policy import PodPolicy
 
 _HANDLES = {TABLE: 4, CHAIN: 3, RULE: 3, SET: 16}
@@ -129,6 +130,18 @@ def packed(texts: Iterable[str]) -> None:
     nfnetlink.change(nfnetlink.opened(), [request for text in texts for request in statements.requests(text)])
 
 
+def test_what_has_questions_judged_is_packed_as_libnftables_makes_it():
+    pod = Asking(("10.1.0.2", "fd00::2"), "0123456789a", 200)
+    for where in ("", "/run/netns/p"):
+        texts = [skeleton(where), pod.declarations + pod.script()]
+        with netns.fresh():
+            sh("nft", "-f", "-", input="".join(texts))
+            wanted = there()
+        with netns.fresh():
+            packed(texts)
+            assert there() == wanted
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_policies_of_pods_are_packed_as_libnftables_makes_them(seed: int):
     texts = scripts(seed)
@@ -194,7 +207,7 @@ def test_a_chain_that_rules_go_on_to_no_more_goes_with_the_same_transaction():
         "add chain inet t c { type filter hook input priority 0; }",
         "add set inet t s { type ipv4_addr; flags interval; }",
         "add map inet t m { type ipv4_addr; }",
-        "add element inet t s { 10.0.0.1 }",
+        "add element inet t s { 10.0.0.1-10.0.0.9 }",
         "delete table inet t",
         "",
         "nonsense",
