@@ -19,8 +19,9 @@ def flows(options: argparse.Namespace) -> int:
     if options.record:
         from cni.flows.ring import Ring
         from cni.flows.run import record  # who only reads does not
+        from cni.kernel.resolved import Resolved
 
-        record(Ring(folder, (options.size or said.size) << 20))
+        record(Ring(folder, (options.size or said.size) << 20), Resolved().names_of)
         return 0
     from cni.command.flow_table import shown  # and who records does not read
 
