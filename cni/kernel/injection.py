@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
@@ -39,12 +40,21 @@ class Inside:
         self._sockets: dict[int, socket.socket] = {}
         try:
             for family in families:
-                made = self._sockets[family] = socket.socket(_FAMILY[family], socket.SOCK_RAW, socket.IPPROTO_RAW)
-                if family == 6:
-                    made.setsockopt(socket.IPPROTO_IPV6, _AT_ONCE_IN_IPV6, 1)
+                self._open(family)
         except OSError as error:
             self.close()
             raise KernelRefused(f"a raw socket: {error.strerror}", error.errno or 0) from None
+
+    def _open(self, family: int) -> None:
+        """A kernel without IPv6 has no pods that would be given anything by it."""
+        try:
+            made = self._sockets[family] = socket.socket(_FAMILY[family], socket.SOCK_RAW, socket.IPPROTO_RAW)
+        except OSError as error:
+            if error.errno != errno.EAFNOSUPPORT:
+                raise
+            return
+        if family == 6:
+            made.setsockopt(socket.IPPROTO_IPV6, _AT_ONCE_IN_IPV6, 1)
 
     def give(self, packet: bytes) -> None:
         """Have a packet come to whom it is for; where that address is gone by now nobody gets it."""
