@@ -27,7 +27,8 @@ class Guest:
         self.entry = entry
         self._exact: dict[Name, tuple[int, ...]] = {}
         self._under: dict[Name, tuple[int, ...]] = {}
-        for rule, names in enumerate(entry.allowed):
+        self._rules = entry.allowed
+        for rule, names in enumerate(self._rules):
             self._learn(names, (rule,))
         self._learn(entry.names, ())
         self._own = [labels_of(name) for name in entry.own]
@@ -49,13 +50,12 @@ class Guest:
 
     def sets(self, rules: Iterable[int], family: int) -> Iterator[str]:
         """What the sets of some rules are called."""
-        allowed = self.entry.allowed
-        return (domain_set(self.entry.token, allowed[rule], family) for rule in rules)
+        return (domain_set(self.entry.token, self._rules[rule], family) for rule in rules)
 
     @property
     def every_set(self) -> dict[str, int]:
         """All of them, each with its family."""
-        rules = range(len(self.entry.allowed))
+        rules = range(len(self._rules))
         return {name: family for family in (4, 6) for name in self.sets(rules, family)}
 
     def _learn(self, names: Iterable[str], rules: tuple[int, ...]) -> None:
