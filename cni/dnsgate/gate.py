@@ -22,6 +22,8 @@ from cni.kernel.nfqueue import Held, Verdict
 DNS = 53
 #: Seconds that a question waits for its answer, and a connection may be silent; questions and connections of a pod at a time.
 _PATIENCE, _SILENCE, _QUESTIONS, _STREAMS = 30.0, 120.0, 1024, 128
+#: Segments of a pod that wait for the rest of a question at a time: a queue has room for so many packets of all pods (nfqueue.py).
+_WAITING = 64
 _WHY = "agent-cni: not among the names that this pod's policy allows"
 
 #: Netfilter's hooks by which a pod's questions come: PRE_ROUTING on the host, LOCAL_OUT in the pod.
@@ -65,6 +67,7 @@ class Gate:
         self.pods: dict[bytes, Reached] = {}
         self._asked: dict[Reached, OrderedDict[tuple[_Ends, int], _Asked]] = {}
         self._streams: dict[Reached, OrderedDict[_Ends, tuple[Stream, float]]] = {}
+        self._left: list[Verdict] = []
         #: How many questions, and answers, had which end.
         self.counted: Counter[str] = Counter()
 
@@ -75,7 +78,8 @@ class Gate:
         for gone in self._asked.keys() - set(known):
             del self._asked[gone]
         for gone in self._streams.keys() - set(known):
-            del self._streams[gone]
+            for connection, _ in self._streams.pop(gone).values():
+                self._leave(connection)
 
     def decide(self, held: Sequence[Held], now: float) -> tuple[list[Verdict], list[Given]]:
         """What becomes of packets, and what pods get besides."""
@@ -94,7 +98,12 @@ class Gate:
             verdicts += (Verdict(number, goes_on=False) for number in outcome.dropped)
             verdicts += (Verdict(number, goes_on=True, instead=other) for number, other in outcome.instead)
             given += (Given(pod, other, item.mac) for other in outcome.given)
-        return verdicts, given
+        return [*self.left(), *verdicts], given
+
+    def left(self) -> list[Verdict]:
+        """What becomes of packets that waited in connections which were forgotten since."""
+        left, self._left = self._left, []
+        return left
 
     def forget(self, now: float) -> None:
         """Forget what nobody waits for any more."""
@@ -103,7 +112,7 @@ class Gate:
                 asked.popitem(last=False)
         for streams in self._streams.values():
             while streams and next(iter(streams.values()))[1] < now - _SILENCE:
-                streams.popitem(last=False)
+                self._leave(streams.popitem(last=False)[1][0])
 
     def _datagram(self, way: _Way, packet: Packet, number: int) -> Outcome:
         if not way.is_asking:
@@ -122,18 +131,36 @@ class Gate:
         known = streams.pop(way.ends, None)
         begins = way.is_asking and packet.flags & SYN and not packet.data
         if begins and not (known and known[0].begins_like(packet)):
+            if known:
+                self._leave(known[0])
             known = Stream(packet), way.now
         if known is None:
-            given = (stream.unknown(packet),) if way.is_asking and not packet.flags & RST else ()
-            return Outcome(dropped=(number,), given=given)
+            # who begins with data (RFC 7413) begins again without it where he hears nothing
+            ends = way.is_asking and not packet.flags & (RST | SYN)
+            return Outcome(dropped=(number,), given=(stream.unknown(packet),) if ends else ())
         connection = known[0]
-        if not packet.flags & RST:
+        outcome = (
+            connection.ask(packet, number, partial(self._judge, way))
+            if way.is_asking
+            else connection.tell(packet, number, partial(self._hear, way))
+        )
+        if packet.flags & RST:
+            self._leave(connection)
+        else:
             streams[way.ends] = connection, way.now
-            while len(streams) > _STREAMS:
-                streams.popitem(last=False)
-        if way.is_asking:
-            return connection.ask(packet, number, partial(self._judge, way))
-        return connection.tell(packet, number, partial(self._hear, way))
+            self._make_room(streams)
+        return outcome
+
+    def _make_room(self, streams: OrderedDict[_Ends, tuple[Stream, float]]) -> None:
+        """Let go of a pod's eldest connections where it has too many, or too much of it waits."""
+        while len(streams) > _STREAMS:
+            self._leave(streams.popitem(last=False)[1][0])
+        waiting = [ends for ends, (connection, _) in streams.items() for _ in connection.waiting]
+        if len(waiting) > _WAITING:
+            self._leave(streams.pop(waiting[0])[0])
+
+    def _leave(self, connection: Stream) -> None:
+        self._left += (Verdict(number, goes_on=False) for number in connection.waiting)
 
     def _judge(self, way: _Way, wire: bytes) -> bytes | None:
         """What a question is answered at once; None where it may pass."""

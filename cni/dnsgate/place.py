@@ -85,6 +85,7 @@ class Place:
     def look_back(self, now: float) -> None:
         """Forget what is too old, but addresses to which a connection lives. Raises CniError."""
         self.gate.forget(now)
+        self.queue.decide(self.gate.left())
         due = {pod: old for pod in self._pods.values() if (old := pod.due(now))}
         if not due:
             return

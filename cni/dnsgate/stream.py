@@ -44,15 +44,22 @@ class Stream:
         self._passed = b""
         self._dead = self._ended = False
 
+    @property
+    def waiting(self) -> tuple[int, ...]:
+        """The numbers of those of which nothing was said: who lets go of the connection has to drop them."""
+        return tuple(self._waiting)
+
     def begins_like(self, synchronising: Packet) -> bool:
         """Whether a first segment is this one's, sent again."""
         return not self._dead and (synchronising.sequence + 1) % _WRAP == self._asked and not self._passed
 
     def ask(self, segment: Packet, number: int, judge: Judge) -> Outcome:
-        """A client's segment. Urgent data is no question: who gets it may read one byte less (RFC 6093)."""
+        """A client's segment. Urgent data is no question: who gets it may read one byte less (RFC 6093). Nor is what the server did not
+        say to begin where this does: it may have the beginning from a connection before.
+        """
         if self._dead:
             return Outcome(dropped=(number,), given=self._farewell(segment))
-        if segment.flags & URGENT or (segment.data and segment.flags & (SYN | RST)):
+        if segment.flags & URGENT or (segment.data and (segment.flags & (SYN | RST) or self._told is None)):
             return Outcome(dropped=(number,))
         if not segment.data:
             return self._quiet(segment, number)
@@ -72,7 +79,9 @@ class Stream:
             return Outcome(dropped=(number,))
         if segment.flags & ACKNOWLEDGED:
             self._acknowledge(segment.acknowledged)
-        if segment.flags & SYN:
+        if segment.flags & SYN and self._told is None:
+            if not segment.flags & ACKNOWLEDGED or segment.acknowledged != self._asked:
+                return Outcome(dropped=(number,))
             self._told = (segment.sequence + 1) % _WRAP
         if not segment.data or segment.flags & RST:
             return Outcome(passing=(number,))
@@ -84,9 +93,10 @@ class Stream:
         messages, self._answer = _messages(self._answer)
         if all(hear(message) for message in messages):
             return Outcome(passing=(number,))
-        self._dead = True
+        dropped = number, *self._waiting
+        self._dead, self._waiting = True, []
         reset = segment._replace(data=b"", flags=RST | ACKNOWLEDGED)
-        return Outcome(dropped=(number,), given=(made(reset),))
+        return Outcome(dropped=dropped, given=(made(reset),))
 
     def _acknowledge(self, number: int) -> None:
         """The server has what is before: it is not to come again."""

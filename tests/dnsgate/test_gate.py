@@ -8,7 +8,7 @@ import pytest
 from cni.dnsgate.gate import Gate
 from cni.dnsgate.guest import Guest
 from cni.dnsgate.message import Answer, Name, Question, text_of
-from cni.dnsgate.packet import ACKNOWLEDGED, SYN, TCP, UDP, Packet, made, read
+from cni.dnsgate.packet import ACKNOWLEDGED, RST, SYN, TCP, UDP, Packet, made, read
 from cni.dnsgate.reached import Reached
 from cni.kernel.gatedir import Entry
 from cni.kernel.nfqueue import Held, Verdict
@@ -181,6 +181,7 @@ def test_what_is_asked_over_tcp_is_judged_likewise():
             scene.gate.go_by([])
             scene.gate.go_by([scene.pod])
             scene.pass_(ask, PREROUTING)
+            scene.pass_(Packet(TCP, SERVER, POD, 53, 40000, b"", 500, 101, SYN | ACKNOWLEDGED), POSTROUTING)
     assert [name for name, _ in scene.admitted] == ["api.example.com"]
     assert scene.refused == ["evil.example"]
     assert dns.message.from_wire(given[0][0].data[2:]).rcode() == dns.rcode.REFUSED
@@ -192,3 +193,85 @@ def test_who_goes_on_with_a_connection_nobody_saw_begin_gets_an_end():
     assert not goes_on
     assert packet.flags & 4
     assert (packet.sequence, packet.acknowledged) == (7, 101)
+
+
+class Caller:
+    """Who opens connections to the server, and says nothing whole."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene, self.number = scene, 0
+        self.waiting: set[int] = set()
+
+    def pass_(self, packet: Packet, hook: int = PREROUTING, now: float = 0) -> None:
+        self.number += 1
+        verdicts, _ = self.scene.gate.decide([Held(self.number, hook, made(packet), MAC)], now)
+        self.waiting |= {self.number}
+        self.waiting -= {item.number for item in verdicts}
+
+    def open(self, port: int, sequence: int = 100) -> None:
+        begin = Packet(TCP, POD, SERVER, port, 53, b"", sequence, 0, SYN)
+        self.pass_(begin)
+        self.pass_(Packet(TCP, SERVER, POD, 53, port, b"", 500, sequence + 1, SYN | ACKNOWLEDGED), POSTROUTING)
+
+    def say(self, port: int, data: bytes, sequence: int = 101, flags: int = ACKNOWLEDGED) -> None:
+        self.pass_(Packet(TCP, POD, SERVER, port, 53, data, sequence, 501, flags))
+
+
+def test_nothing_waits_of_a_connection_that_is_forgotten():
+    scene = Scene("api.example.com")
+    caller = Caller(scene)
+    caller.open(40000)
+    caller.say(40000, b"\0")
+    assert len(caller.waiting) == 1
+    caller.say(40000, b"", 102, RST)
+    assert not caller.waiting, "it gave up"
+    caller.open(40000)
+    caller.say(40000, b"\0")
+    caller.open(40000, 7000)
+    assert not caller.waiting, "it began anew"
+    caller.say(40000, b"\0", 7001)
+    for port in range(40001, 40001 + 128):
+        caller.open(port)
+    assert not caller.waiting, "it began too many"
+    caller.say(40128, b"\0")
+    scene.gate.forget(121)
+    assert [item.number for item in scene.gate.left()] == [*caller.waiting]
+    assert scene.gate.left() == []
+    caller.waiting.clear()
+    caller.open(40000)
+    caller.say(40000, b"\0")
+    scene.gate.go_by([])
+    assert [item.number for item in scene.gate.left()] == [*caller.waiting], "the pod is gone"
+
+
+def test_no_more_of_a_pod_waits_than_leaves_room_for_others():
+    caller = Caller(Scene("api.example.com"))
+    for port in range(40000, 40100):
+        caller.open(port)
+        caller.say(port, b"\0")
+        caller.say(port, b"\x20", 102)
+    assert len(caller.waiting) in range(60, 65)
+    for sequence in range(200):
+        caller.say(40099, b"x", 103 + sequence)
+    assert len(caller.waiting) <= 64
+
+
+def test_a_second_beginning_does_not_have_a_question_read_from_its_middle():
+    """Who begins anew before where the server is has the gate read bytes that the server has, and the server what is behind them."""
+    scene = Scene("api.example.com")
+    caller = Caller(scene)
+    caller.open(40000)
+    wire = question()
+    caller.say(40000, len(wire).to_bytes(2, "big") + wire)
+    assert not caller.waiting
+    behind = 101 + len(wire) + 2
+    scene.pass_(Packet(TCP, POD, SERVER, 40000, 53, b"", behind - 8, 0, SYN), PREROUTING)
+    scene.pass_(Packet(TCP, SERVER, POD, 53, 40000, b"", 501, behind, ACKNOWLEDGED), POSTROUTING)
+    data = len(wire).to_bytes(2, "big") + wire
+    assert not scene.pass_(Packet(TCP, POD, SERVER, 40000, 53, data, behind - 7, 501, ACKNOWLEDGED), PREROUTING)[0]
+
+
+def test_who_begins_with_data_hears_nothing_and_begins_without():
+    scene = Scene("api.example.com")
+    assert scene.pass_(Packet(TCP, POD, SERVER, 40000, 53, b"x", 100, 0, SYN), PREROUTING) == (False, [])
+    assert scene.pass_(Packet(TCP, POD, SERVER, 40000, 53, b"", 100, 0, SYN), PREROUTING) == (True, [])

@@ -24,14 +24,15 @@ def judge(wire: bytes) -> bytes | None:
 class Connection:
     """A stream with numbers given to what it sees, and what became of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, open_: bool = True) -> None:
         self.number = 0
         self.stream = Stream(self._client(SYN, b"", -1))
         self.passed: list[Packet] = []
         self.seen: dict[int, Packet] = {}
         self.heard: list[bytes] = []
         assert self.client(flags=SYN, at=-1).passing
-        assert self.server(flags=SYN | ACKNOWLEDGED, at=-1).passing
+        if open_:
+            assert self.server(flags=SYN | ACKNOWLEDGED, at=-1).passing
 
     def client(self, data: bytes = b"", at: int = 0, flags: int = ACKNOWLEDGED) -> Outcome:
         segment = self._client(flags, data, at)
@@ -159,6 +160,35 @@ def test_an_answer_that_was_never_asked_for_ends_it():
     assert outcome.dropped
     assert read(outcome.given[0]).flags & RST
     assert connection.server(framed(b"answer"), 5).dropped
+
+
+def test_nothing_passes_before_the_server_said_where_it_begins():
+    connection = Connection(open_=False)
+    assert connection.client(framed(GOOD)).dropped
+    assert connection.server(flags=ACKNOWLEDGED, acknowledged=7).passing, "it has another connection, and says so"
+    assert connection.client(framed(GOOD)).dropped
+    assert connection.server(flags=SYN | ACKNOWLEDGED, at=-1, acknowledged=7).dropped
+    assert connection.server(flags=SYN, at=-1).dropped
+    assert connection.client(framed(GOOD)).dropped
+    assert connection.server(flags=SYN | ACKNOWLEDGED, at=-1).passing
+    assert connection.client(framed(GOOD)).passing
+
+
+def test_a_beginning_that_comes_again_has_no_answer_heard_twice():
+    connection = Connection()
+    connection.client(framed(GOOD))
+    connection.server(framed(b"answer"))
+    assert connection.server(flags=SYN | ACKNOWLEDGED, at=-1).passing
+    assert connection.server(framed(b"answer")).passing
+    assert connection.heard == [b"answer"]
+
+
+def test_what_waits_is_dropped_with_an_end():
+    connection = Connection()
+    connection.client(framed(GOOD)[:5])
+    assert connection.stream.waiting == (3,)
+    assert set(connection.server(framed(b"lie")).dropped) == {3, 4}
+    assert connection.stream.waiting == ()
 
 
 @pytest.mark.parametrize("seed", range(40))
