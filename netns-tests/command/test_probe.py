@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster import Cluster, conf
 from interception import address_of
 from lab import AGENT_CNI, BIN_DIR, Host, Lab, sh
 
@@ -71,3 +72,27 @@ def test_a_row_for_each_host_and_what_is_wrong_with_the_way_there(lab: Lab, tmp_
         in found
     )
     assert matrix["192.0.2.12"]["pods"] == "0 of 2 answer"
+
+
+@pytest.mark.sweep  # the doctor is asked, and no call
+@pytest.mark.parametrize("mode", ["l2", "l3"])
+def test_one_host_of_a_cluster_asks_all_of_them(lab: Lab, mode: str):
+    """A row for each of the other two; one that is cut off is named with what nobody can say of it."""
+    net = conf(mode, families="4")
+    with Cluster(lab, hosts=3) as cluster:
+        one, two, three = cluster.nodes
+        cluster.join()
+        for node in cluster.nodes:
+            cluster.add(node, net)
+        cluster.settle()
+        found, matrix, told = probed(one)
+        assert found == []
+        assert set(matrix) == {two.name, three.name}
+        assert {(row["answers"], row["largest"] == row["wanted"], row["port"], row["slice"]) for row in matrix.values()} == {
+            ("yes", True, "4789 open", "its own"),
+        }  # fmt: skip
+        assert all(name in told for name in matrix)
+        three.run("ip", "link", "set", "eth0", "down")
+        found, matrix, _ = probed(one)
+        assert len(found) == 1
+        assert found[0].startswith(f"network {net['name']}: {three.name} at 192.0.2.13 does not answer"), found
