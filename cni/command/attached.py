@@ -35,6 +35,20 @@ from cni.state.fed import feed_of
 
 def attachment_faults(options: argparse.Namespace) -> list[Finding]:
     """Every attachment, by the CHECK its plugin would be asked for and by what a refresh would mend: causes, the worst first."""
+    found, symptoms, tables = _looked(options)
+    return [*found, *causes(symptoms, tables, mended)]
+
+
+def ailing(options: argparse.Namespace) -> dict[Attachment, list[str]]:
+    """What is wrong with each attachment that is not as it was made."""
+    _, symptoms, tables = _looked(options)
+    by: dict[Attachment, list[Symptom]] = {}
+    for item in symptoms:
+        by.setdefault(item.attachment, []).append(item)
+    return {who: [found.what for found in causes(items, tables, mended)] for who, items in by.items()}
+
+
+def _looked(options: argparse.Namespace) -> tuple[list[Finding], list[Symptom], Tables]:
     found: dict[Finding, None] = {}
     symptoms: list[Symptom] = []
     tables: set[str] = set()
@@ -47,7 +61,7 @@ def attachment_faults(options: argparse.Namespace) -> list[Finding]:
             else:
                 symptoms.append(_unwell(record, fate))
     gone = frozenset(table for table in tables if nftables.present() and not ruleset.has_table(table))
-    return [*found, *causes(symptoms, Tables(frozenset(tables), gone), mended)]
+    return [*found], symptoms, Tables(frozenset(tables), gone)
 
 
 def mended(advice: str, who: Sequence[Attachment]) -> str:

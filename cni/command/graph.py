@@ -1,105 +1,34 @@
-"""The node as a picture: which pod is on what, with which addresses, and what holds it. SVG 1.1, no library."""
+"""The node as a picture: which pod is on what, with which addresses, what holds it, and in red what is not as it was made. SVG 1.1, no library."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Sequence
 from html import escape
-from types import MappingProxyType
-from typing import Any, NamedTuple
 
 from cni.command.output import shown
-from cni.resources import (
-    Bridge,
-    FloodList,
-    GatewayAddress,
-    Macvlan,
-    Masquerade,
-    PodPolicy,
-    PodRules,
-    Resource,
-    VethPair,
-    VxlanLink,
-)
-from cni.state import Record
-from cni.values import dataclass, field
+from cni.command.pictured import Far, Network, Pod, Uplink
 
 _POD_WIDTH, _POD_HEIGHT, _GAP, _HEAD, _ACROSS = 216, 92, 16, 46, 4
+#: Of a fault as many lines as can be read, and characters of a line.
+_LINE_HEIGHT, _FAULT_LINES, _FAULT_WIDTH, _WIDE = 15, 4, 34, 110
 #: The cluster's other hosts: as many are drawn as can be read.
 _FAR_HEIGHT, _FAR_ACROSS, _MOST_FAR = 60, 4, 60
-_INK, _FAINT, _LINE = "#22313f", "#66788a", "#9fb0c0"
+_INK, _FAINT, _LINE, _RED = "#22313f", "#66788a", "#9fb0c0", "#b3261e"
 _FILL = {"node": "#f4f7fa", "network": "#e3ecf5", "pod": "#ffffff", "far": "#efe8f7"}
 _STYLE = {
     "title": f'font-size="18" font-weight="bold" fill="{_INK}"',
     "heading": f'font-size="14" font-weight="bold" fill="{_INK}"',
     "plain": f'font-size="12" fill="{_FAINT}"',
+    "fault": 'font-size="11" fill="#b3261e"',
     "badge": 'font-size="11" fill="#ffffff" text-anchor="middle"',
 }
-_BADGE = {"proxy": "#2a7f62", "policy": "#a8492f", "NAT": "#5a6fa8"}
+_BADGE = {"proxy": "#2a7f62", "policy": "#a8492f", "NAT": "#5a6fa8", "other": "#7c7c7c"}
 
 
-@dataclass
-class Pod:
-    """One interface of a pod; `badges` are what is done to its traffic."""
-
-    name: str
-    ifname: str
-    addresses: list[str] = field(default_factory=list)
-    badges: dict[str, None] = field(default_factory=dict)
-
-
-class Far(NamedTuple):
-    """A host at the other end of a network's tunnels: where it is sent to, how many pods it has there, and by what it is encrypted."""
-
-    name: str
-    address: str
-    pods: int
-    alive: bool
-    encryption: str = ""
-
-
-@dataclass
-class Network:
-    """What pods are on: a bridge, a physical link, or the host itself; `far` are the other hosts, where a cluster knows them."""
-
-    title: str
-    gateways: dict[str, None] = field(default_factory=dict)
-    tunnels: dict[str, None] = field(default_factory=dict)
-    pods: dict[tuple[str, str], Pod] = field(default_factory=dict)
-    far: dict[Far, None] = field(default_factory=dict)
-
-
-_NONE: Mapping[Any, Any] = MappingProxyType({})
-
-
-def networks(
-    records: Iterable[Record], others: Mapping[int, Iterable[Far]] = _NONE, guests: Mapping[str, int] = _NONE
-) -> list[Network]:
-    """What the records of a node say, pods in the order of their attachments; `others` are a cluster's hosts by VNI, `guests` the VNIs of
-    networks whose pods this node only reaches.
-
-    A plugin that is chained adds to a pod that another one attached.
-    """
-    found: dict[str, Network] = {}
-    known = tuple(records)
-    for record in known:
-        for title in filter(None, map(_title, record.resources)):
-            network = found.setdefault(title, Network(title))
-            network.pods[record.netns, record.attachment.ifname] = _pod(record)
-            _describe(network, record.resources, others)
-    for record in known:
-        for network in found.values():
-            pod = network.pods.get((record.netns, record.attachment.ifname))
-            if pod:
-                pod.badges |= dict.fromkeys(filter(None, map(_badge, record.resources)))
-    for name, vni in guests.items():
-        far = dict.fromkeys(others.get(vni, ()))
-        found[name] = Network(f"{name}: a guest, no pods here", tunnels={f"VNI {vni}": None}, far=far)
-    return list(found.values())
-
-
-def drawn(found: Sequence[Network], host: str) -> str:
+def drawn(found: Sequence[Network], host: str, uplinks: Sequence[Uplink] = ()) -> str:
     """The picture: networks below each other in the node, what is at a tunnel's other end beside them."""
-    boxes, at = [], _GAP + _HEAD
+    boxes, at = [], _GAP + _HEAD + _LINE_HEIGHT * len(uplinks)
     for network in found:
         boxes.append((at, network))
         at += _height(network) + _GAP
@@ -107,42 +36,26 @@ def drawn(found: Sequence[Network], host: str) -> str:
     far = max([_far_width(network) + 4 * _GAP for network in found if network.tunnels] or [0])
     width, height = inner + 4 * _GAP + far, at + 2 * _GAP
     node = _box(_GAP, _GAP, inner + 2 * _GAP, at - _GAP, "node") + _text(2 * _GAP, _GAP + 28, host, "title")
-    parts = [node, *(_network(2 * _GAP, top, inner, network) for top, network in boxes)]
+    links = (_drawn_uplink(2 * _GAP, _GAP + 44 + _LINE_HEIGHT * number, link) for number, link in enumerate(uplinks))
+    parts = [node, *links, *(_network(2 * _GAP, top, inner, network) for top, network in boxes)]
     style = 'font-family="DejaVu Sans, Verdana, sans-serif"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" {style}>'
     return "\n".join([head, f"<title>{escape(host)}</title>", *parts, "</svg>", ""])
 
 
-def _title(resource: Resource) -> str:
-    if isinstance(resource, VethPair):
-        return f"bridge {resource.bridge}" if resource.bridge else "routed by the host, each alone"
-    if isinstance(resource, Macvlan):
-        return f"{resource.master}: macvlan, mode {resource.mode}"
-    return ""
+def _drawn_uplink(x: int, y: int, link: Uplink) -> str:
+    said = f"uplink {link.name}, MTU {link.mtu}{''.join(f', {item}' for item in link.addresses)}"
+    return _text(x, y, f"{said}: {link.fault}" if link.fault else said, "fault" if link.fault else "plain")
 
 
-def _pod(record: Record) -> Pod:
-    addresses = [ip["address"] for ip in (record.result or {}).get("ips", [])]
-    name = record.pod or record.attachment.container[:13]  # what crictl shows of an id
-    return Pod(name, record.attachment.ifname, addresses)
-
-
-def _describe(network: Network, resources: Iterable[Resource], others: Mapping[int, Iterable[Far]]) -> None:
-    for resource in resources:
-        if isinstance(resource, GatewayAddress) and network.title == f"bridge {resource.link}":
-            network.gateways[resource.address] = None
-        if isinstance(resource, VxlanLink):
-            network.tunnels[f"VNI {resource.vni}, UDP {resource.port}"] = None
-            network.far |= dict.fromkeys(others.get(resource.vni, ()))
-        if isinstance(resource, FloodList):
-            network.tunnels |= dict.fromkeys(resource.vteps)
-        if isinstance(resource, Bridge):
-            network.gateways[f"MTU {resource.mtu}"] = None
-
-
-def _badge(resource: Resource) -> str:
-    kinds = {PodRules: "proxy", PodPolicy: "policy", Masquerade: "NAT"}
-    return next((word for kind, word in kinds.items() if isinstance(resource, kind)), "")
+def _wrapped(faults: Sequence[str], width: int = _FAULT_WIDTH) -> list[str]:
+    """Faults as lines that fit, of more the first."""
+    lines = [line for fault in faults for line in textwrap.wrap(shown(fault), width)]
+    return (
+        lines
+        if len(lines) <= _FAULT_LINES
+        else [*lines[: _FAULT_LINES - 1], f"{lines[_FAULT_LINES - 1][: width - 2]} …"]
+    )
 
 
 def _width(network: Network) -> int:
@@ -152,7 +65,22 @@ def _width(network: Network) -> int:
 
 def _height(network: Network) -> int:
     rows = -(-len(network.pods) // _ACROSS)
-    return max(_HEAD + rows * (_POD_HEIGHT + _GAP), _tunnel_height(network))
+    return max(_head(network) + rows * (_pod_height(network) + _GAP), _tunnel_height(network))
+
+
+def _head(network: Network) -> int:
+    return _HEAD + _LINE_HEIGHT * len(_wrapped([*network.faults], _WIDE))
+
+
+def _pod_height(network: Network) -> int:
+    """What the tallest of its pods needs: ports and faults are lines below its badges."""
+    return _POD_HEIGHT + _LINE_HEIGHT * max((len(_below(pod)) for pod in network.pods.values()), default=0)
+
+
+def _below(pod: Pod) -> list[tuple[str, str]]:
+    """Lines below a pod's badges, each with its style."""
+    ports = [(_fitting(", ".join(pod.ports), _FAULT_WIDTH), "plain")] if pod.ports else []
+    return [*ports, *((line, "fault") for line in _wrapped(pod.faults))]
 
 
 def _tunnel_height(network: Network) -> int:
@@ -173,25 +101,39 @@ def _drawn_far(network: Network) -> list[Far]:
 def _network(x: int, y: int, width: int, network: Network) -> str:
     parts = [
         _box(x, y, width, _height(network), "network"),
-        _text(x + _GAP, y + 20, network.title, "heading"),
+        _text(x + _GAP, y + 20, _heading(network), "heading"),
         _text(x + _GAP, y + 38, ", ".join(network.gateways)),
     ]
+    faults = _wrapped([*network.faults], _WIDE)
+    parts += [_text(x + _GAP, y + 53 + _LINE_HEIGHT * number, line, "fault") for number, line in enumerate(faults)]
+    head, high = _head(network), _pod_height(network)
     for number, pod in enumerate(network.pods.values()):
         row, column = divmod(number, _ACROSS)
-        parts.append(_drawn_pod(x + _GAP + column * (_POD_WIDTH + _GAP), y + _HEAD + row * (_POD_HEIGHT + _GAP), pod))
+        parts.append(_drawn_pod(x + _GAP + column * (_POD_WIDTH + _GAP), y + head + row * (high + _GAP), high, pod))
     if network.tunnels:
         parts.append(_tunnel(x + width, y, network))
     return "\n".join(parts)
 
 
-def _drawn_pod(x: int, y: int, pod: Pod) -> str:
-    parts = [_box(x, y, _POD_WIDTH, _POD_HEIGHT, "pod"), _text(x + 10, y + 20, pod.name, "heading")]
+def _heading(network: Network) -> str:
+    """The networks that have it, where some do, and what it is."""
+    called = ", ".join(network.called)
+    return f"{_fitting(called, 40)}: {network.title}" if called else network.title
+
+
+def _drawn_pod(x: int, y: int, height: int, pod: Pod) -> str:
+    """A pod; the frame of one that is not as it was made is red, and a pointer gets all that is wrong with it."""
+    said = f"<title>{escape(shown('; '.join(pod.faults)))}</title>" if pod.faults else ""
+    frame = _box(x, y, _POD_WIDTH, height, "pod")
+    frame = frame.replace(f'stroke="{_LINE}"', f'stroke="{_RED}" stroke-width="2"') if pod.faults else frame
+    parts = [f"<g>{said}{frame}</g>" if said else frame, _text(x + 10, y + 20, _fitting(pod.name, 24), "heading")]
     for number, address in enumerate(pod.addresses[:2]):  # more would run into the badges
         parts.append(_text(x + 10, y + 38 + 15 * number, f"{pod.ifname} {address}"))
     for number, badge in enumerate(pod.badges):
-        left = x + 10 + 64 * number
-        parts.append(f'<rect x="{left}" y="{y + 66}" width="58" height="18" rx="9" fill="{_BADGE[badge]}"/>')
-        parts.append(_text(left + 29, y + 79, badge, "badge"))
+        left = x + 10 + 52 * number
+        parts.append(f'<rect x="{left}" y="{y + 66}" width="48" height="18" rx="9" fill="{_BADGE[badge]}"/>')
+        parts.append(_text(left + 24, y + 79, badge, "badge"))
+    parts += [_text(x + 10, y + 98 + _LINE_HEIGHT * at, *line) for at, line in enumerate(_below(pod))]
     return "\n".join(parts)
 
 

@@ -15,9 +15,23 @@ CACHE = Path("/var/lib/cni")
 
 def result_of(attachment: Attachment, cache: Path) -> dict[str, Any]:
     """The result of a whole list, plugins after ours included, or nothing where it is not remembered."""
+    found = _cached(attachment, cache).get("result")
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def ports_of(attachment: Attachment, cache: Path) -> list[str]:
+    """The ports of the host that lead to an attachment, as its runtime asked a portmap for them: ``8080→80/tcp``."""
+    asked = _cached(attachment, cache).get("capabilityArgs")
+    found = asked.get("portMappings") if isinstance(asked, dict) else None
+    items = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    known = [{str(key).lower(): value for key, value in item.items()} for item in items]
+    return [f"{item.get('hostport')}→{item.get('containerport')}/{item.get('protocol') or 'tcp'}" for item in known]
+
+
+def _cached(attachment: Attachment, cache: Path) -> dict[str, Any]:
     network, container, ifname = attachment
     with suppress(OSError, ValueError, RecursionError):
         found = json.loads((cache / "results" / f"{network}-{container}-{ifname}").read_bytes())
-        if isinstance(found, dict) and found.get("kind") == "cniCacheV1" and isinstance(found.get("result"), dict):
-            return dict(found["result"])
+        if isinstance(found, dict) and found.get("kind") == "cniCacheV1":
+            return found
     return {}

@@ -48,6 +48,15 @@ def overlay_faults(options: argparse.Namespace) -> Iterator[Difference]:
                 yield from (_of(network, line, mend) for line, mend in _of_others(host, network, tunnel, link))
 
 
+def ailing(options: argparse.Namespace) -> dict[str, list[str]]:
+    """What is wrong with the tunnel of each network, without asking anybody else. Raises CniError where the state cannot be read."""
+    every = networks_of(options)
+    found = {
+        network.place.network: [item.line for item in _causes(configured.behind(network, every))] for network in every
+    }
+    return {name: lines for name, lines in found.items() if lines}
+
+
 def _causes(found: Sequence[Difference]) -> list[Difference]:
     """Of a tunnel that is gone that it is, and not all that went with it; of a configuration that was edited that, and what it comes to."""
     gone = {item.resource.name for item in found if isinstance(item.resource, VxlanLink) and "is missing" in item.line}

@@ -63,8 +63,17 @@ def _state_options(command: argparse.ArgumentParser) -> None:
 def _show_options(command: argparse.ArgumentParser) -> None:
     _state_options(command)
     _config_option(command)
+    _list_options(command)
     command.add_argument("pod", nargs="?", default="", metavar="POD", help="namespace/name, or a container's id")
     command.add_argument("--graph", type=file, metavar="SVG", help="draw the node into a file, or - for stdout")
+
+
+def _list_options(command: argparse.ArgumentParser) -> None:
+    """Where CHECK of a whole list finds what it needs."""
+    from cni.command.libcni import CACHE
+
+    command.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="default %(default)s")
+    command.add_argument("--cache-dir", type=Path, default=CACHE, help="libcni's, default %(default)s")
 
 
 def _gc_options(command: argparse.ArgumentParser) -> None:
@@ -88,12 +97,9 @@ def _ipam_options(command: argparse.ArgumentParser) -> None:
 
 
 def _doctor_options(command: argparse.ArgumentParser) -> None:
-    from cni.command.libcni import CACHE
-
     _state_options(command)
     _config_option(command)
-    command.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="default %(default)s")
-    command.add_argument("--cache-dir", type=Path, default=CACHE, help="libcni's, default %(default)s")
+    _list_options(command)
     command.add_argument("--socket", type=Path, default=SOCKET, help="default %(default)s")
     command.add_argument("--probe", action="store_true", help="ask the other hosts, and print a row for each")
     command.add_argument(

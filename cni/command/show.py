@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 from cni.cluster.config import ClusterConfig
 from cni.command import named, part
-from cni.command.graph import drawn, networks
+from cni.command.graph import drawn
+from cni.command.health import health_of, uplinks_of
 from cni.command.node import answers_of
 from cni.command.output import complain, print_json, print_table, print_text
+from cni.command.pictured import networks
 from cni.command.pod import show_pod
 from cni.errors import CniError
 from cni.liveness import STATES, Witness
@@ -66,7 +68,8 @@ def _shown(options: argparse.Namespace, records: list[Record]) -> None:
         there = _elsewhere(options)
         names, _ = answers_of(options.data_dir, options.conf_dir, lambda store: store.guest_of())
         guests = {name: there.vnis[name] for name in names if name in there.vnis}
-        svg = drawn(networks(records, there.hosts, guests), os.uname().nodename)
+        found = networks(records, there.hosts, guests, health_of(options, records))
+        svg = drawn(found, os.uname().nodename, uplinks_of(records))
         if str(options.graph) != "-":
             options.graph.write_text(svg)
         elif options.json:

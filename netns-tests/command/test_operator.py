@@ -133,3 +133,42 @@ def test_an_address_given_back_by_hand_is_given_again(lab: Lab, host: Host, pod:
     assert host.add(conf, other)["ips"][0]["address"] == "10.1.0.2/29"
     host.delete_pod(conf, pod)
     host.delete_pod(conf, other)
+
+
+def test_a_pod_is_shown_and_what_is_wrong_with_it_is_red_in_the_picture(lab: Lab, host: Host, pod: Pod, tmp_path: Path):
+    """Its links, addresses, routes, neighbours, rules, documents and drops; its log by its name; the node as a picture."""
+    lab.underlay(host)
+    named = {"CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web"}
+    routed = {"cniVersion": "1.1.0", "name": "alone", "type": "custom-plugin", "ipam": {"subnet": "10.3.0.0/24"}}
+    routed |= {"policy": {"policyDir": str(tmp_path)}}
+    deny = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    metadata = {"namespace": "shop", "name": "deny"}
+    document = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": deny}
+    (tmp_path / "deny.json").write_text(json.dumps(document))
+    host.add(routed, pod, **named)
+    assert not pod.pings("10.3.0.99", 1)
+    host.run("ping", "-c", "1", "-W", "1", "10.3.0.2", check=False)
+    (one,) = asked(host, "show", "shop/web")
+    assert [(link["where"], link["name"], link["state"]) for link in one["links"]] == [
+        ("host", one["links"][0]["name"], "up"), ("pod", "eth0", "up"),
+    ]  # fmt: skip
+    assert one["addresses"][0] == "10.3.0.2/32"
+    assert "default via 169.254.1.1 dev eth0" in one["routes"]
+    assert one["neighbours"][0].startswith("169.254.1.1 at fe:")
+    assert one["policies"] == {"ingress": ["NetworkPolicy shop/deny"], "egress": ["NetworkPolicy shop/deny"]}
+    assert any("policy of 10.3.0.2" in rule["says"] or "10.3.0.2" in str(rule["details"]) for rule in one["rules"])
+    assert [drop for drop in one["drops"] if drop["direction"] == "egress" and drop["packets"]], one["drops"]
+    told = host.run(AGENT_CNI, "show", "shop/web").stdout
+    assert "  dropped out of it: " in told
+    assert [line["verb"] for line in asked(host, "trace", "shop/web")] == ["ADD"]
+
+    well = host.run(AGENT_CNI, "show", "--graph", "-", "--bin-dir", BIN_DIR).stdout
+    assert "#b3261e" not in well
+    assert "alone: routed by the host, each alone" in well
+    assert "uplink eth0, MTU 1500, 192.0.2.11/24" in well
+    host.run("ip", "link", "del", one["links"][0]["name"])
+    ill = host.run(AGENT_CNI, "show", "--graph", "-", "--bin-dir", BIN_DIR).stdout
+    assert f"host interface {one['links'][0]['name']} is missing, and" in ill
+    assert "#b3261e" in ill
+    assert [link["state"] for link in asked(host, "show", "shop/web")[0]["links"]] == ["missing", "missing"]
+    host.delete_pod(routed, pod)

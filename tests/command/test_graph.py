@@ -9,7 +9,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from cni.command.graph import Far, drawn, networks
+from cni.command.graph import drawn
+from cni.command.pictured import Far, Health, Uplink, networks
 from cni.naming import Attachment
 from cni.resources import (
     Bridge,
@@ -139,3 +140,40 @@ def test_a_network_this_host_is_a_guest_of_is_drawn_without_pods():
 def test_a_host_of_the_cluster_is_drawn_as_it_is(golden: Callable[[str, str], None]):
     there = [Far("node-2", "192.0.2.12:51820", 3, True, "WireGuard"), Far("node-3", "192.0.2.13:51820", 1, False, "WireGuard")]  # fmt: skip
     golden("graph-cluster.svg", drawn(networks(NODE[1:3], {100: there}), "node-1"))
+
+
+def test_what_is_not_as_it_was_made_is_red_and_says_what(golden: Callable[[str, str], None]):
+    web, db = NODE[0], NODE[1]
+    lines = ["eth0 is down in the pod, and 3 more with it", "host interface vethc1 has MTU 1280, not 1450"]
+    health = Health(
+        {web.attachment: lines},
+        {"net": ["VXLAN device vxlan100 is down"]},
+        {db.attachment: ["8080→80/tcp", "53→53/udp"]},
+    )
+    odd = record("n1", "lab/new", *decoded([{"kind": "Wormhole"}]), addresses=("10.5.0.2/24",))
+    links = [Uplink("eth0", 1500, ("192.0.2.11/24",)), Uplink("eth1", 1500, (), "it has no carrier")]
+    picture = drawn(networks([web, db, odd], health=health), "node-1", links)
+    root = ET.fromstring(picture)
+    texts = [item.text or "" for item in root.iter() if item.tag.endswith("text")]
+    red = [item.text for item in root.iter() if item.tag.endswith("text") and item.attrib.get("fill") == "#b3261e"]
+    assert red[0] == "uplink eth1, MTU 1500: it has no carrier"
+    assert "VXLAN device vxlan100 is down" in red
+    assert "eth0 is down in the pod, and 3 " in " ".join(map(str, red))
+    assert {"8080→80/tcp, 53→53/udp", "net: bridge br0", "net: another's link, by any", "other"} <= set(texts)
+    frames = [
+        item
+        for item in root.iter()
+        if item.tag.endswith("rect") and item.attrib["stroke" if "stroke" in item.attrib else "x"] == "#b3261e"
+    ]
+    assert len(frames) == 1
+    width, height = float(root.attrib["width"]), float(root.attrib["height"])
+    assert all(x + wide <= width and y + high <= height for x, y, wide, high in boxes(picture))
+    golden("graph-ailing.svg", picture)
+
+
+def test_a_well_node_and_an_ill_one_are_two_pictures():
+    pod = NODE[0]
+    well, ill = (
+        drawn(networks([pod], health=health), "n") for health in (Health(), Health({pod.attachment: ["x is missing"]}))
+    )
+    assert well != ill

@@ -14,7 +14,7 @@ from member_host import Host, network
 from cni.cluster.config import ClusterConfig, EtcdConfig
 from cni.command import part
 from cni.command.doctor import CHECKS
-from cni.command.graph import Far
+from cni.command.pictured import Far
 
 NET = network()
 
