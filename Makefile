@@ -81,7 +81,7 @@ cluster-soak: .venv/ready ## five hosts, three stores, troubles at random while 
 policy-matrix: .venv/ready ## policies that nobody would write, against all pairs of nine pods; EXAMPLES=200 SEED= (the same seed, the same policies)
 	@EXAMPLES=$(or $(EXAMPLES),200) SEED=$(or $(SEED),$(shell date +%s)) AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest -s netns-tests/policy/test_matrix.py -k nobody_would
 
-bench: .venv/ready     ## our plugins against the reference's, paired in one run; PARTS=calls, traffic, cluster, policy, names or kube does one part
+bench: .venv/ready     ## our plugins against the reference's, paired in one run; PARTS=calls, traffic, cluster, policy, names, flows or kube does one part
 	@tools/bootstrap --reference
 	@tools/isolated .venv/bin/python3 tools/bench.py $(PARTS)
 

@@ -116,7 +116,7 @@ DOORS = {
     "urllib": {"cni/kernel/http.py"},
     "msgspec": {"cni/cluster/kubernetes/objects.py"},
     "ssl": {"cni/kernel/tls.py"},
-    "opentelemetry": {"cni/agent/otlp.py"},
+    "opentelemetry": {"cni/agent/otlp.py", "cni/agent/otlp_logs.py"},
     "requests": {"cni/agent/otlp.py"},
     "logging": {"cni/agent/otlp.py"},
 }

@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "netns-tests/scenes"))
 
 import bench_calls  # noqa: E402
 import bench_cluster  # noqa: E402
+import bench_flows  # noqa: E402
 import bench_kube  # noqa: E402
 import bench_modes  # noqa: E402
 import bench_names  # noqa: E402
@@ -68,6 +69,7 @@ PARTS = {
     "cluster": bench_cluster.run,
     "policy": bench_policy.run,
     "names": bench_names.run,
+    "flows": bench_flows.run,
     "kube": kube,
 }
 

@@ -30,28 +30,25 @@ from cni.agent.settings import Otlp
 from cni.kernel.tls import Secrets
 
 #: How long a collector may take for one request and its repetitions, and how often spans are sent.
-_PATIENCE_SECONDS, _EVERY_MS = 10.0, 1000
-_NAME, _MOST_SAID = "agent-cni", 300
+PATIENCE_SECONDS, EVERY_MS = 10.0, 1000
+NAME, _MOST_SAID = "agent-cni", 300
 
 
 class Sender:
     """Sends what workers hand over."""
 
     def __init__(self, settings: Otlp) -> None:
-        words = _Words()
-        exporter = OTLPSpanExporter(settings.url, session=_session(settings), timeout=_PATIENCE_SECONDS)
-        processor = BatchSpanProcessor(_Watched(exporter, settings.url, words), schedule_delay_millis=_EVERY_MS)
-        resource = Resource.create(
-            {"service.name": _NAME, "service.version": __version__, "host.name": os.uname().nodename}
-        )
+        reception = Reception("spans", settings.url, "agent")
+        exporter = OTLPSpanExporter(settings.url, session=session(settings), timeout=PATIENCE_SECONDS)
+        processor = BatchSpanProcessor(_Watched(exporter, reception), schedule_delay_millis=EVERY_MS)
         self._ids = _Ids()
-        self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
+        self._provider = TracerProvider(resource=resource(), id_generator=self._ids, shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
-        self._tracer = self._provider.get_tracer(_NAME, __version__)
+        self._tracer = self._provider.get_tracer(NAME, __version__)
 
     def take(self, packet: bytes) -> None:
         """Send what agent/spans.py made of a call, soon."""
-        said = _plain(json.loads(packet))
+        said = plain(json.loads(packet))
         if said["lost"]:
             log.warning("agent", f"the spans of {said['lost']} calls are lost: more came than could be sent")
         above = TraceContextTextMapPropagator().extract(said["carried"])
@@ -91,23 +88,33 @@ class _Ids(IdGenerator):
         return self.trace
 
 
-class _Watched(SpanExporter):
-    """Says once that spans are not taken, and why, and once that they are again."""
+class Reception:
+    """Says once, in a log, that what is sent is not taken, and why, and once that it is again."""
 
-    def __init__(self, exporter: OTLPSpanExporter, url: str, words: _Words) -> None:
-        self._exporter, self._url, self._words = exporter, url, words
-        self._fails = False
+    def __init__(self, what: str, url: str, plugin: str) -> None:
+        self._what, self._url, self._plugin = what, url, plugin
+        self._words, self._fails = _Words(), False
+
+    def begin(self) -> None:
+        """Before something is sent."""
+        self._words.first = ""
+
+    def ended(self, *, fails: bool) -> None:
+        """Whether it was taken."""
+        if fails != self._fails:
+            why = f"no {self._what} are taken at {self._url}: {self._words.first}"
+            log.warning(self._plugin, why if fails else f"{self._url} takes {self._what} again")
+        self._fails = fails
+
+
+class _Watched(SpanExporter):
+    def __init__(self, exporter: OTLPSpanExporter, reception: Reception) -> None:
+        self._exporter, self._reception = exporter, reception
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        self._words.first = ""
+        self._reception.begin()
         result = self._exporter.export(spans)
-        fails = result is not SpanExportResult.SUCCESS
-        if fails != self._fails:
-            said = (
-                f"no spans are taken at {self._url}: {self._words.first}" if fails else f"{self._url} takes spans again"
-            )
-            log.warning("agent", said)
-        self._fails = fails
+        self._reception.ended(fails=result is not SpanExportResult.SUCCESS)
         return result
 
     def shutdown(self) -> None:
@@ -142,17 +149,23 @@ class _ByFiles(HTTPAdapter):
         return host, {"ssl_context": self._secrets.context()}
 
 
-def _session(settings: Otlp) -> requests.Session:
+def resource() -> Resource:
+    """Who sends."""
+    return Resource.create({"service.name": NAME, "service.version": __version__, "host.name": os.uname().nodename})
+
+
+def session(settings: Otlp) -> requests.Session:
+    """How a collector is spoken to."""
     made = requests.Session()
     made.trust_env = False  # proxies do not count, as at every other door
     made.mount("https://", _ByFiles(Secrets(settings.cacert, settings.cert, settings.key)))
     return made
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The same without halves of characters, which stand for bytes that are no text and which nobody would take."""
     if isinstance(value, str):
         return value.encode(errors="replace").decode()
     if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+        return [plain(item) for item in value]
+    return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else value

@@ -20,7 +20,7 @@ _SCHEMA = Path(__file__).with_name("agent.schema.json")
 
 @dataclass(frozen=True)
 class Otlp:
-    """Where spans are sent: a URL, and files of TLS; empty: none."""
+    """Where spans and flows are sent: a URL, and files of TLS; empty: none."""
 
     endpoint: str
     cacert: str = ""
@@ -31,6 +31,11 @@ class Otlp:
     def url(self) -> str:
         """Where it takes them."""
         return f"{self.endpoint.rstrip('/')}/v1/traces"
+
+    @property
+    def logs(self) -> str:
+        """Where it takes log records, which flows are."""
+        return f"{self.endpoint.rstrip('/')}/v1/logs"
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -14,14 +14,18 @@ def flows(options: argparse.Namespace) -> int:
         if options.pod:
             options.refuse(f"--suggest {options.suggest!r}: there are {', '.join(SUGGESTIONS)}")
         options.pod, options.suggest = options.suggest, CONFIGURATION
-    said = Settings.load(options.config).flows
+    settings = Settings.load(options.config)
+    said = settings.flows
     folder = options.folder or said.folder
     if options.record:
+        from cni.agent.exporter import Exporter
+        from cni.agent.sending import FLOWS
         from cni.flows.ring import Ring
         from cni.flows.run import record  # who only reads does not
         from cni.kernel.resolved import Resolved
 
-        record(Ring(folder, (options.size or said.size) << 20), Resolved().names_of)
+        exporter = Exporter(options.config, what=FLOWS) if settings.otlp and said.export else None
+        record(Ring(folder, (options.size or said.size) << 20), Resolved().names_of, exporter)
         return 0
     from cni.command.flow_table import shown  # and who records does not read
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Iterable
 from contextlib import ExitStack, closing
 
 from cni import log
+from cni.agent.exporter import Exporter
 from cni.errors import CniError, Conflict
 from cni.flows.recorder import NamesOf, Recorder
 from cni.flows.ring import Ring
-from cni.flows.sighting import BEGUN, DENIED, ENDED, Sighting
+from cni.flows.sighting import BEGUN, DENIED, ENDED
 from cni.flows.whose import Whose
 from cni.kernel import conntrack, nflog, process, signals
 from cni.kernel.notify import notify, watched
@@ -26,6 +26,8 @@ from cni.state.recorded import Counts, Recorded
 _GATHERED, _BEAT, _TRIED_AGAIN_AFTER = 0.05, 0.5, 10.0
 #: Of so many at a time lines are made.
 _MOST = 2000
+#: So many lines are a datagram to who sends them: of a kilobyte each at most, which fits his socket.
+_AT_ONCE = 50
 _LEAST_OF_THE_PROCESSOR = 19
 
 
@@ -34,8 +36,10 @@ def no_names(address: str) -> tuple[str, ...]:
     return ()
 
 
-def record(ring: Ring, names_of: NamesOf = no_names) -> None:
-    """Record what pods of this node do until SIGTERM or SIGINT. Raises Conflict where somebody does already, and KernelRefused."""
+def record(ring: Ring, names_of: NamesOf = no_names, exporter: Exporter | None = None) -> None:
+    """Record what pods of this node do until SIGTERM or SIGINT, and have an exporter send it, too. Raises Conflict where somebody does
+    already, and KernelRefused.
+    """
     process.keep_little_memory()
     process.be_nice(_LEAST_OF_THE_PROCESSOR)
     with alone(FLOWS), closing(Recorded()) as counted, ExitStack() as held:
@@ -43,7 +47,9 @@ def record(ring: Ring, names_of: NamesOf = no_names) -> None:
             log.warning("flows", f"{line}: bytes and times are not said")
         held.enter_context(closing(conntrack.Tracking()))
         heard = held.enter_context(closing(conntrack.Listener()))
-        _Loop(ring, Recorder(whose := Whose(), names_of), whose, counted, heard).work()
+        loop = _Loop(ring, Recorder(whose := Whose(), names_of), whose, counted, heard)
+        loop.exporter = exporter
+        loop.work()
 
 
 class _Loop:
@@ -54,6 +60,7 @@ class _Loop:
         self._drops: nflog.Listener | None = None
         self._tried, self._ended, self._said, self._trouble = 0.0, False, "", ""
         self._before = counted.counts
+        self.exporter: Exporter | None = None
 
     def work(self) -> None:
         signals.on_ending(self._end)
@@ -70,6 +77,8 @@ class _Loop:
             notify("STOPPING=1")
             if self._drops:
                 self._drops.close()
+            if self.exporter:
+                self.exporter.end()
 
     def _end(self) -> None:
         self._ended = True
@@ -89,19 +98,27 @@ class _Loop:
         events, drops = self._heard.waiting(_MOST), list(self._drops.waiting(_MOST)) if self._drops else []
         self._whose.look()
         found = [*self._recorder.tracked(conntrack.tracked(events, self._whose)), *self._recorder.dropped(drops)]
-        unwritten = self._write(found) if found else 0
+        lines = [item.line for item in found]
+        unwritten, unsent = self._write(lines), self._send(lines)
         kinds = [item.what for item in found]
         now = self._counted.counts
         shed = self._before.shed + self._heard.shed + (self._drops.shed if self._drops else 0)
         lost = shed > now.shed or unwritten > 0
         self._counted.put(Counts(
             now.begun + kinds.count(BEGUN), now.ended + kinds.count(ENDED), now.denied + kinds.count(DENIED),
-            max(shed, now.shed), now.unwritten + unwritten, now.unsent, time.time() if lost else now.lost_at,
+            max(shed, now.shed), now.unwritten + unwritten, now.unsent + unsent, time.time() if lost else now.lost_at,
         ))  # fmt: skip
 
-    def _write(self, found: Iterable[Sighting]) -> int:
+    def _send(self, lines: list[bytes]) -> int:
+        """Have the collector told; how many lines nobody took."""
+        if self.exporter is None:
+            return 0
+        self.exporter.look()
+        lots = [lines[at : at + _AT_ONCE] for at in range(0, len(lines), _AT_ONCE)]
+        return sum(len(lot) for lot in lots if not self.exporter.hand_over(b"".join(lot)))
+
+    def _write(self, lines: list[bytes]) -> int:
         """Have the ring say it; how many lines it did not take."""
-        lines = [item.line for item in found]
         try:
             self._ring.append(lines)
         except (OSError, CniError) as error:

@@ -30,8 +30,8 @@ _BIG = struct.Struct(">Q")
 _NANO = 1e9
 
 _SO_RCVBUFFORCE, _SO_MEMINFO, _MEMINFO, _DROPS = 33, 55, struct.Struct("=9I"), 8
-#: Holds some ten thousand events, each of which the kernel counts with what it takes in memory.
-_ROOM, _BUFFER = 8 << 20, 1 << 16
+#: Holds some forty thousand events, each of which the kernel counts with what it takes in memory.
+_ROOM, _BUFFER = 32 << 20, 1 << 16
 
 #: What has conntrack count bytes and say when: of connections that begin later.
 _SETTINGS = ("net.netfilter.nf_conntrack_acct", "net.netfilter.nf_conntrack_timestamp")

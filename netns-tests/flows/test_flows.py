@@ -10,9 +10,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
+from collector import Running
 from lab import AGENT_CNI, PATIENCE, Host, Lab, eventually
 from recorder import Recorder
 from traffic import TIMED_OUT, Actor
@@ -59,7 +61,9 @@ def shop(lab: Lab) -> Iterator[Shop]:
 
 def over(recorder: Recorder, *words: object) -> list[dict[str, Any]]:
     """The flows that are over, once there are some."""
-    return eventually(lambda: those_over(recorder, *words))
+    found: list[dict[str, Any]] = eventually(lambda: those_over(recorder, *words))
+    assert found, (recorder.asked(), recorder.host.run(AGENT_CNI, "metrics").stdout, recorder.log.read_text())
+    return found
 
 
 def those_over(recorder: Recorder, *words: object) -> list[dict[str, Any]]:
@@ -199,7 +203,7 @@ def test_a_flood_is_shed_and_nothing_waits_for_the_recorder(shop: Shop):
     with Recorder(shop.host) as recorder:
         os.kill(recorder.process.pid, signal.SIGSTOP)
         began = time.monotonic()
-        flood(shop, 30000)
+        flood(shop, 60000)
         took = time.monotonic() - began
         assert shop.connect()["who"] == "db"
         os.kill(recorder.process.pid, signal.SIGCONT)
@@ -207,6 +211,18 @@ def test_a_flood_is_shed_and_nothing_waits_for_the_recorder(shop: Shop):
         assert shed > 0
         assert eventually(lambda: shop.connect(6)["who"] == "db" and those_over(recorder, shop.address("web", 6)))
         print(f"{took:.1f} s, {shed} shed")
+
+
+def test_a_collector_is_told_of_each(shop: Shop, tmp_path: Path):
+    (tmp_path / "agent.json").write_text(json.dumps({"otlp": {"endpoint": "http://127.0.0.1:4318"}}))
+    with Running(shop.host.within(), 4318, tmp_path / "logs") as collector:
+        with Recorder(shop.host, "--config", tmp_path / "agent.json") as recorder:
+            assert shop.connect()["who"] == "db"
+            assert over(recorder)
+        found = [
+            record["attributes"]["agent_cni.flow.what"] for record in collector.spans
+        ]  # it sends what waits when it ends
+        assert sorted(found) == ["begun", "ended"]
 
 
 def flood(shop: Shop, many: int, first: int = 0) -> None:

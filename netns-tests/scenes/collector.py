@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from google.protobuf.json_format import MessageToDict
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 Span = dict[str, Any]
@@ -28,6 +29,24 @@ def spans_of(body: bytes) -> list[Span]:
         for resource in said.resource_spans
         for scope in resource.scope_spans
         for span in scope.spans
+    ]
+
+
+def logs_of(body: bytes) -> list[Span]:
+    """What a request of log records says, likewise."""
+    said = ExportLogsServiceRequest.FromString(body)
+    return [
+        {
+            "event": record.event_name,
+            "severity": record.severity_text,
+            "body": record.body.string_value,
+            "at": record.time_unix_nano,
+            "attributes": _attributes(record.attributes),
+            "resource": _attributes(resource.resource.attributes),
+        }
+        for resource in said.resource_logs
+        for scope in resource.scope_logs
+        for record in scope.log_records
     ]
 
 
@@ -72,8 +91,8 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        assert self.path == "/v1/traces", self.path
-        found = spans_of(self.rfile.read(int(self.headers["Content-Length"])))
+        decoded = {"/v1/traces": spans_of, "/v1/logs": logs_of}[self.path]
+        found = decoded(self.rfile.read(int(self.headers["Content-Length"])))
         time.sleep(self.server.seconds)
         with self.server.file.open("a") as file:
             file.write("".join(json.dumps(span | {"peer": self._peer()}) + "\n" for span in found))
