@@ -26,6 +26,7 @@ LINT = ROOT / ".cache/lint/bin"
 MANIFEST = ROOT / "deploy/agent-cni.yaml"
 REMOVAL = ROOT / "deploy/uninstall.yaml"
 TUNNEL = ROOT / "deploy/encrypted/tunnel.yaml"
+FLOWS = ROOT / "deploy/flows.yaml"
 UNIT = ROOT / "tools/systemd/system/agent-cni.service"
 OBJECTS: dict[str, Any] = {item["kind"]: item for item in yaml.safe_load_all(MANIFEST.read_text())}
 CONFIG, DAEMON_SET = OBJECTS["ConfigMap"], OBJECTS["DaemonSet"]
@@ -47,7 +48,7 @@ def test_hadolint_finds_nothing():
 
 @pytest.mark.parametrize("version", ["1.30", "1.34", "1.37"])
 def test_the_manifests_are_ones_of_each_kubernetes(version: str):
-    done = linted(LINT / "kubernetes-validate", "--strict", "-k", version, MANIFEST, REMOVAL, TUNNEL)
+    done = linted(LINT / "kubernetes-validate", "--strict", "-k", version, MANIFEST, REMOVAL, TUNNEL, FLOWS)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -217,6 +218,17 @@ def test_what_serves_a_tunnel_is_not_rolled_out_with_the_rest():
     )
     assert f"wireguard-go --foreground {DEVICE}\n" in container["command"][-1]
     assert f"PATH={SYSTEM_PATH} " in container["command"][-1]
+
+
+def test_what_records_flows_may_do_what_a_member_may_and_is_none_of_the_rest():
+    flows = yaml.safe_load(FLOWS.read_text())
+    (container,) = flows["spec"]["template"]["spec"]["containers"]
+    (member,) = [item for item in containers() if item["name"] == "member"]
+    assert container["securityContext"] == member["securityContext"]
+    assert container["image"] == member["image"]
+    assert parser().parse_args(options_of(container)).record
+    assert "memory" in container["resources"]["limits"]
+    assert flows["spec"]["selector"]["matchLabels"] != DAEMON_SET["spec"]["selector"]["matchLabels"]
 
 
 def allowed(key: str) -> set[str]:

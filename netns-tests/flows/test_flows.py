@@ -89,6 +89,42 @@ def test_a_connection_is_seen_from_both_ends_with_what_passed(shop: Shop, family
         assert recorder.asked(shop.pods["web"].container) == [flow | {"documents": [], "tier": "", "rule": ""}]
 
 
+def test_of_many_connections_each_is_seen_once_and_every_byte_of_them(shop: Shop):
+    """Against what the ends themselves counted: headers come on top."""
+    many, sizes = 300, [1, 1000, 100_000]
+    server = (
+        "import socket\n"
+        "server = socket.create_server(('', 80), backlog=1024, reuse_port=False)\n"
+        "print('ready', flush=True)\n"
+        "while True:\n"
+        "    client, _ = server.accept()\n"
+        "    client.sendall(b'x' * int(client.makefile().readline()))\n"
+        "    client.close()\n"
+    )
+    client = (
+        "import socket, sys\n"
+        "sizes = list(map(int, sys.argv[3:]))\n"
+        "for number in range(int(sys.argv[2])):\n"
+        "    made = socket.create_connection((sys.argv[1], 80))\n"
+        "    made.sendall(b'%d\\n' % sizes[number % len(sizes)])\n"
+        "    assert len(made.makefile('rb').read()) == sizes[number % len(sizes)]\n"
+        "    made.close()\n"
+    )
+    shop.actors["db"].close()
+    with shop.pods["db"].start(sys.executable, "-c", server) as serving, Recorder(shop.host) as recorder:
+        assert serving.stdout
+        assert serving.stdout.readline() == "ready\n"
+        shop.pods["web"].run(sys.executable, "-c", client, shop.address("db"), many, *sizes)
+        assert eventually(lambda: len(those_over(recorder)) == many), recorder.said()
+        found = recorder.asked()
+        serving.kill()
+    assert len({flow["source_port"] for flow in found}) == many
+    received = sorted(flow["received_bytes"] for flow in found)
+    for number, flow_bytes in enumerate(received):
+        size = sizes[number * len(sizes) // many]
+        assert size < flow_bytes < size * 1.1 + 600, (size, flow_bytes)
+
+
 def test_what_a_policy_drops_is_seen_with_the_document(shop: Shop):
     with Recorder(shop.host) as recorder:
         assert shop.connect(port=81) == TIMED_OUT

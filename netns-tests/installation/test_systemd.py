@@ -16,6 +16,7 @@ from cni.naming import Attachment
 pytestmark = pytest.mark.sweep  # one node, with its own agent
 
 SOCKET, SERVICE, MEMBER = "agent-cni.socket", "agent-cni.service", "agent-cni-member.service"
+FLOWS = "agent-cni-flows.service"
 NAMES, NAMED = "agent-cni-names.service", "agent-cni-names.path"
 UNITS = Path("/etc/systemd/system")
 PROBED = Entry(
@@ -138,6 +139,25 @@ def test_who_answers_for_names_starts_with_the_first_and_is_as_confined_as_its_u
     node.run("agent-cni", "uninstall")
     assert not processes(node, "dnsmasq")
     assert node.run("ls", "/run").stdout.split().count("agent-cni-names") == 0
+
+
+def test_a_recorder_of_flows_runs_where_somebody_enables_it_and_is_as_confined_as_its_unit_says(node: BootedNode):
+    assert (node.state(FLOWS), node.run("systemctl", "is-enabled", FLOWS, check=False).stdout.strip()) == (
+        "inactive",
+        "disabled",
+    )
+    node.run("systemctl", "enable", "--now", FLOWS)
+    assert node.state(FLOWS) == "active"
+    assert node.said_of(FLOWS, "StatusText") == "0 connections seen, 0 denied, 0 events shed"
+    assert node.run("stat", "-c", "%a", "/var/log/agent-cni/flows").stdout == "700\n"
+    assert node.run("sysctl", "-n", "net.netfilter.nf_conntrack_acct").stdout == "1\n"
+    old = node.said_of(FLOWS, "MainPID")
+    assert node.run("awk", "{print $19}", f"/proc/{old}/stat").stdout == "19\n"
+    node.run("kill", "-9", old)
+    assert eventually(lambda: node.said_of(FLOWS, "MainPID") not in (old, "0") and node.state(FLOWS) == "active")
+    assert "Operation not permitted" not in node.run("sh", "-c", "cat /var/log/agent-cni/*.log /run/journal").stdout
+    node.run("agent-cni", "uninstall")
+    assert node.state(FLOWS) == "inactive"
 
 
 def test_uninstall_ends_and_forgets_them(node: BootedNode):
