@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,45 @@ def test_a_document_is_followed(shop: Chains):
     assert soon(shop, False, "friend")
     (shop.folder / "deny.json").unlink()
     assert soon(shop, True, "stranger")
+
+
+def accepting(*names: str) -> dict[str, Any]:
+    rules = [{"action": "Accept", "to": [{"domainNames": [name]}]} for name in names]
+    spec = {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}, "egress": rules}
+    version = "policy.networking.k8s.io/v1beta1"
+    return {"apiVersion": version, "kind": "ClusterNetworkPolicy", "metadata": {"name": "names"}, "spec": spec}
+
+
+def named(shop: Chains) -> dict[str, list[str]]:
+    """The sets of what names are resolved to, and what is in each, wherever the rules of `web` are."""
+    found = {}
+    for place in (shop.host, shop.pods["web"]):
+        listed = json.loads(place.run("nft", "-j", "list", "sets").stdout)["nftables"]
+        sets = (item["set"] for item in listed if "set" in item)
+        found |= {item["name"]: item.get("elem", []) for item in sets if item["name"].startswith(("d4-", "d6-"))}
+    return found
+
+
+def has_sets(shop: Chains, count: int) -> bool:
+    return len(named(shop)) == count
+
+
+@pytest.mark.tried(
+    "names of domains that documents allow and do not allow any more, whatever made the pod's interface",
+    "rules follow, also those in a pod; what was resolved from names that stay is let through all the time",
+)
+def test_names_are_followed_and_those_that_stay_keep_their_addresses(shop: Chains):
+    shop.put("names.json", accepting("stays.example"))
+    assert eventually(lambda: len(named(shop)) == 2)
+    (kept,) = (name for name in named(shop) if name.startswith("d4-"))
+    place = shop.pods["web"] if "d4-" in shop.pods["web"].run("nft", "list", "sets").stdout else shop.host
+    place.run("nft", "add", "element", "inet", "agent_cni_policy", kept, "{", "192.0.2.99", "}")
+    for others in (("first.example",), ("second.example", "third.example"), ()):
+        shop.put("names.json", accepting("stays.example", *others))
+        assert eventually(partial(has_sets, shop, 2 + 2 * len(others))), named(shop)
+        assert [at for at in named(shop).values() if at] == [["192.0.2.99"]]
+    (shop.folder / "names.json").unlink()
+    assert eventually(lambda: named(shop) == {})
 
 
 def test_a_pod_that_comes_and_goes_is_followed(shop: Chains):
