@@ -8,7 +8,7 @@ PLACE     = --prefix $(PREFIX) --bin-dir $(BIN_DIR) --conf-dir $(CONF_DIR) $(if 
 SOURCES  := $(shell find cni plugins conf.d launcher tools -type f -not -name '*.pyc') pyproject.toml constraints.txt
 PLUGINS  := $(patsubst %.schema.json,%,$(wildcard plugins/*.schema.json))
 
-.PHONY: help demo demo-mesh test sweeps check audit image-test kubelet-test collector-test kube-test podman-test consul-test reference-test cluster-soak policy-matrix bench wheels install uninstall clean nerdctl-test
+.PHONY: help demo demo-mesh test sweeps check audit image-test kubelet-test collector-test kube-test podman-test consul-test reference-test cluster-soak policy-matrix reach-sweep bench wheels install uninstall clean nerdctl-test
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1\t/' | expand -t 12
@@ -80,6 +80,9 @@ cluster-soak: .venv/ready ## five hosts, three stores, troubles at random while 
 
 policy-matrix: .venv/ready ## policies that nobody would write, against all pairs of nine pods; EXAMPLES=200 SEED= (the same seed, the same policies)
 	@EXAMPLES=$(or $(EXAMPLES),200) SEED=$(or $(SEED),$(shell date +%s)) AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest -s netns-tests/policy/test_matrix.py -k nobody_would
+
+reach-sweep: .venv/ready ## what `agent-cni reach` says beside what packets do, in random worlds with things broken; EXAMPLES=50 SEED= (the same seed, the same worlds)
+	@EXAMPLES=$(or $(EXAMPLES),50) SEED=$(or $(SEED),$(shell date +%s)) AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest --numprocesses 2 netns-tests/command/test_reach.py
 
 bench: .venv/ready     ## our plugins against the reference's, paired in one run; PARTS=calls, traffic, cluster, policy, names, flows or kube does one part
 	@tools/bootstrap --reference

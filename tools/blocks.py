@@ -38,6 +38,7 @@ NOT_RUN = {
     "agent-cni join --uplinks": "hosts with two links: netns-tests/cluster/test_uplinks.py",
     "agent-cni join --metrics 192.0.2.11": "certificates of somebody's authority: tests/member/test_metrics_tls.py",
     "curl -s --cacert ca.crt": "the same",
+    "agent-cni reach": "it needs two pods: netns-tests/command/test_reach.py",
     "agent-cni flows": "it needs flows: netns-tests/flows/test_flows.py",
     "systemctl enable --now agent-cni-flows": "it starts a daemon: netns-tests/installation/test_systemd.py",
     "etcdctl ": "it asks for a password: netns-tests/cluster/test_store.py has an etcd with users",

@@ -88,6 +88,13 @@ def _trace_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _reach_options(command: argparse.ArgumentParser) -> None:
+    _state_options(command)
+    command.add_argument("source", type=some, metavar="FROM", help="namespace/name, a container's id, or node")
+    command.add_argument("to", type=some, metavar="TO", help="likewise, an address, or a name; TO:PORT, TO:PORT/udp")
+    command.add_argument("--no-packet", dest="packet", action="store_false", help="send nothing")
+
+
 def _ipam_options(command: argparse.ArgumentParser) -> None:
     _state_options(command)
     command.add_argument("address", nargs="?", type=address, help="say who holds it")
@@ -279,6 +286,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "ipam": ("ipam", _ipam_options),
     "policy": ("policy", _policy_options),
     "trace": ("trace", _trace_options),
+    "reach": ("reach", _reach_options),
     "doctor": ("doctor", _doctor_options),
     "metrics": ("metrics", _metrics_options),
     "serve": ("serve", _serve_options),

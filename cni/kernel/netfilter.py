@@ -128,6 +128,15 @@ def nft_list(what: str) -> str:
     return answer.output if answer.done else ""
 
 
+def nft_json() -> str:
+    """``nft -j list ruleset`` of the namespace this thread is in (libnftables-json(5)); nothing where the library is not installed."""
+    for _ in range(_QUESTION_TRIES if nftables.present() else 0):
+        answer = nftables.as_json("list ruleset")
+        if answer.done:
+            return answer.output
+    return ""
+
+
 def nft_rehearsed(script: str, what: str) -> str:
     """What ``nft list WHAT`` says of a script alone, applied in a namespace made for that.
 
@@ -217,6 +226,20 @@ def saved_elsewhere(backend: str, family: int) -> list[str]:
     if backend == IPTABLES_LEGACY:
         return saved(IPTABLES_NFT, family) if process.find("iptables-nft-save") else []
     return saved(IPTABLES_LEGACY, family) if _legacy_tables() and process.find("iptables-legacy-save") else []
+
+
+def in_use(family: int) -> list[str]:
+    """The iptables backends that have rules of a family in the namespace this thread is in, and a program that prints them."""
+    legacy = Path(f"/proc/thread-self/net/{_PROGRAM[family].removesuffix('tables')}_tables_names")
+    there = {IPTABLES_NFT: bool(nft_list(f"tables {_NFT_FAMILY[family]}")), IPTABLES_LEGACY: _has_words(legacy)}
+    return [backend for backend, has in there.items() if has and process.find(_tool(backend, family, "save"))]
+
+
+def _has_words(file: Path) -> bool:
+    try:
+        return bool(file.read_text().split())
+    except OSError:
+        return False
 
 
 def legacy_in_use() -> bool:

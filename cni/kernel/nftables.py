@@ -18,7 +18,7 @@ from cni.kernel.netlink.channel import NETFILTER, Channel
 
 LIBRARY = "libnftables.so.1"
 
-_STATELESS = 1 << 1  # nftables/libnftables.h: NFT_CTX_OUTPUT_STATELESS
+_STATELESS, _JSON = 1 << 1, 1 << 4  # nftables/libnftables.h: NFT_CTX_OUTPUT_STATELESS, NFT_CTX_OUTPUT_JSON
 
 #: The library serves one thread at a time.
 _turn = Lock()
@@ -54,6 +54,16 @@ def run(commands: str) -> Answer:
         return _contexts.here().run(commands)
 
 
+def as_json(question: str) -> Answer:
+    """The answer to a question as JSON (libnftables-json(5)), in the namespace this thread is in. Raises Unavailable."""
+    with _turn:
+        context = Context(_JSON)
+        try:
+            return context.run(question)
+        finally:
+            context.close()
+
+
 def rehearse(commands: str, question: str) -> Answer:
     """The answer to a question where commands alone were run: in a namespace that vanishes with it."""
     with netns.fresh():
@@ -68,13 +78,13 @@ def rehearse(commands: str, question: str) -> Answer:
 class Context:
     """A parser, a cache of what is there, and a socket to the namespace it was made in. Raises Unavailable, as `run`."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: int = _STATELESS) -> None:
         self._library = library = _library()
         Channel(NETFILTER).close()  # libnftables ends the process where it gets no socket; we say so
         self._handle = ctypes.c_void_p(library.nft_ctx_new(0))
         library.nft_ctx_buffer_output(self._handle)
         library.nft_ctx_buffer_error(self._handle)
-        library.nft_ctx_output_set_flags(self._handle, _STATELESS)
+        library.nft_ctx_output_set_flags(self._handle, output)
 
     def run(self, commands: str) -> Answer:
         """Run commands; reading a buffer empties it for the next ones."""
