@@ -12,7 +12,7 @@ from typing import Any
 
 from cni import __version__
 from cni.cluster import config as cluster
-from cni.command.arguments import absolute, address, count, file, of_interpreters, some
+from cni.command.arguments import absolute, address, count, file, some
 from cni.installation.place import Place
 from cni.kernel.errand import PATH as SOCKET
 from cni.state import DEFAULT_FOLDER
@@ -214,49 +214,17 @@ def _config_option(command: argparse.ArgumentParser) -> None:
 
 
 def _place_options(command: argparse.ArgumentParser) -> None:
+    from cni.command import install_options
+
     _json_option(command)
-    command.add_argument("--root", type=absolute, default=Place.root, help="where the node's / is, for an image")
-    command.add_argument("--prefix", type=of_interpreters, default=Place.prefix, help="default %(default)s")
-    command.add_argument("--bin-dir", type=absolute, default=Place.bin_dir, help="default %(default)s")
-    command.add_argument("--conf-dir", type=absolute, default=Place.conf_dir, help="default %(default)s")
-    command.add_argument("--force", action="store_true", help="over somebody else's files, or pods that run")
+    install_options.add_place(command)
 
 
 def _install_options(command: argparse.ArgumentParser) -> None:
-    from cni.plugin import STANDS_FOR
-    from cni.plugin import names as plugin_names
+    from cni.command import install_options
 
     _place_options(command)
-    command.add_argument(
-        "--conf",
-        metavar="NAME",
-        default="",
-        help="activate a conflist: one of this release's, or a file with a / in its path",
-    )
-    command.add_argument(
-        "--only",
-        action="append",
-        choices=plugin_names(),
-        help="of the plugins this one, where others' may have the names of the rest; again for each",
-    )
-    command.add_argument(
-        "--called-by", type=file, metavar="FOLDER", help="of the plugins those that the conflists in a folder name"
-    )
-    command.add_argument(
-        "--link", action="store_true", help=f"this command as {Place.command} too, and logrotate told of the logs"
-    )
-    command.add_argument(
-        "--systemd", action="store_true", help="the agent's units, its socket enabled, and drop-ins for networkd too"
-    )
-    command.add_argument(
-        "--as",
-        dest="stand_ins",
-        action="append",
-        default=[],
-        choices=sorted(STANDS_FOR),
-        help="under a reference plugin's name too, for nerdctl and podman; again for each",
-    )
-    command.add_argument("--python", type=absolute, default=Place.python, help="the node's, default %(default)s")
+    install_options.add(command)
 
 
 def _completion_options(command: argparse.ArgumentParser) -> None:
