@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -292,3 +294,106 @@ def test_an_administrator_who_names_domains_has_the_pod_ask_before_later_denials
     ]
     answers = [line for line in found if line.startswith(f"in-{TOKEN} ct direction reply")]
     assert f"in-{TOKEN} ct direction reply ip saddr {{ 10.96.0.10 }} udp sport 53 return" in answers
+
+
+# --- what the rules do, by a reader of theirs that shares no code with who writes them
+
+PROTOCOLS = ("tcp", "udp", "sctp", "icmp")
+ADDRESSES = ("192.0.2.1", "192.0.2.2", "198.51.100.7", "2001:db8::1")
+MATCHES = re.compile(
+    r"(?P<ip>ip6?) daddr (?P<near>@\S+|\{[^}]*\}) ?|(?P<of>tcp|udp) dport (?P<but>!= )?(?P<ports>\{[^}]*\}|[\d-]+) ?"
+    r"|meta l4proto (?P<no>!= )?(?P<kinds>\{[^}]*\}|\S+) ?|(?P<verdict>return|drop)$"
+)
+_port = st.one_of(
+    st.builds(lambda it: {"port": it}, st.sampled_from([53, 80, 443, 853])),
+    st.sampled_from([{"port": 1, "endPort": 100}, {"protocol": "UDP", "port": 50, "endPort": 60000}, {"port": 800, "endPort": 853}]),
+    st.builds(lambda it: {"protocol": it}, st.sampled_from(["TCP", "UDP", "SCTP", "ICMP"])),
+)  # fmt: skip
+_peer = st.one_of(
+    st.builds(lambda it: {"domainNames": it}, st.lists(st.sampled_from(["a.b", "*.c.d", "e.f"]), min_size=1, max_size=2)),
+    st.just({"ipBlock": {"cidr": "198.51.100.0/24"}}),
+)  # fmt: skip
+_rules = st.lists(
+    st.fixed_dictionaries(
+        {"to": st.lists(_peer, min_size=1, max_size=2)}, optional={"ports": st.lists(_port, min_size=1, max_size=2)}
+    ),
+    max_size=3,
+)
+Packet = tuple[str, str, int]
+
+
+def members(text: str) -> list[tuple[str, str]]:
+    """What stands in braces, or alone, as spans."""
+    spans = (item.strip().split("-") for item in text.strip("{} ").split(","))
+    return [(item[0], item[-1]) for item in spans]
+
+
+def is_in(address: str, near: str, sets: dict[str, set[str]]) -> bool:
+    if near.startswith("@"):
+        return address in sets[near[1:]]
+    asked = ipaddress.ip_address(address)
+    spans = ((ipaddress.ip_address(low), ipaddress.ip_address(high)) for low, high in members(near))
+    return any(int(low) <= int(asked) <= int(high) for low, high in spans)
+
+
+def verdict(lines: list[str], packet: Packet, sets: dict[str, set[str]]) -> str:
+    """What becomes of the first packet of a connection."""
+    address, protocol, port = packet
+    for line in lines:
+        parts = [found.groupdict() for found in MATCHES.finditer(line)]
+        assert "".join(found[0] for found in MATCHES.finditer(line)) == line, line
+        for part in parts:
+            if part["verdict"]:
+                return part["verdict"]
+            if part["ip"] and (":" in address) is not (part["ip"] == "ip6"):
+                break
+            if part["near"] and not is_in(address, part["near"], sets):
+                break
+            if part["of"]:
+                among = any(int(low) <= port <= int(high) for low, high in members(part["ports"]))
+                if part["of"] != protocol or among is bool(part["but"]):
+                    break
+            if part["kinds"]:
+                kinds = {low.removeprefix("ipv6-") for low, _ in members(part["kinds"].replace("ipv6-icmp", "icmp"))}
+                if (protocol in kinds) is bool(part["no"]):
+                    break
+    raise AssertionError("no rule is the last")
+
+
+def may_pass(rules: list[dict[str, Any]], packet: Packet, resolved: dict[str, set[str]]) -> bool:
+    """The oracle, by what a user was told: `resolved` are the names of rules, and what each of their sets has."""
+    address, protocol, port = packet
+    for rule in rules:
+        names = " ".join(sorted({name for peer in rule["to"] for name in peer.get("domainNames", ())}))
+        blocks = any("ipBlock" in peer for peer in rule["to"]) and address.startswith("198.51.100.")
+        ports = rule.get("ports")
+        fits = ports is None or any(
+            (it.get("protocol") or "TCP").lower() == protocol
+            and ("port" not in it or it["port"] <= port <= it.get("endPort", it["port"]))
+            for it in ports
+        )
+        alone = any(
+            (it.get("protocol") or "TCP").lower() == protocol and it.get("port") == it.get("endPort", port) == port
+            for it in ports or ()
+        )
+        asks = protocol in ("tcp", "udp") and port in (53, 853)
+        if (blocks and fits) or (names and address in resolved[names] and fits and (alone or not asks)):
+            return True
+    return False
+
+
+@given(_rules, st.data())
+def test_rules_let_through_what_was_resolved_and_no_port_for_questions(
+    rules: list[dict[str, Any]], data: st.DataObject
+):
+    spelled = [" ".join(sorted({it for peer in rule["to"] for it in peer.get("domainNames", ())})) for rule in rules]
+    resolved = {names: data.draw(st.sets(st.sampled_from(ADDRESSES), max_size=3)) for names in dict.fromkeys(spelled)}
+    sets = {domain_set(TOKEN, names.split(), family): them for names, them in resolved.items() for family in (4, 6)}
+    found = chain_rules(policy(egress=rules), TOKEN, (4, 6), ("192.0.2.53",), "pod")
+    out = [line.removeprefix(f"out-{TOKEN} ") for line in found if line.startswith(f"out-{TOKEN} ")]
+    lines = [line for line in out if not line.startswith("ct direction reply")]
+    for address in ADDRESSES:
+        for protocol in PROTOCOLS:
+            for port in (53, 80, 443, 853, 900) if protocol != "icmp" else (0,):
+                packet = address, protocol, port
+                assert (verdict(lines, packet, sets) == "return") is may_pass(rules, packet, resolved), (packet, lines)
