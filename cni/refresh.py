@@ -90,12 +90,8 @@ def _standing(plugin: Plugin, record: Record, call: Call, seen: Look) -> Iterato
             yield _Standing(node)
             return
         node.world.current = True
-        there, refused = node.record.resources, ""
-        wanted = there
-        try:
-            wanted = rules_of_today(plugin, node, node.record, now) if is_fed(node.record) else there
-        except CniError as error:
-            refused = error.msg
+        there = node.record.resources
+        wanted, refused = wanted_today(plugin, node, node.record, now)
         behind = [_ANOTHER] if wanted != there else []
         behind += seen.differences(_rules_of(there), node.world, again=node.record != record)
         yield _Standing(node, wanted, tuple(behind), refused)
@@ -105,6 +101,14 @@ def _goes_by_documents(record: Record) -> bool:
     """Whether what an attachment is to have follows from its record and its feed alone: no link of the node has a say in it."""
     made = any(isinstance(item, VethPair) for item in record.resources)
     return not is_fed(record) or (made and not record.config.keys() & {"vxlan", "sidecar"})
+
+
+def wanted_today(plugin: Plugin, node: Node, record: Record, call: Call) -> tuple[tuple[Resource, ...], str]:
+    """What an attachment is to have, its rules as of today; or what is recorded, and why those of today cannot be had."""
+    try:
+        return rules_of_today(plugin, node, record, call) if is_fed(record) else record.resources, ""
+    except CniError as error:
+        return record.resources, error.msg
 
 
 def rules_of_today(plugin: Plugin, node: Node, record: Record, call: Call) -> tuple[Resource, ...]:

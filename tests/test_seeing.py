@@ -26,7 +26,7 @@ from cni.naming import Attachment
 from cni.state import Record
 from cni.state.documents import Documents, Feed
 from cni.state.recorded import Counts, Recorded
-from cni.state.tally import counted
+from cni.state.tally import MEND, counted
 from cni.values import replace
 
 ROOT = Path(__file__).parent.parent
@@ -62,6 +62,8 @@ def told(no_node: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
         raise RangeExhausted("none")
     with closing(Recorded()) as recorder:
         recorder.put(Counts(begun=1))
+    with counted("rules", MEND):
+        pass
     monkeypatch.setattr(census, "counted", lambda table: [Counted("NetworkPolicy a/b", "drop", 1, 60)])
     monkeypatch.setattr(census.wireguard, "show", lambda name: Shown("", 0, {}))
     own = (Family(item.name, item.kind, item.means, []) for item in figures.EVERY)

@@ -95,10 +95,10 @@ class Pool:
         gc.freeze()  # a worker's collections would write to every object, and so copy every page
         self._fill()
         while not (self._stopping or self._outdated):
-            self._listen()
-            self._fill()
             for beside in self._beside:
                 beside.look()
+            self._listen()
+            self._fill()
             idle = self._idle()
             if len(idle) > SPARE and idle[-1].slot.seconds > _IDLE_SECONDS:
                 idle[-1].dismiss()

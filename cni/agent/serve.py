@@ -6,11 +6,14 @@ import os
 import resource
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from cni import plugin
 from cni.agent.exporter import Exporter
 from cni.agent.follower import Follower
+from cni.agent.guard import Guard
 from cni.agent.listener import listening, pass_on
+from cni.agent.mender import Mender
 from cni.agent.pool import Beside, Pool, hold_back_stopping, installation
 from cni.agent.worker import Terms
 from cni.protocol import schema
@@ -19,9 +22,18 @@ from cni.protocol.config import validator
 _USUAL_DESCRIPTORS = 1024
 
 
-def serve(path: Path, most: int, deadline: int, conf_dir: Path | None = None, exporter: Exporter | None = None) -> None:
-    """Answer calls at `path` until SIGTERM or SIGINT, by at most `most` workers, each call within `deadline` seconds; have
-    what pods share follow the configurations of a folder, and spans of calls sent.
+class Upkeep(NamedTuple):
+    """What is done beside calls: rules are put back, a folder of configurations is followed, and what is amiss repaired every so many
+    seconds, 0 for never.
+    """
+
+    conf_dir: Path | None = None
+    repairing: int = 0
+
+
+def serve(path: Path, most: int, deadline: int, upkeep: Upkeep | None = None, exporter: Exporter | None = None) -> None:
+    """Answer calls at `path` until SIGTERM or SIGINT, by at most `most` workers, each call within `deadline` seconds; do the
+    upkeep, if any, and have spans of calls sent.
 
     After an installation the process becomes that release's agent, and keeps its socket.
     """
@@ -30,11 +42,13 @@ def serve(path: Path, most: int, deadline: int, conf_dir: Path | None = None, ex
     os.umask(0o022)
     os.chdir("/")
     _warm()
-    follower = Follower(conf_dir) if conf_dir else None
+    folder, repairing = upkeep or Upkeep()
+    follower = Follower(folder) if folder else None
+    mender = Mender(repairing, folder) if repairing else None
     hold_back_stopping()
     with listening(path) as listener:
         terms = Terms(deadline, exporter.spans if exporter else None)
-        beside: tuple[Beside | None, ...] = (follower, exporter)
+        beside: tuple[Beside | None, ...] = (follower, exporter, Guard() if upkeep else None, mender)
         outdated = Pool(listener, most, terms, installed, [item for item in beside if item]).run()
         if exporter:
             exporter.end()

@@ -8,10 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from cni import plugin, verbs
-from cni.command.libcni import result_of
+from cni.command.libcni import reported_of
 from cni.command.node import answers_of, unseen_from_here
 from cni.diagnosis.causes import Tables, causes
 from cni.diagnosis.finding import Finding, Severity
@@ -23,8 +22,6 @@ from cni.naming import Attachment
 from cni.policy.config import faults_in
 from cni.policy.feeds import reading_once
 from cni.protocol.call import Call
-from cni.protocol.config import version_of
-from cni.protocol.result import Result
 from cni.protocol.schema import given
 from cni.refresh import behind
 from cni.resources import Difference
@@ -142,7 +139,7 @@ def _drift(options: argparse.Namespace, record: Record, *, rules_stand: bool) ->
     if record.plugin not in plugin.names():
         return (Difference(f"this release has no plugin {record.plugin}"),)
     try:
-        reported = result_of(record.attachment, options.cache_dir) or _answered(record)
+        reported = reported_of(record, options.cache_dir)
         conf = given(record.config, record.plugin) | {"prevResult": reported}
         verbs.check(plugin.load(record.plugin), call, conf, lambda _: None, rules_stand=rules_stand)
     except Drift as drift:
@@ -152,11 +149,3 @@ def _drift(options: argparse.Namespace, record: Record, *, rules_stand: bool) ->
     except (KeyError, TypeError, AttributeError):
         return (Difference("another release recorded what this one does not know"),)
     return ()
-
-
-def _answered(record: Record) -> dict[str, Any]:
-    """The result of an ADD in its configuration's version, in which a delegate reads it; a chained one passed on what it got."""
-    result = record.result or {}
-    if not (result.get("interfaces") or result.get("ips")):
-        return record.config.get("prevResult") or result
-    return Result.read(result).render(version_of(record.config))

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cni.naming import Attachment
+from cni.protocol.config import version_of
+from cni.protocol.result import Result
+from cni.state import Record
 
 #: Its CacheDir, where nobody names another.
 CACHE = Path("/var/lib/cni")
@@ -35,3 +38,15 @@ def _cached(attachment: Attachment, cache: Path) -> dict[str, Any]:
         if isinstance(found, dict) and found.get("kind") == "cniCacheV1":
             return found
     return {}
+
+
+def reported_of(record: Record, cache: Path) -> dict[str, Any]:
+    """The result a CHECK would be given: the list's, else that of an ADD in its configuration's version, in which a delegate reads it; a
+    chained one passed on what it got.
+    """
+    if found := result_of(record.attachment, cache):
+        return found
+    result = record.result or {}
+    if not (result.get("interfaces") or result.get("ips")):
+        return record.config.get("prevResult") or result
+    return Result.read(result).render(version_of(record.config))

@@ -117,6 +117,13 @@ def _doctor_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _repair_options(command: argparse.ArgumentParser) -> None:
+    from cni.command import repair_options
+
+    _state_options(command)
+    repair_options.add(command)
+
+
 def _policy_options(command: argparse.ArgumentParser) -> None:
     from cni.command import documents, drops, policy, why
 
@@ -161,6 +168,9 @@ def _serve_options(command: argparse.ArgumentParser) -> None:
         "--conf-dir", type=absolute, default=Place.conf_dir, help="refresh when it changes, default %(default)s"
     )
     command.add_argument("--config", type=file, default=settings.PATH, metavar="FILE", help="default %(default)s")
+    command.add_argument(
+        "--repair", type=count, default=0, metavar="SECONDS", help="agent-cni repair --all so often, default never"
+    )
     command.add_argument("--trace", action="store_true", help="make each step of a call a span of its trace, too")
 
 
@@ -251,6 +261,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "show": ("show", _show_options),
     "gc": ("node", _gc_options),
     "refresh": ("node", _state_options),
+    "repair": ("repair", _repair_options),
     "ipam": ("ipam", _ipam_options),
     "policy": ("policy", _policy_options),
     "trace": ("trace", _trace_options),

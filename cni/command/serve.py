@@ -15,10 +15,11 @@ def serve(options: argparse.Namespace) -> int:
     if options.probe:
         return _probed(options)
     otlp = Settings.load(options.config).otlp
-    from cni.agent.serve import serve as answering  # and with it all that a call may need
+    from cni.agent.serve import Upkeep  # and with it all that a call may need
+    from cni.agent.serve import serve as answering
 
     exporter = Exporter(options.config, steps=options.trace) if otlp else None
-    answering(options.socket, options.workers, options.deadline, options.conf_dir, exporter)
+    answering(options.socket, options.workers, options.deadline, Upkeep(options.conf_dir, options.repair), exporter)
     return 0
 
 

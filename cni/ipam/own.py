@@ -9,7 +9,7 @@ from typing import ClassVar
 from cni.errors import Conflict, RangeExhausted, Unavailable
 from cni.ipam.allocator import Allocator
 from cni.ipam.config import IpamConfig
-from cni.naming import Attachment
+from cni.naming import Attachment, interface_of
 from cni.protocol.result import Result
 from cni.state import Record, Store
 from cni.values import dataclass
@@ -58,6 +58,9 @@ class Nothing:
         """There is nothing to lose."""
         yield from ()
 
+    def restore(self, store: Store, record: Record, given: Result) -> None:
+        """There is nothing to lose."""
+
     def refuse_when_exhausted(self, store: Store | None, network: str) -> None:
         """There is nothing to run out of."""
 
@@ -95,6 +98,16 @@ class Own(Nothing):
         for ip in given.ips:
             if ip.address.split("/")[0] not in held:
                 yield f"lease of {ip.address} in network {record.attachment.network!r} is missing"
+
+    def restore(self, store: Store, record: Record, given: Result) -> None:
+        """Lease again what is not leased any more. Raises Conflict where it is another's by now."""
+        network, held = record.attachment.network, store.leases(record.attachment, record.plugin)
+        with store.transaction():
+            for address in (interface_of(ip.address).ip for ip in given.ips):
+                if address not in held and (holder := store.holder(network, address)):
+                    raise Conflict(f"{address} is leased to {holder} by now")
+                if address not in held:
+                    store.lease(record.attachment, record.plugin, address)
 
     def refuse_when_exhausted(self, store: Store | None, network: str) -> None:
         """Raise Unavailable (50) naming the exhausted range set."""

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Sequence
 
 from cni.errors import KernelRefused
+from cni.kernel import signature
 from cni.kernel.kept import PerNamespace
 from cni.kernel.netlink import wire
 from cni.kernel.netlink.channel import NETFILTER, Channel
@@ -80,6 +81,7 @@ def change(channel: Channel, requests: Sequence[bytes], generation: bytes = b"")
     would not fit the socket. Raises KernelRefused, and then nothing was changed.
     """
     if requests:
+        signature.sign()
         silent = [unacknowledged(request) for request in requests[:-1]]
         begin = _bracket(_BEGIN, attribute(_BATCH_GENERATION, generation) if generation else b"")
         try:

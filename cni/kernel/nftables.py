@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from cni.errors import Unavailable
-from cni.kernel import netns
+from cni.kernel import netns, signature
 from cni.kernel.kept import PerNamespace
 from cni.kernel.netlink.channel import NETFILTER, Channel
 
@@ -50,6 +50,7 @@ def run(commands: str) -> Answer:
 
     Raises Unavailable where the library is not installed.
     """
+    signature.sign()
     with _turn:
         return _contexts.here().run(commands)
 

@@ -21,7 +21,7 @@ from cni.state import Store, uses
 from cni.state.documents import Documents
 from cni.state.membership import HELD, Member
 from cni.state.recorded import recorded
-from cni.state.tally import BOUNDS, Calls, calls
+from cni.state.tally import BOUNDS, MEND, Calls, calls
 
 #: What a rule's verdict is of a document's.
 _RULINGS = {"return": "accept", "drop": "deny", "goto": "pass"}
@@ -57,12 +57,17 @@ def _of_calls(every: list[Calls]) -> Iterator[Family]:
     name = "agent_cni_call_seconds"
     samples: list[Sample] = []
     failures: _Counts = Counter()
+    repairs: _Counts = Counter()
     for plugin, verb, code, counts, seconds in every:
+        if verb == MEND:
+            repairs[("kind", plugin),] += sum(counts)
+            continue
         said = (("plugin", plugin), ("verb", verb))
         samples += distribution(name, (*said, ("code", _spoken(code))), BOUNDS, list(counts), seconds)
         failures[said] += sum(counts) if code else 0
     yield Family(name, "histogram", "How long calls took, by how they ended: code 0 is well.", samples)
     yield _counter("call_failures_total", "Calls that ended in an error.", failures)
+    yield _counter("repairs_total", "Times something of this node was put right unasked, by what it was.", repairs)
 
 
 def _of_policies(every: list[Counted]) -> Iterator[Family]:

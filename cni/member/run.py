@@ -37,6 +37,7 @@ from cni.member.ledger import Ledger
 from cni.member.policies import Policies
 from cni.member.publisher import Publisher
 from cni.member.reconciler import Reconciler
+from cni.member.rules import Rules
 from cni.member.session import SessionKeeper
 from cni.member.trouble import Trouble
 from cni.member.tunnels import Tunnels, without
@@ -115,6 +116,7 @@ class Hand:
         self._tunnels = Tunnels(config, self._keeper, self._ledger, folder, key) if key else None
         self._policies = Policies(folder, self._inbox.look, config.node)
         self._names = FarNames(config.node)
+        self._rules = Rules(self._inbox.look)
         sparing = Sparing(config.node, needs_endpoints, self._needs_endpoints_besides)
         self._watcher = Watcher(store, self._heard, lambda: self._keeper.is_troubled, sparing)
         self._conflists = Conflists(Path(config.conflists), CONF_DIR, BIN_DIR) if config.conflists else None
@@ -138,7 +140,7 @@ class Hand:
             before = address_of(state.member())
         for name, work in (
             ("signals", self._mind_signals), ("session", self._keeper.run), ("watch", self._watcher.run),
-            ("publish", self._publisher.run), ("policies", self._policies.watch),
+            ("publish", self._publisher.run), ("policies", self._policies.watch), ("rules", self._rules.watch),
         ):  # fmt: skip
             started(name, work, self._inbox)
         if self._config.uplinks:
@@ -159,6 +161,7 @@ class Hand:
         while (me := self._keeper.me) is None:
             self._inbox.rest(pause)
             pause = min(2 * pause, _BEAT)
+            self._rules.look()
             self._policies.look()
             self._beat()
         if not self._tunnels:
@@ -168,7 +171,7 @@ class Hand:
         started("kernel", partial(reconciler.watch, self._inbox.look), self._inbox)
         due = _next_comparison()
         while True:
-            brought = self._inbox.take(min(_BEAT, reconciler.owed, self._policies.owed))
+            brought = self._inbox.take(min(_BEAT, reconciler.owed, self._policies.owed, self._rules.owed))
             compares = time.monotonic() > due
             if compares:
                 due = _next_comparison()
@@ -176,6 +179,7 @@ class Hand:
             self._beat()
 
     def _do(self, reconciler: Reconciler, brought: Brought, *, compares: bool) -> None:
+        self._rules.look()
         for news in brought.news:
             if reconciler.heard(news):
                 figures.CONVERGENCE.observe(time.monotonic() - brought.since)

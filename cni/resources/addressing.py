@@ -122,6 +122,7 @@ class PodAddress(PodChange):
     link: str
     address: str
     dad: bool
+    of_link = True
 
     def ensure(self, world: World) -> None:
         link = required(world.pod.link_ref(self.link), self.link)
@@ -166,6 +167,7 @@ class PodSysctl(Resource):
 
     key: str
     value: str
+    follows = True
 
     def ensure(self, world: World) -> None:
         with world.in_pod():

@@ -78,7 +78,7 @@ class Resource:
 
     `ensure` makes it so and tells `world.created` what it had to create; already so is success.
     `differences` names, one line each, where the kernel is not as `ensure` left it.
-    `mend` says what makes it so again.
+    `repair` makes it so again in place; `mend` says who does.
     `remove` takes it away again; removing nothing is success.
     `describe` is one line for people.
 
@@ -94,6 +94,11 @@ class Resource:
     shared: ClassVar[bool] = False
     retires: ClassVar[bool] = False
     configured: ClassVar[bool] = False
+    #: Whether a repair that fails leaves what it made: what holds a pod is never taken back.
+    stays: ClassVar[bool] = False
+    #: Whether it is a pod's link, or an address there; and whether it has no differences, but is made again where one of those has.
+    of_link: ClassVar[bool] = False
+    follows: ClassVar[bool] = False
     #: Whether traffic passes from here on.
     opens: ClassVar[bool] = False
     identity: ClassVar[tuple[str, ...] | None] = None
@@ -134,6 +139,18 @@ class Resource:
     def beside_rules(self) -> Resource | None:
         """What is asked for those `besides` alone; None where there never are any."""
         return None if self.goes_by and type(self).besides is Resource.besides else self
+
+    def lacking(self, world: World) -> Iterator[str]:
+        """What a repair goes by, line by line: its differences, and those of others that it alone may mend."""
+        return self.differences(world)
+
+    def is_lost(self, world: World) -> bool:
+        """Whether it is a pod's link that is to be made anew, with what follows it in the plan. Raises Conflict for what is in its way."""
+        return False
+
+    def repair(self, world: World) -> None:
+        """Make it so again where it is, beside what else is there; raises Conflict for what that cannot be done with."""
+        self.ensure(world)
 
     def remove(self, world: World) -> None:
         """Take it away; the default is for what vanishes with its link."""

@@ -60,6 +60,10 @@ class Bridge(Resource):
         if self.promiscuous and not link.promiscuous:
             yield f"bridge {self.name} is not promiscuous"
 
+    def repair(self, world: World) -> None:
+        """One that is made anew has the MAC that was told of the one before."""
+        replace(self, mac=self.mac or self.reported).ensure(world)
+
     def remove(self, world: World) -> None:
         link = world.host.link_by_name(self.name)
         if link and not any(port.bridge == link.index for port in world.host.links()):

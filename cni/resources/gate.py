@@ -64,7 +64,7 @@ class GateTable(NftRules):
         yield from self.besides(world)
 
     def besides(self, world: World) -> Iterator[str]:
-        for port in sorted(_ports(world)):
+        for port in sorted(_ports(world) | {VXLAN_PORT}):
             if not ruleset.has_element(Element(f"{self.table} {_VTEPS}", port.to_bytes(2, "big"))):
                 yield f"spoofing guards do not know that UDP port {port} is a VTEP's"
 
@@ -265,6 +265,13 @@ class PortOpening(Resource):
         link = world.host.link_by_name(self.link)
         if link and self.on_bridge and link.multicast_router:
             yield f"bridge port {self.link} may become a multicast router's (mcast_router {link.multicast_router})"
+
+    def lacking(self, world: World) -> Iterator[str]:
+        """Its veth, too, which says so and waits for this."""
+        link = world.host.link_by_name(self.link)
+        if link and not (link.up or self.lent):
+            yield f"host interface {self.link} is down"
+        yield from self.differences(world)
 
     def remove(self, world: World) -> None:
         link = world.host.link_by_name(self.link)

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from functools import lru_cache, partial
 
 from cni.errors import KernelRefused
-from cni.kernel import connections, netfilter, process, sysctl, templates
+from cni.kernel import connections, netfilter, process, ruleset, sysctl, templates
 from cni.kernel.view import EVERYWHERE, SCOPE_HOST, KernelRoute, Link, LinkRef
 from cni.naming import interface_of
 from cni.resources import chains
@@ -180,6 +180,7 @@ class PodRules(Resource):
     sparing: bool = False
     shared = True
     retires = True
+    stays = True
     identity = ("netns", "backend", "family")
 
     @property
@@ -191,12 +192,26 @@ class PodRules(Resource):
 
     def differences(self, world: World) -> Iterator[str]:
         with world.in_pod():
+            yield from (f"table {table} in the pod is dormant" for table in self._asleep())
             there = chains.ours(netfilter.saved(self.backend, self.family))
             elsewhere = chains.ours(netfilter.saved_elsewhere(self.backend, self.family))
         for line in chains.differences(there, chains.ours(self.text.splitlines())):
             yield f"IPv{self.family} rules in the pod ({self.backend}): {line}"
         if elsewhere:
             yield f"IPv{self.family} rules of ours are in the pod outside {self.backend} too: {', '.join(elsewhere)}"
+
+    def repair(self, world: World) -> None:
+        """Tables wake up first: nobody would ask what is restored."""
+        with world.in_pod():
+            for table in self._asleep():
+                netfilter.nft(f"add table {table}\n")
+        self.ensure(world)
+
+    def _asleep(self) -> list[str]:
+        """Which of its tables somebody put to sleep, where nf_tables has them."""
+        family = {4: "ip", 6: "ip6"}[self.family]
+        mine = [f"{family} {table}" for table in chains.ours(self.text.splitlines())]
+        return [table for table in mine if "nft" in self.backend and ruleset.is_dormant(table)]
 
     def remove(self, world: World) -> None:
         if world.netns:

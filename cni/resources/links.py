@@ -16,10 +16,12 @@ from cni.values import dataclass, replace
 
 if TYPE_CHECKING:
     from cni.kernel.netlink.linkinfo import PortSettings
+    from cni.kernel.netlink.links import LinkSettings
 
 #: What a tunnel's port does on any bridge, and what a new port does besides.
 TUNNEL_PORT: PortSettings = {"neigh_suppress": 1, "mode": 0, "isolated": 0}
-FORWARDING_PORT: PortSettings = {**TUNNEL_PORT, "learning": 1, "flood": 1, "mcast_flood": 1, "bcast_flood": 1}
+_NEW_PORT: PortSettings = {"learning": 1, "flood": 1, "mcast_flood": 1, "bcast_flood": 1}
+FORWARDING_PORT: PortSettings = {**TUNNEL_PORT, **_NEW_PORT}
 
 L = TypeVar("L", bound=Link | LinkRef)
 
@@ -40,6 +42,7 @@ class VethPair(Resource):
     hairpin: bool
     isolated: bool
     waits: bool = False
+    of_link = True
 
     def ensure(self, world: World) -> None:
         bridge = required(world.host.cached_link(self.bridge), self.bridge).index if self.bridge else 0
@@ -74,6 +77,41 @@ class VethPair(Resource):
         faults = port_faults(link, hairpin=self.hairpin, isolated=self.isolated) if is_port else ()
         yield from (f"host interface {self.host} has {fault}" for fault in faults)
 
+    def is_lost(self, world: World) -> bool:
+        """Where either end is not there, the other is of no use."""
+        link, end = world.host.link_by_name(self.host), world.pod.link_by_name(self.pod)
+        if link and link.kind != "veth":
+            raise Conflict(f"{self.host} exists on the host and is {link.kind or 'no veth'}; it is left as it is")
+        if end and not (self._is_joined(link, end) or self._renamed(world, end)):
+            raise Conflict(f"{self.pod} in the pod is not the other end of {self.host}; it is left as it is")
+        return end is None and self._renamed_end(world) is None
+
+    def lacking(self, world: World) -> Iterator[str]:
+        """Who renamed the pod's end did not take it away."""
+        if other := self._renamed_end(world):
+            yield f"{self.pod} is called {other.name} in the pod"
+        yield from self.differences(world)
+
+    def repair(self, world: World) -> None:
+        """A port that was another bridge's, or none's, has what a new one has. One that waits is opened by who opens it."""
+        link = world.host.link_by_name(self.host)
+        if other := self._renamed_end(world):
+            world.pod.set_link(other, ifname=self.pod)
+        if link is None:
+            link = required(self._renamed(world, required(world.pod.link_by_name(self.pod), self.pod)), self.host)
+            world.host.set_link(link, ifname=self.host)
+        if (link.mac, link.mtu) != (self.host_mac, self.mtu):
+            world.host.set_link(link, address=self.host_mac, mtu=self.mtu)
+        bridge = world.host.link_by_name(self.bridge) if self.bridge else None
+        if bridge and link.bridge != bridge.index:
+            world.host.set_link(link, master=bridge.index)
+            self._become_port(world)
+        if bridge and any(port_faults(link, hairpin=self.hairpin, isolated=self.isolated)):
+            port: PortSettings = {**_NEW_PORT, "mode": int(self.hairpin), "isolated": int(self.isolated)}
+            world.host.set_port(link, **port)
+        if not (link.up or self.waits):
+            world.host.set_link(link, up=True)
+
     def remove(self, world: World) -> None:
         link = world.host.link_by_name(self.host)
         if link and link.kind == "veth":
@@ -89,6 +127,22 @@ class VethPair(Resource):
         flags = ", hairpin" * self.hairpin + ", isolated" * self.isolated
         on = f" on {self.bridge}" if self.bridge else ""
         return f"veth {self.host}{on}{flags} <-> {self.pod} in the pod, {self.pod_mac}, MTU {self.mtu}"
+
+    def _is_joined(self, link: Link | None, end: Link) -> bool:
+        return link is not None and end.kind == "veth" and end.parent_elsewhere and end.parent == link.index
+
+    def _renamed(self, world: World, end: Link) -> Link | None:
+        """The host's end under another name."""
+        known = world.host.link_by_name(self.host)
+        link = world.host.link_by_index(end.parent) if end.parent_elsewhere and known is None else None
+        return link if link and link.mac == self.host_mac and self._is_joined(link, end) else None
+
+    def _renamed_end(self, world: World) -> Link | None:
+        """The pod's end under another name."""
+        link = world.host.link_by_name(self.host)
+        if link is None or world.pod.link_ref(self.pod):
+            return None
+        return next((item for item in world.pod.links() if self._is_joined(link, item)), None)
 
     def _create(self, world: World, bridge: int) -> None:
         assert world.netns is not None
@@ -170,9 +224,18 @@ class PodLink(PodChange):
     mac: str
     mtu: int
     opens = True
+    of_link = True
 
     def ensure(self, world: World) -> None:
         world.pod.set_link(required(world.pod.link_ref(self.name), self.name), up=True)
+
+    def repair(self, world: World) -> None:
+        """With its MAC, and no larger MTU."""
+        link = required(world.pod.link_by_name(self.name), self.name)
+        wanted: LinkSettings = {"address": self.mac} if link.mac != self.mac else {}
+        if link.mtu > self.mtu:
+            wanted["mtu"] = self.mtu
+        world.pod.set_link(link, up=True, **wanted)
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.pod.link_by_name(self.name)

@@ -44,6 +44,7 @@ class Macvlan(Resource):
     in_pod: bool
     owner: str
     waits: bool = False
+    of_link = True
 
     def ensure(self, world: World) -> None:
         master = self._master(world)
@@ -72,14 +73,47 @@ class Macvlan(Resource):
         if master and (link.parent, link.parent_elsewhere) != (master.index, not self.in_pod):
             yield f"{self.name} stands on another master than {self.master}"
 
+    def is_lost(self, world: World) -> bool:
+        """One of ours that is otherwise cannot be changed while it is there."""
+        link = world.pod.link_by_name(self.name)
+        if link and not self._is_ours(link):
+            raise Conflict(f"{self.name} in the pod is not the macvlan that was made; it is left as it is")
+        master = self._master(world)
+        if link is None or master is None:
+            return link is None and self._renamed(world) is None
+        return (link.macvlan_mode, link.parent) != (self.mode, master.index) and self._is_ours(link)
+
+    def lacking(self, world: World) -> Iterator[str]:
+        """Who renamed it did not take it away."""
+        if other := self._renamed(world):
+            yield f"{self.name} is called {other.name} in the pod"
+        yield from self.differences(world)
+
+    def repair(self, world: World) -> None:
+        """What else is amiss with it alone is its master's."""
+        if other := self._renamed(world):
+            world.pod.set_link(other, ifname=self.name)
+        if self._master(world) is None:
+            raise Conflict(f"master {self.master} is gone")
+
     def remove(self, world: World) -> None:
         link = world.pod.link_by_name(self.name) if world.netns else None
-        if link and link.kind == "macvlan" and (link.alias == self.owner or (self.mac and link.mac == self.mac)):
+        if link and self._is_ours(link):
             world.pod.delete_link(link)
 
     def describe(self) -> str:
         place = "the pod" if self.in_pod else "the host"
         return f"macvlan {self.name} in the pod on {self.master} of {place}, mode {self.mode}, {self.mac or 'its MAC'}, MTU {self.mtu}"
+
+    def _renamed(self, world: World) -> Link | None:
+        if world.pod.link_ref(self.name):
+            return None
+        alike = (link for link in world.pod.links() if link.kind == "macvlan" and link.alias == self.owner)
+        return next(alike, None)
+
+    def _is_ours(self, link: Link) -> bool:
+        ours = link.alias == self.owner or (bool(self.mac) and link.mac == self.mac)
+        return link.kind == "macvlan" and ours
 
     def _master(self, world: World) -> Link | None:
         return (world.pod if self.in_pod else world.host).link_by_name(self.master)

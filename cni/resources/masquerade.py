@@ -32,6 +32,7 @@ class MasqueradeRules(Resource, abstract=True):
     family: int
     shared = True
     retires = True
+    stays = True
     identity = ("backend", "family")
 
     def describe(self) -> str:
@@ -54,6 +55,7 @@ class Masquerade(Resource, abstract=True):
     spared: tuple[str, ...] = ()
     shared = True
     retires = True
+    stays = True
     identity = ("backend", "family", "address")
 
     @property
@@ -82,6 +84,8 @@ class NftMasqueradeRules(MasqueradeRules, NftRules, recorded_as="MasqueradeRules
         return nft_rules(self.family)
 
     def differences(self, world: World) -> Iterator[str]:
+        if ruleset.is_dormant(f"{_NFT_FAMILY[self.family]} {TABLE}"):
+            yield f"masquerading's table {_NFT_FAMILY[self.family]} {TABLE} is dormant"
         listed = netfilter.nft_list(f"table {_NFT_FAMILY[self.family]} {TABLE}")
         for rule in nft_chain(self.family):
             if rule not in listed:

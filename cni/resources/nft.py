@@ -26,6 +26,7 @@ class NftRules(Resource):
 
     netns: str = ""
     mend = REFRESH
+    stays = True
     #: Whether it changes elements of peers' sets, which is done in turn.
     about_peers: ClassVar[bool] = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from cni.errors import Conflict, KernelRefused
 from cni.kernel import kept, sysctl
@@ -19,8 +19,8 @@ from cni.values import dataclass
 _PATIENCE, _STEP = 5.0, 0.002
 #: States of a link on which detection waits for a carrier (addrconf_dad_kick in net/ipv6).
 _NO_CARRIER = ("DOWN", "LOWERLAYERDOWN")
-#: A value of addr_gen_mode (linux/if_link.h).
-_NO_LINK_LOCAL = "1"
+#: A setting, and a value of it (linux/if_link.h).
+_MODE, _NO_LINK_LOCAL = "addr_gen_mode", "1"
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Forwarding(Resource):
 
     port: str
     opens = True
+    follows = True
 
     def ensure(self, world: World) -> None:
         _wait(lambda: required(world.host.link_by_name(self.port), self.port).state == "UP", f"{self.port} to forward")
@@ -42,6 +43,7 @@ class Settled(Resource):
     """Duplicate address detection on a pod's link is over and found no duplicate (RFC 4862, 5.4)."""
 
     link: str
+    follows = True
 
     def ensure(self, world: World) -> None:
         link = required(world.pod.link_by_name(self.link), self.link)
@@ -72,7 +74,7 @@ class Vacant(Resource):
 
     def ensure(self, world: World) -> None:
         link = required(world.pod.link_ref(self.link), self.link)
-        setting, passing = sysctl.of_link(6, self.link, "addr_gen_mode"), f"0a:{os.urandom(5).hex(':')}"
+        setting, passing = sysctl.of_link(6, self.link, _MODE), f"0a:{os.urandom(5).hex(':')}"
         with world.in_pod():
             before = sysctl.read(setting) or ""
             set_as_far_as_needed(setting, _NO_LINK_LOCAL)
@@ -83,6 +85,21 @@ class Vacant(Resource):
         world.pod.set_link(link, address=self.mac)
         with world.in_pod():
             set_as_far_as_needed(setting, before)
+
+    def lacking(self, world: World) -> Iterator[str]:
+        """One that was killed has left the link without the address that follows from its MAC."""
+        if world.pod.link_ref(self.link):
+            with world.in_pod():
+                now, usual = (sysctl.read(sysctl.of_link(6, link, _MODE)) for link in (self.link, "default"))
+            if now == _NO_LINK_LOCAL != usual:
+                yield f"nobody was asked whether {', '.join(self.addresses)} is taken"
+
+    def repair(self, world: World) -> None:
+        """Ask again, and leave the link as one is made."""
+        with world.in_pod():
+            usual = sysctl.read(sysctl.of_link(6, "default", _MODE))
+            set_as_far_as_needed(sysctl.of_link(6, self.link, _MODE), usual or "0")
+        self.ensure(world)
 
     def describe(self) -> str:
         return f"ask whether somebody has {', '.join(self.addresses)} already"
@@ -113,6 +130,7 @@ class Announcement(Resource):
     link: str
     mac: str
     addresses: tuple[str, ...]
+    follows = True
 
     def ensure(self, world: World) -> None:
         addresses = [ipaddress.ip_address(address) for address in self.addresses]

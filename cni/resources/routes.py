@@ -88,6 +88,14 @@ class PodRoute(Resource):
             else f"route {self.dst} is missing in the pod"
         )
 
+    def repair(self, world: World) -> None:
+        """What leads there by the same link and metric is in the place of it."""
+        link = required(world.pod.link_by_name(self.link), self.link)
+        for route in world.pod.routes(link, ipaddress.ip_network(self.dst).version):
+            if (route.dst, route.table) == (self.dst, self.table) and self.priority in (0, route.priority):
+                world.pod.delete_route(link, self.dst, self.table)
+        self.ensure(world)
+
     def accepting(self, reported: Result) -> PodRoute | None:
         told = [route.gw for route in reported.routes if route.dst == self.dst]
         return self if "" in told or self.gateway in told else None

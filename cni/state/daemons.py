@@ -11,6 +11,7 @@ from cni.naming import digest_of
 from cni.state.uses import node_lock
 
 MEMBER, NAMES, FLOWS, GATE = "member", "server of names", "recorder of flows", "DNS gate"
+GUARD = "guard of rules"
 
 
 @contextmanager

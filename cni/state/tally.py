@@ -21,6 +21,8 @@ from cni.state import uses
 
 #: In seconds: how long a call took is counted between two of them, or above the last.
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+#: The verb of what daemons put right unasked; its plugin is what that was.
+MEND = "MEND"
 #: The codes that are told apart (cni/errors.py); a delegate may have any others.
 _CODES = {0, *range(1, 9), 11, 50, 51, *range(100, 110), 999}
 #: Of a release with other bounds or cells, it has another name.

@@ -29,6 +29,10 @@ class Agent:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [self.process.pid, *map(int, children.split())]
 
+    def workers(self) -> list[int]:
+        """Those that answer calls, and not who watches rules."""
+        return [pid for pid in self.processes()[1:] if not watches_rules(pid)]
+
     def private_kib(self) -> int:
         """What its processes have each for itself."""
         rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.processes()]
@@ -38,6 +42,17 @@ class Agent:
         """Signal every process of the agent."""
         for pid in self.processes():
             os.kill(pid, number)
+
+
+def watches_rules(pid: int) -> bool:
+    """Whether a process is in the group that nf_tables tells of changes."""
+    try:
+        sockets = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+        table = [line.split() for line in Path(f"/proc/{pid}/net/netlink").read_text().splitlines()[1:]]
+    except OSError:
+        return False
+    inodes = {item[8:-1] for item in sockets if item.startswith("socket:[")}
+    return any(row[1] == "12" and row[9] in inodes and int(row[3], 16) & 0x40 for row in table)
 
 
 def serving(host: Host, *options: str, unit: Path | None = None, within: Sequence[str] = ()) -> Agent:

@@ -192,7 +192,7 @@ def test_a_worker_that_cannot_come_home_serves_nobody_else(lab: Lab, agent: Agen
     conf, pod, host = CONFS["routed"], lab.pod(), agent.host
     empty = seen(pod)
     asked = conf if verb == "ADD" else conf | {"prevResult": host.add(conf, pod)}
-    workers = agent.processes()[1:]
+    workers = agent.workers()
     inject = ("-f", "-o", host.folder / "trace", "-e", "trace=setns", "-e", "inject=setns:error=EPERM:when=2")
     held = [option for pid in workers for option in ("-p", pid)]
     with subprocess.Popen(list(map(str, ("strace", *inject, *held))), stderr=subprocess.DEVNULL) as strace:

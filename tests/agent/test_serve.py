@@ -47,6 +47,7 @@ FOR_OTHERS = (
     "cni.kernel.vteps",
     "cni.liveness",
     "cni.policy.amended",
+    "cni.repair",
     "cni.policy.effects",
     "cni.policy.forecast",
     "cni.policy.hints",

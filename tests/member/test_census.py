@@ -21,7 +21,7 @@ from cni.naming import Attachment
 from cni.policy.feeds import book_of
 from cni.state import Record, Store
 from cni.state.membership import LOST
-from cni.state.tally import counted
+from cni.state.tally import MEND, counted
 from cni.values import replace
 
 
@@ -50,6 +50,15 @@ def test_calls_are_told_by_how_they_ended(no_node: Path):
     assert found["call_seconds_count macvlan ADD 0"] == 3
     assert found["call_seconds_bucket macvlan ADD 103 +Inf"] == 1
     assert found["call_failures_total macvlan ADD"] == 1
+
+
+def test_what_was_put_right_unasked_is_no_call(no_node: Path):
+    no_node.mkdir(mode=0o700)
+    with counted("rules", MEND):
+        pass
+    found = told()
+    assert found["repairs_total rules"] == 1
+    assert not any(name.startswith("call_seconds") for name in found)
 
 
 def test_attachments_and_addresses_of_all_folders_are_counted(no_node: Path, tmp_path: Path):

@@ -56,6 +56,7 @@ class LinkSettings(TypedDict, total=False):
     master: int
     address: str
     ifalias: str
+    ifname: str
 
 
 class Links(Namespaces):
