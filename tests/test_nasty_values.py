@@ -30,13 +30,6 @@ NASTY = (
     *("[" * 990 + "]" * 990, '{"a":' * 990 + "1" + "}" * 990),
 )  # fmt: skip
 MARK = "\x07 here \x07"
-BASE: dict[str, dict[str, Any]] = {
-    "agent-ipam": {"ipam": {"ranges": [[{"subnet": "10.9.0.0/24"}]]}},
-    "bridge-vxlan": {"isDefaultGateway": True, "ipam": {"ranges": [[{"subnet": "10.9.0.0/24"}]]}},
-    "custom-plugin": {"ipam": {"ranges": [[{"subnet": "10.9.0.0/24"}]]}},
-    "macvlan": {"isDefaultGateway": True, "ipam": {"ranges": [[{"subnet": "10.9.0.0/24"}]]}},
-    "sidecar-redirect": {},
-}
 #: What must stand beside a key for it to be read.
 BESIDE: dict[str, dict[str, Any]] = {
     "vxlan": {"id": 42},
@@ -63,6 +56,8 @@ RUNTIME = {
             "includeInboundPorts", "excludeInboundPorts", "kubevirtInterfaces", "excludeInterfaces")},
         "sidecar.istio.io/interceptionMode": "REDIRECT"},
 }  # fmt: skip
+#: What makes a configuration a whole one, of plugins that have the key.
+WHOLE: dict[str, Any] = {"isDefaultGateway": True, "ipam": {"ranges": [[{"subnet": "10.9.0.0/24"}]]}}
 LISTED = [{"containerID": "c1", "ifname": "eth0"}]
 
 
@@ -131,7 +126,8 @@ def replaced(value: Any, path: tuple[str | int, ...]) -> Any:
 def cases() -> Iterator[Any]:
     """A plugin, a verb, and a configuration with MARK for each key."""
     for plugin in names():
-        base = {"cniVersion": "1.1.0", "name": "pods", "type": plugin, **BASE[plugin]}
+        whole = {key: value for key, value in WHOLE.items() if key in _file(f"{plugin}.schema.json")["properties"]}
+        base = {"cniVersion": "1.1.0", "name": "pods", "type": plugin, **whole}
         found = dict.fromkeys(keys(schema_of(plugin), f"{plugin}.schema.json"))
         for path in found:
             yield pytest.param(plugin, "ADD", placed(base, path), id=f"{plugin} {'.'.join(map(str, path))}")
