@@ -59,6 +59,17 @@ def test_explaining_says_that_an_mtu_is_guessed(agent: Any, write: Any, keys: di
     assert json.loads(agent("explain", "--json", file).out)["plugins"][0]["uplinkMTU"] == (1500 if guessed else None)
 
 
+def test_what_a_right_policy_says_for_nothing_is_a_line_and_no_fault(agent: Any, write: Any):
+    policy = {"egress": [{"to": [{"domainNames": ["a.b"]}]}, {}]}
+    file = write({"cniVersion": "1.0.0", "name": "n", "type": "custom-plugin", "policy": policy})
+    said = agent("validate", file)
+    assert said.status == 0
+    assert said.out == f"{file}: $: custom-plugin: ok\n"
+    assert said.err.startswith(f"{file}: $: $.policy.egress[0]: domainNames do nothing")
+    (found,) = json.loads(agent("validate", "--json", file).out)["plugins"]
+    assert (found["faults"], len(found["hints"])) == ([], 1)
+
+
 def test_every_fault_of_every_plugin_is_a_line(agent: Any, write: Any):
     wrong = {"type": "bridge-vxlan", "mtu": "big", "isGatewy": True}
     redirect = {"type": "sidecar-redirect", "port": 15001}
