@@ -1,4 +1,5 @@
-"""DNS messages as far as the gate goes by them (RFC 1035, 6891, 8914): dnspython reads the names, and the only place that asks it.
+"""DNS messages as far as the gate goes by them (RFC 1035, 6891, 8914): dnspython reads them but answers' names, and the only place that
+asks it.
 
 A name is its labels, in lower case, from the first to the one before the root: bytes, for a label may hold any.
 """
@@ -24,6 +25,8 @@ _OPT, _IN = 41, 1
 _EXTENDED_ERROR, _PROHIBITED = 15, 18
 _SIZE = {A: 4, AAAA: 16}
 _LONGEST_TTL = 0x7FFFFFFF
+#: Of a label that is a reference the first byte at least; the longest label, and name with the lengths of its labels and the root's.
+_REFERS, _LONGEST_LABEL, _LONGEST_NAME = 0xC0, 63, 255
 _MOST_ALIASES = 16
 #: What may stand behind a question: OPT, and who signs it (RFC 8945).
 _MOST_ADDITIONAL = 2
@@ -80,17 +83,18 @@ def answer(wire: bytes) -> Answer | None:
         if not flags & _RESPONSE or flags & _OPCODE or questions != 1:
             return None
         asked, _ = _asked(parser, number, flags, decompress=True)
+        names = _Names(wire)
         aliases: dict[Name, tuple[Name, int]] = {}
         addresses: list[tuple[Name, bytes, int]] = []
         for _ in range(answers):
             if parser.remaining() == 0 and flags & 0x0200:
                 break  # cut off to fit
-            owner, kind, ttl, data = _record(parser)
+            owner, kind, ttl, data = _record(parser, names)
             if kind == CNAME:
-                aliases.setdefault(owner, (_alias(wire, parser.current - len(data), len(data)), ttl))
+                aliases.setdefault(owner, (names.within(parser.current - len(data), parser.current), ttl))
             elif len(data) == _SIZE.get(kind):
                 addresses.append((owner, data, ttl))
-    except (dns.exception.DNSException, struct.error):
+    except (dns.exception.DNSException, struct.error, IndexError):
         return None
     known = dict(_followed(asked.name, aliases))
     its = ((data, min(ttl, known[owner])) for owner, data, ttl in addresses if owner in known)
@@ -142,8 +146,52 @@ def _name(parser: dns.wire.Parser, *, decompress: bool = True) -> Name:
     return tuple(label.lower() for label in labels[:-1])
 
 
-def _record(parser: dns.wire.Parser) -> tuple[Name, int, int, bytes]:
-    owner = _name(parser)
+class _Names:
+    """Names in a message by where they begin. Each label is read once: of thousands that refer to a long one (RFC 1035, 4.1.4) each would
+    be read whole.
+    """
+
+    def __init__(self, wire: bytes) -> None:
+        self._wire = wire
+        self._known: dict[int, Name] = {}
+
+    def read(self, at: int) -> tuple[Name, int]:
+        """A name and where what is behind it begins. Raises FormError and IndexError."""
+        wire, begun, end, size, name, before = self._wire, list[tuple[int, bytes]](), 0, 0, Name(), at
+        while length := wire[at]:
+            if length >= _REFERS:
+                end = end or at + 2
+                at = (length - _REFERS) << 8 | wire[at + 1]
+                if at >= before:
+                    raise dns.exception.FormError
+                before = at
+                if at in self._known:
+                    name = self._known[at]
+                    break
+                begun.append((at, b""))
+                continue
+            size += length + 1
+            if length > _LONGEST_LABEL or size > _LONGEST_NAME:
+                raise dns.exception.FormError
+            begun.append((at, wire[at + 1 : at + 1 + length].lower()))
+            at += length + 1
+        for place, label in reversed(begun):
+            self._known[place] = name = (label, *name) if label else name
+        if sum(map(len, name)) + len(name) >= _LONGEST_NAME:
+            raise dns.exception.FormError
+        return name, end or at + 1
+
+    def within(self, at: int, end: int) -> Name:
+        """A name that ends before something else does. Raises likewise."""
+        name, its_end = self.read(at)
+        if its_end > end:
+            raise dns.exception.FormError
+        return name
+
+
+def _record(parser: dns.wire.Parser, names: _Names) -> tuple[Name, int, int, bytes]:
+    owner, end = names.read(parser.current)
+    parser.seek(end)
     kind, class_, ttl, length = parser.get_struct(_RECORD)
     data = parser.get_bytes(length)
     return owner, kind if class_ == _IN else 0, ttl if ttl <= _LONGEST_TTL else 0, data
@@ -155,12 +203,6 @@ def _kind_of_additional(parser: dns.wire.Parser) -> int:
     kind, _, _, length = parser.get_struct(_RECORD)
     parser.get_bytes(length)
     return int(kind)
-
-
-def _alias(wire: bytes, at: int, length: int) -> Name:
-    parser = dns.wire.Parser(wire, at)
-    with parser.restrict_to(length):
-        return _name(parser)
 
 
 def _followed(name: Name, aliases: dict[Name, tuple[Name, int]]) -> Iterator[tuple[Name, int]]:

@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import random
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
 
 import dns.edns
+import dns.exception
 import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
 import dns.rrset
+import dns.wire
 import pytest
 
 from cni.dnsgate import message
-from cni.dnsgate.message import Name
+from cni.dnsgate.message import A, Name, _Names, answer
 
 
 def labels(text: str) -> Name:
@@ -139,3 +145,53 @@ def test_no_bytes_are_too_odd_to_be_read():
         for read in (message.question, message.answer):
             read(bytes(wire))
         assert isinstance(message.malformed(bytes(wire)), bytes)
+
+
+def crowded(refer: Callable[[int, int], bytes], count: int = 4000) -> bytes:
+    """An answer of many records, whose names `refer` makes of a record's number and of where the one before begins."""
+    wire = b"\x03api\x07example\x03com\0" + struct.pack("!HH", A, 1)
+    wire = struct.pack("!HHHHHH", 1, 0x8180, 1, count, 0, 0) + wire
+    before = 12
+    for number in range(count):
+        begins = len(wire)
+        wire += refer(number, before) + struct.pack("!HHIHI", A, 1, 5, 4, number)
+        before = begins if begins < 0x3FFF else before
+    return wire
+
+
+@pytest.mark.parametrize("refer", [
+    lambda number, before: b"\x01a" * 100 + b"\xc0\x0c" if number == 0 else struct.pack("!H", 0xC000 | before),
+    lambda number, before: (b"\x01a" if number % 100 else b"") + struct.pack("!H", 0xC000 | (before if number % 100 else 12)),
+    lambda number, before: struct.pack("!H", 0xC000 | before),
+], ids=["to a long one", "a label more each", "to a reference"])  # fmt: skip
+def test_an_answer_costs_what_its_length_is_however_its_names_refer_to_each_other(refer: Callable[[int, int], bytes]):
+    wire = crowded(refer)
+    before = time.process_time()
+    found = answer(wire)
+    assert found is not None
+    assert time.process_time() - before < 0.1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_names_are_read_as_dnspython_reads_them(seed: int):
+    chance = random.Random(seed)
+    whole = bytes(chance.choice((0, 1, 1, 2, 3, 0xC0, 0xC0, 12, 13, 14, 20, 65, 97)) for _ in range(80))
+    for at in range(len(whole)):
+        parser = dns.wire.Parser(whole, at)
+        try:
+            expected = tuple(label.lower() for label in parser.get_name(decompress=True).labels[:-1]), parser.current
+        except dns.exception.DNSException:
+            continue  # it also refuses names that run on into their own references
+        names = _Names(whole)
+        for place in chance.sample(range(len(whole)), 30):
+            with suppress(dns.exception.DNSException, IndexError):
+                names.read(place)
+        assert names.read(at) == expected
+
+
+@pytest.mark.parametrize("wire", [
+    b"\xc0\0", b"\1a\xc0\0", b"\xc0\2\0", b"\1a", b"\x40a\0", b"\x80a\0", b"\1a" * 127 + b"\1b\0",
+], ids=["itself", "a loop", "ahead", "cut", "of another kind", "of no kind", "too long"])  # fmt: skip
+def test_a_name_that_is_none_is_not_read(wire: bytes):
+    with pytest.raises((dns.exception.DNSException, IndexError)):
+        _Names(wire).read(0)
