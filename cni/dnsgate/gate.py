@@ -129,13 +129,13 @@ class Gate:
     def _segment(self, way: _Way, packet: Packet, number: int) -> Outcome:
         streams = self._streams.setdefault(way.pod, OrderedDict())
         known = streams.pop(way.ends, None)
-        begins = way.is_asking and packet.flags & SYN and not packet.data
+        begins = way.is_asking and packet.flags & SYN and not packet.data and not packet.multipath
         if begins and not (known and known[0].begins_like(packet)):
             if known:
                 self._leave(known[0])
             known = Stream(packet), way.now
         if known is None:
-            # who begins with data (RFC 7413) begins again without it where he hears nothing
+            # who begins with data (RFC 7413), or many ways (RFC 8684), begins again without where he hears nothing
             ends = way.is_asking and not packet.flags & (RST | SYN)
             return Outcome(dropped=(number,), given=(stream.unknown(packet),) if ends else ())
         connection = known[0]

@@ -6,6 +6,7 @@ What a receiver could read otherwise than it is read here is not read at all.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 UDP, TCP = 17, 6
@@ -14,10 +15,13 @@ FIN, SYN, RST, PUSH, ACKNOWLEDGED, URGENT = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 _ADDRESSES = {4: (12, 16, 4), 6: (8, 24, 16)}
 _UDP, _TCP = struct.Struct(">HHHH"), struct.Struct(">HHIIBBHHH")
 _HOPS, _WINDOW = 64, 0xFFFF
+_END_OF_OPTIONS, _NO_OPTION, _MULTIPATH = 0, 1, 30
 
 
 class Packet(NamedTuple):
-    """A UDP datagram or TCP segment between two addresses, packed, and its data; the last three are a segment's."""
+    """A UDP datagram or TCP segment between two addresses, packed, and its data; the last four are a segment's. One with `multipath` says
+    itself in which order its data is to be read (RFC 8684).
+    """
 
     protocol: int
     source: bytes
@@ -28,6 +32,7 @@ class Packet(NamedTuple):
     sequence: int = 0
     acknowledged: int = 0
     flags: int = 0
+    multipath: bool = False
 
 
 def read(packet: bytes) -> Packet | None:
@@ -74,7 +79,16 @@ def _segment(packet: bytes, start: int, ends: tuple[bytes, bytes]) -> Packet | N
     data_at = start + (offset >> 4) * 4
     if not start + _TCP.size <= data_at <= len(packet):
         return None
-    return Packet(TCP, *ends, source_port, port, packet[data_at:], sequence, acknowledged, flags)
+    multipath = _MULTIPATH in _options(packet[start + _TCP.size : data_at])
+    return Packet(TCP, *ends, source_port, port, packet[data_at:], sequence, acknowledged, flags, multipath)
+
+
+def _options(said: bytes) -> Iterator[int]:
+    """The kinds of a segment's options."""
+    at = 0
+    while at < len(said) and said[at] != _END_OF_OPTIONS:
+        yield said[at]
+        at += 1 if said[at] == _NO_OPTION else max(int.from_bytes(said[at + 1 : at + 2], "big"), 1)
 
 
 def made(packet: Packet) -> bytes:

@@ -59,7 +59,9 @@ class Stream:
         """
         if self._dead:
             return Outcome(dropped=(number,), given=self._farewell(segment))
-        if segment.flags & URGENT or (segment.data and (segment.flags & (SYN | RST) or self._told is None)):
+        if segment.flags & URGENT or segment.multipath:
+            return Outcome(dropped=(number,))
+        if segment.data and (segment.flags & (SYN | RST) or self._told is None):
             return Outcome(dropped=(number,))
         if not segment.data:
             return self._quiet(segment, number)

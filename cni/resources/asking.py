@@ -29,6 +29,7 @@ _TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 _ASKING = tuple(
     (family, f"{protocol} dport 53 {ip}") for family, ip in ((4, "ip"), (6, "ip6")) for protocol in ("udp", "tcp")
 )
+_ANSWERING = tuple((family, asks.replace("dport", "sport")) for family, asks in _ASKING)
 #: Where packets come from a pod, before addresses are translated, and where they come to it, after that: on the host, and in the pod.
 _BEFORE, _AFTER = -150, 110
 _COMING, _GOING, _SHUT = "coming", "going", "shut"
@@ -36,6 +37,8 @@ _HOOKS = {
     "": ((_COMING, "prerouting", _BEFORE), (_GOING, "postrouting", _AFTER), (_SHUT, "forward", -4), (f"{_SHUT}.in", "input", -4)),
     "pod": ((_COMING, "output", _BEFORE), (_GOING, "input", _AFTER), (_SHUT, "output", -4)),
 }  # fmt: skip
+#: Packets that a question, its answer and a connection for both come to; kilobytes of them (RFC 6891, 6.2.5); and of the largest.
+_PACKETS, _SIZE, _LARGEST = 20, 4, 64
 #: How nft spells that a packet waits, and how it is said to a kernel that has only iptables' target for it.
 _WAIT, _WAIT_BY_XTABLES = f"queue num {DNS_QUEUE}", f'xt target "NFQUEUE" {DNS_QUEUE}'
 
@@ -156,8 +159,14 @@ class Asking(NftRules):
 
     @property
     def _rules(self) -> tuple[str, ...]:
-        over = f"limit rate over {self.rate}/second burst {self.rate} packets counter drop"
-        return f"meta l4proto udp {over}", f"meta l4proto tcp ct state new {over}"
+        """Of questions, and of all packets and bytes of questions and answers: one pod's are not to have the gate busy for all."""
+        over, packets, size = f"limit rate over {self.rate}/second burst {self.rate} packets", _PACKETS * self.rate, _SIZE * self.rate
+        return (
+            f"udp dport 53 {over} counter drop",
+            f"tcp dport 53 ct state new {over} counter drop",
+            f"limit rate over {packets}/second burst {packets} packets counter drop",
+            f"limit rate over {size} kbytes/second burst {size + _LARGEST} kbytes counter drop",
+        )
 
     def _led(self) -> Iterator[tuple[str, str]]:
         return ((f"asks{_family(address)}", address) for address in self.addresses)
@@ -263,14 +272,15 @@ def skeleton(netns: str) -> str:
             ]
         if name == _COMING:
             lines += [f"add rule {DNS_TABLE} {name} {asks} saddr vmap @asks{family}" for family, asks in _ASKING]
+        if name == _GOING:
+            lines += [f"add rule {DNS_TABLE} {name} {answers} daddr vmap @asks{family}" for family, answers in _ANSWERING]
     return _declared() + "\n".join([*lines, ""])
 
 
 def _waiting(netns: str) -> str:
     """What waits: a pod's questions, those that are not too many, and all that says to be an answer. In a pod the gate's own come by lo."""
     lines, here = [], 'iif != "lo" ' * bool(netns)
-    for family, asks in _ASKING:
-        answers = asks.replace("dport", "sport")
+    for (family, asks), (_, answers) in zip(_ASKING, _ANSWERING, strict=True):
         lines.append(f"add rule {DNS_TABLE} {_COMING} {asks} saddr @asked{family} {_WAIT_BY_XTABLES}")
         lines.append(f"add rule {DNS_TABLE} {_GOING} {here}{answers} daddr @asked{family} {_WAIT_BY_XTABLES}")
     return "\n".join([*lines, ""])

@@ -271,7 +271,10 @@ def test_a_second_beginning_does_not_have_a_question_read_from_its_middle():
     assert not scene.pass_(Packet(TCP, POD, SERVER, 40000, 53, data, behind - 7, 501, ACKNOWLEDGED), PREROUTING)[0]
 
 
-def test_who_begins_with_data_hears_nothing_and_begins_without():
+def test_who_begins_with_data_or_several_ways_hears_nothing_and_begins_without():
     scene = Scene("api.example.com")
+    many = bytearray(made(Packet(TCP, POD, SERVER, 40000, 53, bytes.fromhex("1e04008101010100")[:8], 100, 0, SYN)))
+    many[32] = 7 << 4
+    assert scene.gate.decide([Held(9, PREROUTING, bytes(many), MAC)], 0) == ([Verdict(9, goes_on=False)], [])
     assert scene.pass_(Packet(TCP, POD, SERVER, 40000, 53, b"x", 100, 0, SYN), PREROUTING) == (False, [])
     assert scene.pass_(Packet(TCP, POD, SERVER, 40000, 53, b"", 100, 0, SYN), PREROUTING) == (True, [])

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from cni.dnsgate.packet import ACKNOWLEDGED, PUSH, TCP, UDP, Packet, made, read
+from cni.dnsgate.packet import ACKNOWLEDGED, PUSH, SYN, TCP, UDP, Packet, made, read
 
 FOUR = bytes([10, 1, 0, 2]), bytes([192, 0, 2, 53])
 SIX = socket.inet_pton(socket.AF_INET6, "fd00::2"), socket.inet_pton(socket.AF_INET6, "2001:db8::53")
@@ -68,3 +68,14 @@ def changed(packet: bytes, at: int, to: int) -> bytes:
 )
 def test_what_a_receiver_may_read_otherwise_is_not_read(packet: bytes):
     assert read(packet) is None
+
+
+@pytest.mark.parametrize(("options", "multipath"), [
+    ("020405b4", False), ("020405b4 0101 1e04 0081", True), ("01 1e0300", True), ("00 1e0300", False), ("0300 1e03", False), ("02", False),
+])  # fmt: skip
+def test_a_segment_that_is_one_way_of_several_is_known(options: str, multipath: bool):
+    said = bytes.fromhex(options)
+    said += bytes(-len(said) % 4)
+    packet = bytearray(made(Packet(TCP, bytes([10, 1, 0, 2]), bytes([192, 0, 2, 53]), 40000, 53, said, 1, 0, SYN)))
+    packet[32] = (5 + len(said) // 4) << 4
+    assert read(bytes(packet)).multipath is multipath

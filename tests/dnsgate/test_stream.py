@@ -174,6 +174,12 @@ def test_nothing_passes_before_the_server_said_where_it_begins():
     assert connection.client(framed(GOOD)).passing
 
 
+def test_data_of_which_the_server_reads_another_order_does_not_pass():
+    connection = Connection()
+    segment = connection._client(ACKNOWLEDGED, framed(GOOD), 0)._replace(multipath=True)
+    assert connection.stream.ask(segment, 9, judge).dropped
+
+
 def test_a_beginning_that_comes_again_has_no_answer_heard_twice():
     connection = Connection()
     connection.client(framed(GOOD))
