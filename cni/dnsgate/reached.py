@@ -15,6 +15,8 @@ from cni.naming import POLICY_TABLE
 
 #: Addresses a pod may reach by names at a time, and the longest that an answer holds, in seconds (RFC 8767, 4).
 _MOST, _LONGEST = 4096, 7 * 86400.0
+#: Names of the same rules that an address is known by at a time: below a pattern anybody can ask for as many as he likes.
+_NAMES = 16
 
 
 class Reached:
@@ -55,6 +57,11 @@ class Reached:
         names = self._until.setdefault(address, {})
         is_new = name not in names
         names[name] = max(names.get(name, 0.0), now + min(max(ttl, self.guest.entry.keep), _LONGEST))
+        if len(names) > _NAMES:
+            rules = self.guest.rules_of(name)
+            alike = [other for other in names if self.guest.rules_of(other) == rules]
+            if len(alike) > _NAMES:
+                del names[min(alike, key=names.__getitem__)]
         return is_new
 
     def additions(self, addresses: Iterable[bytes]) -> dict[str, set[bytes]]:

@@ -26,9 +26,10 @@ from cni.kernel.gatedir import Entry
 from cni.kernel.notify import notify, watched
 from cni.state.daemons import GATE, alone
 
-#: Seconds between looks at the clock, at what is too old, and at what the node has; and how long a refused name is not logged again.
+#: Seconds between looks at the clock, at what is too old, and at what the node has; how long a refused name is not logged again, and how
+#: many of a pod's are in that time.
 _BEAT, _LOOK_BACK, _LOOK_INWARD, _QUIET = 1.0, 5.0, 10.0, 60.0
-_MOST_QUIET = 10_000
+_MOST_QUIET = 100
 
 _Work = Callable[[Place], None]
 
@@ -53,7 +54,7 @@ class Daemon:
         self._entries: dict[Path, Entry] = {}
         self._places: dict[str, Place] = {}
         self._trouble: dict[str, str] = {}
-        self._quiet: dict[tuple[Reached, Name], float] = {}
+        self._quiet: dict[Reached, dict[Name, float]] = {}
         self._past: Counter[str] = Counter()
         self._said = self._told = ""
         self._ended = False
@@ -62,13 +63,14 @@ class Daemon:
         """Do it until a signal comes; a namespace that cannot be served is tried again."""
         signals.on_ending(self._end)
         log.event("dnsgate", "start")
-        back = inward = 0.0
+        back = inward = again = 0.0
         self._inward.look()
         self._look(time.monotonic(), everything=True)
         while not self._ended:
             ready = self._ready.select(_BEAT)
             now = time.monotonic()
-            self._look(now, everything=bool(self._trouble))
+            self._look(now, everything=bool(self._trouble) and now - again > _BEAT)
+            again = now if now - again > _BEAT else again
             for key, _ in ready:
                 if key.data is not None:
                     self._possibly(key.data, lambda place: place.serve(now))  # noqa: B023  # called before the next round
@@ -79,7 +81,11 @@ class Daemon:
                 back = now
                 for netns in list(self._places):
                     self._possibly(netns, lambda place: place.look_back(now))  # noqa: B023
-                self._quiet = {name: until for name, until in self._quiet.items() if until > now}
+                self._quiet = {
+                    pod: still
+                    for pod, names in self._quiet.items()
+                    if (still := {name: until for name, until in names.items() if until > now})
+                }
             self._beat()
         notify("STOPPING=1")
         for netns in list(self._places):
@@ -92,14 +98,14 @@ class Daemon:
         """Go by what became another among the files since."""
         noticed = self._folders.wait(0)
         whole = bool(self._folders.watch([gatedir.FOLDER])) or everything or any(not item.name for item in noticed)
-        changed = {gatedir.FOLDER / item.name for item in noticed if item.name}
+        changed = {gatedir.FOLDER / item.name for item in noticed if gatedir.is_of_pod(item.name)}
         if whole:
             with suppress(CniError):
                 found = {entry.path: entry for entry in gatedir.entries()}
                 self._entries = {path: self._same(path, entry, changed) for path, entry in found.items()}
         for path in () if whole else changed:
             with suppress(CniError):
-                entry = Entry.read(gatedir.read(path)) if path.suffix == gatedir.SUFFIX else None
+                entry = Entry.read(gatedir.read(path))
                 if entry and entry.path == path:
                     self._entries[path] = entry
                 else:
@@ -157,9 +163,10 @@ class Daemon:
     def _hear(self, why: str, pod: Reached, name: Name) -> None:
         """Log what a pod was refused, each name once in a while."""
         now = time.monotonic()
-        if self._quiet.get((pod, name), 0.0) > now or len(self._quiet) > _MOST_QUIET:
+        quiet = self._quiet.setdefault(pod, {})
+        if quiet.get(name, 0.0) > now or len(quiet) >= _MOST_QUIET:
             return
-        self._quiet[pod, name] = now + _QUIET
+        quiet[name] = now + _QUIET
         pod_name, asked = pod.guest.entry.pod, text_of(name)
         if why:
             log.warning("dnsgate", why, verb="admit", pod=pod_name, name=asked)

@@ -97,8 +97,13 @@ def entries() -> Iterator[Entry]:
     except OSError as error:
         raise _unavailable(FOLDER, error) from None
     for name in names:
-        if name.endswith(SUFFIX) and not name.startswith(".") and (entry := Entry.read(read(FOLDER / name))):
+        if is_of_pod(name) and (entry := Entry.read(read(FOLDER / name))):
             yield entry
+
+
+def is_of_pod(name: str) -> bool:
+    """Whether a file of the folder is a pod's, and whole."""
+    return name.endswith(SUFFIX) and not name.startswith(".")
 
 
 def put(path: Path, text: str) -> None:

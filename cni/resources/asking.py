@@ -25,11 +25,11 @@ from cni.resources.world import World
 from cni.values import dataclass
 
 _TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
-#: What a question is, of which family.
-_ASKING = tuple(
-    (family, f"{protocol} dport 53 {ip}") for family, ip in ((4, "ip"), (6, "ip6")) for protocol in ("udp", "tcp")
+#: What a question is and an answer, of which family: whose address it has follows.
+_ASKING, _ANSWERING = (
+    [(family, f"{of} {way} {ip} {whose}") for family, ip in ((4, "ip"), (6, "ip6")) for of in ("udp", "tcp")]
+    for way, whose in (("dport 53", "s"), ("sport 53", "d"))
 )
-_ANSWERING = tuple((family, asks.replace("dport", "sport")) for family, asks in _ASKING)
 #: Where packets come from a pod, before addresses are translated, and where they come to it, after that: on the host, and in the pod.
 _BEFORE, _AFTER = -150, 110
 _COMING, _GOING, _SHUT = "coming", "going", "shut"
@@ -160,7 +160,8 @@ class Asking(NftRules):
     @property
     def _rules(self) -> tuple[str, ...]:
         """Of questions, and of all packets and bytes of questions and answers: one pod's are not to have the gate busy for all."""
-        over, packets, size = f"limit rate over {self.rate}/second burst {self.rate} packets", _PACKETS * self.rate, _SIZE * self.rate
+        rate, packets, size = self.rate, _PACKETS * self.rate, _SIZE * self.rate
+        over = f"limit rate over {rate}/second burst {rate} packets"
         return (
             f"udp dport 53 {over} counter drop",
             f"tcp dport 53 ct state new {over} counter drop",
@@ -202,12 +203,13 @@ class AskingPod(NftRules):
         return ""
 
     def ensure(self, world: World) -> None:
-        if (before := gatedir.read(self._entry.path)) != self._entry.text:
-            gatedir.put(self._entry.path, self._entry.text)
-            if before:
-                world.changed(self, lambda: gatedir.put(self._entry.path, before))
-            else:
-                world.created(self)
+        """Write it also where it is there: the gate then looks at the pod's sets, which may have been made anew, and empty."""
+        before = gatedir.read(self._entry.path)
+        gatedir.put(self._entry.path, self._entry.text)
+        if not before:
+            world.created(self)
+        elif before != self._entry.text:
+            world.changed(self, lambda: gatedir.put(self._entry.path, before))
 
     def differences(self, world: World) -> Iterator[str]:
         there = gatedir.read(self._entry.path)
@@ -267,13 +269,11 @@ def skeleton(netns: str) -> str:
         lines += [f"add chain {DNS_TABLE} {name} {{ {hung} }}", f"flush chain {DNS_TABLE} {name}"]
         if name.startswith(_SHUT):
             lines += [
-                f"add rule {DNS_TABLE} {name} {asks} saddr @asked{family} ct original proto-dst != 53 drop"
+                f"add rule {DNS_TABLE} {name} {asks}addr @asked{family} ct original proto-dst != 53 drop"
                 for family, asks in _ASKING
             ]
-        if name == _COMING:
-            lines += [f"add rule {DNS_TABLE} {name} {asks} saddr vmap @asks{family}" for family, asks in _ASKING]
-        if name == _GOING:
-            lines += [f"add rule {DNS_TABLE} {name} {answers} daddr vmap @asks{family}" for family, answers in _ANSWERING]
+        for of, said in ((_COMING, _ASKING), (_GOING, _ANSWERING)):
+            lines += [f"add rule {DNS_TABLE} {of} {it}addr vmap @asks{family}" for family, it in said if name == of]
     return _declared() + "\n".join([*lines, ""])
 
 
@@ -281,8 +281,8 @@ def _waiting(netns: str) -> str:
     """What waits: a pod's questions, those that are not too many, and all that says to be an answer. In a pod the gate's own come by lo."""
     lines, here = [], 'iif != "lo" ' * bool(netns)
     for (family, asks), (_, answers) in zip(_ASKING, _ANSWERING, strict=True):
-        lines.append(f"add rule {DNS_TABLE} {_COMING} {asks} saddr @asked{family} {_WAIT_BY_XTABLES}")
-        lines.append(f"add rule {DNS_TABLE} {_GOING} {here}{answers} daddr @asked{family} {_WAIT_BY_XTABLES}")
+        lines.append(f"add rule {DNS_TABLE} {_COMING} {asks}addr @asked{family} {_WAIT_BY_XTABLES}")
+        lines.append(f"add rule {DNS_TABLE} {_GOING} {here}{answers}addr @asked{family} {_WAIT_BY_XTABLES}")
     return "\n".join([*lines, ""])
 
 

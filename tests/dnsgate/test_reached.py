@@ -105,3 +105,16 @@ def test_there_is_an_end_to_how_many_a_pod_has():
         pod.admit(number.to_bytes(4, "big"), ORG, 60, 0)
     assert pod.is_full(bytes([255] * 4))
     assert not pod.is_full(bytes(4))
+
+
+def test_an_address_is_known_by_so_many_names_and_kept_as_long_as_any():
+    pod = Reached(guest("*.example.com", "api.example.org"))
+    told(pod, ONE, labels_of("api.example.org"), 60, 0)
+    for number in range(2000):
+        told(pod, ONE, labels_of(f"n{number}.example.com"), 1000 if number == 7 else 60 + number % 9, 0)
+    assert len(pod._until[ONE]) <= 17
+    pod.forget(70)
+    assert [*pod.changes()] == [Change(f"{POLICY_TABLE} {of('api.example.org')}", frozenset(), frozenset({ONE}))]
+    pod.changed()
+    pod.forget(1000)
+    assert not pod.addresses
