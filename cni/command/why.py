@@ -12,15 +12,18 @@ from typing import Any, NamedTuple
 from cni.command.held import NOTHING, Held, books_of, held_of, resolved
 from cni.command.output import print_json, say
 from cni.errors import InvalidConfig
+from cni.kernel.gatedir import Entry
 from cni.kernel.netlink import Rtnl
 from cni.policy.book import Book
 from cni.policy.domains import pattern
 from cni.policy.judgement import Judgement, Other, judged
 from cni.policy.model import Policy
 from cni.policy.objects import Pod
+from cni.resources import AskingPod
 
 _VERBS = {True: "allowed", False: "denied"}
 _WAYS = {"egress": "out of", "ingress": "into"}
+_QUESTIONS = {"asked": "let through", "refused": "refused", "nowhere": "answered that there is no such name"}
 _BY_THE_NODE = Judgement(True, "node", ("the configuration",), "$.policy.hostAccess")
 _TO = re.compile(
     r"(?P<end>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+?)(:(?P<port>[^:/]+))?(/(?P<protocol>tcp|udp|sctp|icmp))?", re.IGNORECASE
@@ -109,6 +112,8 @@ def why(options: argparse.Namespace) -> int:
     else:
         for item, answer in zip(found, answers, strict=True):
             say(f"{item}: {_VERBS[answer['allowed']]}", *(f"  {end['says']}" for end in answer["ends"]))
+            if answer["question"]:
+                say(f"  its question for {item.target.name}: {_QUESTIONS[answer['question']]}")
     return 0 if all(answer["allowed"] for answer in answers) else 1
 
 
@@ -168,7 +173,18 @@ def _answer(asked: _Connection) -> dict[str, Any]:
         "port": asked.port,
         "allowed": all(end["allowed"] for end in ends),
         "ends": ends,
+        "question": _question(asked.source.held, asked.target.name),
     }
+
+
+def _question(held: Held | None, name: str) -> str:
+    """What becomes of a pod's question for a name; nothing where nobody judges its questions."""
+    told = [item for item in held.record.resources if isinstance(item, AskingPod)] if held and name else []
+    if not told:
+        return ""
+    from cni.dnsgate.guest import Guest, labels_of  # which reads DNS, and few ask that
+
+    return Guest(Entry(**vars(told[0]))).ruling(labels_of(name)).value
 
 
 def _word(end: _End, direction: str, far: _End, asked: _Connection) -> dict[str, Any]:

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cni.dnsgate.guest import Guest, labels_of
 from cni.errors import CniError, InvalidConfig
+from cni.kernel.gatedir import Entry
 from cni.naming import Attachment, domain_set
 from cni.policy.config import read
 from cni.policy.domains import means, pattern
@@ -294,6 +296,14 @@ def test_an_administrator_who_names_domains_has_the_pod_ask_before_later_denials
     ]
     answers = [line for line in found if line.startswith(f"in-{TOKEN} ct direction reply")]
     assert f"in-{TOKEN} ct direction reply ip saddr {{ 10.96.0.10 }} udp sport 53 return" in answers
+
+
+@given(st.lists(names, min_size=1, max_size=3), st.lists(st.booleans(), min_size=3, max_size=3), names)
+def test_the_gate_takes_names_for_the_same(spelled: list[str], wild: list[bool], asked: str):
+    patterns = tuple(f"*.{it}" if any_below else it for it, any_below in zip(spelled, wild, strict=False))
+    guest = Guest(Entry("t", "pod", (), "veth0", patterns))
+    expected = {at for at, it in enumerate(patterns) if means(it, asked)}
+    assert guest.rules_of(labels_of(asked)) == expected
 
 
 # --- what the rules do, by a reader of theirs that shares no code with who writes them
