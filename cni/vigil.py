@@ -50,23 +50,20 @@ class _Due:
     whose: str
     rules: tuple[NftRules, ...]
 
-    @property
-    def lines(self) -> int:
-        """About how many rules those are."""
-        return sum(rule.script().count("\n") for rule in self.rules)
-
 
 def put_back(names: frozenset[str]) -> PutBack:
     """Make again what rules of attachments on the host have to do with `names` (see rule_events)."""
     found = PutBack()
     with ExitStack() as until:
         due: list[_Due] = []
+        lines = 0
         for store, record in _records(until):
             if rules := _about(store, record, names):
                 due += _held(store, record, rules, until, found)
-            if sum(item.lines for item in due) > _MOST:
+                lines += sum(rule.script().count("\n") for rule in rules)
+            if lines > _MOST:
                 _make(due, found)
-                due = []
+                due, lines = [], 0
         if due:
             _make(due, found)
     return found
@@ -141,7 +138,10 @@ def _apply(due: list[_Due]) -> None:
         assert item.node.record
         item.node.store.lock.share_node()
         wait_for_retirements(item.node.store, item.node.record, item.rules)
-    engine.apply(dict.fromkeys(rule for item in due for rule in item.rules), due[0].node.world)
+    rules = dict.fromkeys(rule for item in due for rule in item.rules)
+    # what declares nothing is complete in itself; alike ones together are one script, and not one for each pod
+    alike: list[NftRules] = sorted(rules, key=lambda rule: bool(rule.declarations))
+    engine.apply(alike, due[0].node.world)
 
 
 class Vigil:

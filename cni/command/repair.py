@@ -23,7 +23,7 @@ from cni.protocol.config import NetConf
 from cni.repair import repair as repaired
 from cni.resources.base import REATTACH, REFRESH
 from cni.state import Record
-from cni.values import dataclass, field
+from cni.values import dataclass, field, replace
 
 _AGAIN = "agent-cni repair, once that call is over"
 _OURS_AGAIN = "put that right, then agent-cni repair"
@@ -132,7 +132,7 @@ def _of_network(network: Network, every: list[Network], options: argparse.Namesp
         lines = [item.line for item in behind(network, every)]
         if lines and not options.dry_run:
             reconfigured(network, every)
-            left = [item.line for item in behind(network, every)]
+            left = [item.line for item in behind(replace(network, said=network.wanted), every)]
             outcome.left.extend((line, _OURS_AGAIN) for line in left)
             lines = [line for line in lines if line not in left]
         outcome.mended.extend(lines)

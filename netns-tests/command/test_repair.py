@@ -304,7 +304,7 @@ def of_elements(space: Namespace, where: str, item: tuple[str, dict[str, Any]]) 
         )
 
 
-@pytest.mark.long
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.tried(
     "every object of an ADD taken away alone, for ten kinds of pods, then agent-cni repair",
@@ -342,7 +342,7 @@ def struck(scene: Scene, inject: str) -> int:
     return done.returncode
 
 
-@pytest.mark.long
+@pytest.mark.sweep
 @pytest.mark.parametrize("how", ["error=EPERM", "signal=SIGKILL"])
 @pytest.mark.parametrize("kind", ["bridge, isolated", "macvlan, isolated"])
 @pytest.mark.tried(
