@@ -24,7 +24,7 @@ from cni.kernel.view import Link
 from cni.log import FOLDER
 from cni.naming import OWNER
 from cni.state import DEFAULT_FOLDER
-from cni.state.daemons import NAMES, is_running
+from cni.state.daemons import GATE, NAMES, is_running
 
 
 def install(options: argparse.Namespace) -> int:
@@ -149,12 +149,13 @@ def _refuse_clustered(place: Place) -> None:
 
 
 def _refuse_served(place: Place) -> None:
-    """Raise Conflict where an agent, or who answers for names, would be left without what it is made of."""
+    """Raise Conflict where an agent, who answers for names or who judges questions would be left without what it is made of."""
     if is_listened_on(place.now(PATH)):
         mend = "end it (systemctl disable --now agent-cni.socket agent-cni.service)"
         raise Conflict(f"an agent listens on {place.now(PATH)}: {mend}, or --force")
-    if place.root == Place.root and is_running(NAMES):
-        raise Conflict(f"a {NAMES} runs here: end it (agent-cni names), or --force")
+    for kind, command in ((NAMES, "names"), (GATE, "dnsgate")):
+        if place.root == Place.root and is_running(kind):
+            raise Conflict(f"a {kind} runs here: end it (agent-cni {command}), or --force")
 
 
 def take_idle_links(chosen: Callable[[Link], bool] = bool) -> list[str]:

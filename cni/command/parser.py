@@ -185,6 +185,10 @@ def _names_options(command: argparse.ArgumentParser) -> None:
     """It goes by what is in files."""
 
 
+def _dnsgate_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--probe", action="store_true", help="only say whether a gate works on this host")
+
+
 def _join_options(command: argparse.ArgumentParser) -> None:
     from cni.command import join_options
 
@@ -271,7 +275,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "serve": ("serve", _serve_options),
     "names": ("names", _names_options),
     "flows": ("flows", _flows_options),
-    "dnsgate": ("dnsgate", _names_options),
+    "dnsgate": ("dnsgate", _dnsgate_options),
     "join": ("join", _join_options),
     "leave": ("leave", _leave_options),
     "node": ("cluster", _node_options),

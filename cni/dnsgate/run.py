@@ -57,13 +57,14 @@ class Daemon:
         self._quiet: dict[Reached, dict[Name, float]] = {}
         self._past: Counter[str] = Counter()
         self._said = self._told = ""
+        self._told_at = 0.0
         self._ended = False
 
     def work(self) -> None:
         """Do it until a signal comes; a namespace that cannot be served is tried again."""
         signals.on_ending(self._end)
         log.event("dnsgate", "start")
-        back = inward = again = 0.0
+        back = inward = again = beat = 0.0
         self._inward.look()
         self._look(time.monotonic(), everything=True)
         while not self._ended:
@@ -86,7 +87,9 @@ class Daemon:
                     for pod, names in self._quiet.items()
                     if (still := {name: until for name, until in names.items() if until > now})
                 }
-            self._beat()
+            if now - beat > _BEAT:
+                beat = now
+                self._beat(now)
         notify("STOPPING=1")
         for netns in list(self._places):
             self._close(netns)
@@ -173,23 +176,23 @@ class Daemon:
         else:
             log.event("dnsgate", "refuse", pod=pod_name, name=asked)
 
-    def _beat(self) -> None:
-        """Say that this works, and what it counted."""
+    def _beat(self, now: float) -> None:
+        """Say that this works, and what it counted: who asks for either reads a file, of which the time counts too."""
         said = f"{len(self._entries)} pods" + f", {len(self._trouble)} namespaces not served" * bool(self._trouble)
         new = [] if said == self._said else ["READY=1", f"STATUS={said}"]
         lines = new + ["WATCHDOG=1"] * (watched() is not None)
         if lines and notify(*lines):
             self._said = said
         told = json.dumps(self._counted(), sort_keys=True)
-        if told != self._told:
+        if told != self._told or now - self._told_at > gatedir.SILENCE / 4:
             with suppress(CniError):
                 gatedir.put(gatedir.FOLDER / gatedir.COUNTED, told + "\n")
-                self._told = told
+                self._told, self._told_at = told, now
 
     def _counted(self) -> Mapping[str, int]:
         counted = self._past.copy()
         for place in self._places.values():
             counted += place.gate.counted
-            counted["lost"] += place.queue.lost
+            counted["lost"] += place.lost
         there = {"pods": len(self._entries), "addresses": sum(place.reached for place in self._places.values())}
         return counted | there

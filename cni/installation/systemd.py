@@ -1,5 +1,5 @@
 """What systemd knows of the suite: the node agent's units and its enabled socket, the member's, the recorder's of flows, those for names
-with what starts them enabled, and drop-ins for networkd and udev.
+and of the DNS gate with what starts them enabled, and drop-ins for networkd and udev.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from cni.kernel import process
 _FOLDER = Path("/etc/systemd")
 _SOCKET, _SERVICE, _MEMBER = "agent-cni.socket", "agent-cni.service", "agent-cni-member.service"
 _PATH, _NAMES, _FLOWS = "agent-cni-names.path", "agent-cni-names.service", "agent-cni-flows.service"
-_EVERY = (_SOCKET, _SERVICE, _MEMBER, _PATH, _NAMES, _FLOWS)
+_HELD, _GATE = "agent-cni-dnsgate.path", "agent-cni-dnsgate.service"
+_EVERY = (_SOCKET, _PATH, _HELD, _SERVICE, _MEMBER, _NAMES, _GATE, _FLOWS)
 #: By which targets those are started that may be enabled; and those that are from the first installation on: they start a service that
 #: somebody needs.
 _TARGETS = {
     _SOCKET: "sockets.target",
     _PATH: "multi-user.target",
+    _HELD: "multi-user.target",
     _MEMBER: "multi-user.target",
     _FLOWS: "multi-user.target",
 }
-_ENABLED = (_SOCKET, _PATH)
+_ENABLED = (_SOCKET, _PATH, _HELD)
 _UNITS = _FOLDER / "system"
 _NETWORKD, _NETWORKDS = (
     "systemd-networkd.service",
@@ -38,7 +40,7 @@ _BOOTED = Path("/run/systemd/system")
 
 
 def units(place: Place) -> Iterator[Item]:
-    """The units of the node agent, the member, for names and for flows, and what keeps systemd-networkd and udev from what the plugins make."""
+    """The units of the node agent, the member, for names, the DNS gate and for flows, and what keeps systemd-networkd and udev from what the plugins make."""
     for name, source in tree.shared("systemd").items():
         text = source.read_text().replace("@PREFIX@", str(place.prefix))
         yield Item(place.now(_FOLDER / name), text)
@@ -70,7 +72,7 @@ def follow(place: Place, before: Collection[Path], put: Collection[Path], *, ren
         _systemctl("daemon-reload")
     if new:
         _systemctl("start", *new)
-    daemons = {place.now(_UNITS / name) for name in (_MEMBER, _NAMES, _FLOWS)} if renewed else set()
+    daemons = {place.now(_UNITS / name) for name in (_MEMBER, _NAMES, _GATE, _FLOWS)} if renewed else set()
     outdated = {*before} & ({*put} | daemons)
     if outdated:
         _systemctl("--no-block", "try-restart", *sorted(path.name for path in outdated))
@@ -78,8 +80,8 @@ def follow(place: Place, before: Collection[Path], put: Collection[Path], *, ren
 
 
 def disable(place: Place) -> None:
-    """End the agent, the member, who answers for names and who records flows, and what would start them, where they run. Raises ToolFailed with systemd's words."""
-    there = [unit for unit in (_SOCKET, _PATH, _SERVICE, _MEMBER, _NAMES, _FLOWS) if place.now(_UNITS / unit).exists()]
+    """End the agent and every daemon, and what would start them first, where they run. Raises ToolFailed with systemd's words."""
+    there = [unit for unit in _EVERY if place.now(_UNITS / unit).exists()]
     if _is_live(place) and there:
         _systemctl("disable", "--now", *there)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from cni.values import dataclass, fields
 FOLDER = Path("/run/agent-cni/dns")
 #: What is appended to for each address that is told under a name it was not known by; what it began with, when it was too long.
 TOLD, TOLD_BEFORE = "told", "told.before"
-#: What the gate has counted since it began.
+#: What the gate has counted since it began, and after how many seconds without a word it hangs.
 COUNTED = "counted"
+SILENCE = 20.0
 
 #: What a pod's file is called after its token.
 SUFFIX = ".pod"
@@ -102,8 +104,26 @@ def entries() -> Iterator[Entry]:
 
 
 def is_of_pod(name: str) -> bool:
-    """Whether a file of the folder is a pod's, and whole."""
+    """Whether a file of that name is a pod's, and whole."""
     return name.endswith(SUFFIX) and not name.startswith(".")
+
+
+def counted() -> Mapping[str, int]:
+    """What the gate that runs, or ran last since the boot, has counted. Raises Unavailable."""
+    try:
+        raw: dict[str, Any] = json.loads(read(FOLDER / COUNTED) or "{}")
+        return {name: int(many) for name, many in raw.items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def is_heard() -> bool:
+    """Whether a gate has said something not long ago; whether it still runs nobody knows by that."""
+    try:
+        written = (FOLDER / COUNTED).stat().st_mtime
+    except OSError:
+        return False
+    return abs(time.time() - written) < SILENCE
 
 
 def put(path: Path, text: str) -> None:

@@ -470,9 +470,9 @@ def test_what_starts_the_agent_and_who_answers_for_names_is_enabled_and_goes_wit
         find /etc/systemd -type f
         """,
     ) == [
-        "1", "daemon-reload", "start agent-cni.socket agent-cni-names.path", "", "/etc/systemd/system/agent-cni.socket",
-        "/etc/systemd/system/agent-cni-names.path", "nothing to be installed",
-        "disable --now agent-cni.socket agent-cni-names.path agent-cni.service agent-cni-member.service agent-cni-names.service agent-cni-flows.service",
+        "1", "daemon-reload", "start agent-cni.socket agent-cni-names.path agent-cni-dnsgate.path", "", "/etc/systemd/system/agent-cni.socket",
+        "/etc/systemd/system/agent-cni-names.path", "/etc/systemd/system/agent-cni-dnsgate.path", "nothing to be installed",
+        "disable --now agent-cni.socket agent-cni-names.path agent-cni-dnsgate.path agent-cni.service agent-cni-member.service agent-cni-names.service agent-cni-dnsgate.service agent-cni-flows.service",
         "daemon-reload", "", "",
     ]  # fmt: skip
 
@@ -485,6 +485,7 @@ def test_what_starts_the_agent_and_who_answers_for_names_is_enabled_and_goes_wit
         (["agent-cni.socket"], ["agent-cni.socket"]),
         (["agent-cni-names.service"], ["agent-cni-names.service"]),
         (["agent-cni-flows.service"], ["agent-cni-flows.service"]),
+        (["agent-cni-dnsgate.service"], ["agent-cni-dnsgate.service"]),
         (["agent-cni.socket", "agent-cni.service"], ["agent-cni.service", "agent-cni.socket"]),
     ],
 )
@@ -492,7 +493,7 @@ def test_what_runs_by_a_unit_of_the_release_before_is_started_anew(
     tmp_path: Path, of_before: list[str], anew: list[str]
 ):
     """What was disabled since stays so."""
-    wanted = "/etc/systemd/system/sockets.target.wants/agent-cni.socket /etc/systemd/system/multi-user.target.wants/agent-cni-names.path"
+    wanted = "/etc/systemd/system/sockets.target.wants/agent-cni.socket /etc/systemd/system/multi-user.target.wants/agent-cni-*.path"
     assert booted(
         tmp_path,
         f"""
@@ -514,9 +515,9 @@ def test_the_daemons_of_a_copy_that_is_another_are_started_anew(tmp_path: Path):
         {SUITE} install {" ".join(map(str, folders(tmp_path / "second")))} --systemd --force >/dev/null; told
         """,
     ) == [
-        "--no-block try-restart agent-cni-flows.service agent-cni-member.service agent-cni-names.service", "", "",
+        "--no-block try-restart agent-cni-dnsgate.service agent-cni-flows.service agent-cni-member.service agent-cni-names.service", "", "",
         "daemon-reload",
-        "--no-block try-restart agent-cni-flows.service agent-cni-member.service agent-cni-names.path agent-cni-names.service agent-cni.service agent-cni.socket",
+        "--no-block try-restart agent-cni-dnsgate.path agent-cni-dnsgate.service agent-cni-flows.service agent-cni-member.service agent-cni-names.path agent-cni-names.service agent-cni.service agent-cni.socket",
         "", "",
     ]  # fmt: skip
 
@@ -534,7 +535,7 @@ def test_networkd_hears_of_its_drop_ins_where_it_runs(tmp_path: Path):
         rm /run/active; of_before {" ".join(dropins)}; $install 2>&1 >/dev/null; told
         """,
     ) == [
-        said, "daemon-reload", "start agent-cni.socket agent-cni-names.path", "networkctl reload", "",
+        said, "daemon-reload", "start agent-cni.socket agent-cni-names.path agent-cni-dnsgate.path", "networkctl reload", "",
         "networkctl reload", "", said, "", "", "",
     ]  # fmt: skip
 

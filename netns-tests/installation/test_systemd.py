@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from first_process import BootedNode
 from lab import AGENT_CNI, ROOT, eventually
+from resolver import PYTHON, SERVE, ask
 
 from cni.kernel.hostsdir import Entry
 from cni.naming import Attachment
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.sweep  # one node, with its own agent
 SOCKET, SERVICE, MEMBER = "agent-cni.socket", "agent-cni.service", "agent-cni-member.service"
 FLOWS = "agent-cni-flows.service"
 NAMES, NAMED = "agent-cni-names.service", "agent-cni-names.path"
+GATE, HELD = "agent-cni-dnsgate.service", "agent-cni-dnsgate.path"
 UNITS = Path("/etc/systemd/system")
 PROBED = Entry(
     Attachment("net", "c1", "eth0"), ("127.0.0.1",), ("web",), "a/b", '{"tcp": 9, "interval": 0.5, "failures": 1}'
@@ -35,11 +37,20 @@ def node(tmp_path: Path) -> Iterator[BootedNode]:
         yield booted
 
 
-def call(node: BootedNode, verb: str, number: int = 1) -> None:
+ALLOWED = {"egress": [{"to": [{"domainNames": ["api.example.com"]}], "ports": [{"port": 80}]}]}
+ELSEWHERE = {
+    "cniVersion": "1.1.0", "name": "flat", "type": "macvlan", "master": "up0", "policy": ALLOWED,
+    "ipam": {"type": "agent-ipam", "subnet": "192.0.2.0/24", "rangeStart": "192.0.2.100"},
+}  # fmt: skip
+OUTSIDE = "192.0.2.2"
+ZONE = {"api.example.com": [("A", "198.51.100.7", 5)], "evil.example": [("A", "198.51.100.66", 5)]}
+
+
+def call(node: BootedNode, verb: str, number: int = 1, conf: dict[str, object] = CONF) -> None:
     """A call that must succeed."""
     pod = f"/run/netns/pod{number}"
     given = f"CNI_COMMAND={verb} CNI_CONTAINERID=c{number} CNI_IFNAME=eth0 CNI_NETNS={pod} CNI_PATH=/opt/cni/bin"
-    done = node.run("env", *given.split(), "/opt/cni/bin/bridge-vxlan", check=False, input=json.dumps(CONF))
+    done = node.run("env", *given.split(), f"/opt/cni/bin/{conf['type']}", check=False, input=json.dumps(conf))
     assert done.returncode == 0, done.stdout
 
 
@@ -158,6 +169,70 @@ def test_a_recorder_of_flows_runs_where_somebody_enables_it_and_is_as_confined_a
     assert "Operation not permitted" not in node.run("sh", "-c", "cat /var/log/agent-cni/*.log /run/journal").stdout
     node.run("agent-cni", "uninstall")
     assert node.state(FLOWS) == "inactive"
+
+
+class _InNode:
+    """A namespace of the node by its name there, as scenes have one."""
+
+    def __init__(self, node: BootedNode, name: str) -> None:
+        self._node, self._name = node, name
+
+    def run(self, *argv: object, check: bool = True):
+        return self._node.run("ip", "netns", "exec", self._name, *argv, check=check)
+
+
+@pytest.mark.parametrize("conf", [CONF | {"policy": ALLOWED}, ELSEWHERE], ids=["bridge-vxlan", "macvlan"])
+def test_the_gate_starts_with_the_first_pod_that_is_held_to_names_and_is_as_confined_as_its_unit_says(
+    node: BootedNode, conf: dict[str, object]
+):
+    """What was let through before it was killed is still, and it is there anew; it sees namespaces that are younger than it."""
+    outside(node)
+    assert (node.state(HELD), node.state(GATE)) == ("active", "inactive")
+    for number in (1, 2):
+        node.run("ip", "netns", "add", f"pod{number}")
+        node.run("ip", "-n", f"pod{number}", "link", "set", "lo", "up")  # as a runtime does
+        call(node, "ADD", number, conf)
+        assert eventually(lambda: node.state(GATE) == "active")
+        pod, status = _InNode(node, f"pod{number}"), f"{number} pods"
+        assert eventually(lambda: node.said_of(GATE, "StatusText") == status)  # noqa: B023  # asked at once
+        pod.run("ip", "route", "replace", "default", "via", gateway_of(conf))
+        assert eventually(lambda: (told := ask(pod, OUTSIDE, "api.example.com")) and told.addresses == ["198.51.100.7"])  # noqa: B023
+        assert ask(pod, OUTSIDE, "evil.example").code == "REFUSED"
+    assert node.run("agent-cni", "dnsgate", "--probe").stdout == "a DNS gate judges what pods of this host ask\n"
+    old = node.said_of(GATE, "MainPID")
+    node.run("kill", "-9", old)
+    assert eventually(lambda: node.said_of(GATE, "MainPID") not in (old, "0") and node.state(GATE) == "active")
+    assert eventually(lambda: ask(_InNode(node, "pod2"), OUTSIDE, "api.example.com"))
+    assert "Operation not permitted" not in node.run("sh", "-c", "cat /var/log/agent-cni/* /run/journal").stdout
+    for number in (1, 2):
+        call(node, "DEL", number, conf)
+    assert eventually(lambda: node.said_of(GATE, "StatusText") == "0 pods")
+    node.run("agent-cni", "uninstall")
+    assert node.state(GATE) == "inactive"
+
+
+def gateway_of(conf: dict[str, object]) -> str:
+    return "192.0.2.1" if conf["type"] == "macvlan" else "10.1.0.1"
+
+
+def outside(node: BootedNode) -> None:
+    """A link out of the node, and behind it a resolver."""
+    node.run("ip", "netns", "add", "outside")
+    node.run("ip", "link", "add", "up0", "type", "veth", "peer", "eth0", "netns", "outside")
+    node.run("ip", "link", "set", "up0", "up")
+    node.run("ip", "address", "add", "192.0.2.1/24", "dev", "up0")
+    for words in (
+        "link set lo up",
+        "link set eth0 up",
+        f"address add {OUTSIDE}/24 dev eth0",
+        "route add default via 192.0.2.1",
+    ):
+        node.run("ip", "-n", "outside", *words.split())
+    node.run("mkdir", "-p", "/run/zone")
+    held = {name: {"records": records, "how": ""} for name, records in ZONE.items()}
+    told = f"nohup ip netns exec outside {PYTHON} -c \"$0\" '{json.dumps(held)}' /run/zone 53 {OUTSIDE} >/run/zone/log 2>&1 &"
+    node.run("sh", "-c", told, SERVE)
+    assert eventually(lambda: node.run("ls", "/run/zone/ready", check=False).returncode == 0)
 
 
 def test_uninstall_ends_and_forgets_them(node: BootedNode):

@@ -19,7 +19,8 @@ PYTHON = ROOT / ".venv/bin/python3"
 #: A name's records: kind, data, seconds to live.
 Zone = Mapping[str, Sequence[tuple[str, str, int]]]
 
-_SERVE = """
+#: What serves a zone: given it, a folder, a port and an address.
+SERVE = """
 import json, socket, struct, sys, threading, time
 import dns.flags, dns.message, dns.rcode, dns.rdatatype, dns.rrset
 zone, folder = json.loads(sys.argv[1]), sys.argv[2]
@@ -123,7 +124,7 @@ class Resolver:
     ) -> None:
         self._folder = Path(mkdtemp())
         said = {name: {"records": list(records), "how": (how or {}).get(name, "")} for name, records in zone.items()}
-        self._process = where.start(str(PYTHON), "-c", _SERVE, json.dumps(said), str(self._folder), str(port), address)
+        self._process = where.start(str(PYTHON), "-c", SERVE, json.dumps(said), str(self._folder), str(port), address)
 
     def __enter__(self) -> Self:
         eventually((self._folder / "ready").exists)
