@@ -86,6 +86,16 @@ def test_the_member_finds_what_is_mounted_for_it():
     assert asked.metrics == f"127.0.0.1:{port['containerPort']}"
 
 
+def test_the_gate_may_do_what_its_unit_lets_it():
+    """But for programs' own namespaces by /proc: a kubelet's pods have theirs in /run/netns, which it has to see as they come."""
+    (gate,) = [item for item in containers() if item["name"] == "dnsgate"]
+    (line,) = re.findall(r"(?m)^CapabilityBoundingSet=(.*)$", UNIT.with_name("agent-cni-dnsgate.service").read_text())
+    given = {f"CAP_{name}" for name in gate["securityContext"]["capabilities"]["add"]}
+    assert given - {"CAP_SYS_CHROOT"} == {*line.split()} - {"CAP_SYS_PTRACE"}
+    assert gate["securityContext"]["capabilities"]["drop"] == ["ALL"]
+    assert {"name": "host", "mountPath": "/host", "mountPropagation": "HostToContainer"} in gate["volumeMounts"]
+
+
 def test_a_node_is_reached_by_the_address_the_api_says():
     """The default route's may be another one; and what a container is told when it begins the API may say otherwise later."""
     (member,) = [item for item in containers() if item["name"] == "member"]
