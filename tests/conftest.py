@@ -14,7 +14,7 @@ from hypothesis import settings
 from nf_tables import NfTables
 
 from cni import log
-from cni.kernel import hostsdir, process
+from cni.kernel import gatedir, hostsdir, process
 from cni.naming import Attachment
 from cni.state import Record, Store, uses
 
@@ -33,8 +33,9 @@ def no_log(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The node's own state, and its pods' names, are left alone; other folders are registered here instead."""
+    """The node's own state, its pods' names and what they may ask are left alone; other folders are registered here instead."""
     monkeypatch.setattr(hostsdir, "FOLDER", tmp_path / "node-names")
+    monkeypatch.setattr(gatedir, "FOLDER", tmp_path / "node-dns")
     monkeypatch.setattr(uses, "DEFAULT_FOLDER", tmp_path / "node")
     return tmp_path / "node"
 

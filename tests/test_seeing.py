@@ -16,7 +16,7 @@ from cluster_memory import Memory
 from member_host import Host, network
 
 from cni.errors import RangeExhausted
-from cni.kernel import hostsdir
+from cni.kernel import gatedir, hostsdir
 from cni.kernel.counters import Counted
 from cni.kernel.hostsdir import Entry
 from cni.kernel.wireguard import Shown
@@ -60,6 +60,7 @@ def told(no_node: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
     hostsdir.put(entry.path, entry.text)
     with pytest.raises(RangeExhausted), counted("macvlan", "ADD"):
         raise RangeExhausted("none")
+    gatedir.put(gatedir.FOLDER / gatedir.COUNTED, json.dumps({"asked": 1, "pods": 1}))
     with closing(Recorded()) as recorder:
         recorder.put(Counts(begun=1))
     with counted("rules", MEND):

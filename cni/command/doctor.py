@@ -14,6 +14,8 @@ from cni.command.attached import attachment_faults
 from cni.command.bundle import bundle
 from cni.command.certificates import certificate_faults
 from cni.command.flow_faults import flow_faults
+from cni.command.gate_faults import gate_faults
+from cni.command.gate_leftovers import gate_leftovers
 from cni.command.installed_faults import configuration_faults, executable_faults, program_faults
 from cni.command.leftovers import leftovers
 from cni.command.membership import cluster_faults, is_in_cluster
@@ -145,7 +147,9 @@ def _leftovers(options: argparse.Namespace) -> Iterator[Finding]:
             yield from store.records() if store else ()
 
     try:
-        found = list(leftovers(every_record)) + ([] if is_in_cluster(options) else list(remains(uses.DEFAULT_FOLDER)))
+        found = [*leftovers(every_record), *gate_leftovers(every_record)] + (
+            [] if is_in_cluster(options) else list(remains(uses.DEFAULT_FOLDER))
+        )
         yield from (Finding(item.what, item.command, Severity.WARNING, "leftover") for item in found)
     except CniError:
         return
@@ -169,6 +173,7 @@ CHECKS: Mapping[str, Callable[[argparse.Namespace], Iterable[Finding]]] = {
     "attachments": attachment_faults,
     "overlays": _overlays,
     "names": _names,
+    "dnsgate": gate_faults,
     "flows": flow_faults,
     "cluster": _cluster,
     "certificates": _certificates,

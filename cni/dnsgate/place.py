@@ -16,7 +16,7 @@ from cni.dnsgate.inward import Inward
 from cni.dnsgate.message import Answer, Name, Question, text_of
 from cni.dnsgate.reached import Reached
 from cni.errors import CniError, KernelRefused
-from cni.kernel import connections, gatedir, ruleset
+from cni.kernel import connections, gatedir, nfqueue, ruleset
 from cni.kernel.gatedir import Entry
 from cni.kernel.injection import Inside, OntoLinks
 from cni.kernel.netlink.channel import DumpInterrupted
@@ -54,6 +54,12 @@ class Place:
     def reached(self) -> int:
         """How many addresses its pods may reach by names."""
         return sum(len(pod.addresses) for pod in self._pods.values())
+
+    @property
+    def lost(self) -> int:
+        """How many packets were dropped because nobody had room for them; in a pod, how often some were."""
+        listening = None if self._netns else nfqueue.listening(DNS_QUEUE)
+        return listening.dropped if listening else self.queue.lost
 
     def go_by(self, entries: Iterable[Entry], now: float) -> None:
         """Judge for these pods from now on; what their sets hold is asked of the kernel where anything about one became another.

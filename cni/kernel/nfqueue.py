@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from cni.errors import Conflict, KernelRefused
@@ -25,6 +26,9 @@ _PACKET_HEADER, _VERDICT_HEADER, _HARDWARE_ADDRESS, _PAYLOAD = 1, 2, 9, 10
 _BODY_AT = HEADER.size + 4
 _DROP, _ACCEPT = 0, 1
 _SO_RCVBUFFORCE = 33
+#: A line for each queue somebody listens to: its number, who, how many wait, how they are copied, and how many were dropped: by the
+#: queue, and by the socket (seq_show in net/netfilter/nfnetlink_queue.c).
+_TABLE = Path("/proc/thread-self/net/netfilter/nfnetlink_queue")
 
 #: How many packets may wait, what the socket holds of them, and how many are read before what becomes of them is said.
 _MOST, _ROOM, _AT_ONCE, _BUFFER = 4096, 8 << 20, 64, 1 << 17
@@ -45,6 +49,23 @@ class Verdict(NamedTuple):
     number: int
     goes_on: bool
     instead: bytes = b""
+
+
+class Listening(NamedTuple):
+    """Somebody listens to a queue: how many packets wait, and how many were dropped since, which he had no room for."""
+
+    waiting: int
+    dropped: int
+
+
+def listening(number: int) -> Listening | None:
+    """How a queue of the namespace this thread is in is; None where nobody listens to it, or there are none."""
+    with suppress(OSError):
+        for line in _TABLE.read_text().splitlines():
+            queue, _, waiting, _, _, no_room, not_taken, *_ = map(int, line.split())
+            if queue == number:
+                return Listening(waiting, no_room + not_taken)
+    return None
 
 
 class Queue:

@@ -9,7 +9,7 @@ from functools import partial
 
 from cni import __version__
 from cni.errors import CniError
-from cni.kernel import hostsdir, wireguard
+from cni.kernel import gatedir, hostsdir, wireguard
 from cni.kernel.clock import boottime
 from cni.kernel.counters import Counted, counted
 from cni.member.exposition import Family
@@ -18,6 +18,7 @@ from cni.member.steward import free
 from cni.naming import POLICY_TABLE
 from cni.overlay.wireguard import DEVICE
 from cni.state import Store, uses
+from cni.state.daemons import GATE, is_running
 from cni.state.documents import Documents
 from cni.state.membership import HELD, Member
 from cni.state.recorded import recorded
@@ -25,6 +26,9 @@ from cni.state.tally import BOUNDS, MEND, Calls, calls
 
 #: What a rule's verdict is of a document's.
 _RULINGS = {"return": "accept", "drop": "deny", "goto": "pass"}
+
+#: What becomes of a pod's questions, why answers or addresses in them are kept back, and why packets are: see `cni.dnsgate`.
+_ASKED, _KEPT, _LOST = ("asked", "refused", "nowhere", "malformed"), ("unasked", "inward", "full"), ("lost", "strange")
 
 #: What tells two values of a name apart: labels, each with what it says.
 _Labels = tuple[tuple[str, str], ...]
@@ -43,6 +47,8 @@ def of_node() -> list[Family]:
         found += _of_feeds()
     with suppress(CniError):
         found += _of_names()
+    with suppress(CniError):
+        found += _of_gate(gatedir.counted())
     with suppress(CniError):
         found += _of_flows()
     with suppress(CniError):
@@ -103,6 +109,32 @@ def _of_names() -> Iterator[Family]:
     yield _gauge("names_pods", "Attachments of this host that have names.", pods)
     yield _gauge("names_probed", "Those that are probed.", probed)
     yield _gauge("names_unhealthy", "Those that are probed, and not answered because of that.", unhealthy)
+
+
+def _of_gate(counts: Mapping[str, int]) -> Iterator[Family]:
+    """What the DNS gate says of itself, where pods are held to names or were since the boot."""
+    entries = [*gatedir.entries()]
+    if not (entries or counts):
+        return
+    heard = is_running(GATE) and gatedir.is_heard()
+    yield _gauge("dns_pods", "Attachments of this host that are held to names.", {(): len(entries)})
+    yield _gauge("dns_gate_works", "Whether a DNS gate judges what they ask.", {(): heard})
+    asked: dict[_Labels, float] = {(("outcome", name),): counts.get(name, 0) for name in _ASKED}
+    yield _counter("dns_questions_total", "Questions the DNS gate judged, since it started.", asked)
+    kept: dict[_Labels, float] = {(("why", name),): counts.get(name, 0) for name in _KEPT}
+    yield _counter(
+        "dns_kept_back_total", "Answers it did not let through, and addresses of answers it did not admit.", kept
+    )
+    admitted = counts.get("admitted", 0)
+    yield _counter(
+        "dns_admitted_total", "Addresses it let a pod reach under a name it was not told before.", {(): admitted}
+    )
+    reached = counts.get("addresses", 0) if heard else 0
+    yield _gauge("dns_addresses", "Addresses that pods may reach by names now.", {(): reached})
+    lost: dict[_Labels, float] = {(("why", name),): counts.get(name, 0) for name in _LOST}
+    yield _counter(
+        "dns_packets_lost_total", "Packets it had no room for, and those that were nobody's question or answer.", lost
+    )
 
 
 def _of_flows() -> Iterator[Family]:

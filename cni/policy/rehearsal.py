@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from cni.kernel import netfilter
 from cni.policy.model import Policy
 from cni.policy.rules import chain_rules
-from cni.resources import Gate, GateTable, NftRules, PodPolicy, PolicyTable
+from cni.resources import Gate, GateTable, NftRules, PodPolicy, PolicyTable, asking
 
 _TOKEN, _POD = "rehearsal00", "rehearsal"
 _ADDRESSES = ("192.0.2.1", "2001:db8::1")
@@ -23,6 +23,8 @@ def refuse_impossible(policy: Policy, *, grows: bool, has_port: bool) -> None:
     netfilter.nft_tried(
         "".join(item.declarations + item.script() for item in _rules(policy, grows=grows, has_port=has_port))
     )
+    if policy.resolving is not None:
+        asking.refuse_impossible(in_pod=not has_port)
 
 
 def _rules(policy: Policy, *, grows: bool, has_port: bool) -> Iterator[NftRules]:

@@ -12,7 +12,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
-from cni.errors import KernelRefused
+from cni.errors import KernelRefused, Unavailable
 from cni.kernel import gatedir, inventory, netfilter, ruleset
 from cni.kernel.gatedir import Entry
 from cni.kernel.netns import fresh
@@ -231,6 +231,14 @@ class AskingPod(NftRules):
     @property
     def _entry(self) -> Entry:
         return Entry(**vars(self))
+
+
+def refuse_impossible(*, in_pod: bool) -> None:
+    """Make the table where nobody lives. Raises Unavailable where this kernel cannot have packets wait."""
+    try:
+        _wanted(in_pod)
+    except KernelRefused as error:
+        raise Unavailable(f"questions cannot wait for the DNS gate (nft_queue, xt_NFQUEUE): {error.msg}") from None
 
 
 def _make(netns: str) -> None:
