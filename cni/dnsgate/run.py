@@ -87,7 +87,7 @@ class Daemon:
                     for pod, names in self._quiet.items()
                     if (still := {name: until for name, until in names.items() if until > now})
                 }
-            if now - beat > _BEAT:
+            if now - beat > _BEAT / 2:
                 beat = now
                 self._beat(now)
         notify("STOPPING=1")

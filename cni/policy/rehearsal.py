@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cni.errors import KernelRefused, Unavailable
 from cni.kernel import netfilter
 from cni.policy.model import Policy
 from cni.policy.rules import chain_rules
@@ -17,14 +18,17 @@ def refuse_impossible(policy: Policy, *, grows: bool, has_port: bool) -> None:
     """Rehearse what holds a pod: its chains and, where it `has_port` on the host, the gates there. A policy that `grows`,
     by a folder, may close what it leaves open now.
 
-    Raises Unavailable with the reason of the kernel, or where libnftables is not installed.
+    Raises Unavailable with the reason of the kernel, which may have no packet wait, or where libnftables is not installed.
     """
     netfilter.choose(netfilter.NFTABLES)
     netfilter.nft_tried(
         "".join(item.declarations + item.script() for item in _rules(policy, grows=grows, has_port=has_port))
     )
     if policy.resolving is not None:
-        asking.refuse_impossible(in_pod=not has_port)
+        try:
+            asking.rehearsed(not has_port)
+        except KernelRefused as error:
+            raise Unavailable(f"questions cannot wait for the DNS gate (nft_queue, xt_NFQUEUE): {error.msg}") from None
 
 
 def _rules(policy: Policy, *, grows: bool, has_port: bool) -> Iterator[NftRules]:

@@ -12,7 +12,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
-from cni.errors import KernelRefused, Unavailable
+from cni.errors import KernelRefused
 from cni.kernel import gatedir, inventory, netfilter, ruleset
 from cni.kernel.gatedir import Entry
 from cni.kernel.netns import fresh
@@ -64,7 +64,7 @@ class AskingTable(NftRules):
         return skeleton(self.netns) + _waiting(self.netns)
 
     def differences(self, world: World) -> Iterator[str]:
-        wanted = _wanted(bool(self.netns))
+        wanted = rehearsed(bool(self.netns))
         with self.place_of_rules(world):
             dormant, there = ruleset.is_dormant(DNS_TABLE), inventory.rules(DNS_TABLE, wanted)
         yield from [f"DNS table {DNS_TABLE} is dormant"] * dormant
@@ -233,14 +233,6 @@ class AskingPod(NftRules):
         return Entry(**vars(self))
 
 
-def refuse_impossible(*, in_pod: bool) -> None:
-    """Make the table where nobody lives. Raises Unavailable where this kernel cannot have packets wait."""
-    try:
-        _wanted(in_pod)
-    except KernelRefused as error:
-        raise Unavailable(f"questions cannot wait for the DNS gate (nft_queue, xt_NFQUEUE): {error.msg}") from None
-
-
 def _make(netns: str) -> None:
     """Make the table as it is to be, its chains refilled."""
     made, rules = skeleton(netns), _waiting(netns)
@@ -253,7 +245,7 @@ def _make(netns: str) -> None:
 
 
 @lru_cache(maxsize=2)
-def _wanted(in_pod: bool) -> Mapping[str, bytes | None]:
+def rehearsed(in_pod: bool) -> Mapping[str, bytes | None]:
     """What the kernel says of each chain as it is to be, made where nobody sees it."""
     with fresh():
         _make("pod" if in_pod else "")

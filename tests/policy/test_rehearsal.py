@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import re
 
 import pytest
 
-from cni.errors import Unavailable
+from cni.errors import KernelRefused, Unavailable
 from cni.kernel import netfilter, nftables
 from cni.policy.model import Allowance, Policy
 from cni.policy.rehearsal import refuse_impossible
+from cni.resources import asking
 
 REFUSAL = "Error: Could not process rule: Operation not supported\nadd chain netdev agent_cni into-x\n^^^^"
 
@@ -65,3 +67,18 @@ def test_what_went_well_is_not_tried_again(tried: list[str]):
 def test_the_policys_own_rules_are_among_it(tried: list[str]):
     refuse_impossible(SILENT, grows=False, has_port=True)
     assert re.search(r"add rule inet agent_cni_policy out-\S+ .*log ", tried[0])
+
+
+def test_a_kernel_that_has_no_packet_wait_serves_no_policy_with_names(
+    tried: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    def refused(in_pod: bool) -> None:
+        raise KernelRefused("No such file or directory", errno.ENOENT)
+
+    monkeypatch.setattr(asking, "rehearsed", refused)
+    named = Policy(egress=(Allowance(domains=("api.example.com",)),))
+    for has_port in (True, False):
+        with pytest.raises(Unavailable) as caught:
+            refuse_impossible(named, grows=False, has_port=has_port)
+        assert (caught.value.code, "nft_queue" in caught.value.msg) == (50, True)
+    refuse_impossible(SILENT, grows=False, has_port=True)
