@@ -28,7 +28,7 @@ _LOOKUP = 3.0
 
 class End(NamedTuple):
     """One end: what it is called, its addresses, its namespace's path if it is a pod of this node, by what its policies hold it, as far
-    as it has any, and `found` how a name became addresses. An end without a pod is an address of anybody's.
+    as it has any, `found` how a name became addresses, and `domain` what name that was if the node's resolver said so. An end without a pod is an address of anybody's.
     """
 
     name: str
@@ -37,6 +37,7 @@ class End(NamedTuple):
     pod: Pod | None = None
     held: Held | None = None
     found: str = ""
+    domain: str = ""
 
     @property
     def is_node(self) -> bool:
@@ -72,7 +73,7 @@ class Known:
         if named is None:
             raise InvalidConfig(f"{text!r} is no pod of this node or of a feed, no address, and nobody's name")
         known = self._here(named.addresses[0]) or self._far(named.addresses[0])
-        return known._replace(addresses=named.addresses, found=named.found) if known else named
+        return known._replace(addresses=named.addresses, found=named.found, domain=named.domain) if known else named
 
     def source(self, text: str) -> End:
         """Who sends: somebody of this node. Raises InvalidConfig."""
@@ -163,7 +164,9 @@ def _named(text: str) -> End | None:
     except OSError:
         return None
     found = tuple(dict.fromkeys(str(answer[4][0]) for answer in answers))
-    return End(text, found, found=f"{text} is {', '.join(found)} by the node's resolver") if found else None
+    return (
+        End(text, found, found=f"{text} is {', '.join(found)} by the node's resolver", domain=text) if found else None
+    )
 
 
 def _lines(network: str) -> Iterator[list[str]]:

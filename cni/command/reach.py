@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
 from cni.command.ends import End, Known
-from cni.command.held import NOTHING
+from cni.command.held import NOTHING, resolved
 from cni.command.output import complain, print_json, say
 from cni.errors import InvalidConfig
 from cni.kernel.listening import ANSWERED, REFUSED, SILENT
@@ -19,6 +19,7 @@ from cni.reach.packet import asked
 from cni.reach.place import Map
 from cni.reach.seen import Seen
 from cni.reach.verdict import DENIED, LOST, REACHED, UNKNOWN, Verdict, verdict
+from cni.values import replace
 
 _TO = re.compile(r"(?P<end>\[[0-9A-Fa-f:.]+\]|[^\[\]]+?)(:(?P<port>\d+))?(/(?P<protocol>tcp|udp|icmp))?", re.IGNORECASE)
 _BARE = re.compile(
@@ -46,12 +47,13 @@ class _Asked(NamedTuple):
 
 
 class _Word(NamedTuple):
-    """What documents and the configuration say at one end: `direction` is egress or ingress."""
+    """What documents and the configuration say at one end: `direction` is egress or ingress; `by_name` what allows the name alone."""
 
     direction: str
     name: str
     judgement: Judgement
     here: bool
+    by_name: str = ""
 
     def __str__(self) -> str:
         return f"{self.way}{'' if self.here else ' (on another node, by the documents)'}: {self.judgement}"
@@ -151,14 +153,19 @@ def _words(item: _Asked, found: Verdict) -> Iterator[_Word]:
     ends = (("egress", item.source, item.target, item.address), ("ingress", item.target, item.source, own))
     for direction, end, far, address in ends:
         if end.pod and address:
-            other = Other(address, far.pod or None, item.protocol, item.port)
+            names = resolved(end.held, address) if end.held else frozenset()
+            other = Other(address, far.pod, item.protocol, item.port, resolved=names)
             section, book = (end.held.section, end.held.book) if end.held else (None, NOTHING)
             if direction == "ingress" and far.is_node and end.held and (section is None or section.host_access):
                 yield _Word(
                     direction, end.name, Judgement(True, "node", ("the configuration",), "$.policy.hostAccess"), True
                 )
             else:
-                yield _Word(direction, end.name, judged(book, end.pod, direction, other, section), bool(end.held))
+                judgement = judged(book, end.pod, direction, other, section)
+                named = replace(other, name=far.domain)
+                by_name = judged(book, end.pod, direction, named, section) if far.domain else judgement
+                hint = "" if judgement.allowed or not by_name.allowed else f"{far.domain} is {by_name}"
+                yield _Word(direction, end.name, judgement, bool(end.held), hint)
 
 
 def _last(item: _Asked, found: Verdict, words: tuple[_Word, ...], sent: str) -> tuple[str, str]:
@@ -190,6 +197,9 @@ def _is_policy(found: Verdict) -> bool:
 def _notes(found: Verdict, words: tuple[_Word, ...], sent: str) -> Iterator[str]:
     """Where rules are not what documents say, and where a packet fared otherwise than it was to."""
     denying = [word for word in words if not word.judgement.allowed and word.here]
+    for word in denying:
+        if word.by_name:
+            yield f"{word.by_name}: it is let through once the pod itself has resolved that name"
     if found.state == REACHED and denying:
         yield f"documents deny it, and the kernel's rules let it through: agent-cni refresh ({denying[0]})"
     ways = [word for word in words if found.end and f"chain {_CHAINS[word.direction]}" in found.end.why]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from cni.reach.expressions import Elements, Raw, Unlike, Unsure, holds, is_meant, value_of
 from cni.reach.rules import Act, Chain, Decide, Meeting, Rule, Test
 
 _FAMILIES = {"ip": (4,), "ip6": (6,)}
@@ -32,16 +32,6 @@ _ASIDE = (
     "mangle",
     "continue",
 )
-
-Raw = Mapping[str, Any]
-
-
-class _Unlike(Exception):
-    """The packet has no such field: the rule does not match."""
-
-
-class _Unsure(Exception):
-    """Nobody can say from here."""
 
 
 def chains(text: str) -> list[Chain]:
@@ -90,9 +80,6 @@ def _elements(sets: Mapping[tuple[str, str], list[Any]], table: str, named: Any)
     return found
 
 
-Elements = Callable[[Any], list[Any]]
-
-
 def _rule(rule: Raw, elements: Elements) -> Rule:
     tests: list[Test] = []
     acts: list[Decide] = []
@@ -105,6 +92,9 @@ def _rule(rule: Raw, elements: Elements) -> Rule:
         elif kind == "vmap":
             acts.append(partial(_mapped, said, elements))
             tests.append(partial(_is_known, said["key"]))
+        elif kind == "mangle" and said["key"] == {"meta": {"key": "mark"}}:
+            acts.append(partial(_marked, said["value"]))
+            tests.append(partial(_is_known, said["value"]))
         elif act := _act(kind, said):
             acts.append(partial(_always, act))
         elif kind not in _ASIDE:
@@ -134,167 +124,39 @@ def _act(kind: str, said: Any) -> Act | None:
         address, port = (said.get("addr", ""), said.get("port", "")) if isinstance(said, Mapping) else ("", "")
         plain = isinstance(address, str) and isinstance(port, (str, int))
         return Act(kind, f"{address} {port}") if plain else None
-    if kind == "mangle" and said["key"] == {"meta": {"key": "mark"}} and isinstance(said["value"], int):
-        return Act("mark", str(said["value"]))
     return None
+
+
+def _marked(value: Any, meeting: Meeting) -> Act:
+    return Act("mark", str(value_of(value, meeting)))
 
 
 def _matched(match: Raw, elements: Elements, meeting: Meeting) -> bool | None:
     try:
-        left = _value(match["left"], meeting)
-        return _holds(match["op"], left, match["right"], elements)
-    except _Unlike:
+        left = value_of(match["left"], meeting)
+        return holds(match["op"], left, match["right"], elements)
+    except Unlike:
         return False
-    except _Unsure:
+    except Unsure:
         return None
 
 
 def _is_known(key: Any, meeting: Meeting) -> bool | None:
     try:
-        _value(key, meeting)
-    except _Unlike:
+        value_of(key, meeting)
+    except Unlike:
         return False
-    except _Unsure:
+    except Unsure:
         return None
     return True
 
 
 def _mapped(said: Raw, elements: Elements, meeting: Meeting) -> Act | None:
     """The verdict that a map has for the packet."""
-    with suppress(_Unlike, _Unsure):
-        value = _value(said["key"], meeting)
+    with suppress(Unlike, Unsure):
+        value = value_of(said["key"], meeting)
         for key, verdict in elements(said["data"]):
-            if _is(value, key):
+            if is_meant(value, key):
                 ((kind, what),) = verdict.items()
                 return _act(kind, what)
     return None
-
-
-def _holds(op: str, left: Any, right: Any, elements: Elements) -> bool:
-    if op in ("<", ">", "<=", ">="):
-        low, high = _number(left), _number(right)
-        return {"<": low < high, ">": low > high, "<=": low <= high, ">=": low >= high}[op]
-    if isinstance(left, frozenset):  # flags
-        wanted = frozenset([right] if isinstance(right, str) else right if isinstance(right, list) else ())
-        found = bool(left & wanted) if op == "in" else left == wanted
-    elif isinstance(right, list):
-        found = any(_is(left, item) for item in right)
-    else:
-        found = any(_is(left, item) for item in elements(right))
-    return not found if op == "!=" else found
-
-
-def _is(value: Any, wanted: Any) -> bool:
-    """Whether a value is one that a rule or a set names: by itself, as one of a range or of a prefix, or part by part."""
-    if isinstance(wanted, Mapping):
-        ((kind, said),) = wanted.items()
-        if kind not in _AMONG:
-            raise _Unsure
-        return _AMONG[kind](value, said)
-    if isinstance(wanted, str) and wanted.endswith("*"):
-        return str(value).startswith(wanted[:-1])
-    return bool(value == wanted) or str(value) == str(wanted)
-
-
-def _in_prefix(value: Any, said: Raw) -> bool:
-    network = ipaddress.ip_network(f"{said['addr']}/{said['len']}")
-    return ipaddress.ip_address(value) in network
-
-
-_AMONG: dict[str, Callable[[Any, Any], bool]] = {
-    "elem": lambda value, said: _is(value, said["val"]),
-    "range": lambda value, said: _number(said[0]) <= _number(value) <= _number(said[1]),
-    "prefix": _in_prefix,
-    "concat": lambda value, said: all(_is(one, other) for one, other in zip(value, said, strict=True)),
-    "set": lambda value, said: any(_is(value, item) for item in said),
-}
-
-
-def _number(value: Any) -> int:
-    if isinstance(value, int):
-        return value
-    try:
-        return int(ipaddress.ip_address(value))
-    except ValueError:
-        raise _Unsure from None
-
-
-def _value(expression: Any, meeting: Meeting) -> Any:
-    """What the packet has where a rule looks. Raises _Unlike and _Unsure."""
-    if not isinstance(expression, Mapping):
-        return expression
-    ((kind, said),) = expression.items()
-    if kind == "concat":
-        return tuple(_value(item, meeting) for item in said)
-    if kind == "&":
-        left, mask = _value(said[0], meeting), said[1]
-        return left & (frozenset([mask] if isinstance(mask, str) else mask) if isinstance(left, frozenset) else mask)
-    if kind == "payload" and "protocol" in said:
-        return _payload(said["protocol"], said["field"], meeting)
-    if kind == "fib" and said["result"] == "type" and set(said["flags"]) <= {"daddr", "saddr"}:
-        asked = meeting.packet.target if "daddr" in said["flags"] else meeting.packet.source
-        return "local" if meeting.is_local(asked) else "unicast"
-    if kind in ("meta", "ct"):
-        return _read({"meta": _META, "ct": _CT}[kind], said["key"], meeting)
-    raise _Unsure
-
-
-def _read(known: Mapping[str, Callable[[Meeting], Any]], key: str, meeting: Meeting) -> Any:
-    if key not in known:
-        raise _Unsure
-    return known[key](meeting)
-
-
-_META: dict[str, Callable[[Meeting], Any]] = {
-    "iifname": lambda met: met.into,
-    "oifname": lambda met: met.out,
-    "iif": lambda met: met.into,
-    "oif": lambda met: met.out,
-    "l4proto": lambda met: met.packet.carried,
-    "protocol": lambda met: {4: "ip", 6: "ip6"}[met.packet.family],
-    "nfproto": lambda met: {4: "ipv4", 6: "ipv6"}[met.packet.family],
-    "mark": lambda met: met.packet.mark,
-    "pkttype": lambda _: "host",
-    "skuid": lambda _: 0,
-    "skgid": lambda _: 0,
-}
-_CT: dict[str, Callable[[Meeting], Any]] = {
-    "state": lambda met: met.packet.state,
-    "direction": lambda met: "reply" if met.packet.reply else "original",
-    "mark": lambda _: 0,
-    "status": lambda met: frozenset({"dnat"} if met.packet.translated else ()),
-}
-
-
-def _payload(protocol: str, field: str, meeting: Meeting) -> Any:
-    """A header's field; another protocol's is none."""
-    packet = meeting.packet
-    if protocol == "ether":
-        kinds = {"saddr": meeting.source_mac, "daddr": meeting.target_mac, "type": _META["protocol"](meeting)}
-        return kinds[field]
-    if protocol in ("ip", "ip6"):
-        if (protocol == "ip") is not (packet.family == 4):
-            raise _Unlike
-        return _read(dict(_ip(meeting)), field, meeting)
-    if protocol in ("tcp", "udp", "th"):
-        if packet.protocol == "icmp" or packet.error or protocol not in (packet.protocol, "th"):
-            raise _Unlike
-        ports = {"dport": lambda _: packet.port, "sport": lambda _: packet.source_port}
-        flags = frozenset({"syn", "ack"} if packet.reply else {"syn"})
-        return _read({**ports, "flags": lambda _: flags}, field, meeting)
-    if protocol == packet.carried.replace("ipv6-icmp", "icmpv6") and field == "type":
-        if packet.error:
-            return "destination-unreachable"
-        return "echo-reply" if packet.reply else "echo-request"
-    raise _Unlike
-
-
-def _ip(meeting: Meeting) -> Iterable[tuple[str, Callable[[Meeting], Any]]]:
-    packet = meeting.packet
-
-    def lived(_: Meeting) -> int:
-        return 64
-
-    yield from (("saddr", lambda _: packet.source), ("daddr", lambda _: packet.target))
-    yield from ((name, lambda _: packet.carried) for name in ("protocol", "nexthdr"))
-    yield from ((name, lived) for name in ("ttl", "hoplimit"))

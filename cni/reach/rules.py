@@ -9,15 +9,34 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from cni.reach.packet import Packet
-from cni.values import dataclass, replace
+from cni.values import dataclass, field, replace
 
 #: Deep enough for every ruleset the kernel takes (NFT_JUMP_STACK_SIZE).
 _DEEPEST = 16
 
 
+class Dice:
+    """How random rules fall: by the number of one of several choices. `sides` is how many there are, as far as that was met."""
+
+    def __init__(self, pick: int = 0) -> None:
+        self.pick, self.sides = pick, 0
+        self._thrown = 0
+
+    def of(self, sides: int) -> int:
+        """One of so many (nft's numgen)."""
+        self.sides = max(self.sides, sides)
+        return self.pick % sides
+
+    def falls(self) -> bool:
+        """Whether this of the rules that are tried one after the other is taken (iptables' statistic); after the last there is another."""
+        self._thrown += 1
+        self.sides = max(self.sides, self._thrown + 1)
+        return self._thrown - 1 == self.pick
+
+
 @dataclass(frozen=True)
 class Meeting:
-    """A packet at a hook: by which links and MACs it comes and goes, and whether an address is the namespace's own."""
+    """A packet at a hook: by which links and MACs it comes and goes, whether an address is the namespace's own, and how chance falls."""
 
     packet: Packet
     into: str = ""
@@ -25,6 +44,7 @@ class Meeting:
     source_mac: str = ""
     target_mac: str = ""
     is_local: Callable[[str], bool] = lambda _: False
+    dice: Dice = field(default_factory=Dice, compare=False)
 
 
 class Act(NamedTuple):
@@ -42,7 +62,7 @@ Decide = Callable[[Meeting], "Act | None"]
 
 
 class Rule(NamedTuple):
-    """One rule: all tests, then the first of `acts` that is one; `text` is what it says."""
+    """One rule: all tests, then `acts` up to the first that decides; `text` is what it says."""
 
     tests: tuple[Test, ...]
     acts: tuple[Decide, ...]
@@ -137,9 +157,6 @@ class _Passage:
             act = self._act(chain, rule)
             if act is None:
                 continue
-            if act.verb == "mark":
-                self._meeting = replace(self._meeting, packet=replace(self._meeting.packet, mark=int(act.value)))
-                continue
             if act.verb in ("jump", "goto"):
                 target = self._named.get((chain.table, act.value))
                 found = self._through(target, depth + 1) if target else None
@@ -152,14 +169,23 @@ class _Passage:
         return None
 
     def _act(self, chain: Chain, rule: Rule) -> Act | None:
-        """What a rule does with the packet, None where it does nothing."""
-        if self._matches(rule.tests) is None:
+        """What a rule does with the packet, None where it decides nothing."""
+        matches = self._matches(rule.tests)
+        if matches is None:
             self._doubts.append(f"{rule.text or 'a rule'} (chain {chain.name} of table {chain.table})")
-        if self._matches(rule.tests):
-            return next((act for decide in rule.acts for act in [decide(self._meeting)] if act), None)
+        for decide in rule.acts if matches else ():
+            act = decide(self._meeting)
+            if act and act.verb != "mark":
+                return act
+            if act:
+                self._meeting = replace(self._meeting, packet=replace(self._meeting.packet, mark=int(act.value)))
         return None
 
     def _matches(self, tests: Sequence[Test]) -> bool | None:
         """False where one test says no; None where none does and one cannot say."""
-        answers = [test(self._meeting) for test in tests]
-        return False if False in answers else None if None in answers else True
+        answers = []
+        for test in tests:
+            answers.append(test(self._meeting))
+            if answers[-1] is False:
+                return False
+        return None if None in answers else True

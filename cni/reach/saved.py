@@ -20,7 +20,19 @@ _ICMP = {
 _ENDS = {"ACCEPT": "accept", "DROP": "drop", "REJECT": "reject", "RETURN": "return", "MASQUERADE": "masquerade"}
 #: Targets that decide nothing, and matches that only say what follows.
 _ASIDE = ("LOG", "NFLOG", "CT", "CONNMARK", "NOTRACK", "TRACE", "CHECKSUM", "TCPMSS")
-_LABELS = ("--comment", "--limit", "--limit-burst", "--log-prefix", "--reject-with", "--random-fully", "--random")
+_LABELS = (
+    "--comment",
+    "--mode",
+    "--probability",
+    "--every",
+    "--packet",
+    "--limit",
+    "--limit-burst",
+    "--log-prefix",
+    "--reject-with",
+    "--random-fully",
+    "--random",
+)
 
 
 def chains(lines: Iterable[str], family: int, backend: str) -> Iterator[Chain]:
@@ -70,7 +82,9 @@ def _rule(words: list[str]) -> Rule:
             target, goes = values[0], option == "-g"
         elif target or option in ("-m", *_LABELS):
             options[option] = values
-            if option == "-m" and values[0] in ("socket", "physdev", "statistic", "set", "recent"):
+            if option == "-m" and values[0] == "statistic":
+                tests.append(lambda met: met.dice.falls())
+            elif option == "-m" and values[0] in ("socket", "physdev", "set", "recent"):
                 tests.append(lambda _: None)
         else:
             tests.append(_test(option, values, but=but))
@@ -179,7 +193,7 @@ _TESTS: dict[str, Callable[[list[str], Meeting], bool]] = {
     "--sport": _ports("source"),
     "--dports": _ports("target"),
     "--sports": _ports("source"),
-    "--ctstate": lambda values, met: met.packet.state.upper() in values[0].split(","),
+    "--ctstate": lambda values, met: bool({met.packet.state.upper(), "DNAT" * met.packet.translated} & set(values[0].split(","))),
     "--state": lambda values, met: met.packet.state.upper() in values[0].split(","),
     "--mark": _mark,
     "--tcp-flags": _flags,

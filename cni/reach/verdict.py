@@ -7,9 +7,13 @@ from typing import NamedTuple
 from cni.reach.hops import End, Hop
 from cni.reach.packet import Packet
 from cni.reach.place import At, Map, Place
+from cni.reach.rules import Dice
 from cni.reach.walk import Walk
 
 REACHED, DENIED, LOST, UNKNOWN = "reached", "denied", "lost", "unknown"
+_WORSE = (REACHED, UNKNOWN, LOST, DENIED)
+#: Endpoints of a Service beyond which nobody reads on.
+_MOST_CHOICES = 32
 
 
 class Verdict(NamedTuple):
@@ -32,13 +36,29 @@ class Verdict(NamedTuple):
 
 
 def verdict(of: Map, source: Place, target: Place | None, packet: Packet) -> Verdict:
-    """What becomes of a packet that is sent at `source`, and of the answer; `target` is where it is to arrive, None if not here."""
-    walk = Walk(of)
+    """What becomes of a packet that is sent at `source`, and of the answer; `target` is where it is to arrive, None if not here. Of
+    several that chance decides between, as of a Service's endpoints, each is tried: all have to be reached.
+    """
+    dice = Dice()
+    every = [_fallen(of, source, target, packet, dice)]
+    while dice.pick + 1 < min(dice.sides, _MOST_CHOICES):
+        dice = Dice(dice.pick + 1)
+        every.append(_fallen(of, source, target, packet, dice))
+    worst = max(every, key=lambda found: _WORSE.index(found.state))
+    if len(every) == 1:
+        return worst
+    places = [f"{found.packet.target}:{found.packet.port} ({found.state})" for found in every]
+    chosen = Hop("chance", f"it is one of {', '.join(dict.fromkeys(places))}")
+    return worst._replace(hops=(chosen, *worst.hops), why=f"of {len(every)} choices one: {worst.why}")
+
+
+def _fallen(of: Map, source: Place, target: Place | None, packet: Packet, dice: Dice) -> Verdict:
+    walk = Walk(of, dice)
     end = walk.sent(source, packet)
-    found = _judged(end, packet)._replace(packet=end.packet or packet, hops=tuple(walk.hops))
+    found = _judged(end, packet)._replace(packet=walk.last or packet, hops=tuple(walk.hops))
     if end.kind in ("delivered", "beyond", "intercepted"):
         walk.hops.clear()
-        found = _arrived(walk, end, source, target, found)
+        found = _arrived(walk, end, source, target, found._replace(packet=end.packet or packet))
         found = found._replace(back=tuple(walk.hops) if found.state != UNKNOWN else ())
     found = found._replace(doubts=tuple(walk.doubts), source=walk.source)
     if walk.doubts and found.state != UNKNOWN:
@@ -69,6 +89,11 @@ def _arrived(walk: Walk, end: End, source: Place, target: Place | None, found: V
         return found._replace(state=LOST, why=f"{at.place.name} answers no echo (sysctl icmp_echo_ignore_all)")
     answer = packet.answer(error=packet.protocol == "udp" and not listens)
     back = End("delivered", source.name, at=at) if at.place is source else walk.sent(at.place, answer)
+    if back.packet and packet.translated and back.packet.source == packet.target:
+        why = f"the answer comes from {packet.target}, past where the destination was changed"
+        return found._replace(
+            state=LOST, why=why, mend="sysctl net.bridge.bridge-nf-call-iptables=1, or hairpin masquerading"
+        )
     return _answered(found, back, source)
 
 

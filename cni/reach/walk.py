@@ -9,7 +9,7 @@ from cni.kernel.view import Link
 from cni.reach.hops import End, Hop, lost, stopped
 from cni.reach.packet import Packet
 from cni.reach.place import At, Map, Place, holds
-from cni.reach.rules import Meeting, Ruling
+from cni.reach.rules import Dice, Meeting, Ruling
 from cni.reach.wire import Wire
 from cni.values import replace
 
@@ -34,14 +34,16 @@ class _Routed(NamedTuple):
 class Walk:
     """One connection's packets; its translations are undone for what comes back."""
 
-    def __init__(self, of: Map) -> None:
-        self._map = of
+    def __init__(self, of: Map, dice: Dice) -> None:
+        self._dice = dice
         self.hops: list[Hop] = []
         #: The address that the first packet was sent from.
         self.source = ""
+        #: The packet as rules have changed it by now.
+        self.last: Packet | None = None
         self.doubts: list[str] = []
         self._arrivals = 0
-        self._wire = Wire(of, self.hops, self.doubts)
+        self._wire = Wire(of, self.hops, self.doubts, self._both_undone)
         self._translated: list[tuple[Place, Packet, Packet]] = []
 
     def sent(self, place: Place, packet: Packet) -> End:
@@ -98,7 +100,7 @@ class Walk:
         out = place.links.get(way.link)
         if way.kind == "local":
             ruling = self._hook(place, "input", packet, into=link)
-            return ruling if isinstance(ruling, End) else _delivered(at, ruling.packet)
+            return ruling if isinstance(ruling, End) else _delivered(at, self._named_back(place, ruling.packet))
         if way.kind != "unicast" or out is None or self._forwards_not(place, packet):
             return self._not_forwarded(at, packet, way.why)
         return self._forwarded(at, _Routed(packet, out, way.gateway))
@@ -114,7 +116,7 @@ class Walk:
         ruling = self._hook(place, "postrouting", found.packet, into=into, out=found.link)
         if isinstance(ruling, End):
             return ruling
-        changed, next_hop = ruling.packet, found.gateway or found.packet.target
+        changed, next_hop = self._named_back(place, ruling.packet), found.gateway or found.packet.target
         if ruling.verb in ("masquerade", "snat"):
             source = ruling.value.split(" ")[0] or _source(place, found.link, next_hop)
             changed = replace(changed, source=source)
@@ -153,11 +155,23 @@ class Walk:
             self._translated.append((place, before, after))
 
     def _undone(self, place: Place, packet: Packet) -> Packet:
-        """What comes back, as whoever began knows it."""
+        """What comes back for a connection whose source was changed here, to whom it began with: before it is routed."""
         for where, before, after in reversed(self._translated if packet.reply else []):
-            if where is place and packet.target == after.source:
+            back = (packet.source, packet.target) == (after.target, after.source)
+            if where is place and back and before.source != after.source:
                 packet = replace(packet, target=before.source)
         return packet
+
+    def _named_back(self, place: Place, packet: Packet) -> Packet:
+        """The same of one whose destination was changed, from whom it was sent to: after it is routed, and before it leaves."""
+        for where, before, after in reversed(self._translated if packet.reply else []):
+            back = (packet.source, packet.target) == (after.target, after.source)
+            if where is place and back and before.target != after.target:
+                packet = replace(packet, source=before.target)
+        return packet
+
+    def _both_undone(self, place: Place, packet: Packet) -> Packet:
+        return self._named_back(place, self._undone(place, packet))
 
     # --- why not
 
@@ -196,7 +210,10 @@ class Walk:
     ) -> Ruling | End:
         """What rules make of a packet; its end, where they stop it, or have a program of this place take it."""
         names = into.name if into else "", out.name if out else ""
-        ruling = place.rules.ruling(hook, Meeting(packet, *names, is_local=lambda asked: holds(place, asked)))
+        self.last = packet
+        ruling = place.rules.ruling(
+            hook, Meeting(packet, *names, is_local=lambda asked: holds(place, asked), dice=self._dice)
+        )
         self.doubts.extend(ruling.doubts)
         if ruling.stops:
             return stopped(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cni.kernel.netlink.lookups import Asked
 from cni.kernel.view import Link
@@ -11,7 +11,7 @@ from cni.reach.neighbourhood import UNKNOWN, Neighbourhood
 from cni.reach.packet import Packet
 from cni.reach.place import At, Map, Place, holds, ports
 from cni.reach.rules import Meeting, Ruling
-from cni.values import dataclass
+from cni.values import dataclass, replace
 
 _NO_CARRIER = ("DOWN", "LOWERLAYERDOWN", "NOTPRESENT")
 _SELF, _LOCAL, _FIXED = 0x02, 0x80, 0x40 | 0x10  # NTF_SELF; NUD_PERMANENT; NUD_NOARP, NTF_EXT_LEARNED
@@ -28,10 +28,12 @@ class Frame:
 
 
 class Wire:
-    """Carries frames over a map; what happens on the way is told to `hops`, and what could not be judged to `doubts`."""
+    """Carries frames over a map; what happens on the way is told to `hops`, and what could not be judged to `doubts`. `undone` takes translations
+    back from an answer.
+    """
 
-    def __init__(self, of: Map, hops: list[Hop], doubts: list[str]) -> None:
-        self._map, self._hops, self.doubts = of, hops, doubts
+    def __init__(self, of: Map, hops: list[Hop], doubts: list[str], undone: Callable[[Place, Packet], Packet]) -> None:
+        self._map, self._hops, self.doubts, self._undone = of, hops, doubts, undone
         self._near = Neighbourhood(of)
 
     def sent(self, at: At, next_hop: str, packet: Packet) -> tuple[At, Packet] | End:
@@ -110,6 +112,8 @@ class Wire:
         if source and source.isolated and target.isolated:
             return lost(place.name, f"{source.name} and {target.name} are isolated ports of {name} (portIsolation)")
         at = At(place, target)
+        if source and _asks(bridge, frame.packet):
+            frame = replace(frame, packet=self._undone(place, frame.packet))
         if end := _down(at) or self._ruled("egress", at, frame):
             return end
         self._hops.append(Hop(place.name, f"bridge {name}: to {target.name}, MAC {frame.target or 'unknown'}"))
@@ -118,7 +122,6 @@ class Wire:
     def _filtered(self, bridge: At, source: Link | None, frame: Frame) -> End | None:
         """What packet rules say of frames between ports: those of family bridge, and those of IP where the bridge asks them."""
         place, link = bridge.place, bridge.link
-        family = {4: "iptables", 6: "ip6tables"}[frame.packet.family]
         if source is None:
             return None
         met = self._met(place, link.name, link.name, frame)
@@ -126,8 +129,7 @@ class Wire:
             ruling = self._judged(place, hook, met)
             if ruling.stops:
                 return stopped(place.name, hook, ruling)
-        asks = link.filtered or place.setting(f"net.bridge.bridge-nf-call-{family}") == "1"
-        for hook in ("prerouting", "forward", "postrouting") if asks else ():
+        for hook in ("prerouting", "forward", "postrouting") if _asks(bridge, frame.packet) else ():
             ruling = self._judged(place, hook, met)
             if ruling.stops:
                 return stopped(place.name, f"{hook} of bridge {link.name}", ruling)
@@ -193,6 +195,12 @@ class Wire:
 
     def _met(self, place: Place, into: str, out: str, frame: Frame) -> Meeting:
         return Meeting(frame.packet, into, out, frame.source, frame.target, lambda address: holds(place, address))
+
+
+def _asks(bridge: At, packet: Packet) -> bool:
+    """Whether a bridge has rules of IP asked about what it forwards."""
+    family = {4: "iptables", 6: "ip6tables"}[packet.family]
+    return bridge.link.filtered or bridge.place.setting(f"net.bridge.bridge-nf-call-{family}") == "1"
 
 
 def _down(at: At) -> End | None:

@@ -9,7 +9,7 @@ import pytest
 
 from cni.reach import nft, saved
 from cni.reach.packet import Packet, asked
-from cni.reach.rules import Meeting, Rules
+from cni.reach.rules import Dice, Meeting, Rules
 from cni.values import replace
 
 WEB = replace(asked("10.1.0.2", "10.1.0.3", "tcp", 80), source_port=40000)
@@ -141,3 +141,67 @@ def test_translations_of_iptables():
     found = rules.ruling("prerouting", Meeting(replace(WEB, port=15)))
     assert (found.verb, found.value.strip()) == ("redirect", "15006")
     assert ruling(rules, PING, "prerouting") == "accept"
+
+
+#: As kube-proxy has a Service of three endpoints, in either of its modes.
+SERVICE = """
+*nat
+:PREROUTING ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A POSTROUTING -j KUBE-POSTROUTING
+-A KUBE-SERVICES -d 10.96.0.10/32 -p tcp -m comment --comment "default/web cluster IP" -m tcp --dport 80 -j KUBE-SVC-A
+-A KUBE-SVC-A ! -s 10.0.0.0/8 -d 10.96.0.10/32 -p tcp -m tcp --dport 80 -j KUBE-MARK-MASQ
+-A KUBE-SVC-A -m statistic --mode random --probability 0.33333333349 -j KUBE-SEP-A
+-A KUBE-SVC-A -m statistic --mode random --probability 0.50000000000 -j KUBE-SEP-B
+-A KUBE-SVC-A -j KUBE-SEP-C
+-A KUBE-SEP-A -p tcp -m tcp -j DNAT --to-destination 10.1.0.3:8080
+-A KUBE-SEP-B -p tcp -m tcp -j DNAT --to-destination 10.1.0.4:8080
+-A KUBE-SEP-C -p tcp -m tcp -j DNAT --to-destination 10.1.0.5:8080
+-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
+-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
+-A KUBE-POSTROUTING -j MARK --set-xmark 0x4000/0x0
+-A KUBE-POSTROUTING -j MASQUERADE --random-fully
+COMMIT
+"""
+ENDPOINTS = ["10.1.0.3 8080", "10.1.0.4 8080", "10.1.0.5 8080"]
+
+
+def test_each_endpoint_of_a_service_by_iptables():
+    rules = Rules(saved.chains(SERVICE.splitlines(), 4, "iptables-nft"))
+    dice = [Dice(pick) for pick in range(3)]
+    to = replace(WEB, target="10.96.0.10")
+    assert [rules.ruling("prerouting", Meeting(to, dice=each)).value for each in dice] == ENDPOINTS
+    assert [each.sides for each in dice] == [2, 3, 3]
+    foreign = replace(to, source="192.0.2.7")
+    marked = rules.ruling("prerouting", Meeting(foreign)).packet
+    assert marked.mark == 0x4000
+    assert [ruling(rules, it, "postrouting") for it in (marked, to)] == ["masquerade", "accept"]
+
+
+def test_each_endpoint_of_a_service_by_nftables():
+    goes = [[number, {"goto": {"target": f"endpoint{number}"}}] for number in range(3)]
+    place = {"family": "ip", "table": "kube-proxy"}
+    items: list[Any] = [
+        {"map": place | {"name": "services", "elem": [[{"concat": ["10.96.0.10", "tcp", 80]}, {"goto": {"target": "service"}}]]}},
+        {"chain": place | {"name": "c", "type": "nat", "hook": "prerouting", "prio": -100, "policy": "accept"}},
+        {"rule": place | {"chain": "c", "expr": [{"vmap": {"key": {"concat": [
+            {"payload": {"protocol": "ip", "field": "daddr"}}, {"meta": {"key": "l4proto"}}, {"payload": {"protocol": "th", "field": "dport"}},
+        ]}, "data": "@services"}}]}},
+        {"chain": place | {"name": "service"}},
+        {"rule": place | {"chain": "service", "expr": [{"vmap": {"key": {"numgen": {"mode": "random", "mod": 3, "offset": 0}}, "data": {"set": goes}}}]}},
+    ]  # fmt: skip
+    for number in range(3):
+        mark = {"mangle": {"key": {"meta": {"key": "mark"}}, "value": {"|": [{"meta": {"key": "mark"}}, 0x4000]}}}
+        to = {"dnat": {"addr": f"10.1.0.{3 + number}", "port": 8080}}
+        items += [
+            {"chain": place | {"name": f"endpoint{number}"}},
+            {"rule": place | {"chain": f"endpoint{number}", "expr": [mark, to]}},
+        ]
+    rules = Rules(nft.chains(json.dumps({"nftables": items})))
+    dice = [Dice(pick) for pick in range(3)]
+    found = [rules.ruling("prerouting", Meeting(replace(WEB, target="10.96.0.10"), dice=each)) for each in dice]
+    assert [each.value for each in found] == ENDPOINTS
+    assert {each.sides for each in dice} == {3}
+    assert found[0].packet.mark == 0x4000
+    assert ruling(rules, WEB, "prerouting") == "accept"

@@ -9,7 +9,7 @@ from drawn import Drawn, drawn, link, node, pod
 
 from cni.kernel.netlink.neighbours import Row
 from cni.kernel.view import Vxlan
-from cni.reach import nft
+from cni.reach import nft, saved
 from cni.reach.packet import asked
 from cni.reach.rules import Rules
 from cni.reach.verdict import Verdict, verdict
@@ -135,3 +135,33 @@ def test_what_cannot_be_judged_is_a_doubt():
     found = walked(pod(2, rules=_drops("output", '{"xt": null}')), pod(3), node(2, 3))
     assert found.state == "unknown"
     assert found.doubts == ("xt drop (chain c of table inet f)",)
+
+
+def test_all_endpoints_of_a_service_have_to_be_reached():
+    lines = ["*nat", ":PREROUTING ACCEPT [0:0]", "-A PREROUTING -d 10.96.0.10/32 -j SVC"]
+    lines += ["-A SVC -m statistic --mode random --probability 0.5 -j DNAT --to-destination 10.1.0.3:80"]
+    lines += ["-A SVC -p tcp -j DNAT --to-destination 10.1.0.4:80", "COMMIT"]
+    host = node(2, 3, 4, rules=Rules(saved.chains(lines, 4, "iptables-nft")))
+    host.links[3] = replace(host.links[3], filtered=True)
+    ends = pod(3, served={TCP}), pod(4, served={TCP})
+    found = walked(pod(2), *ends, host, to="10.96.0.10")
+    assert (found.state, found.hops[0].says) == ("reached", "it is one of 10.1.0.3:80 (reached), 10.1.0.4:80 (reached)")
+    ends[1].addresses[2] = []
+    found = walked(pod(2), *ends, host, to="10.96.0.10")
+    assert (found.state, found.why) == ("lost", "of 2 choices one: at node: nobody answers for 10.1.0.4 on br0")
+
+
+def test_an_answer_that_passes_by_where_its_connection_was_redirected():
+    """From one pod of a bridge to the other by the node's address; the answer takes the bridge, which asks no rules of IP."""
+    lines = [
+        "*nat",
+        ":PREROUTING ACCEPT [0:0]",
+        "-A PREROUTING -d 10.96.0.10/32 -j DNAT --to-destination 10.1.0.3",
+        "COMMIT",
+    ]
+    host = node(2, 3, rules=Rules(saved.chains(lines, 4, "iptables-nft")))
+    found = walked(pod(2), pod(3), host, to="10.96.0.10")
+    assert (found.state, found.why) == (
+        "lost",
+        "the answer comes from 10.1.0.3, past where the destination was changed",
+    )
