@@ -105,7 +105,8 @@ def reach(options: argparse.Namespace) -> int:
     else:
         for answer in answers:
             say(*_lines(answer))
-    return max(_CODES[answer.state] for answer in answers) if answers else 2
+    codes = {_CODES[answer.state] for answer in answers}
+    return 1 if 1 in codes else max(codes)
 
 
 def _pairs(source: End, target: End, protocol: str, port: int, places: dict[str, Seen]) -> list[_Asked]:

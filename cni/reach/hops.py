@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cni.reach.packet import Packet
-from cni.reach.place import At
+from cni.reach.place import At, Place
 from cni.reach.rules import Ruling
 
 
@@ -33,6 +33,11 @@ class End(NamedTuple):
 def lost(where: str, why: str, mend: str = "") -> End:
     """It gets no further."""
     return End("lost", where, why, mend)
+
+
+def repaired(place: Place) -> str:
+    """The command that makes what we made of a place so again, in place."""
+    return f"agent-cni repair {'--all' if place.is_node else place.name}"
 
 
 def stopped(where: str, hook: str, ruling: Ruling) -> End:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from cni.kernel.netlink.lookups import Asked
 from cni.kernel.view import Link
-from cni.reach.hops import End, Hop, lost, stopped
+from cni.reach.hops import End, Hop, lost, repaired, stopped
 from cni.reach.packet import Packet
 from cni.reach.place import At, Map, Place, holds
 from cni.reach.rules import Dice, Meeting, Ruling
@@ -15,7 +15,6 @@ from cni.values import replace
 
 #: More links than a node has between two pods: what goes round ends.
 _MOST_ARRIVALS = 16
-_ASK = "agent-cni doctor says what it had"
 
 
 class _Routed(NamedTuple):
@@ -81,7 +80,7 @@ class Walk:
         if way.kind not in ("unicast", "local") or link is None:
             return self._no_way(place, packet, way.why)
         if not source:
-            return lost(place.name, f"it has no address to send from to {packet.target}", _ASK)
+            return lost(place.name, f"it has no address to send from to {packet.target}", repaired(place))
         return _Routed(replace(packet, source=source), link, way.gateway, is_own=way.kind == "local")
 
     def _arrived(self, at: At, packet: Packet) -> End:
@@ -181,7 +180,7 @@ class Walk:
         )
         if packet.source and not holds(place, packet.source):
             said = f"address {packet.source} is not there"
-        return lost(place.name, f"{said} ({why})", "" if place.is_node else _ASK)
+        return lost(place.name, f"{said} ({why})", "" if place.is_node else repaired(place))
 
     def _forwards_not(self, place: Place, packet: Packet) -> bool:
         return packet.family == 6 and place.setting("net.ipv6.conf.all.forwarding") != "1"
@@ -192,7 +191,7 @@ class Walk:
         forwards = "all" if packet.family == 6 else link.name.replace(".", "%")
         if place.setting(key.format(forwards)) != "1" and not holds(place, packet.target):
             if not place.is_node:
-                return lost(place.name, f"it has no address {packet.target}", _ASK)
+                return lost(place.name, f"it has no address {packet.target}", repaired(place))
             mend = (
                 "sysctl -w net.ipv4.ip_forward=1" if packet.family == 4 else "sysctl -w net.ipv6.conf.all.forwarding=1"
             )

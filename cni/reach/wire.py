@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from cni.kernel.netlink.lookups import Asked
 from cni.kernel.view import Link
-from cni.reach.hops import End, Hop, lost, stopped
+from cni.reach.hops import End, Hop, lost, repaired, stopped
 from cni.reach.neighbourhood import UNKNOWN, Neighbourhood
 from cni.reach.packet import Packet
 from cni.reach.place import At, Map, Place, holds, ports
@@ -69,7 +69,7 @@ class Wire:
         if other:
             return self._in(other, frame)
         if self._near.is_pods(at):
-            return lost(at.place.name, f"the other end of {at.link.name} is not on this node", "agent-cni doctor")
+            return lost(at.place.name, f"the other end of {at.link.name} is not on this node", repaired(at.place))
         return End("beyond", at.place.name, f"leaves by {at.link.name}", packet=frame.packet, at=at)
 
     def _in(self, at: At, frame: Frame) -> tuple[At, Packet] | End:
@@ -89,7 +89,7 @@ class Wire:
     def _bridged(self, bridge: At, source: Link | None, frame: Frame) -> tuple[At, Packet] | End:
         place = bridge.place
         if not bridge.link.up:
-            return lost(place.name, f"bridge {bridge.link.name} is down", f"ip link set {bridge.link.name} up")
+            return lost(place.name, f"bridge {bridge.link.name} is down", repaired(place))
         rows = [row for row in place.rows if row.mac == frame.target and not row.flags & _SELF]
         own = {link.index for link in ports(place, bridge.link)} | {bridge.link.index}
         rows = [row for row in rows if row.link in own]
@@ -207,12 +207,8 @@ def _down(at: At) -> End | None:
     """Why nothing passes a link."""
     name = at.link.name
     if not at.link.up:
-        return lost(at.place.name, f"{name} is down", f"ip link set {name} up" + " in the pod" * (not at.place.is_node))
+        mend = f"ip link set {name} up" if at.place.is_node else repaired(at.place)
+        return lost(at.place.name, f"{name} is down", mend)
     if at.link.state in _NO_CARRIER and at.link.kind != "bridge":
         return lost(at.place.name, f"{name} has no carrier: its other end is down")
     return None
-
-
-def told(hops: list[Hop]) -> Iterator[str]:
-    """Hops as lines."""
-    yield from (f"{hop.where}: {hop.says}" for hop in hops)

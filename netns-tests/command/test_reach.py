@@ -118,6 +118,17 @@ def test_a_break_is_named_with_its_mend(town: Town):
     assert town.asked("shop/web", f"shop/db:{CLOSED}", "--no-packet")[0] == 1
 
 
+@pytest.mark.parametrize(
+    "broken", [("route", "del", "default"), ("link", "set", "eth0", "down"), ("addr", "flush", "dev", "eth0")]
+)
+def test_its_mend_mends(town: Town, broken: tuple[str, ...]):
+    town.pods["web"].run("ip", *broken)
+    code, line = town.asked("shop/web", f"shop/db:{OPEN}", "--no-packet")
+    assert (code, line.rpartition("; mend: ")[2]) == (1, "agent-cni repair shop/web"), line
+    town.host.run(AGENT_CNI, "repair", "shop/web")
+    assert town.asked("shop/web", f"shop/db:{OPEN}") == (0, "reached")
+
+
 @pytest.mark.parametrize("kind", ["iptables", "nftables"])
 def test_a_services_address_leads_to_its_endpoints(town: Town, kind: str):
     """As kube-proxy makes it: one of two, of which one does not listen."""
