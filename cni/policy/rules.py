@@ -20,6 +20,7 @@ _SIDE = {"in": "saddr", "out": "daddr"}
 _DIRECTIONS = {"in": "ingress", "out": "egress"}
 _OTHER = {"in": "out", "out": "in"}
 _REPLY = "ct direction reply"
+_AT_MOST = "limit rate 10/second burst 20 packets"
 _LONGEST = 120
 _IP = {4: "ip", 6: "ip6"}
 _ICMP = {4: "icmp", 6: "ipv6-icmp"}
@@ -83,7 +84,7 @@ class _Chains:
         else:
             rest = [
                 *self._let_through(way, direction, port_of, only),
-                *self._logged(way, only),
+                *(self._logged(way, only) if only or self.policy.log else self._told(way)),
                 _line(only, _counted("drop", self.policy.closers.get(direction, ""), only)),
             ]
         yield from (f"{chain} {line}" for line in rest)
@@ -116,8 +117,11 @@ class _Chains:
     def _logged(self, way: str, matching: str) -> Iterator[str]:
         if self.policy.log:
             label = _label(self.pod, way)
-            said = f'log prefix "{label}" log prefix "{label}" group {DROPS}'
-            yield _line(matching, "limit rate 10/second burst 20 packets", said)
+            yield _line(matching, _AT_MOST, f'log prefix "{label}" log prefix "{label}" group {DROPS}')
+
+    def _told(self, way: str) -> Iterator[str]:
+        """What is dropped in the end is told to who listens, whatever is logged: a rule more for each closed direction, and none for each denial."""
+        yield f'{_AT_MOST} log prefix "{_label(self.pod, way)}" group {DROPS}'
 
     def _allowed(self, direction: str) -> tuple[Allowance, ...] | None:
         policy = self.policy

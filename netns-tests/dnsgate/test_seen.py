@@ -10,7 +10,7 @@ from resolver import Gate, Resolver, ask
 from town import Town
 
 ZONE = {"api.example.com": [("A", "198.51.100.7", 5)]}
-WEB = {"egress": [{"to": [{"domainNames": ["*.example.com"]}], "ports": [{"port": 80}]}], "log": True}
+WEB = {"egress": [{"to": [{"domainNames": ["*.example.com"]}], "ports": [{"port": 80}]}]}
 
 
 def test_a_flow_is_told_by_the_name_it_was_resolved_by(lab: Lab, host: Host):
