@@ -390,6 +390,9 @@ class FakeRtnl:
     def holding(self, address: IPAddress) -> int:
         return self.link_holding(address)
 
+    def own_addresses(self) -> list[IPAddress]:
+        return [item.ip for held in self.held.values() for item in held]
+
     def link_holding(self, address: IPAddress) -> int:
         holders = (name for name, held in self.held.items() if address in (item.ip for item in held))
         return next((self.all[name].index for name in holders), 0)

@@ -304,6 +304,7 @@ def who_holds_an_address_is_known(rtnl: Rtnl) -> None:
     for address in (ADDRESS, ADDRESS6):
         rtnl.add_address(near, address, nodad=True)
         assert rtnl.holding(address.ip) == rtnl.link_holding(address.ip) == near.index
+        assert address.ip in rtnl.own_addresses()
         until = (
             time.monotonic() + 10
         )  # the kernel routes to an IPv6 address a moment later (addrconf_dad_work in net/ipv6)
