@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
@@ -127,6 +129,33 @@ def test_its_mend_mends(town: Town, broken: tuple[str, ...]):
     assert (code, line.rpartition("; mend: ")[2]) == (1, "agent-cni repair shop/web"), line
     town.host.run(AGENT_CNI, "repair", "shop/web")
     assert town.asked("shop/web", f"shop/db:{OPEN}") == (0, "reached")
+
+
+def test_the_document_that_denies_is_named(town: Town, lab: Lab, tmp_path: Path):
+    rule = {"ports": [{"port": OPEN}]}
+    shut = {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [rule]}
+    meta = {"name": "shut", "namespace": "shop"}
+    document = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta, "spec": shut}
+    (tmp_path / "shut.json").write_text(json.dumps(document))
+    conf, pod = NET | {"policy": {"policyDir": str(tmp_path)}}, lab.pod()
+    town.host.add(conf, pod, CNI_ARGS=CALLED.format("fed"))
+    assert town.asked("shop/web", f"shop/fed:{OPEN}") == (0, f"reached, nobody listens at tcp {OPEN}")
+    code, line = town.asked("shop/web", f"shop/fed:{CLOSED}")
+    said = "denied: into shop/fed by NetworkPolicy shop/shut: no rule allows it (tier networkpolicy); at node: drop at forward"
+    assert (code, line[: len(said)]) == (1, said)
+    town.host.delete_pod(conf, pod, CNI_ARGS=CALLED.format("fed"))
+
+
+def test_a_pod_is_found_by_our_names(town: Town, lab: Lab):
+    conf, pod = (
+        NET | {"name": "named", "bridge": "br1", "names": {}, "ipam": {"ranges": [[{"subnet": "10.2.0.0/24"}]]}},
+        lab.pod(),
+    )
+    town.host.add(conf, pod, CNI_ARGS=CALLED.format("called"))
+    done = town.host.run(AGENT_CNI, "reach", "shop/web", "called.shop.named")
+    assert "name: called.shop.named is 10.2.0.2 by the names of network named" in done.stdout
+    assert done.stdout.endswith("\nreached\n")
+    town.host.delete_pod(conf, pod, CNI_ARGS=CALLED.format("called"))
 
 
 @pytest.mark.parametrize("kind", ["iptables", "nftables"])
