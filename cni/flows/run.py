@@ -23,7 +23,7 @@ from cni.state.daemons import FLOWS, alone
 from cni.state.recorded import Counts, Recorded
 
 #: So long events are let gather, how often somebody looks whether to end, and how often who has the drops is asked, in seconds.
-_GATHERED, _BEAT, _TRIED_AGAIN_AFTER = 0.05, 0.5, 10.0
+_GATHERED, _BEAT, _TRIED_AGAIN_AFTER = 0.1, 0.5, 10.0
 #: Of so many at a time lines are made.
 _MOST = 2000
 #: So many lines are a datagram to who sends them: of a kilobyte each at most, which fits his socket.
