@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "netns-tests/scenes"))
 import bench_calls  # noqa: E402
 import bench_cluster  # noqa: E402
 import bench_flows  # noqa: E402
+import bench_gate  # noqa: E402
 import bench_kube  # noqa: E402
 import bench_modes  # noqa: E402
 import bench_names  # noqa: E402
@@ -55,6 +56,12 @@ def kube(lab: Lab) -> None:
     bench_rig.run()
 
 
+def names(lab: Lab) -> None:
+    """What answers names of pods, and what judges who may ask for which."""
+    bench_names.run(lab)
+    bench_gate.run(lab)
+
+
 def report(rows: dict[str, tuple[list[float], list[float]]], pairs: int) -> None:
     print(f"{'':<52}{'ours':>9}{'p95':>8}{'other':>12}{'p95':>8}{'ratio':>8}   (ms, {pairs} pairs)")
     for label, (ours, theirs) in rows.items():
@@ -68,7 +75,8 @@ PARTS = {
     "traffic": traffic,
     "cluster": bench_cluster.run,
     "policy": bench_policy.run,
-    "names": bench_names.run,
+    "names": names,
+    "gate": bench_gate.run,
     "flows": bench_flows.run,
     "kube": kube,
 }
