@@ -35,6 +35,7 @@ class Guest:
         #: The pod's addresses, packed, and where answers may point though it is the node or a pod.
         self.addresses = tuple(ipaddress.ip_address(text).packed for text in entry.addresses)
         self.into = tuple(map(ipaddress.ip_network, entry.into))
+        self._families = {4 if len(address) == 4 else 6 for address in self.addresses}
 
     def ruling(self, name: Name) -> Ruling:
         """What becomes of a question for a name."""
@@ -49,8 +50,8 @@ class Guest:
         return frozenset(rule for rules in self._matching(name) for rule in rules)
 
     def sets(self, rules: Iterable[int], family: int) -> Iterator[str]:
-        """What the sets of some rules are called."""
-        return (domain_set(self.entry.token, self._rules[rule], family) for rule in rules)
+        """What the sets of some rules are called; none of a family that the pod has no address of."""
+        return (domain_set(self.entry.token, self._rules[rule], family) for rule in rules if family in self._families)
 
     @property
     def every_set(self) -> dict[str, int]:

@@ -22,8 +22,14 @@ _NEVER: tuple[_Network, ...] = tuple(
         ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/127", "fe80::/10", "ff00::/8"),
     )
 )
-#: What an IPv6 address may carry an IPv4 one in: mapped (RFC 4291, 2.5.5.2), and translated (RFC 6052).
-_CARRIERS = (ipaddress.IPv6Network("::ffff:0:0/96"), ipaddress.IPv6Network("64:ff9b::/96"))
+#: What an IPv6 address may carry an IPv4 one in, and from which byte on: mapped (RFC 4291, 2.5.5.2), translated (RFC 6052, 8215), 6to4
+#: (RFC 3056).
+_CARRIERS = (
+    (ipaddress.IPv6Network("::ffff:0:0/96"), 12),
+    (ipaddress.IPv6Network("64:ff9b::/96"), 12),
+    (ipaddress.IPv6Network("64:ff9b:1::/48"), 12),
+    (ipaddress.IPv6Network("2002::/16"), 2),
+)
 #: Who gives pods addresses of the network that the node itself is in.
 _OUTSIDE = "macvlan"
 
@@ -54,8 +60,10 @@ class Inward:
 
 
 def _carried(address: IPAddress) -> IPAddress:
-    if address.version == 6 and any(address in carrier for carrier in _CARRIERS):
-        return ipaddress.IPv4Address(address.packed[12:])
+    if address.version == 6:
+        for carrier, at in _CARRIERS:
+            if address in carrier:
+                return ipaddress.IPv4Address(address.packed[at : at + 4])
     return address
 
 

@@ -110,6 +110,7 @@ class Place:
         """Have a pod's sets have what an answer told, before that passes; not what points inward, and not more than fits."""
         counted = self.gate.counted
         admitted: list[bytes] = []
+        new: list[str] = []
         for address, ttl in answer.addresses:
             if self._inward.has(address, pod.guest.into):
                 counted["inward"] += 1
@@ -118,8 +119,9 @@ class Place:
             else:
                 admitted.append(address)
                 if pod.admit(address, name, ttl, now):
-                    counted["admitted"] += 1
-                    gatedir.tell(str(ipaddress.ip_address(address)), text_of(name))
+                    new.append(str(ipaddress.ip_address(address)))
+        counted["admitted"] += len(new)
+        gatedir.tell(new, text_of(name))
         lacking = pod.additions(admitted)
         if not lacking:
             return True

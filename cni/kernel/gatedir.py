@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -156,12 +156,14 @@ def drop(path: Path) -> None:
         raise _unavailable(path, error) from None
 
 
-def tell(address: str, name: str) -> None:
-    """Write down that an address was told under a name; where that cannot be nobody knows it by that."""
+def tell(addresses: Collection[str], name: str) -> None:
+    """Write down that addresses were told under a name; where that cannot be nobody knows them by that."""
+    if not addresses:
+        return
     with suppress(OSError):
         file = os.open(FOLDER / TOLD, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            os.write(file, f"{address} {name}\n".encode())
+            os.write(file, "".join(f"{address} {name}\n" for address in addresses).encode())
             long = os.fstat(file).st_size > _LONGEST
         finally:
             os.close(file)

@@ -9,7 +9,7 @@ from cni.kernel.gatedir import Entry
 
 
 def guest(*rules: str, **keys: object) -> Guest:
-    return Guest(Entry("0123456789a", "default/agent", ("10.1.0.2",), "veth0", rules, **keys))
+    return Guest(Entry("0123456789a", "default/agent", ("10.1.0.2", "fd00:1::2"), "veth0", rules, **keys))
 
 
 PATTERNS = ["example.com", "*.example.com", "api.example.com", "*.api.example.com", "example.org", "*.b.example.org"]
@@ -62,3 +62,9 @@ def test_what_may_be_resolved_besides_lets_nothing_through():
     known = guest("api.example.com", names=("*.example.net",), own=("cluster.local",))
     for name in ("db.example.net", "web.shop.svc.cluster.local"):
         assert known.rules_of(labels_of(name)) == frozenset()
+
+
+def test_a_pod_of_one_family_has_no_sets_of_the_other():
+    guest = Guest(Entry("0123456789a", "default/agent", ("fd00::2", "fe80::2"), "veth0", ("api.example.com",)))
+    assert [*guest.sets([0], 4)] == []
+    assert [*guest.every_set.values()] == [6]

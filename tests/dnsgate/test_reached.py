@@ -12,7 +12,7 @@ COM, ORG = labels_of("api.example.com"), labels_of("a.example.org")
 
 
 def guest(*rules: str, keep: int = 60) -> Guest:
-    return Guest(Entry(TOKEN, "default/agent", ("10.1.0.2",), "veth0", rules, keep=keep))
+    return Guest(Entry(TOKEN, "default/agent", ("10.1.0.2", "fd00:1::2"), "veth0", rules, keep=keep))
 
 
 def of(name: str, family: int = 4) -> str:

@@ -17,11 +17,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_names_are_known_as_they_are_told_the_latest_first():
     known = Resolved()
     assert known.names_of("192.0.2.1") == ()
-    gatedir.tell("192.0.2.1", "a.example")
-    gatedir.tell("192.0.2.1", "b.example")
+    gatedir.tell(["192.0.2.1"], "a.example")
+    gatedir.tell(["192.0.2.1"], "b.example")
     assert known.names_of("192.0.2.1") == ("b.example", "a.example")
-    gatedir.tell("192.0.2.1", "a.example")
-    gatedir.tell("2001:db8::1", "c.example")
+    gatedir.tell(["192.0.2.1"], "a.example")
+    gatedir.tell(["2001:db8::1"], "c.example")
     assert known.names_of("192.0.2.1") == ("a.example", "b.example")
     assert known.names_of("2001:db8::1") == ("c.example",)
     assert Resolved().names_of("192.0.2.1") == ("a.example", "b.example")
@@ -31,7 +31,7 @@ def test_what_is_begun_anew_goes_on_and_nothing_is_missed(folder: Path, monkeypa
     monkeypatch.setattr(gatedir, "_LONGEST", 60)
     known = Resolved()
     for number in range(40):
-        gatedir.tell(f"192.0.2.{number}", f"n{number}.example")
+        gatedir.tell([f"192.0.2.{number}"], f"n{number}.example")
         if number % 3 == 0:
             assert known.names_of(f"192.0.2.{number}") == (f"n{number}.example",)
     assert (folder / gatedir.TOLD_BEFORE).exists()
