@@ -24,7 +24,8 @@ from cni.policy.feeds import reading_once
 from cni.protocol.call import Call
 from cni.protocol.schema import given
 from cni.refresh import behind
-from cni.resources import Difference
+from cni.resources import Difference, Macvlan
+from cni.resources.base import REATTACH
 from cni.standing import Standing, standing
 from cni.state import Record, Store
 from cni.state.fed import feed_of
@@ -61,9 +62,19 @@ def _looked(options: argparse.Namespace) -> tuple[list[Finding], list[Symptom], 
     return [*found], symptoms, Tables(frozenset(tables), gone)
 
 
-def mended(advice: str, who: Sequence[Attachment]) -> str:
-    """The command that mends what has an advice of its resource's, for some attachments."""
-    return advice
+def mended(items: Sequence[Symptom]) -> str:
+    """The command that mends what is wrong with some attachments: in place, but for what no resource of theirs is to be."""
+    first = items[0]
+    if first.difference.mend != REATTACH or not all(item.resource and item.kind != "Unknown" for item in items):
+        return first.difference.mend
+    who = dict.fromkeys(
+        item.pod if "/" in item.pod and item.pod != str(item.attachment) else item.attachment.container
+        for item in items
+    )
+    command = f"agent-cni repair {next(iter(who)).split(' ')[0] if len(who) == 1 else '--all'}"
+    if isinstance(first.resource, Macvlan) and first.line.startswith("master "):
+        return f"bring {first.resource.master} back (ip link set {first.resource.master} up), then {command}"
+    return command
 
 
 def _unwell(record: Record, fate: Liveness) -> Symptom:

@@ -28,8 +28,8 @@ _ALIKE = (
 #: From how many on lines are told as one.
 _MANY = 3
 
-#: What mends a difference of some attachments: the line its resource gives, by whom it is about.
-Mend = Callable[[str, Sequence[Attachment]], str]
+#: The command that mends what some symptoms are of, the first of which is their cause.
+Mend = Callable[[Sequence[Symptom]], str]
 
 
 @dataclass(frozen=True)
@@ -188,6 +188,5 @@ def _take(left: list[Symptom], found: Iterable[Symptom]) -> None:
 def _finding(key: str, what: str, items: Sequence[Symptom], mend: Mend) -> Finding:
     """One of some symptoms, whose first is the cause."""
     pods = tuple(sorted({item.pod for item in items}))
-    advice = mend(items[0].difference.mend, list(dict.fromkeys(item.attachment for item in items)))
     lines = tuple(dict.fromkeys(f"{item.pod}: {item.line}" for item in items)) if len(items) > len(pods) else ()
-    return Finding(what, advice, items[0].severity, key, pods, lines)
+    return Finding(what, mend(items), items[0].severity, key, pods, lines)

@@ -79,25 +79,19 @@ def test_what_pods_are_on_and_what_holds_them_is_shown(host: Host, pod: Pod):
         ("host", "ip link set br0 down", "bridge br0 is down"),
     ],
 )
-def test_drift_is_found_and_mended_by_a_refresh_or_a_new_pod(
-    lab: Lab, host: Host, pod: Pod, tmp_path: Path, where: str, harm: str, said: str
+def test_drift_is_found_and_mended_by_a_refresh_or_a_repair(
+    host: Host, pod: Pod, tmp_path: Path, where: str, harm: str, said: str
 ):
     host.add(CONF, pod)
     {"pod": pod, "host": host}[where].run(*harm.split())
     items = found(host, tmp_path)
     assert any(said in item["what"] for item in items), items
     mends = {item["mend"] for item in items}
-    if mends == {"agent-cni refresh"}:
-        host.run(AGENT_CNI, "refresh")
-        assert found(host, tmp_path) == []
-    else:
-        assert [mend.startswith("delete the pod") for mend in mends] == [True]
-    assert ("policy" in said) is (mends == {"agent-cni refresh"}), "a refresh mends rules of policies and nothing else"
-    host.delete_pod(CONF, pod)
-    after = lab.pod()
-    host.add(CONF, after)
+    assert mends == ({"agent-cni refresh"} if "policy" in said else {f"agent-cni repair {pod.container}"})
+    for mend in mends:
+        host.run(AGENT_CNI, *mend.split()[1:])
     assert found(host, tmp_path) == []
-    host.delete_pod(CONF, after)
+    host.delete_pod(CONF, pod)
 
 
 def test_what_a_pod_left_is_found_and_gone_after_gc(host: Host, pod: Pod, tmp_path: Path):
@@ -138,7 +132,7 @@ def test_an_address_given_back_by_hand_is_given_again(lab: Lab, host: Host, pod:
 def test_a_pod_is_shown_and_what_is_wrong_with_it_is_red_in_the_picture(lab: Lab, host: Host, pod: Pod, tmp_path: Path):
     """Its links, addresses, routes, neighbours, rules, documents and drops; its log by its name; the node as a picture."""
     lab.underlay(host)
-    named = {"CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web"}
+    named = {"CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={pod.name}"}
     routed = {"cniVersion": "1.1.0", "name": "alone", "type": "custom-plugin", "ipam": {"subnet": "10.3.0.0/24"}}
     routed |= {"policy": {"policyDir": str(tmp_path)}}
     deny = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
@@ -148,7 +142,7 @@ def test_a_pod_is_shown_and_what_is_wrong_with_it_is_red_in_the_picture(lab: Lab
     host.add(routed, pod, **named)
     assert not pod.pings("10.3.0.99", 1)
     host.run("ping", "-c", "1", "-W", "1", "10.3.0.2", check=False)
-    (one,) = asked(host, "show", "shop/web")
+    (one,) = asked(host, "show", f"shop/{pod.name}")
     assert [(link["where"], link["name"], link["state"]) for link in one["links"]] == [
         ("host", one["links"][0]["name"], "up"), ("pod", "eth0", "up"),
     ]  # fmt: skip
@@ -158,9 +152,9 @@ def test_a_pod_is_shown_and_what_is_wrong_with_it_is_red_in_the_picture(lab: Lab
     assert one["policies"] == {"ingress": ["NetworkPolicy shop/deny"], "egress": ["NetworkPolicy shop/deny"]}
     assert any("policy of 10.3.0.2" in rule["says"] or "10.3.0.2" in str(rule["details"]) for rule in one["rules"])
     assert [drop for drop in one["drops"] if drop["direction"] == "egress" and drop["packets"]], one["drops"]
-    told = host.run(AGENT_CNI, "show", "shop/web").stdout
+    told = host.run(AGENT_CNI, "show", f"shop/{pod.name}").stdout
     assert "  dropped out of it: " in told
-    assert [line["verb"] for line in asked(host, "trace", "shop/web")] == ["ADD"]
+    assert [line["verb"] for line in asked(host, "trace", f"shop/{pod.name}")] == ["ADD"]
 
     well = host.run(AGENT_CNI, "show", "--graph", "-", "--bin-dir", BIN_DIR).stdout
     assert "#b3261e" not in well
@@ -170,5 +164,5 @@ def test_a_pod_is_shown_and_what_is_wrong_with_it_is_red_in_the_picture(lab: Lab
     ill = host.run(AGENT_CNI, "show", "--graph", "-", "--bin-dir", BIN_DIR).stdout
     assert f"host interface {one['links'][0]['name']} is missing, and" in ill
     assert "#b3261e" in ill
-    assert [link["state"] for link in asked(host, "show", "shop/web")[0]["links"]] == ["missing", "missing"]
+    assert [link["state"] for link in asked(host, "show", f"shop/{pod.name}")[0]["links"]] == ["missing", "missing"]
     host.delete_pod(routed, pod)

@@ -33,8 +33,8 @@ NONE = Tables()
 FORWARDING = HostSysctl("net.ipv4.ip_forward", "1")
 
 
-def mend(advice: str, who: Sequence[Attachment]) -> str:
-    return f"{advice.partition(':')[0]} {len(who)}"
+def mend(items: Sequence[Symptom]) -> str:
+    return f"{items[0].difference.mend.partition(':')[0]} {len({item.attachment for item in items})}"
 
 
 def of(pod: str, line: str, resource: Resource | None = None) -> Symptom:
