@@ -14,6 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "netns-tests/scenes"))
 
+import demo_allowed  # noqa: E402
 from cluster import Node  # noqa: E402
 from etcd import Etcd  # noqa: E402
 from lab import AGENT_CNI, BIN_DIR, CNITOOL, Host, Lab, Namespace, Pod, eventually, sh  # noqa: E402
@@ -66,7 +67,7 @@ class Demo:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        keeper = lab.add(Namespace("etcd"))
+        self.keeper = keeper = lab.add(Namespace("etcd"))
         self.switch = lab.underlay(keeper, first=2)
         self.etcd = Etcd(Path("/run/demo-etcd"), places=[(keeper, "192.0.2.2")])
         self.hosts: list[Node] = []
@@ -270,8 +271,13 @@ def _since(began: float) -> str:
     return f"{time.monotonic() - began:.1f} s"
 
 
+def reach_by_name(demo: Demo) -> bool:
+    title(9, "An agent may reach one name, and its node says what it reached", "agent-cni dnsgate; agent-cni flows")
+    return demo_allowed.shown(demo.lab, demo.hosts[0], demo.keeper, line, tick)
+
+
 def without_the_store(demo: Demo) -> bool:
-    title(9, "etcd goes away for a while", "kill etcd; cnitool add pods …; cnitool del pods …")
+    title(10, "etcd goes away for a while", "kill etcd; cnitool add pods …; cnitool del pods …")
     demo.etcd.kill(0)
     host = demo.hosts[0]
     pod = demo.attach(host, "pod-5")
@@ -285,7 +291,7 @@ def without_the_store(demo: Demo) -> bool:
 
 
 def lose_a_host(demo: Demo) -> bool:
-    title(10, "A host dies", "agent-cni node; agent-cni node remove host-b")
+    title(11, "A host dies", "agent-cni node; agent-cni node remove host-b")
     dead = demo.hosts[1]
     dead.kill()
     sh("ip", "-n", dead.name, "link", "set", "eth0", "down")
@@ -317,7 +323,7 @@ def fdb(host: Node) -> list[str]:
 
 
 def drift(demo: Demo) -> bool:
-    title(11, "Break something and ask", "ip route del default; cnitool check pods …")
+    title(12, "Break something and ask", "ip route del default; cnitool check pods …")
     host, pod = demo.placed[0]
     before, _ = cnitool(host, "check", pod)
     pod.run("ip", "route", "del", "default")
@@ -328,7 +334,7 @@ def drift(demo: Demo) -> bool:
 
 
 def detach(demo: Demo) -> bool:
-    title(12, "Detach, leave, and look for leftovers", "cnitool del pods …; agent-cni leave; agent-cni show")
+    title(13, "Detach, leave, and look for leftovers", "cnitool del pods …; agent-cni leave; agent-cni show")
     good = True
     here = [host for host in demo.hosts if host.running]
     for host, pod in demo.placed:
@@ -352,8 +358,8 @@ def ended(good: bool) -> int:
 
 
 STEPS: tuple[Callable[[Demo], bool | None], ...] = (
-    told, join_two, lambda _: show_plan(), attach_three, ping_all, serve_a_node, look_at_overlay, join_late, find_by_name, without_the_store,
-    lose_a_host, drift, detach,
+    told, join_two, lambda _: show_plan(), attach_three, ping_all, serve_a_node, look_at_overlay, join_late, find_by_name, reach_by_name,
+    without_the_store, lose_a_host, drift, detach,
 )  # fmt: skip
 
 
