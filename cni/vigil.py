@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
+from functools import lru_cache
 
 from cni import engine, log
 from cni.errors import CniError, TryAgainLater
@@ -85,11 +86,18 @@ def is_about(rules: NftRules, names: frozenset[str]) -> bool:
     """Whether any of some names is one that rules go by, or a table they are in that went."""
     if ANYTHING in names:
         return True
-    if not rules.goes_by:
-        return any(_table_of(name) in rules.script() for name in names)
-    own = {_container_of(name) for name in rules.goes_by}
-    tables = {_table_of(name) for name in rules.goes_by}
-    return bool(own & names) or any(name.startswith("table ") and _table_of(name) in tables for name in names)
+    touched, gone = _tables(names)
+    if not (by := rules.goes_by):
+        script = rules.script()
+        return any(table in script for table in touched)
+    return not names.isdisjoint(map(_container_of, by)) or not gone.isdisjoint(map(_table_of, by))
+
+
+@lru_cache(maxsize=4)
+def _tables(names: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """The tables that some names are of, and those that are named themselves."""
+    gone = frozenset(_table_of(name) for name in names if name.startswith("table "))
+    return frozenset(map(_table_of, names)), gone
 
 
 def _container_of(name: str) -> str:

@@ -118,8 +118,8 @@ def _state() -> object:
 def _places() -> Iterator[_Place]:
     for folder in _folders():
         with closing(Store.open(folder, _PATIENCE)) as store:
-            for record in store.records():
-                if record.complete and any(_inside(record)):
+            for record in store.inside():
+                if any(_inside(record)):
                     yield _Place(folder, record.attachment, record.plugin, record.netns, record.netns_id)
 
 

@@ -91,6 +91,10 @@ class Records(StateFile):
         where = " AND ".join(f"{column} = ?" for column, value in given.items() if value)
         return self._records(where or "TRUE", *filter(None, given.values()))
 
+    def inside(self) -> list[Record]:
+        """The complete records of attachments that have something in their pod's namespace which says so; the others are not read."""
+        return self._records("complete AND resources LIKE ?", '%"netns": "/%')
+
     def digests(self) -> dict[tuple[Attachment, str], str]:
         """Of each complete record what tells it from what it was."""
         rows = self._rows(f"SELECT {_COLUMNS} FROM attachment WHERE complete")

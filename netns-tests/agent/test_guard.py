@@ -185,3 +185,18 @@ def test_the_guard_is_started_again_and_ends_with_the_agent(served: Agent):
     assert eventually(
         lambda: not Path(f"/proc/{last}/stat").exists() or " Z " in Path(f"/proc/{last}/stat").read_text()
     )
+
+
+def test_what_is_amiss_is_repaired_where_an_agent_is_told_to(node: Host, lab: Lab, conf: dict):
+    pod = lab.pod()
+    result = node.add(conf, pod)
+    agent = serving(node, "--repair", "2", "--conf-dir", "/nowhere")
+    for _ in range(2):
+        pod.run("ip", "addr", "flush", "dev", "eth0")
+        assert eventually(lambda: node.check(conf, pod, result).code == 0, 40)
+    time.sleep(4)  # until it has told of the last
+    node.delete_pod(conf, pod)
+    agent.process.terminate()
+    told = warnings(agent.process)
+    assert any("was repaired" in line["warning"] and pod.container in line["warning"] for line in told)
+    assert any("is undone again" in line["warning"] for line in told)
