@@ -18,7 +18,7 @@ POLICY = {"ingress": ["10.9.0.0/16", "fd00:9::/64"], "egress": ["10.8.0.0/16"]}
 CONFS: dict[str, dict[str, Any]] = {
     "bridged": {
         "type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True, "ipMasq": True, "ipMasqBackend": "nftables",
-        "vxlan": {"id": 7, "remotes": ["192.0.2.12"]}, "policy": POLICY, "sidecar": {"port": 15001}, "ipam": {"ranges": RANGES},
+        "vxlan": {"id": 7, "remotes": ["192.0.2.12"]}, "ipam": {"ranges": RANGES[:1]},
     },
     "routed": {"type": "custom-plugin", "policy": POLICY, "ipam": {"ranges": RANGES}},
     "wire": {"type": "macvlan", "master": "eth0", "hostAccess": True, "policy": POLICY, "ipam": WIRE},
@@ -27,7 +27,8 @@ CONFS: dict[str, dict[str, Any]] = {
 UNSEEN = {
     r"nft .* counter .*": "what was counted",
     r"(host|pod): route .* table local": "the kernel makes it with the address",
-    r"pod: route 192\.0\.2\.0/24 dev eth0 table main|host: route fe80::.* dev veth\w+ table main": "the kernel makes it with the address, which is seen",
+    r"host: veth\w+ neigh_suppress on": "a new port has it off, and no plan sets it",
+    r"pod: route (192\.0\.2|10\.1\.0)\.0/24 dev eth0 table main|host: route fe80::.* dev veth\w+ table main": "the kernel makes it with the address, which is seen",
     r"host: sysctl net\.ipv[46]\.conf\.(default|lo|eth0)\.forwarding": "the kernel sets it with ip_forward, which is seen",
     r"host: sysctl net\.ipv4\.conf\.all\.accept_redirects": "the kernel sets it with ip_forward, which is seen",
     r"pod: route fe80::/64 .*": "the kernel makes it with the link, and no packet of the pod's needs it",
