@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from cni import plugin, verbs
 from cni.command.libcni import reported_of
 from cni.command.node import answers_of, unseen_from_here
+from cni.command.ways import way_faults
 from cni.diagnosis.causes import Tables, causes
 from cni.diagnosis.finding import Finding, Severity
 from cni.diagnosis.symptom import Symptom, table_of
@@ -33,33 +34,38 @@ from cni.state.fed import feed_of
 
 def attachment_faults(options: argparse.Namespace) -> list[Finding]:
     """Every attachment, by the CHECK its plugin would be asked for and by what a refresh would mend: causes, the worst first."""
-    found, symptoms, tables = _looked(options)
-    return [*found, *causes(symptoms, tables, mended)]
+    found, symptoms, tables, records = _looked(options)
+    unwell = {item.attachment for item in symptoms}
+    well = ((called(record), record) for record in records if record.attachment not in unwell)
+    return [*found, *causes(symptoms, tables, mended), *way_faults(well)]
 
 
 def ailing(options: argparse.Namespace) -> dict[Attachment, list[str]]:
     """What is wrong with each attachment that is not as it was made."""
-    _, symptoms, tables = _looked(options)
+    _, symptoms, tables, _ = _looked(options)
     by: dict[Attachment, list[Symptom]] = {}
     for item in symptoms:
         by.setdefault(item.attachment, []).append(item)
     return {who: [found.what for found in causes(items, tables, mended)] for who, items in by.items()}
 
 
-def _looked(options: argparse.Namespace) -> tuple[list[Finding], list[Symptom], Tables]:
+def _looked(options: argparse.Namespace) -> tuple[list[Finding], list[Symptom], Tables, list[Record]]:
+    """What is wrong with documents, and with attachments; the tables they want, and those that could be asked about."""
     found: dict[Finding, None] = {}
+    asked: list[Record] = []
     symptoms: list[Symptom] = []
     tables: set[str] = set()
     with reading_once(), standing(keep=False) as seen:
         for record, stands, fate in looked_at(options, seen):
             if fate is Liveness.ALIVE and record.complete:
+                asked.append(record)
                 found |= dict.fromkeys(_of_feed(record, seen))
                 symptoms += _of_attachment(options, record, seen, stands=stands)
                 tables |= set(map(table_of, record.resources)) - {""}
             else:
                 symptoms.append(_unwell(record, fate))
     gone = frozenset(table for table in tables if nftables.present() and not ruleset.has_table(table))
-    return [*found], symptoms, Tables(frozenset(tables), gone)
+    return [*found], symptoms, Tables(frozenset(tables), gone), asked
 
 
 def mended(items: Sequence[Symptom]) -> str:

@@ -93,7 +93,7 @@ class Known:
 
     def _here(self, text: str) -> End | None:
         by_name = [record for record in self._records if text in (record.pod, str(record.attachment))]
-        by_address = [record for record in self._records if _address(text) in _addresses([record])]
+        by_address = [record for record in self._records if _address(text) in addresses_of([record])]
         by_id = [record for record in self._records if text and record.attachment.container.startswith(text)]
         found = by_name or by_address or by_id
         if not by_name and not by_address and len({record.attachment.container for record in by_id}) > 1:
@@ -106,7 +106,7 @@ class Known:
     def _end(self, record: Record) -> End:
         records = [item for item in self._records if item.netns == record.netns]
         held = next((item for item in self._held if item.record.netns == record.netns), None)
-        return End(_name(record), _addresses(records), record.netns, held.pod if held else None, held)
+        return End(_name(record), addresses_of(records), record.netns, held.pod if held else None, held)
 
     def _far(self, text: str) -> End | None:
         """A pod of another node: that a feed knows, or the cluster's endpoints."""
@@ -123,7 +123,8 @@ class Known:
         return End(min(names), (address,) if address else said) if names else None
 
 
-def _addresses(records: Iterable[Record]) -> tuple[str, ...]:
+def addresses_of(records: Iterable[Record]) -> tuple[str, ...]:
+    """Those that attachments answered, or were answered before them in their chain."""
     found: dict[str, None] = {}
     for record in records:
         own = Result.read(record.result or {})

@@ -111,6 +111,36 @@ BREAKS = {
     "a bridge is deleted": Break(
         "ip link delete br0", r"broken: bridge br0 is missing, and \d+ more with it \(2 pods: shop/bridged-1, shop/bridged-2\)",
     ),
+    "a route of somebody else leads past a bridge": Break(
+        "ip route add 10.1.0.0/25 via 192.0.2.12 dev eth0",
+        r"broken: a route of somebody else leads what is sent to pods on br0 by eth0 via 192\.0\.2\.12 \(2 pods: shop/bridged-1, shop/bridged-2\)",
+        ("ip route del 10.1.0.0/25",),
+    ),
+    "a bridge of another name holds the subnet": Break(
+        f"ip link set br0 down && ip link set br0 name left && ip link set left up && {AGENT_CNI} repair --all --conf-dir /run/agent-cni/net.d",
+        r"broken: a route of somebody else leads what is sent to pods on br0 by left \(2 pods: .*\)",
+        ("ip link del left",),
+    ),
+    "a pod's address is the node's too": Break(
+        "ip addr add 10.1.0.2/32 dev br0",
+        r"broken: shop/bridged-1: the node itself has 10\.1\.0\.2, on br0, and takes what is sent to the pod",
+        ("ip addr del 10.1.0.2/32 dev br0",),
+    ),
+    "policy routing refuses a pod": Break(
+        "ip rule add prio 10 from 10.1.0.2 blackhole",
+        r"broken: shop/bridged-1: the node forwards nothing that comes from 10\.1\.0\.2 by br0 \(EINVAL\)",
+        ("ip rule del prio 10",),
+    ),
+    "a firewall forwards nothing": Break(
+        "nft 'add table inet fw; add chain inet fw f { type filter hook forward priority 0; policy drop; }'",
+        r"warning: rules of somebody else drop what pods send out: chain f of table inet fw \(its policy\) \(8 pods: .*\)",
+        ("nft delete table inet fw",),
+    ),
+    "a firewall closes the tunnel's port": Break(
+        "nft 'add table inet fw; add chain inet fw i { type filter hook input priority 0; }; add rule inet fw i udp dport 4789 drop'",
+        r"warning: rules of somebody else drop what other hosts' tunnels send \(UDP port 4789\): chain i of table inet fw .*",
+        ("nft delete table inet fw",),
+    ),
 }  # fmt: skip
 
 
