@@ -18,7 +18,7 @@ from cni.kernel.netlink.channel import NETFILTER, Channel
 
 LIBRARY = "libnftables.so.1"
 
-_STATELESS, _JSON = 1 << 1, 1 << 4  # nftables/libnftables.h: NFT_CTX_OUTPUT_STATELESS, NFT_CTX_OUTPUT_JSON
+_STATELESS, _JSON = 1 << 2, 1 << 4  # nftables/libnftables.h: NFT_CTX_OUTPUT_STATELESS, NFT_CTX_OUTPUT_JSON
 
 #: The library serves one thread at a time.
 _turn = Lock()

@@ -13,7 +13,6 @@ from cni.values import dataclass, field
 
 PREFIX = "ACNI_"
 _HOOK = re.compile(r"type filter hook .+")
-_COUNTED = re.compile(r"\bcounter packets \d+ bytes \d+")
 
 
 @dataclass
@@ -67,14 +66,14 @@ def differences(there: dict[str, Chains], wanted: dict[str, Chains]) -> Iterator
 
 
 def listed_chains(text: str) -> dict[str, list[str]]:
-    """The rules of each chain in what ``nft list`` says, without what they have counted; a base chain's hook is none of them."""
+    """The rules of each chain in what `netfilter.nft_list` says; a base chain's hook is none of them."""
     chains: dict[str, list[str]] = {}
     rules: list[str] = []
     for line in map(str.strip, text.splitlines()):
         if line.startswith("chain "):
             rules = chains.setdefault(line.split()[1], [])
         elif line not in ("}", "") and not line.startswith(("type ", "table ", "map ", "set ", "elements ")):
-            rules.append(_COUNTED.sub("counter", line))
+            rules.append(line)
     return chains
 
 

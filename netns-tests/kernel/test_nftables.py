@@ -59,3 +59,10 @@ def test_a_rehearsal_leaves_nothing(lab: Lab):
     listed, complaint = in_a_process(REHEARSAL)
     assert listed == "table ip rehearsed"
     assert complaint.startswith("Error: syntax error")
+
+
+def test_what_is_listed_has_numbers_and_nothing_that_was_counted(lab: Lab):
+    """A service's name is each machine's own (services(5)), and what was counted no part of what there is."""
+    script = "add table inet t\nadd chain inet t c\nadd rule inet t c tcp dport 443 counter accept\n"
+    code = f"from cni.kernel import nftables; print(nftables.rehearse({script!r}, 'list chain inet t c').output)"
+    assert "\t\ttcp dport 443 counter accept\n" in sh(sys.executable, "-c", code).stdout
