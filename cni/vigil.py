@@ -88,7 +88,7 @@ def is_about(rules: NftRules, names: frozenset[str]) -> bool:
         return True
     touched, gone = _tables(names)
     if not (by := rules.goes_by):
-        script = rules.script()
+        script = rules.declarations + rules.script()
         return any(table in script for table in touched)
     return not names.isdisjoint(map(_container_of, by)) or not gone.isdisjoint(map(_table_of, by))
 

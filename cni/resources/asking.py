@@ -17,7 +17,7 @@ from cni.kernel import gatedir, inventory, netfilter, ruleset
 from cni.kernel.gatedir import Entry
 from cni.kernel.netns import fresh
 from cni.kernel.ruleset import Chain, Element
-from cni.naming import DNS_QUEUE, DNS_TABLE
+from cni.naming import DNS_QUEUE, DNS_TABLE, POLICY_TABLE
 from cni.resources.chains import line_differences, listed_chains
 from cni.resources.nft import NftRules
 from cni.resources.verdicts import verdicts
@@ -198,6 +198,11 @@ class AskingPod(NftRules):
     @property
     def batch(self) -> None:
         """No rules, but a file."""
+
+    @property
+    def declarations(self) -> str:
+        """Where the pod's sets are, which the gate fills again when it is told."""
+        return f"add table {POLICY_TABLE}\n"
 
     def script(self) -> str:
         return ""
