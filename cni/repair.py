@@ -22,6 +22,7 @@ from cni.resources import Difference, Resource
 from cni.retirement import wait_for_retirements
 from cni.state import Record
 
+_STRANDED = "its address is in a block that is another host's by now, and it is cut off"
 _ANOTHER = "its policy is not what its policyDir says now"
 
 
@@ -37,6 +38,8 @@ def repair(plugin: Plugin, record: Record, call: Call, reported: dict[str, Any],
             return Repaired()
         if node.world.netns is None or not is_of(node.record, node.world.netns):
             raise InvalidNetns(f"{node.record.netns} is not the namespace that was attached any more")
+        if node.record.attachment in node.store.stranded():  # another pod has its address: its port is to be down
+            return Repaired(failed=[Difference(_STRANDED)])
         node.world.current = True
         wanted, refused = wanted_today(plugin, node, node.record, now)
         asked = _asked(node, node.record.having(resources=wanted), reported)

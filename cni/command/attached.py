@@ -56,7 +56,10 @@ def _looked(options: argparse.Namespace) -> tuple[list[Finding], list[Symptom], 
     symptoms: list[Symptom] = []
     tables: set[str] = set()
     with reading_once(), standing(keep=False) as seen:
+        cut = _cut_off(options)
         for record, stands, fate in looked_at(options, seen):
+            if record.attachment in cut and fate is Liveness.ALIVE:
+                continue
             if fate is Liveness.ALIVE and record.complete:
                 asked.append(record)
                 found |= dict.fromkeys(_of_feed(record, seen))
@@ -113,6 +116,14 @@ def looked_at(options: argparse.Namespace, seen: Standing) -> list[tuple[Record,
         return answers_of(options.data_dir, options.conf_dir, question)[0]
     except CniError:  # the state's own check says why
         return []
+
+
+def _cut_off(options: argparse.Namespace) -> set[Attachment]:
+    """Whom the member keeps down, which the cluster's part says with the block."""
+    try:
+        return {*answers_of(options.data_dir, options.conf_dir, lambda store: store.stranded())[0]}
+    except CniError:
+        return set()
 
 
 def _of_feed(record: Record, seen: Standing) -> Iterator[Finding]:

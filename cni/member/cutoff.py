@@ -6,7 +6,6 @@ from cni import log
 from cni.kernel.netlink import Rtnl
 from cni.naming import Attachment
 from cni.state import Store
-from cni.state.membership import LOST
 
 #: What a port says that was set down here (its alias, ip-link(8)): who sets it up again may be another process, which knows nothing else.
 MARK = "agent-cni: cut off"
@@ -22,7 +21,7 @@ class CutOff:
 
     def keep(self, state: Store) -> None:
         """Set down what is up, and up what was set down and need not be any more. Raises KernelRefused."""
-        lost = {attachment.host_interface: attachment for attachment in stranded(state)}
+        lost = {attachment.host_interface: attachment for attachment in state.stranded()}
         if self._down is not None and not lost and not self._down:
             return
         host = Rtnl.kept()
@@ -63,10 +62,3 @@ def _set_up(host: Rtnl, name: str) -> None:
     if link := host.link_by_name(name):
         host.set_link(link, up=True)
         host.set_link(link, ifalias="")
-
-
-def stranded(state: Store) -> list[Attachment]:
-    """The attachments that have an address of a block that was lost."""
-    lost = [holding.block for holding in state.blocks() if holding.state == LOST]
-    found = (state.leases_between(block.network, block.addresses[0], block.addresses[-1]) for block in lost)
-    return [attachment for leases in found for _, attachment in leases]

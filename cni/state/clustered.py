@@ -13,6 +13,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from cni.naming import Attachment
 from cni.state.endpoints import Endpoints
 from cni.values import fields, replace
 
@@ -125,6 +126,14 @@ class Clustered(Endpoints):
             Holding(Block(name, _span(first, last), **json.loads(value)), state, leased)
             for name, first, last, value, state, leased in self._rows(query, network)
         ]
+
+    def stranded(self) -> list[Attachment]:
+        """The attachments that have an address of a block that is another host's by now: they are cut off."""
+        query = (
+            "SELECT DISTINCT lease.network, container, ifname FROM lease JOIN block ON lease.network = block.network"
+            " AND lease.family = block.family AND lease.address BETWEEN block.first AND block.last WHERE block.state = 'lost'"
+        )
+        return [Attachment(*row) for row in self._rows(query)]
 
     def held(self, network: str) -> list[str]:
         """The blocks of a network this host gives addresses from, as CIDR."""

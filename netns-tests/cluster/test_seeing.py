@@ -23,6 +23,7 @@ from lab import AGENT_CNI, ROOT, Lab, eventually, sh
 from prometheus_client.parser import text_string_to_metric_families
 
 from cni.cluster.model import Block, Endpoint
+from cni.naming import Attachment
 
 METRICS = "127.0.0.1:9402"
 PYTHON = ROOT / ".venv/bin/python3"
@@ -240,6 +241,15 @@ def test_a_host_that_was_taken_for_dead_is_told_which_pods_are_cut_off(lab: Lab)
         line = f"cut off: {placed.pod.container[:13]} ({placed.addresses[0]})"
         with broken(two, line, "delete these pods"):
             assert Figures(two)("blocks", "net", "4", "lost") == 1
+            found = json.loads(two.run(AGENT_CNI, "doctor", "--json", check=False).stdout)
+            assert found["attachments"] == []  # what the member did on purpose is no fault of the pod's
+            two.pause()  # who sets the port up then, nobody sets it down again
+            done = two.run(AGENT_CNI, "repair", "--all", "--conf-dir", "/nowhere", check=False)
+            assert (done.returncode, "it is cut off; delete the pod" in done.stderr) == (1, True), done
+            port = two.link(Attachment(net["name"], placed.pod.container, "eth0").host_interface)
+            assert port
+            assert "UP" not in port["flags"]
+            two.go_on()
             cluster.remove(placed)
         one.cni("DEL", net, taken).ok()
 
