@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cni.command.flow_words import ago, peer_of, port_of, sized
-from cni.command.held import Held, held_of
+from cni.command.held import Held, held_of, meant
 from cni.command.output import complain, print_json, print_json_line, print_table, print_text, say_at_once
 from cni.errors import CniError
 from cni.flows import ring
@@ -90,7 +90,7 @@ class Words:
 
     def of(self, seen: Sighting) -> By:
         """Who decided about a flow, as far as that can be known now."""
-        decided = self._judged(seen.own, seen.direction, seen.address, seen.protocol, seen.port)
+        decided = self._judged(seen.own, seen.direction, seen.address, (seen.protocol, seen.port), seen.names)
         if decided is None or decided.tier == "default" or decided.allowed is (seen.what == DENIED):
             return By()
         return By(decided.documents, decided.tier, decided.rule)
@@ -103,13 +103,16 @@ class Words:
             self._held = {own: item for item in found for own in item.pod.addresses}
         return self._held.get(address)
 
-    def _judgement(self, own: str, direction: str, address: str, protocol: str, port: int) -> Judgement | None:
+    def _judgement(
+        self, own: str, direction: str, address: str, port: tuple[str, int], names: tuple[str, ...]
+    ) -> Judgement | None:
         mine = self.held(own)
         if mine is None:
             return None
         book = mine.book
         pod = next((pod for pod in (*book.pods(), *book.unknown_pods()) if address in pod.addresses), None)
-        return judged(book, mine.pod, direction, Other(address, pod, protocol, port), mine.section)
+        other = Other(address, pod, *port, resolved=meant(mine, names))
+        return judged(book, mine.pod, direction, other, mine.section)
 
 
 def together(found: Iterable[Flow]) -> list[list[Flow]]:

@@ -13,6 +13,7 @@ from cni.kernel.netns import Netns
 from cni.naming import interface_of
 from cni.policy.book import Book
 from cni.policy.config import read
+from cni.policy.domains import means
 from cni.policy.feeds import book_of, reading_once
 from cni.policy.known import KnownBook
 from cni.policy.labels import Labels
@@ -47,6 +48,12 @@ class Held(NamedTuple):
 def resolved(held: Held, address: str) -> frozenset[tuple[str, ...]]:
     """The names, each time those of one rule, of which a pod resolved one to an address: whose sets have it."""
     return frozenset(item.names for item, addresses in by_name(held) if address in addresses)
+
+
+def meant(held: Held, names: Iterable[str]) -> frozenset[tuple[str, ...]]:
+    """The names, each time those of one rule, of which one means any of these."""
+    sets = (item.names for item in held.record.resources if isinstance(item, DomainSet))
+    return frozenset(spelled for spelled in sets if any(means(one, name) for one in spelled for name in names))
 
 
 def by_name(held: Held) -> list[tuple[DomainSet, list[str]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from cni.command import flow_faults, flow_table
 from cni.command.flow_options import seconds
 from cni.flows.ring import Ring
 from cni.flows.sighting import BEGUN, DENIED, ENDED, Sighting
-from cni.state import Record
+from cni.resources import DomainSet
+from cni.state import Record, Store
 from cni.state.daemons import FLOWS, alone
 from cni.state.recorded import Counts, Recorded
+from cni.values import replace
 
 Ask = Callable[..., Any]
 OPEN = {"ingress": [{"ports": [{"port": 80}]}]}
@@ -100,6 +103,16 @@ def test_what_was_denied_is_said_with_the_document(ask: Ask, attach: Callable[..
         ["the configuration"],
         "$.policy.ingress",
     )
+
+
+def test_what_a_name_let_through_is_said_with_the_document(ask: Ask, attach: Callable[..., Record], folder: Path):
+    names = ("*.example.com", "example.org")
+    rule = {"to": [{"domainNames": [*names]}], "ports": [{"port": 443}]}
+    record = attach("0123456789abcdef", "10.1.0.2", policy={"egress": [{"ports": [{"port": 80}]}, rule]})
+    with closing(Store.open(folder)) as store, store.transaction():
+        store.put(replace(record, resources=(DomainSet(names, "aa", 4),)))
+    *_, found = json.loads(ask("shop/web", "--json").out)
+    assert (found["names"], found["documents"]) == (["api.example.com"], ["the configuration"])
 
 
 def test_nothing_seen_is_said(ask: Ask):
