@@ -31,6 +31,9 @@ from cni.standing import Standing, standing
 from cni.state import Record, Store
 from cni.state.fed import feed_of
 
+#: What no resource is, and repair has again (ipam/own.py).
+_LEASE = "lease of "
+
 
 def attachment_faults(options: argparse.Namespace) -> list[Finding]:
     """Every attachment, by the CHECK its plugin would be asked for and by what a refresh would mend: causes, the worst first."""
@@ -74,7 +77,8 @@ def _looked(options: argparse.Namespace) -> tuple[list[Finding], list[Symptom], 
 def mended(items: Sequence[Symptom]) -> str:
     """The command that mends what is wrong with some attachments: in place, but for what no resource of theirs is to be."""
     first = items[0]
-    if first.difference.mend != REATTACH or not all(item.resource and item.kind != "Unknown" for item in items):
+    ours = all(item.line.startswith(_LEASE) or (item.resource and item.kind != "Unknown") for item in items)
+    if first.difference.mend != REATTACH or not ours:
         return first.difference.mend
     who = dict.fromkeys(
         item.pod if "/" in item.pod and item.pod != str(item.attachment) else item.attachment.container

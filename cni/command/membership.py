@@ -89,6 +89,9 @@ def cluster_faults(options: argparse.Namespace) -> Iterator[Difference]:
         member = state.member() if state else None
         if state and member:
             part = _Part(config, state, member, runs, listing, away)
+            if apart := list(_of_address(part)):  # nothing of the cluster is reached, and that follows
+                yield from apart
+                return
             for look in (
                 _of_store,
                 _of_member,
@@ -130,8 +133,8 @@ def _of_member(part: _Part) -> Iterator[Difference]:
         mend = names if "may not be" in member.trouble else at_store
         back = f"agent-cni join --node {member.node}, as it was; or agent-cni leave, once its pods are gone"
         yield Difference(member.trouble, back if "it cannot be" in member.trouble else mend)
-    elif part.runs and not part.away and config.node not in {node.name for node in part.nodes()}:
-        yield Difference(f"the cluster has not heard of {config.node} for a session: its member stands still", _AGAIN)
+    elif part.runs and not part.away and member.node not in {node.name for node in part.nodes()}:
+        yield Difference(f"the cluster has not heard of {member.node} for a session: its member stands still", _AGAIN)
     if member.node != config.node:
         yield Difference(f"this host is {member.node} in the cluster, and {config.node} in its configuration", _AGAIN)
     left = member.fenced_at - boottime()
@@ -216,15 +219,21 @@ def _of_rows(part: _Part) -> Iterator[Difference]:
         yield Difference(line, _AGAIN if part.runs else _START)
 
 
+def _of_address(part: _Part) -> Iterator[Difference]:
+    """Whether this host still has the address others send to."""
+    with closing(Rtnl()) as host:
+        if not part.member.no_tunnel and not host.holding(ipaddress.ip_address(part.member.vtep)):
+            mend = "give it back, with its routes, or agent-cni join --vtep ADDRESS"
+            yield Difference(f"no link of this host has {part.member.vtep}, which the others send to", mend)
+
+
 def _of_links(part: _Part) -> Iterator[Difference]:
-    """Whether this host still has the address others send to, and packets of its pods fit into what leads there."""
+    """Whether packets of this host's pods fit into what leads to the others."""
     member = part.member
     with closing(Rtnl()) as host:
         vtep = ipaddress.ip_address(member.vtep)
-        link = host.link_by_index(index) if (index := host.holding(vtep)) else None
+        link = host.link_by_index(host.holding(vtep))
         if link is None:
-            mend = "give it back, or agent-cni join --vtep ADDRESS"
-            yield Difference(f"no link of this host has {vtep}, which the others send to", mend)
             return
         room = link.mtu - OVERHEAD[vtep.version]
         for device in _devices(part):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 
@@ -28,6 +29,8 @@ from cni.resources import Difference, FloodList, UplinkQuery, VxlanLink
 
 _RANGES = "give each host a range of its own: rangeStart and rangeEnd"
 _REMOTES = "put it among the remotes, then agent-cni refresh"
+#: What a link is that has a tunnel's name, and is none of ours.
+_ANOTHERS = re.compile(r" has VNI | exists on the host and is ")
 _THERE = "put this host among its remotes, then agent-cni refresh there"
 
 
@@ -35,16 +38,20 @@ def overlay_faults(options: argparse.Namespace) -> Iterator[Difference]:
     """What is wrong with each network's tunnel. Raises CniError where the state cannot be read."""
     every = networks_of(options)
     for network in every:
+        clustered = bool(network.netconf and is_clustered(network.netconf))
+        tunnel = next((item for item in network.wanted if isinstance(item, VxlanLink)), None)
+        if clustered and tunnel and _is_of_uplink(tunnel):
+            continue
         if network.refused and not (network.netconf and judgement(network.netconf)["faults"]):  # which are the file's
             yield _of(network, network.refused, "edit its configuration, then agent-cni refresh")
         own = _causes(configured.behind(network, every))
-        tunnel = next((item for item in network.wanted if isinstance(item, VxlanLink)), None)
         with closing(Rtnl()) as host:
-            narrow = list(_narrow(host, network)) if tunnel else []
-            # what follows from the uplink's MTU is said of the uplink
+            apart = _apart(host, network) if tunnel else []
+            narrow = apart or (list(_narrow(host, network)) if tunnel else [])
+            # what follows from the uplink, its address or its MTU, is said of the uplink
             yield from narrow or (_of(network, item.line, item.mend) for item in own)
             link = host.link_ref(tunnel.name) if tunnel else None
-            if tunnel and link and not own and not (network.netconf and is_clustered(network.netconf)):
+            if tunnel and link and not own and not apart and not clustered:
                 yield from (_of(network, line, mend) for line, mend in _of_others(host, network, tunnel, link))
 
 
@@ -58,7 +65,12 @@ def ailing(options: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def _causes(found: Sequence[Difference]) -> list[Difference]:
-    """Of a tunnel that is gone that it is, and not all that went with it; of a configuration that was edited that, and what it comes to."""
+    """Of a tunnel that is gone that it is, and not all that went with it; of a link of somebody else that has its name likewise; of a
+    configuration that was edited that, and what it comes to.
+    """
+    for item in found:
+        if isinstance(item.resource, VxlanLink) and _ANOTHERS.search(item.line):
+            return [item._replace(mend=f"ip link delete {item.resource.name} && agent-cni repair --all")]
     gone = {item.resource.name for item in found if isinstance(item.resource, VxlanLink) and "is missing" in item.line}
     left = [
         item
@@ -70,6 +82,24 @@ def _causes(found: Sequence[Difference]) -> list[Difference]:
     if len(left) > 1 and left[0].resource is None:
         return [left[0]._replace(line=f"{left[0].line}: {'; '.join(item.line for item in left[1:])}")]
     return left
+
+
+def _is_of_uplink(tunnel: VxlanLink) -> bool:
+    """Whether the cluster's part says of the uplink what all else follows from: it has the VTEP's address no more, or less room than the tunnel takes."""
+    with closing(Rtnl()) as host:
+        vtep, found = ipaddress.ip_address(tunnel.local), host.link_by_name(tunnel.name)
+        link = host.link_by_index(index) if (index := host.holding(vtep)) else None
+        return link is None or bool(found and found.mtu > link.mtu - OVERHEAD[vtep.version])
+
+
+def _apart(host: Rtnl, network: Network) -> list[Difference]:
+    """A host that has no route to any of its remotes: it may have lost the address it had among them, and take that for another's."""
+    remotes = [vtep for item in network.said or network.wanted if isinstance(item, FloodList) for vtep in item.vteps]
+    others = [ipaddress.ip_address(vtep) for vtep in remotes]
+    if not others or any(host.route_to(vtep) for vtep in others):
+        return []
+    mend = f"ip address show, ip route get {others[0]}: bring the uplink, its address or its route back"
+    return [_of(network, f"no route of this host leads to any of its remotes ({', '.join(remotes)})", mend)]
 
 
 def _narrow(host: Rtnl, network: Network) -> Iterator[Difference]:

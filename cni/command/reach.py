@@ -177,7 +177,7 @@ def _last(item: _Asked, found: Verdict, words: tuple[_Word, ...], sent: str) -> 
         why = f"{denying[0].denied}; {why}"
     if sent in (ANSWERED, REFUSED) and not found.intercepted:
         state = REACHED
-    elif sent and sent != SILENT and state in (REACHED, UNKNOWN):
+    elif sent and sent not in (SILENT, ANSWERED) and state in (REACHED, UNKNOWN):
         state, why = LOST, f"{sent} for a packet"
     elif sent == SILENT and item.protocol != "udp" and state in (REACHED, UNKNOWN) and not found.intercepted:
         state, why = LOST, f"no answer to a packet; {why}"

@@ -221,6 +221,8 @@ class Hand:
     def _heard(self, news: Listing | Change) -> None:
         before = self._ledger.news
         self._ledger.heard(news)
+        if isinstance(news, Change) and self._keeper.me and self._keeper.me.key in news.gone:
+            self._keeper.forgotten()
         if self._ledger.news != before:
             self._bell.ring()
         if isinstance(news, Listing) or news.put or news.gone:

@@ -51,6 +51,8 @@ class SessionKeeper:
         self._host: Member | None = None
         #: Where others are to send, and may, by this host's uplinks, once they were looked at.
         self._place, self._uplinks = "", tuple[str, ...]()
+        #: Whether the store has no record of this host any more, while it is heard of: somebody deleted it.
+        self._is_forgotten = False
         self._lock = Lock()
         self._wake = Event()
         self._fence = Fence(config.free_after)
@@ -88,6 +90,11 @@ class SessionKeeper:
 
     def hasten(self) -> None:
         """Have the store hear now what is new of this host."""
+        self._wake.set()
+
+    def forgotten(self) -> None:
+        """The store has the record of this host no more: it is to have it again, if the session goes on."""
+        self._is_forgotten = True
         self._wake.set()
 
     def lost(self, session: Session) -> None:
@@ -164,7 +171,8 @@ class SessionKeeper:
         heard_at = boottime()
         self._store.renew(session)
         figures.RENEWALS.add()
-        if (me := self._node(member)) != session.node:
+        forgotten, self._is_forgotten = self._is_forgotten, False
+        if (me := self._node(member)) != session.node or forgotten:
             self._announce(session, me)
         self._keep(session, member, heard_at)
 

@@ -14,6 +14,8 @@ from lab import AGENT_CNI, BIN_DIR, Lab, sh
 
 REFRESH = (f"{AGENT_CNI} refresh --conf-dir /run/agent-cni/net.d",)
 
+REPAIR = (f"{AGENT_CNI} repair --all --conf-dir /run/agent-cni/net.d",)
+
 
 class Break(NamedTuple):
     """What is done on the node, or in a pod (VETH is the host end of that one's), what undoes it, and the one line that names it.
@@ -110,6 +112,20 @@ BREAKS = {
     ),
     "a bridge is deleted": Break(
         "ip link delete br0", r"broken: bridge br0 is missing, and \d+ more with it \(2 pods: shop/bridged-1, shop/bridged-2\)",
+    ),
+    "a tunnel of somebody else has the name": Break(
+        "ip link del vxlan7; ip link add vxlan7 type vxlan id 8 dstport 4789 dev eth0 local 192.0.2.11; ip link set vxlan7 up",
+        r"broken: network overlay: vxlan7 has VNI 8 and UDP port 4789, not 7 and 4789",
+        ("ip link delete vxlan7", *REPAIR),
+    ),
+    "the uplink's address is gone": Break(
+        "ip addr del 192.0.2.11/24 dev eth0",
+        r"broken: network overlay: no route of this host leads to any of its remotes \(192.*\)",
+        ("ip addr add 192.0.2.11/24 dev eth0", "ip route add default via 192.0.2.1"),
+    ),
+    "a lease is lost": Break(
+        "python3 -c \"import sqlite3; it = sqlite3.connect('/run/agent-cni/state.db'); it.execute('DELETE FROM lease WHERE hex(address) = \\'0A010002\\''); it.commit()\"",
+        r"broken: shop/bridged-1: lease of 10\.1\.0\.2/24 in network 'bridged' is missing",
     ),
     "a route of somebody else leads past a bridge": Break(
         "ip route add 10.1.0.0/25 via 192.0.2.12 dev eth0",

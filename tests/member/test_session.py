@@ -86,6 +86,22 @@ def test_an_address_that_changed_is_announced_and_the_session_goes_on(tmp_path: 
     assert member(host).vtep == "192.0.2.8"
 
 
+def test_a_record_that_somebody_deleted_is_put_back_and_the_session_goes_on(tmp_path: Path):
+    memory = Memory()
+    host = Host("node-a", memory, tmp_path)
+    host.turn()
+    session, row = host.keeper.session, memory.rows["nodes", "node-a"].text
+    memory.write({}, [("nodes", "node-a")])
+    host.turn()
+    assert ("nodes", "node-a") not in memory.rows  # nobody asks for it at each renewal
+    host.keeper.forgotten()
+    host.turn()
+    assert memory.rows["nodes", "node-a"].text == row
+    assert session
+    assert host.keeper.session
+    assert host.keeper.session.fence == session.fence
+
+
 def test_a_host_that_takes_another_uplink_is_there_before_the_store_hears_of_it(tmp_path: Path):
     memory = Memory()
     host = Host("node-a", memory, tmp_path)
