@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from cni import plugin
 from cni.command.node import records_of
@@ -77,6 +78,7 @@ def configuration_faults(options: argparse.Namespace) -> Iterator[Finding]:
         )
         yield Finding(what, "agent-cni install --conf NAME")
     yield from _of_order(files)
+    yield from _of_names(files)
     for file in files:
         try:
             yield from _faults_of(file, options.bin_dir)
@@ -100,10 +102,25 @@ def _faults_of(file: Path, bin_dir: Path) -> Iterator[Finding]:
 def _of_order(files: list[Path]) -> Iterator[Finding]:
     """Somebody else's configuration before ours: a runtime that is told of networks by the folder goes by the first alone."""
     ours = [bool(called_by_name(file) & {*plugin.names()}) for file in files]
-    if True in ours and not ours[0]:
+    if True in ours and not ours[0] and called_by_name(files[0]):  # of one that cannot be read that is said
         first, own = files[0], files[ours.index(True)]
         what = f"{first} is not ours and sorts before {own.name}: containerd and CRI-O attach pods by it alone"
         yield Finding(what, f"mv {first} {first}.off", _LATER if _has_runtime() else Severity.NOTE, "conflist-order")
+
+
+def _of_names(files: list[Path]) -> Iterator[Finding]:
+    """One network in several files that say different things of it: of an edited one a copy was left, or a stale one of a template."""
+    said: dict[tuple[str, str], tuple[Path, dict[str, Any]]] = {}
+    for file in files:
+        with suppress(CniError, OSError, json.JSONDecodeError):
+            for _, netconf in plugins_of(file):
+                key = str(netconf.get("name")), str(netconf.get("type"))
+                first, other = said.setdefault(key, (file, netconf))
+                if first != file and other != netconf and key[1] in plugin.names():
+                    what = (
+                        f"{file} says otherwise of network {key[0]} than {first.name}, by which refresh and repair go"
+                    )
+                    yield Finding(what, f"mv {file} {file}.off, or give it another name", _LATER, "conflist-twice")
 
 
 def called_by_name(file: Path) -> set[str]:

@@ -217,6 +217,12 @@ def test_what_is_wrong_with_files(lab: Lab, tmp_path: Path):
     clinic.write_confs(overlay=overlay | {"vxlam": {}})
     one(r"broken: /run/agent-cni/net\.d/10-overlay\.conf: .*vxlam.*did you mean 'vxlan'.*")
     clinic.write_confs()
+    copy = clinic.host.folder / "net.d/11-copy.conf"
+    copy.write_text(json.dumps(clinic.confs["bridged"] | {"ipam": {"subnet": "10.99.0.0/24"}}))
+    one(
+        r"warning: /run/agent-cni/net\.d/11-copy\.conf says otherwise of network bridged than 10-bridged\.conf, by which refresh and repair go"
+    )
+    copy.unlink()
     documents = Path(isolated["policy"]["policyDir"])
     (documents / "bad.yaml").write_text("- 1")
     one(r"broken: policyDir: .*bad\.yaml: not a Kubernetes object")
