@@ -20,6 +20,10 @@ from cni.conflist.file import judged
 from cni.conflist.template import filled
 from cni.kernel.process import SYSTEM_PATH
 from cni.overlay.wireguard import DEVICE
+from cni.policy import judgement
+from cni.policy.judgement import Other
+from cni.values import replace
+from tests.fakes.book import ListedBook
 
 ROOT = Path(__file__).parent.parent
 LINT = ROOT / ".cache/lint/bin"
@@ -27,6 +31,7 @@ MANIFEST = ROOT / "deploy/agent-cni.yaml"
 REMOVAL = ROOT / "deploy/uninstall.yaml"
 TUNNEL = ROOT / "deploy/encrypted/tunnel.yaml"
 FLOWS = ROOT / "deploy/flows.yaml"
+ALLOWED = ROOT / "deploy/names-allowed.yaml"
 UNIT = ROOT / "tools/systemd/system/agent-cni.service"
 OBJECTS: dict[str, Any] = {item["kind"]: item for item in yaml.safe_load_all(MANIFEST.read_text())}
 CONFIG, DAEMON_SET = OBJECTS["ConfigMap"], OBJECTS["DaemonSet"]
@@ -239,6 +244,42 @@ def test_what_records_flows_may_do_what_a_member_may_and_is_none_of_the_rest():
     assert parser().parse_args(options_of(container)).record
     assert "memory" in container["resources"]["limits"]
     assert flows["spec"]["selector"]["matchLabels"] != DAEMON_SET["spec"]["selector"]["matchLabels"]
+
+
+@pytest.mark.parametrize(
+    ("other", "verdict"),
+    [
+        (Other("", None, "tcp", 443, "api.example.com"), True),
+        (Other("", None, "tcp", 443, "x.example.org"), True),
+        (Other("", None, "tcp", 80, "api.example.com"), False),
+        (Other("", None, "tcp", 443, "example.org"), False),
+        (Other("198.51.100.1", None, "tcp", 443), False),
+        (Other("198.51.100.1", None, "udp", 53), False),
+        (Other("10.244.0.9", None, "tcp", 53), False),
+        (Other("10.244.0.2", None, "udp", 53), True),
+        (Other("10.244.0.2", None, "tcp", 9153), False),
+    ],
+)
+def test_the_example_of_names_lets_through_what_it_says(other: Other, verdict: bool):
+    def of(namespace: str, name: str, address: str, **labels: str) -> dict[str, Any]:
+        metadata = {"namespace": namespace, "name": name, "labels": labels}
+        return {"kind": "Pod", "metadata": metadata, "status": {"podIP": address}}
+
+    space = {
+        "kind": "Namespace",
+        "metadata": {"name": "kube-system", "labels": {"kubernetes.io/metadata.name": "kube-system"}},
+    }
+    own, names = (
+        of("shop", "web", "10.244.0.3", egress="named"),
+        of("kube-system", "names", "10.244.0.2", **{"k8s-app": "kube-dns"}),
+    )
+    book = ListedBook(own, names, space, yaml.safe_load(ALLOWED.read_text()))
+    pod, far = book.pod("shop", "web"), book.pod("kube-system", "names")
+    assert pod
+    assert far
+    asked = replace(other, pod=far) if other.address in far.addresses else other
+    found = judgement.judged(book, pod, "egress", asked)
+    assert (found.allowed, found.documents) == (verdict, ("ClusterNetworkPolicy named",))
 
 
 def allowed(key: str) -> set[str]:

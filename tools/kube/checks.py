@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import brought
 import changes
+import domains
 import guarded
 import meshed
 import migration
+import nodelocal
 import pace
 import reach
 import releases
@@ -26,7 +28,10 @@ OF_A_MANIFEST = (brought.brought, brought.rights, *CHECKS, brought.rollout, brou
 NAMED = (
     migration.migrated, releases.returned, releases.reconfigured, changes.partition, pace.starts, pace.enforced, pace.daemons,
     meshed.mesh, guarded.encrypted, guarded.tunnel, guarded.strict,
+    domains.domains, nodelocal.node_local,
 )  # fmt: skip
+#: Which of them want the kinds of the network-policy-api.
+OF_ADMINISTRATORS = {domains.domains.__name__, nodelocal.node_local.__name__}
 EVERY = {check.__name__: check for check in (*OF_A_MANIFEST, *NAMED)}
 
 

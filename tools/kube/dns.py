@@ -25,16 +25,18 @@ COREFILE = """.:53 {
 """
 
 
-def ready(cluster: Cluster) -> dict[str, Any] | None:
-    """CoreDNS in the cluster, once its nodes are ready; a pod of it that is ready, or none within a minute."""
+def ready(cluster: Cluster, replicas: int = 2, more: str = "") -> dict[str, Any] | None:
+    """CoreDNS in the cluster, once its nodes are ready, with more plugins than those of COREFILE; a pod of it that is ready, or none
+    within a minute.
+    """
     assert eventually(lambda: len(cluster.ready()) == len(cluster.nodes), 90), "nodes do not become Ready"
-    apply(cluster.api, DNS[cluster.families[0]])
+    apply(cluster.api, DNS[cluster.families[0]], replicas, COREFILE.replace("    cache", f"{more}    cache"))
     return eventually(
         lambda: next((pod for pod in cluster.api.pods(SELECTED, "kube-system") if condition(pod, "Ready")), None), 60
     )
 
 
-def apply(api: Api, address: str, replicas: int = 2) -> None:
+def apply(api: Api, address: str, replicas: int = 2, corefile: str = COREFILE) -> None:
     """Account, role, configuration, Deployment and Service."""
     kind, name = "rbac.authorization.k8s.io", "coredns"
     meta = {"name": name, "namespace": "kube-system"}
@@ -46,7 +48,7 @@ def apply(api: Api, address: str, replicas: int = 2) -> None:
         (f"/apis/{kind}/v1/clusterroles", {"metadata": {"name": name}, "rules": watched}),
         (f"/apis/{kind}/v1/clusterrolebindings", {"metadata": {"name": name}, "subjects": [subject],
                                                   "roleRef": {"apiGroup": kind, "kind": "ClusterRole", "name": name}}),
-        ("/api/v1/namespaces/kube-system/configmaps", {"metadata": meta, "data": {"Corefile": COREFILE}}),
+        ("/api/v1/namespaces/kube-system/configmaps", {"metadata": meta, "data": {"Corefile": corefile}}),
         ("/apis/apps/v1/namespaces/kube-system/deployments", {"metadata": meta, "spec": _deployment(replicas)}),
         ("/api/v1/namespaces/kube-system/services", {
             "metadata": {"name": "kube-dns", "namespace": "kube-system", "labels": {"k8s-app": "kube-dns"}},

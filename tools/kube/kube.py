@@ -107,7 +107,8 @@ def check(options: argparse.Namespace) -> int:
         if good is False:
             bad.append(what)
 
-    with running(options) as cluster:
+    kinds = administrators.kinds("experimental") if checks.OF_ADMINISTRATORS & {*options.names} else ()
+    with running(options, kinds) as cluster:
         report(f"{options.network}, kube-proxy {options.proxy}", None, f"configured after {cluster.age():.1f} s")
         checks.run(cluster, report, options.names, options.pods)
         report("end", None, f"{cluster.age():.0f} s, {len(bad)} failed")

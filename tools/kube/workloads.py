@@ -28,9 +28,9 @@ def web(name: str, replicas: int, **spec: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def everywhere(name: str) -> dict[str, Any]:
+def everywhere(name: str, **spec: Any) -> dict[str, Any]:
     """A DaemonSet of the same pods."""
-    made = web(name, 0) | {"kind": "DaemonSet"}
+    made = web(name, 0, **spec) | {"kind": "DaemonSet"}
     del made["spec"]["replicas"]
     return made
 
