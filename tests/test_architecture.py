@@ -429,7 +429,7 @@ def test_a_member_of_etcd_loads_only_what_it_enters():
     done = subprocess.run([sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {script}"], cwd=ROOT, capture_output=True, text=True, check=True)  # fmt: skip
     loaded = {*done.stdout.split()}
     assert {"cni.member.run", "cni.cluster.etcd.store", "http.client"} <= loaded
-    of_others = ("cni.cluster.kubernetes", "cni.main", "cni.verbs", "cni.together", "cni.agent.serve", "cni.member.metrics", "cni.command.joining", "cni.command.rotation")  # fmt: skip
+    of_others = ("cni.cluster.kubernetes", "cni.main", "cni.verbs", "cni.together", "cni.agent.serve", "cni.member.metrics", "cni.command.cluster.joining", "cni.command.cluster.rotation")  # fmt: skip
     assert {name for name in loaded if name.startswith(of_others)} == set()
     libraries = {"jsonschema", "msgspec", "pyroute2", "iptc", "yaml", "dataclasses", "subprocess"}
     python = {"asyncio", "logging", "traceback", "tempfile", "zipfile", "importlib.metadata", "http.server"}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from cni.agent.listener import is_listened_on
 from cni.cluster import config as cluster
+from cni.command.doctor.remains import take_tables
 from cni.command.node import records_of
 from cni.command.output import complain, print_json, say
-from cni.command.remains import take_tables
 from cni.conflist.file import called_by, configurations, judged
 from cni.errors import CniError, Conflict, InvalidConfig, Unavailable
 from cni.installation import suite, systemd, tree

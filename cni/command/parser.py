@@ -125,7 +125,8 @@ def _repair_options(command: argparse.ArgumentParser) -> None:
 
 
 def _policy_options(command: argparse.ArgumentParser) -> None:
-    from cni.command import documents, drops, policy, why
+    from cni.command import drops, policy, why
+    from cni.command.cluster import documents
 
     verbs = command.add_subparsers(required=True, metavar="list|show|why|check|log|apply|delete")
     asked: dict[str, argparse.ArgumentParser] = {}
@@ -175,7 +176,7 @@ def _serve_options(command: argparse.ArgumentParser) -> None:
 
 
 def _flows_options(command: argparse.ArgumentParser) -> None:
-    from cni.command import flow_options
+    from cni.command.flows import options as flow_options
 
     _state_options(command)
     flow_options.add(command)
@@ -190,7 +191,7 @@ def _dnsgate_options(command: argparse.ArgumentParser) -> None:
 
 
 def _join_options(command: argparse.ArgumentParser) -> None:
-    from cni.command import join_options
+    from cni.command.cluster import join_options
 
     _cluster_option(command)
     join_options.add(command)
@@ -269,17 +270,17 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "ipam": ("ipam", _ipam_options),
     "policy": ("policy", _policy_options),
     "trace": ("trace", _trace_options),
-    "reach": ("reach", _reach_options),
-    "doctor": ("doctor", _doctor_options),
+    "reach": ("reach.reach", _reach_options),
+    "doctor": ("doctor.doctor", _doctor_options),
     "metrics": ("metrics", _metrics_options),
     "serve": ("serve", _serve_options),
     "names": ("names", _names_options),
-    "flows": ("flows", _flows_options),
+    "flows": ("flows.flows", _flows_options),
     "dnsgate": ("dnsgate", _dnsgate_options),
-    "join": ("join", _join_options),
-    "leave": ("leave", _leave_options),
-    "node": ("cluster", _node_options),
-    "block": ("cluster", _block_options),
+    "join": ("cluster.join", _join_options),
+    "leave": ("cluster.leave", _leave_options),
+    "node": ("cluster.cluster", _node_options),
+    "block": ("cluster.cluster", _block_options),
     "install": ("install", _install_options),
     "uninstall": ("install", _place_options),
     "completion": ("completion", _completion_options),

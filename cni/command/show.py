@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from cni.cluster.config import ClusterConfig
-from cni.command import named, part
-from cni.command.graph import drawn
-from cni.command.health import health_of, uplinks_of
+from cni.command.doctor import named
 from cni.command.node import answers_of
 from cni.command.output import complain, print_json, print_table, print_text
-from cni.command.pictured import networks
+from cni.command.picture import part
+from cni.command.picture.graph import drawn
+from cni.command.picture.health import health_of, uplinks_of
+from cni.command.picture.pictured import networks
 from cni.command.pod import show_pod
 from cni.errors import CniError
 from cni.liveness import STATES, Witness

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cni.agent import settings
-from cni.command import attached, bundle
+from cni.command.doctor import attached, bundle
 from cni.state import Record
 
 PLANTED = "s3cr3tV4lue"

@@ -17,8 +17,8 @@ import pytest
 from authority import Authority, Mounted
 
 from cni.agent.settings import Otlp, Settings
-from cni.command import certificates
-from cni.command.certificates import certificate_faults
+from cni.command.doctor import certificates
+from cni.command.doctor.certificates import certificate_faults
 
 
 @pytest.fixture(autouse=True)

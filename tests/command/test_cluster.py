@@ -13,7 +13,7 @@ from cluster_memory import Memory, MemoryStore
 from cni.cluster.config import ClusterConfig, EtcdConfig
 from cni.cluster.model import Alive, Block, Endpoint, Network, Node
 from cni.cluster.pools import Pool
-from cni.command import cluster
+from cni.command.cluster import cluster
 from cni.state import Store
 from cni.state.membership import HELD, LOST, Member
 
@@ -155,7 +155,7 @@ def test_without_the_store_a_host_tells_of_itself(store: MemoryStore, state: Sto
 def test_without_a_state_the_store_is_told(
     store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Any
 ):
-    for module in ("cluster", "node"):
+    for module in ("cluster.cluster", "node"):
         monkeypatch.setattr(f"cni.command.{module}.DEFAULT_FOLDER", tmp_path / "none")
     assert asked("node").status == 0
     assert len(table(asked("block"))) == 5

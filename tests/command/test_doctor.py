@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from cni import log, plugin
-from cni.command import attached, doctor, installed_faults, leftovers, remains, state_faults
+from cni.command.doctor import attached, doctor, leftovers, remains
+from cni.command.doctor import installed as installed_faults
+from cni.command.doctor import state as state_faults
 from cni.diagnosis.finding import Severity
 from cni.errors import Drift, Unavailable
 from cni.kernel.view import Link

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cni.command import documents
+from cni.command.cluster import documents
 from cni.command.main import main
 
 

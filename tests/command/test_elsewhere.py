@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from cni.command import doctor, install, node
+from cni.command import install, node
+from cni.command.doctor import doctor
 from cni.errors import Conflict
 from cni.installation.place import Place
 from cni.naming import Attachment

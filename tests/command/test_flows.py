@@ -13,8 +13,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from cni.command import flow_faults, flow_table
-from cni.command.flow_options import seconds
+from cni.command.doctor import flows as flow_faults
+from cni.command.flows import table as flow_table
+from cni.command.flows.options import seconds
 from cni.flows.ring import Ring
 from cni.flows.sighting import BEGUN, DENIED, ENDED, Sighting
 from cni.resources import DomainSet

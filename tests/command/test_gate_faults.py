@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from cni.command import gate_faults, gate_leftovers
+from cni.command.doctor import gate as gate_faults
+from cni.command.doctor import gate_leftovers
 from cni.kernel import gatedir, nfqueue
 from cni.kernel.gatedir import Entry
 from cni.kernel.nfqueue import Listening

@@ -9,8 +9,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from cni.command.graph import drawn
-from cni.command.pictured import Far, Health, Uplink, networks
+from cni.command.picture.graph import drawn
+from cni.command.picture.pictured import Far, Health, Uplink, networks
 from cni.naming import Attachment
 from cni.resources import (
     Bridge,

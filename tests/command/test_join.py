@@ -15,7 +15,7 @@ from cluster_memory import Memory, MemoryStore
 from cni.cluster.config import ClusterConfig
 from cni.cluster.model import Block, Network, Node
 from cni.cluster.pools import Pool
-from cni.command import admission, cluster, join, joining, rotation
+from cni.command.cluster import admission, cluster, join, joining, rotation
 from cni.kernel import process, wireguard
 from cni.state import Store
 from cni.state.membership import Member

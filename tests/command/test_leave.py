@@ -15,7 +15,7 @@ import pytest
 from cni.cluster.config import ClusterConfig, EtcdConfig
 from cni.cluster.model import Network
 from cni.cluster.pools import Pool
-from cni.command import leave
+from cni.command.cluster import leave
 from cni.errors import CniError, Conflict, Unreachable
 from cni.kernel.files import LockFile
 from cni.resources import VxlanLink

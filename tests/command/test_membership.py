@@ -18,7 +18,7 @@ from cluster_memory import Memory
 from member_host import Host, network
 
 from cni.cluster.model import Endpoint, Network, Node
-from cni.command import doctor, membership
+from cni.command.doctor import doctor, membership
 from cni.kernel.wireguard import Peer, Shown, Tunnel
 from cni.member import metrics
 from cni.member.metrics import Server

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cni.command import named
+from cni.command.doctor import named
 from cni.kernel import hostsdir, process
 from cni.kernel.hostsdir import CONF, NOT_PROBED, Entry
 from cni.member import census, exposition

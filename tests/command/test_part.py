@@ -12,9 +12,9 @@ from cluster_memory import Memory
 from member_host import Host, network
 
 from cni.cluster.config import ClusterConfig, EtcdConfig
-from cni.command import part
-from cni.command.doctor import CHECKS
-from cni.command.pictured import Far
+from cni.command.doctor.doctor import CHECKS
+from cni.command.picture import part
+from cni.command.picture.pictured import Far
 
 NET = network()
 

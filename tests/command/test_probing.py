@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cni.cluster.model import Block
-from cni.command.probing import Far, _row, _shared, faults_of
+from cni.command.doctor.probing import Far, _row, _shared, faults_of
 from cni.diagnosis.finding import Severity
 
 FAR = Far("node-2", "192.0.2.12", "net", 4789, 1500, ("10.1.2.2", "10.1.2.3"))

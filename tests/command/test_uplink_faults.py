@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 from rtnl import FakeRtnl
 
-from cni.command import uplink_faults
+from cni.command.doctor import uplinks as uplink_faults
 from cni.kernel.view import ANSWERS, MAIN_TABLE, KernelRoute
 from cni.values import replace
 

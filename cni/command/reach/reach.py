@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
-from cni.command.ends import End, Known
 from cni.command.held import NOTHING, resolved
 from cni.command.output import complain, print_json, say
+from cni.command.reach.ends import End, Known
 from cni.errors import InvalidConfig
 from cni.kernel.listening import ANSWERED, REFUSED, SILENT
 from cni.kernel.netns import Netns

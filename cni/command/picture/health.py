@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 
 from cni import uplink
-from cni.command import attached, overlays
+from cni.command.doctor import attached, overlays
 from cni.command.libcni import ports_of
-from cni.command.pictured import Health, Uplink
+from cni.command.picture.pictured import Health, Uplink
 from cni.errors import CniError
 from cni.kernel.netlink import Rtnl
 from cni.kernel.view import Link

@@ -14,8 +14,8 @@ from cni.cluster.config import ClusterConfig, EtcdConfig
 from cni.cluster.engines import store_of
 from cni.cluster.model import Alive, Network, Node
 from cni.cluster.store import Listing
-from cni.command import far_rows
-from cni.command.uplink_faults import uplink_faults
+from cni.command.doctor import far_rows
+from cni.command.doctor.uplinks import uplink_faults
 from cni.errors import CniError
 from cni.kernel import vteps, wireguard
 from cni.kernel.clock import boottime

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from cni.command.output import shown
-from cni.command.pictured import Far, Network, Pod, Uplink
+from cni.command.picture.pictured import Far, Network, Pod, Uplink
 
 _POD_WIDTH, _POD_HEIGHT, _GAP, _HEAD, _ACROSS = 216, 92, 16, 46, 4
 #: Of a fault as many lines as can be read, and characters of a line.

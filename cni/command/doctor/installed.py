@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cni import plugin
+from cni.command.doctor.overlays import shared_gateway
 from cni.command.node import records_of
-from cni.command.overlays import shared_gateway
 from cni.conflist.file import called_in, configurations, judged, judgement, plugins_of
 from cni.diagnosis.finding import Finding, Severity
 from cni.errors import CniError

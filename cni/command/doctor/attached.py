@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from cni import plugin, verbs
 from cni.command.libcni import reported_of
 from cni.command.node import answers_of, unseen_from_here
-from cni.command.ways import way_faults
+from cni.command.reach.ways import way_faults
 from cni.diagnosis.causes import Tables, causes
 from cni.diagnosis.finding import Finding, Severity
 from cni.diagnosis.symptom import Symptom, table_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from cni.agent.settings import Settings
-from cni.command.flow_options import CONFIGURATION, SUGGESTIONS
+from cni.command.flows.options import CONFIGURATION, SUGGESTIONS
 
 
 def flows(options: argparse.Namespace) -> int:
@@ -27,6 +27,6 @@ def flows(options: argparse.Namespace) -> int:
         exporter = Exporter(options.config, what=FLOWS) if settings.otlp and said.export else None
         record(Ring(folder, (options.size or said.size) << 20), Resolved().names_of, exporter)
         return 0
-    from cni.command.flow_table import shown  # and who records does not read
+    from cni.command.flows.table import shown  # and who records does not read
 
     return shown(options, folder)

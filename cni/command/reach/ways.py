@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 
-from cni.command.ends import addresses_of
+from cni.command.reach.ends import addresses_of
 from cni.diagnosis.finding import Finding, Severity
 from cni.errors import CniError
 from cni.kernel.view import Vxlan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from cni.command.leftovers import Leftover
+from cni.command.doctor.leftovers import Leftover
 from cni.kernel import gatedir, netfilter, nftables
 from cni.naming import DNS_TABLE
 from cni.resources import Asking, AskingPod, AskingTable

@@ -26,7 +26,7 @@ def join(options: argparse.Namespace) -> int:
     this returns when the host is in the cluster; elsewhere this is the member.
     """
     if options.rotate_key:
-        from cni.command.rotation import rotate
+        from cni.command.cluster.rotation import rotate
 
         return rotate(options)
     asked = {path: value for name, path in _KEYS.items() if (value := getattr(options, name)) is not None}
@@ -36,7 +36,7 @@ def join(options: argparse.Namespace) -> int:
         asked = {("kubernetes", *path[1:]) if path[0] == "etcd" else path: value for path, value in asked.items()}
         asked.setdefault(("kubernetes", "server"), "")
     if asked:
-        from cni.command.joining import joined  # a member has no use for it
+        from cni.command.cluster.joining import joined  # a member has no use for it
 
         config = joined(options, asked)
     else:

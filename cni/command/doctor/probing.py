@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from cni.cluster.config import ClusterConfig
 from cni.cluster.engines import store_of
 from cni.cluster.model import Alive, Block, Endpoint, Item, Node
+from cni.command.doctor.overlays import address_of_mac
 from cni.command.node import networks_of
-from cni.command.overlays import address_of_mac
 from cni.diagnosis.finding import Finding, Severity
 from cni.errors import CniError
 from cni.kernel import echo, vteps

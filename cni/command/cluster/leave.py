@@ -7,7 +7,7 @@ import ipaddress
 from contextlib import closing
 
 from cni.cluster.config import PATH, ClusterConfig
-from cni.command.cluster import own_part
+from cni.command.cluster.cluster import own_part
 from cni.command.install import take_idle_links
 from cni.command.output import complain, print_json, say
 from cni.errors import CniError

@@ -8,24 +8,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from cni.command import named
-from cni.command.agent_faults import agent_faults, without_agent
-from cni.command.attached import attachment_faults
-from cni.command.bundle import bundle
-from cni.command.certificates import certificate_faults
-from cni.command.flow_faults import flow_faults
-from cni.command.gate_faults import gate_faults
-from cni.command.gate_leftovers import gate_leftovers
-from cni.command.installed_faults import configuration_faults, executable_faults, program_faults
-from cni.command.leftovers import leftovers
-from cni.command.membership import cluster_faults, is_in_cluster
+from cni.command.doctor import named
+from cni.command.doctor.agent import agent_faults, without_agent
+from cni.command.doctor.attached import attachment_faults
+from cni.command.doctor.bundle import bundle
+from cni.command.doctor.certificates import certificate_faults
+from cni.command.doctor.flows import flow_faults
+from cni.command.doctor.gate import gate_faults
+from cni.command.doctor.gate_leftovers import gate_leftovers
+from cni.command.doctor.installed import configuration_faults, executable_faults, program_faults
+from cni.command.doctor.leftovers import leftovers
+from cni.command.doctor.membership import cluster_faults, is_in_cluster
+from cni.command.doctor.overlays import overlay_faults
+from cni.command.doctor.probing import COLUMNS as MATRIX
+from cni.command.doctor.probing import probed
+from cni.command.doctor.remains import remains
+from cni.command.doctor.state import state_faults
 from cni.command.node import records_of
 from cni.command.output import PLAIN, Tint, print_json, print_table, say, say_tinted
-from cni.command.overlays import overlay_faults
-from cni.command.probing import COLUMNS as MATRIX
-from cni.command.probing import probed
-from cni.command.remains import remains
-from cni.command.state_faults import state_faults
 from cni.conflist.file import data_dirs
 from cni.diagnosis.finding import Finding, Severity, worst
 from cni.errors import CniError

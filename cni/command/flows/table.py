@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cni.command.flow_words import ago, peer_of, port_of, sized
+from cni.command.flows.words import ago, peer_of, port_of, sized
 from cni.command.held import Held, held_of, meant
 from cni.command.output import complain, print_json, print_json_line, print_table, print_text, say_at_once
 from cni.errors import CniError
@@ -43,11 +43,11 @@ def shown(options: argparse.Namespace, folder: Path) -> int:
 
 def _told(options: argparse.Namespace, found: list[Flow], now: float) -> int:
     if options.suggest:
-        from cni.command.flow_rules import suggested  # who asks for a table needs no rules
+        from cni.command.flows.rules import suggested  # who asks for a table needs no rules
 
         return suggested(options, found)
     if options.graph:
-        from cni.command.flow_graph import drawn, lines_of
+        from cni.command.flows.graph import drawn, lines_of
 
         svg = drawn(lines_of(found), f"{os.uname().nodename}, {options.pod or 'all pods'}")
         options.graph.write_text(svg) if str(options.graph) != "-" else print_text(svg)

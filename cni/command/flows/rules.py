@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
-from cni.command.flow_options import NETWORK_POLICY
+from cni.command.flows.options import NETWORK_POLICY
 from cni.command.held import books_of, held_of
 from cni.command.output import complain, print_json, print_text
 from cni.errors import CniError, InvalidConfig

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from cni.command.leftovers import Leftover
+from cni.command.doctor.leftovers import Leftover
 from cni.kernel import netfilter, nftables, ruleset
 from cni.kernel.netlink import Rtnl
 from cni.naming import FENCE_TABLES, OWNER, VTEP_TABLE, is_host_end

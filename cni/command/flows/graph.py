@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
-from cni.command.flow_words import peer_of, port_of, sized
-from cni.command.graph import _box, _fitting, _text
+from cni.command.flows.words import peer_of, port_of, sized
 from cni.command.output import shown
+from cni.command.picture.graph import _box, _fitting, _text
 from cni.flows.seen import Flow
 
 _WIDTH, _HEIGHT, _GAP, _HEAD, _BETWEEN = 260, 34, 10, 60, 420

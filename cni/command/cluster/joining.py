@@ -13,8 +13,8 @@ from typing import Any
 from cni.cluster.config import PATH, ClusterConfig, host_name, read, write
 from cni.cluster.engines import store_of
 from cni.cluster.model import Node
-from cni.command.admission import refuse_elsewhere, refuse_taken, refuse_unfit
-from cni.command.cluster import own_part
+from cni.command.cluster.admission import refuse_elsewhere, refuse_taken, refuse_unfit
+from cni.command.cluster.cluster import own_part
 from cni.command.output import print_json, say
 from cni.errors import Conflict, InvalidConfig, TryAgainLater
 from cni.installation import systemd

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from cni.cluster.config import ClusterConfig
 from cni.cluster.engines import store_of
 from cni.cluster.model import Alive, Block, Endpoint, Item, Network, Node
-from cni.command.pictured import Far
+from cni.command.picture.pictured import Far
 from cni.errors import CniError
 from cni.member.steward import free
 from cni.state import Store

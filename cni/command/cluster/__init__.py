@@ -1,0 +1,1 @@
+"""Joining a cluster, leaving it, and what it knows of its hosts."""

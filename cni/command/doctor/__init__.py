@@ -1,0 +1,1 @@
+"""What `agent-cni doctor` looks at, a module for each subject, and what others ask of the same."""

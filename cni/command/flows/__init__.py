@@ -1,0 +1,1 @@
+"""Who talked to whom, as a table, a picture and rules."""

@@ -1,0 +1,1 @@
+"""What `agent-cni show` prints and draws of a node."""
