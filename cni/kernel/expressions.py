@@ -18,7 +18,8 @@ NETWORK, TRANSPORT = 1, 2
 #: What meta tells: by which link a packet came, by its index, which family it is of in a table of several, and its transport.
 LINK, NFPROTO, L4PROTO = 4, 15, 16
 
-_VALUE, _CT_STATE, _CT_DIRECTION, _CT_PROTO_DST, _NEW, _WARNING = 1, 0, 1, 12, 8, 4
+_VALUE, _CT_STATE, _CT_DIRECTION, _NEW, _WARNING = 1, 0, 1, 8, 4
+_CT_MEANT = {"proto-dst": 12, "ip": 20, "ip6": 22}
 _VERDICTS = {"drop": 0, "accept": 1, "jump": -3, "goto": -4, "return": -5}
 _VERDICT, _CODE, _CHAIN = 2, 1, 2
 
@@ -63,9 +64,9 @@ def is_new() -> bytes:
     return state + _expression("bitwise", *masked) + compare(OTHER, zero)
 
 
-def meant_port() -> bytes:
-    """Load the port that a packet's connection was for, before anybody led it elsewhere."""
-    return _expression("ct", attribute(1, number(1)), attribute(2, number(_CT_PROTO_DST)), attribute(3, b"\0"))
+def meant(what: str) -> bytes:
+    """Load what a packet's connection was for, before anybody led it elsewhere: its port, or its address, by nft's word."""
+    return _expression("ct", attribute(1, number(1)), attribute(2, number(_CT_MEANT[what])), attribute(3, b"\0"))
 
 
 def payload(header: int, offset: int, length: int, register: int = 1) -> bytes:
@@ -92,10 +93,11 @@ def led(name: str) -> bytes:
     )
 
 
-def limit(per_second: int, burst: int, *, over: bool = False) -> bytes:
-    """Pass so many packets, or those that are more."""
-    rate = attribute(1, number(per_second, 8)), attribute(2, number(1, 8)), attribute(3, number(burst))
-    return _expression("limit", *rate, attribute(4, number(0)), attribute(5, number(int(over))))
+def limit(per_second: int, burst: int, *, over: bool = False, kilobytes: bool = False) -> bytes:
+    """Pass so many packets, or kilobytes of them; or those that are more."""
+    unit = 1024 if kilobytes else 1
+    rate = attribute(1, number(per_second * unit, 8)), attribute(2, number(1, 8)), attribute(3, number(burst * unit))
+    return _expression("limit", *rate, attribute(4, number(int(kilobytes))), attribute(5, number(int(over))))
 
 
 def log(prefix: str, group: int | None) -> bytes:

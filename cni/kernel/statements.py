@@ -165,12 +165,11 @@ _CLAUSE = re.compile(
     | (?P<among>ip6?\ [sd]addr\ \{\ [^{}]+\ \})
     | (?P<protocol>meta\ l4proto\ [a-z0-9-]+)
     | (?P<port>(?:tcp|udp|sctp)\ [sd]port\ [0-9]+(?:-[0-9]+)?)
-    | (?P<meant>ct\ original\ proto-dst\ !=\ [0-9]+)
+    | (?P<meant>ct\ original\ (?:proto-dst\ (?:!=\ )?[0-9]+|ip6?\ daddr\ [0-9a-f.:]+))
     | (?P<led>ip6?\ [sd]addr\ vmap\ @\S+)
-    | (?P<limit>limit\ rate\ (?:over\ )?[0-9]+/second\ burst\ [0-9]+\ packets)
+    | (?P<limit>limit\ rate\ (?:over\ )?[0-9]+(?:\ kbytes)?/second\ burst\ [0-9]+\ (?:packets|kbytes))
     | (?P<log>log\ prefix\ "[^"]*"(?:\ group\ [0-9]+)?)
-    | (?P<queue>queue\ num\ [0-9]+)
-    | (?P<target>xt\ target\ "NFQUEUE"\ [0-9]+)
+    | (?P<wait>queue\ num\ [0-9]+|xt\ target\ "NFQUEUE"\ [0-9]+)
     | (?P<comment>comment\ "[^"]*")
     | (?P<verdict>return|drop|accept|(?:goto|jump)\ \S+)
     )(?:\ |$)""",
@@ -258,26 +257,25 @@ class _Rule:
             raise Unspoken(span)
         self._within(say.number(int(low), 2), say.number(int(high or low), 2))
 
-    def _meant(self, *words: str) -> None:
-        self.said += [say.meant_port(), say.compare(say.OTHER, say.number(int(words[-1]), 2))]
+    def _meant(self, _: str, __: str, what: str, *words: str) -> None:
+        how = say.OTHER if "!=" in words else say.EQUAL
+        found = say.number(int(words[-1]), 2) if what == "proto-dst" else _span(words[-1], what)[0]
+        self.said += [say.meant(what), say.compare(how, found)]
 
     def _led(self, ip: str, side: str, _: str, name: str) -> None:
         self._address(ip, side)
         self.said.append(say.led(name[1:]))
 
     def _limit(self, *words: str) -> None:
-        rate, burst = words[-4].partition("/")[0], words[-2]
-        self.said.append(say.limit(int(rate), int(burst), over="over" in words))
+        rate, burst = (int(found) for found in re.findall(r"[0-9]+", " ".join(words)))
+        self.said.append(say.limit(rate, burst, over="over" in words, kilobytes=words[-1] == "kbytes"))
 
     def _log(self, *words: str) -> None:
         _, prefix, group = " ".join(words).split('"')
         self.said.append(say.log(prefix, int(group.split(" ")[-1]) if group else None))
 
-    def _queue(self, *words: str) -> None:
-        self.said.append(say.queue(int(words[-1])))
-
-    def _target(self, *words: str) -> None:  # what nft itself lists and does not read
-        self.said.append(say.queue_by_xtables(int(words[-1])))
+    def _wait(self, how: str, *words: str) -> None:  # nft itself lists iptables' target, and does not read it
+        self.said.append((say.queue if how == "queue" else say.queue_by_xtables)(int(words[-1])))
 
     def _verdict(self, word: str, chain: str = "") -> None:
         self.said.append(say.decide(word, chain))

@@ -109,6 +109,9 @@ class _Chains:
                     yield _line(only, line, _counted("return", allowance.document, only))
 
     def _passing(self, match: Allowance, way: str, port_of: str, family: int) -> Iterator[str]:
+        if match == _asking(self.resolvers):
+            yield from _asked(self.resolvers, family)
+            return
         yield from passing((match,), _SIDE[way], port_of, family)
         if match.domains:
             near = f"{_IP[family]} {_SIDE[way]} @{domain_set(self.token, match.domains, family)}"
@@ -160,6 +163,13 @@ def _with_dns(policy: Policy, resolvers: tuple[str, ...]) -> tuple[Allowance, ..
 
 def _asking(resolvers: tuple[str, ...]) -> Allowance:
     return Allowance(hosts(resolvers) if resolvers else None, _RESOLVING)
+
+
+def _asked(resolvers: tuple[str, ...], family: int) -> Iterator[str]:
+    """What matches questions to resolvers, and their answers, as the pod asks: a Service may lead them elsewhere, and to another port."""
+    own = [f"ct original {_IP[family]} daddr {text} " for text in resolvers if (":" in text) == (family == 6)]
+    for near in own if resolvers else [""]:
+        yield from (f"meta l4proto {protocol} {near}ct original proto-dst 53" for protocol in ("udp", "tcp"))
 
 
 def passing(allowed: tuple[Allowance, ...] | None, side: str, port_of: str, family: int) -> Iterator[str]:

@@ -108,7 +108,7 @@ _EXPRESSIONS: dict[str, Callable[[Any, Meeting], Any]] = {
     "payload": _field,
     "fib": _routed,
     "meta": lambda said, met: _read(_META, said["key"], met),
-    "ct": lambda said, met: _read(_CT, said["key"], met),
+    "ct": lambda said, met: _read(_CT, " ".join(filter(None, (said.get("dir"), said["key"]))), met),
 }
 
 
@@ -136,7 +136,17 @@ _CT: dict[str, Callable[[Meeting], Any]] = {
     "direction": lambda met: "reply" if met.packet.reply else "original",
     "mark": lambda _: 0,
     "status": lambda met: frozenset({"dnat"} if met.packet.translated else ()),
+    "original ip daddr": lambda met: _of_family(met, 4),
+    "original ip6 daddr": lambda met: _of_family(met, 6),
+    "original proto-dst": lambda met: met.packet.called[1],
 }
+
+
+def _of_family(meeting: Meeting, family: int) -> str:
+    """Whom its connection was for; one of the other family is none."""
+    if meeting.packet.family != family:
+        raise Unlike
+    return meeting.packet.called[0]
 
 
 def _payload(protocol: str, field: str, meeting: Meeting) -> Any:

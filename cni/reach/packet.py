@@ -14,7 +14,7 @@ ANY_PORT = 40404
 class Packet:
     """The first packet of a connection, or the one that answers it. `protocol` is tcp, udp or icmp, by which ICMPv6 is meant too;
     ports are 0 for that. `error` is an ICMP error instead of an answer, which conntrack calls related.
-    A `settled` one has been through the rules that translate: on its own loopback a namespace asks them once.
+    `meant` is what its connection was for, address and port, where it was led elsewhere, and of an answer. A `settled` one has been through the rules that translate: on its own loopback a namespace asks them once.
     """
 
     source: str
@@ -27,6 +27,12 @@ class Packet:
     mark: int = 0
     translated: bool = False
     settled: bool = False
+    meant: tuple[str, int] | None = None
+
+    @property
+    def called(self) -> tuple[str, int]:
+        """Address and port that its connection was for, before anybody led it elsewhere."""
+        return self.meant or ((self.source, self.source_port) if self.reply else (self.target, self.port))
 
     @property
     def family(self) -> int:
@@ -48,7 +54,9 @@ class Packet:
     def answer(self, *, error: bool = False) -> Packet:
         """What comes back for it."""
         ends, ports = (self.target, self.source), (self.source_port, self.port)
-        return Packet(*ends, self.protocol, *ports, reply=True, error=error, translated=self.translated)
+        return Packet(
+            *ends, self.protocol, *ports, reply=True, error=error, translated=self.translated, meant=self.called
+        )
 
 
 def asked(source: str, target: str, protocol: str, port: int = 0) -> Packet:

@@ -145,7 +145,8 @@ class Walk:
         if ruling.verb != "dnat":
             return packet
         address, _, port = ruling.value.partition(" ")
-        packet = replace(packet, target=address or packet.target, port=int(port or packet.port), translated=True)
+        led = replace(packet, target=address or packet.target, port=int(port or packet.port))
+        packet = replace(led, translated=True, meant=packet.called)
         self._say(place, f"destination becomes {packet.target} port {packet.port} ({ruling.by})")
         return packet
 

@@ -52,9 +52,7 @@ class AskingTable(NftRules):
     retires = True
     identity = ("netns",)
 
-    @property
-    def batch(self) -> None:
-        """A step of its own: which words a kernel has for a queue is known when it was tried."""
+    batch = None  # a step of its own: a kernel's words for a queue are known when they were tried
 
     def ensure(self, world: World) -> None:
         with self.place_of_rules(world):
@@ -74,8 +72,8 @@ class AskingTable(NftRules):
 
     @property
     def goes_by(self) -> tuple[str, ...]:
-        names = (name for name, *_ in _hooks(self.netns))
-        return () if self.netns else (f"table {DNS_TABLE}", *(f"chain {DNS_TABLE} {name}" for name in names))
+        chains = (f"chain {DNS_TABLE} {name}" for name, *_ in _hooks(self.netns))
+        return () if self.netns else (f"table {DNS_TABLE}", *chains)
 
     def remove(self, world: World) -> None:
         if self.netns and world.netns is None:
@@ -195,9 +193,7 @@ class AskingPod(NftRules):
     into: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
 
-    @property
-    def batch(self) -> None:
-        """No rules, but a file."""
+    batch = None  # no rules, but a file
 
     @property
     def declarations(self) -> str:

@@ -27,14 +27,14 @@ def town(request: pytest.FixtureRequest, lab: Lab, host: Host) -> Iterator[Town]
         yield Town(host, lab, request.param, held)
 
 
-def led(host: Namespace, address: str) -> None:
+def led(host: Namespace, address: str, port: int = 53) -> None:
     """As kube-proxy does it."""
     rules = f"""
         table ip services {{
             chain pre {{
                 type nat hook prerouting priority dstnat; policy accept;
-                ip daddr {SERVICE} udp dport 53 dnat to {address}:53
-                ip daddr {SERVICE} tcp dport 53 dnat to {address}:53
+                ip daddr {SERVICE} udp dport 53 dnat to {address}:{port}
+                ip daddr {SERVICE} tcp dport 53 dnat to {address}:{port}
             }}
         }}
     """
@@ -65,3 +65,20 @@ def test_a_service_is_asked_and_answers_and_search_domains_lead_on(town: Town, t
         assert {name for name in asked if not name.endswith("cluster.local")} == {"api.example.com"}
         assert eventually(lambda: gate.counted().get("nowhere")), "corp.example was not asked"
     town.host.run("nft", "delete", "table", "ip", "services")
+
+
+@pytest.mark.parametrize("port", [53, 5353])
+def test_a_pods_nameserver_may_be_a_service_and_then_it_is_the_only_one(town: Town, port: int):
+    server, other = town.member(), town.member()
+    pod = town.member(WEB, dns={"nameservers": [SERVICE]})
+    led(town.host, server.address(4), port)
+    with (
+        Gate(town.host),
+        Resolver(server.pod, ZONE, port=port, address=server.address(4)),
+        Resolver(other.pod, ZONE, address=other.address(4)) as accomplice,
+    ):
+        for tcp in (False, True):
+            assert ask(pod.pod, SERVICE, "api.example.com", tcp=tcp).addresses == ["198.51.100.7"]
+            assert ask(pod.pod, SERVICE, "evil.example", tcp=tcp).code == "REFUSED"
+            assert ask(pod.pod, other.address(4), "api.example.com", tcp=tcp, seconds=0.5) is None
+        assert accomplice.asked() == []

@@ -53,6 +53,9 @@ DROP = {"drop": None}
         ({"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "br*"}}, True),
         ({"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": ["established", "new"]}}, True),
         ({"match": {"op": "==", "left": {"ct": {"key": "direction"}}, "right": "reply"}}, False),
+        ({"match": {"op": "==", "left": {"ct": {"key": "proto-dst", "dir": "original"}}, "right": 80}}, True),
+        ({"match": {"op": "==", "left": {"ct": {"key": "proto-dst", "dir": "original"}}, "right": 81}}, False),
+        ({"match": {"op": "==", "left": {"ct": {"key": "ip6 daddr", "dir": "original"}}, "right": "fd00::1"}}, False),
         (_field("tcp", "flags", "syn"), True),
     ],
 )
