@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cni.command import reach
-from cni.command.ends import End
+from cni.command.reach import reach
+from cni.command.reach.ends import End
 from cni.kernel.listening import ANSWERED, REFUSED, SILENT
 from cni.reach.packet import asked
 from cni.reach.verdict import LOST, UNKNOWN, Verdict
