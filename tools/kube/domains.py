@@ -93,10 +93,11 @@ def _before(ask: Asked, held: dict[str, Any]) -> None:
 def _resolves(ask: Asked, name: str, pod: dict[str, Any]) -> None:
     inside = ask.inside(pod)
     reaches(ask, name, pod)
-    by_address = {
-        family: got(inside, f"http://{at(address('evil.example', family), 80)}/") for family in ask.cluster.families
-    }
-    ask.report(f"the address of another name is not, from {name}", set(by_address.values()) == {28}, f"{by_address}")
+    families = ask.cluster.families
+    seen = {family: got(inside, f"-{family} http://api.example.com/") for family in families}
+    ask.report(f"an allowed name is reached by each family from {name}", set(seen.values()) == {0}, f"{seen}")
+    by_address = {family: got(inside, f"http://{at(address('evil.example', family), 80)}/") for family in families}
+    ask.report(f"and the address of another is not, from {name}", set(by_address.values()) == {28}, f"{by_address}")
     codes = {
         one: code(ask, pod, one)
         for one in (
