@@ -96,13 +96,12 @@ class Place:
         if not due:
             return
         with self._entered():
-            try:
-                alive = connections.alive()
-            except DumpInterrupted:
-                return
             for pod, old in due.items():
-                own = pod.guest.addresses
-                pod.extend({key for key in old if any((one, key) in alive for one in own)}, now)
+                try:
+                    alive = {key for own in pod.guest.addresses for key in connections.alive(own)}
+                except DumpInterrupted:
+                    continue
+                pod.extend(old & alive, now)
                 pod.forget(now)
                 self._change(pod, list(pod.changes()))
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from cni.errors import KernelRefused
 from cni.kernel.netlink.channel import NETFILTER, Channel
-from cni.kernel.netlink.wire import ACK, CREATE, DUMP, EXCLUSIVE, FAMILY, HEADER, attribute, attributes
+from cni.kernel.netlink.wire import ACK, CREATE, DUMP, EXCLUSIVE, FAMILY, HEADER, attribute, attributes, nested, u32
 from cni.kernel.nfnetlink import message
 from cni.naming import IPAddress
 
@@ -23,6 +23,7 @@ _OWN = Path("/proc/thread-self/net")
 _ALIVE = frozenset({1, 3, 4, 5, 8, 9, 11})
 _TCP, _NEW, _GET = 6, 1 << 8, 1 << 8 | 1  # IPPROTO_TCP; NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW, _GET
 _BODY_AT = HEADER.size + 4
+_FILTER, _ORIGINAL_FLAGS, _REPLY_FLAGS, _BY_SOURCE = 25, 1, 2, 1
 _ORIGINAL, _REPLY, _PROTOCOL_INFO, _TIMEOUT = 1, 2, 4, 7
 _IP, _PROTO = 1, 2
 _SOURCE, _DESTINATION = {4: 1, 6: 3}, {4: 2, 6: 4}
@@ -52,17 +53,17 @@ def remember() -> None:
         channel.refusals(told)
 
 
-def alive() -> set[tuple[bytes, bytes]]:
-    """Who has a connection to whom, as far as conntrack of the namespace this thread is in knows: packed addresses of who began it and whom
-    it was for. Raises KernelRefused and DumpInterrupted.
+def alive(source: bytes) -> set[bytes]:
+    """To whom an address has begun connections, as far as conntrack of the namespace this thread is in knows; all packed. A kernel before
+    5.8 tells of everybody's, of which the rest is passed over. Raises KernelRefused and DumpInterrupted.
     """
+    family = 4 if len(source) == 4 else 6
+    whose = nested(_ORIGINAL, nested(_IP, attribute(_SOURCE[family], source)))
+    by_it = nested(_FILTER, attribute(_ORIGINAL_FLAGS, u32(_BY_SOURCE)), attribute(_REPLY_FLAGS, u32(0)))
     with closing(Channel(NETFILTER)) as channel:
-        answers = channel.ask(message(_GET, ACK | DUMP, 0, 0, b""))
-    return {_ends(attributes(attributes(attributes(item, _BODY_AT)[_ORIGINAL])[_IP])) for item in answers}
-
-
-def _ends(addresses: dict[int, bytes]) -> tuple[bytes, bytes]:
-    return (addresses[1], addresses[2]) if 1 in addresses else (addresses[3], addresses[4])
+        answers = channel.ask(message(_GET, ACK | DUMP, FAMILY[family], 0, whose + by_it))
+    ends = (attributes(attributes(attributes(item, _BODY_AT)[_ORIGINAL])[_IP]) for item in answers)
+    return {found[_DESTINATION[family]] for found in ends if found.get(_SOURCE[family]) == source}
 
 
 def here() -> Iterator[Connection]:

@@ -9,7 +9,7 @@ import dns.message
 import pytest
 from lab import Host, Lab, Namespace, Site, eventually, sh
 from resolver import Gate, Resolver, ask
-from town import KINDS, Town
+from town import KINDS, TABLE, Town
 from traffic import Actor
 
 ZONE = {
@@ -185,3 +185,21 @@ def test_another_pod_by_the_same_name_of_an_address_is_let_through_for_itself_al
         assert ask(one.pod, OUTSIDE[4], "api.example.com").addresses
         assert reaches(one.actor, "198.51.100.7")
         assert not reaches(other.actor, "198.51.100.7")
+
+
+def test_what_is_old_is_forgotten_but_not_while_a_connection_lives(lab: Lab, host: Host):
+    with ExitStack() as held:
+        town = Town(host, lab, "bridged", held)
+        World(lab, host, held)
+        pod = town.member(WEB | {"resolveKeep": 1})
+        held.enter_context(Gate(host))
+        zone = {"api.example.com": [("A", "198.51.100.7", 1)], "www.example.com": [("A", "198.51.100.8", 1)]}
+        held.enter_context(Resolver(host, zone, address="192.0.2.1"))
+        for name in zone:
+            assert ask(pod.pod, "192.0.2.1", name).addresses
+        assert pod.actor.connect("198.51.100.7", 80, keep="open")["who"] == "it"
+        # who asks whether it is reached begins a connection
+        assert eventually(lambda: "198.51.100.8" not in host.run("nft", "list", "table", *TABLE).stdout)
+        assert not reaches(pod.actor, "198.51.100.8")
+        assert pod.actor.echo("open")
+        assert reaches(pod.actor, "198.51.100.7"), "a connection lives: the address stays"
