@@ -18,7 +18,7 @@ NETWORK, TRANSPORT = 1, 2
 #: What meta tells: by which link a packet came, by its index, which family it is of in a table of several, and its transport.
 LINK, NFPROTO, L4PROTO = 4, 15, 16
 
-_VALUE, _CT_STATE, _CT_DIRECTION, _NEW, _WARNING = 1, 0, 1, 8, 4
+_VALUE, _CT_STATE, _CT_DIRECTION, _NEW, _UNTRACKED, _WARNING = 1, 0, 1, 8, 64, 4
 _CT_MEANT = {"proto-dst": 12, "ip": 20, "ip6": 22}
 _VERDICTS = {"drop": 0, "accept": 1, "jump": -3, "goto": -4, "return": -5}
 _VERDICT, _CODE, _CHAIN = 2, 1, 2
@@ -51,8 +51,18 @@ def direction() -> bytes:
 
 
 def is_new() -> bytes:
-    """Pass if a packet begins a connection (the state is of the machine's order)."""
-    mask, zero = _NEW.to_bytes(4, sys.byteorder), bytes(4)
+    """Pass if a packet begins a connection."""
+    return _is_in(_NEW)
+
+
+def is_untracked() -> bytes:
+    """Pass if conntrack is to know nothing of a packet."""
+    return _is_in(_UNTRACKED)
+
+
+def _is_in(state: int) -> bytes:
+    """Pass if a packet is in this state of its connection (it is of the machine's order)."""
+    mask, zero = state.to_bytes(4, sys.byteorder), bytes(4)
     masked = (
         attribute(1, number(1)),
         attribute(2, number(1)),
@@ -60,8 +70,8 @@ def is_new() -> bytes:
         nested(4, value(mask)),
         nested(5, value(zero)),
     )
-    state = _expression("ct", attribute(1, number(1)), attribute(2, number(_CT_STATE)))
-    return state + _expression("bitwise", *masked) + compare(OTHER, zero)
+    loaded = _expression("ct", attribute(1, number(1)), attribute(2, number(_CT_STATE)))
+    return loaded + _expression("bitwise", *masked) + compare(OTHER, zero)
 
 
 def meant(what: str) -> bytes:

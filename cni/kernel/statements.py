@@ -46,6 +46,7 @@ _LAST_PORT = 65535
 _PLAIN = {
     "ct direction reply": [say.direction(), say.compare(say.EQUAL, b"\1")],
     "ct state new": [say.is_new()],
+    "ct state untracked": [say.is_untracked()],
     'iif != "lo"': [say.meta(say.LINK), say.compare(say.OTHER, u32(1))],
     "counter": [say.count()],
 }
@@ -159,7 +160,7 @@ _LINES: tuple[tuple[re.Pattern[str], Callable[..., Iterator[bytes]]], ...] = (
 )
 _CLAUSE = re.compile(
     r"""(?:
-    (?P<plain>ct\ direction\ reply|ct\ state\ new|iif\ !=\ "lo"|counter)
+    (?P<plain>ct\ direction\ reply|ct\ state\ (?:new|untracked)|iif\ !=\ "lo"|counter)
     | (?P<key>ip6?\ [sd]addr\ \.\ meta\ l4proto\ \.\ th\ [sd]port\ @\S+)
     | (?P<named>ip6?\ [sd]addr\ @\S+)
     | (?P<among>ip6?\ [sd]addr\ \{\ [^{}]+\ \})

@@ -111,6 +111,8 @@ class _Chains:
     def _passing(self, match: Allowance, way: str, port_of: str, family: int) -> Iterator[str]:
         if match == _asking(self.resolvers):
             yield from _asked(self.resolvers, family)
+            past = passing((match,), _SIDE[way], port_of, family) if port_of == "dport" else ()
+            yield from (f"ct state untracked {line}" for line in past)
             return
         yield from passing((match,), _SIDE[way], port_of, family)
         if match.domains:

@@ -11,7 +11,13 @@ from lab import Host, Lab, Namespace, eventually
 from resolver import Gate, Resolver, ask
 from town import KINDS, Town
 
-SERVICE = "10.96.0.10"
+SERVICE, CACHE = "10.96.0.10", "169.254.20.10"
+PAST_CONNTRACK = f"""
+    table ip node_local {{
+        chain coming {{ type filter hook prerouting priority raw; ip daddr {CACHE} meta l4proto {{ udp, tcp }} th dport 53 notrack; }}
+        chain going {{ type filter hook output priority raw; ip saddr {CACHE} meta l4proto {{ udp, tcp }} th sport 53 notrack; }}
+    }}
+"""
 ZONE = {
     "api.example.com": [("A", "198.51.100.7", 5)],
     "db.shop.svc.cluster.local": [("A", "10.96.0.77", 5)],
@@ -82,3 +88,15 @@ def test_a_pods_nameserver_may_be_a_service_and_then_it_is_the_only_one(town: To
             assert ask(pod.pod, SERVICE, "evil.example", tcp=tcp).code == "REFUSED"
             assert ask(pod.pod, other.address(4), "api.example.com", tcp=tcp, seconds=0.5) is None
         assert accomplice.asked() == []
+
+
+@pytest.mark.parametrize("nameservers", [[], [CACHE]], ids=["any", "named"])
+def test_a_cache_of_the_node_is_asked_past_conntrack(town: Town, nameservers: list[str]):
+    """As NodeLocal DNSCache is, by a pod that only its node reaches."""
+    pod = town.member(WEB | {"ingress": [], "hostAccess": True}, dns={"nameservers": nameservers})
+    town.host.run("ip", "address", "add", f"{CACHE}/32", "dev", "lo")
+    town.host.run("nft", "-f", "-", input=PAST_CONNTRACK)
+    with Gate(town.host), Resolver(town.host, ZONE, address=CACHE):
+        for tcp in (False, True):
+            assert ask(pod.pod, CACHE, "api.example.com", tcp=tcp).addresses == ["198.51.100.7"]
+            assert ask(pod.pod, CACHE, "evil.example", tcp=tcp).code == "REFUSED"

@@ -288,6 +288,8 @@ def test_an_administrator_who_names_domains_has_the_pod_ask_before_later_denials
         "udp dport 123 drop",
         "meta l4proto udp ct original ip daddr 10.96.0.10 ct original proto-dst 53 return",
         "meta l4proto tcp ct original ip daddr 10.96.0.10 ct original proto-dst 53 return",
+        "ct state untracked ip daddr { 10.96.0.10 } udp dport 53 return",
+        "ct state untracked ip daddr { 10.96.0.10 } tcp dport 53 return",
         f"ip daddr @{name} tcp dport != {{ 53, 853 }} return",
         f"ip daddr @{name} udp dport != {{ 53, 853 }} return",
         f"ip daddr @{name} meta l4proto != {{ tcp, udp }} return",
@@ -403,7 +405,7 @@ def test_rules_let_through_what_was_resolved_and_no_port_for_questions(
     sets = {domain_set(TOKEN, names.split(), family): them for names, them in resolved.items() for family in (4, 6)}
     found = chain_rules(policy(egress=rules), TOKEN, (4, 6), ("192.0.2.53",), "pod")
     out = [line.removeprefix(f"out-{TOKEN} ") for line in found if line.startswith(f"out-{TOKEN} ")]
-    lines = [line for line in out if not line.startswith(("ct direction reply", "limit rate"))]
+    lines = [line for line in out if not line.startswith(("ct direction reply", "ct state untracked", "limit rate"))]
     for address in ADDRESSES:
         for protocol in PROTOCOLS:
             for port in (53, 80, 443, 853, 900) if protocol != "icmp" else (0,):
