@@ -25,6 +25,8 @@ from cni.resources.base import REATTACH, REFRESH
 from cni.state import Record
 from cni.values import dataclass, field, replace
 
+#: What the outcome of a network begins with.
+_NETWORK = "network "
 _AGAIN = "agent-cni repair, once that call is over"
 _OURS_AGAIN = "put that right, then agent-cni repair"
 
@@ -60,6 +62,9 @@ def _chosen(target: str, records: list[Record]) -> list[Record]:
         record for record in records
         if not target or target == record.pod or record.attachment.container.startswith(target)
     ]  # fmt: skip
+    by_id = {record.attachment.container for record in found if target and target != record.pod}
+    if len(by_id) > 1 and target not in by_id:
+        raise InvalidConfig(f"{target!r} is the beginning of several containers' ids")
     if target and not found:
         there = ", ".join(sorted({record.pod or record.attachment.container[:12] for record in records})) or "none"
         raise InvalidConfig(f"no attachment of {target!r} is on this node; there are: {there}")
@@ -125,7 +130,7 @@ def _of_networks(options: argparse.Namespace, which: set[tuple[Path | None, str]
 
 
 def _of_network(network: Network, every: list[Network], options: argparse.Namespace) -> Outcome:
-    outcome = Outcome(f"network {network.place.network}")
+    outcome = Outcome(f"{_NETWORK}{network.place.network}")
     if network.refused:
         outcome.left.append((network.refused, f"put the configuration of {network.place.network} right"))
     try:
@@ -158,10 +163,21 @@ def _told(outcomes: list[Outcome], faults: list[str], options: argparse.Namespac
     word = "would mend" if options.dry_run else "mended"
     for item in outcomes:
         if item.mended:
-            say(f"{item.who}: {word} {'; '.join(dict.fromkeys(item.mended))}")
+            say(f"{item.who}: {word}: {'; '.join(dict.fromkeys(item.mended))}")
         complain(*(f"{item.who}: {note}" for note in item.notes))
         complain(*(f"{item.who}: not mended: {what}; {mend}" for what, mend in item.left))
     complain(*(f"agent-cni: {line}" for line in faults))
-    done = sum(bool(item.mended) for item in outcomes)
+    counts = [
+        f"{sum(bool(item.mended) for item in some)} of {len(some)} {kind}{'s' * (len(some) != 1)}"
+        for kind, some in (
+            ("attachment", _of_kind(outcomes, networks=False)),
+            ("network", _of_kind(outcomes, networks=True)),
+        )
+        if some or kind == "attachment"
+    ]
     stuck = sum(bool(item.left) for item in outcomes)
-    say(f"{word} {done} of {len(outcomes)}, {stuck} with what cannot be mended here")
+    say(f"{word} {' and '.join(counts)}" + f"; {stuck} with what cannot be mended here" * bool(stuck))
+
+
+def _of_kind(outcomes: list[Outcome], *, networks: bool) -> list[Outcome]:
+    return [item for item in outcomes if item.who.startswith(_NETWORK) is networks]

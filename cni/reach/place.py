@@ -72,6 +72,11 @@ class Map:
         link = place.links.get(at.link.parent) if place else None
         return At(place, link) if place and link else None
 
+    def macvlan_on(self, at: At, address: str) -> At | None:
+        """The macvlan on a link of the node that has an address."""
+        every = (At(place, link) for place, link in self._every("macvlan") if holds(place, address, link))
+        return next((item for item in every if (found := self.parent(item)) and found.link is at.link), None)
+
     def siblings(self, at: At) -> list[At]:
         """The other macvlans on the same link."""
         own = self.parent(at)

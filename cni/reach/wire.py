@@ -70,7 +70,10 @@ class Wire:
             return self._in(other, frame)
         if self._near.is_pods(at):
             return lost(at.place.name, f"the other end of {at.link.name} is not on this node", repaired(at.place))
-        return End("beyond", at.place.name, f"leaves by {at.link.name}", packet=frame.packet, at=at)
+        why = f"leaves by {at.link.name}"
+        if owner := self._map.macvlan_on(at, frame.packet.target):
+            why += f", on which {owner.place.name} is a macvlan: a node does not reach those (hostAccess), but by a switch that sends frames back"
+        return End("beyond", at.place.name, why, packet=frame.packet, at=at)
 
     def _in(self, at: At, frame: Frame) -> tuple[At, Packet] | End:
         """Into a link from its other end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 import pytest
-from drawn import Drawn, drawn, link, node, pod
+from drawn import LO, Drawn, drawn, link, node, pod
 
 from cni.kernel.netlink.neighbours import Row
 from cni.kernel.view import Vxlan
@@ -165,3 +165,12 @@ def test_an_answer_that_passes_by_where_its_connection_was_redirected():
         "lost",
         "the answer comes from 10.1.0.3, past where the destination was changed",
     )
+
+
+def test_a_node_and_a_macvlan_on_its_own_link():
+    host = node()
+    held = link(2, "eth0", kind="macvlan", parent=2, parent_elsewhere=True, macvlan_mode="bridge")
+    other = Drawn("pod9", {1: LO, 2: held}, {2: ["192.0.2.99"]}, [("192.0.2.0/24", 2, "")])
+    found = verdict(drawn(host, other), host, other, asked("", "192.0.2.99", *TCP))
+    assert found.state == "unknown"
+    assert "on which pod9 is a macvlan: a node does not reach those (hostAccess)" in found.why

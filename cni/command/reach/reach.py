@@ -90,7 +90,7 @@ def reach(options: argparse.Namespace) -> int:
     said = _BARE.fullmatch(options.to) or _TO.fullmatch(options.to)
     port = int(said["port"] or 0) if said else 0
     protocol = ((said["protocol"] if said else "") or ("tcp" if port else "icmp")).lower()
-    if said is None or port > 65535 or bool(port) is (protocol == "icmp"):
+    if said is None or port > 65535 or bool(port) is (protocol == "icmp") or _is_no_end(said["end"]):
         options.refuse(f"{options.to!r} is none of TO, TO:PORT, TO:PORT/udp, TO/icmp")
     assert said
     known = Known(options)
@@ -107,6 +107,11 @@ def reach(options: argparse.Namespace) -> int:
             say(*_lines(answer))
     codes = {_CODES[answer.state] for answer in answers}
     return 1 if 1 in codes else max(codes)
+
+
+def _is_no_end(text: str) -> bool:
+    """Whether it has a colon that is no IPv6 address's: what stands behind it was to be a port."""
+    return ":" in text and _BARE.fullmatch(text.strip("[]")) is None
 
 
 def _pairs(source: End, target: End, protocol: str, port: int, places: dict[str, Seen]) -> list[_Asked]:
@@ -178,7 +183,7 @@ def _last(item: _Asked, found: Verdict, words: tuple[_Word, ...], sent: str) -> 
     if sent in (ANSWERED, REFUSED) and not found.intercepted:
         state = REACHED
     elif sent and sent not in (SILENT, ANSWERED) and state in (REACHED, UNKNOWN):
-        state, why = LOST, f"{sent} for a packet"
+        state, why = LOST, f"{sent} for a packet; {why}"
     elif sent == SILENT and item.protocol != "udp" and state in (REACHED, UNKNOWN) and not found.intercepted:
         state, why = LOST, f"no answer to a packet; {why}"
     mend = f"; mend: {found.mend}" if found.mend and state in (DENIED, LOST) and state == found.state else ""
