@@ -25,8 +25,10 @@ def test_connections_go_on_over_a_link_that_is_made_anew(host: Host, lab: Lab, c
     result = host.add(conf | CLOSED, one)
     host.add(conf, other)
     address = result["ips"][0]["address"].split("/")[0]
-    script = "import socket, sys; s = socket.create_server(('', 7000)); c, _ = s.accept(); print('in', flush=True)\nwhile data := c.recv(99): c.send(data)"
-    with one.start("python3", "-c", script):
+    script = "import socket, sys; s = socket.create_server(('', 7000)); print('up', flush=True); c, _ = s.accept(); print('in', flush=True)\nwhile data := c.recv(99): c.send(data)"
+    with one.start("python3", "-c", script) as serving:
+        assert serving.stdout
+        assert serving.stdout.readline() == "up\n"
         client = (
             f"import socket, time; s = socket.create_connection(('{address}', 7000)); s.send(b'x'); s.recv(1); print('in', flush=True)\n"
             "input(); s.settimeout(30); s.send(b'y'); print(s.recv(1).decode(), flush=True)"
