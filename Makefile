@@ -27,7 +27,8 @@ test: .venv/ready      ## everything: style, types, tests/, and netns-tests/ wit
 	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 6 --dist worksteal -m "not sweep" netns-tests
 	@.venv/bin/python3 tools/same_answers.py
 
-sweeps: .venv/ready    ## what enumerates, once more with the node agent (ten minutes)
+sweeps: .venv/ready    ## what enumerates: each of an ADD's objects taken away, of which make test takes some; and with the node agent (half an hour)
+	@STEP=1 AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest --numprocesses 4 --dist worksteal netns-tests/command/test_repair.py netns-tests/verbs/test_taken_away.py
 	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 4 --dist worksteal -m sweep netns-tests
 
 check: .venv/ready     ## style and types

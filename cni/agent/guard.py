@@ -29,6 +29,8 @@ from cni.vigil import Vigil, gone_before
 _AGAIN, _RIVALLED = 10.0, 10.0
 #: For so long nothing more happens when a change is over, and so long one is waited for.
 _QUIET, _LONGEST = 0.01, 0.2
+#: How long it may take to end, and how often it is looked whether it has.
+_FAREWELL, _STEP = 5.0, 0.01
 
 
 class Guard:
@@ -43,6 +45,17 @@ class Guard:
         if self._has_ended() and time.monotonic() >= self._next:
             self._next = time.monotonic() + _AGAIN
             self._start()
+
+    def end(self) -> None:
+        """Have it end before its agent becomes another release's, which would not know whose child it was; what it is at it may end."""
+        if self._line:
+            self._line.close()
+        until = time.monotonic() + _FAREWELL
+        while not self._has_ended() and time.monotonic() < until:
+            time.sleep(_STEP)
+        if self._child:
+            os.kill(self._child, signal.SIGKILL)
+            os.waitpid(self._child, 0)
 
     def _has_ended(self) -> bool:
         if self._child:

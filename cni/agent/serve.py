@@ -48,10 +48,12 @@ def serve(path: Path, most: int, deadline: int, upkeep: Upkeep | None = None, ex
     hold_back_stopping()
     with listening(path) as listener:
         terms = Terms(deadline, exporter.spans if exporter else None)
-        beside: tuple[Beside | None, ...] = (follower, exporter, Guard() if upkeep else None, mender)
+        guard = Guard() if upkeep else None
+        beside: tuple[Beside | None, ...] = (follower, exporter, guard, mender)
         outdated = Pool(listener, most, terms, installed, [item for item in beside if item]).run()
-        if exporter:
-            exporter.end()
+        for other in (exporter, guard):
+            if other:
+                other.end()
         if outdated:
             pass_on(listener)
             os.execv(sys.executable, [sys.executable, "-I", *sys.argv])  # noqa: S606

@@ -314,7 +314,7 @@ def of_elements(space: Namespace, where: str, item: tuple[str, dict[str, Any]]) 
 def test_whatever_is_taken_away_is_there_again(scene: Scene):
     before = (said(scene.host), said(scene.pod), said(scene.neighbour))
     assert scene.reaches()
-    every, wrong, noticed = list(takings(scene))[:: int(os.environ.get("STEP", "1"))], [], 0
+    every, wrong, noticed = list(takings(scene))[:: int(os.environ.get("STEP", "12"))], [], 0
     for what, take in every:
         take()
         amiss = scene.checks()

@@ -25,7 +25,7 @@ def test_connections_go_on_over_a_link_that_is_made_anew(host: Host, lab: Lab, c
     result = host.add(conf | CLOSED, one)
     host.add(conf, other)
     address = result["ips"][0]["address"].split("/")[0]
-    script = "import socket, sys; s = socket.create_server(('', 7000)); print('up', flush=True); c, _ = s.accept(); print('in', flush=True)\nwhile data := c.recv(99): c.send(data)"
+    script = "import socket, sys; s = socket.create_server(('', 7000)); s.settimeout(60); print('up', flush=True); c, _ = s.accept(); c.settimeout(60); print('in', flush=True)\nwhile data := c.recv(99): c.send(data)"
     with one.start("python3", "-c", script) as serving:
         assert serving.stdout
         assert serving.stdout.readline() == "up\n"
