@@ -24,12 +24,12 @@ test: .venv/ready      ## everything: style, types, tests/, and netns-tests/ wit
 	@.venv/bin/python3 -m pytest --numprocesses 2 --dist worksteal tests
 	@rm -rf .cache/transcripts
 	@AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest --numprocesses 6 --dist worksteal netns-tests
-	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 6 --dist worksteal -m "not sweep" netns-tests
+	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 6 --dist worksteal -m "not sweep and not long" netns-tests
 	@.venv/bin/python3 tools/same_answers.py
 
 sweeps: .venv/ready    ## what enumerates: each of an ADD's objects taken away, of which make test takes some; and with the node agent (half an hour)
 	@STEP=1 AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest --numprocesses 4 --dist worksteal netns-tests/command/test_repair.py netns-tests/verbs/test_taken_away.py
-	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 4 --dist worksteal -m sweep netns-tests
+	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 4 --dist worksteal -m "sweep or long" netns-tests
 
 check: .venv/ready     ## style and types
 	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check .

@@ -35,7 +35,8 @@ def meets_agent(fixtures: Collection[str]) -> bool:
 
 @pytest.fixture
 def lab(request: pytest.FixtureRequest):
-    compared = request.node.get_closest_marker("sweep") is None and meets_agent(request.fixturenames)
+    once = any(request.node.get_closest_marker(name) for name in ("sweep", "long"))
+    compared = not once and meets_agent(request.fixturenames)
     made = Lab(request.node.nodeid, Transcript(request.node.nodeid) if compared else None)
     yield made
     made.close()
