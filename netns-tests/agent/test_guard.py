@@ -150,6 +150,7 @@ def test_who_takes_them_away_again_and_again_is_waited_for(served: Agent, pods: 
     assert any("again and again" in line for line in told)
 
 
+@pytest.mark.long  # an agent of its own beside the test run's
 def test_rules_in_a_pod_are_put_back(lab: Lab):
     site = lab.site()
     host = site.host
