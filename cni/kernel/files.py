@@ -40,6 +40,7 @@ _MOST_LINKS = 40  # as the kernel (path_resolution(7))
 _NOBODY = 65534
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_WRITTEN = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class LockFile:
@@ -242,6 +243,32 @@ def put_whole(path: Path, text: str, mode: int) -> None:
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
+
+
+def put_at_once(path: Path, text: str, mode: int) -> None:
+    """Give a file a text, in one rename from its `hidden` name, for who reads it now: a power cut may take it. Raises OSError; of a text there
+    is no room for nothing stays.
+    """
+    new = hidden(path)
+    try:
+        file = os.open(new, _WRITTEN, mode)
+        try:
+            os.fchmod(file, mode)
+            rest = text.encode()
+            while rest:  # what a disk has no room for is not written, and only the next piece is refused
+                rest = rest[os.write(file, rest) :]
+        finally:
+            os.close(file)
+        new.rename(path)
+    except OSError:
+        with suppress(OSError):
+            new.unlink()
+        raise
+
+
+def hidden(path: Path) -> Path:
+    """What is to become a file, whose writer may have been killed."""
+    return path.parent / f".{path.name}"
 
 
 def exchanged(new: Path, path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cni.errors import Unavailable
-from cni.kernel.files import private_folder
+from cni.kernel.files import hidden, private_folder, put_at_once
 from cni.values import dataclass, fields
 
 FOLDER = Path("/run/agent-cni/dns")
@@ -27,7 +27,6 @@ SILENCE = 20.0
 #: What a pod's file is called after its token.
 SUFFIX = ".pod"
 _LONGEST = 1 << 20
-_WRITTEN = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 @dataclass(frozen=True)
@@ -128,20 +127,10 @@ def is_heard() -> bool:
 
 def put(path: Path, text: str) -> None:
     """Give a file a text, in one step. Raises Unavailable; of a text there is no room for nothing stays."""
-    new = path.parent / f".{path.name}"
     try:
         private_folder(FOLDER)
-        file = os.open(new, _WRITTEN, 0o600)
-        try:
-            rest = text.encode()
-            while rest:
-                rest = rest[os.write(file, rest) :]
-        finally:
-            os.close(file)
-        new.rename(path)
+        put_at_once(path, text, 0o600)
     except OSError as error:
-        with suppress(OSError):
-            new.unlink()
         raise _unavailable(path, error) from None
 
 
@@ -149,7 +138,7 @@ def drop(path: Path) -> None:
     """Have no such file, and nothing of one whose writer was killed. Raises Unavailable."""
     try:
         path.unlink(missing_ok=True)
-        (path.parent / f".{path.name}").unlink(missing_ok=True)
+        hidden(path).unlink(missing_ok=True)
     except NotADirectoryError:
         return
     except OSError as error:

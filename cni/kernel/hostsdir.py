@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cni.errors import Unavailable
-from cni.kernel.files import is_trusted
+from cni.kernel.files import hidden, is_trusted, put_at_once
 from cni.naming import Attachment
 from cni.values import dataclass
 
@@ -133,21 +133,10 @@ def read(path: Path) -> str:
 
 def put(path: Path, text: str) -> None:
     """Give a file a text, in one step, and with it the folders it is in. Raises Unavailable; of a text there is no room for nothing stays."""
-    new = _new(path)
     try:
         make_folders(path.parent)
-        file = os.open(new, _WRITTEN, 0o644)
-        try:
-            os.fchmod(file, 0o644)
-            rest = text.encode()
-            while rest:  # what a disk has no room for is not written, and only the next piece is refused
-                rest = rest[os.write(file, rest) :]
-        finally:
-            os.close(file)
-        new.rename(path)
+        put_at_once(path, text, 0o644)
     except OSError as error:
-        with suppress(OSError):
-            new.unlink()
         raise _unavailable(path, error) from None
 
 
@@ -198,19 +187,11 @@ def drop(paths: Iterable[Path]) -> None:
     for path in paths:
         try:
             path.unlink(missing_ok=True)
-            _new(path).unlink(missing_ok=True)
+            hidden(path).unlink(missing_ok=True)
         except (NotADirectoryError, IsADirectoryError):  # nobody is answered by that
             continue
         except OSError as error:
             raise _unavailable(path, error) from None
-
-
-def _new(path: Path) -> Path:
-    """What is to become a file. None that begins with a point is read (dnsmasq(8))."""
-    return path.parent / f".{path.name}"
-
-
-_WRITTEN = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def _unavailable(path: Path, error: OSError) -> Unavailable:
