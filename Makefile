@@ -8,7 +8,7 @@ PLACE     = --prefix $(PREFIX) --bin-dir $(BIN_DIR) --conf-dir $(CONF_DIR) $(if 
 SOURCES  := $(shell find cni plugins conf.d launcher tools -type f -not -name '*.pyc') pyproject.toml constraints.txt
 PLUGINS  := $(patsubst %.schema.json,%,$(wildcard plugins/*.schema.json))
 
-.PHONY: help demo demo-mesh test sweeps check audit image-test kubelet-test collector-test kube-test podman-test consul-test reference-test cluster-soak policy-matrix reach-sweep bench wheels install uninstall clean nerdctl-test
+.PHONY: help demo demo-mesh test crash-test check audit image-test kubelet-test collector-test kube-test podman-test consul-test reference-test cluster-soak policy-matrix reach-sweep bench wheels install uninstall clean nerdctl-test
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1\t/' | expand -t 12
@@ -27,9 +27,8 @@ test: .venv/ready      ## everything: style, types, tests/, and netns-tests/ wit
 	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 6 --dist worksteal -m "not sweep and not long" netns-tests
 	@.venv/bin/python3 tools/same_answers.py
 
-sweeps: .venv/ready    ## what enumerates: each of an ADD's objects taken away, of which make test takes some; and with the node agent (half an hour)
-	@STEP=1 AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest --numprocesses 4 --dist worksteal netns-tests/command/test_repair.py netns-tests/verbs/test_taken_away.py
-	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 4 --dist worksteal -m "sweep or long" netns-tests
+crash-test: .venv/ready ## whatever can go wrong, enumerated (hours; goes on where it was ended): PARTS="killed failing" SEED= STORIES=substring
+	@.venv/bin/python3 tools/crash_test.py $(PARTS) $(if $(SEED),--seed $(SEED)) $(if $(STORIES),--stories "$(STORIES)")
 
 check: .venv/ready     ## style and types
 	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check .

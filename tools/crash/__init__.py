@@ -1,0 +1,1 @@
+"""The parts of `make crash-test`: each enumerates something that can go wrong, and counts it."""
