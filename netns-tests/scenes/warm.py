@@ -27,8 +27,9 @@ _NEWNET, _NEWNS, _BIND, _REC, _SLAVE = 0x40000000, 0x00020000, 4096, 16384, 1 <<
 class Nursery:
     """The process agents are forked from, one for all tests of a worker; it ends with the worker."""
 
-    def __init__(self, python: Path) -> None:
-        command = [str(python), "-I", __file__]
+    def __init__(self, python: Path, *, seam: bool = False) -> None:
+        """With `seam` what a call's environment orders befalls its effects (scenes/effects.py)."""
+        command = [str(python), "-I", __file__, *["seam"] * seam]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def start(self, netns: str, folder: Path, names: Path) -> int:
@@ -60,6 +61,11 @@ def _nurse() -> None:
     import cni.agent.serve
 
     cni.agent.serve._warm()
+    if sys.argv[1:]:
+        sys.path.append(str(Path(__file__).parent))
+        import effects
+
+        effects.install_in_workers()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for an agent: `stop` asks its pidfd
     for line in sys.stdin:
         netns, folder, names = json.loads(line)
