@@ -21,10 +21,10 @@ demo-mesh: .venv/ready ## two pods on two hosts, two Envoys, mutual TLS: their a
 
 test: .venv/ready      ## everything: style, types, tests/, and netns-tests/ with the node agent and without
 	@$(MAKE) --no-print-directory check
-	@.venv/bin/python3 -m pytest --numprocesses 2 --dist worksteal tests
+	@.venv/bin/python3 tools/asked_again.py 2 tests
 	@rm -rf .cache/transcripts
-	@AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest --numprocesses 6 --dist worksteal netns-tests
-	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 -m pytest --numprocesses 6 --dist worksteal -m "not sweep and not long" netns-tests
+	@AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 tools/asked_again.py 6 netns-tests
+	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 tools/asked_again.py 6 -m "not sweep and not long" netns-tests
 	@.venv/bin/python3 tools/same_answers.py
 
 crash-test: .venv/ready ## whatever can go wrong, enumerated (hours; goes on where it was ended): PARTS="killed failing" SEED= STORIES=substring
