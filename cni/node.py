@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cni import engine
 from cni.errors import InvalidNetns, Unavailable
-from cni.kernel.files import PATIENCE, refuse_strangers
+from cni.kernel.files import PATIENCE, LockFile, refuse_strangers
 from cni.kernel.netns import Netns, home_identity, is_own, whereabouts
 from cni.naming import OWN_IPAM, Attachment, digest_of
 from cni.protocol.call import Call
@@ -20,6 +20,7 @@ from cni.resources.base import Unknown
 from cni.resources.world import Peers
 from cni.retirement import end_use, wait_for_retirements
 from cni.state import DEFAULT_FOLDER, Record, Store, said_by
+from cni.state.uses import node_lock
 from cni.values import dataclass
 
 
@@ -162,6 +163,13 @@ def opened(
                 netns = found if record is None or is_of(record, found) else netns
         world = held.enter_context(closing(World(netns, store.lock)))
         yield _at(store, world, attachment, plugin, record)
+
+
+@contextmanager
+def beside_calls() -> Iterator[World]:
+    """The host's world for who is at no attachment; its doors and the lock file end with it."""
+    with closing(LockFile(node_lock())) as lock, closing(World(None, lock)) as world:
+        yield world
 
 
 @contextmanager

@@ -15,10 +15,9 @@ from typing import NamedTuple
 from cni import __version__, engine
 from cni.errors import CniError
 from cni.kernel import inventory, netfilter
-from cni.kernel.files import LockFile
 from cni.kernel.netns import Netns, home_identity
 from cni.naming import Attachment, digest_of
-from cni.node import Node
+from cni.node import Node, beside_calls
 from cni.policy.feeds import book_of
 from cni.policy.known import KnownBook
 from cni.policy.peering import Peering
@@ -29,7 +28,6 @@ from cni.state.documents import Documents
 from cni.state.far import far_revision
 from cni.state.records import resources_of, spelled
 from cni.state.standing import Judged, Key, Stood
-from cni.state.uses import node_lock
 
 
 @contextmanager
@@ -182,7 +180,7 @@ class Standing(Look):
 
     @cached_property
     def _world(self) -> World:
-        world = self._held.enter_context(closing(World(None, LockFile(node_lock()))))
+        world = self._held.enter_context(beside_calls())
         world.current = world.at_once = True
         return world
 

@@ -17,9 +17,8 @@ from typing import NamedTuple
 from cni import engine, plugin
 from cni.errors import CniError, Incomplete, TryAgainLater, Unavailable
 from cni.kernel import ruleset
-from cni.kernel.files import LockFile
 from cni.naming import Attachment
-from cni.node import Node, held
+from cni.node import Node, beside_calls, held
 from cni.policy.feeds import going_by_what_is_known, reading_once
 from cni.protocol.call import Call
 from cni.refresh import call_about, is_fed, rules_of_today
@@ -30,7 +29,6 @@ from cni.retirement import wait_for_retirements
 from cni.state import FILE, Store
 from cni.state.documents import Documents
 from cni.state.fed import Fed
-from cni.state.uses import node_lock
 from cni.values import dataclass, field
 
 #: For SQLite's lock, in seconds, where there is a next time soon.
@@ -251,7 +249,7 @@ def _refused_alone(wanted: list[_Wanted]) -> dict[Fed, CniError]:
 
 def _refused_besides(besides: Sequence[NftRules]) -> CniError | None:
     try:
-        with closing(World(None, LockFile(node_lock()))) as world:
+        with beside_calls() as world:
             engine.apply(besides, world)
     except CniError as error:
         return error

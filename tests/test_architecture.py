@@ -203,6 +203,11 @@ def imported(file: Path) -> frozenset[str]:
     return frozenset(imports(tree_of(file)))
 
 
+def calls_of(file: Path, name: str) -> Iterator[ast.Call]:
+    nodes = (node for node in ast.walk(tree_of(file)) if isinstance(node, ast.Call))
+    return (node for node in nodes if isinstance(node.func, ast.Name) and node.func.id == name)
+
+
 def functions(file: Path) -> Iterator[ast.FunctionDef]:
     return (node for node in ast.walk(tree_of(file)) if isinstance(node, ast.FunctionDef))
 
@@ -267,6 +272,18 @@ def test_calls_go_through_their_door(words: set[str], door: set[str]):
         if words & {node.attr for node in ast.walk(tree_of(file)) if isinstance(node, ast.Attribute)}:
             users.add(name_of(file))
     assert users == door
+
+
+def test_a_lock_file_ends_with_who_opened_it():
+    """A member opened one for each change of documents, until it had no descriptor left."""
+    living = {
+        "cni/member/policies.py",
+        "cni/member/reconciler.py",
+        "cni/state/store.py",
+    }  # as their process, or a store
+    closed = {id(arg) for file in FILES for call in calls_of(file, "closing") for arg in call.args}
+    left_open = {name_of(file) for file in FILES for call in calls_of(file, "LockFile") if id(call) not in closed}
+    assert left_open == living
 
 
 def test_only_one_place_prints():

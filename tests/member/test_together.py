@@ -21,3 +21,11 @@ def test_a_record_that_nobody_can_read_is_named_and_ends_nothing(tmp_path: Path,
     assert [error.msg for error in found.failed.values()] == [
         "shop/web (net/c/eth0) is held to what was said before: another release recorded what this one does not know"
     ]
+
+
+def test_whoever_follows_again_and_again_opens_no_more(no_node: Path):
+    opened = []
+    for _ in range(5):
+        follow([])
+        opened.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert opened[1:] == opened[:1] * 4

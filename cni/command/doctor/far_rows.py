@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 from cni.cluster.snapshot import Snapshot
 from cni.cluster.store import Listing
-from cni.kernel.files import LockFile
 from cni.kernel.view import Link
 from cni.member.devices import bridge_of
 from cni.member.rows import Wanted, by_table, differing
 from cni.member.shares import shares, uplink_of
+from cni.node import beside_calls
 from cni.overlay.peers import peers_of
 from cni.resources import World
 from cni.resources.remote import RemoteRow
-from cni.state.uses import node_lock
 
 #: A network, what is wrong with a row of it, and the row.
 Fault = tuple[str, str, RemoteRow]
@@ -29,7 +27,7 @@ def faults(folder: Path, node: str, listing: Listing) -> set[Fault]:
     snapshot = Snapshot(node)
     snapshot.apply(listing)
     found: set[Fault] = set()
-    with closing(World(None, LockFile(node_lock()))) as world:
+    with beside_calls() as world:
         have = shares(folder, snapshot, lambda network, _: bridge_of(world, network))
         me = have.me
         uplink = uplink_of(world, have)
