@@ -178,20 +178,8 @@ class Asking(NftRules):
 
 
 @dataclass(frozen=True)
-class AskingPod(NftRules):
+class AskingPod(Entry, NftRules):
     """What the gate is told of a pod, for the rules it is held to: see `gatedir.Entry`, whose fields these are."""
-
-    token: str
-    pod: str
-    addresses: tuple[str, ...]
-    link: str
-    rules: tuple[str, ...]
-    netns: str = ""
-    names: tuple[str, ...] = ()
-    everything: bool = False
-    keep: int = 60
-    into: tuple[str, ...] = ()
-    own: tuple[str, ...] = ()
 
     batch = None  # no rules, but a file
 
@@ -205,33 +193,29 @@ class AskingPod(NftRules):
 
     def ensure(self, world: World) -> None:
         """Write it also where it is there: the gate then looks at the pod's sets, which may have been made anew, and empty."""
-        before = gatedir.read(self._entry.path)
-        gatedir.put(self._entry.path, self._entry.text)
+        before = gatedir.read(self.path)
+        gatedir.put(self.path, self.text)
         if not before:
             world.created(self)
-        elif before != self._entry.text:
-            world.changed(self, lambda: gatedir.put(self._entry.path, before))
+        elif before != self.text:
+            world.changed(self, lambda: gatedir.put(self.path, before))
 
     def differences(self, world: World) -> Iterator[str]:
-        there = gatedir.read(self._entry.path)
-        if there != self._entry.text:
-            yield f"{self._entry.path}, by which the DNS gate knows the pod, is {'another' if there else 'missing'}"
+        there = gatedir.read(self.path)
+        if there != self.text:
+            yield f"{self.path}, by which the DNS gate knows the pod, is {'another' if there else 'missing'}"
 
     def remove(self, world: World) -> None:
-        gatedir.drop(self._entry.path)
+        gatedir.drop(self.path)
 
     def describe(self) -> str:
-        rules = ", ".join(name for names in self._entry.allowed for name in names) or "none"
+        rules = ", ".join(name for names in self.allowed for name in names) or "none"
         more = "anything" if self.everything else ", ".join((*self.names, *self.own))
         return f"names it may reach: {rules}; resolve besides: {more or 'nothing'}"
 
     @property
     def place(self) -> object:
         return AskingPod, self.token
-
-    @property
-    def _entry(self) -> Entry:
-        return Entry(**vars(self))
 
 
 def _make(netns: str) -> None:
