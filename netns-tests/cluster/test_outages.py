@@ -20,7 +20,7 @@ from lab import Lab, Namespace, eventually, sh
 from cni.cluster.etcd import EtcdStore
 from cni.cluster.model import Block, Endpoint, Item, Key
 from cni.cluster.store import Change, ClusterStore, Listing, Session
-from cni.errors import Compacted, SessionLost, Unreachable
+from cni.errors import Compacted, Replaced, SessionLost, Unreachable
 from cni.kernel.netns import Netns
 from cni.values import replace
 
@@ -207,8 +207,10 @@ def test_an_etcd_of_an_older_backup_is_known(folder: Path):
         ear = Ear(store.changes())
         for number in range(10):
             store.publish(session, BLOCK, [pod(number)], [])
+        ear.hears(pod(0))  # or it loses nothing
         etcd.wipe(backup)
-        assert eventually(lambda: isinstance(ear.error, Compacted))
+        assert eventually(lambda: ear.error)
+        assert isinstance(ear.error, Replaced), ear.error
         try:
             store.renew(session)
         except SessionLost:
@@ -232,6 +234,51 @@ def test_an_older_backup_is_known_also_when_it_has_come_as_far_again(folder: Pat
             etcd.put("/somebody/else", str(number))
         with pytest.raises(Compacted):
             list(itertools.islice(changes, 3))
+
+
+def test_an_older_backup_is_known_also_to_who_heard_of_no_end(lab: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its host lost its power: the watch ended in silence, and went on in a history that had come as far again."""
+    places = [lab.add(Namespace(lab.name("etcd"))) for _ in range(2)]
+    lab.underlay(*places)
+    with Netns(places[1].path).entered(), Etcd(folder, places=[(places[0], "192.0.2.11")]) as etcd:
+        monkeypatch.setattr("cni.cluster.etcd.store._SILENCE", SOON)  # it is back before anybody asks
+        store = EtcdStore(etcd.config(), 5 * SOON)
+        session = member_of(store)
+        backup = etcd.backup(folder / "backup")
+        ear = Ear(store.changes())
+        assert store.publish(session, BLOCK, [pod(1)], [])
+        ear.hears(pod(1))
+        ends = places[1].run("ss", "-Htn", "dport = :2379").stdout.split()
+        ports = ", ".join(word.rpartition(":")[2] for word in ends if word.startswith("192.0.2.12:"))
+        chain = "add table ip off\nadd chain ip off out { type filter hook output priority 0; }\n"
+        places[0].run("nft", "-f", "-", input=f"{chain}add rule ip off out tcp dport {{ {ports} }} drop\n")
+        etcd.wipe(backup)
+        for number in range(9):
+            etcd.put("/somebody/else", str(number))
+        assert eventually(lambda: ear.error, 2 * SOON)
+        assert isinstance(ear.error, Replaced), (ear.error, ear.known)
+
+
+@pytest.mark.parametrize("since", ["nothing", "a withdrawal", "somebody else's", "the end of all"])
+def test_a_watch_that_begins_again_in_silence_begins_nothing_anew(folder: Path, since: str):
+    """The last of what was put is there, is gone, or others wrote after it."""
+    with Etcd(folder) as etcd:
+        store = EtcdStore(etcd.config(), SECONDS)
+        session = member_of(store)
+        ear = Ear(store.changes())
+        assert store.publish(session, BLOCK, [pod(1)], [])
+        ear.hears(pod(1))
+        {
+            "nothing": lambda: None,
+            "a withdrawal": lambda: store.publish(session, BLOCK, [], [pod(1)]),
+            "somebody else's": lambda: etcd.put("/somebody/else", "1"),
+            "the end of all": lambda: etcd.ctl("del", "--prefix", "/agent-cni"),
+        }[since]()
+        time.sleep(SECONDS / 2)  # a watch is silent for a fifth of it
+        session = member_of(store) if since == "the end of all" else session
+        assert store.publish(session, BLOCK, [pod(2)], [])
+        ear.hears(pod(2))
+        assert ear.listings == 1
 
 
 def test_an_etcd_that_is_full_says_so_and_what_goes_goes(folder: Path):

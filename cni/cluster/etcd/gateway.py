@@ -87,6 +87,12 @@ class Gateway:
         """The first rows of a range, as of a revision (0 is now), and whether there are more. Raises Compacted."""
         return self._ask("/v3/kv/range", _span(span) | {"limit": limit, "revision": revision}, _page)
 
+    def newest(self, span: Range, revision: int) -> Row | None:
+        """Of all in a range, as of a revision, what was put last; for etcd that is to read it all. Raises Compacted."""
+        asked = {"sort_order": "DESCEND", "sort_target": "MOD", "limit": 1, "revision": revision}
+        _, rows, _ = self._ask("/v3/kv/range", _span(span) | asked, _page)
+        return rows[0] if rows else None
+
     def write(self, compared: list[dict[str, Any]], operations: list[dict[str, Any]]) -> Done:
         """A transaction, which is sent once."""
         return self._ask("/v3/kv/txn", {"compare": compared, "success": operations}, _done, again=False)

@@ -28,9 +28,8 @@ class Watch:
         self._silence, self._seconds = silence, seconds
         self._span, self._sparing = keys.all(), sparing
         self._seen = At("", 0, 0)
-        #: What was put last of all that was seen, and whether who answers next may be another etcd.
+        #: What was put last of all that was seen.
         self._last: Row | None = None
-        self._broke = False
 
     def told(self) -> Iterator[Listing | Change]:
         """A Listing, and every Change. Raises Unreachable, and Compacted."""
@@ -46,7 +45,6 @@ class Watch:
                         if not is_enough:
                             break
             except Unreachable:  # another member may be well
-                self._broke = True
                 if boottime() - heard > self._seconds:
                     raise
                 time.sleep(_TRIED_AGAIN_AFTER)
@@ -98,14 +96,20 @@ class Watch:
     def _is_the_same(self, at: At) -> None:
         """Raise Replaced where who answers does not go on from what was seen: another etcd, or one of an older backup.
 
-        One that is behind catches up when it is asked for what is agreed on. One that was restored may have come as far again:
-        then what was put last was not put there.
+        One that is behind catches up when it is asked for what is agreed on. One that was restored may have come as far again, and
+        nobody need have heard of its end, a host's that lost its power: then what was put last was not put there, or something since.
         """
         same = at.follows(self._seen) or self._gateway.look(self._keys.all().first).at.follows(self._seen)
-        if same and self._broke and self._last:
-            span = Range(self._last.key, self._last.key + b"\0")
-            _, rows, _ = self._gateway.page(span, 1, self._last.modified)
-            same = [row.modified for row in rows] == [self._last.modified]
-        if not same:
+        if not (same and self._has_put_the_same()):
             raise Replaced("etcd is not as it was: it has been made anew, or is an older copy of itself")
-        self._broke = False
+
+    def _has_put_the_same(self) -> bool:
+        """Whether, up to what was seen, what was heard last is what was put last."""
+        last, seen = self._last, self._seen.revision
+        if not last:
+            return self._gateway.newest(self._span, seen) is None
+        only = Range(last.key, last.key + b"\0")
+        if self._gateway.newest(only, seen) != last != self._gateway.newest(only, last.modified):  # which is gone since
+            return False
+        newest = self._gateway.newest(self._span, seen) if last.modified < seen else None
+        return newest is None or newest.modified <= last.modified
