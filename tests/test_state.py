@@ -21,12 +21,12 @@ from cni.errors import CniError, TryAgainLater, Unavailable
 from cni.kernel.bell import Bell, answering
 from cni.kernel.files import LockFile
 from cni.kernel.netns import home_identity, whereabouts
-from cni.naming import Attachment
+from cni.naming import Attachment, digest_of
 from cni.resources import Bridge, FloodList, Said, VxlanLink, uses_of
 from cni.resources.base import Unknown
 from cni.state import Record, Store
 from cni.state.configured import Place
-from cni.state.layout import VERSION
+from cni.state.layout import SCHEMA, VERSION
 from cni.state.membership import Member
 from cni.values import replace
 
@@ -510,22 +510,90 @@ def test_a_file_of_an_earlier_layout_is_read_and_brought_up_in_place(
                 assert all(record in store.users([place]) for place in wanted)
 
 
+def shape(folder: Path) -> list[Any]:
+    """How a file is laid out, once it was opened."""
+    with closing(Store.open(folder)) as store:
+        tables = [name for (name,) in store._rows("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY 1")]
+        about = ("table_xinfo", "index_list", "foreign_key_list")
+        return (
+            [store._rows("PRAGMA user_version")]
+            + [store._rows(f"PRAGMA {what}({table})") for table in tables for what in about]
+            + [tables]
+        )
+
+
 @pytest.mark.parametrize("earlier", EARLIER, ids=["1", "2", "3", "4"])
 def test_a_file_that_was_brought_up_is_laid_out_as_a_new_one(folder: Path, tmp_path: Path, earlier: Path):
-    def of(folder: Path) -> list[Any]:
-        with closing(Store.open(folder)) as store:
-            tables = [name for (name,) in store._rows("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY 1")]
-            about = ("table_xinfo", "index_list", "foreign_key_list")
-            return (
-                [store._rows("PRAGMA user_version")]
-                + [store._rows(f"PRAGMA {what}({table})") for table in tables for what in about]
-                + [tables]
-            )
-
     folder.mkdir()
     with closing(sqlite3.connect(folder / "state.db")) as db:
         db.executescript(earlier.read_text())
-    assert of(folder) == of(tmp_path / "new")
+    assert shape(folder) == shape(tmp_path / "new")
+
+
+#: Layouts as they came about, each with the number of what it was to be.
+HALF = {
+    "3, whose attachments have no rowid": (3, "", ") WITHOUT ROWID;"),
+    "4 without boots and what networks say": (4, "boot configured", ""),
+    "4 without what networks say": (4, "configured", ""),
+    "5 without who is away": (5, "away", ""),
+    "5 without an index": (5, "", "DROP INDEX endpoint_unsaid;"),
+}
+
+
+def half_made(folder: Path, how: str) -> None:
+    """A state of such a release."""
+    number, gone, text = HALF[how]
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / "state.db")) as db:
+        if number < VERSION:
+            script = EARLIER[number - 1].read_text()
+            db.executescript(script.replace(");", text, 1) if text else script)
+        else:
+            db.executescript(SCHEMA + text)
+        db.executescript("".join(f"DROP TABLE {table};" for table in gone.split()))
+
+
+@pytest.mark.parametrize("how", HALF)
+def test_a_layout_that_came_about_is_brought_up_whatever_its_number_says(folder: Path, tmp_path: Path, how: str):
+    half_made(folder, how)
+    with closing(sqlite3.connect(folder / "state.db")) as db:
+        before = db.execute(RECORDED).fetchall(), db.execute("SELECT * FROM lease ORDER BY 1, 2, 3").fetchall()
+    for opening in (Store.reading, Store.open):
+        with closing(opening(folder)) as store:
+            assert store
+            assert (store._rows(RECORDED), store._rows("SELECT * FROM lease ORDER BY 1, 2, 3")) == before
+            wanted = {place for item in store.records() for place in uses_of(item.resources, item.lasting)}
+            assert {place for place in wanted if not store.is_used(place)} == set()
+            assert store.away() == {}
+    assert shape(folder) == shape(tmp_path / "new")
+
+
+def test_a_layout_has_one_shape(folder: Path):
+    """Whoever changes a table of a layout that was released says so by its number (and by EARLIEST where no earlier release could write it)."""
+    of_each = {5: "d158e9d491c019a28d458103302a8559b8a4c2bdfe0c44218d153b6f12c930e1"}
+    assert digest_of(repr(shape(folder))) == of_each[VERSION]
+
+
+@pytest.mark.parametrize("table", ["attachment", "lease", "uses"])
+def test_a_file_that_lacks_what_all_have_is_damaged_and_stays_so(written: Path, table: str):
+    """Without its leases it would give an address twice, without users take away what is used."""
+    with closing(sqlite3.connect(written / "state.db")) as db:
+        db.executescript(f"PRAGMA foreign_keys = OFF; DROP TABLE {table}")
+        before = list(db.iterdump())
+        for opening in (Store.reading, Store.open):
+            with pytest.raises(Unavailable, match=r"state\.db is damaged: of its tables there are"):
+                opening(written)
+        assert list(db.iterdump()) == before
+
+
+def test_a_column_that_is_not_there_does_not_come_by_trying_again(written: Path):
+    with closing(sqlite3.connect(written / "state.db")) as db:
+        db.executescript("ALTER TABLE attachment DROP COLUMN home")
+    with (
+        closing(Store.open(written)) as store,
+        pytest.raises(Unavailable, match=r"state\.db is damaged: no such column"),
+    ):
+        store.records()
 
 
 def test_what_layout_2_allowed_and_cannot_be_is_left_behind(folder: Path):

@@ -88,10 +88,14 @@ class StateFile:
             raise
 
     def layout(self) -> int:
-        """The file's layout, 0 for a new one; ours for a later release's that says it can be written by us. Raises Unavailable for another's."""
+        """The file's layout, 0 for a new one; ours for a later release's that says it can be written by us, and an earlier one for ours
+        that lacks some of it. Raises Unavailable for another's.
+        """
         earliest, version = divmod(int(self._rows("PRAGMA user_version")[0][0]), 1 << 16)
         if 0 < earliest <= layout.VERSION:
-            return min(version, layout.VERSION)
+            version = min(version, layout.VERSION)
+        if version == layout.VERSION:
+            return version if self._rows(layout.IS_WHOLE)[0][0] else version - 1
         if not 0 <= version <= layout.VERSION:
             raise Unavailable(
                 f"{self.path} was written by another release (layout {version}, ours is up to {layout.VERSION})"
@@ -105,8 +109,8 @@ class StateFile:
             return
         if version:
             with self.transaction():
-                if (version := self.layout()) != layout.VERSION:
-                    layout.upgrade(self._db, version)
+                if self.layout() != layout.VERSION:
+                    layout.upgrade(self._db)
             return
         self.path.chmod(0o600)
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -140,9 +144,10 @@ def busy(path: Path) -> Iterator[None]:
     """Say what SQLite says of a file in our own terms."""
     try:
         yield
-    except sqlite3.OperationalError as error:
-        raise TryAgainLater(f"the state in {path} cannot be used now: {error}") from None
+    except sqlite3.IntegrityError:
+        raise
     except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.IntegrityError):
-            raise
+        wrong = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # a text that is none has no code
+        if isinstance(error, sqlite3.OperationalError) and wrong != sqlite3.SQLITE_ERROR:
+            raise TryAgainLater(f"the state in {path} cannot be used now: {error}") from None
         raise Unavailable(f"the state in {path} is damaged: {error}") from None

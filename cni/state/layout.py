@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -143,45 +144,24 @@ CREATE TABLE away (
 #: What a new file gets.
 SCHEMA = f"{_ATTACHMENT} {_LEASES} {_STICKY} {_STICKY_ONCE} {_USES} {_CONFIGURED} {_BOOT} {_MEMBERSHIP}\nPRAGMA user_version = {SAID};"
 
-_TO_2 = """
-ALTER TABLE attachment ADD COLUMN netns_id TEXT NOT NULL DEFAULT '';
-ALTER TABLE attachment ADD COLUMN home TEXT NOT NULL DEFAULT '';
-CREATE TABLE uses (place TEXT, network TEXT, container TEXT, ifname TEXT, plugin TEXT);
-"""
+TABLES = tuple(re.findall(r"CREATE TABLE (\w+)", SCHEMA))
+INDICES = tuple(re.findall(r"CREATE (?:UNIQUE )?INDEX (\w+)", SCHEMA))
+#: Whether all of that is there.
+IS_WHOLE = f"SELECT count(*) = {len(TABLES + INDICES)} FROM sqlite_schema WHERE name IN {TABLES + INDICES}"
 
-#: What nobody has is used by nobody, and of several pods with one address the last in the alphabet keeps it.
-_TO_3 = f"""
-DELETE FROM sticky AS one WHERE EXISTS (
-    SELECT 1 FROM sticky AS other WHERE other.pod > one.pod
-    AND (other.network, other.range_set, other.family, other.address) = (one.network, one.range_set, one.family, one.address)
-);
-{_STICKY_ONCE}
-ALTER TABLE attachment RENAME TO attachment_before;
-{_ATTACHMENT}
-INSERT INTO attachment SELECT * FROM attachment_before;
-DROP TABLE attachment_before;
-DROP INDEX IF EXISTS user;
-ALTER TABLE uses RENAME TO uses_before;
-{_USES}
-INSERT OR IGNORE INTO uses SELECT * FROM uses_before AS one WHERE EXISTS (
-    SELECT 1 FROM attachment AS other
-    WHERE (other.network, other.container, other.ifname, other.plugin) = (one.network, one.container, one.ifname, one.plugin)
-);
-DROP TABLE uses_before;
-"""
-
-#: An interface whose pod is gone was the only one that most pods have.
-_TO_4 = f"""
-DROP INDEX sticky_once;
-ALTER TABLE sticky RENAME TO sticky_before;
-{_STICKY}
-{_STICKY_ONCE}
-INSERT INTO sticky SELECT network, pod, COALESCE((
-    SELECT ifname FROM lease WHERE (lease.network, lease.family, lease.address) = (one.network, one.family, one.address)
-), 'eth0'), range_set, family, address FROM sticky_before AS one;
-DROP TABLE sticky_before;
-{_BOOT}
-"""
+#: What an earlier table did not say: an interface whose pod is gone was the only one that most pods have.
+_UNSAID = {
+    "sticky": {
+        "ifname": "COALESCE((SELECT ifname FROM lease WHERE (lease.network, lease.family, lease.address)"
+        " = (one.network, one.family, one.address)), 'eth0')"
+    }
+}
+#: Which rows: of several pods with one address the last in the alphabet keeps it, and what nobody has is used by nobody.
+_WHICH = {
+    "sticky": "ORDER BY pod DESC",
+    "uses": "WHERE EXISTS (SELECT 1 FROM attachment AS other WHERE (other.network, other.container, other.ifname, other.plugin)"
+    " = (one.network, one.container, one.ifname, one.plugin))",
+}
 
 #: What layout 1 found by searching its JSON: the resources that go with their last user, by what tells them apart,
 #: and the fields that others asked for.
@@ -198,21 +178,39 @@ _SHARED_IN_1: dict[str, tuple[str, ...]] = {
 _ASKED_IN_1 = {"PodPolicy": "addresses", "PodAddress": "address", "PodRules": "netns", "Macvlan": "master"}
 
 
-def upgrade(db: sqlite3.Connection, version: int) -> None:
-    """Bring a file of an earlier layout to this one, in a transaction of the caller's."""
-    if version < 2:
+def upgrade(db: sqlite3.Connection) -> None:
+    """Bring a file to this layout by what it has, in a transaction of the caller's. Raises DatabaseError where it lacks what all have.
+
+    Its number is not asked: layouts that came about had the number of what they were to be.
+    """
+    before = {table: found for table in TABLES if (found := _columns(db, table))}
+    is_first = "netns_id" not in before.get("attachment", ())
+    if not before.keys() >= {"attachment", "lease"} or not (is_first or "uses" in before):
+        raise sqlite3.DatabaseError(f"of its tables there are {', '.join(before) or 'none'}")
+    for name in INDICES:
+        db.execute(f"DROP INDEX IF EXISTS {name}")
+    for table in reversed(before):  # who refers to another goes before it
+        db.execute(f"ALTER TABLE {table} RENAME TO {table}_before")
+    _run(db, SCHEMA)
+    for table, columns in before.items():
+        said = _UNSAID.get(table, {}) | {name: name for name in _columns(db, table) if name in columns}
+        rows = f"SELECT {', '.join(said.values())} FROM {table}_before AS one {_WHICH.get(table, '')}"
+        db.execute(f"INSERT OR IGNORE INTO {table} ({', '.join(said)}) {rows}")
+    for table in reversed(before):
+        db.execute(f"DROP TABLE {table}_before")
+    if is_first:
         _know_users(db)
-    if version < 3:
-        _run(db, _TO_3)
-    if version < 4:
-        _run(db, _TO_4)
+    if "configured" not in before:
         _know_configured(db)
-    _run(db, f"{_MEMBERSHIP}PRAGMA user_version = {SAID};\n")
+
+
+def _columns(db: sqlite3.Connection, table: str) -> list[str]:
+    """The names of a table's columns; none of one that is not there."""
+    return [name for (name,) in db.execute("SELECT name FROM pragma_table_info(?)", (table,))]
 
 
 def _know_users(db: sqlite3.Connection) -> None:
-    """From layout 1 to 2. What a recorded path means now is taken for what it meant then: that release never looked."""
-    _run(db, _TO_2)
+    """What layout 1 did not say. What a recorded path means now is taken for what it meant then: that release never looked."""
     known: dict[object, str] = {}
     home = _home()
     rows = db.execute("SELECT network, container, ifname, plugin, netns, resources FROM attachment").fetchall()
@@ -223,14 +221,13 @@ def _know_users(db: sqlite3.Connection) -> None:
         seen = (known[path], home if known[path] else "")
         db.execute(f"UPDATE attachment SET (netns_id, home) = (?,?) WHERE {where}", (*seen, *key))
         for place in _places_in_1(resources, partial(_lasting, path, known[path])):
-            db.execute("INSERT INTO uses VALUES (?,?,?,?,?)", (place, *key))
+            db.execute("INSERT OR IGNORE INTO uses VALUES (?,?,?,?,?)", (place, *key))
 
 
 def _know_configured(db: sqlite3.Connection) -> None:
-    """From layout 3 to 4. A network says what its latest attachment recorded of its overlay."""
-    _run(db, _CONFIGURED)
-    rows = db.execute("SELECT network, container, ifname, plugin, resources FROM attachment ORDER BY rowid").fetchall()
-    for *key, resources in rows:
+    """What layouts before 4 did not say: a network says what its latest attachment recorded of its overlay."""
+    query = "SELECT network, container, ifname, plugin, resources FROM attachment ORDER BY created, rowid"
+    for *key, resources in db.execute(query).fetchall():
         found = [item for item in _items(resources) if item.get("kind") in ("VxlanLink", "FloodList")]
         for place in {f"overlay {bridge}" for item in found if (bridge := _text(item.get("bridge")))}:
             db.execute("INSERT OR IGNORE INTO uses VALUES (?,?,?,?,?)", (place, *key))
