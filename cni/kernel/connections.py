@@ -14,7 +14,19 @@ from typing import NamedTuple
 
 from cni.errors import KernelRefused
 from cni.kernel.netlink.channel import NETFILTER, Channel
-from cni.kernel.netlink.wire import ACK, CREATE, DUMP, EXCLUSIVE, FAMILY, HEADER, attribute, attributes, nested, u32
+from cni.kernel.netlink.wire import (
+    ACK,
+    CREATE,
+    DUMP,
+    EXCLUSIVE,
+    FAMILY,
+    HEADER,
+    attribute,
+    attributes,
+    nested,
+    u32,
+    understood,
+)
 from cni.kernel.nfnetlink import message
 from cni.naming import IPAddress
 
@@ -53,6 +65,7 @@ def remember() -> None:
         channel.refusals(told)
 
 
+@understood
 def alive(source: bytes) -> set[bytes]:
     """To whom an address has begun connections, as far as conntrack of the namespace this thread is in knows; all packed. A kernel before
     5.8 tells of everybody's, of which the rest is passed over. Raises KernelRefused and DumpInterrupted.

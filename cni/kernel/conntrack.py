@@ -16,7 +16,18 @@ from typing import NamedTuple
 from cni.errors import KernelRefused
 from cni.kernel import expressions, nfnetlink, statements, sysctl
 from cni.kernel.netlink.channel import NETFILTER, Channel, DumpInterrupted
-from cni.kernel.netlink.wire import ACK, CREATE, DUMP, HEADER, attribute, attributes, messages, number_of, string
+from cni.kernel.netlink.wire import (
+    ACK,
+    CREATE,
+    DUMP,
+    HEADER,
+    attribute,
+    attributes,
+    messages,
+    number_of,
+    string,
+    understood,
+)
 
 _GET, _DELETED = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET and _DELETE
 _GROUPS = 1 << 0 | 1 << 2  # NFNLGRP_CONNTRACK_NEW and _DESTROY
@@ -162,6 +173,7 @@ def shed_by(listener: socket.socket) -> int:
     return int(_MEMINFO.unpack(listener.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))[_DROPS])
 
 
+@understood
 def read(message: bytes, of: Container[bytes]) -> Tracked | None:
     """What a message tells, if `of` has an end of it. The two tuples come first in every one, each with addresses, then the protocol:
     by their places they are read in a third of the time that takes by their numbers.

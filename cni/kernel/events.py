@@ -15,7 +15,7 @@ from cni.kernel.netlink.addresses import address_of
 from cni.kernel.netlink.links import link_of
 from cni.kernel.netlink.neighbours import row_of
 from cni.kernel.netlink.routes import is_refusal, route_of
-from cni.kernel.netlink.wire import HEADER, attributes, messages, number_of
+from cni.kernel.netlink.wire import HEADER, attributes, messages, number_of, understood
 from cni.kernel.view import MAIN_TABLE, MEMBER
 
 #: What an event is about. REFUSAL: a route that leads nowhere. OVERRUN: more happened than could be told.
@@ -107,6 +107,7 @@ class Events:
             yield _event_of(message, minds)
 
 
+@understood
 def _event_of(message: bytes, minds: Minds = _all) -> Event | None:
     """What a message tells of; None where it is nothing that anybody here goes by."""
     kind = HEADER.unpack_from(message)[1]

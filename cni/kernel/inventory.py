@@ -15,7 +15,7 @@ from typing import TypeVar
 from cni.errors import TryAgainLater
 from cni.kernel import nfnetlink
 from cni.kernel.netlink.channel import Channel, DumpInterrupted
-from cni.kernel.netlink.wire import DUMP, attribute, listed, nested, string, text_of
+from cni.kernel.netlink.wire import DUMP, attribute, listed, nested, string, text_of, understood
 from cni.kernel.nfnetlink import (
     CHAIN,
     CHAIN_NAME,
@@ -79,6 +79,7 @@ def rules(table: str, chains: Iterable[str]) -> dict[str, bytes | None]:
     }
 
 
+@understood
 def _steady(read: Callable[[], Iterator[T]]) -> list[T]:
     for _ in range(_TRIES):
         try:

@@ -13,7 +13,7 @@ from cni.errors import Conflict, KernelRefused
 from cni.kernel import nfnetlink
 from cni.kernel.conntrack import shed_by
 from cni.kernel.netlink.channel import NETFILTER
-from cni.kernel.netlink.wire import ACK, HEADER, attribute, attributes, messages
+from cni.kernel.netlink.wire import ACK, HEADER, attribute, attributes, messages, understood
 
 _NFLOG, _PACKET, _CONFIG = 4 << 8, 0, 1
 _COMMAND, _MODE = 1, 2
@@ -103,6 +103,7 @@ class Listener:
                     return
 
 
+@understood
 def read(message: bytes) -> Logged:
     """What a message of a listener's group says."""
     found = attributes(message, _BODY_AT)

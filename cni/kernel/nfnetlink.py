@@ -11,7 +11,7 @@ from cni.kernel import signature
 from cni.kernel.kept import PerNamespace
 from cni.kernel.netlink import wire
 from cni.kernel.netlink.channel import NETFILTER, Channel
-from cni.kernel.netlink.wire import ACK, HEADER, REQUEST, attribute, attributes, unacknowledged
+from cni.kernel.netlink.wire import ACK, HEADER, REQUEST, attribute, attributes, unacknowledged, understood
 
 #: Messages that make a thing; GET added, the question for it, which they answer.
 TABLE, CHAIN, RULE, SET, ELEMENTS, GENERATION = 0, 3, 6, 9, 12, 15
@@ -54,6 +54,7 @@ def message(kind: int, how: int, family: int, resource: int, body: bytes) -> byt
     return wire.message(kind, REQUEST | how, _NFGENMSG.pack(family, 0, resource), body)
 
 
+@understood
 def family_of(message: bytes) -> int:
     """The family a message is about, by the kernel's number."""
     return message[_FAMILY_AT]
@@ -69,6 +70,7 @@ def asked(channel: Channel, kind: int, how: int, family: int | str, body: bytes)
         return []
 
 
+@understood
 def generation(channel: Channel) -> bytes:
     """What changes with every change of rules in a namespace."""
     return attributes_of(channel.ask(request(GENERATION + GET, 0, 4))[0])[_GENERATION_ID]
@@ -90,6 +92,7 @@ def change(channel: Channel, requests: Sequence[bytes], generation: bytes = b"")
             raise KernelRefused(f"nf_tables refused a transaction: {error.msg}", error.errno) from None
 
 
+@understood
 def kind_of(message: bytes) -> int:
     """Which of nf_tables' messages one is."""
     return message[4]

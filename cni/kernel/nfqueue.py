@@ -17,7 +17,7 @@ from typing import NamedTuple
 from cni.errors import Conflict, KernelRefused
 from cni.kernel import nfnetlink
 from cni.kernel.netlink.channel import NETFILTER
-from cni.kernel.netlink.wire import ACK, HEADER, attribute, attributes, messages
+from cni.kernel.netlink.wire import ACK, HEADER, attribute, attributes, messages, understood
 
 _QUEUE, _PACKET, _VERDICT, _CONFIG = 3 << 8, 0, 1, 2
 _COMMAND, _PARAMETERS, _LONGEST, _MASK, _FLAGS = 1, 2, 3, 4, 5
@@ -140,6 +140,7 @@ class Queue:
                 raise OSError(-code, os.strerror(-code))
 
 
+@understood
 def _read(message: bytes) -> Held:
     found = attributes(message, _BODY_AT)
     number, _, hook = struct.unpack(">IHB", found[_PACKET_HEADER])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from cni.errors import KernelRefused
 from cni.kernel.netlink.channel import NETFILTER
-from cni.kernel.netlink.wire import HEADER, messages, text_of
+from cni.kernel.netlink.wire import HEADER, messages, text_of, understood
 from cni.kernel.nfnetlink import (
     CHAIN,
     CHAIN_NAME,
@@ -104,6 +104,7 @@ class RuleEvents:
             found += self._read(data)
         return found
 
+    @understood
     def _read(self, data: bytes) -> list[Changed]:
         found = []
         for message in messages(data):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from cni.errors import KernelRefused, TryAgainLater
 from cni.kernel import nfnetlink
 from cni.kernel.netlink.channel import Channel, DumpInterrupted
-from cni.kernel.netlink.wire import CREATE, DUMP, attribute, attributes, listed, nested, string, text_of
+from cni.kernel.netlink.wire import CREATE, DUMP, attribute, attributes, listed, nested, string, text_of, understood
 from cni.kernel.nfnetlink import (
     CHAIN,
     CHAIN_NAME,
@@ -38,8 +38,7 @@ from cni.kernel.nfnetlink import (
 _TRIES = 100
 #: Elements in one message: a list of them, as any attribute, has 64 KiB.
 _AT_ONCE = 500
-_IFNAMSIZ = 16
-_ADDRESS = (4, 16)
+_IFNAMSIZ, _ADDRESS = 16, (4, 16)
 _PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
 _ELEMENT_KEY, _ELEMENT_DATA, _KEY_END, _VALUE, _VERDICT, _VERDICT_CHAIN = 1, 2, 10, 1, 2, 2
 _TABLE_FLAGS, _DORMANT = 2, b"\0\0\0\1"
@@ -268,7 +267,7 @@ def is_dormant(table: str) -> bool:
 
 def _chains(channel: Channel, family: str, table: str) -> set[str]:
     found = (attributes_of(answer) for answer in asked(channel, CHAIN, DUMP, family, b""))
-    return {text_of(item[CHAIN_NAME]) for item in found if text_of(item[TABLE_NAME]) == table}
+    return {text_of(item.get(CHAIN_NAME, b"")) for item in found if text_of(item.get(TABLE_NAME, b"")) == table}
 
 
 def _elements(channel: Channel, family: str, table: str, name: str) -> list[bytes]:
@@ -276,6 +275,7 @@ def _elements(channel: Channel, family: str, table: str, name: str) -> list[byte
     return [item for message in messages for item in [attributes_of(message).get(ELEMENT_LIST)] if item]
 
 
+@understood
 def _key(item: bytes) -> bytes:
     return attributes(attributes(item)[_ELEMENT_KEY])[_VALUE]
 
@@ -287,7 +287,7 @@ def _target(item: bytes) -> str:
 
 def _is_there(channel: Channel, element: Element) -> bool:
     found = asked(channel, ELEMENTS, 0, _family(element.container), element.body())
-    items = (item for message in found for item in listed(attributes_of(message)[ELEMENT_LIST]))
+    items = (item for message in found for item in listed(attributes_of(message).get(ELEMENT_LIST, b"")))
     return any(element.chain in ("", _target(item)) for item in items)
 
 

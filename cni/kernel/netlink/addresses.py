@@ -20,6 +20,7 @@ from cni.kernel.netlink.wire import (
     request,
     u8,
     u32,
+    understood,
 )
 from cni.kernel.view import SCOPE_UNIVERSE, HeldAddress, Link, LinkRef
 from cni.naming import IPAddress, IPInterface
@@ -84,6 +85,7 @@ class Addresses(Handle):
         self._change(gone, f"remove {interface} from {link.name}", errno.EADDRNOTAVAIL)
 
 
+@understood
 def address_of(message: bytes) -> HeldAddress:
     """An address of an RTM_NEWADDR message: IPv4's own is IFA_LOCAL, whoever the peer is."""
     _, prefix, flags, scope, _ = _IFADDR.unpack_from(message, HEADER.size)

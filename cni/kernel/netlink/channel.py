@@ -10,7 +10,16 @@ import struct
 from collections.abc import Iterator, Sequence
 
 from cni.errors import KernelRefused, Unfinished
-from cni.kernel.netlink.wire import HEADER, attributes, is_acknowledged, messages, numbered, text_of, unacknowledged
+from cni.kernel.netlink.wire import (
+    HEADER,
+    attributes,
+    is_acknowledged,
+    messages,
+    numbered,
+    text_of,
+    unacknowledged,
+    understood,
+)
 
 #: What a socket speaks (netlink(7)).
 RTNETLINK, NETFILTER = socket.NETLINK_ROUTE, 12
@@ -159,6 +168,7 @@ def _opened(protocol: int) -> socket.socket:
     return made
 
 
+@understood
 def _error_in(message: bytes, kind: int, flags: int) -> KernelRefused | None:
     """The error an acknowledgement or the end of a dump tells of, with the kernel's extended words if it has any."""
     number = -int(struct.unpack_from("=i", message, _NUMBER)[0])

@@ -18,6 +18,7 @@ from cni.kernel.netlink.wire import (
     number_of,
     request,
     u32,
+    understood,
 )
 
 _NEW, _DELETE, _GET = 72, 73, 74
@@ -42,6 +43,7 @@ class Labels(Handle):
         self._change(request(_DELETE, 0, *_label(prefix, label)), f"remove label {label} of {prefix}", errno.ESRCH)
 
 
+@understood
 def label_of(message: bytes) -> tuple[str, int]:
     """A prefix and its label of an RTM_NEWADDRLABEL message."""
     _, length, _, _ = _IFADDRLBL.unpack_from(message, HEADER.size)

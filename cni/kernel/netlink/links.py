@@ -25,6 +25,7 @@ from cni.kernel.netlink.wire import (
     string,
     text_of,
     u32,
+    understood,
 )
 from cni.kernel.view import Link, LinkRef, MacvlanSettings, VethEnd, Vxlan
 from cni.naming import OWNER
@@ -118,6 +119,7 @@ class Links(Namespaces):
             self._tunnels = [link_of(answer) for answer in self._dump(asked)]
         return self._tunnels
 
+    @understood
     def other_end(self, link: Link) -> tuple[int, Link] | None:
         """What a link is connected with in another namespace, and the number this one knows that by: nobody enters it. None where there
         is nothing, or nothing any more.
@@ -246,6 +248,7 @@ class Links(Namespaces):
 # --- reading
 
 
+@understood
 def link_of(message: bytes) -> Link:
     """A network device of an RTM_NEWLINK message."""
     _, _, index, flags, _ = _IFINFO.unpack_from(message, HEADER.size)

@@ -11,7 +11,7 @@ from cni.errors import KernelRefused
 from cni.kernel.netlink.neighbours import Row, row_of
 from cni.kernel.netlink.nexthops import gateway_of, text_of_address
 from cni.kernel.netlink.rtnl import Rtnl
-from cni.kernel.netlink.wire import DUMP, FAMILY, HEADER, attribute, attributes, number_of, request, u8, u32
+from cni.kernel.netlink.wire import DUMP, FAMILY, HEADER, attribute, attributes, number_of, request, u8, u32, understood
 from cni.kernel.view import Link, LinkRef
 
 _GET_ROUTE, _GET_NEIGHBOUR = 26, 30
@@ -55,6 +55,7 @@ class Way(NamedTuple):
 class Lookups(Rtnl):
     """An Rtnl for who walks a packet's way."""
 
+    @understood
     def way(self, asked: Asked) -> Way:
         """Where a packet goes; of one that came in, the kernel judges the source too."""
         to = ipaddress.ip_address(asked.target)

@@ -6,7 +6,7 @@ import errno
 import struct
 
 from cni.kernel.netlink.handle import Handle
-from cni.kernel.netlink.wire import HEADER, attribute, attributes, number_of, request, u32
+from cni.kernel.netlink.wire import HEADER, attribute, attributes, number_of, request, u32, understood
 
 _NEW, _GET = 88, 90
 _PLACE = struct.Struct("=B3x").pack(0)  # struct rtgenmsg, padded
@@ -26,6 +26,7 @@ class Namespaces(Handle):
             known = self._known_nsid(fd)
         return known
 
+    @understood
     def _known_nsid(self, fd: int) -> int:
         answer = self._question(request(_GET, 0, _PLACE, attribute(_FD, u32(fd))), "look up a namespace's number")
         return number_of(attributes(answer, HEADER.size + len(_PLACE))[_NSID])

@@ -25,6 +25,7 @@ from cni.kernel.netlink.wire import (
     request,
     u8,
     u32,
+    understood,
 )
 from cni.kernel.view import Link, LinkRef
 
@@ -156,6 +157,7 @@ class Neighbours(Handle):
         return (row for row in map(row_of, self._dump(asked)) if row.link == link.index)
 
 
+@understood
 def row_of(message: bytes) -> Row:
     """What an RTM_NEWNEIGH message tells of."""
     _, index, state, flags, _ = _NDMSG.unpack_from(message, HEADER.size)

@@ -22,6 +22,7 @@ from cni.kernel.netlink.wire import (
     number_of,
     request,
     u32,
+    understood,
 )
 from cni.kernel.view import EVERYWHERE, MAIN_TABLE, SCOPE_UNIVERSE, UPLINK, KernelRoute, Link, LinkRef
 from cni.naming import IPAddress
@@ -162,6 +163,7 @@ class Routes(NextHops):
         )
         return min(ways, key=lambda way: way[:2], default=(0, 0, ()))[2]
 
+    @understood
     def routes_by(self, protocol: int) -> list[tuple[int, KernelRoute]]:
         """The routes of the main table somebody made who says so, with the index of each one's link."""
         every = (message for family in (4, 6) for message in self._routes(family, _TABLE, MAIN_TABLE))
@@ -174,6 +176,7 @@ class Routes(NextHops):
             return [(hops[0].link, route)]
         return [(hop.link, replace(route, gateway=hop.gateway, several=len(hops) > 1)) for hop in hops]
 
+    @understood
     def _links(self, message: bytes) -> tuple[int, ...]:
         """The links a route leads out by: "unreachable" stands on `lo` in IPv6."""
         leads = message[_TYPE_AT] == _UNICAST
@@ -190,6 +193,7 @@ class Routes(NextHops):
         alike = (way for one, way in every if (one.dst, one.priority) == (route.dst, route.priority))
         return next((way for way in alike if sorted(way) == sorted(links)), links)
 
+    @understood
     def _hops(self, message: bytes) -> list[NextHop]:
         """The next hops of a route. One that names an object says its hops too, unless nexthop_compat_mode is off."""
         said = attributes(message, HEADER.size + _RTMSG.size)
@@ -214,11 +218,13 @@ class Routes(NextHops):
         return self._dump(request(_GET, DUMP, place, attribute(attribute_of, u32(value))))
 
 
+@understood
 def _is_default(message: bytes) -> bool:
     """Whether a route leads everywhere, or is the half of that by which the member prefers an uplink."""
     return message[_DST_LEN_AT] == 0 or (message[_DST_LEN_AT] == 1 and message[_PROTOCOL_AT] == UPLINK)
 
 
+@understood
 def is_refusal(message: bytes) -> bool:
     """Whether a route of a message leads nowhere."""
     return message[_TYPE_AT] == _UNREACHABLE
@@ -229,6 +235,7 @@ def _refusal(dst: str, protocol: int = 0) -> tuple[bytes, bytes]:
     return _place(dst, MAIN_TABLE, kind), attribute(_PRIORITY, u32(_LAST - bool(protocol)))
 
 
+@understood
 def route_of(message: bytes) -> KernelRoute:
     """A route of an RTM_NEWROUTE message; of one with several next hops, without them."""
     family, length, _, _, table, _, scope, kind, _ = _RTMSG.unpack_from(message, HEADER.size)
@@ -248,6 +255,7 @@ def route_of(message: bytes) -> KernelRoute:
     )
 
 
+@understood
 def _is_advertised(message: bytes) -> bool:
     """Whether the kernel has a route of an advertisement: it counts a prefix as its own (addrconf_prefix_route)."""
     if message[_PROTOCOL_AT] != _KERNEL:

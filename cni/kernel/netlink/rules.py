@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from cni.kernel.netlink.handle import Handle
-from cni.kernel.netlink.wire import ACK, CREATE, DUMP, EXCLUSIVE, FAMILY, REQUEST
+from cni.kernel.netlink.wire import ACK, CREATE, DUMP, EXCLUSIVE, FAMILY, REQUEST, understood
 
 _NEW, _DELETE, _GET = 32, 33, 34
 _OUR_PRIORITY, _TO_TABLE = 32000, 1
@@ -38,6 +38,7 @@ class Rules(Handle):
         self._change(gone, f"remove rule fwmark {mark} lookup {table}", errno.ENOENT)
 
 
+@understood
 def rule_of(message: bytes) -> tuple[int, int]:
     """The mark (0 for none) and the table of an RTM_NEWRULE message."""
     rule = _fibmsg()(message)

@@ -5,9 +5,17 @@ Packed here because a library takes ten times as long for one; tests compare eve
 
 from __future__ import annotations
 
+import errno
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from cni.errors import KernelRefused
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: struct nlmsghdr: length, kind, flags, sequence, port.
 HEADER = struct.Struct("=IHHII")
@@ -48,12 +56,27 @@ def numbered(request: bytes, sequence: int) -> bytes:
 
 
 def messages(data: bytes) -> Iterator[bytes]:
-    """The messages of what was received at once."""
-    at = 0
-    while at < len(data):
-        length = HEADER.unpack_from(data, at)[0]
+    """The messages of what was received at once. Raises KernelRefused where one is cut off."""
+    at, whole = 0, len(data)
+    while at < whole:
+        length = HEADER.unpack_from(data, at)[0] if whole - at >= HEADER.size else 0
+        if not HEADER.size <= length <= whole - at:
+            raise KernelRefused(f"netlink: a message of {length} bytes is cut off", errno.EPROTO)
         yield data[at : at + length]
         at += (length + 3) & ~3
+
+
+def understood(read: Callable[P, T]) -> Callable[P, T]:
+    """What reads a message, and raises KernelRefused where that is too short, or has not what every one of its kind has."""
+
+    @wraps(read)
+    def reads(*given: P.args, **named: P.kwargs) -> T:
+        try:
+            return read(*given, **named)
+        except (LookupError, ValueError, OverflowError, struct.error) as error:
+            raise KernelRefused(f"netlink: a message is not understood: {error!r}", errno.EPROTO) from None
+
+    return reads
 
 
 # --- attributes

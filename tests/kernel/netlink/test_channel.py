@@ -11,6 +11,7 @@ from cni.errors import KernelRefused, Unfinished
 from cni.kernel.netlink import channel
 from cni.kernel.netlink.channel import Channel, DumpInterrupted
 from cni.kernel.netlink.handle import Handle
+from cni.kernel.netlink.links import link_of
 
 NEWLINK, ERROR, DONE = 16, 2, 3
 CAPPED, WITH_TEXT, INTERRUPTED, ACKNOWLEDGE = 0x100, 0x200, 0x10, 0x04
@@ -244,3 +245,24 @@ def test_a_change_whose_answer_is_not_heard_may_have_been_made(kernel: FakeSocke
     monkeypatch.setattr(kernel, "recv", unheard)
     with pytest.raises(Unfinished, match="create veth: netlink: Cannot allocate memory"):
         made._change(request(), "create veth")
+
+
+@pytest.mark.parametrize("length", [0, 3, 15, 17, 1 << 31])
+def test_a_message_of_another_length_than_there_is_is_refused(kernel: FakeSocket, length: int):
+    kernel.answers = [struct.pack("=IHHII", length, NEWLINK, 0, 1, 0)]
+    with pytest.raises(KernelRefused, match="is cut off"):
+        Channel().ask(request())
+
+
+def test_a_message_without_what_each_of_its_kind_has_is_refused(kernel: FakeSocket):
+    kernel.answers = [message(NEWLINK, 1, bytes(16)), acknowledged(1)]
+    with pytest.raises(KernelRefused, match="is not understood: KeyError"):
+        link_of(Channel().ask(request())[0])
+
+
+@pytest.mark.parametrize("error", [1 << 31, 5])
+def test_an_acknowledgement_that_is_no_error_of_the_kernels_is_refused(kernel: FakeSocket, error: int):
+    body = struct.pack("=I", (1 << 32) - error) + bytes(16)
+    kernel.answers = [message(ERROR, 1, body if error > 5 else body[:2])]
+    with pytest.raises(KernelRefused, match=r"is not understood|is cut off"):
+        Channel().ask(request())
