@@ -75,9 +75,9 @@ class Call:
         return cls(
             command,
             environ.get("CNI_CONTAINERID", ""),
-            environ.get("CNI_NETNS", ""),
+            _as_text(environ.get("CNI_NETNS", "")),
             environ.get("CNI_IFNAME", ""),
-            environ.get("CNI_ARGS", ""),
+            _as_text(environ.get("CNI_ARGS", "")),
             tuple(folder for folder in environ.get("CNI_PATH", "").split(":") if folder),
             environ.get("CNI_NETNS_OVERRIDE", "").upper() in ("TRUE", "1"),
             environ,
@@ -147,6 +147,11 @@ def _refuse_other_bytes(environ: "Mapping[str, str]") -> None:
     for name in ("CNI_ARGS", "CNI_NETNS"):
         if any("\ud800" <= char <= "\udfff" for char in environ.get(name, "")):
             raise InvalidEnvironment(f"{name}: {environ[name]!r} has bytes that are no UTF-8")
+
+
+def _as_text(value: str) -> str:
+    """The same where it is one. Nothing is recorded of what is none, so by a verb that ends something it leads nowhere."""
+    return value.encode("utf-8", "surrogatepass").decode(errors="replace")
 
 
 def _refuse_bad_container(container: str) -> None:

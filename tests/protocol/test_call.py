@@ -214,6 +214,10 @@ def test_bytes_that_are_no_utf_8_are_refused_by_name(variable: str):
         Call.read(given)
 
 
-def test_a_del_takes_what_an_add_does_not():
-    call = Call.read(environ("DEL", CNI_ARGS="K8S_POD_NAME=\udcff", CNI_NETNS="/run/\udcff"))
-    assert call.netns == "/run/\udcff"
+@pytest.mark.parametrize("verb", ["CHECK", "DEL", "GC"])
+def test_what_an_add_does_not_take_leads_nowhere(verb: str):
+    """Nothing is recorded of it, and no file can be asked for it."""
+    call = Call.read(environ(verb, CNI_ARGS="K8S_POD_NAME=\udcff;K8S_POD_NAMESPACE=a", CNI_NETNS="/run/\udcff"))
+    assert "\ufffd" in call.netns
+    assert "\ufffd" in call.pod
+    assert (call.netns + call.args).encode()
