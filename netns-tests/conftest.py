@@ -8,8 +8,11 @@ from collections.abc import Collection, Iterator
 import pytest
 from agents import Agent, serving
 from lab import PATIENCE, Host, Lab, Pod, Site, eventually
-from order import dealt
+from order import dealt, sampled
 from warm import MODE, Transcript, stop
+
+#: So many parameters of a test are tried with node agents.
+_SOME = 3
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -20,10 +23,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With node agents only what meets one: the rest would be the cold run once more. What takes long begins first."""
+    """With node agents only what meets one: the rest would be the cold run once more; and without WHOLE, of what the cold run has with many
+    parameters, some. What takes long begins first.
+    """
     if MODE == "warm":
-        config.hook.pytest_deselected(items=[item for item in items if not meets_agent(item.fixturenames)])
-        items[:] = [item for item in items if meets_agent(item.fixturenames)]
+        chosen = [item for item in items if meets_agent(item.fixturenames)]
+        if "WHOLE" not in os.environ:
+            chosen = sampled(chosen, lambda item: item.nodeid.split("[")[0], _SOME)
+        config.hook.pytest_deselected(items=[*set(items) - set(chosen)])
+        items[:] = chosen
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     items[:] = dealt(items, lambda item: item.get_closest_marker("long") is not None, workers)
 

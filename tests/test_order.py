@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from order import dealt
+from order import dealt, sampled
 from xdist.scheduler.worksteal import WorkStealingScheduling
 
 
@@ -53,3 +53,9 @@ def test_each_worker_begins_with_its_part_of_the_long_ones(count: int, workers: 
 
 def test_more_long_ones_than_fit_are_no_loss():
     assert sorted(dealt([*"abcdefg"], lambda _: True, 3)) == [*"abcdefg"]
+
+
+@pytest.mark.parametrize(("many", "chosen"), [(1, "0"), (3, "012"), (4, "013"), (10, "049")])
+def test_of_a_function_with_many_parameters_some_are_run_from_the_first_to_the_last(many: int, chosen: str):
+    tests = ["alone", *(f"many[{number}]" for number in range(many)), "last"]
+    assert sampled(tests, lambda test: test.split("[")[0], 3) == ["alone", *(f"many[{it}]" for it in chosen), "last"]

@@ -1,4 +1,4 @@
-"""Compare what the plugins answered with node agents and without, over all of netns-tests, byte for byte.
+"""Compare what the plugins answered with node agents and without, of each test that ran both ways, byte for byte.
 
 Both runs have written transcripts; only clock readings, temporary folders, and MACs and veths
 that somebody else named at random are set equal in them.
@@ -16,7 +16,7 @@ from warm import TRANSCRIPTS, differences
 
 
 def main() -> int:
-    compared = [json.loads(file.read_text()) for file in (TRANSCRIPTS / "cold").glob("*.json")]
+    compared = [json.loads(file.read_text()) for file in (TRANSCRIPTS / "warm").glob("*.json")]
     found = differences()
     for line in found:
         print(line)

@@ -1,4 +1,4 @@
-"""In which order tests run: a test that takes long and begins last is waited for by all the other workers."""
+"""Which tests run, and in which order: a test that takes long and begins last is waited for by all the other workers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+def sampled(tests: Sequence[T], function: Callable[[T], str], most: int) -> list[T]:
+    """Of the tests that are one function with other parameters so many at most, from the first to the last of them, as they are."""
+    whole: dict[str, list[T]] = {}
+    for test in tests:
+        whole.setdefault(function(test), []).append(test)
+    return [test for family in whole.values() for test in _spread(family, most)]
+
+
+def _spread(family: Sequence[T], most: int) -> list[T]:
+    if len(family) <= most:
+        return [*family]
+    return [family[number * (len(family) - 1) // (most - 1)] for number in range(most)]
 
 
 def dealt(tests: Sequence[T], is_long: Callable[[T], bool], workers: int) -> list[T]:
