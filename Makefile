@@ -82,7 +82,7 @@ policy-matrix: .venv/ready ## policies that nobody would write, against all pair
 	@EXAMPLES=$(or $(EXAMPLES),200) SEED=$(or $(SEED),$(shell date +%s)) AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest -s netns-tests/policy/test_matrix.py -k nobody_would
 
 reach-sweep: .venv/ready ## what `agent-cni reach` says beside what packets do, in random worlds with things broken; EXAMPLES=50 SEED= (the same seed, the same worlds)
-	@EXAMPLES=$(or $(EXAMPLES),50) SEED=$(or $(SEED),$(shell date +%s)) AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest --numprocesses 2 netns-tests/command/test_reach.py
+	@WHOLE=1 EXAMPLES=$(or $(EXAMPLES),50) SEED=$(or $(SEED),$(shell date +%s)) AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest --numprocesses 2 netns-tests/command/test_reach.py
 
 bench: .venv/ready     ## our plugins against the reference's, paired in one run; PARTS=calls, traffic, cluster, policy, names, flows or kube does one part
 	@tools/bootstrap --reference

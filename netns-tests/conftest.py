@@ -3,16 +3,14 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import sys
 from collections.abc import Collection, Iterator
 
 import pytest
 from agents import Agent, serving
 from lab import PATIENCE, Host, Lab, Pod, Site, eventually
-from order import dealt, sampled
+from order import WHOLE, dealt, sampled
 from warm import MODE, Transcript, stop
-
-#: So many parameters of a test are tried with node agents.
-_SOME = 3
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -23,17 +21,22 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With node agents only what meets one: the rest would be the cold run once more; and without WHOLE, of what the cold run has with many
-    parameters, some. What takes long begins first.
+    """With node agents only what meets one: the rest would be the cold run once more. Unless all is wanted, of a test's parameters so many at
+    most as it says, and with node agents three. What takes long begins first.
     """
-    if MODE == "warm":
-        chosen = [item for item in items if meets_agent(item.fixturenames)]
-        if "WHOLE" not in os.environ:
-            chosen = sampled(chosen, lambda item: item.nodeid.split("[")[0], _SOME)
-        config.hook.pytest_deselected(items=[*set(items) - set(chosen)])
-        items[:] = chosen
+    chosen = [item for item in items if MODE == "cold" or meets_agent(item.fixturenames)]
+    if not WHOLE:
+        chosen = sampled(chosen, lambda item: item.nodeid.split("[")[0], most)
+    config.hook.pytest_deselected(items=[*set(items) - set(chosen)])
+    items[:] = chosen
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     items[:] = dealt(items, lambda item: item.get_closest_marker("long") is not None, workers)
+
+
+def most(item: pytest.Item) -> int:
+    """So many of its parameters are tried."""
+    sweep = item.get_closest_marker("sweep")
+    return 3 if MODE == "warm" else sweep.kwargs.get("most", sys.maxsize) if sweep else sys.maxsize
 
 
 def meets_agent(fixtures: Collection[str]) -> bool:

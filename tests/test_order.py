@@ -58,4 +58,8 @@ def test_more_long_ones_than_fit_are_no_loss():
 @pytest.mark.parametrize(("many", "chosen"), [(1, "0"), (3, "012"), (4, "013"), (10, "049")])
 def test_of_a_function_with_many_parameters_some_are_run_from_the_first_to_the_last(many: int, chosen: str):
     tests = ["alone", *(f"many[{number}]" for number in range(many)), "last"]
-    assert sampled(tests, lambda test: test.split("[")[0], 3) == ["alone", *(f"many[{it}]" for it in chosen), "last"]
+    assert sampled(tests, lambda test: test.split("[")[0], lambda _: 3) == [
+        "alone",
+        *(f"many[{it}]" for it in chosen),
+        "last",
+    ]

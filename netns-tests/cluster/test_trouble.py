@@ -10,7 +10,7 @@ from trouble import LASTING, Churn, befall
 PODS, SESSION, CALLS = 2, 3, 12
 
 
-@pytest.mark.sweep
+@pytest.mark.sweep(most=4)
 @pytest.mark.parametrize("trouble", list(LASTING))
 def test_pods_come_and_go_meanwhile(lab: Lab, trouble: str):
     """At the end no address is had twice, by states, store and pods; everybody reaches every pod; nothing is left."""

@@ -22,7 +22,7 @@ QUESTIONS = 40
     "pods of every plugin under random policies, up to three of twenty things broken, and 40 questions each: TCP, UDP, ICMP, both families; `make reach-sweep` tries more",
     "`agent-cni reach` says what packets do",
 )
-@pytest.mark.sweep
+@pytest.mark.sweep(most=3)
 @pytest.mark.parametrize("number", range(EXAMPLES))
 def test_reach_says_what_packets_do(lab: Lab, number: int):
     with World(lab, Random(f"{SEED} {number}")) as world:

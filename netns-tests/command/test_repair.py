@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from lab import AGENT_CNI, Host, Lab, Namespace, Pod, Site, sh
+from order import some
 
 RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
 HEAD = {"cniVersion": "1.1.0", "name": "net"}
@@ -305,7 +305,7 @@ def of_elements(space: Namespace, where: str, item: tuple[str, dict[str, Any]]) 
         )
 
 
-@pytest.mark.sweep
+@pytest.mark.sweep(most=4)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.tried(
     "every object of an ADD taken away alone, for ten kinds of pods, then agent-cni repair",
@@ -314,7 +314,7 @@ def of_elements(space: Namespace, where: str, item: tuple[str, dict[str, Any]]) 
 def test_whatever_is_taken_away_is_there_again(scene: Scene):
     before = (said(scene.host), said(scene.pod), said(scene.neighbour))
     assert scene.reaches()
-    every, wrong, noticed = list(takings(scene))[:: int(os.environ.get("STEP", "12"))], [], 0
+    every, wrong, noticed = some(takings(scene), 12), [], 0
     for what, take in every:
         take()
         amiss = scene.checks()
@@ -343,7 +343,7 @@ def struck(scene: Scene, inject: str) -> int:
     return done.returncode
 
 
-@pytest.mark.sweep
+@pytest.mark.sweep(most=2)
 @pytest.mark.parametrize("how", ["error=EPERM", "signal=SIGKILL"])
 @pytest.mark.parametrize("kind", ["bridge, isolated", "macvlan, isolated"])
 @pytest.mark.tried(

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
 
+#: Whether all that can be enumerated is (`make crash-test PARTS=sweeps`), and not what `make test` has the time for.
+WHOLE = "WHOLE" in os.environ
 
-def sampled(tests: Sequence[T], function: Callable[[T], str], most: int) -> list[T]:
+
+def some(things: Iterable[T], step: int) -> list[T]:
+    """One of so many, or all of them."""
+    return [*things][:: 1 if WHOLE else step]
+
+
+def sampled(tests: Sequence[T], function: Callable[[T], str], most: Callable[[T], int]) -> list[T]:
     """Of the tests that are one function with other parameters so many at most, from the first to the last of them, as they are."""
     whole: dict[str, list[T]] = {}
     for test in tests:
         whole.setdefault(function(test), []).append(test)
-    return [test for family in whole.values() for test in _spread(family, most)]
+    return [test for family in whole.values() for test in _spread(family, most(family[0]))]
 
 
 def _spread(family: Sequence[T], most: int) -> list[T]:

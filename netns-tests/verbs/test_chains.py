@@ -53,7 +53,7 @@ def left(host: Host) -> tuple[object, ...]:
     return {item["ifname"] for item in host.ip("link", "show")} - {"cni0"}, pods, host.state()
 
 
-@pytest.mark.sweep
+@pytest.mark.sweep(most=4)
 @pytest.mark.long
 @pytest.mark.parametrize("kind", OURS)
 @pytest.mark.parametrize(

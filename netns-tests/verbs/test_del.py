@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from lab import Host, Lab, Pod, eventually
 
-pytestmark = pytest.mark.sweep
+pytestmark = pytest.mark.sweep(most=5)
 
 RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
 HEAD = {"cniVersion": "1.1.0", "name": "net"}

@@ -177,7 +177,7 @@ def test_validate_and_add_agree_and_what_is_made_holds_and_goes(lab: Lab, kind: 
     assert wrongs(lab, kind, 8, 1) == []
 
 
-@pytest.mark.sweep
+@pytest.mark.sweep(most=2)
 @pytest.mark.parametrize("seed", range(2, 4))
 @pytest.mark.parametrize("kind", OWN)
 def test_more_of_them(lab: Lab, kind: str, seed: int):

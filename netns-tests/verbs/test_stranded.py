@@ -14,7 +14,7 @@ from barred import Scene, doctor, each_setns, is_traced, outline, refreshed, sam
 from interception import REFERENCE, chained
 from lab import AGENT_CNI, BIN_DIR, Host, Lab, environment, eventually
 
-pytestmark = pytest.mark.sweep
+pytestmark = pytest.mark.sweep(most=2)
 
 RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
 HEAD = {"cniVersion": "1.1.0", "name": "net", "ipam": {"ranges": RANGES}}

@@ -15,22 +15,35 @@ ROOT = Path(__file__).resolve().parents[2]
 WHAT = "each object of an ADD taken away, then CHECK and repair; each test in namespaces, with the node agent"
 FIXED = ()
 
-_ALL = {
-    "each object repaired": ("cold", "netns-tests/command/test_repair.py"),
-    "each object missed": ("cold", "netns-tests/verbs/test_taken_away.py"),
-    "with the node agent": ("warm", "netns-tests"),
-}
+_ROOMS = sorted({file.parent.name for file in (ROOT / "netns-tests").glob("*/test_*.py")} - {"reliability"})
+_SWEPT = [
+    room
+    for room in _ROOMS
+    if any("mark.sweep" in file.read_text() for file in (ROOT / "netns-tests" / room).glob("*.py"))
+]
+_WITHOUT, _WITH = "all of what enumerates in {}", "all of {} with the node agent"
 
 
 def stories() -> list[str]:
-    return list(_ALL)
+    return [*map(_WITHOUT.format, _SWEPT), *map(_WITH.format, _ROOMS)]
 
 
 def tell(story: str, seed: str) -> Told:
-    mode, *chosen = _ALL[story]
+    room = next(room for room in _ROOMS if story in {_WITHOUT.format(room), _WITH.format(room)})
+    mode, chosen = ("cold", ("-m", "sweep")) if story == _WITHOUT.format(room) else ("warm", ())
     with tempfile.NamedTemporaryFile(suffix=".xml") as told:
-        words = ["-m", "pytest", "--numprocesses", "4", "--dist", "worksteal", f"--junitxml={told.name}", *chosen]
-        subprocess.run([sys.executable, *words], cwd=ROOT, env=os.environ | {"STEP": "1", "WHOLE": "1", "AGENT_CNI_MODE": mode}, check=False)  # fmt: skip
+        words = [
+            "-m",
+            "pytest",
+            "--numprocesses",
+            "4",
+            "--dist",
+            "worksteal",
+            f"--junitxml={told.name}",
+            *chosen,
+            f"netns-tests/{room}",
+        ]
+        subprocess.run([sys.executable, *words], cwd=ROOT, env=os.environ | {"WHOLE": "1", "AGENT_CNI_MODE": mode}, check=False)  # fmt: skip
         cases = list(ET.parse(told.name).getroot().iter("testcase"))
     failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
     skipped = [case for case in cases if case.find("skipped") is not None]
