@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cni.protocol.decoding import decoded
 from cni.values import dataclass
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class Document:
     def value(self) -> Any:
         """What the store holds of it, as JSON; the text itself where it is none."""
         try:
-            return json.loads(self.text)
-        except (ValueError, RecursionError):
+            return decoded(self.text.encode())
+        except ValueError:
             return self.text
 
     @classmethod

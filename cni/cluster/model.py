@@ -277,8 +277,13 @@ def read(key: Key, raw: object) -> Item | None:
         return None
     if len(key) != length:
         raise malformed(key, "it has another depth")
+    if not all(part.isprintable() for part in key):
+        raise malformed(tuple(map(ascii, key)), "nobody has such a name")
     if kind is Document:
         return Document.read(key, raw)  # one that is wrong is there all the same, and not deleted
     if not isinstance(raw, Mapping):
         raise malformed(key, "it is no JSON object")
+    for name, value in raw.items():  # any of them may come into a file of lines, or a row
+        if isinstance(value, str) and not value.isprintable():
+            raise malformed(key, f"{name} is {value!r}")
     return kind.read(key, raw)

@@ -11,7 +11,7 @@ from cni.cluster.blocks import capacity, host_address
 from cni.cluster.fields import Malformed
 from cni.cluster.model import Block, Key, Network, read
 
-SCOPED = "2001:db8::1%x }\nflush ruleset\n{"
+SCOPED = "2001:db8::1%x } ; flush ruleset ; {"
 POOL = {"subnet": "fd00::/64", "first": "fd00::1", "last": "fd00::9", "gateway": ""}
 NETWORK = {"pools": [POOL], "block": 64, "mode": "l2", "vni": 1, "reserved": []}
 OWNER = {"node": "a", "machine": "m"}

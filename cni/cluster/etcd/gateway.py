@@ -16,6 +16,7 @@ from cni.cluster.config import EtcdConfig
 from cni.cluster.etcd.keys import Range
 from cni.errors import Compacted, Unreachable
 from cni.kernel.http import Answer, Door, Request, Stream
+from cni.protocol.decoding import decoded
 
 #: A transaction has no more comparisons and no more operations.
 MOST_OPERATIONS = 128
@@ -125,7 +126,7 @@ class Gateway:
     def _watched(self, stream: Stream, silence: float) -> Iterator[Watched]:
         for line in stream.lines(silence):
             try:
-                said = json.loads(line)
+                said = decoded(line)
                 result = said.get("result", said)
                 error = said.get("error", "")
             except (ValueError, AttributeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from cni.cluster.etcd.gateway import Row
 from cni.cluster.etcd.keys import Keys
 from cni.cluster.fields import Malformed
 from cni.cluster.model import Item, Key, read
+from cni.protocol.decoding import decoded
 
 
 class Told(NamedTuple):
@@ -43,7 +43,7 @@ def told(keys: Keys, rows: Iterable[Row | bytes]) -> Told:
 def item_of(keys: Keys, row: Row) -> Item | None:
     """The item in a row; None in a room of a later release. Raises Malformed."""
     try:
-        raw = json.loads(row.value)
-    except (ValueError, RecursionError):
+        raw = decoded(row.value)
+    except ValueError:
         raw = row.value  # which is nothing to be read, unless nobody has to
     return read(keys.key(row.key), raw)

@@ -10,16 +10,17 @@ import json
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 from cni.cluster.blocks import host_address
 from cni.cluster.document import Document
 from cni.cluster.fields import Malformed
 from cni.cluster.kubernetes.objects import Kind, Node, Object, Pod, Policy, spelled
-from cni.cluster.model import LAYER_2, Alive, Block, Endpoint, IPNetwork, Item, Network
+from cni.cluster.model import LAYER_2, Alive, Block, Endpoint, IPNetwork, Item, Network, read
 from cni.cluster.model import Node as Host
 from cni.naming import mac_of_address
+from cni.protocol.decoding import decoded
 
 #: What all our annotations begin with.
 DOMAIN = "agent-cni.dev/"
@@ -79,12 +80,21 @@ def declared(node: Node) -> list[Network]:
     """The networks a host has declared. Raises Malformed."""
     key = (Host.room, node.metadata.name)
     try:
-        said = json.loads(said_by(node).get(NETWORKS, "{}"))
+        said = decoded(said_by(node).get(NETWORKS, "{}").encode())
     except ValueError as error:
         raise Malformed(f"{'/'.join(key)} in the store: {NETWORKS}: {error}") from None
     if not isinstance(said, dict):
         raise Malformed(f"{'/'.join(key)} in the store: {NETWORKS} is no JSON object")
-    return [Network.read((Network.room, name), raw) for name, raw in said.items()]
+    items = (read((Network.room, name), raw) for name, raw in said.items())
+    found = [network for network in items if isinstance(network, Network)]
+    pools = sorted((ipaddress.ip_network(pool.subnet) for one in found for pool in one.pools), key=_place)
+    if any(one.version == other.version and one.overlaps(other) for one, other in pairwise(pools)):
+        raise Malformed(f"{'/'.join(key)} in the store: {NETWORKS} overlap")  # each would cut every podCIDR into blocks
+    return found
+
+
+def _place(network: IPNetwork) -> tuple[int, int]:
+    return network.version, int(network[0])
 
 
 def with_declared(node: Node, network: Network) -> str:

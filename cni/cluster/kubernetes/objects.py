@@ -216,7 +216,7 @@ def reader(kind: type[T]) -> Callable[[bytes | Raw], T]:
     def read(text: bytes | Raw) -> T:
         try:
             return decoder.decode(text)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise ValueError(str(error)) from None
 
     return read
