@@ -13,7 +13,7 @@ from cni.cluster.store import Change, Listing
 from cni.errors import CniError
 from cni.kernel import hostsdir
 from cni.member.trouble import Trouble
-from cni.names.spelling import known_as
+from cni.names.spelling import believed, known_as
 from cni.naming import digest_of
 from cni.protocol.call import is_name
 
@@ -97,7 +97,7 @@ class FarNames:
     def _put(self, item: Endpoint, *, is_named: bool) -> None:
         """Of networks without names nothing is kept: there may be 50,000."""
         self._take(item.network, item.address)
-        if is_named and item.node != self._me:
+        if is_named and item.node != self._me and is_name(item.network):  # by which there is a folder
             place = item.network, item.node
             self._node[item.network, item.address] = item.node
             self._there.setdefault(place, {})[item.address] = item
@@ -126,7 +126,7 @@ def _names(endpoint: Endpoint, domain: str) -> str:
     if endpoint.unhealthy:
         return ""
     namespace, _, name = endpoint.pod.partition("/")
-    return endpoint.names or " ".join(known_as([name], namespace, domain))
+    return " ".join(believed(endpoint.names.split()) if endpoint.names else known_as([name], namespace, domain))
 
 
 def _file(network: str, node: str) -> Path:

@@ -17,6 +17,11 @@ def is_name(text: str) -> bool:
     return len(text) <= _LONGEST and bool(_NAME.fullmatch(text)) and not text.rpartition(".")[2].isdecimal()
 
 
+def believed(said: Iterable[str]) -> list[str]:
+    """What of names that another host says may be its pod's: whatever else it says would be a line of a file that others read."""
+    return [word for word in said if is_name(word) and word not in _NOBODYS]
+
+
 def known_as(words: Iterable[str], namespace: str, domain: str) -> tuple[str, ...]:
     """Under which names a pod is answered, the one that its address has first.
 
@@ -27,5 +32,4 @@ def known_as(words: Iterable[str], namespace: str, domain: str) -> tuple[str, ..
     everywhere = [word for word in said if not namespace or "." not in word]
     found = [f"{word}.{namespace}.{domain}".lower() for word in said if namespace]
     found += [f"{word}.{domain}" for word in everywhere]
-    found += [word for word in everywhere if word not in _NOBODYS]
-    return tuple(name for name in dict.fromkeys(found) if is_name(name))
+    return tuple(believed(dict.fromkeys([*found, *everywhere])))

@@ -195,3 +195,25 @@ def test_a_network_whose_files_cannot_be_written_keeps_no_other_from_it(room: Fa
     (folder / "barred/there").unlink()
     room.keep()
     assert said(folder, "barred") == {"b": ["10.1.0.2 p2.net p2"]}
+
+
+@pytest.mark.threat
+def test_a_host_calls_its_own_pods_what_a_name_may_be_and_nothing_else(room: FarNames, folder: Path):
+    """A line more would be anybody's address under any name, and some names every resolver takes for something else."""
+    names = "web.net web\n10.0.0.9 bank.example #pod wpad localhost 10.1.2.3 -x a..b \u2028 ok"
+    room.heard(put(endpoint(2, names=names)))
+    room.keep()
+    assert said(folder)["b"] == ["10.1.0.2 web.net web bank.example ok"]
+
+
+@pytest.mark.threat
+@pytest.mark.parametrize("network", ["../outside", "net/there", "..", ".", ""])
+def test_a_network_is_no_way_out_of_the_folder_of_names(room: FarNames, folder: Path, network: str):
+    serves(folder, "x")
+    (folder.parent / "outside").mkdir(exist_ok=True)
+    (folder.parent / "outside/dnsmasq.conf").write_text("#domain net\n")
+    (folder / "net/there/dnsmasq.conf").write_text("#domain net\n")
+    before = sorted(folder.parent.rglob("*"))
+    room.heard(put(endpoint(2, names="web", net=network)))
+    room.keep()
+    assert sorted(folder.parent.rglob("*")) == before
