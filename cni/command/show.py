@@ -17,6 +17,7 @@ from cni.command.picture.health import health_of, uplinks_of
 from cni.command.picture.pictured import networks
 from cni.command.pod import show_pod
 from cni.errors import CniError
+from cni.kernel.files import put_asked
 from cni.liveness import STATES, Witness
 from cni.resources import (
     AntiSpoof,
@@ -72,7 +73,7 @@ def _shown(options: argparse.Namespace, records: list[Record]) -> None:
         found = networks(records, there.hosts, guests, health_of(options, records))
         svg = drawn(found, os.uname().nodename, uplinks_of(records))
         if str(options.graph) != "-":
-            options.graph.write_text(svg)
+            put_asked(options.graph, svg, 0o644)
         elif options.json:
             print_json({"svg": svg})
         else:

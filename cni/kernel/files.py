@@ -226,16 +226,16 @@ def _knows_everybody() -> bool:
         return True
 
 
-def put_whole(path: Path, text: str, mode: int) -> None:
+def put_whole(path: Path, text: str | bytes, mode: int) -> None:
     """Give a file a text, in one rename within its folder, that outlives a power cut. Raises OSError.
 
     Until then it has a hidden name, and a suffix that is nobody's.
     """
     from tempfile import NamedTemporaryFile  # of no use to a call
 
-    with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
-            file.write(text)
+            file.write(text.encode() if isinstance(text, str) else text)
             file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
@@ -243,6 +243,15 @@ def put_whole(path: Path, text: str, mode: int) -> None:
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
+
+
+def put_asked(path: Path, text: str | bytes, mode: int) -> None:
+    """Give a text to the file that somebody names to a command: a new one of ours, not through a link or a pipe that a stranger has put
+    there, and not into his. Raises OSError.
+    """
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise FileExistsError(errno.EEXIST, "it is there, and no plain file", str(path))
+    put_whole(path, text, mode)
 
 
 def put_at_once(path: Path, text: str, mode: int) -> None:

@@ -24,6 +24,7 @@ from cni.diagnosis.finding import Finding
 from cni.diagnosis.redaction import redacted, secrets_in
 from cni.errors import CniError
 from cni.kernel import process
+from cni.kernel.files import put_asked
 from cni.liveness import STATES, Witness
 from cni.state import Record, Store
 
@@ -59,11 +60,11 @@ def bundle(options: argparse.Namespace, found: Mapping[str, list[Finding]]) -> N
     named = f"agent-cni-{platform.node() or 'node'}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     texts = {name: _made(make) for name, make in _parts(options, found)}
     known = {value for text in texts.values() for value in secrets_in(text)}  # where one stands barely, too
-    with os.fdopen(os.open(options.bundle, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        os.fchmod(file.fileno(), 0o600)  # one that was there
-        with tarfile.open(fileobj=file, mode="w:gz") as archive:
-            for name, text in texts.items():
-                _put(archive, f"{named}/{name}", redacted(text, known))
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as archive:
+        for name, text in texts.items():
+            _put(archive, f"{named}/{name}", redacted(text, known))
+    put_asked(Path(options.bundle), made.getvalue(), 0o600)
 
 
 def _made(make: Callable[[], str]) -> str:

@@ -21,6 +21,7 @@ from cni.flows.seen import flows as seen_flows
 from cni.flows.sighting import BEGUN, DENIED, Sighting
 from cni.kernel import conntrack
 from cni.kernel.conntrack import Tracked
+from cni.kernel.files import put_asked
 from cni.policy.judgement import Judgement, Other, judged
 from cni.state.daemons import FLOWS, is_running
 
@@ -50,7 +51,7 @@ def _told(options: argparse.Namespace, found: list[Flow], now: float) -> int:
         from cni.command.flows.graph import drawn, lines_of
 
         svg = drawn(lines_of(found), f"{os.uname().nodename}, {options.pod or 'all pods'}")
-        options.graph.write_text(svg) if str(options.graph) != "-" else print_text(svg)
+        put_asked(options.graph, svg, 0o644) if str(options.graph) != "-" else print_text(svg)
         return 0
     words = Words(options)
     if options.json:
