@@ -16,7 +16,8 @@ def notify(*lines: str) -> bool:
         return True
     address = f"\0{path[1:]}" if path.startswith("@") else path
     with suppress(OSError), socket.socket(socket.AF_UNIX, _KIND) as speaker:
-        speaker.sendto("\n".join(lines).encode(), address)
+        said = (line.replace("\n", " ") for line in lines)  # what somebody else said may be part of one
+        speaker.sendto("\n".join(said).encode(errors="backslashreplace"), address)
         return True
     return False
 

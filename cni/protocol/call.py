@@ -29,6 +29,7 @@ _WORD = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678
 _NAME = _WORD | frozenset("_.-")
 
 IFNAME_BYTES = 15
+_SPACE = 32
 _BREAKING = frozenset("\"'`\\;#{}")
 
 
@@ -143,7 +144,9 @@ def _command(environ: "Mapping[str, str]") -> str:
 
 
 def _refuse_other_bytes(environ: "Mapping[str, str]") -> None:
-    """What is kept of a call is text; Python keeps other bytes as halves of characters."""
+    """What is kept of a call is text; Python keeps other bytes as halves of characters. What a pod is called comes into files of lines."""
+    if any(ord(char) < _SPACE for char in environ.get("CNI_ARGS", "")):
+        raise InvalidEnvironment(f"CNI_ARGS: {environ['CNI_ARGS']!r} has control characters")
     for name in ("CNI_ARGS", "CNI_NETNS"):
         if any("\ud800" <= char <= "\udfff" for char in environ.get(name, "")):
             raise InvalidEnvironment(f"{name}: {environ[name]!r} has bytes that are no UTF-8")

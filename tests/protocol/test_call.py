@@ -221,3 +221,12 @@ def test_what_an_add_does_not_take_leads_nowhere(verb: str):
     assert "\ufffd" in call.netns
     assert "\ufffd" in call.pod
     assert (call.netns + call.args).encode()
+
+
+@pytest.mark.threat
+@pytest.mark.parametrize("name", ["a\n10.0.0.9 bank.example", "a\0b", "\x1b[2J", "a\tb"])
+def test_a_pod_is_not_called_what_ends_a_line(name: str):
+    """Its name comes into files of lines, beside what its network is answered."""
+    with pytest.raises(InvalidEnvironment, match=r"^CNI_ARGS: .*control characters"):
+        Call.read(environ(CNI_ARGS=f"K8S_POD_NAMESPACE=shop;K8S_POD_NAME={name}"))
+    assert Call.read(environ("DEL", CNI_ARGS=f"K8S_POD_NAME={name}")).args
