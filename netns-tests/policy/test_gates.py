@@ -21,10 +21,12 @@ from forge import (
     IPV6,
     SERVICE_VLAN,
     VLAN,
+    VXLAN,
     icmpv6,
     igmp_query,
     router_advertisement,
     send,
+    send_vxlan,
     tagged,
     udp,
 )
@@ -293,6 +295,18 @@ def test_a_vtep_that_comes_back_is_closed_to_who_came_meanwhile(any_town: Town):
     for sender, through in ((free, True), (between, False)):
         sender.actor.send(victim.address(4), 8473, "frame")
         assert len(victim.actor.heard(through)) == through
+
+
+@pytest.mark.tried("the same, in IPv6 fragments, behind options, and with the port in a later fragment", "dropped")
+def test_no_fragment_hides_that_it_is_for_a_vtep(any_town: Town):
+    """The kernel takes no first fragment that ends before the port (RFC 8200, 4.5); others have it."""
+    town = any_town
+    free, guarded, victim = unguarded(town), town.member({"ingress": []}), town.member()
+    victim.actor.collect(VXLAN)
+    for sender, arrives in ((free, True), (guarded, False)):
+        for first, options in ((8, 0), (8, 72), (0, 72)):
+            send_vxlan(sender.pod, sender.address(6), victim.address(6), 90, b"hidden", first, options)
+        assert len(victim.actor.heard(2 * arrives)) == 2 * arrives
 
 
 @pytest.mark.tried("a pod asks for listeners, in MLD and IGMP", "it does not become the bridge's querier")

@@ -30,14 +30,14 @@ def send_vxlan(
     where: Namespace, source: str, target: str, vni: int, frame: bytes, first: int = 0, options: int = 0
 ) -> None:
     """Send a frame by VXLAN from an address of a namespace to a VTEP; over IPv6 perhaps in two fragments, of which the first has
-    so many bytes of UDP, behind so many of destination options (a multiple of eight).
+    so many bytes of UDP, maybe none, behind so many of destination options (a multiple of eight).
     """
     where.run(sys.executable, "-I", Path(__file__), "vxlan", source, target, vni, frame.hex(), first, options)
 
 
 def _vxlan(source: str, target: str, vni: int, frame: bytes, first: int, options: int) -> None:
     data = struct.pack("!II", 0x08000000, vni << 8) + frame
-    if not first:
+    if not (first or options):
         with socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM) as plain:
             plain.bind((source, 0))
             plain.sendto(data, (target, VXLAN))
