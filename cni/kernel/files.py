@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from cni.errors import KernelRefused, TryAgainLater, Unavailable
@@ -43,6 +44,10 @@ _RENAME_EXCHANGE = 2
 _WRITTEN = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
+#: The descriptors by which a call holds something. A program that has them holds it, too, though the call is killed, until its own end.
+held: ContextVar[tuple[int, ...]] = ContextVar("held", default=())
+
+
 class LockFile:
     """One file whose bytes are locks, so locking leaves nothing behind to clean up.
 
@@ -68,9 +73,13 @@ class LockFile:
         """Hold the byte of one attachment or thing. Raises TryAgainLater when the wait is over."""
         offset = _offset(digest)
         _waited(lambda: self._try(fcntl.F_WRLCK, offset), what, patience)
+        held.set((*held.get(), self._fd))
         try:
             yield
         finally:
+            others = list(held.get())
+            others.remove(self._fd)
+            held.set(tuple(others))
             with suppress(KernelRefused):  # it ends with the file then
                 self._try(fcntl.F_UNLCK, offset)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cni.errors import ToolFailed, TryAgainLater
-from cni.kernel import signals
+from cni.kernel import files, signals
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
@@ -56,7 +56,8 @@ def run(
     seconds: float = 60,
     keep: Sequence[int] = (),
 ) -> CompletedProcess[str]:
-    """Run a program to its end and return what it said, whatever its exit code; it has the descriptors of `keep`.
+    """Run a program to its end and return what it said, whatever its exit code; it has the descriptors of `keep`, and holds what
+    this call holds (`files.held`): nobody ends it when the call is killed, and it may give an address then, or make a rule.
 
     Raises ToolFailed when it cannot be started and TryAgainLater when it outlives `seconds`.
     """
@@ -72,7 +73,7 @@ def run(
             errors="backslashreplace",
             timeout=seconds,
             check=False,
-            pass_fds=keep,
+            pass_fds=(*keep, *files.held.get()),
         )
     except OSError as error:
         raise ToolFailed(f"{argv[0]} cannot be run: {error.strerror}") from None
@@ -206,11 +207,12 @@ def together(calls: Sequence[Callable[[], T]]) -> list[T]:
     All end before the first that failed raises. Raises TryAgainLater where no thread can be started.
     """
     from concurrent.futures import ThreadPoolExecutor  # takes 10 ms to import
+    from contextvars import copy_context
 
     with ThreadPoolExecutor(len(calls)) as threads:
         try:
             with signals.uninterrupted():
-                running = [threads.submit(call) for call in calls]
+                running = [threads.submit(copy_context().run, call) for call in calls]
         except RuntimeError as error:
             raise TryAgainLater(f"clone: {error}") from None
     return [call.result() for call in running]

@@ -16,6 +16,7 @@ import pytest
 
 from cni.errors import ToolFailed, TryAgainLater
 from cni.kernel import process, signals
+from cni.kernel.files import LockFile
 from cni.kernel.process import capabilities, run_apart
 
 #: A program that leaves another running, and says who that is.
@@ -145,3 +146,23 @@ def test_a_program_that_is_not_there_is_named_and_leaves_no_descriptor():
     with pytest.raises(ToolFailed, match="/no/program cannot be run: No such file"):
         process.start(["/no/program"])
     assert len([*Path("/proc/self/fd").iterdir()]) == before
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from cni.kernel import process
+from cni.kernel.files import LockFile
+def run(): process.run(["/bin/sh", "-c", "kill -KILL $PPID; sleep 1; echo done > $0", sys.argv[2]])
+with LockFile(Path(sys.argv[1])).exclusive("a" * 15, "it"):
+    process.together([run]) if sys.argv[3:] else run()
+"""
+
+
+@pytest.mark.parametrize("thread", [(), ("thread",)])
+def test_a_program_whose_caller_is_killed_holds_what_he_held_until_its_end(tmp_path: Path, thread: tuple[str, ...]):
+    lock, done = tmp_path / "lock", tmp_path / "done"
+    killed = subprocess.run([sys.executable, "-c", KILLED, lock, done, *thread], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    with LockFile(lock).exclusive("a" * 15, "it", patience=20):
+        assert done.exists()
