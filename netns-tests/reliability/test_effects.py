@@ -15,13 +15,13 @@ from lab import Host, Lab, Pod, environment
 #: What changes something, and the effects in which it may: each system call as strace spells it.
 MUTATING = {
     r"(sendto|sendmsg)\(.*RTM_(NEW|DEL|SET)": r"(NEW|DEL|SET)[A-Z]+",
-    r"(sendto|sendmsg)\(.*(NFNL_MSG_BATCH_BEGIN|nlmsg_type=NFNL_SUBSYS_CTNETLINK<<8\|IPCTNL_MSG_CT_(NEW|DELETE))": r"(rules|nft|connections|ip6?tables)",
-    r"setsockopt\(.*(IPT|IP6T)_SO_SET_REPLACE": r"(ip6?tables|python)",
+    r"(sendto|sendmsg)\(.*(NFNL_MSG_BATCH_BEGIN|nlmsg_type=NFNL_SUBSYS_CTNETLINK<<8\|IPCTNL_MSG_CT_(NEW|DELETE))": r"(rules|nft|connections|run )",
+    r"setsockopt\(.*(IPT|IP6T)_SO_SET_REPLACE": r"run ",
     r"(pwrite64|write)\(\d+</[^>]*/(state|documents)\.db(-wal|-journal)?>": r"(commit|layout|journal_mode|checkpoint|[A-Z]+ )",
-    r"(pwrite64|write)\(\d+</(?!proc/\d+/|dev/|memfd|[^>]*/(state|documents)\.db)": r"(p?write|open) |python|ip6?tables",
+    r"(pwrite64|write)\(\d+</(?!proc/\d+/|dev/|memfd|[^>]*/(state|documents)\.db)": r"(p?write|open|run) ",
     r"(rename|unlink|mkdir|rmdir|symlink|link|chmod|fchmod)(at2?)?\((?!.*-(wal|shm|journal)\")": r"(rename|replace|unlink|remove|mkdir|rmdir|symlink|link|f?chmod) ",
-    r"openat\((?!.*(/proc/(thread-)?self|/dev/|-(wal|shm|journal)\"|state\.db\")).*(O_CREAT|O_TRUNC)": r"(open|write) |ip6?tables",
-    r"execve\(": r"\S+",
+    r"openat\((?!.*(/proc/(thread-)?self|/dev/|-(wal|shm|journal)\"|state\.db\")).*(O_CREAT|O_TRUNC)": r"(open|write|run) ",
+    r"execve\(": r"run ",
 }  # fmt: skip
 
 

@@ -32,7 +32,7 @@ from typing import Any, TypeVar
 ENVIRON = "EFFECTS"
 BEFORE, AFTER, DURING = "before", "after", "during"
 #: What runs a program for a call that is killed while it runs: it goes on when it is told to (SIGCONT), with all it was given.
-_ORPHAN = 'cat >"$1.in"; echo $$ >"$1.pid"; kill -KILL $PPID; kill -STOP $$; shift; exec "$@" <"$0.in"'
+_ORPHAN = 'cat >"$0"; echo $$ >"$1.pid"; kill -KILL $PPID; kill -STOP $$; shift; exec "$@" <"$0"'
 _HEADER = struct.Struct("=IHHII")
 _ACK, _NLMSG_ERROR = 0x04, 2
 _SUBJECTS = {
@@ -255,7 +255,7 @@ def _program(start: Any) -> Any:
             assert _call
             return start(["/bin/sh", "-c", _ORPHAN, f"{_call.log}.in", _call.log, *argv], *rest, **more)
 
-        said = " ".join([Path(argv[0]).name, *map(str, argv[1:])])
+        said = " ".join(["run", Path(argv[0]).name, *map(str, argv[1:])])
         return effect(said[:80], lambda: start(argv, *rest, **more), refuse, orphan)
 
     return wrapped

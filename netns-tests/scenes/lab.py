@@ -312,7 +312,13 @@ class Host(Namespace):
         if not (file := self.folder / "state.db").exists():
             return {table: [] for table in columns}
         with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=PATIENCE)) as state:
-            return {table: sorted(state.execute(f"SELECT {some} FROM {table}")) for table, some in columns.items()}
+            made = {
+                name for (name,) in state.execute("SELECT name FROM sqlite_master")
+            }  # nothing, where its maker was killed
+            return {
+                table: sorted(state.execute(f"SELECT {some} FROM {table}")) if table in made else []
+                for table, some in columns.items()
+            }
 
 
 @dataclass
