@@ -21,7 +21,7 @@ MUTATING = {
     r"(pwrite64|write)\(\d+</(?!proc/\d+/|dev/|memfd|[^>]*/(state|documents)\.db)": r"(p?write|open|run) ",
     r"(rename|unlink|mkdir|rmdir|symlink|link|chmod|fchmod)(at2?)?\((?!.*-(wal|shm|journal)\")": r"(rename|replace|unlink|remove|mkdir|rmdir|symlink|link|f?chmod) ",
     r"openat\((?!.*(/proc/(thread-)?self|/dev/|-(wal|shm|journal)\"|state\.db\")).*(O_CREAT|O_TRUNC)": r"(open|write|run) ",
-    r"execve\(": r"run ",
+    r'execve\("[^"]*(?<!-save)"': r"run ",
 }  # fmt: skip
 
 
