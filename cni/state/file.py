@@ -91,9 +91,7 @@ class StateFile:
         """The file's layout, 0 for a new one; ours for a later release's that says it can be written by us, and an earlier one for ours
         that lacks some of it. Raises Unavailable for another's.
         """
-        earliest, version = divmod(int(self._rows("PRAGMA user_version")[0][0]), 1 << 16)
-        if 0 < earliest <= layout.VERSION:
-            version = min(version, layout.VERSION)
+        version = self._written_by(layout.VERSION)
         if version == layout.VERSION:
             return version if self._rows(layout.IS_WHOLE)[0][0] else version - 1
         if not 0 <= version <= layout.VERSION:
@@ -115,6 +113,11 @@ class StateFile:
         self.path.chmod(0o600)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.executescript(f"BEGIN; {layout.SCHEMA} COMMIT;")
+
+    def _written_by(self, ours: int) -> int:
+        """The layout that the file says it has, or ours, where it says that those of ours can write it, too."""
+        earliest, version = divmod(int(self._rows("PRAGMA user_version")[0][0]), 1 << 16)
+        return min(version, ours) if 0 < earliest <= ours else version
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with busy(self.path):

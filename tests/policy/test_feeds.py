@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -247,6 +248,18 @@ def test_documents_of_another_release_are_read_again(place: Place, no_node: Path
     with closing(Documents.open()) as documents:
         documents._rows("PRAGMA user_version = 99")
     assert place.pods() == {"web": ("10.1.0.5",)}
+
+
+def test_documents_of_a_later_release_that_only_has_more_tables_are_gone_on_with(place: Place, no_node: Path):
+    """Of a member and calls of two releases each would begin the other's anew, and the cluster's documents come from a member alone."""
+    place.put("a.json", pod("web"))
+    place.book()
+    with closing(sqlite3.connect(no_node / "documents.db")) as db:
+        db.executescript(f"CREATE TABLE later (said TEXT); PRAGMA user_version = {5 << 16 | 6}")
+        place.looked()
+        assert place.pods() == {"web": ("10.1.0.5",)}
+        assert place.looked() == []
+        assert db.execute("PRAGMA user_version").fetchone() == (5 << 16 | 6,)
 
 
 def test_who_only_asks_leaves_nothing_behind(place: Place, no_node: Path):
