@@ -36,6 +36,9 @@ class FarPods:
         self._me = me
         self._networks: dict[str, Network] = {}
         self._news: deque[_News] = deque()
+        #: What was written, and as of when: of that file nobody else writes it.
+        self._there: dict[Spot, Far] = {}
+        self._revision = -1
 
     def heard(self, news: Listing | Change) -> None:
         """Know it in the next `keep`. What a store has lost with its memory stays: the hosts say it again, or are gone."""
@@ -51,11 +54,24 @@ class FarPods:
             self._news.append(_News(there, [spot for spot in left if spot not in there], whole))
 
     def keep(self, documents: Documents, books: Mapping[str, KnownBook], world: World, folder: Path) -> list[Elements]:
-        """Have what was heard be known, and in the sets. Raises CniError, with what it is known by kept."""
+        """Have what was heard be known, and in the sets; what was known before too, where the file is another one by now. Raises
+        CniError, with what it is known by kept.
+        """
         found: list[Elements] = []
+        if self._revision < 0:
+            self._there, self._revision = documents.far(), documents.far_revision()
+        if self._revision != documents.far_revision():
+            self._news.appendleft(_News(dict(self._there), [], whole=True))
         while self._news:
-            effects, pods = _known(documents, self._news[0], books)
+            news = self._news[0]
+            effects, pods = _known(documents, news, books)
             self._news.popleft()
+            if news.whole:
+                self._there = {}
+            for spot in news.gone:
+                self._there.pop(spot, None)
+            self._there |= news.there
+            self._revision = documents.far_revision()
             if pods > _MANY:
                 found.append(fill_sets(world, folder))
             else:

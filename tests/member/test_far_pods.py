@@ -24,7 +24,7 @@ from cni.policy.effects import Effects
 from cni.policy.feeds import book_of
 from cni.resources import World
 from cni.state import Record, Store, uses
-from cni.state.documents import Documents
+from cni.state.documents import FILE, Documents
 
 NET = network()
 
@@ -174,3 +174,17 @@ def test_who_follows_no_pods_documents_hears_of_no_endpoint_where_routes_go_by_b
 def _endpoints(news: Listing | Change) -> list[str]:
     items = news.items if isinstance(news, Listing) else news.put
     return [item.address for item in items if isinstance(item, Endpoint)]
+
+
+@pytest.mark.parametrize("news", [Change(6, (endpoint(21, "shop/db"),), ()), None], ids=["with more", "with nothing"])
+def test_what_is_known_of_them_is_known_again_where_that_is_lost(scene: Scene, news: Change | None):
+    """The file of documents is no state: who finds it damaged, or another release's, begins it anew."""
+    scene.know(kube_pod("web"), kube_pod("db"))
+    scene.hear(Listing(5, (NET, endpoint(20))))
+    for file in uses.DEFAULT_FOLDER.glob(f"{FILE}*"):
+        file.unlink()
+    scene.know(kube_pod("web"), kube_pod("db"))
+    scene.hear(*filter(None, [news]))
+    assert scene.pods() == {"web": ("10.10.0.20",), "db": ("10.10.0.21",) if news else ()}
+    scene.hear(Change(7, (), (endpoint(20).key,)))
+    assert scene.pods()["web"] == ()
