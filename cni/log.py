@@ -112,8 +112,9 @@ def _refuse_strangers(named: os.stat_result, opened: os.stat_result) -> None:
 
 
 def _write_stderr(line: dict[str, Any]) -> None:
+    """Past Python's buffer: what a full stderr does not take would come with what is said next, and end the process with code 120."""
     try:
-        sys.stderr.write(json.dumps(line) + "\n")
+        os.write(sys.stderr.fileno(), json.dumps(line).encode() + b"\n")
     except (OSError, ValueError, AttributeError):  # closed, closed by Python, or None as it was closed when we began
         return
 

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -54,13 +56,13 @@ OTHERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_what_is_no_file_of_ours_is_left_alone(file: Path, capsys: pytest.CaptureFixture[str], kind: str):
+def test_what_is_no_file_of_ours_is_left_alone(file: Path, capfd: pytest.CaptureFixture[str], kind: str):
     victim = file.with_name("victim")
     victim.write_text("as it was")
     made = OTHERS[kind](file)
     before = len(list(Path("/proc/self/fd").iterdir()))
     log.event("macvlan", "ADD", network="pods")
-    said = json.loads(capsys.readouterr().err)
+    said = json.loads(capfd.readouterr().err)
     assert said["warning"].startswith(f"{log.FOLDER} is not written to: ")
     assert "macvlan.log" in said["warning"]
     assert victim.read_text() == "as it was"
@@ -71,19 +73,19 @@ def test_what_is_no_file_of_ours_is_left_alone(file: Path, capsys: pytest.Captur
         os.close(made)
 
 
-def test_a_folder_others_write_into_is_left_alone(file: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_folder_others_write_into_is_left_alone(file: Path, capfd: pytest.CaptureFixture[str]):
     file.parent.chmod(0o777)
     log.event("macvlan", "ADD")
-    assert "others may write into it" in json.loads(capsys.readouterr().err)["warning"]
+    assert "others may write into it" in json.loads(capfd.readouterr().err)["warning"]
     assert not file.exists()
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o750, 0o755, 0o775, 0o2770])
-def test_a_folder_of_ours_is_written_to(file: Path, capsys: pytest.CaptureFixture[str], mode: int):
+def test_a_folder_of_ours_is_written_to(file: Path, capfd: pytest.CaptureFixture[str], mode: int):
     file.parent.chmod(mode)
     log.event("macvlan", "ADD")
     assert json.loads(file.read_text())["verb"] == "ADD"
-    assert capsys.readouterr().err == ""
+    assert capfd.readouterr().err == ""
 
 
 def test_our_link_to_a_folder_is_followed(file: Path, monkeypatch: pytest.MonkeyPatch):
@@ -99,3 +101,16 @@ def test_texts_of_any_kind_are_one_line(file: Path):
     assert file.read_bytes().count(b"\n") == 1
     assert file.read_bytes().isascii()
     assert json.loads(file.read_text())["pod"] == "a\x1b[2J\n\udcff\ud800\u2028b"
+
+
+TWICE = "import os; from cni import log; log.warning('a', 'unheard'); os.dup2(1, 2); log.warning('b', 'heard')"
+
+
+def test_what_a_full_stderr_does_not_take_is_nobody_elses_and_no_failure():
+    """A worker has one caller's stderr after the other's in the same place."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", TWICE], stdout=subprocess.PIPE, stderr=full, text=True, check=False
+        )
+    assert done.returncode == 0
+    assert [json.loads(line)["warning"] for line in done.stdout.splitlines()] == ["heard"]

@@ -135,22 +135,22 @@ def test_a_configuration_without_end_is_refused():
     assert (document["code"], document["msg"]) == (5, "stdin: more than 16 MiB")
 
 
-def test_a_call_is_one_json_line_in_the_log(log_folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_call_is_one_json_line_in_the_log(log_folder: Path, capfd: pytest.CaptureFixture[str]):
     log.event("bridge-vxlan", "ADD", network="pods", seconds=0.004)
     log.event("bridge-vxlan", "DEL", network="pods")
     lines = [json.loads(line) for line in (log_folder / "bridge-vxlan.log").read_text().splitlines()]
     assert [(line["verb"], line["network"]) for line in lines] == [("ADD", "pods"), ("DEL", "pods")]
     assert lines[0]["time"].endswith("Z")
-    assert capsys.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "")
 
 
-def test_a_bug_is_logged_with_its_traceback_there_and_on_stderr(log_folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_bug_is_logged_with_its_traceback_there_and_on_stderr(log_folder: Path, capfd: pytest.CaptureFixture[str]):
     try:
         1 / 0  # noqa: B018
     except ZeroDivisionError as error:
         error.add_note("and more")
         log.event("bridge-vxlan", "ADD", error)
-    printed = capsys.readouterr()
+    printed = capfd.readouterr()
     assert printed.out == ""
     line = json.loads(printed.err)
     assert (line["code"], line["error"], line["notes"]) == (999, "division by zero", ["and more"])
