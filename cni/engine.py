@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import groupby
 
 from cni import log
-from cni.errors import CniError, Conflict, Incomplete
+from cni.errors import CniError, Conflict, Incomplete, own_terms
 from cni.kernel.signals import end_if_asked, uninterrupted
 from cni.protocol.result import Interface, Result
 from cni.resources import Difference, Resource, World
@@ -36,12 +36,12 @@ def apply(resources: Iterable[Resource], world: World) -> None:
             if batch:
                 end_if_asked()
                 together = list(items)
-                with log.step("ensure", together):
+                with _step("ensure", together):
                     batch.ensure(together, world)
                 continue
             for item in items:
                 end_if_asked()
-                with log.step("ensure", (item,)):
+                with _step("ensure", (item,)):
                     item.ensure(world)
 
 
@@ -49,7 +49,7 @@ def differences(resources: Iterable[Resource], world: World, reported: Result) -
     """Every difference of every resource, as far as later plugins of the chain did not report it."""
     found = []
     for item in filter(None, (resource.accepting(reported) for resource in resources)):
-        with log.step("check", (item,)):
+        with _step("check", (item,)):
             found += [Difference(line, item.mend, item) for line in item.differences(world)]
     return found
 
@@ -140,7 +140,7 @@ def _put_right(due: Iterable[Resource], world: World, tried: Repaired) -> None:
         for item in group:
             with _told(item, tried), uninterrupted(), _staying(world, stays=item.stays):
                 end_if_asked()
-                with log.step("ensure", (item,)):
+                with _step("ensure", (item,)):
                     item.repair(world)
 
 
@@ -166,9 +166,17 @@ def _staying(world: World, *, stays: bool) -> Iterator[None]:
 
 
 @contextmanager
+def _step(verb: str, items: Sequence[Resource]) -> Iterator[None]:
+    """Something done with resources. Whatever the machine refuses of it raises a CniError, so that an undo and a removal go on."""
+    with own_terms, log.step(verb, items):
+        yield
+
+
+@contextmanager
 def _told(item: Resource, found: Repaired) -> Iterator[None]:
     try:
-        yield
+        with own_terms:
+            yield
     except CniError as error:
         found.failed.append(Difference(error.msg, _OUT_OF_THE_WAY if isinstance(error, Conflict) else item.mend, item))
 
@@ -179,7 +187,7 @@ def _all_of(resources: Sequence[Resource], world: World) -> None:
         for resource in resources:
             end_if_asked()
             try:
-                with log.step("remove", (resource,)):
+                with _step("remove", (resource,)):
                     resource.remove(world)
             except CniError as error:
                 failed.append(error.msg)

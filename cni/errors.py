@@ -12,6 +12,7 @@ Each class owns its CNI error code and says who must act::
     │   ├── InvalidConfig         7   a value in the configuration
     │   └── InvalidNetns          8   CNI_NETNS is no network namespace, or is our own
     ├── TryAgainLater            11   a lock, a store: the runtime repeats the call
+    │   ├── Lacking              11   the machine has no memory, descriptor, thread or room left for it
     │   ├── Unreachable          11   the cluster's store does not answer, or not in time
     │   │   └── Forbidden        11   it does, and does not let this host do something
     │   ├── SessionLost          11   the store has not heard of this host for too long, and counts it as gone
@@ -35,8 +36,12 @@ Each class owns its CNI error code and says who must act::
 
     Stranded                    100   no CniError, so that nothing catches it on its way out: see there
 
+What the machine refuses where nobody expects it (`REFUSALS`) is one of these, too, and no bug: see `refusal`.
+
 Source: CNI specification 1.1.0, section 5 "Error", and libcni's `types.Error`.
 """
+
+import errno
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,6 +128,10 @@ class Compacted(TryAgainLater):
 
 class Replaced(Compacted):
     """The cluster's store is not the one that was heard, or an older copy of it."""
+
+
+class Lacking(TryAgainLater):
+    """The machine has no memory, descriptor, process or room left for what was asked."""
 
 
 class Unavailable(CniError):
@@ -235,3 +244,51 @@ class Delegated(CniError):
     def __init__(self, code: int, msg: str, details: str = "") -> None:
         super().__init__(msg, details)
         self.code = code
+
+
+#: What the machine may refuse anywhere: a file, a descriptor, memory, also for a module that is loaded when it is needed.
+REFUSALS = (OSError, MemoryError, ImportError)
+_LACKING = (
+    errno.EAGAIN, errno.EDQUOT, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC,
+)  # fmt: skip
+
+
+def refusal(error: BaseException) -> CniError | None:
+    """What the machine refused, as an error of ours that says what and where; an error of ours is itself, and a bug is none."""
+    if isinstance(error, CniError):
+        return error
+    if not isinstance(error, REFUSALS) or isinstance(error, ModuleNotFoundError):
+        return None
+    number = getattr(error, "errno", None)
+    file = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
+    why = getattr(error, "strerror", None) or str(error) or "Cannot allocate memory"
+    msg = f"{why}{file} (in {_where(error)})"
+    lacks = not isinstance(error, OSError) or number in _LACKING
+    found = Lacking(msg) if lacks else KernelRefused(msg, number or 0)
+    for note in getattr(error, "__notes__", ()):
+        found.add_note(note)
+    return found
+
+
+class _OwnTerms:
+    """Whatever the machine refuses within this raises a CniError."""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: "BaseException | None", _: object) -> None:
+        if isinstance(error, REFUSALS) and (told := refusal(error)):
+            raise told from error
+
+
+own_terms = _OwnTerms()
+
+
+def _where(error: BaseException) -> str:
+    """The last place of ours on the way to an error."""
+    at, where = error.__traceback__, "cni"
+    while at:
+        module = at.tb_frame.f_globals.get("__name__", "")
+        where = f"{module}.{at.tb_frame.f_code.co_name}" if module.startswith("cni.") else where
+        at = at.tb_next
+    return where

@@ -7,7 +7,7 @@ imported when the call is known to need it. This is the only place that catches 
 import gc
 import os
 
-from cni.errors import CniError, Internal, Interrupted, IoFailure, Stranded
+from cni.errors import CniError, Internal, Interrupted, IoFailure, Stranded, refusal
 from cni.protocol.call import Call
 from cni.protocol.versions import ANSWER, LATEST, SUPPORTED
 
@@ -159,8 +159,9 @@ def _tell_story(name: str, call: Call, netconf: "dict[str, Any]", deliver: "Deli
         VERBS[call.command](load(name), call, given(netconf, name), deliver)
     except BaseException as error:
         signals.ignore()
-        log.event(name, call.command, error, seconds=round(time.monotonic() - began, 4), **facts)
-        raise
+        told = refusal(error) or error
+        log.event(name, call.command, told, seconds=round(time.monotonic() - began, 4), **facts)
+        raise told from error.__cause__
     if call.command != "STATUS":
         log.event(name, call.command, seconds=round(time.monotonic() - began, 4), **facts)
 
@@ -200,10 +201,12 @@ def _introduce(name: str) -> int:
 
 
 def _foreseen(error: BaseException) -> CniError:
-    """What is left to catch: a signal, or a bug, whose traceback is in the log by now."""
+    """What is left to catch: a signal, what the machine refused, or a bug, whose traceback is in the log by now."""
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("the call was ended by a signal; what it did is undone")
-    return Internal(f"unforeseen: {type(error).__name__}: {error}", "the traceback is on stderr and in the log")
+    return refusal(error) or Internal(
+        f"unforeseen: {type(error).__name__}: {error}", "the traceback is on stderr and in the log"
+    )
 
 
 def _stdin() -> bytes:

@@ -22,6 +22,7 @@ from cni.errors import (
     Stranded,
     TryAgainLater,
     Unavailable,
+    own_terms,
 )
 from cni.ipam.own import Nothing
 from cni.ipam.source import Delegate, Source, is_delegated
@@ -47,7 +48,7 @@ def sweep(plugin: Plugin | None, record: Record, call: Call) -> None:
     network, container, ifname = record.attachment
     stale = call.having(container=container, ifname=ifname, netns=record.netns)
     found = record.config | {"name": network} | ({"dataDir": str(record.folder)} if record.folder else {})
-    with opened(record.plugin, stale, found, patience=1) as node:
+    with own_terms, opened(record.plugin, stale, found, patience=1) as node:
         if node.record:
             whole = whole_record(plugin, node, stale, found) if plugin else node.record
             _detach(node, whole, _releaser(record.config, stale))
@@ -104,8 +105,7 @@ def check(plugin: Plugin, call: Call, netconf: NetConf, deliver: Deliver, *, rul
             unknown = Difference(f"no completed attachment is recorded in {node.store.path}")
             raise Drift(node.attachment, (unknown,))
         if not is_of(node.record, node.world.netns):
-            other = Difference("CNI_NETNS is another namespace than the one that was attached")
-            raise Drift(node.attachment, (other,))
+            raise Drift(node.attachment, (Difference("CNI_NETNS is another namespace than the one that was attached"),))
         given = Result.read(node.record.result or {})
         recorded = node.store.as_said(node.record).resources
         asked = [item for item in recorded if not rules_stand or item.mend != REFRESH or item.configured]
@@ -235,7 +235,7 @@ def _repeat(node: Node, plan: Plan) -> None:
 def _roll_back(node: Node, source: Source, error: BaseException) -> None:
     """Take back what this call created; what cannot be taken back stays recorded for DEL and GC."""
     try:
-        with uninterrupted():
+        with own_terms, uninterrupted():
             node.world.others = cache(node.shared_by_others)
             recorded = node.store.record(node.attachment, node.plugin) is not None
             _give_up(source if recorded else Nothing(), node.world.undo.close)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cni import engine, resources
-from cni.errors import Incomplete, InvalidNetns, KernelRefused, ToolFailed
+from cni.errors import Incomplete, InvalidNetns, KernelRefused, Lacking, ToolFailed
 from cni.kernel import netfilter
 from cni.kernel.files import LockFile
 from cni.kernel.ruleset import Change
@@ -132,6 +132,34 @@ def test_removal_goes_on_after_a_failure_and_joins_what_failed(world: World, not
         engine.remove(plan, world)
     assert caught.value.msg == "c refused; a refused"
     assert notes == ["remove c", "remove b", "remove a"]
+
+
+@pytest.mark.parametrize(
+    "refused", [OSError(errno.EMFILE, "Too many open files"), MemoryError(), ImportError("failed to map segment")]
+)
+def test_whatever_the_machine_refuses_of_a_step_stops_no_undo_and_no_removal(
+    world: World, notes: list[str], monkeypatch: pytest.MonkeyPatch, refused: Exception
+):
+    plan = [Noted("a"), Noted("b", fails="remove"), Noted("c")]
+    engine.apply(plan, world)
+    monkeypatch.setattr(Noted, "_note", _refusing(refused))
+    with pytest.raises(Incomplete):
+        engine.remove(plan, world)
+    assert notes[3:] == ["remove c", "remove b", "remove a"]
+    with pytest.raises(Lacking):
+        world.undo.close()
+    assert notes[6:] == ["remove c", "remove b", "remove a"]
+    with pytest.raises(Lacking):
+        engine.apply([Noted("d", fails="ensure")], world)
+
+
+def _refusing(refused: Exception) -> Callable[[Noted, str], None]:
+    def note(item: Noted, verb: str) -> None:
+        NOTES.append(f"{verb} {item.name}")
+        if item.fails == verb:
+            raise refused
+
+    return note
 
 
 def test_retiring_removes_shared_things_too(world: World, notes: list[str]):

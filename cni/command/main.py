@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from cni.command.output import complain, print_json
 from cni.command.parser import parser
-from cni.errors import CniError, Stranded
+from cni.errors import CniError, Stranded, refusal
 
 _CANNOT_BE_WRITTEN = (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.EFBIG)
 
@@ -43,6 +43,9 @@ def _run(options: argparse.Namespace) -> int:
         if error.errno in _CANNOT_BE_WRITTEN and error.filename is None:  # stdout's; a file's has a name
             raise
         _complain(options, f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror), error)
+    except (MemoryError, ImportError) as error:
+        told = refusal(error) or error
+        _complain(options, str(told), told)
     except Exception as error:
         _complain(options, f"a bug, please report it: {type(error).__name__}: {error}", error)
     return 1

@@ -22,14 +22,18 @@ class Waiting:
         return sum(thread.is_alive() for thread in self._threads)
 
     def begin(self, task: Callable[[], None], name: str) -> Thread:
-        """Have a thread do it."""
+        """Have a thread do it; where none can be started it is done when this returns."""
         self._threads = [thread for thread in self._threads if thread.is_alive()]  # as they began
         while len(self._threads) >= _MOST:
             self._threads.pop(0).join()
         thread = Thread(target=task, name=name)
-        with uninterrupted():  # signals are the main thread's
-            thread.start()
-        self._threads.append(thread)
+        try:
+            with uninterrupted():  # signals are the main thread's
+                thread.start()
+        except RuntimeError:
+            task()
+        else:
+            self._threads.append(thread)
         return thread
 
     def end(self) -> None:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from cni.errors import InvalidNetns, KernelRefused, Unfinished
+from cni.errors import InvalidNetns, KernelRefused, Unfinished, own_terms
 from cni.kernel.files import LockFile
 from cni.kernel.netns import Netns, own_fd
 from cni.naming import digest_of
@@ -160,11 +160,18 @@ class World:
 
     def changed(self, resource: Resource, back: Callable[[], None]) -> None:
         """Remember how to change back what a shared resource was before."""
-        self.undo.callback(lambda: back() if self._is_nobody_elses(resource) else None)
+
+        def change_back() -> None:
+            if self._is_nobody_elses(resource):
+                with own_terms:
+                    back()
+
+        self.undo.callback(change_back)
 
     def _take_back(self, resource: Resource) -> None:
         if not resource.shared or self._is_nobody_elses(resource):
-            resource.remove(self)
+            with own_terms:
+                resource.remove(self)
 
     def _is_nobody_elses(self, resource: Resource) -> bool:
         """Whether nobody has a shared resource who attached meanwhile, and nobody may begin to: no other call runs."""

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from cni.errors import KernelRefused, TryAgainLater, Unavailable
+from cni.errors import KernelRefused, Lacking, TryAgainLater, Unavailable, refusal
 from cni.kernel import files, netfilter, netns, process, sysctl
 from cni.kernel.files import LockFile
+from cni.kernel.waiting import Waiting
 
 
 def refuse(number: int) -> Any:
@@ -61,6 +62,18 @@ def test_a_thread(monkeypatch: pytest.MonkeyPatch):
         process.together([lambda: 1, lambda: 2])
 
 
+def test_a_thread_that_would_have_waited(monkeypatch: pytest.MonkeyPatch):
+    def refused(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", refused)
+    done: list[str] = []
+    waiting = Waiting()
+    assert not waiting.begin(lambda: done.append("it"), "a thread").is_alive()
+    waiting.end()
+    assert (done, waiting.pending) == (["it"], 0)
+
+
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC, errno.ELOOP, errno.EROFS])
 def test_a_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int):
     monkeypatch.setattr(files.os, "open", refuse(number))
@@ -80,3 +93,21 @@ def test_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_a_program_that_says_what_is_no_utf_8():
     assert process.run(["/bin/printf", r"a\377b"]).stdout == r"a\xffb"
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "said"),
+    [
+        (OSError(errno.EMFILE, "Too many open files", "/etc/x"), Lacking, "Too many open files: /etc/x (in cni)"),
+        (OSError(errno.EROFS, "Read-only file system"), KernelRefused, "Read-only file system (in cni)"),
+        (MemoryError(), Lacking, "Cannot allocate memory (in cni)"),
+        (ImportError("x.so: failed to map segment"), Lacking, "x.so: failed to map segment (in cni)"),
+        (ModuleNotFoundError("No module named 'x'"), type(None), ""),
+        (ValueError("a bug"), type(None), ""),
+        (KeyboardInterrupt(), type(None), ""),
+    ],
+)
+def test_what_the_machine_refuses_where_nobody_expects_it(raised: BaseException, kind: type, said: str):
+    found = refusal(raised)
+    assert type(found) is kind
+    assert (found.msg if found else "") == said
