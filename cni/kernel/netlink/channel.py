@@ -26,6 +26,9 @@ RTNETLINK, NETFILTER = socket.NETLINK_ROUTE, 12
 
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12
 _SO_SNDBUFFORCE = 32
+#: The kernel answers within the call that asks, or as soon as rtnetlink's lock is free; who waits longer waits for what is lost.
+_PATIENCE_SECONDS = 30
+_TIMEVAL = struct.Struct("@ll")
 _SIOCGIFINDEX, _IFREQ = 0x8933, struct.Struct("=16si20x")
 _ERROR, _DONE = 2, 3
 _DUMP_INTR, _ACK_TLVS = 0x10, 0x200
@@ -147,6 +150,8 @@ class Channel:
     def _received(self) -> Iterator[bytes]:
         try:
             data = self._socket.recv(_BUFFER)
+        except BlockingIOError as error:
+            raise Unfinished(f"netlink: no answer within {_PATIENCE_SECONDS} s", error.errno or 0) from None
         except OSError as error:
             raise Unfinished(f"netlink: {error.strerror}", error.errno or 0) from None
         return messages(data)
@@ -161,6 +166,8 @@ def _opened(protocol: int) -> socket.socket:
         for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
             call = f"setsockopt {option}"
             made.setsockopt(_SOL_NETLINK, option, 1)
+        call = "setsockopt SO_RCVTIMEO"
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(_PATIENCE_SECONDS, 0))
     except OSError as error:
         if made:
             made.close()

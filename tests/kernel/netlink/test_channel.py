@@ -33,15 +33,21 @@ class FakeSocket:
     def __init__(self, *_: Any) -> None:
         self.sent: list[bytes] = []
         self.answers: list[bytes] = []
+        self.silent = False
+        self.options: list[tuple[Any, ...]] = []
 
     def bind(self, address: tuple[int, int]) -> None: ...
-    def setsockopt(self, *_: int) -> None: ...
+    def setsockopt(self, *option: Any) -> None:
+        self.options.append(option)
+
     def close(self) -> None: ...
 
     def sendall(self, data: bytes) -> None:
         self.sent.append(data)
 
     def recv(self, size: int) -> bytes:
+        if self.silent:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
         return self.answers.pop(0)
 
 
@@ -266,3 +272,11 @@ def test_an_acknowledgement_that_is_no_error_of_the_kernels_is_refused(kernel: F
     kernel.answers = [message(ERROR, 1, body if error > 5 else body[:2])]
     with pytest.raises(KernelRefused, match=r"is not understood|is cut off"):
         Channel().ask(request())
+
+
+def test_an_answer_that_never_comes_is_not_waited_for_without_end(kernel: FakeSocket):
+    opened, kernel.silent = Channel(), True
+    assert (channel.socket.SOL_SOCKET, channel.socket.SO_RCVTIMEO, struct.pack("@ll", 30, 0)) in kernel.options
+    with pytest.raises(Unfinished, match="netlink: no answer within 30 s"):
+        opened.ask(request())
+    assert not opened.at_rest
