@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/statfs.h>
@@ -369,6 +370,41 @@ static void put_away_folder(void)
     }
 }
 
+/* What Python and libnftables need. Without it they end, or hang, without a document, and without taking back what was made: so nothing is begun. */
+static int has_room(void)
+{
+    static const struct {
+        int resource;
+        rlim_t least;
+        const char *what;
+    } needed[] = {
+        {RLIMIT_NOFILE, 64, "files: 64"},
+        {RLIMIT_AS, 128 << 20, "address space: 128 MiB"},
+        {RLIMIT_DATA, 64 << 20, "data: 64 MiB"},
+        {RLIMIT_STACK, 1 << 20, "stack: 1 MiB"},
+    };
+    for (size_t at = 0; at < sizeof needed / sizeof *needed; at++) {
+        struct rlimit limit;
+        rlim_t least = needed[at].least;
+        if (getrlimit(needed[at].resource, &limit) || limit.rlim_cur >= least)
+            continue;
+        limit.rlim_cur = least;
+        if (limit.rlim_max < least || setrlimit(needed[at].resource, &limit)) {
+            answer_error(TRY_AGAIN_LATER, needed[at].what, " is the least a call needs, and this process may have less (setrlimit(2)); nothing was begun");
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* So that no file and no socket is given the number of a closed stream: what is said on stderr would go there. A closed stdout is for Python to say. */
+static void fill_streams(int streams)
+{
+    for (int fd = 0; fd < 3 && streams & 1 << 1; fd += 2)
+        if (!(streams & 1 << fd))
+            open("/dev/null", O_WRONLY); /* the lowest number is given; of a stdin like that nobody can read */
+}
+
 int main(int argc, char **argv)
 {
     static const char interpreter[] = "/bin/python3";
@@ -381,6 +417,7 @@ int main(int argc, char **argv)
         say("agent-cni-launcher: runs the plugins of agent-cni; it is named in their first line\n");
         return 2;
     }
+    fill_streams(streams);
     signal(SIGPIPE, SIG_IGN); /* a document nobody reads is an error and not our end, for Python too */
     if (streams & 1 << 1 && version_said())
         return 0;
@@ -389,6 +426,8 @@ int main(int argc, char **argv)
     int code = streams & 1 << 1 ? handed_over(streams, prefix, argv[1]) : -1; /* to a closed stdout nothing can be answered */
     if (code >= 0)
         return code;
+    if (!has_room())
+        return 1;
     put_away_folder();
     memcpy(python, prefix, strlen(prefix));
     memcpy(python + strlen(prefix), interpreter, sizeof interpreter);

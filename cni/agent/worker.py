@@ -163,10 +163,11 @@ def _in_place_of(request: Request) -> Iterator[None]:
 
 
 def _take_streams(fds: dict[str, int]) -> None:
-    """Make fds[``0``] stdin and fds[``2``] stderr; what the caller had closed is closed."""
+    """Make fds[``0``] stdin and fds[``2``] stderr. What the caller had closed cannot be read and takes all: its number must be nobody else's."""
     for number in _STREAMS:
         if str(number) in fds:
             os.dup2(fds[str(number)], number)
         else:
-            with suppress(OSError):
-                os.close(number)
+            nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            os.dup2(nothing, number)
+            os.close(nothing)

@@ -533,3 +533,41 @@ def test_a_signal_while_the_agent_dies_is_one_document(launcher: Launcher, numbe
         over.set()
         out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (1, WORKER_ENDED)
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        (f"--nofile={63}", "files: 64"), (f"--as={127 << 20}", "address space: 128 MiB"),
+        (f"--data={63 << 20}", "data: 64 MiB"), (f"--stack={1 << 19}", "stack: 1 MiB"),
+    ],
+)  # fmt: skip
+def test_too_little_for_python_is_said_before_anything_is_begun(launcher: Launcher, limit: str, said: str):
+    launcher.runs.write_text("")
+    command = ["prlimit", limit, str(launcher.program), "/plugins/macvlan"]
+    done = subprocess.run(command, env={"AGENT_CNI_SOCKET": ""}, capture_output=True, text=True, check=False)
+    if "Sanitizer" in done.stderr:
+        pytest.skip("the sanitizer itself needs more")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["code"], launcher.cold_runs()) == (1, 11, 0)
+    assert document["msg"].startswith(f"{said} is the least a call needs")
+
+
+def test_what_may_be_raised_is_raised(launcher: Launcher):
+    launcher.runs.write_text("")
+    command = ["prlimit", "--nofile=20:4096", str(launcher.program), "/plugins/macvlan"]
+    env = {"AGENT_CNI_SOCKET": "", "RUNS": str(launcher.runs)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.stdout, launcher.cold_runs()) == (COLD, 1)
+
+
+def test_closed_streams_are_nobodys_numbers(launcher: Launcher):
+    python = launcher.program.with_name("python3")
+    before = python.read_text()
+    python.write_text("#!/bin/sh\nreadlink /proc/self/fd/0 /proc/self/fd/2\n")
+    try:
+        command = ["sh", "-c", 'exec "$0" /plugins/macvlan <&- 2>&-', str(launcher.program)]
+        done = subprocess.run(command, env={"AGENT_CNI_SOCKET": ""}, stdout=subprocess.PIPE, text=True, check=False)
+    finally:
+        python.write_text(before)
+    assert done.stdout == "/dev/null\n/dev/null\n"
