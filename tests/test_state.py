@@ -223,6 +223,44 @@ def test_what_was_left_half_done_is_not_kept(folder: Path, record: Record):
         assert store.records() == []
 
 
+class _NoCommit:
+    """A connection that cannot write."""
+
+    def __init__(self, real: sqlite3.Connection) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def execute(self, sql: str, *values: Any) -> Any:
+        if sql == "COMMIT":
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._real.execute(sql, *values)
+
+
+def test_a_commit_that_is_refused_is_taken_back_and_the_next_one_stands(store: Store, record: Record):
+    """Else what follows, such as that the attachment is forgotten, would be part of it, and never be written."""
+    store.put(record)
+    real = store._db
+    store._db = _NoCommit(real)
+    with pytest.raises(TryAgainLater, match="disk I/O error"), store.transaction():
+        store.forget(record.attachment, record.plugin)
+    store._db = real
+    assert not store._db.in_transaction
+    with store.transaction():
+        store.forget(record.attachment, record.plugin)
+    with closing(sqlite3.connect(store.path)) as seen:
+        assert seen.execute("SELECT count(*) FROM attachment").fetchone() == (0,)
+
+
+def test_a_full_disk_is_what_is_told_of_it(store: Store, record: Record):
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(TryAgainLater, match="database or disk is full"), store.transaction():
+        store.put(replace(record, config={"name": "x" * 100_000}))
+    assert store.records() == []
+
+
 def test_a_signal_waits_until_a_transaction_is_over(store: Store, record: Record):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:

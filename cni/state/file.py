@@ -65,10 +65,11 @@ class StateFile:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # of some refusals SQLite has taken it back itself (sqlite.org/lang_transaction.html)
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     def copy(self) -> None:
         """Go on with a copy in memory: nobody else sees what is changed from now on."""
