@@ -234,7 +234,9 @@ class _NoCommit:
 
     def execute(self, sql: str, *values: Any) -> Any:
         if sql == "COMMIT":
-            raise sqlite3.OperationalError("disk I/O error")
+            refused = sqlite3.OperationalError("disk I/O error")
+            refused.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise refused
         return self._real.execute(sql, *values)
 
 
