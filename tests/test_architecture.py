@@ -46,12 +46,12 @@ DOORS = {
     "subprocess": {"cni/kernel/process.py"},
     "fcntl": {"cni/kernel/files.py", "cni/kernel/netlink/channel.py", "cni/agent/caller.py"},
     "ctypes": {
-        "cni/kernel/files.py",
         "cni/kernel/inotify.py",
         "cni/kernel/netns.py",
         "cni/kernel/nftables.py",
         "cni/kernel/process.py",
         "cni/kernel/procfs.py",
+        "cni/kernel/writing.py",
     },
     "jsonschema": {"cni/protocol/config.py"},
     "referencing": {"cni/protocol/config.py"},

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cni.errors import InvalidConfig, Unavailable
-from cni.kernel.files import put_whole
+from cni.kernel.writing import put_whole
 from cni.protocol.addresses import address
 from cni.protocol.config import read_by
 from cni.protocol.schema import Schema

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from cni.command.output import print_text
-from cni.kernel.files import put_asked
+from cni.kernel.writing import put_asked
 from cni.member import census, exposition
 
 

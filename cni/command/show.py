@@ -17,7 +17,7 @@ from cni.command.picture.health import health_of, uplinks_of
 from cni.command.picture.pictured import networks
 from cni.command.pod import show_pod
 from cni.errors import CniError
-from cni.kernel.files import put_asked
+from cni.kernel.writing import put_asked
 from cni.liveness import STATES, Witness
 from cni.resources import (
     AntiSpoof,

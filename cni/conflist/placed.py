@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cni.kernel.files import put_whole
+from cni.kernel.writing import put_whole
 from cni.naming import digest_of
 
 #: Where runtimes read them, and where the plugins are.

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from cni.errors import InvalidEnvironment
-from cni.kernel.files import put_whole
+from cni.kernel.writing import put_whole
 from cni.values import dataclass
 
 #: The line by which a file of ours is known, whatever release made it; of a file that serves one prefix alone it names that.

@@ -22,7 +22,7 @@ from cni.errors import Conflict, ToolFailed, Unavailable
 from cni.installation.item import date, open_folder
 from cni.installation.place import PYTHON, VERSION, Place
 from cni.kernel import process
-from cni.kernel.files import exchanged
+from cni.kernel.writing import exchanged
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution

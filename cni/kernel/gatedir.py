@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cni.errors import Unavailable
-from cni.kernel.files import hidden, private_folder, put_at_once
+from cni.kernel.files import private_folder
+from cni.kernel.writing import hidden, put_at_once
 from cni.values import dataclass, fields
 
 FOLDER = Path("/run/agent-cni/dns")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cni.errors import Unavailable
-from cni.kernel.files import hidden, is_trusted, put_at_once
+from cni.kernel.files import is_trusted
+from cni.kernel.writing import hidden, put_at_once
 from cni.naming import Attachment
 from cni.values import dataclass
 

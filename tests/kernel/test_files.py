@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from cni.errors import TryAgainLater, Unavailable
-from cni.kernel.files import LockFile, private_folder, put_asked
+from cni.kernel.files import LockFile, private_folder
+from cni.kernel.writing import put_asked
 
 ONE, OTHER = "0" * 14 + "1f", "0" * 14 + "2f"
 ROOT = Path(__file__).parent.parent.parent

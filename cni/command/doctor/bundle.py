@@ -24,7 +24,7 @@ from cni.diagnosis.finding import Finding
 from cni.diagnosis.redaction import redacted, secrets_in
 from cni.errors import CniError
 from cni.kernel import process
-from cni.kernel.files import put_asked
+from cni.kernel.writing import put_asked
 from cni.liveness import STATES, Witness
 from cni.state import Record, Store
 

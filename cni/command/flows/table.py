@@ -21,7 +21,7 @@ from cni.flows.seen import flows as seen_flows
 from cni.flows.sighting import BEGUN, DENIED, Sighting
 from cni.kernel import conntrack
 from cni.kernel.conntrack import Tracked
-from cni.kernel.files import put_asked
+from cni.kernel.writing import put_asked
 from cni.policy.judgement import Judgement, Other, judged
 from cni.state.daemons import FLOWS, is_running
 
