@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cni import engine, plugin
+from cni.decoding import decoded
 from cni.errors import CniError, Incomplete, TryAgainLater, Unavailable
 from cni.kernel import ruleset
 from cni.naming import Attachment
@@ -122,9 +123,14 @@ def question(items: Iterable[Fed]) -> bytes:
 
 
 def answer(asked: bytes) -> bytes:
-    """What became of it, by what is known of feeds."""
-    rows = json.loads(asked)
-    items = [Fed(feed, Attachment(*key), name, pod, Path(place), netns) for feed, key, name, pod, place, netns in rows]
+    """What became of it, by what is known of feeds; nothing of what is no such question."""
+    try:
+        items = [
+            Fed(feed, Attachment(*key), name, pod, Path(place), netns)
+            for feed, key, name, pod, place, netns in decoded(asked)
+        ]
+    except (ValueError, TypeError):
+        return b""
     with going_by_what_is_known():
         found = follow_inside(items)
     at = {item: number for number, item in enumerate(items)}
@@ -136,9 +142,12 @@ def answered(items: Sequence[Fed], said: bytes) -> Followed:
     """The same, read. Raises Unavailable where nobody said anything."""
     if not said:
         raise Unavailable("the node agent did not answer")
-    changed, again, failed = json.loads(said)
-    failures: dict[Fed, CniError] = {items[int(at)]: Incomplete(msg) for at, msg in failed.items()}
-    return Followed([items[at] for at in changed], [items[at] for at in again], failures)
+    try:
+        changed, again, failed = decoded(said)
+        failures: dict[Fed, CniError] = {items[int(at)]: Incomplete(msg) for at, msg in failed.items()}
+        return Followed([items[at] for at in changed], [items[at] for at in again], failures)
+    except (ValueError, TypeError, LookupError, AttributeError):
+        raise Unavailable(f"the node agent said what is no answer: {said[:80]!r}") from None
 
 
 def _what(item: Fed) -> str:

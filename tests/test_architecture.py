@@ -22,7 +22,7 @@ FILES = [*MODULES, *PLUGINS]
 
 #: From the bottom up: a file imports only from layers below its own, and from its own package.
 LAYERS = (
-    {"cni", "errors", "naming", "values"},
+    {"cni", "decoding", "errors", "naming", "values"},
     {"kernel", "protocol", "log"},
     {"resources", "cluster"},
     {"state"},

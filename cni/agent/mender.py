@@ -5,7 +5,6 @@ Who undoes it each time is not fought with: what was mended the last time too is
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cni import log
+from cni.decoding import decoded
 from cni.state.tally import MEND, counted
 
 _LONG = 3600.0
@@ -75,6 +75,6 @@ def _read(said: int) -> list[dict[str, Any]]:
     with open(said, "rb") as file:
         file.seek(0)
         with suppress(ValueError):
-            found = json.loads(file.read()).get("outcomes", [])
+            found = decoded(file.read()).get("outcomes", [])
             return list(found)
     return []

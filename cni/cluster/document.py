@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cni.protocol.decoding import decoded
+from cni.decoding import decoded
 from cni.values import dataclass
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from cni.agent import settings
 from cni.cluster import config as cluster
 from cni.command.output import complain, print_json, say
 from cni.conflist.file import UPLINK_MTU, is_bare, judged, made_by, planned, plugins_of, text_of
+from cni.decoding import decoded
 from cni.errors import CniError
 from cni.ipam.source import SAMPLE, is_delegated
 from cni.naming import OWN_IPAM
 from cni.protocol import config
 from cni.protocol.config import POD_ANNOTATIONS, NetConf
-from cni.protocol.decoding import decoded
 from cni.protocol.result import Result
 from cni.resources import Plan
 

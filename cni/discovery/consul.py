@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cni import log
+from cni.decoding import decoded
 from cni.discovery.health import Probe
 from cni.errors import CniError, Unavailable
 from cni.kernel import hostsdir
@@ -98,7 +99,7 @@ def _of(door: Door, node: str) -> Services:
     path = located("/v1/agent/services", filter=f'Meta["{_NODE}"] == "{node}"')
     document = _ask(door, "GET", path).document
     try:
-        return dict(json.loads(document))
+        return dict(decoded(document))
     except (ValueError, TypeError):
         raise Unavailable(f"what answers is no agent of Consul: {bytes(document)[:80]!r}") from None
 
@@ -173,6 +174,6 @@ class Registrar:
 
 def _book() -> set[str]:
     try:
-        return {str(url) for url in json.loads(hostsdir.read(_BOOK) or "[]")}
+        return {str(url) for url in decoded(hostsdir.read(_BOOK) or "[]")}
     except (CniError, ValueError, TypeError):
         return set()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, NamedTuple
 
+from cni.decoding import decoded
 from cni.names.health import FAILURES, INTERVAL, LONGEST, PASSES
 
 #: How often a pod is probed that never passed, which may just begin, in seconds.
@@ -30,7 +30,7 @@ class Probe(NamedTuple):
     def read(cls, text: str) -> Probe:
         """What an entry of names says. Raises ValueError."""
         try:
-            said = dict(json.loads(text))
+            said = dict(decoded(text))
         except TypeError:
             raise ValueError("it is no JSON object") from None
         path = said.get("http", "")

@@ -6,6 +6,8 @@ import json
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from cni.decoding import decoded
+
 #: A connection began, is over, or a packet of none was dropped.
 BEGUN, ENDED, DENIED = "begun", "ended", "denied"
 
@@ -75,7 +77,7 @@ class Sighting(NamedTuple):
 def read(line: bytes) -> Sighting | None:
     """What a line says; None for one that is torn, or nobody of ours wrote."""
     with suppress(ValueError, TypeError):
-        said = json.loads(line)
+        said = decoded(line)
         if (
             isinstance(said, dict)
             and all(said.get(name) for name in _NEEDED)

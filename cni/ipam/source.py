@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from cni import log
+from cni.decoding import decoded
 from cni.errors import (
     CniError,
     DecodingFailure,
@@ -30,7 +31,6 @@ from cni.ipam.own import Nothing, Own
 from cni.naming import OWN_IPAM, VXLAN_PORT
 from cni.protocol.call import Call, is_name
 from cni.protocol.config import NetConf, listed
-from cni.protocol.decoding import decoded
 from cni.protocol.result import IPConfig, Result
 from cni.state import Record, Store
 from cni.values import dataclass

@@ -5,6 +5,7 @@ What the gate adds beside them: which address was told under which name, in the 
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import time
@@ -13,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cni.decoding import decoded
 from cni.errors import Unavailable
 from cni.kernel.files import private_folder
 from cni.kernel.writing import hidden, put_at_once
@@ -70,14 +72,30 @@ class Entry:
     def read(cls, text: str) -> Entry | None:
         """What a file says; None where it is none of ours, or of another release's."""
         try:
-            raw: dict[str, Any] = json.loads(text)
+            raw: dict[str, Any] = decoded(text)
             known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
             said: dict[str, Any] = {key: tuple(it) if isinstance(it, list) else it for key, it in known.items()}
             entry = cls(**said)
-            is_any = bool(entry.allowed or entry.names or entry.everything)
         except (ValueError, TypeError, AttributeError):
             return None
-        return entry if is_any else None
+        return entry if entry._is_sound() and (entry.allowed or entry.names or entry.everything) else None
+
+    def _is_sound(self) -> bool:
+        """Whether everything is of the sort it is to be: who judges by it does so for every pod of the node."""
+        texts = (self.addresses, self.rules, self.names, self.into, self.own)
+        one = (self.token, self.pod, self.link, self.netns)
+        try:
+            for address in self.addresses:
+                ipaddress.ip_address(address)
+            for network in self.into:
+                ipaddress.ip_network(network)
+        except (ValueError, TypeError):
+            return False
+        return (
+            all(isinstance(item, tuple) and all(isinstance(text, str) for text in item) for item in texts)
+            and all(isinstance(text, str) and text.isprintable() for text in one)
+            and type(self.keep) is int
+        )
 
 
 def read(path: Path) -> str:
@@ -111,7 +129,7 @@ def is_of_pod(name: str) -> bool:
 def counted() -> Mapping[str, int]:
     """What the gate that runs, or ran last since the boot, has counted. Raises Unavailable."""
     try:
-        raw: dict[str, Any] = json.loads(read(FOLDER / COUNTED) or "{}")
+        raw: dict[str, Any] = decoded(read(FOLDER / COUNTED) or "{}")
         return {name: int(many) for name, many in raw.items()}
     except (ValueError, TypeError, AttributeError):
         return {}

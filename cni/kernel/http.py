@@ -13,6 +13,7 @@ from http.client import HTTPResponse, IncompleteRead
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
+from cni.decoding import decoded
 from cni.errors import Unreachable
 from cni.kernel.clock import boottime
 from cni.kernel.pools import BROKEN, PORTS, Connection, NotConnected, Pool, root
@@ -75,7 +76,7 @@ class Door:
         for endpoint in self._endpoints:
             endpoint.hang_up()
 
-    def ask(self, request: Request, seconds: float, read: Callable[[bytes], Any] = json.loads) -> Answer:
+    def ask(self, request: Request, seconds: float, read: Callable[[bytes], Any] = decoded) -> Answer:
         """What the service answers within so many seconds, whichever status; who says what `read` finds a ValueError in is not well.
         Raises Unreachable.
         """
@@ -226,7 +227,7 @@ class _Endpoint:
             raise _Failed(f"it says {response.status}: {words}")
         try:
             return Answer(self.url, response.status, read(text), _seconds(response.headers.get("Retry-After")))
-        except (ValueError, RecursionError):
+        except ValueError:
             raise _Failed(f"it says {response.status}, and no JSON: {words}") from None
 
     def stream(self, request: Request, connecting: float, seconds: float) -> Stream:

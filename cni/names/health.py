@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cni.decoding import decoded
 from cni.errors import InvalidConfig
 
 #: As often as nobody says, and what a probe waits for at most, in seconds; how many are lost or won until it counts.
@@ -31,8 +32,8 @@ def read(section: Mapping[str, Any] | None, annotation: str = "") -> str:
     if annotation:
         where = "annotation names.agent-cni.dev/health"
         try:
-            said = json.loads(annotation)
-        except (ValueError, RecursionError) as error:
+            said = decoded(annotation)
+        except ValueError as error:
             raise InvalidConfig(f"{where}: {annotation[:80]!r}: {error}") from None
         if not isinstance(said, dict):
             raise InvalidConfig(f"{where}: {annotation[:80]!r} is no JSON object")

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, lru_cache, partial
 from typing import Any
 
+from cni.decoding import decoded
 from cni.errors import CniError, DecodingFailure, IncompatibleVersion, InvalidConfig, UnsupportedField
 from cni.naming import OWN_IPAM
 from cni.protocol import foreign
 from cni.protocol.call import is_name
-from cni.protocol.decoding import decoded
 from cni.protocol.formats import FORMATS, REFUSALS
 from cni.protocol.schema import PLUGINS, Schema, fits, kept, load, part_of, schema_of
 from cni.protocol.versions import SINCE, SUPPORTED, at_least

@@ -11,7 +11,8 @@ import pytest
 
 from cni.cluster.config import EtcdConfig
 from cni.cluster.etcd.gateway import Gateway
-from cni.cluster.etcd.keys import Range
+from cni.cluster.etcd.keys import Keys, Range
+from cni.cluster.etcd.listing import listed
 from cni.errors import Unreachable
 from cni.kernel.http import Answer
 
@@ -46,7 +47,9 @@ def test_an_answer_of_another_is_none(ask: Callable[[Gateway], object], document
         (lambda gateway: gateway.look(b"a"), {"responses": [{"response_range": {"kvs": [{"value": "!"}]}}]}),
         (lambda gateway: gateway.page(SPAN, 1, 0), {"kvs": [{"key": "YQ==", "mod_revision": "soon"}]}),
         (lambda gateway: gateway.page(SPAN, 1, 0), {"kvs": 5}),
+        (lambda gateway: gateway.page(SPAN, 1, 0), {"kvs": [{"key": "YQ==", "mod_revision": float("inf")}]}),
         (lambda gateway: gateway.lease(15), {"ID": "1", "TTL": "long"}),
+        (lambda gateway: gateway.lease(15), {"ID": "1", "TTL": 10**400}),
         (lambda gateway: gateway.granted("1"), {"TTL": "long"}),
     ],
 )
@@ -55,7 +58,16 @@ def test_nor_is_one_with_something_else_in_it(ask: Callable[[Gateway], object], 
         ask(said({"header": HEADER} | rest))
 
 
-@pytest.mark.parametrize("line", [b'{"result": {}}', b'{"result": {"header": {"cluster_id": "7"}, "events": [{}]}}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"result": []}',
+        b'{"result": 5}',
+        b"[" * 5000,
+        b'{"result": {}}',
+        b'{"result": {"header": {"cluster_id": "7"}, "events": [{}]}}',
+    ],
+)
 def test_nor_a_watch_that_tells_something_else(line: bytes):
     @contextmanager
     def stream(*_: object) -> Any:
@@ -65,3 +77,10 @@ def test_nor_a_watch_that_tells_something_else(line: bytes):
     gateway._door = SimpleNamespace(stream=stream)  # type: ignore[assignment]
     with pytest.raises(Unreachable, match="not etcd's"), gateway.watch(SPAN, 1, 1.0) as messages:
         list(messages)
+
+
+@pytest.mark.parametrize("rows", [[], [{"key": "L2EvMQ=="}]])
+def test_a_list_that_does_not_go_on_ends(rows: list[dict[str, str]]):
+    """Whoever says for ever that there is more was asked for ever."""
+    with pytest.raises(Unreachable, match="does not go on"):
+        listed(said({"header": HEADER, "kvs": rows, "more": True}), Keys("/a"), SPAN)

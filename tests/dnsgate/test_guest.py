@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 
@@ -68,3 +69,15 @@ def test_a_pod_of_one_family_has_no_sets_of_the_other():
     guest = Guest(Entry("0123456789a", "default/agent", ("fd00::2", "fe80::2"), "veth0", ("api.example.com",)))
     assert [*guest.sets([0], 4)] == []
     assert [*guest.every_set.values()] == [6]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"addresses": ["x"]}, {"addresses": "10.0.0.1"}, {"into": ["10.0.0.0/99"]}, {"rules": [1]}, {"own": "x"}, {"keep": "1"}, {"pod": 5}, {"netns": "\0"}],
+    ids=str,
+)  # fmt: skip
+def test_a_file_that_is_wrong_is_no_pods(odd: dict[str, object]):
+    """One of another sort ended the gate, for every pod of the node."""
+    entry = guest("a.example").entry
+    assert Entry.read(entry.text) == entry
+    assert Entry.read(json.dumps({**json.loads(entry.text), **odd})) is None

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from cni.cluster.config import EtcdConfig
 from cni.cluster.etcd.keys import Range
+from cni.decoding import decoded
 from cni.errors import Compacted, Unreachable
 from cni.kernel.http import Answer, Door, Request, Stream
-from cni.protocol.decoding import decoded
 
 #: A transaction has no more comparisons and no more operations.
 MOST_OPERATIONS = 128
@@ -28,7 +28,7 @@ _NO_USERS = "authentication is not enabled"
 #: A member that knows no leader is to end a watch instead of being silent.
 _HAS_LEADER = {"Grpc-Metadata-hasleader": "true"}
 #: What reading raises where an answer has another shape: who answered is not etcd.
-_NOT_ETCDS = (AttributeError, KeyError, TypeError, ValueError)
+_NOT_ETCDS = (AttributeError, KeyError, TypeError, ValueError, OverflowError)
 
 T = TypeVar("T")
 
@@ -128,19 +128,15 @@ class Gateway:
             try:
                 said = decoded(line)
                 result = said.get("result", said)
-                error = said.get("error", "")
-            except (ValueError, AttributeError):
-                raise stream.broken(f"what it says is not etcd's: {line[:100]!r}") from None
-            why = _why(error) or (result.get("cancel_reason", "no reason is told") if result.get("canceled") else "")
-            if "compact_revision" in result:
-                raise Compacted(f"what changed before revision {result['compact_revision']} is not known any more")
-            if why:
-                self._token = None if _DENIED in why and self._config.user else self._token
-                raise stream.broken(why)
-            try:
-                told = _told(result)
+                why = _why(said.get("error", "")) or _why_ended(result)
+                told = None if why or "compact_revision" in result else _told(result)
             except _NOT_ETCDS:
                 raise stream.broken(f"what it says is not etcd's: {line[:100]!r}") from None
+            if told is None and "compact_revision" in result:
+                raise Compacted(f"what changed before revision {result['compact_revision']} is not known any more")
+            if told is None:
+                self._token = None if _DENIED in why and self._config.user else self._token
+                raise stream.broken(why)
             yield told
 
     def _ask(
@@ -244,6 +240,11 @@ def _why(said: Any) -> str:
         return str(said or "")[:200]
     error = said.get("error") or said.get("message") or ""
     return _why(error) if isinstance(error, dict) else str(error)
+
+
+def _why_ended(result: Mapping[str, Any]) -> str:
+    """Why a watch is over; empty of one that goes on."""
+    return str(result.get("cancel_reason") or "no reason is told") if result.get("canceled") else ""
 
 
 def _understood(answer: Answer, read: Callable[[dict[str, Any]], T]) -> T:

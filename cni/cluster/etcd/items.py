@@ -9,7 +9,7 @@ from cni.cluster.etcd.gateway import Row
 from cni.cluster.etcd.keys import Keys
 from cni.cluster.fields import Malformed
 from cni.cluster.model import Item, Key, read
-from cni.protocol.decoding import decoded
+from cni.decoding import decoded
 
 
 class Told(NamedTuple):

@@ -40,6 +40,8 @@ def listed(
             while more:
                 answered, rows, more = gateway.page(begins, _PAGE, at.revision)
                 at = at if at.cluster else answered
+                if (more and not rows) or (rows and rows[-1].key < begins.first):
+                    raise Unreachable("etcd does not go on in its list")
                 found = told(keys, rows)
                 items += map(heard, found.items) if heard else found.items
                 refused += found.refused

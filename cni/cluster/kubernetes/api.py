@@ -189,10 +189,12 @@ class Api:
                     refused.append(f"{kind.called} in the store: {error}")
             if not page.metadata.token:
                 return Listed(served, page.metadata.version, objects, refused)
+            if page.metadata.token == asked.get("continue"):
+                raise Unreachable(f"the Kubernetes API does not go on in its list of {kind.called}")
             asked |= {"continue": page.metadata.token}
 
     def _ask(self, kind: Kind, verb: str, request: Request, reading: Any = None, seconds: float = 0.0) -> Answer:
-        """An answer that is one: 200, or 404 and 409 where they mean something. One that is busy is asked again when it says."""
+        """An answer that is one: 200, 404, and of a patch 409. One that is busy is asked again when it says."""
         until = boottime() + (seconds or self._seconds)
         while True:
             login = request._replace(headers={**request.headers, **self._login()})
@@ -200,7 +202,7 @@ class Api:
             if answer.status != _BUSY or boottime() + (pause := answer.after or 1.0) > until:
                 break
             time.sleep(pause)
-        if answer.status in (_ABSENT, _CONFLICT):
+        if answer.status == _ABSENT or (answer.status, verb) == (_CONFLICT, "patch"):
             return answer
         try:
             if answer.status == _OK:

@@ -19,8 +19,8 @@ from cni.cluster.fields import Malformed
 from cni.cluster.kubernetes.objects import Kind, Node, Object, Pod, Policy, spelled
 from cni.cluster.model import LAYER_2, Alive, Block, Endpoint, IPNetwork, Item, Network, read
 from cni.cluster.model import Node as Host
+from cni.decoding import decoded
 from cni.naming import mac_of_address
-from cni.protocol.decoding import decoded
 
 #: What all our annotations begin with.
 DOMAIN = "agent-cni.dev/"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 #: Go reads numbers into float64, which ends at 1.8e308; nothing real is nested more than 20 levels.
@@ -11,16 +12,19 @@ _MOST_DIGITS, _MOST_LEVELS = 308, 100
 _TOO_DEEP = f"it is nested more than {_MOST_LEVELS} levels deep"
 
 
-def decoded(text: bytes) -> Any:
-    """What a JSON text says, as strictly as Go's encoding/json reads it. Raises ValueError.
+def decoded(text: bytes | str, made: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """What a JSON text says, as strictly as Go's encoding/json reads it; an object is what is `made` of its pairs. Raises ValueError.
 
     Nesting is bounded far below what Python's stack takes, because what is read is walked and written again.
     """
     try:
-        value = json.loads(_decoded(text), parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float)
+        spelled = text if isinstance(text, str) else _decoded(text)
+        value = json.loads(
+            spelled, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float, object_pairs_hook=made
+        )
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
-    if text.count(b"[") + text.count(b"{") > _MOST_LEVELS:  # fewer cannot nest deeper, and are no reason to walk it
+    if spelled.count("[") + spelled.count("{") > _MOST_LEVELS:  # fewer cannot nest deeper, and are no reason to walk it
         _refuse_depth(value, _MOST_LEVELS)
     return value
 
