@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ from cni.resources import Host, HostPort, Plan, Uplink
 
 #: A call for a pod that nobody has.
 _SAMPLE = Call("ADD", "CONTAINER", "NETNS", "eth0", "K8S_POD_NAMESPACE=NAMESPACE;K8S_POD_NAME=POD")
+#: What is read of a file at the most, in bytes: a device ends nowhere.
+_LONGEST = 16 << 20
 #: The keys of a list; libcni overlooks every other.
 _LIST_KEYS = ("cniVersion", "cniVersions", "name", "plugins", "disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 _LIKENESS = 0.85
@@ -67,8 +71,12 @@ def _data_dir(netconf: NetConf) -> Iterator[Path]:
 
 
 def text_of(file: Path) -> bytes:
-    """What is in a file; ``-`` is standard input, which is read once. Raises OSError."""
-    return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    """What is in a file; ``-`` is standard input, which is read once. Raises OSError, also for more than a runtime may send."""
+    with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as opened:
+        text = opened.read(_LONGEST + 1)
+    if len(text) > _LONGEST:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(file))
+    return text
 
 
 def plugins_of(file: Path, text: bytes | None = None) -> Iterator[tuple[str, NetConf]]:

@@ -5,7 +5,7 @@ Whatever in a file is no object makes the file unreadable: nobody knows then wha
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import stat
 import time
@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
+from cni.decoding import decoded
 from cni.errors import InvalidConfig
 from cni.policy.manifest import Item, items_of, refuse_two_meanings
 
@@ -23,6 +24,7 @@ _KEY = "policyDir: "
 _SUFFIXES = {".yaml", ".yml", ".json"}
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _MOST_LEVELS, _MOST_BY_ALIASES = 100, 1_000_000
+_LONGEST, _TOO_LONG = 256 << 20, "is larger than 256 MiB"
 _TEXT = "tag:yaml.org,2002:str"
 _TRIES, _PAUSE = 5, 0.02  # seconds
 _NOT_MOUNTED = (
@@ -161,7 +163,8 @@ def _content(file: Path) -> bytes | InvalidConfig:
     try:
         with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as opened:
             if stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-                return opened.read()
+                content = opened.read(_LONGEST + 1)
+                return content if len(content) <= _LONGEST else InvalidConfig(f"policyDir: {file}: {_TOO_LONG}")
     except OSError as error:
         return InvalidConfig(f"policyDir: {file}: {error.strerror}")
     return InvalidConfig(f"policyDir: {file}: is no file")
@@ -185,7 +188,7 @@ def _documents(text: str) -> list[Any]:
     """JSON or YAML. Raises ValueError for what is neither."""
     if text.lstrip()[:1] in ("{", "["):
         try:
-            return [json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)]
+            return [decoded(text, _unique)]
         except ValueError:
             pass  # YAML has braces too, and says where it fails
     import yaml  # only a configuration with a policyDir pays for it
@@ -249,6 +252,14 @@ def _loader() -> Any:
                 raise yaml.YAMLError(f"{twice!r} stands twice in one object, line {node.start_mark.line + 1}")
             return super().construct_mapping(node, deep)
 
+        def construct_yaml_float(self, node: Any) -> float:
+            number = float(super().construct_yaml_float(node))
+            if not math.isfinite(number):
+                raise yaml.YAMLError(f"{node.value[:40]!r} is no number of JSON, line {node.start_mark.line + 1}")
+            return number
+
+    Loader.add_constructor("tag:yaml.org,2002:float", Loader.construct_yaml_float)
+
     return Loader
 
 
@@ -257,7 +268,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError("a key stands twice in one object")
     return found
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")

@@ -21,6 +21,12 @@ PLUGIN = {"type": "bridge-vxlan", "ipam": {"subnet": "10.1.0.0/24"}}
 CONFLIST = {"cniVersion": "1.0.0", "name": "pods", "plugins": [PLUGIN]}
 
 
+@pytest.mark.parametrize("verb", ["validate", "explain"])
+def test_a_file_that_does_not_end_is_refused(agent: Any, verb: str):
+    said = agent(verb, "/dev/zero")
+    assert (said.status, said.err) == (1, "agent-cni: /dev/zero: File too large\n")
+
+
 def test_a_valid_list_is_ok_plugin_by_plugin(agent: Any, write: Any):
     file = write(CONFLIST | {"plugins": [PLUGIN, {"type": "portmap"}]})
     said = agent("validate", file)

@@ -428,3 +428,17 @@ def test_whatever_a_text_is_it_is_objects_or_an_error_of_ours(put: Any, pieces: 
     with reading_once():
         told = faults_in(f"folder {where}")
     assert all(line.startswith(f"policyDir: {where}/a.yaml: ") for line in told)
+
+
+@pytest.mark.parametrize("text", ["kind: Namespace\nx: .inf", "kind: Namespace\nx: -.INF", "{kind: Namespace, x: .nan}"])
+def test_a_number_json_has_not_is_refused(tmp_path: Path, text: str):
+    """It would be kept as what nobody reads again."""
+    (tmp_path / "a.yaml").write_text(text)
+    assert folder.read(tmp_path, {}).faults
+
+
+def test_a_file_longer_than_anybody_writes_is_not_read(tmp_path: Path):
+    with (tmp_path / "a.yaml").open("wb") as file:
+        file.truncate(1 << 40)
+    (fault,) = folder.read(tmp_path, {}).faults.values()
+    assert "larger than 256 MiB" in fault
