@@ -31,6 +31,8 @@ class Door(NamedTuple):
     made: Callable[[Random], bytes]
     judged: Callable[[bytes], str]
     many: int = 5000
+    #: Whether it changes the kernel of whoever tries it.
+    apart: bool = False
 
     @property
     def corpus(self) -> list[Path]:
