@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ import pytest
 from cluster import Cluster
 from cluster import conf as cluster_conf
 from forge import send_vxlan
-from lab import Host, Lab, Pod, eventually, sh
+from lab import Host, Lab, Namespace, Pod, eventually, sh
 from reconcilers import Hand, News, of_host, of_pod, own_of, pool, rows
 from wire import Wire
 
@@ -263,6 +264,26 @@ def test_vxlan_is_accepted_from_known_hosts_only_and_other_networks_are_none_of_
     flooded = host.run("bridge", "fdb", "show", "dev", "vxlan200").stdout
     assert "00:00:00:00:00:00 dst 192.0.2.12 self permanent" in flooded
     assert "extern_learn" not in flooded
+
+
+@pytest.mark.threat
+def test_a_local_user_of_a_host_may_send_in_its_name(lab: Lab, stack: ExitStack):
+    """He has its address; nothing that nft sees tells his datagrams from the kernel's own. He does not reach the host he is on."""
+    scene = Scene(lab, stack, 2, "4")
+    scene.news.listing()
+    for at, target, passes in ((1, "192.0.2.11", True), (0, "192.0.2.11", False)):
+        frame = mac_of(scene.pods[0]) + bytes.fromhex("0a5800000001") + b"\x88\xb5" + b"by a local user".ljust(60, b".")
+        with Wire(scene.pods[0], "eth0") as wire:
+            send_vxlan(LocalUser(scene.hosts[at].name), f"192.0.2.{11 + at}", target, 100, frame)
+        assert wire.carried(b"by a local user") == passes
+
+
+class LocalUser(Namespace):
+    """What an ordinary user of a host runs there."""
+
+    def run(self, *argv: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        ids = ("setpriv", "--reuid", "4242", "--regid", "4242", "--clear-groups", "--inh-caps", "-all")
+        return super().run(*ids, *argv, check=check, **options)
 
 
 def test_an_ipv6_packet_that_hides_its_vni_in_a_later_fragment_is_dropped(lab: Lab, stack: ExitStack):

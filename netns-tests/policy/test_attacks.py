@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from forge import ARP, EVERYBODY, IPV4, IPV6, advertisement, arp, send, udp
+from forge import ARP, EVERYBODY, IPV4, IPV6, advertisement, arp, redirect, send, tcp, udp
 from lab import Lab, sh
 from town import KINDS, Member, Town, cidrs, unguarded
 from traffic import TIMED_OUT
+from wire import Wire
 
 FAMILIES = (4, 6)
 KIND = {4: IPV4, 6: IPV6}
@@ -156,3 +157,39 @@ def test_a_pod_forges_no_tunnel_packets_and_no_dhcp_answers(town: Town):
     for sender, arrives in ((guarded, False), (free, True)):
         sender.actor.send(victim.address(4), 7000, "dhcp", source=["0.0.0.0", 67])
         assert bool(victim.actor.heard(arrives)) == arrives
+
+
+@pytest.mark.threat
+@pytest.mark.tried(
+    "segments of connections that nobody began, which conntrack takes up all the same, from a pod that sends nothing",
+    "dropped",
+)
+def test_a_segment_in_the_middle_of_nothing_begins_nothing(town: Town):
+    """ACK, SYN and ACK, FIN, RST, and none: from a port that serves, too, so that it looks like an answer."""
+    victim, jailed, free = town.member(), town.member({"egressDrop": True}), town.member()
+    for family in FAMILIES:
+        assert victim.actor.reaches(jailed.address(family), 80) == "it", "answers are sent"
+        for sender, arrives in ((jailed, False), (free, True)):
+            with Wire(victim.pod, "eth0") as wire:
+                for flags in (0x10, 0x12, 0x11, 0x18, 0x00):
+                    for port in (80, 40000):
+                        packet = tcp(
+                            sender.address(family), victim.address(family), port, 9090, flags, "out of nowhere"
+                        )
+                        send(sender.pod, KIND[family], next_hop(town, sender, victim), mac(sender), packet)
+            assert wire.carried(b"out of nowhere") == arrives, family
+
+
+@pytest.mark.threat
+@pytest.mark.tried("ICMP redirects in the gateway's name", "end at the guard")
+@pytest.mark.parametrize("guarded", [True, False], ids=["guarded", "unguarded"])
+def test_a_pod_leads_nobody_elsewhere_in_the_gateways_name(lab: Lab, guarded: bool):
+    with ExitStack() as held:
+        town = Town(lab.host(), lab, "bridged", held)
+        victim, attacker = town.member(), town.member({"ingress": []}) if guarded else unguarded(town)
+        for gateway, about in (("10.1.0.1", "198.51.100.1"), ("fd00:1::1", "2001:db8::1")):
+            family = 6 if ":" in gateway else 4
+            packet = redirect(gateway, victim.address(family), attacker.address(family), about)
+            with Wire(victim.pod, "eth0") as wire:
+                send(attacker.pod, KIND[family], mac(victim), mac(attacker), packet)
+            assert wire.carried(packet[-16:]) != guarded, gateway

@@ -68,8 +68,7 @@ def udp(source: str, target: str, port: int, text: str) -> bytes:
     data = struct.pack("!HHHH", 40000, port, 8 + len(text), 0) + text.encode()
     addresses = ipaddress.ip_address(source).packed + ipaddress.ip_address(target).packed
     if four:
-        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(data), 1, 0, 64, 17, 0) + addresses
-        return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + data
+        return _four(17, addresses, data)
     pseudo = addresses + struct.pack("!II", len(data), 17)
     data = data[:6] + struct.pack("!H", _checksum(pseudo + data)) + data[8:]
     return struct.pack("!IHBB", 6 << 28, len(data), 17, 64) + addresses + data
@@ -80,6 +79,37 @@ def sctp(source: str, target: str, port: int, text: str) -> bytes:
     data = struct.pack("!HHII", 40000, port, 0, 0) + b"\x01\x00" + struct.pack("!H", 20) + bytes(16) + text.encode()
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(data), 1, 0, 64, 132, 0)
     head += socket.inet_aton(source) + socket.inet_aton(target)
+    return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + data
+
+
+def tcp(source: str, target: str, sport: int, dport: int, flags: int, text: str) -> bytes:
+    """A TCP segment in IPv4 or IPv6, of no connection anybody began."""
+    data = struct.pack("!HHIIBBHHH", sport, dport, 1000, 2000, 0x50, flags, 64000, 0, 0) + text.encode()
+    addresses = ipaddress.ip_address(source).packed + ipaddress.ip_address(target).packed
+    pseudo = addresses + struct.pack("!II", len(data), 6)
+    data = data[:16] + struct.pack("!H", _checksum(pseudo + data)) + data[18:]
+    if ":" in source:
+        return struct.pack("!IHBB", 6 << 28, len(data), 6, 64) + addresses + data
+    return _four(6, addresses, data)
+
+
+def redirect(gateway: str, victim: str, better: str, about: str) -> bytes:
+    """A redirect in a gateway's name: what a victim sends to an address is better sent to somebody else (RFC 792; RFC 4861, 4.5)."""
+    if ":" in gateway:
+        return icmpv6(
+            gateway,
+            victim,
+            137,
+            255,
+            bytes(4) + b"".join(ipaddress.ip_address(text).packed for text in (better, about)),
+        )
+    body = struct.pack("!BBH", 5, 1, 0) + socket.inet_aton(better) + udp(victim, about, 80, "asked")[:28]
+    body = body[:2] + struct.pack("!H", _checksum(body)) + body[4:]
+    return _four(1, socket.inet_aton(gateway) + socket.inet_aton(victim), body)
+
+
+def _four(protocol: int, addresses: bytes, data: bytes) -> bytes:
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(data), 1, 0, 64, protocol, 0) + addresses
     return head[:10] + struct.pack("!H", _checksum(head)) + head[12:] + data
 
 

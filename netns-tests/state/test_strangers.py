@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import BIN_DIR, Host, Lab, Pod, environment, sh
+from lab import AGENT_CNI, BIN_DIR, Host, Lab, Pod, environment, sh
 
 STRANGER = 4242
 FILES = ("state.db", "state.db-wal", "state.db-shm", "state.db-journal", "lock")
@@ -164,3 +165,60 @@ def test_our_own_log_is_written(settled: Host, pod: Pod, conf: dict[str, Any], p
     assert [cold(settled, verb, conf, pod, place.top / "log") for verb in ("ADD", "DEL")] == [(0, ""), (0, "")]
     lines = (place.top / "log" / "bridge-vxlan.log").read_text().splitlines()
     assert [json.loads(line)["verb"] for line in lines] == ["ADD", "DEL"]
+
+
+# --- what else he may do
+
+
+HIDDEN = {
+    "a pipe": "mkfifo /mnt/ns",
+    "a link to a pipe": "mkfifo /mnt/pipe && ln -s /mnt/pipe /mnt/ns",
+    "a link to a terminal": "ln -s /dev/tty /mnt/ns",
+    "a link to itself": "ln -s ns /mnt/ns",
+    "nothing": "true",
+}
+
+
+@pytest.mark.threat
+@pytest.mark.tried(
+    "namespaces that a stranger has mounted, and hidden under pipes and links",
+    "`gc` and `doctor` wait for nothing, and find who is dead",
+)
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_what_a_stranger_mounts_keeps_nobody_from_finding_pods(
+    settled: Host, lab: Lab, conf: dict[str, Any], kind: str
+):
+    alive, dead = lab.pod(), lab.pod()
+    for each in (alive, dead):
+        settled.add(conf, each)
+    settled.bury(dead)
+    mounting = (
+        "mount -t tmpfs t /mnt && touch /mnt/ns && mount --bind /proc/self/ns/net /mnt/ns && mount -t tmpfs t /mnt"
+    )
+    script = f"{mounting} && {HIDDEN[kind]} && echo there && exec sleep 600"
+    command = ["unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-c", script]
+    his = subprocess.Popen(command, user=STRANGER, group=STRANGER, extra_groups=[], stdout=subprocess.PIPE, text=True)
+    try:
+        assert his.stdout
+        assert his.stdout.readline() == "there\n"
+        for words in (("doctor",), ("gc",)):
+            assert settled.run("timeout", "60", AGENT_CNI, *words, check=False).returncode != 124
+        said = settled.run(AGENT_CNI, "show", "--json").stdout
+        assert (alive.container in said, dead.container in said) == (True, False)
+    finally:
+        his.kill()
+        his.communicate()
+    settled.delete_pod(conf, alive)
+
+
+@pytest.mark.threat
+@pytest.mark.tried("an ordinary user calls a plugin himself", "an error, and nothing made")
+def test_a_stranger_who_calls_a_plugin_makes_nothing(settled: Host, pod: Pod, conf: dict[str, Any]):
+    before = settled.snapshot()
+    for verb in ("ADD", "CHECK", "DEL", "GC", "STATUS"):
+        ids = ("setpriv", "--reuid", str(STRANGER), "--regid", str(STRANGER), "--clear-groups", "--inh-caps", "-all")
+        text = json.dumps(conf | {"cni.dev/valid-attachments": []} if verb == "GC" else conf)
+        done = settled.run(*ids, BIN_DIR / conf["type"], input=text, env=environment(verb, pod), check=False)
+        assert (done.returncode, "code" in json.loads(done.stdout)) == (1, True), (verb, done.stdout)
+    assert settled.snapshot() == before
+    assert pod.link("eth0") is None
