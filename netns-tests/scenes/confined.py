@@ -24,6 +24,7 @@ _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _EQ, _GE, _MASKED = 4, 5, 7
 _WRITE, _EXEC = 2, 4
 _NO_NEW_PRIVILEGES = 38
+_BOUND = "--bound"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -56,17 +57,20 @@ class _Filter:
 
 def main(unit: str, *command: str) -> None:
     service = section_of(Path(unit))
-    confine(service)
-    capabilities = ",".join(
-        f"+{name.lower().removeprefix('cap_')}" for name in service["CapabilityBoundingSet"].split()
-    )
-    os.execvp("setpriv", ["setpriv", "--bounding-set", f"-all,{capabilities}", *command])
+    if command[0] == _BOUND:  # capabilities are gone: a unit may leave nobody the call that takes them
+        confine(service)
+        os.execvp(command[1], command[1:])
+    kept = [f"+{name.lower().removeprefix('cap_')}" for name in service["CapabilityBoundingSet"].split()]
+    again = [sys.executable, __file__, unit, _BOUND, *command]
+    os.execvp("setpriv", ["setpriv", "--bounding-set", ",".join(["-all", *kept]), *again])
 
 
 def section_of(unit: Path) -> dict[str, str]:
-    """What a unit says of its service."""
-    pairs = re.findall(r"(?m)^(\w+)=(.*)$", unit.read_text().partition("[Service]")[2])
-    return dict(pairs)
+    """What a unit says of its service; of a key that comes again, all it says."""
+    found: dict[str, str] = {}
+    for name, value in re.findall(r"(?m)^(\w+)=(.*)$", unit.read_text().partition("[Service]")[2]):
+        found[name] = f"{found[name]} {value}" if name in found else value
+    return found
 
 
 def confine(service: dict[str, str]) -> None:
@@ -110,7 +114,12 @@ def _of_memory() -> _Filter:
 
 def _of_calls(named: list[str]) -> _Filter:
     made = _Filter(_ERRNO | errno.EPERM)
-    for call in {each for name in ("@default", *named) for each in _members(name)}:
+    denied = next((number for number, name in enumerate(named) if name.startswith("~")), len(named))
+    less = [name.removeprefix("~") for name in named[denied:]]
+    kept, taken = (
+        {each for name in names for each in _members(name)} for names in (("@default", *named[:denied]), less)
+    )
+    for call in kept - taken:
         made.rule(_ALLOW, call)
     return made
 
