@@ -198,7 +198,7 @@ def delete_there(chains: Iterable[Chain] = (), elements: Iterable[Element] = ())
         try:
             nfnetlink.change(channel, gone, seen)
         except KernelRefused as error:
-            if error.errno == errno.EBUSY:
+            if error.errno == errno.EBUSY and kept:  # to elements nothing leads
                 return False
             if error.errno not in (errno.ENOENT, errno.ERESTART):
                 raise

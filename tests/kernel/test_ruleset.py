@@ -186,6 +186,13 @@ def test_a_chain_that_something_else_leads_to_stays(kernel: Kernel):
     assert not ruleset.delete_there([POD])
 
 
+def test_elements_that_cannot_be_deleted_are_told(kernel: Kernel):
+    kernel.there[ELEMENTS] = element()
+    kernel.changes = [errno.EBUSY]
+    with pytest.raises(KernelRefused, match="busy"):
+        ruleset.delete_there(elements=[IN4])
+
+
 def test_what_goes_or_changes_meanwhile_is_looked_for_again(kernel: Kernel):
     kernel.there[CHAIN] = [chain("t", "in-a")]
     kernel.changes = [errno.ENOENT, errno.ERESTART]
