@@ -67,9 +67,7 @@ class StateFile:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
-                if (
-                    self._db.in_transaction
-                ):  # of some refusals SQLite has taken it back itself (sqlite.org/lang_transaction.html)
+                if self._db.in_transaction:  # else SQLite took it back itself (sqlite.org/lang_transaction.html)
                     self._db.execute("ROLLBACK")
                 raise
 
