@@ -26,6 +26,7 @@ from cni.resources import Bridge, FloodList, Said, VxlanLink, uses_of
 from cni.resources.base import Unknown
 from cni.state import Record, Store
 from cni.state.configured import Place
+from cni.state.file import StateFile
 from cni.state.layout import SCHEMA, VERSION
 from cni.state.membership import Member
 from cni.values import replace
@@ -1114,3 +1115,26 @@ def test_a_member_hears_of_the_device_of_a_network(folder: Path, mac: str):
         with store.transaction():
             store.put_configured(Place("net", "bridge-vxlan", "overlay br0"), [device])
         assert bell.wait(0) == bool(mac)
+
+
+@pytest.mark.parametrize("odd", [b"\xff/x", 5], ids=ascii)
+@pytest.mark.parametrize("column", ["netns", "pod", "netns_id", "home"])
+def test_a_text_of_another_sort_is_still_a_text(folder: Path, store: Store, record: Record, column: str, odd: object):
+    """A byte that fell over in the file makes a blob of it."""
+    with store.transaction():
+        store.put(record)
+    with closing(sqlite3.connect(folder / "state.db")) as db:
+        db.execute(f"UPDATE attachment SET {column} = ?", (odd,))
+        db.commit()
+    (found,) = store.records()
+    assert isinstance(getattr(found, column), str)
+
+
+def test_damage_that_sqlite_has_no_words_for_is_damage(folder: Path, store: Store):
+    file = folder / "state.db"
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    other = file.with_name("other.db")
+    other.write_bytes(file.read_bytes().replace(b"CREATE TABLE attachment", b"CREATE TABLE \xbd\xbdtachment"))
+    with pytest.raises(Unavailable, match="is damaged"), closing(StateFile(other, 1.0)) as state:
+        state.layout()

@@ -105,7 +105,7 @@ def _ours(store: Store, record: Record) -> Iterator[IpamConfig]:
         try:
             vxlan = record.config.get("vxlan") or {}
             yield ours(record.config, Call("ADD"), int(vxlan.get("id") or 0), vxlan.get("mode") or "").here(store)
-        except CniError:
+        except (CniError, ValueError, TypeError, AttributeError):  # another release's words, or nobody's
             return
 
 

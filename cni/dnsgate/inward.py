@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 from cni.errors import CniError
 from cni.kernel.netlink.rtnl import Rtnl
 from cni.naming import IPAddress
+from cni.protocol.result import Result
 from cni.state import Store, uses
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -76,6 +77,7 @@ def _of_pods() -> Iterable[_Network]:
         for network, _ in store.shared():
             yield from (ipaddress.ip_network(pool.subnet) for pool in network.pools)
         for record in store.records_on_node() or ():
-            for ip in (record.result or {}).get("ips") or ():
-                known = ipaddress.ip_interface(ip["address"])
-                yield ipaddress.ip_network(known.ip) if record.plugin == _OUTSIDE else known.network
+            with suppress(CniError):  # of a row that somebody changed nothing is known
+                for ip in Result.read(record.result or {}).ips:
+                    known = ipaddress.ip_interface(ip.address)
+                    yield ipaddress.ip_network(known.ip) if record.plugin == _OUTSIDE else known.network

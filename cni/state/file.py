@@ -150,7 +150,7 @@ def busy(path: Path) -> Iterator[None]:
         yield
     except sqlite3.IntegrityError:
         raise
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # its own words name a thing of the file
         wrong = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # a text that is none has no code
         if isinstance(error, sqlite3.OperationalError) and wrong != sqlite3.SQLITE_ERROR:
             raise TryAgainLater(f"the state in {path} cannot be used now: {error}") from None

@@ -127,12 +127,21 @@ def resources_of(column: object) -> tuple[Resource, ...] | None:
     return None
 
 
+def _text(column: object) -> str:
+    """What a column says that is to be a text: a byte that fell over makes another sort of it."""
+    if isinstance(column, bytes):
+        return column.decode(errors="replace")
+    return "" if column is None else str(column)
+
+
 def _unreadable(text: object) -> Unknown:
     return Unknown("its resources", raw=json.dumps({"kind": "unreadable", "text": str(text)}))
 
 
 def _read(row: tuple[Any, ...], folder: Path) -> Record:
-    network, container, ifname, plugin, netns, pod, complete, *texts, netns_id, home = row
+    network, container, ifname, plugin, netns, pod = map(_text, row[:6])
+    complete, *texts = row[6:-2]
+    netns_id, home = map(_text, row[-2:])
     config, result = parsed(texts[0]), parsed(texts[2])
     resources = resources_of(texts[1])
     sound = {
