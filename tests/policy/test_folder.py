@@ -430,7 +430,9 @@ def test_whatever_a_text_is_it_is_objects_or_an_error_of_ours(put: Any, pieces: 
     assert all(line.startswith(f"policyDir: {where}/a.yaml: ") for line in told)
 
 
-@pytest.mark.parametrize("text", ["kind: Namespace\nx: .inf", "kind: Namespace\nx: -.INF", "{kind: Namespace, x: .nan}"])
+@pytest.mark.parametrize(
+    "text", ["kind: Namespace\nx: .inf", "kind: Namespace\nx: -.INF", "{kind: Namespace, x: .nan}"]
+)
 def test_a_number_json_has_not_is_refused(tmp_path: Path, text: str):
     """It would be kept as what nobody reads again."""
     (tmp_path / "a.yaml").write_text(text)

@@ -21,7 +21,7 @@ from crash.doors.door import Door, aside, digest, judged  # noqa: E402
 from crash.story import Told  # noqa: E402
 
 WHAT = "inputs nobody should send, by every door"
-_MODULES = ("calls", "kernel", "stores", "files")
+_MODULES = ("calls", "kernel", "stores", "files", "state")
 _STORIES = 4
 _MEMORY = 4 << 30
 #: Where what was found is kept, for `tests/fixtures/corpus` or for who looks.
