@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from cni.dnsgate.packet import ACKNOWLEDGED, FIN, PUSH, RST, SYN, URGENT, Packet, made
 
-#: The longest question, in bytes, and how much of what passed is remembered until the server says that it has it.
-_LONGEST_QUESTION, _REMEMBERED = 4096, 1 << 16
+#: The longest question, in bytes, how much of what passed is remembered until the server says that it has it, and how much of answers to
+#: many questions at once is told: it has to fit one packet.
+_LONGEST_QUESTION, _REMEMBERED, _TOLD = 4096, 1 << 16, 1 << 14
 _WRAP = 1 << 32
 
 #: What a question, without its length, is answered at once; nothing where it passes.
@@ -128,7 +129,9 @@ class Stream:
             return self._refused(segment, b"")
         answers = [judge(message) for message in messages]
         if any(answer is not None for answer in answers):
-            said = b"".join(len(answer).to_bytes(2, "big") + answer for answer in answers if answer)
+            said = b""
+            for answer in filter(None, answers):
+                said += len(answer).to_bytes(2, "big") + answer if len(said) + len(answer) < _TOLD else b""
             return self._refused(segment, said)
         if rest:
             return Outcome()
@@ -174,7 +177,7 @@ def unknown(segment: Packet) -> bytes:
     return made(
         Packet(
             segment.protocol, segment.target, segment.source, segment.port, segment.source_port, b"",
-            segment.acknowledged, segment.sequence + len(segment.data), RST | ACKNOWLEDGED,
+            segment.acknowledged, (segment.sequence + len(segment.data)) % _WRAP, RST | ACKNOWLEDGED,
         )
     )  # fmt: skip
 

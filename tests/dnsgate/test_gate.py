@@ -195,6 +195,15 @@ def test_who_goes_on_with_a_connection_nobody_saw_begin_gets_an_end():
     assert (packet.sequence, packet.acknowledged) == (7, 101)
 
 
+def test_a_connection_nobody_saw_begin_may_be_at_the_end_of_its_numbers():
+    """One such segment ended the gate, for every pod of the node."""
+    scene = Scene("api.example.com")
+    last = Packet(TCP, POD, SERVER, 40000, 53, b"xyz", (1 << 32) - 1, 7, ACKNOWLEDGED)
+    goes_on, [(packet, _)] = scene.pass_(last, PREROUTING)
+    assert not goes_on
+    assert packet.acknowledged == 2
+
+
 class Caller:
     """Who opens connections to the server, and says nothing whole."""
 

@@ -228,3 +228,13 @@ def test_whoever_gets_what_passed_reads_good_questions_and_nothing_else(seed: in
 
 def begin_of(segment: Packet) -> int:
     return (segment.sequence - FIRST - 1) % (1 << 32)
+
+
+def test_of_answers_to_thousands_of_questions_at_once_what_fits_a_packet_is_told():
+    """More than a packet holds ended the gate."""
+    connection = Connection()
+    outcome = connection.client(framed(*[BAD] * 4000))
+    (answer,) = map(read, outcome.given)
+    assert answer.data.startswith(framed(b"refused"))
+    assert len(answer.data) < 1 << 14
+    assert not outcome.passing
