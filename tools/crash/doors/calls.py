@@ -110,7 +110,7 @@ def judged(data: bytes) -> str:
         )
     verb = asked["environ"].get("CNI_COMMAND", "")
     try:
-        document = _only(code, verb, answers)
+        document = only(code, verb, answers)
         if verb == "ADD" and document.get("code") == 8 and "CNI_NETNS" in document["msg"]:
             _explain(stdin)
         if sorted(here.iterdir()) != before:
@@ -124,7 +124,7 @@ def judged(data: bytes) -> str:
     return ""
 
 
-def _only(code: int, verb: str, answers: list[tuple[int, bytes]]) -> dict[str, Any]:
+def only(code: int, verb: str, answers: list[tuple[int, bytes]]) -> dict[str, Any]:
     """The one document of a call, or {} where none is to be."""
     if not answers and code == 0:
         return {}

@@ -268,8 +268,8 @@ def _words(random: Random) -> bytes:
 
 
 DOORS = (
-    Door("conflist", _list_of, _conflist, 3000),
+    Door("conflist", _list_of, _conflist, 2000),
     Door("policies", _documents, _policies, 6000),
-    Door("files", _of_pods, _said, 20_000),
-    Door("commands", _words, _typed, 1000, apart=True),
+    Door("files", _of_pods, _said, 40_000),
+    Door("commands", _words, _typed, 600, apart=True),
 )

@@ -180,4 +180,4 @@ def _made(random: Random) -> bytes:
     return name + b"\n" + mutated(random, answer, others)
 
 
-DOORS = (Door("netlink", _made, judged, 20_000),)
+DOORS = (Door("netlink", _made, judged, 50_000),)

@@ -195,4 +195,4 @@ def _made(random: Random) -> bytes:
     return json.dumps(said).encode()
 
 
-DOORS = (Door("state", _made, judged, 3000, apart=True),)
+DOORS = (Door("state", _made, judged, 2000, apart=True),)

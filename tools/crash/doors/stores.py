@@ -341,5 +341,5 @@ def _http(random: Random) -> bytes:
 DOORS = (
     Door("etcd", _etcd, _judged(_ETCD), 8000),
     Door("kubernetes", _kubernetes, _judged(_KUBERNETES), 8000),
-    Door("http", _http, _judged(_HTTP), 8000),
+    Door("http", _http, _judged(_HTTP), 20_000),
 )
