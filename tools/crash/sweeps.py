@@ -31,6 +31,11 @@ def stories() -> list[str]:
 def tell(story: str, seed: str) -> Told:
     room = next(room for room in _ROOMS if story in {_WITHOUT.format(room), _WITH.format(room)})
     mode, chosen = ("cold", ("-m", "sweep")) if story == _WITHOUT.format(room) else ("warm", ())
+    return ran(mode, *chosen, f"netns-tests/{room}")
+
+
+def ran(mode: str, *chosen: str) -> Told:
+    """What comes of tests, with the node agent (`warm`) or without it (`cold`)."""
     with tempfile.NamedTemporaryFile(suffix=".xml") as told:
         words = [
             "-m",
@@ -41,7 +46,6 @@ def tell(story: str, seed: str) -> Told:
             "worksteal",
             f"--junitxml={told.name}",
             *chosen,
-            f"netns-tests/{room}",
         ]
         subprocess.run([sys.executable, *words], cwd=ROOT, env=os.environ | {"WHOLE": "1", "AGENT_CNI_MODE": mode}, check=False)  # fmt: skip
         cases = list(ET.parse(told.name).getroot().iter("testcase"))
