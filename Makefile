@@ -98,7 +98,7 @@ install:         ## PREFIX, BIN_DIR, CONF_DIR, DESTDIR, CONF=10-bridge-vxlan.con
 uninstall:       ## take everything away again
 	@if [ -x $(DESTDIR)$(PREFIX)/bin/python3 ]; then \
 		$(DESTDIR)$(PREFIX)/bin/python3 -I -m cni.command.main uninstall $(PLACE); \
-	else echo "nothing is installed in $(DESTDIR)$(PREFIX)"; fi
+	else rm -rf "$(DESTDIR)$(dir $(PREFIX)).$(notdir $(PREFIX)).new"; echo "nothing is installed in $(DESTDIR)$(PREFIX)"; fi
 
 clean:           ## remove what was built here
 	rm -rf "$$(readlink -f .venv)" .venv .cache build dist

@@ -42,12 +42,13 @@ def install(options: argparse.Namespace) -> int:
     items += [suite.conflist(place, options.conf)] if options.conf else []  # last: it lets pods come
     if not options.force:
         suite.refuse_foreign(items)
-    before = [path for path in systemd.files(place) if path.exists()]
     are_lent = any(item.other for item in systemd.units(place))
-    copied = tree.copy(place)
-    put = [item.path for item in items if item.put()]
-    for line in systemd.follow(place, before, put, renewed=copied and not are_lent):
-        complain(f"agent-cni: {line}")
+    tree.refuse_foreign(place.now(place.prefix))
+    with systemd.following(place) as change:
+        copied = tree.copy(place)
+        put = [item.path for item in items if item.put()]
+        for line in change.follow(put, renewed=copied, are_lent=are_lent):
+            complain(f"agent-cni: {line}")
     if not tree.has_launcher():
         complain("agent-cni: without a launcher, for there was no C compiler: every call starts Python")
     _told(options, "installed", [str(path) for path in (*[place.now(place.prefix)] * copied, *put)])
@@ -80,13 +81,14 @@ def uninstall(options: argparse.Namespace) -> int:
     }
     folders = [] if others else [place.now(path) for path in (DEFAULT_FOLDER, hostsdir.FOLDER, FOLDER)]
     folders += systemd.wanted(place) if agent_is_ours else []
-    folders += [place.now(place.prefix)] if tree.is_ours(place.now(place.prefix)) else []
     removed = [str(item.path) for item in items if item.take()]
-    removed += [str(path) for path in folders if tree.remove(path)]  # last the copy that runs this
+    removed += [str(path) for path in folders if tree.remove(path)]
     removed += [f"table {table}" for table in tables]
     removed += take_idle_links() if place.root == Place.root and not others else []
-    if {*map(str, systemd.files(place))} & {*removed}:
+    if agent_is_ours:
         systemd.forget(place)
+    prefix = place.now(place.prefix)
+    removed += [str(prefix)] * tree.take(prefix)  # last, for it is what somebody who is killed here does it again by
     _told(options, "removed", removed)
     if place.now(cluster.PATH).exists():
         left[str(place.now(cluster.PATH))] = (

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cni.kernel.writing import put_whole
+from cni.kernel.writing import put_whole, take_whole
 from cni.naming import digest_of
 
 #: Where runtimes read them, and where the plugins are.
@@ -58,7 +58,7 @@ def put(file: Path, text: str) -> bool:
 
 def take(file: Path) -> None:
     """Have a file no more, and remember nothing of it. Raises OSError."""
-    file.unlink(missing_ok=True)
+    take_whole(file)
     forget(file)
 
 
@@ -68,7 +68,7 @@ def forget(file: Path) -> None:
     if rest:
         _remember(file.parent, rest)
     else:
-        (file.parent / BOOK).unlink(missing_ok=True)
+        take_whole(file.parent / BOOK)
 
 
 def _remember(folder: Path, book: dict[str, tuple[str, ...]]) -> None:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from cni.errors import InvalidEnvironment
-from cni.kernel.writing import put_whole
+from cni.kernel.writing import put_whole, take_whole, unfinished
 from cni.values import dataclass
 
 #: The line by which a file of ours is known, whatever release made it; of a file that serves one prefix alone it names that.
@@ -58,9 +58,9 @@ class Item:
     def take(self) -> bool:
         """Remove it unless it is foreign, or another installation's; whether anything changed."""
         if self._present() is None or self.is_foreign or self.other:
+            unfinished(self.path).unlink(missing_ok=True)
             return False
-        self.path.unlink()
-        return True
+        return take_whole(self.path)
 
     def _present(self) -> str | None:
         if not os.path.lexists(self.path):
@@ -72,7 +72,7 @@ def open_folder(folder: Path) -> None:
     """Make a folder everybody may enter and its owner alone may change, with those above it, whatever the umask."""
     if not folder.is_dir():
         open_folder(folder.parent)
-        folder.mkdir()
+        folder.mkdir(0o755)  # at no time more than that
         folder.chmod(0o755)
 
 

@@ -5,13 +5,16 @@ and of the DNS gate with what starts them enabled, and drop-ins for networkd and
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from cni.errors import ToolFailed
 from cni.installation import tree
 from cni.installation.item import Item, open_folder
 from cni.installation.place import Place
 from cni.kernel import process
+from cni.kernel.writing import put_whole, take_whole
 
 _FOLDER = Path("/etc/systemd")
 _SOCKET, _SERVICE, _MEMBER = "agent-cni.socket", "agent-cni.service", "agent-cni-member.service"
@@ -56,14 +59,48 @@ def wanted(place: Place) -> Iterator[Path]:
     return (place.now(_UNITS / f"{target}.wants") / unit for unit, target in _TARGETS.items())
 
 
-def follow(place: Place, before: Collection[Path], put: Collection[Path], *, renewed: bool) -> list[str]:
-    """Have systemd go by the files that were `put` down where some units were there `before`; what it does not go by yet, a line each.
-
-    What starts a service and is new does so at every start of the node, and now where systemd runs; else whoever disabled it meant it.
-    What runs by another unit than its own now is started anew, and so are the daemons of a copy that was `renewed` which nobody waits
-    for: calls that run end first. Raises ToolFailed with systemd's words.
+@contextmanager
+def following(place: Place) -> Iterator[Following]:
+    """What systemd is to go by after an installation. What was there before is written down until it does, so that the installation
+    after one that was killed does what is left, too.
     """
-    new = [unit for unit in _ENABLED if (file := place.now(_UNITS / unit)) in put and file not in before]
+    note = _note(place)
+    unfinished = note.exists()
+    there = note.read_text().split() if unfinished else [path.name for path in files(place) if path.exists()]
+    if not unfinished:
+        open_folder(note.parent)
+        put_whole(note, "".join(f"{name}\n" for name in there), 0o644)
+    yield Following(place, {place.now(_UNITS / name) for name in there}, unfinished)
+    note.unlink()
+
+
+class Following(NamedTuple):
+    """The units that were there before, and whether the installation before this one is `unfinished`."""
+
+    place: Place
+    before: Collection[Path]
+    unfinished: bool
+
+    def follow(self, put: Collection[Path], *, renewed: bool, are_lent: bool) -> list[str]:
+        """Have systemd go by the files that were `put` down and a copy that was `renewed`, where units are not of another installation
+        (`are_lent`); what it does not go by yet, a line each. Raises ToolFailed with systemd's words.
+        """
+        put = {*put, *(files(self.place) if self.unfinished and not are_lent else ())}
+        return _follow(self.place, self.before, put, renewed=(renewed or self.unfinished) and not are_lent)
+
+
+def _note(place: Place) -> Path:
+    return place.now(place.prefix.with_name(f".{place.prefix.name}.before"))
+
+
+def _follow(place: Place, before: Collection[Path], put: Collection[Path], *, renewed: bool) -> list[str]:
+    """What starts a service and is new does so at every start of the node, and now where systemd runs; else whoever disabled it meant it.
+    What runs by another unit than its own now is started anew, and so are the daemons of a copy that was `renewed` which nobody waits
+    for: calls that run end first.
+    """
+    new = [
+        unit for unit in _ENABLED if (file := place.now(_UNITS / unit)) in put and file not in before and file.exists()
+    ]
     for unit in new:
         _enable(place, unit)
     if not _is_live(place):
@@ -114,6 +151,7 @@ def member_state() -> str:
 
 def forget(place: Place) -> None:
     """Have systemd read its units again, once they are gone. Raises ToolFailed with systemd's words."""
+    take_whole(_note(place))
     if _is_live(place):
         _systemctl("daemon-reload")
 

@@ -22,7 +22,7 @@ from cni.errors import Conflict, ToolFailed, Unavailable
 from cni.installation.item import date, open_folder
 from cni.installation.place import PYTHON, VERSION, Place
 from cni.kernel import process
-from cni.kernel.writing import exchanged
+from cni.kernel.writing import exchanged, unfinished
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -61,7 +61,7 @@ def copy(place: Place) -> bool:
         return False
     refuse_foreign(target)
     open_folder(target.parent)
-    new = target.with_name(f".{target.name}.new")
+    new = unfinished(target)
     remove(new)
     try:
         _write(new, place)
@@ -71,6 +71,24 @@ def copy(place: Place) -> bool:
     finally:
         remove(new)
     return True
+
+
+def take(target: Path) -> bool:
+    """Delete a copy, which is away at once, and what is left of one that somebody was killed at; whether there was one.
+
+    What nobody takes for a copy nobody would take away.
+    """
+    new = unfinished(target)
+    remove(new)
+    if not is_ours(target):
+        return False
+    try:
+        target.rename(new)
+    except OSError as error:
+        if error.errno != errno.EBUSY:  # a mount point
+            raise
+        return remove(target)
+    return remove(new)
 
 
 def _contents(folder: Path) -> dict[Path, bytes]:

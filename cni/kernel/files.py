@@ -68,7 +68,7 @@ class LockFile:
     def exclusive(self, digest: str, what: str, patience: float = PATIENCE) -> Iterator[None]:
         """Hold the byte of one attachment or thing. Raises TryAgainLater when the wait is over."""
         offset = _offset(digest)
-        _waited(lambda: self._try(fcntl.F_WRLCK, offset), what, patience)
+        waited(lambda: self._try(fcntl.F_WRLCK, offset), what, patience)
         held.set((*held.get(), self._fd))
         try:
             yield
@@ -82,11 +82,11 @@ class LockFile:
     def wait_for(self, digest: str, what: str, patience: float = PATIENCE) -> None:
         """Return when nobody holds a byte; it is not held then. Raises TryAgainLater when the wait is over."""
         offset = _offset(digest)
-        _waited(lambda: self._ask(fcntl.F_OFD_GETLK, fcntl.F_RDLCK, offset) == fcntl.F_UNLCK, what, patience)
+        waited(lambda: self._ask(fcntl.F_OFD_GETLK, fcntl.F_RDLCK, offset) == fcntl.F_UNLCK, what, patience)
 
     def share_node(self, patience: float = PATIENCE) -> None:
         """Hold the node's byte together with other calls, until `close`."""
-        _waited(lambda: self._try(fcntl.F_RDLCK, 0), "the node", patience)
+        waited(lambda: self._try(fcntl.F_RDLCK, 0), "the node", patience)
 
     def is_shared(self) -> bool:
         """Whether a call holds the node's byte now."""
@@ -231,7 +231,8 @@ def _knows_everybody() -> bool:
         return True
 
 
-def _waited(attempt: Callable[[], bool], what: str, patience: float) -> None:
+def waited(attempt: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+    """Try until it succeeds. Raises TryAgainLater when the wait is over."""
     deadline = time.monotonic() + patience
     while not attempt():
         if time.monotonic() >= deadline:

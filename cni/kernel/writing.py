@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+
+from cni.kernel.files import waited
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -14,22 +17,35 @@ _WRITTEN = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def put_whole(path: Path, text: str | bytes, mode: int) -> None:
-    """Give a file a text, in one rename within its folder, that outlives a power cut. Raises OSError.
-
-    Until then it has a hidden name, and a suffix that is nobody's.
+    """Give a file a text, in one rename from what is `unfinished`, that outlives a power cut. Raises OSError, and TryAgainLater where
+    another is at it.
     """
-    from tempfile import NamedTemporaryFile  # of no use to a call
+    new = unfinished(path)
+    file = _alone_at(new)
+    try:
+        _write(file, text.encode() if isinstance(text, str) else text)
+        os.fchmod(file, mode)
+        os.fsync(file)
+        new.rename(path)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink()
+        raise
+    finally:
+        os.close(file)
 
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(text.encode() if isinstance(text, str) else text)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-            Path(file.name).rename(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+
+def take_whole(path: Path) -> bool:
+    """Have no such file, and nothing of what is `unfinished`; whether there was one. Raises OSError."""
+    unfinished(path).unlink(missing_ok=True)
+    was_there = os.path.lexists(path)
+    path.unlink(missing_ok=True)
+    return was_there
+
+
+def unfinished(path: Path) -> Path:
+    """What is to become a file or a folder: hidden, and with a suffix that is nobody's, for runtimes read hidden files, too."""
+    return path.with_name(f".{path.name}.new")
 
 
 def put_asked(path: Path, text: str | bytes, mode: int) -> None:
@@ -50,9 +66,7 @@ def put_at_once(path: Path, text: str, mode: int) -> None:
         file = os.open(new, _WRITTEN, mode)
         try:
             os.fchmod(file, mode)
-            rest = text.encode()
-            while rest:  # what a disk has no room for is not written, and only the next piece is refused
-                rest = rest[os.write(file, rest) :]
+            _write(file, text.encode())
         finally:
             os.close(file)
         new.rename(path)
@@ -60,6 +74,52 @@ def put_at_once(path: Path, text: str, mode: int) -> None:
         with suppress(OSError):
             new.unlink()
         raise
+
+
+def _write(file: int, rest: bytes) -> None:
+    while rest:  # what a disk has no room for is not written, and only the next piece is refused
+        rest = rest[os.write(file, rest) :]
+
+
+def _alone_at(path: Path) -> int:
+    """Make a file that nobody else is at until it is closed. One that is there is held by who is at it, or he was killed, and it goes."""
+    made = -1
+
+    def attempt() -> bool:
+        nonlocal made
+        try:
+            made = os.open(path, _WRITTEN | os.O_EXCL, 0o600)
+        except FileExistsError:
+            with suppress(FileNotFoundError):
+                _take_if_left(path)
+            return False
+        if _is_held(made, path):
+            return True
+        os.close(made)
+        return False
+
+    waited(attempt, str(path))
+    return made
+
+
+def _take_if_left(path: Path) -> None:
+    if not stat.S_ISREG(path.lstat().st_mode):
+        path.unlink()
+        return
+    file = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if _is_held(file, path):
+            path.unlink()
+    finally:
+        os.close(file)
+
+
+def _is_held(file: int, path: Path) -> bool:
+    """Whether we hold a file (flock(2)) from now on that still has its name: who was through has given it another."""
+    with suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file), path.lstat())
+    return False
 
 
 def hidden(path: Path) -> Path:

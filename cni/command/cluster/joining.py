@@ -19,6 +19,7 @@ from cni.command.output import print_json, say
 from cni.errors import Conflict, InvalidConfig, TryAgainLater
 from cni.installation import systemd
 from cni.installation.place import Place
+from cni.kernel.writing import take_whole
 from cni.member.leaving import leave
 from cni.state.daemons import MEMBER, is_running
 
@@ -165,7 +166,7 @@ def _take_back(config: ClusterConfig, file: Path, old: bytes | None, *, was_in: 
         if not was_in:
             with leave(config, force=True):
                 pass
-        file.unlink()
+        take_whole(file)
     else:
         write(file, old.decode())
         systemd.start_member(anew=True)

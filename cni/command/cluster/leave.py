@@ -15,6 +15,7 @@ from cni.installation import systemd
 from cni.installation.place import Place
 from cni.kernel.files import LockFile
 from cni.kernel.netlink import Rtnl
+from cni.kernel.writing import take_whole
 from cni.member.leaving import leave as leave_cluster
 from cni.resources import VxlanLink
 from cni.state import DEFAULT_FOLDER, Store
@@ -43,7 +44,7 @@ def leave(options: argparse.Namespace) -> int:
         elif ran:
             systemd.start_member(anew=False)
         raise
-    options.config.unlink()
+    take_whole(options.config)
     if options.json:
         print_json({"left": config.node, "undone": undone})
         return 0
