@@ -24,10 +24,13 @@ def listening(path: Path) -> Iterator[socket.socket]:
         yield passed
         return
     listener = _bound(path)
+    own = path.stat()
     try:
         yield listener
     finally:
-        path.unlink(missing_ok=True)  # first: once ours is closed, another agent puts its own there
+        with suppress(OSError):  # where somebody took ours away another agent may have put its own
+            if os.path.samestat(own, path.stat()):
+                path.unlink()  # first: once ours is closed, another agent puts its own there
         listener.close()
 
 

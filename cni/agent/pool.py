@@ -83,7 +83,9 @@ class Pool:
         self._beside = beside
 
     def run(self) -> bool:
-        """Serve until SIGTERM or SIGINT. Returns whether another release was installed meanwhile."""
+        """Serve until SIGTERM or SIGINT. Returns whether another release was installed meanwhile and nobody has asked us to stop: who does
+        so from then on asks what we become, which finds that waiting.
+        """
         self._wake.setblocking(False)
         signal.set_wakeup_fd(self._wake.fileno())
         self._poll.register(self._awake, select.POLLIN)
@@ -103,7 +105,8 @@ class Pool:
             if len(idle) > SPARE and idle[-1].slot.seconds > _IDLE_SECONDS:
                 idle[-1].dismiss()
         self._dismiss_all()
-        return self._outdated
+        hold_back_stopping()
+        return self._outdated and not self._stopping
 
     def _stop(self, number: int, frame: object) -> None:
         self._stopping = True

@@ -31,12 +31,25 @@ class Upkeep(NamedTuple):
     repairing: int = 0
 
 
+class Bequest:
+    """What the release before this one, which became this, had begun: repairs and refreshes go on, and end as its children."""
+
+    def __init__(self) -> None:
+        own = Path(f"/proc/self/task/{os.getpid()}/children")
+        self._children = [int(pid) for pid in own.read_text().split()] if own.exists() else []
+
+    def look(self) -> None:
+        """Take leave of those that have ended."""
+        self._children = [pid for pid in self._children if os.waitpid(pid, os.WNOHANG)[0] == 0]
+
+
 def serve(path: Path, most: int, deadline: int, upkeep: Upkeep | None = None, exporter: Exporter | None = None) -> None:
     """Answer calls at `path` until SIGTERM or SIGINT, by at most `most` workers, each call within `deadline` seconds; do the
     upkeep, if any, and have spans of calls sent.
 
     After an installation the process becomes that release's agent, and keeps its socket.
     """
+    bequest = Bequest()
     installed = installation()  # before the rest is imported: what is installed meanwhile would be half in here
     _have_room()
     os.umask(0o022)
@@ -49,7 +62,7 @@ def serve(path: Path, most: int, deadline: int, upkeep: Upkeep | None = None, ex
     with listening(path) as listener:
         terms = Terms(deadline, exporter.spans if exporter else None)
         guard = Guard() if upkeep else None
-        beside: tuple[Beside | None, ...] = (follower, exporter, guard, mender)
+        beside: tuple[Beside | None, ...] = (bequest, follower, exporter, guard, mender)
         outdated = Pool(listener, most, terms, installed, [item for item in beside if item]).run()
         for other in (exporter, guard):
             if other:

@@ -113,3 +113,14 @@ def test_a_probe_says_whether_an_agent_takes_calls(tmp_path: Path, capsys: pytes
         thread.start()
         assert main(asked) == 0
         thread.join()
+
+
+def test_a_socket_that_another_has_put_there_meanwhile_stays(tmp_path: Path):
+    path = tmp_path / "sock"
+    with listening(path):
+        path.unlink()
+        with listening(path):
+            pass
+        assert not path.exists()
+        path.touch()
+    assert path.exists()
