@@ -1,0 +1,28 @@
+"""What runs for long, and what puts it there and takes it away: killed and refused anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from crash import installing, serving
+from crash.story import Told
+
+WHAT = "install, upgrade, uninstall and the node agent: killed at each effect, or refused it"
+FIXED = ("upgrade killed, every 25th", "launcher killed at ADD, every 10th", "agent killed, every 20th")
+
+_KINDS: dict[str, Callable[[str, str], Told]] = {
+    "install": installing.tell, "upgrade": installing.tell, "quiet": installing.tell, "uninstall": installing.tell,
+    "launcher": serving.launcher, "agent": serving.first,
+}  # fmt: skip
+_ALL = (
+    *(f"{verb} {how}" for verb in ("install", "upgrade", "quiet", "uninstall") for how in ("killed", "refused")),
+    "launcher killed at ADD", "launcher killed at DEL", "agent killed",
+)  # fmt: skip
+
+
+def stories() -> list[str]:
+    return [*_ALL, *FIXED]
+
+
+def tell(story: str, seed: str) -> Told:
+    return _KINDS[story.split(maxsplit=1)[0]](story, seed)
