@@ -34,8 +34,7 @@ class Ring:
         except OSError as error:
             raise Unavailable(f"the folder of flows {folder} cannot be used: {error.strerror}") from None
         self._number = max(_numbers(folder), default=0)
-        self._size, self._is_torn = 0, False
-        self._fd = self._opened()
+        self._fd, self._size, self._is_torn = self._opened(self._number)
 
     def append(self, lines: Iterable[bytes]) -> None:
         """Write lines. Raises OSError where they, or some, could not be written."""
@@ -45,9 +44,7 @@ class Ring:
             if size and size + len(line) > self._most:
                 self._write(b"".join(some))
                 some, size = [], 0
-                os.close(self._fd)
-                self._number += 1
-                self._fd = self._opened()
+                self._go_on()
             some.append(line)
             size += len(line)
         self._write(b"".join(some))
@@ -65,23 +62,30 @@ class Ring:
             data = data[written:]
         self._is_torn = False
 
-    def _opened(self) -> int:
-        """The segment to write to; of the others as many stay as there is room for besides a whole one."""
+    def _go_on(self) -> None:
+        """Write to the next segment, once there is one: what is closed may be another file by the next line."""
+        before = self._fd
+        self._fd, self._size, self._is_torn = self._opened(self._number + 1)
+        self._number += 1
+        os.close(before)
+
+    def _opened(self, number: int) -> tuple[int, int, bool]:
+        """A segment to write to, its size, and whether its last line is torn; of the others as many stay as there is room for besides a
+        whole one.
+        """
         left = (_SEGMENTS - 1) * self._most
-        for number in sorted(_numbers(self._folder) - {self._number}, reverse=True):
-            file = _segment(self._folder, number)
+        for other in sorted(_numbers(self._folder) - {number}, reverse=True):
+            file = _segment(self._folder, other)
             left -= file.stat().st_size
             if left < 0:
                 file.unlink()
-        file = _segment(self._folder, self._number)
+        file = _segment(self._folder, number)
         fd = os.open(file, _WRITING, 0o600)
         status = os.fstat(fd)
         if why := strange(status):
             os.close(fd)
             raise Unavailable(f"{file} {why}")
-        self._size = status.st_size
-        self._is_torn = bool(self._size) and os.pread(fd, 1, self._size - 1) != b"\n"
-        return fd
+        return fd, status.st_size, bool(status.st_size) and os.pread(fd, 1, status.st_size - 1) != b"\n"
 
 
 def lines(folder: Path) -> Iterator[bytes]:

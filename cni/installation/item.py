@@ -72,8 +72,11 @@ def open_folder(folder: Path) -> None:
     """Make a folder everybody may enter and its owner alone may change, with those above it, whatever the umask."""
     if not folder.is_dir():
         open_folder(folder.parent)
-        folder.mkdir(0o755)  # at no time more than that
-        folder.chmod(0o755)
+        umask = os.umask(0o022)  # who is killed leaves it as it is to be, or not at all
+        try:
+            folder.mkdir(0o755)
+        finally:
+            os.umask(umask)
 
 
 def date(*paths: Path) -> None:

@@ -151,8 +151,9 @@ def make_folders(folder: Path) -> None:
             if not os.path.lexists(place):
                 with suppress(FileExistsError):
                     place.mkdir(0o755)
-                    place.chmod(0o755)  # whatever the umask
             _refuse_strange(place)
+            if place.stat().st_mode & 0o755 != 0o755:  # by the umask, also of one who was killed here
+                place.chmod(0o755)
         except OSError as error:
             raise _unavailable(place, error) from None
 

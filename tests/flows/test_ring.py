@@ -122,3 +122,21 @@ def test_a_folder_others_may_write_into_is_refused(folder: Path):
     folder.chmod(0o777)
     with pytest.raises(Unavailable):
         Ring(folder, SIZE)
+
+
+def test_where_no_segment_can_be_made_nothing_is_written_to_another_file(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    ring = Ring(folder, 16 * 100)
+    ring.append([b"x" * 80 + b"\n"])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", full)
+        with pytest.raises(OSError, match="No space"):
+            ring.append([b"y" * 80 + b"\n"])
+    other = (folder.parent / "other").open("wb", buffering=0)  # it would have the number of what is closed
+    ring.append([b"z" * 80 + b"\n"])
+    assert (folder.parent / "other").read_bytes() == b""
+    assert [line[:1] for line in lines(folder)] == [b"x", b"z"]
+    other.close()
+    ring.close()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from cni.installation.item import MARK, Item
+from cni.installation.item import MARK, Item, open_folder
 
 
 def test_a_file_is_complete_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -47,3 +48,14 @@ def test_a_wrong_mode_is_put_right(tmp_path: Path):
     assert (item.put(), item.put()) == (True, False)
     item.path.chmod(0o600)
     assert (item.put(), item.is_right) == (True, True)
+
+
+@pytest.mark.parametrize("mask", [0, 0o022, 0o077])
+def test_a_folder_is_at_no_time_otherwise_than_it_is_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mask: int):
+    monkeypatch.setattr(Path, "chmod", lambda *_: pytest.fail("who is killed before leaves it so"))
+    before = os.umask(mask)
+    try:
+        open_folder(tmp_path / "a/b")
+    finally:
+        assert os.umask(before) == mask
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a", "a/b")] == [0o755] * 2

@@ -75,6 +75,13 @@ def test_anybody_may_read_it_and_nobody_else_write(folder: Path, mask: int):
         assert stat.S_IMODE(place.stat().st_mode) == 0o755
 
 
+def test_a_folder_of_who_was_killed_before_it_was_open_to_its_server_is_opened(folder: Path):
+    folder.mkdir(0o700)
+    (folder / "net").mkdir(0o700)
+    hostsdir.put(WEB.path, WEB.text)
+    assert {stat.S_IMODE(place.stat().st_mode) for place in (folder, folder / "net", folder / "net/here")} == {0o755}
+
+
 def test_there_is_never_half_of_one(folder: Path):
     hostsdir.put(WEB.path, WEB.text)
     assert list(hostsdir.entries("net")) == [WEB]
