@@ -20,6 +20,7 @@ from cni.cluster.model import Node
 from cni.errors import Conflict, ToolFailed, Unavailable
 from cni.kernel import process, sysctl, wireguard
 from cni.kernel.netlink import Rtnl
+from cni.kernel.writing import unfinished
 from cni.kernel.wireguard import Peer, Shown, Tunnel
 from cni.member.encryption import Encryption
 from cni.member.identity import node_of, this_host
@@ -148,8 +149,12 @@ def test_a_key_that_others_may_read_is_none(asked: Path, tmp_path: Path):
 
 
 def test_what_ends_half_way_through_a_key_is_made_again(asked: Path, tmp_path: Path):
-    (tmp_path / FILE).with_suffix(".new").write_text("half")
-    assert Key(tmp_path).public == "public-1"
+    unfinished(tmp_path / FILE).write_text("half")
+    key = Key(tmp_path)
+    assert key.public == "public-1"
+    unfinished(tmp_path / FILE).write_text("half")
+    key.delete()
+    assert list(tmp_path.glob(".*")) == []
 
 
 def test_a_folder_that_holds_no_key_is_named(asked: Path, tmp_path: Path):

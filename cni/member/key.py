@@ -10,6 +10,7 @@ from threading import Lock
 
 from cni.errors import CniError, Unavailable
 from cni.kernel import wireguard
+from cni.kernel.writing import put_whole, take_whole
 
 FILE = "wireguard.key"
 #: The version where there is none.
@@ -58,7 +59,7 @@ class Key:
 
     def delete(self) -> None:
         """Have none."""
-        self.file.unlink(missing_ok=True)
+        take_whole(self.file)
 
     def _read(self) -> str:
         try:
@@ -72,8 +73,4 @@ class Key:
         return text
 
     def _make(self) -> None:
-        text, new = wireguard.new_key(), self.file.with_suffix(".new")
-        new.unlink(missing_ok=True)
-        new.touch(0o600, exist_ok=False)
-        new.write_text(text + "\n")
-        new.rename(self.file)
+        put_whole(self.file, wireguard.new_key() + "\n", 0o600)
