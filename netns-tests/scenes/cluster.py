@@ -194,8 +194,8 @@ class Node(Host):
         store = Store(self.folder / FILE, PATIENCE)
         try:
             store.copy()
-            return asked(store)
-        except TryAgainLater:  # it is being made
+            return asked(store) if store.layout() else None  # it is being made
+        except TryAgainLater:
             return None
         finally:
             store.close()

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from crash import installing, serving
+from crash import installing, joining, judging, serving
 from crash.story import Told
 
-WHAT = "install, upgrade, uninstall and the node agent: killed at each effect, or refused it"
-FIXED = ("upgrade killed, every 25th", "launcher killed at ADD, every 10th", "agent killed, every 20th")
+WHAT = "installations, the node agent, the member and the DNS gate: killed at each effect, or refused it"
+FIXED = (
+    "upgrade killed, every 25th",
+    "launcher killed at ADD, every 10th",
+    "agent killed, every 20th",
+    "member killed in l2, every 40th",
+)
 
 _KINDS: dict[str, Callable[[str, str], Told]] = {
     "install": installing.tell, "upgrade": installing.tell, "quiet": installing.tell, "uninstall": installing.tell,
     "launcher": serving.launcher, "agent": serving.first,
+    "member": joining.tell, "gate": judging.tell,
 }  # fmt: skip
 _ALL = (
     *(f"{verb} {how}" for verb in ("install", "upgrade", "quiet", "uninstall") for how in ("killed", "refused")),
     "launcher killed at ADD", "launcher killed at DEL", "agent killed",
+    *(f"member {how} in {mode}" for how in ("killed", "refused") for mode in ("l2", "l3")),
+    "gate killed", "gate refused",
 )  # fmt: skip
 
 
