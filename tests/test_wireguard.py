@@ -20,8 +20,8 @@ from cni.cluster.model import Node
 from cni.errors import Conflict, ToolFailed, Unavailable
 from cni.kernel import process, sysctl, wireguard
 from cni.kernel.netlink import Rtnl
-from cni.kernel.writing import unfinished
 from cni.kernel.wireguard import Peer, Shown, Tunnel
+from cni.kernel.writing import unfinished
 from cni.member.encryption import Encryption
 from cni.member.identity import node_of, this_host
 from cni.member.key import FILE, Key

@@ -85,7 +85,8 @@ class Following(NamedTuple):
         """Have systemd go by the files that were `put` down and a copy that was `renewed`, where units are not of another installation
         (`are_lent`); what it does not go by yet, a line each. Raises ToolFailed with systemd's words.
         """
-        put = {*put, *(files(self.place) if self.unfinished and not are_lent else ())}
+        every = units(self.place) if self.unfinished and not are_lent else ()
+        put = {*put, *(item.path for item in every if item.path.exists())}
         return _follow(self.place, self.before, put, renewed=(renewed or self.unfinished) and not are_lent)
 
 
@@ -98,9 +99,7 @@ def _follow(place: Place, before: Collection[Path], put: Collection[Path], *, re
     What runs by another unit than its own now is started anew, and so are the daemons of a copy that was `renewed` which nobody waits
     for: calls that run end first.
     """
-    new = [
-        unit for unit in _ENABLED if (file := place.now(_UNITS / unit)) in put and file not in before and file.exists()
-    ]
+    new = [unit for unit in _ENABLED if (file := place.now(_UNITS / unit)) in put and file not in before]
     for unit in new:
         _enable(place, unit)
     if not _is_live(place):

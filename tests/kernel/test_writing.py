@@ -62,3 +62,18 @@ def test_what_has_no_room_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="No space"):
         put_whole(tmp_path / "file", "text", 0o600)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("what", ["a link", "a pipe", "a file"])
+def test_what_a_stranger_has_put_there_is_not_written_to(tmp_path: Path, what: str):
+    file, theirs = tmp_path / "file", tmp_path / "theirs"
+    theirs.write_text("theirs")
+    there = unfinished(file)
+    if what == "a link":
+        there.symlink_to(theirs)
+    elif what == "a pipe":
+        os.mkfifo(there)
+    else:
+        os.link(theirs, there)
+    put_whole(file, "ours", 0o600)
+    assert (file.read_text(), theirs.read_text(), sorted(names(tmp_path))) == ("ours", "theirs", ["file", "theirs"])
