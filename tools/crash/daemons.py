@@ -8,12 +8,7 @@ from crash import installing, joining, judging, serving
 from crash.story import Told
 
 WHAT = "installations, the node agent, the member and the DNS gate: killed at each effect, or refused it"
-FIXED = (
-    "upgrade killed, every 25th",
-    "launcher killed at ADD, every 10th",
-    "agent killed, every 20th",
-    "member killed in l2, every 40th",
-)
+FIXED = ("upgrade killed, every 25th", "launcher killed at ADD, every 10th")
 
 _KINDS: dict[str, Callable[[str, str], Told]] = {
     "install": installing.tell, "upgrade": installing.tell, "quiet": installing.tell, "uninstall": installing.tell,
@@ -23,8 +18,8 @@ _KINDS: dict[str, Callable[[str, str], Told]] = {
 _ALL = (
     *(f"{verb} {how}" for verb in ("install", "upgrade", "quiet", "uninstall") for how in ("killed", "refused")),
     "launcher killed at ADD", "launcher killed at DEL", "agent killed",
-    *(f"member {how} in {mode}" for how in ("killed", "refused") for mode in ("l2", "l3")),
-    "gate killed", "gate refused",
+    *(f"member {how} in {mode}, {number} of 8" for how in ("killed", "refused") for mode in ("l2", "l3") for number in range(1, 9)),
+    *(f"gate {how}, {number} of 6" for how in ("killed", "refused") for number in range(1, 7)),
 )  # fmt: skip
 
 

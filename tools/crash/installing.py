@@ -213,7 +213,8 @@ def tell(story: str, seed: str) -> Told:
         told = Struck(stage, before, image, words, chance)
         faults = told.all(story, step, ["SIGKILL"] if how == "killed" else list(ERRORS))
         sh("umount", "-l", folder)
-    return Told({"effects": told.effects, "kills" if how == "killed" else "refusals": told.strikes}, faults)
+    said = {"file effects": told.effects} if step == 1 else {}
+    return Told(said | {"kills" if how == "killed" else "refusals": told.strikes}, faults)
 
 
 class Struck:

@@ -137,12 +137,12 @@ def revived(node: Node) -> Iterator[None]:
 
 
 def tell(story: str, seed: str) -> Told:
-    """`member killed in l2`, `member refused in l3, every 20th`."""
-    found = re.fullmatch(r"member (\w+) in (\w+)(?:, every (\d+)\w+)?", story)
+    """`member killed in l2, 1 of 8`: at the first effect, the ninth ..."""
+    found = re.fullmatch(r"member (\w+) in (\w+), (\d+) of (\d+)", story)
     assert found
-    how, mode, step = found[1], found[2], int(found[3] or 1)
+    how, mode, first, step = found[1], found[2], int(found[3]), int(found[4])
     chance, lab = random.Random(f"{story} {seed}"), Lab(story)
-    faults, number, many, strikes, seen = [], 0, 0, 0, set[str]()
+    faults, number, many, strikes = [], 0, 0, 0
     try:
         with Cluster(lab, 3) as cluster, ExitStack() as held:
             town = Town(cluster, mode, held)
@@ -152,16 +152,20 @@ def tell(story: str, seed: str) -> Told:
                 strikes += number > 0
                 what = [f"{story}: {wrong}" for wrong in once(town, order)]
                 made = order.told()
-                seen |= {re.sub(r"^\d+ ", "", it) for it in made}
                 many = many or len(made)
                 at = made[number - 1] if 0 < number <= len(made) else "nothing"
                 faults += [f"{it} ({how} {order.when} {at}, errno {error})" for it in what]
-                number += chance.randrange(1, step + 1) if not number else step
+                number += step if number else first
             held.close()
             cluster.leave()
     finally:
         lab.close()
-    return Told({"effects": many, "kills" if how == "killed" else "refusals": strikes}, faults)
+    return Told(counted(how, many if first == 1 else 0, strikes), faults)
+
+
+def counted(how: str, effects: int, strikes: int) -> dict[str, int]:
+    """How many there were, said by one of several stories that share them, and how many this one has struck."""
+    return ({"effects": effects} if effects else {}) | {"kills" if how == "killed" else "refusals": strikes}
 
 
 def once(town: Town, order: effects.Order) -> list[str]:

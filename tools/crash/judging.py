@@ -17,7 +17,7 @@ from lab import ROOT, Host, Lab, eventually
 from resolver import ask
 from town import Member, Town
 
-from crash.joining import DOORS, ERRORS, WHEN
+from crash.joining import DOORS, ERRORS, WHEN, counted
 from crash.story import Told
 
 sys.path.append(str(ROOT / "netns-tests/dnsgate"))
@@ -73,10 +73,10 @@ def garbage(host: Host, chance: random.Random) -> Iterator[None]:
 
 
 def tell(story: str, seed: str) -> Told:
-    """`gate killed`, `gate refused, every 5th`."""
-    found = re.fullmatch(r"gate (\w+)(?:, every (\d+)\w+)?", story)
+    """`gate killed, 1 of 6`: at the first effect, the seventh ..."""
+    found = re.fullmatch(r"gate (\w+), (\d+) of (\d+)", story)
     assert found
-    how, step = found[1], int(found[2] or 1)
+    how, first, step = found[1], int(found[2]), int(found[3])
     chance, lab = random.Random(f"{story} {seed}"), Lab(story)
     faults, number, many, strikes = [], 0, 0, 0
     try:
@@ -94,10 +94,10 @@ def tell(story: str, seed: str) -> Told:
                 many = many or len(made)
                 at = made[number - 1] if 0 < number <= len(made) else "nothing"
                 faults += [f"{story}: {it} ({how} {order.when} {at}, errno {error})" for it in wrong]
-                number += chance.randrange(1, step + 1) if not number else step
+                number += step if number else first
     finally:
         lab.close()
-    return Told({"effects": many, "kills" if how == "killed" else "refusals": strikes}, faults)
+    return Told(counted(how, many if first == 1 else 0, strikes), faults)
 
 
 def once(town: Town, world: World, order: effects.Order) -> list[str]:

@@ -74,7 +74,7 @@ def launcher(story: str, seed: str) -> Told:
         served = call(agent, "ADD", CONF, pod).returncode, call(agent, "DEL", CONF, pod).returncode
         faults += [] if served == (0, 0) else [f"{story}: the agent serves nobody any more"]
         end(agent)
-    return Told({"system calls": len(made), "kills": kills}, faults)
+    return Told(({"system calls": len(made)} if step == 1 else {}) | {"kills": kills}, faults)
 
 
 def _read(story: str) -> tuple[str, int]:
