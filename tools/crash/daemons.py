@@ -18,8 +18,8 @@ _KINDS: dict[str, Callable[[str, str], Told]] = {
 _ALL = (
     *(f"{verb} {how}" for verb in ("install", "upgrade", "quiet", "uninstall") for how in ("killed", "refused")),
     "launcher killed at ADD", "launcher killed at DEL", "agent killed",
-    *(f"member {how} in {mode}, {number} of 8" for how in ("killed", "refused") for mode in ("l2", "l3") for number in range(1, 9)),
-    *(f"gate {how}, {number} of 6" for how in ("killed", "refused") for number in range(1, 7)),
+    *(f"member {how} in {mode}, {number} of 24" for how in ("killed", "refused") for mode in ("l2", "l3") for number in range(1, 25)),
+    *(f"gate {how}, {number} of 12" for how in ("killed", "refused") for number in range(1, 13)),
 )  # fmt: skip
 
 

@@ -137,7 +137,7 @@ def revived(node: Node) -> Iterator[None]:
 
 
 def tell(story: str, seed: str) -> Told:
-    """`member killed in l2, 1 of 8`: at the first effect, the ninth ..."""
+    """`member killed in l2, 1 of 24`: at the first effect, the 25th ..."""
     found = re.fullmatch(r"member (\w+) in (\w+), (\d+) of (\d+)", story)
     assert found
     how, mode, first, step = found[1], found[2], int(found[3]), int(found[4])

@@ -73,7 +73,7 @@ def garbage(host: Host, chance: random.Random) -> Iterator[None]:
 
 
 def tell(story: str, seed: str) -> Told:
-    """`gate killed, 1 of 6`: at the first effect, the seventh ..."""
+    """`gate killed, 1 of 12`: at the first effect, the 13th ..."""
     found = re.fullmatch(r"gate (\w+), (\d+) of (\d+)", story)
     assert found
     how, first, step = found[1], int(found[2]), int(found[3])
