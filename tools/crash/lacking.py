@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from lab import ROOT, Host, Lab, sh
+from agents import serving
+from lab import PATIENCE, ROOT, Host, Lab, eventually, sh
 
 from crash.judged import Finding, Scene
-from crash.syscalls import refused
+from crash.syscalls import late, refused
 
 Lack = Callable[[Lab, str, str], Iterable[Finding]]
 
@@ -77,6 +79,31 @@ def _many_links(lab: Lab, plugin: str, verb: str) -> Iterator[Finding]:
     yield scene.found(verb, "4,000 links", scene.call(verb), undone=True)
 
 
+def _agent(controller: str, used: str, limit: str, more: Sequence[int]) -> Lack:
+    """So much more for the node agent than it has, by its control group (cgroups(7), version 1)."""
+
+    def told(lab: Lab, plugin: str, verb: str) -> Iterator[Finding]:
+        scene = Scene(lab, plugin)
+        group = Path(f"/sys/fs/cgroup/{controller}/{lab.name('agent')}")
+        group.mkdir()
+        agent = serving(scene.host, within=["sh", "-c", f'echo $$ >{group}/cgroup.procs; exec "$@"', "sh"])
+        try:
+            for amount in more:
+                scene.ready(verb)
+                there = int((group / used).read_text())
+                (group / limit).write_text(str(there + amount))
+                said = scene.call(verb)
+                (group / limit).write_text("max" if controller == "pids" else "-1")
+                yield scene.found(verb, f"{used} {there}, {limit} {there + amount}", said)
+        finally:
+            agent.process.terminate()
+            agent.process.communicate(timeout=PATIENCE)
+            eventually(lambda: not (group / "cgroup.procs").read_text())
+            group.rmdir()
+
+    return told
+
+
 def _sh(script: str) -> list[str]:
     return ["sh", "-c", f'exec "$@" {script}', "sh"]
 
@@ -114,6 +141,9 @@ LACKS: dict[str, Lack] = {
     "inodes": _room("nr_inodes", range(6)),
     "links": _many_links,
     "system-calls": refused,
+    "late-answers": late,
+    "agent-processes": _agent("pids", "pids.current", "pids.max", range(5)),
+    "agent-memory": _agent("memory", "memory.usage_in_bytes", "memory.limit_in_bytes", [mib << 20 for mib in (0, 1, 2, 4, 8, 16)]),
     "clock": _begun(*(["env", f"LD_PRELOAD={_FAKETIME}", f"FAKETIME={by}"] for by in ("+20y", "-20y", "+1d x1000", "-1d x0.001"))),
     "other-limits": _begun(*(way for name in ("memlock", "sigpending", "core", "nproc", "msgqueue", "rtprio") for way in _limited(name, [0]))),
 }  # fmt: skip

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from lab import Lab
 
-from crash.judged import Finding, Scene
+from crash.judged import BROKEN, Finding, Scene
 
 CALLS = "socket,bind,setsockopt,sendto,sendmsg,recvfrom,recvmsg,openat,ioctl,fcntl,unshare,setns,pipe2,clone,clone3,vfork,fsync,fdatasync,ftruncate,pwrite64"
 ERRORS = ("EPERM", "ENOMEM", "EMFILE", "ENOSPC", "EIO", "EINTR", "ENOBUFS")
+_LATE_US = 3_000_000
 OURS = re.compile(r"/run/agent-cni|/proc/sys|thread-self|/run/netns|/var/log/agent-cni|ip6?_tables_names")
 #: Calls of the interpreter and the C library, which are nobody's door.
 NOT_OURS = re.compile(r"TCGETS|FIOCLEX|FIONBIO|F_GETFD|F_GETFL|F_DUPFD|AF_UNIX")
@@ -44,6 +46,17 @@ def refused(lab: Lab, plugin: str, verb: str) -> Iterator[Finding]:
         scene.ready(verb)
         way = _traced(log, "-e", f"trace={name}", "-e", f"inject={name}:error={error}:when={number}")
         yield scene.found(verb, f"{error} {name}#{number} {said}", scene.call(verb, way, AGENT_CNI_SOCKET=""))
+
+
+def late(lab: Lab, plugin: str, verb: str) -> Iterator[Finding]:
+    """Each tenth answer of the kernel's comes three seconds late."""
+    scene, log = Scene(lab, plugin), Path("/run/strace")
+    for number in range(1, 42, 10):
+        scene.ready(verb)
+        way = _traced(log, "-e", "trace=recvfrom", "-e", f"inject=recvfrom:delay_enter={_LATE_US}:when={number}")
+        said = scene.call(verb, way, AGENT_CNI_SOCKET="")
+        found = scene.found(verb, f"answer {number} is late", said, undone=True)
+        yield replace(found, wrong=[*found.wrong, *(["failed"] if said.code and not verb.startswith(BROKEN) else [])])
 
 
 def _traced(log: Path, *options: str) -> list[str]:
