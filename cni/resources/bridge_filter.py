@@ -38,8 +38,8 @@ class BridgeFilter(Resource):
         if not link.filtered:
             from cni.kernel import netfilter  # only the first on a bridge loads it
 
+            netfilter.nft_if_there(f"add {self._mark}")  # first: who is killed in between would leave it on for good
             world.host.filter_bridge(link)
-            netfilter.nft_if_there(f"add {self._mark}")
 
     def differences(self, world: World) -> Iterator[str]:
         link = world.host.link_by_name(self.bridge)

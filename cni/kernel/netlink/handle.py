@@ -60,6 +60,17 @@ class Handle:
             if error and error.errno not in change.tolerated:
                 raise KernelRefused(f"{change.what}: {error.msg}", error.errno)
 
+    def _create(self, create: bytes, finish: bytes, what: str) -> None:
+        """Ask for a thing and for what it cannot be made with, in one system call: who is killed has asked for both, or for neither. Raises
+        Unfinished where the thing is there, or may be.
+        """
+        try:
+            refused, unfinished = self._channel.refusals([create, finish])
+        except Unfinished as unheard:
+            raise Unfinished(f"{what}: {unheard.msg}", unheard.errno) from None
+        if error := refused or unfinished:
+            raise (KernelRefused if refused else Unfinished)(f"{what}: {error.msg}", error.errno)
+
     def _question(self, request: bytes, what: str) -> bytes:
         """The one answer to a question."""
         try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any, TypedDict, Unpack
 
-from cni.errors import KernelRefused, Unfinished
+from cni.errors import KernelRefused
 from cni.kernel.netlink import linkinfo
 from cni.kernel.netlink.linkinfo import LINKINFO, PortSettings
 from cni.kernel.netlink.namespaces import Namespaces
@@ -33,6 +34,8 @@ from cni.naming import OWNER
 _NEW, _DELETE, _GET = 16, 17, 18
 _IFINFO = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, the flags that are changed
 _UP, _LOOPBACK, _PROMISC = 0x1, 0x8, 0x100
+#: The kernel's own choice begins at 1, and does not come here.
+_OWN_INDEX = 1 << 24
 #: IFLA_*
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _OPERSTATE, _IFALIAS = 1, 3, 4, 5, 10, 16, 20
 _NET_NS_FD, _EXT_MASK, _LINK_NETNSID, _TARGET_NETNSID = 28, 29, 37, 46
@@ -153,9 +156,8 @@ class Links(Namespaces):
         The kernel keeps an MTU only when it was changed by hand (br_change_mtu in net/bridge); one merely
         created with follows the smallest port's. So it is created with another one first.
         """
-        said = _settings(ifname=name, mtu=mtu ^ 1, address=mac)
-        self._change(_new(_place(), said, linkinfo.of_kind("bridge")), f"create bridge {name}")
-        self._finish(name, up=True, mtu=mtu, ifalias=OWNER)
+        said = _settings(ifname=name, mtu=mtu ^ 1, address=mac) + linkinfo.of_kind("bridge")
+        self._create_ours(said, f"create bridge {name}", up=True, mtu=mtu)
 
     def filter_bridge(self, link: Link, on: bool = True) -> None:
         """Let what a bridge forwards between its ports meet packet rules, or not, whatever the global setting."""
@@ -176,8 +178,7 @@ class Links(Namespaces):
         """Create a VXLAN device; it starts down."""
         self._tunnels = None
         what = f"create {name} (VNI {vxlan.vni}, UDP port {vxlan.port})"
-        self._change(_new(_place(), _settings(ifname=name, mtu=mtu, address=mac), linkinfo.vxlan(vxlan)), what)
-        self._finish(name, ifalias=OWNER)
+        self._create_ours(_settings(ifname=name, mtu=mtu, address=mac) + linkinfo.vxlan(vxlan), what)
 
     def set_vxlan(self, link: Link | LinkRef, vxlan: Vxlan) -> None:
         """Change a VXLAN device's local address, link and learning, while it carries traffic."""
@@ -234,15 +235,11 @@ class Links(Namespaces):
         self._tunnels = None
         self._change(request(_DELETE, 0, _place(link.index)), f"delete {link.name}", errno.ENODEV)
 
-    def _finish(self, name: str, *, up: bool = False, **settings: Unpack[LinkSettings]) -> None:
-        """Set what a link cannot be created with. Raises Unfinished."""
-        try:
-            if link := self.link_by_name(name):
-                self.set_link(link, up=up, **settings)
-                return
-        except KernelRefused as error:
-            raise Unfinished(error.msg, error.errno) from None
-        raise Unfinished(f"{name} vanished while it was being made", errno.ENODEV)
+    def _create_ours(self, said: bytes, what: str, *, up: bool = False, **settings: Unpack[LinkSettings]) -> None:
+        """Create a link, and give it our mark and what none can be created with, by an index that no other link has where it is refused."""
+        index = _OWN_INDEX + int.from_bytes(os.urandom(3))
+        finish = request(_NEW, 0, _place(index, _UP * up, _UP * up), _settings(**settings, ifalias=OWNER))
+        self._create(_new(_place(index), said), finish, what)
 
 
 # --- reading

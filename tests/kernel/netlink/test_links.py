@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import struct
 from typing import Any
 
 import netlink_line as line
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cni.errors import KernelRefused, Unfinished
 from cni.kernel.netlink.links import link_of
 from cni.kernel.netlink.wire import CREATE, DUMP, EXCLUSIVE
 from cni.kernel.view import Link, LinkRef, MacvlanSettings, VethEnd, Vxlan
@@ -89,10 +92,29 @@ def test_a_veth(up: bool, name: str, mac: str, mtu: int, bridge: int, inside: st
 
 @given(NAMES, MACS, st.integers(68, 65535))
 def test_a_bridge_is_made_with_another_mtu_than_it_is_given(name: str, mac: str, mtu: int):
-    made, looked, finished = line.requests_of(lambda rtnl: rtnl.create_bridge(name, mac, mtu), a_link(7, name))
-    assert made == encoded(NEW, *spelled(ifname=name, mtu=mtu ^ 1, address=mac), info("bridge"))
-    assert looked == encoded(0, *spelled(ifname=name, ext_mask=8), verb=pyroute.GET)
-    assert finished == encoded(0, *spelled(mtu=mtu, ifalias=OWNER), index=7, flags=1, change=1)
+    made, finished = line.requests_of(lambda rtnl: rtnl.create_bridge(name, mac, mtu))
+    index = index_in(made)
+    assert made == encoded(NEW, *spelled(ifname=name, mtu=mtu ^ 1, address=mac), info("bridge"), index=index)
+    assert finished == encoded(0, *spelled(mtu=mtu, ifalias=OWNER), index=index, flags=1, change=1)
+
+
+def test_a_link_is_made_and_marked_as_ours_in_one_system_call():
+    asked: list[list[bytes]] = []
+
+    class Refusing(line.Line):
+        def refusals(self, requests: list[bytes]) -> list[Any]:
+            asked.append(requests)
+            return [None, KernelRefused("no", errno.EBUSY)]
+
+    with pytest.raises(Unfinished):
+        line.speaking(Refusing()).create_bridge("br0", OWN.mac, 1400)
+    ((made, finished),) = asked
+    assert index_in(made) == index_in(finished) >= 1 << 24
+
+
+def index_in(message: bytes) -> int:
+    """Of struct ifinfomsg."""
+    return int(struct.unpack_from("=i", message, 20)[0])
 
 
 @given(
@@ -114,9 +136,10 @@ def test_a_vxlan_device(name: str, mac: str, mtu: int, vni: int, port: int, loca
         ("IFLA_VXLAN_LINK", dev or None),
     ]
     wanted = Vxlan(vni, port, local, dev, learning)
-    made, _, finished = line.requests_of(lambda rtnl: rtnl.create_vxlan(name, mac, mtu, wanted), a_link(7, name))
-    assert made == encoded(NEW, *spelled(ifname=name, mtu=mtu, address=mac), info("vxlan", *data))
-    assert finished == encoded(0, *spelled(ifalias=OWNER), index=7)
+    made, finished = line.requests_of(lambda rtnl: rtnl.create_vxlan(name, mac, mtu, wanted))
+    index = index_in(made)
+    assert made == encoded(NEW, *spelled(ifname=name, mtu=mtu, address=mac), info("vxlan", *data), index=index)
+    assert finished == encoded(0, *spelled(ifalias=OWNER), index=index)
     changed = [*data[2:3], data[3] if local else ("IFLA_VXLAN_LOCAL", "0.0.0.0"), data[4]]
     asked, *forgotten = line.requests_of(lambda rtnl: rtnl.set_vxlan(LO, wanted))
     assert asked == encoded(0, info("vxlan", *changed), index=3)
@@ -226,9 +249,7 @@ def test_what_is_not_said_is_left_to_the_kernel():
 
 
 def vxlan_data(settings: Vxlan) -> Any:
-    made, _, _ = line.requests_of(
-        lambda rtnl: rtnl.create_vxlan("vx1", "fe:00:00:00:00:01", 1450, settings), a_link(7, "vx1")
-    )
+    made, _ = line.requests_of(lambda rtnl: rtnl.create_vxlan("vx1", "fe:00:00:00:00:01", 1450, settings))
     return pyroute.decoded(made)[2].get(("linkinfo", "data"))
 
 
