@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,20 +24,7 @@ from lab import AGENT_CNI, BIN_DIR, Answer, Lab, Pod, environment, eventually, s
 _REMEMBERED = ("last_given", "sticky")
 _HEAD = {"cniVersion": "1.1.0", "name": "killed"}
 #: System calls that change something, or may: each is stepped through by itself, for strace counts each by itself.
-SYSCALLS = (
-    "sendto",
-    "sendmsg",
-    "write",
-    "pwrite64",
-    "fdatasync",
-    "mkdir",
-    "rename",
-    "unlink",
-    "fchmod",
-    "execve",
-    "setns",
-    "close",
-)
+SYSCALLS = ("sendto", "sendmsg", "write", "pwrite64", "fdatasync", "mkdir", "rename", "unlink", "execve")
 _KILLED = "+++ killed by SIGKILL +++"
 Seen = dict[str, set[str]]
 
@@ -93,7 +81,6 @@ class Node:
             "strace",
             "-f",
             "-qq",
-            "--seccomp-bpf",
             "-o",
             log,
             f"--trace={call}",
@@ -184,11 +171,22 @@ class Node:
             *self._said("ip6tables-legacy-save"),
         ]
         found = {"rules": {_settled(line) for line in rules}} | {name: set(map(str, it)) for name, it in _flat(told)}
+        found["settings"] = set(self._settings())
         found["rows"] = set(_rows(self.host.folder / "state.db"))
         found["files"] = {str(file) for file in self.host.folder.rglob("*") if "state.db" not in file.name}
         for pod in pods:
             found[pod.name] = inside(pod)
         return found
+
+    def _settings(self) -> Iterator[str]:
+        """Of each link what is not in its line: whose it says that it is, and what its bridge shows to rules."""
+        for link in self.host.ip("link", "show"):
+            kind = link.get("linkinfo", {}).get("info_data", {})
+            shown = {
+                key: kind.get(key)
+                for key in ("nf_call_iptables", "nf_call_ip6tables", "id", "port", "learning", "mode")
+            }
+            yield f"{link['ifname']} {link.get('ifalias')} {shown}"
 
     def _said(self, program: str) -> list[str]:
         return [line for line in self.host.run(program, check=False).stdout.splitlines() if line.startswith("-A")]

@@ -316,10 +316,11 @@ class Story:
 
 
 def _hurt(node: Node, pod: Pod) -> None:
-    """Take away what is of a pod, and the rules of all."""
+    """Take away what is of a pod, and the rules of all; with its tables nobody would know any more what was ours."""
     pod.run("ip", "addr", "flush", "dev", "eth0")
     pod.run("nft", "flush", "ruleset")
-    node.host.run("nft", "flush", "ruleset")
+    for table in node.host.run("nft", "list", "tables").stdout.splitlines():
+        node.host.run("nft", "flush", *table.split())
 
 
 def _lose(node: Node, pod: Pod) -> None:
