@@ -237,6 +237,8 @@ class Story:
                     kill = self._kill(pods, neighbour, number, when)
                     self.last = kill.call.last
                     if not self.last:
+                        for pod in pods:
+                            assert not (wrong := self.node.delete(pod)), wrong
                         continue
                     self.counts["kills"] += 1
                     self.counts["system calls" if axis else "effects"] += when in (axis, BEFORE)
