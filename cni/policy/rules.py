@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
-from cni.naming import DROPS, digest_of, domain_set, interface_of, link_local, peer_set
+from cni.naming import DROPS, digest_of, domain_set, interface_of, is_mac, link_local, peer_set
 from cni.policy.model import ASKING, Allowance, Policy, Port, Ruling, hosts, without
 from cni.protocol.result import Result
 from cni.values import dataclass, replace
@@ -29,9 +29,9 @@ _BUT_ASKING = f"!= {{ {', '.join(map(str, ASKING))} }}"
 
 
 def addresses_of(attached: Result, mac: str) -> tuple[str, ...]:
-    """Every address a pod may use: its own, and in IPv6 the link-local one of its MAC."""
+    """Every address a pod may use: its own, and in IPv6 the link-local one of its MAC, as far as a result says that."""
     own = [str(interface_of(ip.address).ip) for ip in attached.ips]
-    six = any(ip.family == 6 for ip in attached.ips)
+    six = any(ip.family == 6 for ip in attached.ips) and is_mac(mac)
     return tuple(dict.fromkeys([*own, *([str(link_local(mac))] if six else [])]))
 
 

@@ -5,6 +5,7 @@ Source: CNI specification 1.1.0, section 5 "Result Types", and the 0.2.0 and 0.4
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from cni.values import dataclass, replace
 Json = dict[str, Any]
 
 _MOST = (1 << 32) - 1
+_HARDWARE = re.compile(r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5,31}")
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,14 @@ def _number(value: Any) -> int:
 
 
 def _interface(raw: Json) -> Interface:
-    return Interface(_text(raw["name"]), _text(raw.get("mac")), _number(raw.get("mtu")), _text(raw.get("sandbox")))
+    return Interface(_text(raw["name"]), _hardware(raw.get("mac")), _number(raw.get("mtu")), _text(raw.get("sandbox")))
+
+
+def _hardware(value: Any) -> str:
+    """A hardware address, which has more than six bytes where it is no Ethernet's."""
+    if (text := _text(value)) and not _HARDWARE.fullmatch(text):
+        raise ValueError(f"{text[:60]!r} is no MAC")
+    return text
 
 
 def _rendered(item: Interface, version: str) -> Json:

@@ -273,6 +273,14 @@ def test_an_ipv6_pod_is_known_by_its_link_local_address_too():
     assert addresses_of(attached("10.1.0.5/24"), MAC) == ("10.1.0.5",)
 
 
+@pytest.mark.parametrize(
+    "mac", ["", "00:00:10:49:fe:80:00:00:00:00:00:00:00:02:c9:03:00:00:00:01", "01:00:5e:00:00:01"]
+)
+def test_a_pod_whose_mac_no_result_says_has_no_link_local_address_of_it(mac: str):
+    """A plugin before ours may leave it out."""
+    assert addresses_of(DUAL, mac) == ("10.1.0.5", "fd00:1::5")
+
+
 def test_an_address_with_a_policy_of_another_pod_is_refused_by_name():
     theirs = PodPolicy(("10.1.0.5",), (), closed=False, pod="")
     others = ((Attachment("other", "c9", "eth0"), theirs),)

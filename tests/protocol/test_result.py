@@ -204,3 +204,10 @@ def test_the_gateway_of_a_family_is_the_first_named():
         ips=(IPConfig("10.0.0.2/24"), IPConfig("10.0.1.2/24", "10.0.1.1"), IPConfig("10.0.2.2/24", "10.0.2.1"))
     )
     assert (result.gateway(4), result.gateway(6)) == ("10.0.1.1", "")
+
+
+@pytest.mark.parametrize("mac", ["x", "0a:58:0a:09:00:0g", "0a", "0a:58:0a:09:00:02\n", "0a:58:0a:09:00:02 }", 5])
+def test_an_interface_has_a_mac_or_says_none(mac: object):
+    with pytest.raises(DecodingFailure, match="is malformed"):
+        Result.read({"interfaces": [{"name": "eth0", "mac": mac}]})
+    assert Result.read({"interfaces": [{"name": "eth0"}]}).interfaces[0].mac == ""
