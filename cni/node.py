@@ -10,7 +10,8 @@ from pathlib import Path
 
 from cni import engine
 from cni.errors import InvalidNetns, Unavailable
-from cni.kernel.files import PATIENCE, LockFile, refuse_strangers
+from cni.kernel.files import refuse_strangers
+from cni.kernel.locks import PATIENCE, LockFile
 from cni.kernel.netns import Netns, home_identity, is_own, whereabouts
 from cni.naming import OWN_IPAM, Attachment, digest_of
 from cni.protocol.call import Call

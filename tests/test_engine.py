@@ -14,7 +14,7 @@ import pytest
 from cni import engine, resources
 from cni.errors import Incomplete, InvalidNetns, KernelRefused, Lacking, ToolFailed
 from cni.kernel import netfilter
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.kernel.ruleset import Change
 from cni.protocol.result import Interface, Result
 from cni.resources import Resource, World, decoded, encoded, uses_of

@@ -11,7 +11,7 @@ from nf_tables import NfTables
 from pytest_subprocess import FakeProcess
 
 from cni.errors import KernelRefused
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.resources import (
     IptablesMasquerade,
     IptablesMasqueradeRules,

@@ -9,7 +9,7 @@ import pytest
 
 from cni import engine
 from cni.errors import Conflict, KernelRefused
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.resources import Resource, World
 from cni.values import dataclass
 

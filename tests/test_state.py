@@ -19,7 +19,7 @@ from cni.cluster.model import Block, Endpoint, Network
 from cni.cluster.pools import Pool
 from cni.errors import CniError, TryAgainLater, Unavailable
 from cni.kernel.bell import Bell, answering
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.kernel.netns import home_identity, whereabouts
 from cni.naming import Attachment, digest_of
 from cni.resources import Bridge, FloodList, Said, VxlanLink, uses_of

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cni.errors import Delegated, Internal, InvalidConfig, RangeExhausted
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.state.tally import BOUNDS, calls, counted
 
 ROOT = Path(__file__).parent.parent

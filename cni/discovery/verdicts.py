@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 
 from cni.kernel import hostsdir
-from cni.kernel.files import LockFile
 from cni.kernel.hostsdir import Entry
+from cni.kernel.locks import LockFile
 from cni.state import DEFAULT_FOLDER, Store
 from cni.state.store import FILE
 from cni.state.uses import node_lock

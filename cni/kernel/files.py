@@ -1,25 +1,16 @@
-"""Folders of ours, whose they are, and locks: fcntl's door."""
+"""Folders of ours, and whose they are."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
-import struct
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from cni.errors import KernelRefused, TryAgainLater, Unavailable
+from cni.errors import Unavailable
 
-#: Bounded wait for a lock, in seconds; a runtime repeats the call after code 11.
-PATIENCE = 30.0
-
-_STEP = 0.005
-_FLOCK = "hhqqi4x"
 _OURS = (
     "state.db",
     "documents.db",
@@ -39,84 +30,6 @@ _OPENED = (
 )
 _MOST_LINKS = 40  # as the kernel (path_resolution(7))
 _NOBODY = 65534
-
-#: The descriptors by which a call holds something. A program that has them holds it, too, though the call is killed, until its own end.
-held: ContextVar[tuple[int, ...]] = ContextVar("held", default=())
-
-
-class LockFile:
-    """One file whose bytes are locks, so locking leaves nothing behind to clean up.
-
-    Byte 0 is the node: every call that changes the kernel shares it. Every other byte is one
-    attachment, or one thing that several share. The locks belong to the open file (fcntl(2), "Open file description locks"), so
-    they hold between the threads of one process too, and end with the process.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Open a lock file, or make it. Raises Unavailable where that cannot be."""
-        self._path = path
-        try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
-        except OSError as error:
-            raise Unavailable(f"the lock file {path} cannot be opened: {error.strerror}") from None
-
-    def close(self) -> None:
-        """Give up every lock held through this object."""
-        os.close(self._fd)
-
-    @contextmanager
-    def exclusive(self, digest: str, what: str, patience: float = PATIENCE) -> Iterator[None]:
-        """Hold the byte of one attachment or thing. Raises TryAgainLater when the wait is over."""
-        offset = _offset(digest)
-        waited(lambda: self._try(fcntl.F_WRLCK, offset), what, patience)
-        held.set((*held.get(), self._fd))
-        try:
-            yield
-        finally:
-            others = list(held.get())
-            others.remove(self._fd)
-            held.set(tuple(others))
-            with suppress(KernelRefused):  # it ends with the file then
-                self._try(fcntl.F_UNLCK, offset)
-
-    def wait_for(self, digest: str, what: str, patience: float = PATIENCE) -> None:
-        """Return when nobody holds a byte; it is not held then. Raises TryAgainLater when the wait is over."""
-        offset = _offset(digest)
-        waited(lambda: self._ask(fcntl.F_OFD_GETLK, fcntl.F_RDLCK, offset) == fcntl.F_UNLCK, what, patience)
-
-    def share_node(self, patience: float = PATIENCE) -> None:
-        """Hold the node's byte together with other calls, until `close`."""
-        waited(lambda: self._try(fcntl.F_RDLCK, 0), "the node", patience)
-
-    def is_shared(self) -> bool:
-        """Whether a call holds the node's byte now."""
-        return self._ask(fcntl.F_OFD_GETLK, fcntl.F_WRLCK, 0) != fcntl.F_UNLCK
-
-    def alone(self) -> bool:
-        """Whether no other call shares the node; if so, none can begin before `close`."""
-        return self._try(fcntl.F_WRLCK, 0)
-
-    def _try(self, kind: int, offset: int) -> bool:
-        try:
-            self._ask(fcntl.F_OFD_SETLK, kind, offset)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _ask(self, command: int, kind: int, offset: int) -> int:
-        """What kind of lock the kernel answers with (fcntl(2), struct flock)."""
-        request = struct.pack(_FLOCK, kind, os.SEEK_SET, offset, 1, 0)
-        try:
-            answer = fcntl.fcntl(self._fd, command, request)
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            raise KernelRefused(f"fcntl on {self._path}: {error.strerror}", error.errno or 0) from None
-        return int(struct.unpack(_FLOCK, answer)[0])
-
-
-def _offset(digest: str) -> int:
-    return 1 + int(digest[:15], 16)  # 60 bits: an offset has 63 (off_t); byte 0 is the node
 
 
 def private_folder(path: Path) -> Path:
@@ -229,12 +142,3 @@ def _knows_everybody() -> bool:
         return Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
     except OSError:
         return True
-
-
-def waited(attempt: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
-    """Try until it succeeds. Raises TryAgainLater when the wait is over."""
-    deadline = time.monotonic() + patience
-    while not attempt():
-        if time.monotonic() >= deadline:
-            raise TryAgainLater(f"another call holds {what} for more than {patience:g} s")
-        time.sleep(_STEP)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cni.errors import ToolFailed, TryAgainLater
-from cni.kernel import files, signals
+from cni.kernel import locks, signals
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
@@ -57,7 +57,7 @@ def run(
     keep: Sequence[int] = (),
 ) -> CompletedProcess[str]:
     """Run a program to its end and return what it said, whatever its exit code; it has the descriptors of `keep`, and holds what
-    this call holds (`files.held`): nobody ends it when the call is killed, and it may give an address then, or make a rule.
+    this call holds (`locks.held`): nobody ends it when the call is killed, and it may give an address then, or make a rule.
 
     Raises ToolFailed when it cannot be started and TryAgainLater when it outlives `seconds`.
     """
@@ -73,7 +73,7 @@ def run(
             errors="backslashreplace",
             timeout=seconds,
             check=False,
-            pass_fds=(*keep, *files.held.get()),
+            pass_fds=(*keep, *locks.held.get()),
         )
     except OSError as error:
         raise ToolFailed(f"{argv[0]} cannot be run: {error.strerror}") from None

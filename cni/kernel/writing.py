@@ -9,7 +9,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from cni.kernel.files import waited
+from cni.kernel.locks import waited
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2

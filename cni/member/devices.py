@@ -11,7 +11,7 @@ from functools import partial
 from cni import engine, uplink
 from cni.cluster.model import Network, Node
 from cni.errors import CniError
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.kernel.view import Link
 from cni.member.shares import Shares
 from cni.naming import OWNER, vxlan_interface

@@ -18,8 +18,8 @@ from cni.cluster.document import Document as Said
 from cni.cluster.model import Key
 from cni.cluster.store import Change, Listing
 from cni.errors import CniError, KernelRefused
-from cni.kernel.files import LockFile
 from cni.kernel.inotify import Folders, Noticed
+from cni.kernel.locks import LockFile
 from cni.member.backoff import Backoff
 from cni.member.elements import Elements, inside
 from cni.member.far_pods import FarPods

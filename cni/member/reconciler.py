@@ -20,7 +20,7 @@ from cni.cluster.store import Change, Listing
 from cni.errors import CniError
 from cni.kernel import netfilter
 from cni.kernel.events import Events
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.member import figures, mending
 from cni.member.absences import Absences
 from cni.member.devices import Devices, bridge_of

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cni.errors import InvalidNetns, KernelRefused, Unfinished, own_terms
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.kernel.netns import Netns, own_fd
 from cni.naming import digest_of
 

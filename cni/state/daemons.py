@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 from cni.errors import Conflict, TryAgainLater
-from cni.kernel.files import LockFile, private_folder
+from cni.kernel.files import private_folder
+from cni.kernel.locks import LockFile
 from cni.naming import digest_of
 from cni.state.uses import node_lock
 

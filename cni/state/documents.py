@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cni.errors import Unavailable
-from cni.kernel.files import PATIENCE, LockFile, private_folder, refuse_strangers
+from cni.kernel.files import private_folder, refuse_strangers
+from cni.kernel.locks import PATIENCE, LockFile
 from cni.naming import digest_of
 from cni.state import elsewhere, uses
 from cni.state.file import busy

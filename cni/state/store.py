@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from cni.errors import CniError, TryAgainLater, Unavailable
-from cni.kernel.files import PATIENCE, LockFile, private_folder, refuse_strangers
+from cni.kernel.files import private_folder, refuse_strangers
+from cni.kernel.locks import PATIENCE, LockFile
 from cni.naming import Attachment, IPAddress, digest_of
 from cni.resources import Resource, Said
 from cni.state import uses

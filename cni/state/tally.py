@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cni.errors import CniError, Unavailable
-from cni.kernel.files import LockFile, strange
+from cni.kernel.files import strange
+from cni.kernel.locks import LockFile
 from cni.state import uses
 
 #: In seconds: how long a call took is counted between two of them, or above the last.

@@ -13,7 +13,7 @@ from lab import Lab, Pod, eventually, sh
 
 from cni.kernel import kept
 from cni.kernel.announcements import announcements
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.kernel.netns import Netns
 from cni.resources import Announcement, World
 

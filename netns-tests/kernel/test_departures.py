@@ -12,7 +12,7 @@ from lab import Lab, sh
 
 from cni.errors import KernelRefused
 from cni.kernel import kept
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.kernel.netlink import Rtnl
 from cni.kernel.netlink.departures import departures
 from cni.kernel.netns import Netns

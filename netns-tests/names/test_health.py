@@ -13,8 +13,8 @@ from names import Names, Web, asked
 from serving import Scene
 
 from cni.kernel import hostsdir
-from cni.kernel.files import LockFile
 from cni.kernel.hostsdir import NOT_PROBED, Entry
+from cni.kernel.locks import LockFile
 
 NEW = f"2026-01-01 00:00:00 UTC: {NOT_PROBED}"
 

@@ -17,7 +17,7 @@ from interception import address_of
 from lab import AGENT_CNI, Host, Lab, Pod, Site, eventually
 from traffic import Actor
 
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.naming import digest_of
 from cni.resources.masquerade_iptables import CHAIN
 

@@ -17,7 +17,7 @@ from cni.cluster.model import Network
 from cni.cluster.pools import Pool
 from cni.command.cluster import leave
 from cni.errors import CniError, Conflict, Unreachable
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.resources import VxlanLink
 from cni.state import Store
 from cni.state.configured import Place

@@ -16,7 +16,7 @@ import pytest
 
 from cni.errors import ToolFailed, TryAgainLater
 from cni.kernel import process, signals
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.kernel.process import capabilities, run_apart
 
 #: A program that leaves another running, and says who that is.
@@ -152,7 +152,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from cni.kernel import process
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 def run(): process.run(["/bin/sh", "-c", "kill -KILL $PPID; sleep 1; echo done > $0", sys.argv[2]])
 with LockFile(Path(sys.argv[1])).exclusive("a" * 15, "it"):
     process.together([run]) if sys.argv[3:] else run()

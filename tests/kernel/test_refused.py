@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cni.errors import KernelRefused, Lacking, TryAgainLater, Unavailable, refusal
-from cni.kernel import files, netfilter, netns, process, sysctl
-from cni.kernel.files import LockFile
+from cni.kernel import locks, netfilter, netns, process, sysctl
+from cni.kernel.locks import LockFile
 from cni.kernel.waiting import Waiting
 
 
@@ -76,14 +76,14 @@ def test_a_thread_that_would_have_waited(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC, errno.ELOOP, errno.EROFS])
 def test_a_lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int):
-    monkeypatch.setattr(files.os, "open", refuse(number))
+    monkeypatch.setattr(locks.os, "open", refuse(number))
     with pytest.raises(Unavailable, match=f"the lock file {tmp_path}/lock cannot be opened: {os.strerror(number)}"):
         LockFile(tmp_path / "lock")
 
 
 def test_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     lock = LockFile(tmp_path / "lock")
-    monkeypatch.setattr(files.fcntl, "fcntl", refuse(errno.ENOLCK))
+    monkeypatch.setattr(locks.fcntl, "fcntl", refuse(errno.ENOLCK))
     with pytest.raises(KernelRefused, match="No locks available"):
         lock.alone()
     with pytest.raises(KernelRefused, match="No locks available"), lock.exclusive("1f", "it", 0):

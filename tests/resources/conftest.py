@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from rtnl import FakeRtnl
 
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.resources import World
 
 

@@ -14,7 +14,7 @@ import pytest
 from nf_tables import NfTables
 
 from cni.errors import KernelRefused
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.kernel.ruleset import Change, spelled
 from cni.naming import peer_set
 from cni.resources import PeerEntries, PeerSet, PodPolicy, PolicyTable, World

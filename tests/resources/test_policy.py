@@ -13,7 +13,7 @@ from rtnl import FakeRtnl
 
 from cni.errors import Conflict, KernelRefused, ToolFailed
 from cni.kernel import netfilter, nftables, ruleset
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.kernel.ruleset import Chain, Element
 from cni.kernel.view import Vxlan
 from cni.policy.gates import entering, leaving

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cni.errors import CniError, Incomplete, KernelRefused, TryAgainLater
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.state import Store
 
 

@@ -13,7 +13,7 @@ from cni.command.output import complain, print_json, say
 from cni.errors import CniError
 from cni.installation import systemd
 from cni.installation.place import Place
-from cni.kernel.files import LockFile
+from cni.kernel.locks import LockFile
 from cni.kernel.netlink import Rtnl
 from cni.kernel.writing import take_whole
 from cni.member.leaving import leave as leave_cluster
