@@ -105,6 +105,8 @@ class Node:
 
     def add(self, pod: Pod, first: int = 0, last: int = 0) -> str:
         """Make what a runtime makes, from the chain's `first` plugin to the `last` (of None: none is left out); what was wrong."""
+        if first == 0 or len(self.chain) == 1:
+            self.results.pop(pod.name, None)  # a chain begins with no result
         for conf in self.chain[first : len(self.chain) + last]:
             answer = self.call("ADD", pod, conf | self._given(pod))
             if answer.code:

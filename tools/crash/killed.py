@@ -299,7 +299,11 @@ class Story:
         return Kill(node, pod, neighbour, call, tuple(pods[1:]))
 
     def _judged(self, kill: Kill, then: Then, before: Seen) -> Iterable[str]:
-        waking = threading.Timer(0 if then in (collected, swept) else _ASLEEP, self.node.wake, [kill.call])
+        asleep = _ASLEEP
+        if then in (collected, swept):  # who collects waits for nobody, and comes again
+            self.node.wake(kill.call)
+            asleep = 0
+        waking = threading.Timer(asleep, self.node.wake, [kill.call])
         waking.start()
         then(kill)
         for pod in kill.others:
