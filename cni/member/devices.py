@@ -1,4 +1,4 @@
-"""The VXLAN devices of the cluster's networks: made again when pods have them and somebody took them away, and the member's own, by
+"""The VXLAN devices of the cluster's networks: made again when somebody took them away, and the member's own, by
 which this host reaches pods of networks it has none of.
 """
 
@@ -84,8 +84,11 @@ class Devices:
         for overlay, device in shares.devices.items():
             if device.name in shares.in_use:
                 yield overlay, device
-            elif device.name in shares.own and (mtu := self._room(device.local)):
-                yield overlay, replace(device, mtu=mtu)
+            elif device.name in shares.own:
+                if mtu := self._room(device.local):
+                    yield overlay, replace(device, mtu=mtu)
+            elif not (device.bridge or self._world.host.link_by_name(device.name)):
+                yield overlay, device
 
     def _room(self, vtep: str) -> int:
         """The MTU of a tunnel from an address, which some link is to have; 0 where none has."""

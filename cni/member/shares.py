@@ -52,7 +52,8 @@ NOTHING = Shares(None, {}, frozenset(), frozenset(), (), (), "", frozenset())
 
 def shares(folder: Path, snapshot: Snapshot, place_of: Callable[[Network, bool], str | None]) -> Shares:
     """What there is. What the cluster says of a network counts: one that it does not take as this host says it now is none, unless
-    the host has blocks of it, and its device is the cluster's still. Of any other network the device is the member's own; `place_of`
+    the host has blocks of it, and its device is the cluster's still; nor is one without pods here whose device is not where calls had it
+    any more. Of any other network the device is the member's own; `place_of`
     says which bridge that is on, if any, or None where there is to be none, told whether calls share the network.
     Raises TryAgainLater, Unavailable.
     """
@@ -72,8 +73,11 @@ def shares(folder: Path, snapshot: Snapshot, place_of: Callable[[Network, bool],
         mine = [item for item in said if item.network == network.name]
         device = next((one for item in mine for one in item.resources if isinstance(one, VxlanLink)), None)
         if device and (not refused or (network.name in had and _is_the_clusters(device, network.name, snapshot))):
+            used = any(item.in_use for item in mine)
+            if not used and _is_off(device, network, snapshot, place_of):
+                continue  # no call makes it again: this host is a guest now
             devices[Overlay(snapshot.networks.get(network.name, network), device.name, device.bridge)] = device
-            in_use |= {device.name} if any(item.in_use for item in mine) else set()
+            in_use |= {device.name} if used else set()
     taken = {(one.name, item.network) for item in every for one in item.resources if isinstance(one, VxlanLink)}
     own, without = _as_guest(me, snapshot, devices, taken, lambda network: place_of(network, network.name in names))
     tunnel = wireguard.DEVICE if member.encryption else ""
@@ -118,6 +122,17 @@ def _as_guest(
             device = VxlanLink(name, network.vni, network.port, me.vtep, "", 0, bridge, learning=False, mac=me.mac)
             found[Overlay(network, name, bridge)] = device
     return found, tuple(without)
+
+
+def _is_off(
+    device: VxlanLink, network: Network, snapshot: Snapshot, place_of: Callable[[Network, bool], str | None]
+) -> bool:
+    """Whether a device of a network of the cluster is not on the bridge it was on any more, or that is gone."""
+    return (
+        bool(device.bridge)
+        and network.name in snapshot.networks
+        and place_of(network, True) not in (None, device.bridge)
+    )
 
 
 def _is_the_clusters(device: VxlanLink, name: str, snapshot: Snapshot) -> bool:

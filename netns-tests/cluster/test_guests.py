@@ -120,6 +120,31 @@ def test_what_a_guest_has_goes_with_the_network_or_the_host_and_comes_back_after
         assert eventually(lambda: alone(third)), rows(third)
 
 
+@pytest.mark.parametrize(
+    ("mode", "takes"),
+    [("l2", "device"), ("l2", "bridge"), ("l2", "place"), ("l3", "device")],
+)
+def test_a_host_whose_last_pod_went_reaches_the_others_when_somebody_takes_its_device_away(
+    lab: Lab, mode: str, takes: str
+):
+    """Nobody made it again before the next ADD: it had been a call's, and no pod was on it."""
+    commands = {"device": f"link del {DEVICE}", "bridge": "link del br0", "place": f"link set {DEVICE} nomaster"}
+    with Cluster(lab, 2) as cluster:
+        cluster.join()
+        host, other = cluster.nodes
+        net = conf(mode, block=16)
+        cluster.add(other, net)
+        placed = cluster.add(host, net)
+        cluster.sound()
+        cluster.remove(placed)
+        host.run("ip", *commands[takes].split())
+        cluster.meshed()
+        again = cluster.add(host, net)
+        host.check(net, again.pod, again.result).ok()
+        cluster.sound()
+        cluster.leave()
+
+
 @pytest.mark.parametrize("mode", ["l2", "l3"])
 def test_a_guest_takes_no_block_that_pods_will_want_and_is_refused_where_it_has_none(lab: Lab, mode: str):
     with Cluster(lab, 2) as cluster:

@@ -39,7 +39,7 @@ def devices_of(
     snapshot = Snapshot("node-a")
     if heard:
         snapshot.apply(Listing(1, (heard,)))
-    found = shares(folder, snapshot, lambda *_: "")
+    found = shares(folder, snapshot, lambda *_: "br0")
     assert {overlay.device for overlay in found.devices} >= found.in_use
     return {f"{overlay.network.vni} {overlay.network.block}" for overlay in found.devices}
 
