@@ -8,7 +8,7 @@ PLACE     = --prefix $(PREFIX) --bin-dir $(BIN_DIR) --conf-dir $(CONF_DIR) $(if 
 SOURCES  := $(shell find cni plugins conf.d launcher tools -type f -not -name '*.pyc') pyproject.toml constraints.txt
 PLUGINS  := $(patsubst %.schema.json,%,$(wildcard plugins/*.schema.json))
 
-.PHONY: help demo demo-mesh test crash-test check audit image-test kubelet-test collector-test kube-test podman-test consul-test reference-test cluster-soak policy-matrix reach-sweep bench wheels install uninstall clean nerdctl-test
+.PHONY: help demo demo-mesh test crash-test check audit image-test kubelet-test collector-test kube-test podman-test consul-test reference-test policy-matrix reach-sweep bench wheels install uninstall clean nerdctl-test
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##/\1\t/' | expand -t 12
@@ -74,9 +74,6 @@ consul-test: .venv/ready ## pods registered with a real Consul (builds it once f
 reference-test: .venv/ready ## the reference plugins' own suites with our executables (five minutes); SUITES="bridge ptp" runs some
 	@tools/bootstrap --reference-suites
 	@.venv/bin/python3 tools/reference_test.py $(SUITES)
-
-cluster-soak: .venv/ready ## five hosts, three stores, troubles at random while pods come and go; SECONDS=300 SEED=
-	@tools/isolated .venv/bin/python3 tools/soak.py $(or $(SECONDS),300) $(SEED)
 
 policy-matrix: .venv/ready ## policies that nobody would write, against all pairs of nine pods; EXAMPLES=200 SEED= (the same seed, the same policies)
 	@EXAMPLES=$(or $(EXAMPLES),200) SEED=$(or $(SEED),$(shell date +%s)) AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest -s netns-tests/policy/test_matrix.py -k nobody_would

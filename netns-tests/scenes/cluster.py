@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -73,6 +73,8 @@ class Node(Host):
     wanted: bool = False
     #: What the member's command line begins with, where a test lets it run otherwise.
     around: tuple[str, ...] = ()
+    #: Its `agent-cni`, today's unless a test has another release.
+    program: Path = AGENT_CNI
     #: By how many seconds CLOCK_BOOTTIME is ahead, for what is started from now on.
     slept: int = 0
 
@@ -139,7 +141,7 @@ class Node(Host):
     def start(self, *words: str) -> None:
         """Start a member, by the configuration that is there, or by a command's words."""
         with self.log.open("ab") as log:
-            command = [*self.prefix(), *self.around, str(AGENT_CNI), "join", *words]
+            command = [*self.prefix(), *self.around, str(self.program), "join", *words]
             environ = os.environ | {"PATH": f"{WIREGUARD}:{os.environ['PATH']}"}
             self.member = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ)
         self.wanted = True
@@ -254,8 +256,12 @@ class Cluster:
     family: int = 4
     mtu: int = 1500
     session: int = SESSION
+    #: What its store's members are started with besides.
+    options: Sequence[str] = ()
     kind: type[Node] = Node
     nodes: list[Node] = field(default_factory=list)
+    #: Hosts on the wire that are in no cluster.
+    spare: list[Node] = field(default_factory=list)
     placed: list[Placed] = field(default_factory=list)
     answers: Answers = field(default_factory=Answers)
 
@@ -271,7 +277,7 @@ class Cluster:
             self.more()
         addresses = [UNDERLAY[self.family].format(STORE + number) for number in range(self.stores)]
         places = [(it, f"[{at}]" if ":" in at else at) for it, at in zip(self.keepers, addresses, strict=True)]
-        self.etcd = Etcd(Path("/run/hosts-etcd") / self.switch.name, places=places)
+        self.etcd = Etcd(Path("/run/hosts-etcd") / self.switch.name, places=places, options=self.options)
 
     def __enter__(self) -> Self:
         self.etcd.__enter__()
@@ -469,7 +475,7 @@ class Cluster:
         for placed in [it for it in self.placed if it.host in going]:
             self.remove(placed)
         for node in going:
-            node.run(AGENT_CNI, "leave")
+            node.run(node.program, "leave")
             node.wanted = False
             if node.member:
                 node.member.wait(PATIENCE)

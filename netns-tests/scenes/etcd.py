@@ -195,9 +195,13 @@ class Etcd:
         self.ctl("snapshot", "save", path, number=number)
         return path
 
+    def revision(self) -> int:
+        """How far it has come."""
+        return int(self._status(0)["header"]["revision"])
+
     def compact(self) -> None:
         """Let it forget what was."""
-        self.ctl("compact", self._status(0)["header"]["revision"])
+        self.ctl("compact", self.revision())
 
     def put(self, key: str, value: str) -> None:
         """Put under a key, whatever it is."""

@@ -47,10 +47,10 @@ class Nursery:
         return pid
 
 
-def stop(pid: int) -> None:
+def stop(pid: int, number: signal.Signals = signal.SIGTERM) -> None:
     """End an agent and wait until it is gone."""
     descriptor = os.pidfd_open(pid)
-    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, number)
     import select
 
     select.select([descriptor], [], [], 30)

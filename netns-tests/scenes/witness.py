@@ -1,0 +1,229 @@
+"""A cluster whose history is written down: every call, fault and answer, for who judges it by that alone (tools/crash/history.py)."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from answers import heard
+from cluster import Cluster, Node
+from lab import AGENT_CNI, BIN_DIR, ROOT, Answer, Lab, Namespace, Pod, eventually, nursery, sh
+from shop import NAMED
+from warm import stop
+
+from cni.overlay.wireguard import vtep
+
+RELEASES = ROOT / ".cache/releases"
+_RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+_PLUGIN, _COMMAND = (
+    f"{_RUN}from cni.main import main; raise SystemExit(main(sys.argv[1]))",
+    f"{_RUN}from cni.command.main import main; sys.argv[0] = 'agent-cni'; raise SystemExit(main())",
+)
+
+
+class Witness:
+    """Writes lines, in order. Threads may share it."""
+
+    def __init__(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.file, self._lock, self._number = file, threading.Lock(), 0
+        self._out = file.open("w")
+
+    def write(self, what: str, /, **said: Any) -> None:
+        """Something that is so, from now on."""
+        with self._lock:
+            self._out.write(json.dumps({"at": round(time.monotonic(), 4), "is": what} | said) + "\n")
+            self._out.flush()
+
+    def number(self) -> int:
+        """One that nobody has."""
+        with self._lock:
+            self._number += 1
+            return self._number
+
+    @contextmanager
+    def fault(self, what: str, *, loses: bool) -> Iterator[None]:
+        """Something befalls the cluster for as long as it lasts."""
+        number = self.number()
+        self.write("fault", fault=number, what=what, loses=loses)
+        try:
+            yield
+        finally:
+            self.write("mended", fault=number)
+
+    @contextmanager
+    def call(self, node: Node, verb: str, conf: dict[str, Any], pod: Named) -> Iterator[dict[str, Any]]:
+        """A call; what its answer is goes into what is yielded, and nothing where it was killed."""
+        number, answer = self.number(), dict[str, Any]()
+        self.write(
+            "call", call=number, node=node.name, verb=verb, network=conf["name"], container=pod.container, app=pod.app
+        )
+        try:
+            yield answer
+        finally:
+            self.write("answer", call=number, **{"code": None, "addresses": [], "said": ""} | answer)
+
+
+@dataclass
+class Named(Pod):
+    """A pod with a name in Kubernetes, and an app, by which policies go."""
+
+    app: str = ""
+    called: str = ""
+
+    @property
+    def args(self) -> str:
+        """Its CNI_ARGS."""
+        return NAMED + self.called
+
+
+@dataclass
+class Witnessed(Node):
+    """A host all calls of which are written down, one at a time with what befalls it whole; perhaps of another release."""
+
+    witness: Witness | None = None
+    warm: bool = False
+    bin_dir: Path = BIN_DIR
+    busy: threading.RLock = field(default_factory=threading.RLock)
+
+    def create(self) -> None:
+        super().create()
+        if self.warm and not self.agent:
+            self.agent = nursery().start(self.path, self.folder, self.names)
+
+    def become(self, release: str) -> None:
+        """Have the executables of a release from the next call and start on; of today's if it is empty."""
+        self.bin_dir = released(release) if release else BIN_DIR
+        self.program = self.bin_dir / "agent-cni" if release else AGENT_CNI
+
+    def call(self, verb: str, conf: dict[str, Any], pod: Named) -> Answer:
+        """A call that is answered."""
+        assert self.witness
+        with self.witness.call(self, verb, conf, pod) as told:
+            answer = self.cni(verb, conf, pod, bin_dir=self.bin_dir, CNI_ARGS=pod.args)
+            said = answer.json if answer.stdout.strip() else {}
+            ips = [item["address"].split("/")[0] for item in said.get("ips", [])]
+            told |= {
+                "code": said.get("code", 1) if answer.code else 0,
+                "addresses": ips,
+                "said": said.get("msg", answer.stderr)[:300],
+            }
+        return answer
+
+    def killed(self, conf: dict[str, Any], pod: Named, after: float) -> None:
+        """An ADD that is killed, unless it is answered before, which nobody hears."""
+        assert self.witness
+        with self.witness.call(self, "ADD", conf, pod):
+            process = self.started(conf, pod)
+            time.sleep(after)
+            process.kill()
+            process.communicate()
+
+    def ended(self, conf: dict[str, Any], pod: Named) -> None:
+        """DEL until it is done, as a runtime does while it is told to try again; what else an answer says is the judge's."""
+        eventually(lambda: self.call("DEL", conf, pod).code == 0)
+
+    def agent_again(self, number: signal.Signals) -> None:
+        """End its agent, and start another."""
+        stop(self.agent, number)
+        (self.folder / "agent.sock").unlink(missing_ok=True)
+        self.agent = nursery().start(self.path, self.folder, self.names)
+
+    def reboot(self) -> None:
+        """Nothing runs on it any more, and the kernel and /run know nothing; its member is to be started."""
+        self.kill()
+        has_agent = bool(self.agent)
+        if has_agent:
+            stop(self.agent, signal.SIGKILL)
+        sh("find", self.folder, self.names, "-mindepth", 1, "-delete")
+        for link in self.ip("link", "show"):
+            if link["ifname"] not in ("lo", "eth0"):
+                sh("ip", "-n", self.name, "link", "del", link["ifname"], check=False)
+        self.run("nft", "flush", "ruleset")
+        self.agent = nursery().start(self.path, self.folder, self.names) if has_agent else 0
+
+    def seen(self) -> dict[str, Any]:
+        """Where it sends what, as its kernel says: addresses by neighbours and their MACs by FDBs, of tunnels and bridges."""
+        ways = dict[tuple[str, str], str]()
+        for row in json.loads(sh("bridge", "-n", self.name, "-j", "fdb", "show").stdout or "[]"):
+            if "dst" in row:
+                ways[row.get("master") or row["ifname"], row["mac"]] = row["dst"]
+        rows = [row for family in (4, 6) for row in self.ip("neigh", "show", "nud", "permanent", family=family)]
+        far = {row["dst"]: ways.get((row["dev"], row.get("lladdr", ""))) for row in rows}
+        return {
+            "node": self.name,
+            "own": [self.underlay(4), self.underlay(6), vtep(self.name)],
+            "far": {address: way for address, way in far.items() if way},
+        }
+
+
+def witnessed(lab: Lab, witness: Witness, *, warm: bool, **options: Any) -> Cluster:
+    """A cluster of hosts whose calls are written down, which have node agents if they are to be `warm`."""
+    return Cluster(lab, kind=partial(Witnessed, witness=witness, warm=warm), **options)  # type: ignore[arg-type]
+
+
+def released(commit: str) -> Path:
+    """A folder with the executables of another release, which is unpacked once; it has what today's needs of the package index."""
+    place = RELEASES / commit
+    if not (place / "bin").exists():
+        place.mkdir(parents=True, exist_ok=True)
+        sh("sh", "-c", f"git -C {ROOT} archive {commit} cni plugins | tar -x -C {place}")
+        made = place / "bin.new"
+        made.mkdir(exist_ok=True)
+        python = f"{ROOT}/.venv/bin/python3 -I -c"
+        programs = {"agent-cni": f'{python} "{_COMMAND}" {place}'}
+        for schema in (place / "plugins").glob("*.schema.json"):
+            name = schema.name.removesuffix(".schema.json")
+            programs[name] = f'{python} "{_PLUGIN}" {place} {place}/plugins/{name}'
+        for name, words in programs.items():
+            (made / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+            (made / name).chmod(0o755)
+        made.rename(place / "bin")
+    return place / "bin"
+
+
+class Probing:
+    """Pods and nodes that ask at random who answers where, while a `with` block runs."""
+
+    def __init__(self, cluster: Cluster, witness: Witness, seed: str, most: int = 12) -> None:
+        self._cluster, self._witness, self._chance, self._most = cluster, witness, random.Random(seed), most
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._probe)
+        self._recent: list[str] = []
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _probe(self) -> None:
+        while not self._over.wait(0.1):
+            placed = list(self._cluster.placed)
+            self._recent = [*self._recent, *(address for it in placed for address in it.addresses)][-300:]
+            askers: list[Namespace] = [*(it.pod for it in placed), *self._cluster.nodes]
+            asked = self._chance.sample(sorted(set(self._recent)), min(self._most, len(set(self._recent))))
+            probe(self._witness, self._chance.choice(askers), asked, 1)
+
+
+def probe(witness: Witness, asker: Namespace, addresses: list[str], asked: int = 3) -> dict[str, str | None]:
+    """Ask who answers addresses; nothing where the asker is gone."""
+    began = round(time.monotonic(), 4)
+    try:
+        said = heard(asker, addresses, asked)
+    except OSError:
+        return {}
+    answers = {address: f"container-{said[address]}" if address in said else None for address in addresses}
+    name = asker.container if isinstance(asker, Pod) else asker.name
+    witness.write("probe", **{"from": name, "began": began, "answers": answers})
+    return answers
