@@ -92,8 +92,8 @@ class Entry:
         except (ValueError, TypeError):
             return False
         return (
-            all(isinstance(item, tuple) and all(isinstance(text, str) for text in item) for item in texts)
-            and all(isinstance(text, str) and text.isprintable() for text in one)
+            all(isinstance(item, tuple) for item in texts)
+            and all(isinstance(text, str) and text.isprintable() for item in (*texts, one) for text in item)
             and type(self.keep) is int
         )
 

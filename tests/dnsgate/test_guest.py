@@ -73,7 +73,7 @@ def test_a_pod_of_one_family_has_no_sets_of_the_other():
 
 @pytest.mark.parametrize(
     "odd",
-    [{"addresses": ["x"]}, {"addresses": "10.0.0.1"}, {"into": ["10.0.0.0/99"]}, {"rules": [1]}, {"own": "x"}, {"keep": "1"}, {"pod": 5}, {"netns": "\0"}],
+    [{"addresses": ["x"]}, {"addresses": "10.0.0.1"}, {"into": ["10.0.0.0/99"]}, {"rules": [1]}, {"rules": ["\ud800"]}, {"own": "x"}, {"keep": "1"}, {"pod": 5}, {"netns": "\0"}],
     ids=str,
 )  # fmt: skip
 def test_a_file_that_is_wrong_is_no_pods(odd: dict[str, object]):
