@@ -6,6 +6,7 @@ imported when the call is known to need it. This is the only place that catches 
 
 import gc
 import os
+import sys
 
 from cni.errors import CniError, Internal, Interrupted, IoFailure, Stranded, refusal
 from cni.protocol.call import Call
@@ -25,8 +26,12 @@ def cold(executable: str) -> int:
     """Serve one call by a process that ends with it; returns the exit code.
 
     It leaves its garbage to the kernel: what it loads is no garbage, and would be looked through a dozen times while it is
-    loaded and twice when the interpreter ends, which takes a fifth of the call.
+    loaded and twice when the interpreter ends, which takes a fifth of the call. Programs it starts do not hold its installation
+    (launcher.c), which they may outlive.
     """
+    _, held, number = sys.prefix.partition("/proc/self/fd/")
+    if held:
+        os.set_inheritable(int(number), False)
     gc.disable()
     try:
         return main(executable)

@@ -4,6 +4,8 @@
  * with and exits as it says. Where no agent takes the call in time it becomes the Python interpreter beside it, which runs SCRIPT as if there were no agent.
  *
  * The agent begins only after our GO, and we run the script only if we never sent GO: no call is worked on twice.
+ * That interpreter is of one installation, whatever is installed meanwhile: we open its folder, hold it (flock), and name the interpreter by our descriptor,
+ * so that what it imports late is of the same release as what it began with. Who installs takes no folder away that somebody holds (cni/installation/tree.py).
  * Our descriptors go with GO, so an agent that hangs holds nobody's pipe open. A document comes whole and with its exit code:
  * once it is printed that is our exit code, whatever becomes of the agent, and without one we print an error ourselves.
  * The other side is cni/agent/caller.py. It needs Linux and nothing else, and allocates no memory.
@@ -16,9 +18,11 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/un.h>
 #include <time.h>
@@ -157,6 +161,18 @@ static int pod_namespace(void)
     return fd;
 }
 
+/* The folder that is two above a path; 0 where there is none. */
+static int two_above(char *path)
+{
+    for (int up = 0; up < 2; up++) {
+        char *slash = strrchr(path, '/');
+        if (!slash)
+            return 0;
+        *slash = 0;
+    }
+    return 1;
+}
+
 /* The folder of the installation: two above this program. */
 static int prefix_of(char *path, size_t size)
 {
@@ -167,13 +183,43 @@ static int prefix_of(char *path, size_t size)
     if ((size_t)length >= size - 1)
         return 0;
     path[length] = 0;
-    for (int up = 0; up < 2; up++) {
-        char *slash = strrchr(path, '/');
-        if (!slash)
-            return 0;
-        *slash = 0;
+    return two_above(path);
+}
+
+/* A descriptor of a folder that nobody takes away as long as we, or what we become, have it, and none of the three streams; -1 where it is none, is being
+ * taken away, or is another one by now. */
+static int hold(const char *path)
+{
+    struct stat there, held;
+    int opened = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int folder = opened < 0 ? -1 : fcntl(opened, F_DUPFD, 3);
+    if (opened >= 0)
+        close(opened);
+    if (folder >= 0 && (flock(folder, LOCK_SH | LOCK_NB) || fstat(folder, &held) || stat(path, &there) || held.st_ino != there.st_ino || held.st_dev != there.st_dev)) {
+        close(folder);
+        return -1;
     }
-    return 1;
+    return folder;
+}
+
+/* Hold the installation, and have its path lead through that. What we were started by may be in another's place by now, or be gone: then we are of the one whose
+ * launcher our script names. */
+static void hold_installation(char *prefix, size_t size, const char *called)
+{
+    static const char held[] = "/proc/self/fd/";
+    static char named[4096];
+    char digits[12], *digit = digits + sizeof digits;
+    int folder = hold(prefix);
+    if (folder < 0 && *called == '/' && strlen(called) < sizeof named && two_above(memcpy(named, called, strlen(called) + 1)))
+        folder = hold(named);
+    if (folder < 0 || size < sizeof held + sizeof digits)
+        return;
+    *--digit = 0;
+    do
+        *--digit = (char)('0' + folder % 10);
+    while (folder /= 10);
+    memcpy(prefix, held, sizeof held - 1);
+    memcpy(prefix + sizeof held - 1, digit, (size_t)(digits + sizeof digits - digit));
 }
 
 static int fill(struct packet *request, const char *prefix, const char *script)
@@ -405,10 +451,18 @@ static void fill_streams(int streams)
             open("/dev/null", O_WRONLY); /* the lowest number is given; of a stdin like that nobody can read */
 }
 
-int main(int argc, char **argv)
+static char *interpreter_in(const char *prefix)
 {
     static const char interpreter[] = "/bin/python3";
-    static char prefix[4096], python[sizeof prefix + sizeof interpreter], isolated[] = "-I";
+    static char python[4096 + sizeof interpreter];
+    memcpy(python, prefix, strlen(prefix));
+    memcpy(python + strlen(prefix), interpreter, sizeof interpreter);
+    return python;
+}
+
+int main(int argc, char **argv)
+{
+    static char prefix[4096], place[sizeof prefix], isolated[] = "-I";
     char *own[64];
     int streams = 0;
     for (int fd = 0; fd < 3; fd++)
@@ -429,11 +483,11 @@ int main(int argc, char **argv)
     if (!has_room())
         return 1;
     put_away_folder();
-    memcpy(python, prefix, strlen(prefix));
-    memcpy(python + strlen(prefix), interpreter, sizeof interpreter);
-    own[0] = python;
+    memcpy(place, prefix, sizeof place);
+    hold_installation(place, sizeof place, argv[0]);
+    own[0] = interpreter_in(place);
     own[1] = isolated;
     memcpy(own + 2, argv + 1, (size_t)argc * sizeof *argv);
-    execv(python, own);
-    return complain(python);
+    execv(own[0], own);
+    return complain(interpreter_in(prefix));
 }

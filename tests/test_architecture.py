@@ -44,7 +44,13 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 DOORS = {
     "pyroute2": {"cni/kernel/netlink/rules.py"},
     "subprocess": {"cni/kernel/process.py"},
-    "fcntl": {"cni/kernel/locks.py", "cni/kernel/writing.py", "cni/kernel/netlink/channel.py", "cni/agent/caller.py"},
+    "fcntl": {
+        "cni/kernel/folders.py",
+        "cni/kernel/locks.py",
+        "cni/kernel/writing.py",
+        "cni/kernel/netlink/channel.py",
+        "cni/agent/caller.py",
+    },
     "ctypes": {
         "cni/kernel/inotify.py",
         "cni/kernel/netns.py",

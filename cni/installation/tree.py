@@ -22,12 +22,15 @@ from cni.errors import Conflict, ToolFailed, Unavailable
 from cni.installation.item import date, open_folder
 from cni.installation.place import PYTHON, VERSION, Place
 from cni.kernel import process
+from cni.kernel.folders import unheld
 from cni.kernel.writing import exchanged, unfinished
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
 NAME = "agent-cni"
+#: How long calls may take to end that are of the release before, in seconds; most do in one.
+_PATIENCE = 30
 LAUNCHER = Path("bin/agent-cni-launcher")
 _PACKAGES = Path(f"lib/python{VERSION}/site-packages")
 _SHARE = Path("share/agent-cni")
@@ -62,14 +65,15 @@ def copy(place: Place) -> bool:
     refuse_foreign(target)
     open_folder(target.parent)
     new = unfinished(target)
-    remove(new)
+    if not _retired(new):
+        raise Conflict(f"calls of the release before the last are at work still, out of {new}: try again later")
     try:
         _write(new, place)
         if _contents(new) == _contents(target):
             return False
         exchanged(new, target)
     finally:
-        remove(new)
+        _retired(new)
     return True
 
 
@@ -89,6 +93,19 @@ def take(target: Path) -> bool:
             raise
         return remove(target)
     return remove(new)
+
+
+def _retired(tree: Path) -> bool:
+    """Take away what is installed no more, once no call is at work out of it (launcher.c); whether it is gone. Else the next installation
+    takes it.
+    """
+    if tree.is_symlink() or not tree.is_dir():
+        remove(tree)
+        return True
+    with unheld(tree, _PATIENCE) as free:
+        if free:
+            remove(tree)
+    return free
 
 
 def _contents(folder: Path) -> dict[Path, bytes]:

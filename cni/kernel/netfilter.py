@@ -189,7 +189,7 @@ def _restore_legacy(family: int, text: str, users: int | None) -> None:
     into = [] if users is None else [users]
     command = [sys.executable, "-I", "-m", "cni.kernel.legacy", *map(str, (family, os.getpid(), *into))]
     for _ in range(_BUSY_TRIES):
-        done = process.run(command, text, keep=into)
+        done = process.run(command, text, keep=[*into, *process.own()])
         if done.returncode == 0:
             return
         if done.returncode != _BUSY:

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -47,6 +48,14 @@ def find(program: str, before: str = "") -> str | None:
 
     folders = [folder for folder in before.split(":") if folder.startswith("/")]
     return shutil.which(program, path=":".join([*folders, SYSTEM_PATH]))
+
+
+def own() -> list[int]:
+    """The descriptor by which the launcher holds the installation this process is of, where it does: by that its interpreter is named,
+    so whoever is started with that has to have it.
+    """
+    _, held, number = sys.prefix.partition("/proc/self/fd/")
+    return [int(number)] if held else []
 
 
 def run(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -41,3 +44,16 @@ def test_what_others_have_a_use_for_does_not(monkeypatch: pytest.MonkeyPatch):
 def test_what_it_needs_must_be_there(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(Unavailable, match="pyroute2"):
         taken(monkeypatch, "agent-cni")
+
+
+def test_what_was_installed_before_goes_when_no_call_is_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tree, "_PATIENCE", 0.1)
+    (tmp_path / "before").mkdir()
+    held = os.open(tmp_path / "before", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_SH)
+    assert not tree._retired(tmp_path / "before")
+    assert (tmp_path / "before").exists()
+    os.close(held)
+    assert tree._retired(tmp_path / "before")
+    assert not (tmp_path / "before").exists()
+    assert tree._retired(tmp_path / "before")

@@ -20,6 +20,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from cni.kernel.folders import unheld
+from cni.kernel.writing import exchanged
 from cni.protocol.versions import ANSWER
 
 ROOT = Path(__file__).parent.parent.parent
@@ -145,6 +147,39 @@ def fresh(launcher: Launcher) -> Iterator[None]:
 def test_without_an_agent_the_script_runs_with_its_arguments(launcher: Launcher):
     assert launcher.run() == (7, COLD, 1)
     assert launcher.runs.read_text() == "-I /plugins/macvlan word\n"
+
+
+def test_a_call_is_of_one_installation_whatever_is_put_in_its_place(launcher: Launcher, tmp_path: Path):
+    """What it imports late would be another release's; and nobody takes that of a call away before its end."""
+    place, other = tmp_path / "place", tmp_path / "other"
+    for folder in (place, other):
+        (folder / "bin").mkdir(parents=True)
+        shutil.copy(launcher.program, folder / "bin")
+        (folder / "bin/python3").write_text('#!/bin/sh\necho begun; read go; cat "${0%/bin/python3}/release"\n')
+        (folder / "bin/python3").chmod(0o755)
+        (folder / "release").write_text(folder.name)
+    script = tmp_path / "script"
+    script.write_text(f"#!{place}/bin/agent-cni-launcher\n")
+    script.chmod(0o755)
+    environ = {"PATH": os.environ["PATH"], "AGENT_CNI_SOCKET": ""}
+    with subprocess.Popen([script], env=environ, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as call:
+        assert call.stdin
+        assert call.stdout
+        assert call.stdout.readline() == "begun\n"
+        exchanged(other, place)
+        with unheld(place, 0) as free:
+            assert free
+        with unheld(other, 0) as free:
+            assert not free
+        call.stdin.write("go\n")
+        call.stdin.close()
+        assert call.stdout.read() == "place"
+    with (
+        unheld(other, 0) as free,
+        subprocess.Popen([script], env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as call,
+    ):
+        assert free
+        assert call.communicate()[0] == b"begun\nother"
 
 
 def test_version_is_answered_without_anybody(launcher: Launcher):
