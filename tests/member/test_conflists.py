@@ -90,14 +90,14 @@ def test_of_one_family_the_other_is_not_waited_for(scene: Scene):
     assert scene.there()["ranges"] == [[{"subnet": "10.244.0.0/16"}]]
 
 
-def test_whoever_waits_for_it_is_told_when_it_is_there(scene: Scene, capsys: pytest.CaptureFixture[str]):
+def test_whoever_waits_for_it_is_told_when_it_is_there(scene: Scene, capfd: pytest.CaptureFixture[str]):
     scene.say(ROUTED)
     scene.keep(FOUR)
     assert scene.said == 0
     scene.agree(FOUR)
     scene.forbidden = "may not patch nodes/status"
     assert (scene.keep(FOUR), scene.keep(FOUR), scene.file.exists()) == (False, False, True)
-    assert capsys.readouterr().err.count("may not patch nodes/status") == 1
+    assert capfd.readouterr().err.count("may not patch nodes/status") == 1
     scene.forbidden = ""
     assert scene.keep(FOUR)
 
@@ -110,10 +110,10 @@ def test_where_no_blocks_are_assigned_nothing_is_filled_in(scene: Scene):
     assert scene.file.read_text() == text
 
 
-def test_a_node_that_has_no_block_yet_waits_for_it(scene: Scene, capsys: pytest.CaptureFixture[str]):
+def test_a_node_that_has_no_block_yet_waits_for_it(scene: Scene, capfd: pytest.CaptureFixture[str]):
     scene.say(ALONE)
     assert not scene.keep()
-    assert "no block of addresses yet" in capsys.readouterr().err
+    assert "no block of addresses yet" in capfd.readouterr().err
     assert not scene.file.exists()
     assert scene.keep(FOUR)
 
@@ -152,14 +152,14 @@ def test_one_of_another_name_takes_its_place_once_it_is_there(scene: Scene):
     assert sorted(item.name for item in scene.runtime.glob("*.conflist")) == ["05-pods.conflist", "99-theirs.conflist"]
 
 
-def test_what_somebody_edited_is_named_and_kept(scene: Scene, capsys: pytest.CaptureFixture[str]):
+def test_what_somebody_edited_is_named_and_kept(scene: Scene, capfd: pytest.CaptureFixture[str]):
     scene.say(ALONE)
     scene.keep(FOUR)
     scene.file.write_text("edited")
     scene.say(ALONE | {"ipMasq": True})
     assert (scene.keep(FOUR), scene.keep(FOUR)) == (False, False)
     assert scene.file.read_text() == "edited"
-    assert capsys.readouterr().err.count(f"{scene.file} is somebody's own, or was edited, and is kept") == 1
+    assert capfd.readouterr().err.count(f"{scene.file} is somebody's own, or was edited, and is kept") == 1
     scene.file.unlink()
     assert scene.keep(FOUR)
 
@@ -179,7 +179,7 @@ def test_what_somebody_edited_is_named_and_kept(scene: Scene, capsys: pytest.Cap
     ],
 )  # fmt: skip
 def test_a_wrong_one_is_not_put_and_what_is_there_stays(
-    scene: Scene, capsys: pytest.CaptureFixture[str], text: str | bytes | None, said: str
+    scene: Scene, capfd: pytest.CaptureFixture[str], text: str | bytes | None, said: str
 ):
     scene.say(ALONE)
     scene.keep(FOUR)
@@ -189,7 +189,7 @@ def test_a_wrong_one_is_not_put_and_what_is_there_stays(
     else:
         (scene.templates / "10-pods.conflist").write_bytes(text.encode() if isinstance(text, str) else text)
     assert not scene.keep(FOUR)
-    assert said in capsys.readouterr().err
+    assert said in capfd.readouterr().err
     assert scene.file.read_text() == before
 
 
@@ -209,13 +209,13 @@ def test_what_somebody_elses_plugin_is_told_is_not_ours_to_read(scene: Scene, tm
     assert scene.keep(FOUR)
 
 
-def test_a_network_that_the_cluster_has_otherwise_is_not_put(scene: Scene, capsys: pytest.CaptureFixture[str]):
+def test_a_network_that_the_cluster_has_otherwise_is_not_put(scene: Scene, capfd: pytest.CaptureFixture[str]):
     scene.say(ROUTED)
     scene.keep(FOUR)
     with scene.state.transaction():
         scene.state.refuse_network("pods", "its mode is l2 there")
     assert not scene.keep(FOUR)
-    assert "its mode is l2 there" in capsys.readouterr().err
+    assert "its mode is l2 there" in capfd.readouterr().err
     assert not scene.file.exists()
 
 
@@ -227,7 +227,7 @@ def test_one_that_was_taken_away_comes_again(scene: Scene):
     assert placed.is_as_put(scene.file)
 
 
-def test_a_plugin_that_is_not_there_is_waited_for(scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_plugin_that_is_not_there_is_waited_for(scene: Scene, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     """Else every pod would fail, until somebody installs it."""
     theirs = {"type": "ptp", "ipam": {"type": "agent-ipam"}}
     scene.say(ALONE, {"type": "portmap", "capabilities": {"portMappings": True}})
@@ -243,7 +243,7 @@ def test_a_plugin_that_is_not_there_is_waited_for(scene: Scene, tmp_path: Path, 
     }.items():
         (programs / name).touch()
         assert not scene.keep(FOUR)
-        assert f"{programs} has no {lacking}: " in capsys.readouterr().err
+        assert f"{programs} has no {lacking}: " in capfd.readouterr().err
     assert "ipMasq" in scene.file.read_text(), "each is put that can be"
     for name in ("ptp", "agent-ipam"):
         (programs / name).touch()

@@ -120,7 +120,7 @@ def test_del_ends_an_odd_record_of_the_release_before(run: Any, remembered: Any,
 
 
 def test_a_damaged_file_in_another_folder_keeps_what_is_shared_and_is_told(
-    run: Any, remembered: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Any, remembered: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     run("ADD")
     run("ADD", "c2", dataDir=str(tmp_path / "other"))
@@ -131,6 +131,6 @@ def test_a_damaged_file_in_another_folder_keeps_what_is_shared_and_is_told(
     assert remembered() == ([], [])
     assert "rules" in run.existing
     assert "veth-c1" not in run.existing
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert said.count("what it shared is left as it is") == 1
     assert f"{tmp_path}/other/state.db is damaged" in said
