@@ -63,6 +63,8 @@ class GatewayAddress(Resource):
         if wanted in held:
             self._narrow(world, link, wanted)
         else:
+            if wanted.version == 6:  # one of IPv4 outlives its link's being set down
+                set_as_far_as_needed(sysctl.of_link(6, self.link, "keep_addr_on_down"), "1")
             world.make(self, lambda: world.host.add_address(link, wanted, nodad=wanted.version == 6, scope=self.scope))
 
     def _narrow(self, world: World, link: Link, wanted: IPInterface) -> None:

@@ -75,6 +75,16 @@ def test_route_attributes_are_applied(settled: Host, pod: Pod, conf: dict):
     settled.delete_pod(conf, pod)
 
 
+@pytest.mark.parametrize("gateway", ["10.1.0.1", "fd00:1::1"])
+def test_a_bridge_that_was_set_down_is_the_gateway_again(host: Host, pod: Pod, conf: dict, gateway: str):
+    """The kernel forgets a link's IPv6 addresses when it is set down, unless it is told otherwise."""
+    host.add(conf, pod)
+    for state in ("down", "up"):
+        host.run("ip", "link", "set", "br0", state)
+    assert eventually(lambda: pod.pings(gateway, 1))
+    host.delete_pod(conf, pod)
+
+
 @pytest.mark.parametrize("family", [4, 6])
 def test_force_address_replaces_another_gateway(lab: Lab, host: Host, pod: Pod, family: int):
     subnets = {4: ("10.1.0.0/24", "10.2.0.0/24"), 6: ("fd00:1::/64", "fd00:1::/60")}[family]
