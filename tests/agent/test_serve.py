@@ -33,6 +33,7 @@ FOR_OTHERS = (
     "cni.kernel.inotify",
     "cni.kernel.counters",
     "cni.kernel.echo",
+    "cni.kernel.folders",
     "cni.kernel.nflog",
     "cni.kernel.wireguard",
     "cni.policy.cluster_feed",

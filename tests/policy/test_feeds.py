@@ -211,7 +211,7 @@ kind: NetworkPolicy
 metadata: {namespace: shop, name: odd}
 spec:
   podSelector: {matchLabels: {day: 2024-01-01, 1: x, "2": y}}
-  ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [true, .nan]}}], ports: [{port: 2024-01-01}, {port: .inf}, {port: 80}]}]
+  ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [true, 1.5]}}], ports: [{port: 2024-01-01}, {port: 1.5}, {port: 80}]}]
   1: 2
 """
 
