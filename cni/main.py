@@ -54,7 +54,10 @@ def main(executable: str, environ: "Mapping[str, str]" = os.environ, stdout: "St
     except (CniError, Stranded) as error:
         return answered.fail(error)
     except BaseException as error:
-        return answered.fail(_foreseen(error))
+        unforeseen = Internal(
+            f"unforeseen: {type(error).__name__}: {error}", "the traceback is on stderr and in the log"
+        )
+        return answered.fail(_foreseen(error) or unforeseen)
     return 0
 
 
@@ -164,7 +167,7 @@ def _tell_story(name: str, call: Call, netconf: "dict[str, Any]", deliver: "Deli
         VERBS[call.command](load(name), call, given(netconf, name), deliver)
     except BaseException as error:
         signals.ignore()
-        told = refusal(error) or error
+        told = _foreseen(error) or error
         log.event(name, call.command, told, seconds=round(time.monotonic() - began, 4), **facts)
         raise told from error.__cause__
     if call.command != "STATUS":
@@ -205,13 +208,11 @@ def _introduce(name: str) -> int:
     return 0
 
 
-def _foreseen(error: BaseException) -> CniError:
-    """What is left to catch: a signal, what the machine refused, or a bug, whose traceback is in the log by now."""
+def _foreseen(error: BaseException) -> CniError | None:
+    """A signal, or what the machine refused, in our own terms; nothing else but a bug is no CniError."""
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("the call was ended by a signal; what it did is undone")
-    return refusal(error) or Internal(
-        f"unforeseen: {type(error).__name__}: {error}", "the traceback is on stderr and in the log"
-    )
+    return refusal(error)
 
 
 def _stdin() -> bytes:

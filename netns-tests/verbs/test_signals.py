@@ -34,6 +34,9 @@ def test_a_signal_takes_everything_back_and_says_so_once(
     assert json.loads(process.stdout.read())["code"] == 108
     assert process.wait() == 1
     assert settled.snapshot() == before
+    assert process.stderr
+    logged = json.loads(process.stderr.read())
+    assert (logged["code"], "traceback" in logged) == (108, False)
 
 
 @pytest.mark.tried("SIGTERM, SIGINT and SIGHUP at each message of an ADD to the kernel", "108, and nothing is left")
