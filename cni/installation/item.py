@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from cni.errors import InvalidEnvironment
-from cni.kernel.writing import put_whole, take_whole, unfinished
+from cni.kernel.writing import clear, put_whole, take_whole
 from cni.values import dataclass
 
 #: The line by which a file of ours is known, whatever release made it; of a file that serves one prefix alone it names that.
@@ -58,7 +58,7 @@ class Item:
     def take(self) -> bool:
         """Remove it unless it is foreign, or another installation's; whether anything changed."""
         if self._present() is None or self.is_foreign or self.other:
-            unfinished(self.path).unlink(missing_ok=True)
+            clear(self.path)
             return False
         return take_whole(self.path)
 

@@ -37,10 +37,17 @@ def put_whole(path: Path, text: str | bytes, mode: int) -> None:
 
 def take_whole(path: Path) -> bool:
     """Have no such file, and nothing of what is `unfinished`; whether there was one. Raises OSError."""
-    unfinished(path).unlink(missing_ok=True)
+    clear(path)
     was_there = os.path.lexists(path)
-    path.unlink(missing_ok=True)
+    if was_there:
+        path.unlink(missing_ok=True)
     return was_there
+
+
+def clear(path: Path) -> None:
+    """Have nothing of what is `unfinished`. What is not there is not asked to go: where all is read-only that would be refused. Raises OSError."""
+    if os.path.lexists(new := unfinished(path)):
+        new.unlink(missing_ok=True)
 
 
 def unfinished(path: Path) -> Path:
