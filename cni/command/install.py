@@ -15,7 +15,7 @@ from cni.command.output import complain, print_json, say
 from cni.conflist.file import called_by, configurations, judged
 from cni.errors import CniError, Conflict, InvalidConfig, Unavailable
 from cni.installation import suite, systemd, tree
-from cni.installation.item import Item
+from cni.installation.item import Item, date
 from cni.installation.place import Place
 from cni.kernel import hostsdir
 from cni.kernel.errand import PATH
@@ -31,6 +31,7 @@ def install(options: argparse.Namespace) -> int:
     """Give the plugins to this node, or to the image under --root. Repeating it changes nothing."""
     place = _place(options)
     place.refuse_without_python()
+    date()  # one that is none is refused before anything is begun
     if "/" in options.conf:
         _refuse_invalid(Path(options.conf))
     node = list(systemd.units(place)) if options.systemd else []
