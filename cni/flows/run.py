@@ -45,8 +45,8 @@ def record(ring: Ring, names_of: NamesOf = no_names, exporter: Exporter | None =
     with alone(FLOWS), closing(Recorded()) as counted, ExitStack() as held:
         for line in conntrack.account():
             log.warning("flows", f"{line}: bytes and times are not said")
-        held.enter_context(closing(conntrack.Tracking()))
         heard = held.enter_context(closing(conntrack.Listener()))
+        held.enter_context(closing(conntrack.Tracking()))  # which says that somebody listens
         loop = _Loop(ring, Recorder(whose := Whose(), names_of), whose, counted, heard)
         loop.exporter = exporter
         loop.work()
