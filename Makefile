@@ -23,8 +23,8 @@ test: .venv/ready      ## everything: style, types, tests/, and netns-tests/ wit
 	@$(MAKE) --no-print-directory check
 	@.venv/bin/python3 tools/asked_again.py 2 tests
 	@rm -rf .cache/transcripts
-	@AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 tools/asked_again.py 6 netns-tests
-	@AGENT_CNI_MODE=warm tools/isolated .venv/bin/python3 tools/asked_again.py 6 -m "not sweep and not long" netns-tests
+	@AGENT_CNI_MODE=cold .venv/bin/python3 tools/asked_again.py 6 --isolated netns-tests
+	@AGENT_CNI_MODE=warm .venv/bin/python3 tools/asked_again.py 6 --isolated -m "not sweep and not long" netns-tests
 	@.venv/bin/python3 tools/same_answers.py
 
 crash-test: .venv/ready ## whatever can go wrong, enumerated (hours; goes on where it was ended): PARTS="killed failing" SEED= STORIES=substring
