@@ -302,8 +302,8 @@ class FakeRtnl:
 
     def delete_address(self, link: Link | LinkRef, interface: IPInterface) -> None:
         def make() -> None:
-            name = self._at(link).name
-            self.held[name] = [item for item in self.held[name] if item != interface]
+            held = self.held.get(link.name, [])
+            self.held[link.name] = [item for item in held if item != interface]
 
         self._change(f"delete_address {link.name} {interface}", make)
 

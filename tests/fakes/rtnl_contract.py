@@ -405,8 +405,7 @@ def addresses_go_with_their_link(rtnl: Rtnl) -> None:
     assert ADDRESS not in [item.interface for item in rtnl.addresses(bridge(rtnl))]
     with refused(errno.ENODEV):
         rtnl.add_address(link, ADDRESS)
-    with refused(errno.ENODEV):
-        rtnl.delete_address(link, ADDRESS)
+    rtnl.delete_address(link, ADDRESS)
     with refused(errno.ENODEV):
         rtnl.addresses(link)
 
@@ -738,6 +737,17 @@ def a_link_that_is_gone_has_no_vteps(rtnl: Rtnl) -> None:
     for change in (rtnl.add_flood_target, lambda link, vtep: rtnl.add_fdb_row(link, MAC, vtep)):
         with refused(errno.ENODEV):
             change(NOWHERE, "192.0.2.8")
+
+
+@statement
+def what_is_on_a_link_that_is_gone_is_gone(rtnl: Rtnl) -> None:
+    for interface, dst, address in ((ADDRESS, "198.51.100.0/24", "10.0.0.9"), (ADDRESS6, "fd00:9::/64", "fd00::9")):
+        rtnl.delete_address(NOWHERE, interface)
+        rtnl.delete_route(NOWHERE, dst)
+        rtnl.delete_neighbour(NOWHERE, address)
+    rtnl.delete_fdb_row(NOWHERE, MAC, "192.0.2.8")
+    rtnl.delete_peer_row(NOWHERE, MAC, "192.0.2.8")
+    rtnl.delete_flood_target(NOWHERE, "192.0.2.8")
 
 
 # --- batches

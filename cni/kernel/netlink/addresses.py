@@ -82,7 +82,7 @@ class Addresses(Handle):
     def delete_address(self, link: Link | LinkRef, interface: IPInterface) -> None:
         """Remove an address; one that is gone already is removed."""
         gone = request(_DELETE, 0, _place(link, interface), _own(interface))
-        self._change(gone, f"remove {interface} from {link.name}", errno.EADDRNOTAVAIL)
+        self._removal(gone, f"remove {interface} from {link.name}", errno.EADDRNOTAVAIL)
 
 
 @understood

@@ -51,6 +51,10 @@ class Handle:
         else:
             self._batch.append(change)
 
+    def _removal(self, request: bytes, what: str, *absent: int) -> None:
+        """Ask that something of a link be gone; what went with its link is, which the kernel may be about to take away while we ask."""
+        self._change(request, what, errno.ENODEV, *absent)
+
     def _ask_for(self, changes: list[Change]) -> None:
         try:
             refusals = self._channel.refusals([change.request for change in changes])

@@ -80,7 +80,7 @@ class Neighbours(Handle):
     def delete_neighbour(self, link: Link | LinkRef, address: str) -> None:
         """Forget a neighbour; one that is gone already is forgotten."""
         gone = request(_DELETE, 0, *_neighbour(link, address, 0))
-        self._change(gone, f"remove neighbour {address} dev {link.name}", errno.ENOENT)
+        self._removal(gone, f"remove neighbour {address} dev {link.name}", errno.ENOENT)
 
     # --- the forwarding database of a VXLAN device
 
@@ -111,7 +111,7 @@ class Neighbours(Handle):
     def delete_fdb_row(self, link: Link | LinkRef, mac: str, vtep: str) -> None:
         """Have a MAC behind a VTEP no more; one that is gone already is gone."""
         gone = request(_DELETE, 0, *_row(link, mac, vtep, 0))
-        self._change(gone, f"remove {mac} at VTEP {vtep} from {link.name}", errno.ENOENT)
+        self._removal(gone, f"remove {mac} at VTEP {vtep} from {link.name}", errno.ENOENT)
 
     # --- what others' MACs are behind: a row of the device, and one of the bridge it is a port of
 
@@ -136,7 +136,7 @@ class Neighbours(Handle):
         self.delete_fdb_row(link, mac, vtep)
         gone = request(_DELETE, 0, _place(link, 0, _MASTER), attribute(_LLADDR, packed_mac(mac)))
         what = f"remove {mac} from the bridge of {link.name}"
-        self._change(gone, what, errno.ENOENT, errno.EOPNOTSUPP)  # the latter where it is no port
+        self._removal(gone, what, errno.ENOENT, errno.EOPNOTSUPP)  # the latter where it is no port
 
     def flood_targets(self, link: Link | LinkRef) -> set[str]:
         """The VTEPs that get what has no known destination."""
@@ -150,7 +150,7 @@ class Neighbours(Handle):
     def delete_flood_target(self, link: Link | LinkRef, vtep: str) -> None:
         """Stop sending to a VTEP."""
         gone = request(_DELETE, 0, *_row(link, _FLOOD, vtep, 0))
-        self._change(gone, f"remove VTEP {vtep} from {link.name}", errno.ENOENT)
+        self._removal(gone, f"remove VTEP {vtep} from {link.name}", errno.ENOENT)
 
     def _rows(self, family: int, link: Link | LinkRef) -> Iterator[Row]:
         asked = request(_GET, DUMP, _NDMSG.pack(family, 0, 0, 0, 0), attribute(_IFINDEX, u32(link.index)))

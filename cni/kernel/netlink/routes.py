@@ -88,7 +88,7 @@ class Routes(NextHops):
         """Remove a route through a link, whoever made it, or one who says so; one that is gone already is removed."""
         place = _place(dst, table, (protocol, _SCOPE_NOWHERE, 0))
         gone = request(_DELETE, 0, place, attribute(_OIF, u32(link.index)))
-        self._change(gone, f"remove route {dst} dev {link.name} table {table}", errno.ESRCH)
+        self._removal(gone, f"remove route {dst} dev {link.name} table {table}", errno.ESRCH)
 
     def refuse_route(self, dst: str) -> bool:
         """Have what is sent to a destination refused ("unreachable" in ip-route(8)) where no other route leads there; whether it was
