@@ -58,7 +58,10 @@ def event(plugin: str, verb: str, error: BaseException | None = None, **facts: A
         if line["code"] == 999:
             import traceback  # and tokenize with it
 
-            line["traceback"] = "".join(traceback.format_exception(error))
+            said = "".join(traceback.format_exception(error))
+            line["traceback"] = said.replace(
+                sys.prefix, os.path.realpath(sys.prefix)
+            )  # which a cold call knows by a descriptor
         _write_stderr(line)
     _append(plugin, line)
 
