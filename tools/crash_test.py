@@ -105,7 +105,7 @@ def run(chosen: dict[str, Part], seed: str, wanted: str, again: bool) -> int:
 def report() -> None:
     """Write the table of what was counted."""
     modules, entries = parts(), list(JOURNAL)
-    rows = [row(name, part.WHAT, mine) for name, part in modules.items() if (mine := [it for it in entries if it.part == name])]  # fmt: skip
+    rows = [row(name, part.WHAT, len(list(part.stories())), mine) for name, part in modules.items() if (mine := [it for it in entries if it.part == name])]  # fmt: skip
     PAGE.write_text(TABLE.sub(lambda found: found[1] + HEAD + "".join(f"{line}\n" for line in rows) + found[2], PAGE.read_text()))  # fmt: skip
 
 

@@ -62,8 +62,8 @@ class Journal:
         return iter(latest.values())
 
 
-def row(part: str, what: str, entries: list[Entry]) -> str:
-    """A part's line of the table: its last run of each story."""
+def row(part: str, what: str, stories: int, entries: list[Entry]) -> str:
+    """A part's line of the table: its last run of each story that was told, of so many there are."""
     counts: dict[str, int] = {}
     for entry in entries:
         for name, number in entry.told.counts.items():
@@ -74,7 +74,7 @@ def row(part: str, what: str, entries: list[Entry]) -> str:
     spent = sum(entry.seconds for entry in entries)
     days = sorted({entry.when for entry in entries})
     return (
-        f"| `{part}` | {what} | {len(entries)} stories: {numbers} | {faults} | {_spelled(spent)} | "
+        f"| `{part}` | {what} | {len(entries)} of {stories} stories: {numbers} | {faults} | {_spelled(spent)} | "
         f"{days[-1]}, {commits} | `make crash-test PARTS={part} SEED={entries[-1].seed}` |"
     )
 
