@@ -6,11 +6,11 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from schemas import resolved, written
 
 from cni.command.files import _explained
 from cni.errors import CniError
@@ -61,26 +61,9 @@ WHOLE: dict[str, Any] = {"isDefaultGateway": True, "ipam": {"ranges": [[{"subnet
 LISTED = [{"containerID": "c1", "ifname": "eth0"}]
 
 
-@cache
-def _file(name: str) -> Any:
-    return json.loads((PLUGINS / name).read_text())
-
-
-def _resolved(schema: dict[str, Any], root: str) -> tuple[dict[str, Any], str]:
-    """A schema with what it refers to, and the file that is in."""
-    while "$ref" in schema:
-        file, _, path = schema["$ref"].partition("#")
-        root = file or root
-        found = _file(root)
-        for step in filter(None, path.split("/")):
-            found = found[step]
-        schema = {key: value for key, value in schema.items() if key != "$ref"} | found
-    return schema, root
-
-
 def keys(schema: dict[str, Any], root: str, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """The path of every key of a schema; a list's items have the number 0."""
-    schema, root = _resolved(schema, root)
+    schema, root = resolved(schema, root)
     for name, part in schema.get("properties", {}).items():
         yield (*path, name)
         yield from keys(part, root, (*path, name))
@@ -126,7 +109,7 @@ def replaced(value: Any, path: tuple[str | int, ...]) -> Any:
 def cases() -> Iterator[Any]:
     """A plugin, a verb, and a configuration with MARK for each key."""
     for plugin in names():
-        whole = {key: value for key, value in WHOLE.items() if key in _file(f"{plugin}.schema.json")["properties"]}
+        whole = {key: value for key, value in WHOLE.items() if key in written(f"{plugin}.schema.json")["properties"]}
         base = {"cniVersion": "1.1.0", "name": "pods", "type": plugin, **whole}
         found = dict.fromkeys(keys(schema_of(plugin), f"{plugin}.schema.json"))
         for path in found:

@@ -12,6 +12,8 @@ from random import Random
 from typing import Any
 from unittest import mock
 
+from schemas import resolved
+
 from cni import main as executable
 from cni.command.files import _explained
 from cni.errors import CniError
@@ -162,23 +164,6 @@ def _explain(stdin: bytes) -> None:
 
 
 # --- making
-
-
-@cache
-def _file(name: str) -> Any:
-    return json.loads((PLUGINS / name).read_text())
-
-
-def resolved(schema: dict[str, Any], root: str) -> tuple[dict[str, Any], str]:
-    """A schema with what it refers to, and the file that is in."""
-    while "$ref" in schema:
-        file, _, path = schema["$ref"].partition("#")
-        root = file or root
-        found = _file(root)
-        for step in filter(None, path.split("/")):
-            found = found[step]
-        schema = {key: value for key, value in schema.items() if key != "$ref"} | found
-    return schema, root
 
 
 @cache
