@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import trouble
 from cluster import Cluster, Node
 from lab import Namespace, eventually, sh
-from witness import Witnessed
+from witness import Witnessed, now
 
 Befalls = Callable[[Cluster, Node, random.Random], None]
 
@@ -138,11 +138,12 @@ def booted(cluster: Cluster, node: Node, chance: random.Random) -> None:
     with node.busy:
         had = [placed for placed in cluster.placed if placed.host is node]
         for placed in had:
+            began = now()
             cluster.forget(placed)
             placed.pod.delete()
             cluster.lab.made.remove(placed.pod)
             assert node.witness
-            node.witness.write("gone", container=placed.pod.container)
+            node.witness.write("gone", container=placed.pod.container, began=began)
         node.reboot()
         time.sleep(cluster.session * chance.choice((0.1, 1.5)))
         node.start()

@@ -14,7 +14,7 @@ from typing import Any
 
 from calamity import LOSES
 from cluster import Cluster, Placed, conf
-from lab import AGENT_CNI, eventually
+from lab import AGENT_CNI, ROOT, eventually, sh
 from shop import FRIEND, network_policy
 from witness import Named, Witness, Witnessed, probe
 
@@ -40,6 +40,21 @@ class Comings:
         ]
         self.names = {f"{app}-{number}": app for app in APPS for number in range(len(cluster.nodes) * MOST)}
         self.free = set(self.names)
+
+    def introduce(self, story: str, seed: str) -> None:
+        """Say whose history this is."""
+        networks = [
+            {
+                "name": it["name"],
+                "mode": it["vxlan"]["mode"],
+                "ranges": [one["subnet"] for some in it["ipam"]["ranges"] for one in some],
+            }
+            for it in self.confs
+        ]
+        commit = sh("git", "-C", ROOT, "describe", "--always", "--dirty").stdout.strip()
+        self.witness.write("history", story=story, seed=seed, commit=commit, networks=networks)
+        for node in self.cluster.nodes:
+            node.introduce()
 
     def named(self, app: str) -> Named:
         """A pod that is to come."""
@@ -166,8 +181,8 @@ class Comings:
                 return False
         holders = dict(self.cluster.holders())
         containers = {it.pod.name: it.pod for it in self.cluster.placed}
-        well = True
-        for asker in [*containers.values(), *self.cluster.nodes]:
+        well, theirs = True, set(holders.values())
+        for asker in [*(pod for name, pod in containers.items() if name in theirs), *self.cluster.nodes]:
             answers = probe(self.witness, asker, list(holders))
             app = getattr(asker, "app", "")
             for address, name in holders.items():

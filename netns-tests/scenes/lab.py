@@ -248,12 +248,12 @@ class Host(Namespace):
             self.transcript.add(verb, name, done.returncode, done.stdout, done.stderr)
         return Answer(done.returncode, done.stdout, done.stderr)
 
-    def started(self, conf: dict[str, Any], pod: Pod) -> subprocess.Popen[str]:
+    def started(self, conf: dict[str, Any], pod: Pod, *, bin_dir: Path = BIN_DIR, **env: str) -> subprocess.Popen[str]:
         """An ADD that has its configuration and runs."""
         if self.transcript:
             self.transcript.drop()
-        command, pipes = [*self.within(), str(BIN_DIR / conf["type"])], dict.fromkeys(("stdin", "stdout", "stderr"), -1)
-        process = subprocess.Popen(command, env=environment("ADD", pod), text=True, **pipes)
+        command, pipes = [*self.within(), str(bin_dir / conf["type"])], dict.fromkeys(("stdin", "stdout", "stderr"), -1)
+        process = subprocess.Popen(command, env=environment("ADD", pod) | env, text=True, **pipes)
         assert process.stdin
         process.stdin.write(json.dumps(conf))
         process.stdin.close()

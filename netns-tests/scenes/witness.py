@@ -20,6 +20,7 @@ from lab import AGENT_CNI, BIN_DIR, ROOT, Answer, Lab, Namespace, Pod, eventuall
 from shop import NAMED
 from warm import stop
 
+from cni.kernel.view import MEMBER
 from cni.overlay.wireguard import vtep
 
 RELEASES = ROOT / ".cache/releases"
@@ -28,6 +29,11 @@ _PLUGIN, _COMMAND = (
     f"{_RUN}from cni.main import main; raise SystemExit(main(sys.argv[1]))",
     f"{_RUN}from cni.command.main import main; sys.argv[0] = 'agent-cni'; raise SystemExit(main())",
 )
+
+
+def now() -> float:
+    """When it is, as histories say it."""
+    return round(time.monotonic(), 4)
 
 
 class Witness:
@@ -41,7 +47,7 @@ class Witness:
     def write(self, what: str, /, **said: Any) -> None:
         """Something that is so, from now on."""
         with self._lock:
-            self._out.write(json.dumps({"at": round(time.monotonic(), 4), "is": what} | said) + "\n")
+            self._out.write(json.dumps({"at": now(), "is": what} | said) + "\n")
             self._out.flush()
 
     def number(self) -> int:
@@ -93,6 +99,7 @@ class Witnessed(Node):
     witness: Witness | None = None
     warm: bool = False
     bin_dir: Path = BIN_DIR
+    release: str = ""
     busy: threading.RLock = field(default_factory=threading.RLock)
 
     def create(self) -> None:
@@ -102,8 +109,14 @@ class Witnessed(Node):
 
     def become(self, release: str) -> None:
         """Have the executables of a release from the next call and start on; of today's if it is empty."""
-        self.bin_dir = released(release) if release else BIN_DIR
+        self.bin_dir, self.release = released(release) if release else BIN_DIR, release
         self.program = self.bin_dir / "agent-cni" if release else AGENT_CNI
+        self.introduce()
+
+    def introduce(self) -> None:
+        """Have written down what it is."""
+        assert self.witness
+        self.witness.write("node", node=self.name, own=self.own, release=self.release, agent=bool(self.agent))
 
     def call(self, verb: str, conf: dict[str, Any], pod: Named) -> Answer:
         """A call that is answered."""
@@ -123,7 +136,7 @@ class Witnessed(Node):
         """An ADD that is killed, unless it is answered before, which nobody hears."""
         assert self.witness
         with self.witness.call(self, "ADD", conf, pod):
-            process = self.started(conf, pod)
+            process = self.started(conf, pod, bin_dir=self.bin_dir, CNI_ARGS=pod.args)
             time.sleep(after)
             process.kill()
             process.communicate()
@@ -152,18 +165,30 @@ class Witnessed(Node):
         self.agent = nursery().start(self.path, self.folder, self.names) if has_agent else 0
 
     def seen(self) -> dict[str, Any]:
-        """Where it sends what, as its kernel says: addresses by neighbours and their MACs by FDBs, of tunnels and bridges."""
+        """Where it sends what, as its kernel says: addresses by neighbours and their MACs by FDBs, spans by routes, of tunnels and bridges."""
         ways = dict[tuple[str, str], str]()
         for row in json.loads(sh("bridge", "-n", self.name, "-j", "fdb", "show").stdout or "[]"):
             if "dst" in row:
                 ways[row.get("master") or row["ifname"], row["mac"]] = row["dst"]
         rows = [row for family in (4, 6) for row in self.ip("neigh", "show", "nud", "permanent", family=family)]
+        routes = [route for family in (4, 6) for route in self.routes(family) if route.get("protocol") == str(MEMBER)]
         far = {row["dst"]: ways.get((row["dev"], row.get("lladdr", ""))) for row in rows}
         return {
             "node": self.name,
-            "own": [self.underlay(4), self.underlay(6), vtep(self.name)],
+            "own": self.own,
             "far": {address: way for address, way in far.items() if way},
+            "blocks": {route["dst"]: far.get(way) for route in routes if (way := _gateway(route))},
         }
+
+    @property
+    def own(self) -> list[str]:
+        """Its addresses on the wire, and its end of tunnels."""
+        return [self.underlay(4), self.underlay(6), vtep(self.name)]
+
+
+def _gateway(route: dict[str, Any]) -> str | None:
+    """By which neighbour a route is (ip-route(8): one of another family is in `via`)."""
+    return route.get("gateway") or route.get("via", {}).get("host")
 
 
 def witnessed(lab: Lab, witness: Witness, *, warm: bool, **options: Any) -> Cluster:
@@ -218,7 +243,7 @@ class Probing:
 
 def probe(witness: Witness, asker: Namespace, addresses: list[str], asked: int = 3) -> dict[str, str | None]:
     """Ask who answers addresses; nothing where the asker is gone."""
-    began = round(time.monotonic(), 4)
+    began = now()
     try:
         said = heard(asker, addresses, asked)
     except OSError:

@@ -1,24 +1,11 @@
-"""What must be so of a history of several nodes. It reads nothing else: no kernel, no store, and no module of what is judged.
-
-A history is lines of JSON in the order of their writing, each with `at`, in seconds, and what it `is`:
-
-    call, answer    a call of a plugin and its end; no `code`: it was killed, and what it did is not known
-    gone            a pod that ended without a DEL
-    fault, mended   something befell the cluster, and is over; one that `loses` has the store forget
-    policy          pods of an app are `held`, and hear of pods of others only, which is in force when all is well next
-    probe           who answered which address, asked from a pod or a node
-    rest, awake     all is mended, and it is waited until all is well; then it goes on
-    astray          pods whose addresses are others' by what the store says since it forgot
-    kernel          what a node sends where, at rest: addresses by the tunnel's end
-    filled          which addresses of a network were to be had, all others being free
-    left            what there still is after everybody left
-"""
+"""What must be so of a history of several nodes (docs/histories.md). It reads nothing else: no kernel, no store, and no module of what is judged."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
 from math import inf
 from typing import Any
 
@@ -104,7 +91,7 @@ class History:
 
     def _gone(self, line: Line) -> None:
         life = self.lives[line["container"]]
-        life.until = life.perhaps_until = min(life.until, line["at"])
+        life.until, life.perhaps_until = min(life.until, line["began"]), min(life.perhaps_until, line["at"])
 
     def _astray(self, line: Line) -> None:
         lost = max((it["at"] for it in self.of("fault") if it.get("loses") and it["at"] <= line["at"]), default=inf)
@@ -170,7 +157,7 @@ def a_policy_lets_through(history: History) -> Iterator[str]:
 
 
 def all_is_well_after(history: History) -> Iterator[str]:
-    """So soon after the last fault everybody hears everybody, but for whom a policy denies; and nodes send to who is there only."""
+    """So soon after the last fault everybody hears everybody, but for whom a policy denies, and who is astray; and nodes send to who is there only."""
     for began, ended, seen in history.rests():
         if ended - began > CONVERGES:
             yield f"it took {ended - began:.0f} s, from {began:.2f} on"
@@ -186,7 +173,8 @@ def all_is_well_after(history: History) -> Iterator[str]:
             if line["is"] == "probe"
             for address in line["answers"]
         }
-        for asker in {line["from"] for line in seen if line["is"] == "probe"}:
+        astray = {life.container for life in history.lives.values() if life.is_astray}
+        for asker in {line["from"] for line in seen if line["is"] == "probe"} - astray:
             for address, life in living.items():
                 if _denied(history, asker, life, ended) or last.get((asker, address)) == life.container:
                     continue
@@ -207,6 +195,16 @@ def nodes_send_elsewhere(history: History) -> Iterator[str]:
                 there = living.get(address)
                 if address in ever and (not there or places.get(vtep) != there.node):
                     yield f"{node} sends {address} to {places.get(vtep, vtep)}, and {there.node if there else 'nobody'} has it, at {line['at']:.2f}"
+            for address, there in living.items():
+                vtep = _routed(line["blocks"], address) if there.node != node else None
+                if vtep and places.get(vtep) != there.node:
+                    yield f"{node} routes {address} to {places.get(vtep, vtep)}, and {there.node} has it, at {line['at']:.2f}"
+
+
+def _routed(blocks: dict[str, str | None], address: str) -> str | None:
+    """Behind which tunnel's end the longest span is that has an address; none does where its network has other rows."""
+    spans = [span for span in map(ip_network, blocks) if ip_address(address) in span]
+    return blocks[str(max(spans, key=lambda span: span.prefixlen))] if spans else None
 
 
 def an_address_is_lost(history: History) -> Iterator[str]:

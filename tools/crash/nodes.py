@@ -19,6 +19,7 @@ from lab import Lab
 from witness import Probing, Witness, witnessed
 
 from crash.history import History, faults
+from crash.second import Second
 from crash.story import Told
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,11 +70,15 @@ def tell(story: str, seed: str) -> Told:
         cluster.spare.append(cluster.nodes.pop())
         try:
             with cluster:
-                _told(Comings(cluster, witness, random.Random(f"{story} {seed}")), kind)
+                town = Comings(cluster, witness, random.Random(f"{story} {seed}"))
+                town.introduce(story, seed)
+                _told(town, kind)
         except (AssertionError, OSError) as error:
             broke.append(f"the story broke: {type(error).__name__}: {str(error)[:600]}")
-    history = History(witness.file.read_text().splitlines())
+    lines = witness.file.read_text().splitlines()
+    history = History(lines)
     found = broke + faults(history, is_over=not broke)
+    found += [] if found else [f"the second judge: rule {rule}: {what}" for rule, what in Second(lines).opinion()]
     again = f"make crash-test PARTS=nodes STORIES={story!r} SEED={seed}; its history: {witness.file.relative_to(ROOT)}"
     counts = {
         "calls": sum(1 for _ in history.of("call")),
