@@ -81,7 +81,7 @@ policy-matrix: .venv/ready ## policies that nobody would write, against all pair
 reach-sweep: .venv/ready ## what `agent-cni reach` says beside what packets do, in random worlds with things broken; EXAMPLES=50 SEED= (the same seed, the same worlds)
 	@WHOLE=1 EXAMPLES=$(or $(EXAMPLES),50) SEED=$(or $(SEED),$(shell date +%s)) AGENT_CNI_MODE=cold tools/isolated .venv/bin/python3 -m pytest --numprocesses 2 netns-tests/command/test_reach.py
 
-bench: .venv/ready     ## our plugins against the reference's, paired in one run; PARTS=calls, traffic, cluster, policy, names, flows or kube does one part
+bench: .venv/ready     ## our plugins against the reference's, paired in one run; PARTS=calls, together, traffic, cluster, policy, names, flows or kube does one part
 	@tools/bootstrap --reference
 	@tools/isolated .venv/bin/python3 tools/bench.py $(PARTS)
 

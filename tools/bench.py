@@ -25,6 +25,7 @@ import bench_names  # noqa: E402
 import bench_policy  # noqa: E402
 import bench_rig  # noqa: E402
 import bench_sidecar  # noqa: E402
+import bench_together  # noqa: E402
 from lab import Lab  # noqa: E402
 
 OUT = ROOT / ".cache/bench"
@@ -72,6 +73,7 @@ def report(rows: dict[str, tuple[list[float], list[float]]], pairs: int) -> None
 
 PARTS = {
     "calls": calls,
+    "together": bench_together.run,
     "traffic": traffic,
     "cluster": bench_cluster.run,
     "policy": bench_policy.run,

@@ -41,15 +41,18 @@ class Side:
     rules: tuple[str, ...] = ()
     environ: dict[str, str] = field(default_factory=dict)
 
+    def process(self, verb: str, conf: Conf, pod: str) -> tuple[Path, dict[str, str]]:
+        """The program of a call, and its environment."""
+        ours = (BIN_DIR / conf["type"]).exists() and self.name != "reference"
+        folder = BIN_DIR if ours else REFERENCE
+        env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": f"{self.name}-{pod}", "CNI_NETNS": f"/run/netns/{pod}",
+               "CNI_IFNAME": "eth0", "CNI_PATH": f"{folder}", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}  # fmt: skip
+        return folder / conf["type"], env | self.environ
+
     def call(self, verb: str, conf: Conf, pod: str) -> Conf:
         """One process, as a runtime starts it."""
-        ours = (BIN_DIR / conf["type"]).exists() and self.name != "reference"
-        env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": f"{self.name}-{pod}", "CNI_NETNS": f"/run/netns/{pod}",
-               "CNI_IFNAME": "eth0", "CNI_PATH": f"{BIN_DIR if ours else REFERENCE}", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}  # fmt: skip
-        program = (BIN_DIR if ours else REFERENCE) / conf["type"]
-        done = subprocess.run(
-            [program], input=json.dumps(conf).encode(), env=env | self.environ, capture_output=True, check=False
-        )
+        program, env = self.process(verb, conf, pod)
+        done = subprocess.run([program], input=json.dumps(conf).encode(), env=env, capture_output=True, check=False)
         assert done.returncode == 0, (self.name, verb, done.stdout, done.stderr)
         return json.loads(done.stdout) if done.stdout.strip() else {}
 
