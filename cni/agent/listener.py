@@ -7,65 +7,80 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from cni.errors import Conflict, IoFailure
 from cni.kernel.files import private_folder
 
 _FIRST_PASSED = 3  # sd_listen_fds(3)
 _BACKLOG = 128
+#: How a socket is called (LISTEN_FDNAMES) whose file its process has made.
+_BOUND = "bound-"
 _PATIENCE_SECONDS = 3.0  # to start an agent that systemd starts takes one
 
 
+class Listener(NamedTuple):
+    """A socket that listens, and which file is its own (`_which`) to take away in the end: none where systemd made it."""
+
+    socket: socket.socket
+    file: str
+
+
 @contextmanager
-def listening(path: Path) -> Iterator[socket.socket]:
+def listening(path: Path) -> Iterator[Listener]:
     """A listening socket at `path`, or the one passed to us. Raises Conflict where an agent listens already."""
-    passed = _passed()
-    if passed:
-        yield passed
-        return
-    listener = _bound(path)
-    own = path.stat()
+    listener = _passed() or _bound(path)
     try:
         yield listener
     finally:
-        with suppress(OSError):  # where somebody took ours away another agent may have put its own
-            if os.path.samestat(own, path.stat()):
-                path.unlink()  # first: once ours is closed, another agent puts its own there
-        listener.close()
+        if listener.file:
+            with suppress(OSError):  # where somebody took ours away another agent may have put its own
+                if _which(path) == listener.file:
+                    path.unlink()  # first: once ours is closed, another agent puts its own there
+            listener.socket.close()
 
 
-def pass_on(listener: socket.socket) -> None:
-    """Have the socket ready for the program this process becomes next, as systemd would."""
-    os.dup2(listener.fileno(), _FIRST_PASSED)
+def pass_on(listener: Listener) -> None:
+    """Have the socket ready for the program this process becomes next, as systemd would; its file, where it is ours, is that one's then."""
+    os.dup2(listener.socket.fileno(), _FIRST_PASSED)
     os.set_inheritable(_FIRST_PASSED, True)
     os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+    if listener.file:
+        os.environ["LISTEN_FDNAMES"] = listener.file
 
 
-def _passed() -> socket.socket | None:
+def _passed() -> Listener | None:
     if (os.environ.get("LISTEN_FDS"), os.environ.get("LISTEN_PID")) != ("1", str(os.getpid())):
         return None
     try:
-        listener = socket.socket(fileno=_FIRST_PASSED)
+        made = socket.socket(fileno=_FIRST_PASSED)
     except OSError as error:
         raise IoFailure(f"LISTEN_FDS: descriptor {_FIRST_PASSED}: {error.strerror}") from None
-    listener.set_inheritable(False)
-    listener.setblocking(False)
-    return listener
+    made.set_inheritable(False)
+    made.setblocking(False)
+    name = os.environ.get("LISTEN_FDNAMES", "")
+    return Listener(made, name if name.startswith(_BOUND) else "")
 
 
-def _bound(path: Path) -> socket.socket:
+def _bound(path: Path) -> Listener:
     try:
         private_folder(path.parent)
         if is_listened_on(path):
             raise Conflict(f"an agent listens on {path} already")
         path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-        listener.bind(str(path))
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        made.bind(str(path))
         path.chmod(0o600)  # in time: until listen() nobody can connect
-        listener.listen(_BACKLOG)
+        made.listen(_BACKLOG)
+        return Listener(made, _which(path))
     except OSError as error:
         raise IoFailure(f"{path}: {error.strerror or error}") from None
-    return listener
+
+
+def _which(path: Path) -> str:
+    """What tells the file of a socket from another that comes to its place."""
+    status = path.stat()
+    return f"{_BOUND}{status.st_dev}-{status.st_ino}"
 
 
 def is_listened_on(path: Path) -> bool:

@@ -63,7 +63,7 @@ def serve(path: Path, most: int, deadline: int, upkeep: Upkeep | None = None, ex
         terms = Terms(deadline, exporter.spans if exporter else None)
         guard = Guard() if upkeep else None
         beside: tuple[Beside | None, ...] = (bequest, follower, exporter, guard, mender)
-        outdated = Pool(listener, most, terms, installed, [item for item in beside if item]).run()
+        outdated = Pool(listener.socket, most, terms, installed, [item for item in beside if item]).run()
         for other in (exporter, guard):
             if other:
                 other.end()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -124,3 +126,31 @@ def test_a_socket_that_another_has_put_there_meanwhile_stays(tmp_path: Path):
         assert not path.exists()
         path.touch()
     assert path.exists()
+
+
+#: An agent that becomes the next installation's, which ends; `argv` says whether its socket was passed to it.
+_BECOMING = """
+import os, sys
+from pathlib import Path
+from cni.agent.listener import listening, pass_on
+path, times = Path(sys.argv[1]), int(sys.argv[2])
+with listening(path) as listener:
+    if times:
+        pass_on(listener)
+        os.execv(sys.executable, [sys.executable, "-c", os.environ["SELF"], str(path), str(times - 1)])
+"""
+
+
+def test_what_an_agent_becomes_takes_the_socket_away_that_was_its_own(tmp_path: Path):
+    path = tmp_path / "sock"
+    subprocess.run([sys.executable, "-c", _BECOMING, path, "2"], env={"SELF": _BECOMING}, check=True)
+    assert not path.exists()
+
+
+def test_what_an_agent_becomes_leaves_the_socket_that_systemd_made(tmp_path: Path):
+    path = tmp_path / "sock"
+    passing = "import os; os.dup2(int(os.environ['AT']), 3); os.environ['LISTEN_PID'] = str(os.getpid()); exec(os.environ['SELF'])"
+    with somebody(path) as made:
+        environ = {"SELF": _BECOMING, "AT": str(made.fileno()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "agent-cni.socket"}
+        subprocess.run([sys.executable, "-c", passing, path, "2"], env=environ, pass_fds=[made.fileno()], check=True)
+        assert is_listened_on(path)
