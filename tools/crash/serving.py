@@ -178,16 +178,22 @@ class Callers:
             thread.join()
 
     def _call(self, pod: Pod) -> None:
+        """As a runtime does: a DEL that is to be tried again later is, before anything else."""
         while not self._over.is_set():
-            for verb in ("ADD", "DEL"):
-                answer = self._host.cni(verb, CONF, pod)
-                self.done += 1
-                try:
-                    code = answer.json.get("code", 0) if answer.stdout else 0
-                except ValueError:
-                    code = -1
-                if code not in FINE or bool(code) != bool(answer.code):
-                    self.faults.append(f"{verb} ends with {answer.code}: {answer.stdout}{answer.stderr}"[:400])
+            self._answered("ADD", pod)
+            if not eventually(lambda: self._answered("DEL", pod) == 0, PATIENCE):
+                self.faults.append("DEL is told to try again, and again")
+
+    def _answered(self, verb: str, pod: Pod) -> int:
+        answer = self._host.cni(verb, CONF, pod)
+        self.done += 1
+        try:
+            code = answer.json.get("code", 0) if answer.stdout else 0
+        except ValueError:
+            code = -1
+        if code not in FINE or bool(code) != bool(answer.code):
+            self.faults.append(f"{verb} ends with {answer.code}: {answer.stdout}{answer.stderr}"[:400])
+        return int(code)
 
 
 class Life:
@@ -222,6 +228,8 @@ class Life:
         """What is left of it when it is over."""
         said = self._process.communicate(timeout=PATIENCE)[1]
         found = [f"it said {line}" for line in said.splitlines() if "Traceback" in line or "Error" in line]
+        if self._process.returncode == 0 and (self._host.folder / "agent.sock").exists():
+            found.append("its socket is left")
         if not eventually(lambda: not _agents(), PATIENCE):
             found.append(f"processes are left: {_agents()}")
             for pid in _agents():

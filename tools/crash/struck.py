@@ -20,13 +20,16 @@ CHANGES = {
 }  # fmt: skip
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _EXCHANGE = "renameat2"
+#: What no other process has.
+_OWN = (os.devnull, "/proc/self/", "/proc/thread-self/")
 
 
 def path_of(event: str, args: tuple[Any, ...]) -> str | None:
     """The path an effect is on, or None of what is none."""
     if event == "open":
         path, _, flags = args
-        return str(path) if isinstance(flags, int) and flags & _WRITES and path != os.devnull else None
+        written = isinstance(flags, int) and flags & _WRITES and not str(path).startswith(_OWN)
+        return str(path) if written else None
     if event == "ctypes.dlsym":
         return _EXCHANGE if args[1] == _EXCHANGE else None
     return (
