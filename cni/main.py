@@ -8,7 +8,7 @@ import gc
 import os
 import sys
 
-from cni.errors import CniError, Internal, Interrupted, IoFailure, Stranded, refusal
+from cni.errors import CniError, Internal, Interrupted, IoFailure, Stranded, ToolFailed, refusal
 from cni.protocol.call import Call
 from cni.protocol.versions import ANSWER, LATEST, SUPPORTED
 
@@ -148,7 +148,18 @@ def _answer(name: str, call: Call, stdout: Stdout) -> None:
     if version in SUPPORTED:
         stdout.version = version  # what is wrong with the rest is told in it
     config.refuse_wrong_header(netconf, call.command)
+    _have_last_words(stdout)
     _tell_story(name, call, netconf, lambda result: _deliver(stdout, json.dumps(result, allow_nan=False)))
+
+
+def _have_last_words(stdout: Stdout) -> None:
+    """Have a document also where libnftables ends the process: nothing is undone then."""
+    from cni.kernel import exits
+
+    ended = ToolFailed(
+        "libnftables ended this call; what it made is recorded, and DEL takes it away", "its words are on stderr"
+    )
+    exits.say_last(lambda: stdout.fail(ended))
 
 
 def _tell_story(name: str, call: Call, netconf: "dict[str, Any]", deliver: "Deliver") -> None:

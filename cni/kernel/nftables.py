@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from cni.errors import Unavailable
 from cni.kernel import netns, signature
+from cni.kernel.exits import outspoken
 from cni.kernel.kept import PerNamespace
 from cni.kernel.netlink.channel import NETFILTER, Channel
 
@@ -82,14 +83,16 @@ class Context:
     def __init__(self, output: int = _STATELESS) -> None:
         self._library = library = _library()
         Channel(NETFILTER).close()  # libnftables ends the process where it gets no socket; we say so
-        self._handle = ctypes.c_void_p(library.nft_ctx_new(0))
+        with outspoken():
+            self._handle = ctypes.c_void_p(library.nft_ctx_new(0))
         library.nft_ctx_buffer_output(self._handle)
         library.nft_ctx_buffer_error(self._handle)
         library.nft_ctx_output_set_flags(self._handle, output)
 
     def run(self, commands: str) -> Answer:
         """Run commands; reading a buffer empties it for the next ones."""
-        failed = self._library.nft_run_cmd_from_buffer(self._handle, commands.encode())
+        with outspoken():
+            failed = self._library.nft_run_cmd_from_buffer(self._handle, commands.encode())
         output = self._library.nft_ctx_get_output_buffer(self._handle)
         complaint = self._library.nft_ctx_get_error_buffer(self._handle)
         return Answer(not failed, output.decode(errors="replace"), complaint.decode(errors="replace"))
