@@ -181,15 +181,17 @@ class Comings:
                 return False
         holders = dict(self.cluster.holders())
         containers = {it.pod.name: it.pod for it in self.cluster.placed}
+        networks = {it.pod.name: it.conf["name"] for it in self.cluster.placed}
         well, theirs = True, set(holders.values())
         for asker in [*(pod for name, pod in containers.items() if name in theirs), *self.cluster.nodes]:
             answers = probe(self.witness, asker, list(holders))
             app = getattr(asker, "app", "")
+            holds = asker.has_addresses() if isinstance(asker, Witnessed) else None
             for address, name in holders.items():
                 denied = containers[name].app == "held" and app not in FRIENDS and asker is not containers[name]
-                well &= answers.get(address) == (None if denied and app else f"container-{name}") or (
-                    denied and not app
-                )
+                there = f"{networks[name]} {6 if ':' in address else 4}"
+                if holds is None or not (denied or there not in holds):
+                    well &= answers.get(address) == (None if denied else f"container-{name}")
         return well
 
     def leave(self) -> None:

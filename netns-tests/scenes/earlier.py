@@ -1,6 +1,7 @@
 """Earlier releases of this suite, as executables beside this one's: their own code, and this one's packages.
 
 `releases/layout-N.tar.xz` holds one that wrote that layout: `git archive COMMIT cni plugins | xz`, of 4651ba9, 6c88ed4, 2530ef2 and, for 5, 1818004.
+`installed` has any commit's installer put all of it down, launcher, agent and daemons, with the packages that one asked for.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import REFERENCE_DIR, ROOT, Answer, Host, Pod, sh
+from lab import OFFLINE, REFERENCE_DIR, ROOT, Answer, Host, Pod, sh
 
 KEPT = ROOT / "netns-tests/scenes/releases"
+INSTALLED = ROOT / ".cache/releases"
 _EXECUTABLE = """#!{python} -I
 import sys
 sys.path.insert(0, "{folder}")
@@ -67,6 +69,21 @@ class Release:
             folder = self.bin if (self.bin / conf["type"]).exists() else REFERENCE_DIR
             result = host.cni("ADD", conf | given, pod, bin_dir=folder, CNI_PATH=f"{self.bin}:{REFERENCE_DIR}").ok()
         return result
+
+
+def installed(commit: str) -> Path:
+    """A folder with `opt`, `bin` and `etc`, into which the release of a commit installed itself, once; nothing: this checkout's."""
+    place = INSTALLED / (commit or "this")
+    if not (place / "bin").exists() or not commit:
+        shutil.rmtree(place, ignore_errors=True)
+        source = place / "source"
+        source.mkdir(parents=True)
+        what = "git archive %s | tar -x -C %s" if commit else "git ls-files -z%s | tar -c --null -T - | tar -x -C %s"
+        sh("sh", "-c", what % (commit, source), cwd=ROOT)
+        folders = ("--prefix", place / "opt", "--bin-dir", place / "bin.new", "--conf-dir", place / "etc")
+        sh(source / "tools/install", *folders, env=OFFLINE)
+        (place / "bin.new").rename(place / "bin")
+    return place
 
 
 def _write(folder: Path, name: str, module: str, script: str) -> None:

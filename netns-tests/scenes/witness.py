@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,19 +17,14 @@ from typing import Any
 
 from answers import heard
 from cluster import Cluster, Node
-from lab import AGENT_CNI, BIN_DIR, ROOT, Answer, Lab, Namespace, Pod, eventually, nursery, sh
+from earlier import installed
+from lab import AGENT_CNI, BIN_DIR, Answer, Lab, Namespace, Pod, eventually, nursery, sh
 from shop import NAMED
 from warm import stop
 
 from cni.kernel.view import MEMBER
 from cni.overlay.wireguard import vtep
-
-RELEASES = ROOT / ".cache/releases"
-_RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-_PLUGIN, _COMMAND = (
-    f"{_RUN}from cni.main import main; raise SystemExit(main(sys.argv[1]))",
-    f"{_RUN}from cni.command.main import main; sys.argv[0] = 'agent-cni'; raise SystemExit(main())",
-)
+from cni.state.membership import HELD
 
 
 def now() -> float:
@@ -105,12 +101,15 @@ class Witnessed(Node):
     def create(self) -> None:
         super().create()
         if self.warm and not self.agent:
-            self.agent = nursery().start(self.path, self.folder, self.names)
+            self._serve()
 
     def become(self, release: str) -> None:
         """Have the executables of a release from the next call and start on; of today's if it is empty."""
-        self.bin_dir, self.release = released(release) if release else BIN_DIR, release
-        self.program = self.bin_dir / "agent-cni" if release else AGENT_CNI
+        place = installed(release) if release else None
+        self.bin_dir, self.release = place / "bin" if place else BIN_DIR, release
+        self.program = place / "opt/bin/agent-cni" if place else AGENT_CNI
+        if self.agent:
+            self.agent_again(signal.SIGTERM)
         self.introduce()
 
     def introduce(self) -> None:
@@ -149,7 +148,15 @@ class Witnessed(Node):
         """End its agent, and start another."""
         stop(self.agent, number)
         (self.folder / "agent.sock").unlink(missing_ok=True)
-        self.agent = nursery().start(self.path, self.folder, self.names)
+        self._serve()
+
+    def _serve(self) -> None:
+        """Have an agent of its release."""
+        if self.release:
+            self.agent = subprocess.Popen([*self.prefix(), str(self.program), "serve"]).pid
+            assert eventually((self.folder / "agent.sock").exists)
+        else:
+            self.agent = nursery().start(self.path, self.folder, self.names)
 
     def reboot(self) -> None:
         """Nothing runs on it any more, and the kernel and /run know nothing; its member is to be started."""
@@ -162,7 +169,9 @@ class Witnessed(Node):
             if link["ifname"] not in ("lo", "eth0"):
                 sh("ip", "-n", self.name, "link", "del", link["ifname"], check=False)
         self.run("nft", "flush", "ruleset")
-        self.agent = nursery().start(self.path, self.folder, self.names) if has_agent else 0
+        self.agent = 0
+        if has_agent:
+            self._serve()
 
     def seen(self) -> dict[str, Any]:
         """Where it sends what, as its kernel says: addresses by neighbours and their MACs by FDBs, spans by routes, of tunnels and bridges."""
@@ -177,8 +186,13 @@ class Witnessed(Node):
             "node": self.name,
             "own": self.own,
             "far": {address: way for address, way in far.items() if way},
+            "holds": self.has_addresses(),
             "blocks": {route["dst"]: far.get(way) for route in routes if (way := _gateway(route))},
         }
+
+    def has_addresses(self) -> list[str]:
+        """Of which network and family: it has none where blocks are few, and is answered by nobody there then."""
+        return sorted({f"{network} {6 if ':' in span else 4}" for network, span in map(str.split, self.holdings(HELD))})
 
     @property
     def own(self) -> list[str]:
@@ -194,26 +208,6 @@ def _gateway(route: dict[str, Any]) -> str | None:
 def witnessed(lab: Lab, witness: Witness, *, warm: bool, **options: Any) -> Cluster:
     """A cluster of hosts whose calls are written down, which have node agents if they are to be `warm`."""
     return Cluster(lab, kind=partial(Witnessed, witness=witness, warm=warm), **options)  # type: ignore[arg-type]
-
-
-def released(commit: str) -> Path:
-    """A folder with the executables of another release, which is unpacked once; it has what today's needs of the package index."""
-    place = RELEASES / commit
-    if not (place / "bin").exists():
-        place.mkdir(parents=True, exist_ok=True)
-        sh("sh", "-c", f"git -C {ROOT} archive {commit} cni plugins | tar -x -C {place}")
-        made = place / "bin.new"
-        made.mkdir(exist_ok=True)
-        python = f"{ROOT}/.venv/bin/python3 -I -c"
-        programs = {"agent-cni": f'{python} "{_COMMAND}" {place}'}
-        for schema in (place / "plugins").glob("*.schema.json"):
-            name = schema.name.removesuffix(".schema.json")
-            programs[name] = f'{python} "{_PLUGIN}" {place} {place}/plugins/{name}'
-        for name, words in programs.items():
-            (made / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
-            (made / name).chmod(0o755)
-        made.rename(place / "bin")
-    return place / "bin"
 
 
 class Probing:

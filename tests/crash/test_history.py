@@ -54,6 +54,7 @@ class Told:
             own=[f"v{node}"],
             far={{"a": A, "b": B, "c": C}[name]: way for name, way in far.items()},
             blocks=blocks or {},
+            holds=["net 4"],
         )
 
 
@@ -165,7 +166,7 @@ def stale(told: Told) -> None:
     told.add("w", "10.10.0.9")
     told.delete("w")
     told.say("rest")
-    told.say("kernel", node="n2", own=["vn2"], far={"10.10.0.9": "vn1"}, blocks={})
+    told.say("kernel", node="n2", own=["vn2"], far={"10.10.0.9": "vn1"}, blocks={}, holds=[])
     told.say("awake")
 
 

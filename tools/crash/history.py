@@ -24,6 +24,7 @@ class Life:
 
     container: str
     node: str
+    network: str
     app: str
     perhaps_from: float
     addresses: set[str] = field(default_factory=set)
@@ -75,7 +76,9 @@ class History:
     def _call(self, line: Line) -> None:
         self._calls[line["call"]] = line
         if line["verb"] == "ADD":
-            self.lives[line["container"]] = Life(line["container"], line["node"], line["app"], line["at"])
+            self.lives[line["container"]] = Life(
+                line["container"], line["node"], line["network"], line["app"], line["at"]
+            )
         elif line["verb"] == "DEL" and (life := self.lives.get(line["container"])):
             life.until = min(life.until, line["at"])
 
@@ -174,9 +177,12 @@ def all_is_well_after(history: History) -> Iterator[str]:
             for address in line["answers"]
         }
         astray = {life.container for life in history.lives.values() if life.is_astray}
+        holds = {line["node"]: line["holds"] for line in seen if line["is"] == "kernel"}
         for asker in {line["from"] for line in seen if line["is"] == "probe"} - astray:
             for address, life in living.items():
                 if _denied(history, asker, life, ended) or last.get((asker, address)) == life.container:
+                    continue
+                if asker in holds and f"{life.network} {ip_address(address).version}" not in holds[asker]:
                     continue
                 yield f"{asker} does not hear {life.container} on {life.node} at {address}, by {ended:.2f}"
 

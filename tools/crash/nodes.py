@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from calamity import GROUPS
+from calamity import GROUPS, HOSTS, KERNELS, Befalls
+from cluster import Cluster, Node
 from comings import Comings
 from lab import Lab
-from witness import Probing, Witness, witnessed
+from witness import Probing, Witness, Witnessed, witnessed
 
 from crash.history import History, faults
 from crash.second import Second
@@ -25,8 +26,9 @@ from crash.story import Told
 ROOT = Path(__file__).resolve().parents[2]
 WHAT = "nodes of a cluster, faults at random and several at a time while pods come and go; a history judged by who reads only that"
 HISTORIES = ROOT / ".cache/crash/histories"
-#: Commits of earlier releases, the second the first that is built of what a checkout has.
-EARLIER = ("617a6b9", "60366d0")
+#: Commits of earlier releases. The older ones have faults of their own: what they are spared is what they are not up to.
+EARLIER, OLDER = ("702ff2b", "c350c73"), ("617a6b9", "60366d0")
+SPARED = frozenset({*KERNELS, "the store restored from an older backup"})
 #: How often a node's first pod of a network is tried.
 TRIED = 20
 #: So that the store can be filled, in bytes.
@@ -42,12 +44,30 @@ class Kind:
     at_once: int = 3
     keys: dict[str, Any] = field(default_factory=dict)
     releases: tuple[str, ...] = ()
+    spared: frozenset[str] = frozenset()
     fills: bool = True
+
+    @property
+    def groups(self) -> list[dict[str, Befalls]]:
+        """What befalls them, of each group one at a time."""
+        more = {"a host of another release": self.upgraded} if self.releases else {}
+        groups = [group | (more if group is HOSTS else {}) for group in GROUPS]
+        left = [{name: it for name, it in group.items() if name not in self.spared} for group in groups]
+        return [group for group in left if group]
+
+    def upgraded(self, cluster: Cluster, node: Node, chance: random.Random) -> None:
+        """A host gets another release, daemons and all, perhaps an earlier one, and its pods live on."""
+        assert isinstance(node, Witnessed)
+        with node.busy:
+            node.become(chance.choice(("", *self.releases)))
+            node.stop()
+            node.start()
 
 
 KINDS = {
     "five nodes": (8, Kind()),
     "two releases": (4, Kind(releases=EARLIER, fills=False)),
+    "older releases": (2, Kind(releases=OLDER, spared=SPARED, fills=False)),
     "encrypted": (3, Kind(3, 5, keys={"encryption": "wireguard"})),
     "three nodes": (1, Kind(3, 2, 2, fills=False)),
 }
@@ -95,7 +115,7 @@ def _told(town: Comings, kind: Kind) -> None:
     for number in range(1, kind.rounds + 1):
         seed = f"{town.chance.random()} {number}"
         with town.churning(seed), Probing(town.cluster, town.witness, seed), ThreadPoolExecutor(kind.at_once) as pool:
-            list(pool.map(partial(town.befall, seed), town.chance.sample(GROUPS, kind.at_once)))
+            list(pool.map(partial(town.befall, seed), town.chance.sample(kind.groups, kind.at_once)))
         town.rest()
         print(f"{number}/{kind.rounds}: {len(town.cluster.placed)} pods", file=sys.stderr, flush=True)
     for placed in list(town.cluster.placed):

@@ -28,6 +28,7 @@ class Second:
         self.ends: dict[str, float] = defaultdict(lambda: inf)
         self.over: dict[str, float] = defaultdict(lambda: inf)
         self.calls: dict[int, tuple[Line, Line | None]] = {}
+        self.networks = {line["network"] for line in self.of("call")}
         self._loses = -inf
         for line in self.lines:
             self._read(line)
@@ -70,7 +71,7 @@ class Second:
         for rest, awake, between in self._rests():
             if awake - rest > LATEST:
                 yield 4, f"{awake - rest} s"
-            yield from self._well(rest, awake, [line for line in between if line["is"] == "probe"])
+            yield from self._well(rest, awake, between)
             yield from self._sent(rest, awake, [line for line in between if line["is"] == "kernel"])
         sizes = defaultdict(set)
         for line in self.of("filled"):
@@ -133,15 +134,22 @@ class Second:
     def _living(self, rest: float, awake: float) -> dict[str, str]:
         return {address: name for name, line in self.given.items() if line["at"] <= rest and self.ends[name] >= awake for address in line["addresses"]}  # fmt: skip
 
-    def _well(self, rest: float, awake: float, probes: list[Line]) -> Iterator[tuple[int, str]]:
+    def _well(self, rest: float, awake: float, between: list[Line]) -> Iterator[tuple[int, str]]:
         last: dict[str, dict[str, str | None]] = defaultdict(dict)
-        for probe in probes:
-            last[probe["from"]] |= probe["answers"]
+        lacks: dict[str, set[str]] = defaultdict(set)
+        for line in between:
+            if line["is"] == "probe":
+                last[line["from"]] |= line["answers"]
+            elif line["is"] == "kernel":
+                lacks[line["node"]] = {f"{net} {family}" for net in self.networks for family in (4, 6)} - {
+                    *line["holds"]
+                }
         for asker, heard in ((asker, heard) for asker, heard in last.items() if asker not in self.astray):
             for address, name in self._living(rest, awake).items():
                 held = {policy["held"] for policy in self.of("policy")}
                 friend = asker == name or (asker in self.add and self.add[asker]["app"] in self.of("policy")[0]["from"])
                 either = self.add[name]["app"] in held and not friend
+                either |= f"{self.add[name]['network']} {6 if ':' in address else 4}" in lacks[asker]
                 if name not in self.astray and not either and heard.get(address) != name:
                     yield 4, f"{asker} does not hear {name} at {address} by {awake}"
 
