@@ -25,7 +25,7 @@ from cni.member import figures, mending
 from cni.member.absences import Absences
 from cni.member.devices import Devices, bridge_of
 from cni.member.rows import KernelRows
-from cni.member.shares import NOTHING, Shares, shares, uplink_of
+from cni.member.shares import NOTHING, Shares, entrances, shares, uplink_of
 from cni.member.uplinks.way import carriers
 from cni.naming import VTEP_TABLE
 from cni.overlay.peers import NO_UPLINK, Overlay, Peers, goes_by_endpoints, peers_of
@@ -46,7 +46,7 @@ class Reconciler:
         self._node, self._folder, self._uplinks = me.name, folder, uplinks
         self.snapshot = Snapshot(me.name)
         self._absences = Absences(me.name, folder)
-        self._shares, self._uplink = NOTHING, NO_UPLINK
+        self._shares, self._uplink, self._entrances = NOTHING, NO_UPLINK, set[str]()
         self._shared_at = 0.0
         self._owes = False
         self._peers: dict[Overlay, Peers] = {}
@@ -136,7 +136,8 @@ class Reconciler:
             own = self._devices.ports(found.me) if found.me else ()
             overlays = tuple(sorted({*_spelled(found.devices.values()), *own}))
             if found.tunnel and overlays and found.tunnel not in netfilter.nft_list(f"table {VTEP_TABLE}"):
-                VtepFilter((), overlays, found.tunnel).ensure(self._world)
+                here = tuple(sorted(entrances(self._world, found)))
+                VtepFilter((), overlays, found.tunnel, entrances=here).ensure(self._world)
         except CniError as error:
             self._refuse(error)
 
@@ -150,7 +151,7 @@ class Reconciler:
         )
         left = _spelled(device for device in devices if device.name in self._shares.in_use)
         self._devices.clear(self._shares)
-        shut = VtepFilter((), left, self._shares.tunnel)
+        shut = VtepFilter((), left, self._shares.tunnel, entrances=tuple(sorted(self._entrances)))
         self._try(shut.ensure if left else shut.remove)
         self._peers, self._filter = {}, None
         return left
@@ -159,14 +160,14 @@ class Reconciler:
 
     def _share(self) -> bool:
         """Follow the networks and devices this host has; whether one is new."""
-        self._shared_at, self._owes, before = time.monotonic(), False, (self._shares, self._uplink)
+        self._shared_at, self._owes, before = time.monotonic(), False, (self._shares, self._uplink, self._entrances)
         try:
             self._shares = self._found()
-            self._uplink = uplink_of(self._world, self._shares)
+            self._uplink, self._entrances = uplink_of(self._world, self._shares), entrances(self._world, self._shares)
         except CniError as error:
             self._refuse(error)
             return False
-        if (self._shares, self._uplink) == before:
+        if (self._shares, self._uplink, self._entrances) == before:
             return False
         now, me = {*self._shares.devices, *self._shares.without}, self._shares.me
         is_moved = (me, self._uplink) != (before[0].me, before[1])
@@ -193,7 +194,8 @@ class Reconciler:
         overlays = _spelled(self._shares.devices.values())
         vteps = {vtep for peers in self._peers.values() for vtep in peers.vteps}
         uplinks = tuple(dict.fromkeys(link.name for link in carriers(self._world.host, self._uplinks)))
-        wanted = VtepFilter(tuple(sorted(vteps)), overlays, self._shares.tunnel, uplinks)
+        every = tuple(sorted({*uplinks, *self._entrances}))
+        wanted = VtepFilter(tuple(sorted(vteps)), overlays, self._shares.tunnel, uplinks, every)
         if wanted == self._filter and not (looking and self._is_otherwise(wanted)):
             return
         self._filter = wanted if self._try(wanted.ensure if overlays else wanted.remove) else None

@@ -20,8 +20,8 @@ from cni.state import Store
 class Shares(NamedTuple):
     """Who this host is in the cluster, None where it is in none; the overlays of its networks there with their devices, those
     devices that pods have, and those that are the member's own, of networks no call has shared; overlays that cannot have one, and are
-    refused; what each network of the node says of its own; the link of encrypted tunnels, if there are any; and the networks the state
-    knows at all.
+    refused; what each network of the node says of its own; the link of encrypted tunnels, if there are any; the networks the state
+    knows at all; and the addresses at which other hosts reach this one.
     """
 
     me: Node | None
@@ -32,6 +32,7 @@ class Shares(NamedTuple):
     said: tuple[Said, ...]
     tunnel: str
     known: frozenset[str]
+    reached: tuple[str, ...]
 
     def after(self, before: Shares) -> Shares:
         """What there is, and what was before of a state that is gone or an older copy: it knows nothing of networks pods still have."""
@@ -47,7 +48,7 @@ class Shares(NamedTuple):
 
 
 #: Of a host that is in no cluster.
-NOTHING = Shares(None, {}, frozenset(), frozenset(), (), (), "", frozenset())
+NOTHING = Shares(None, {}, frozenset(), frozenset(), (), (), "", frozenset(), ())
 
 
 def shares(folder: Path, snapshot: Snapshot, place_of: Callable[[Network, bool], str | None]) -> Shares:
@@ -82,7 +83,8 @@ def shares(folder: Path, snapshot: Snapshot, place_of: Callable[[Network, bool],
     own, without = _as_guest(me, snapshot, devices, taken, lambda network: place_of(network, network.name in names))
     tunnel = wireguard.DEVICE if member.encryption else ""
     alone = frozenset(device.name for device in own.values() if device not in devices.values())
-    return Shares(me, devices | own, frozenset(in_use), alone, without, tuple(said), tunnel, frozenset(names))
+    reached = tuple(filter(None, (member.vtep, member.underlay)))
+    return Shares(me, devices | own, frozenset(in_use), alone, without, tuple(said), tunnel, frozenset(names), reached)
 
 
 def uplink_of(world: World, have: Shares) -> Uplink:
@@ -95,6 +97,12 @@ def uplink_of(world: World, have: Shares) -> Uplink:
     held = world.host.addresses(link) if link else []
     spans = [str(item.interface.network) for item in held if item.interface.ip == vtep]
     return Uplink(link.name, spans[0]) if link and spans else NO_UPLINK
+
+
+def entrances(world: World, have: Shares) -> set[str]:
+    """The links that have an address at which other hosts reach this one. Raises KernelRefused."""
+    held = (world.host.link_by_index(world.host.link_holding(ipaddress.ip_address(item))) for item in have.reached)
+    return {link.name for link in held if link}
 
 
 def _as_guest(

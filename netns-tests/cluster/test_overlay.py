@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from cluster import Cluster
 from cluster import conf as cluster_conf
-from forge import send_vxlan
+from forge import send_several, send_vxlan
 from lab import Host, Lab, Namespace, Pod, eventually, sh
 from reconcilers import Hand, News, of_host, of_pod, own_of, pool, rows
 from wire import Wire
@@ -245,10 +246,11 @@ def test_vxlan_is_accepted_from_known_hosts_only_and_other_networks_are_none_of_
     assert wire.carried(b"forged")
     send = "import socket, sys; s = socket.socket(2, 2); s.bind(('', int(sys.argv[1]))); s.sendto(b'from a pod', (sys.argv[2], int(sys.argv[3])))"
     # behind the host's address a pod has no part in what the host sends and hears by VXLAN
-    for port, *to in ((4789, "192.0.2.1", 9), (4789, "192.0.2.12", 4789), (4790, "192.0.2.12", 4789)):
+    tried = ((4789, "192.0.2.1", 9), (4789, "192.0.2.12", 4789), (4790, "192.0.2.12", 4789), (4790, "192.0.2.1", 9))
+    for port, *to in tried:
         with Wire(host, "eth0") as wire:
             pod.run(sys.executable, "-c", send, port, *to)
-        assert wire.carried(b"from a pod") == (port != 4789)
+        assert wire.carried(b"from a pod") == (4789 not in (port, *to))
     for each in scene.hosts:  # where the range is wide some flow's hash is the VXLAN port too: here each is
         each.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=4789 4790")
     with Wire(host, "eth0") as wire:
@@ -267,21 +269,53 @@ def test_vxlan_is_accepted_from_known_hosts_only_and_other_networks_are_none_of_
 
 
 @pytest.mark.threat
-def test_a_local_user_of_a_host_may_send_in_its_name(lab: Lab, stack: ExitStack):
-    """He has its address; nothing that nft sees tells his datagrams from the kernel's own. He does not reach the host he is on."""
-    scene = Scene(lab, stack, 2, "4")
+@pytest.mark.parametrize("under", [4, 6])
+def test_a_local_user_of_a_host_sends_no_frames_in_its_name(lab: Lab, stack: ExitStack, under: int):
+    """He has its address, and reaches pods as himself."""
+    scene = Scene(lab, stack, 2, "46", under=under)
     scene.news.listing()
-    for at, target, passes in ((1, "192.0.2.11", True), (0, "192.0.2.11", False)):
-        frame = mac_of(scene.pods[0]) + bytes.fromhex("0a5800000001") + b"\x88\xb5" + b"by a local user".ljust(60, b".")
+    host, other = (LocalUser(each.name) for each in scene.hosts)
+    for sender, passes in ((scene.hosts[1], True), (other, False), (host, False)):
+        assert list(frames_of(scene, sender, vteps(scene)[sender.name == other.name])) == [passes] * 2
+    for address in scene.addresses(0):
+        asked = (
+            f"import socket; print(socket.socket(socket.AF_INET{'6' * (':' in address)}).connect_ex(({address!r}, 9)))"
+        )
+        assert other.run(sys.executable, "-I", "-c", asked).stdout.strip() == str(errno.ECONNREFUSED)
+
+
+@pytest.mark.threat
+@pytest.mark.parametrize("under", [4, 6])
+def test_no_pod_hides_a_vni_behind_another(lab: Lab, stack: ExitStack, under: int):
+    """A pod of the host, who has no policy, asks its host, and the other one by way of it, which gives it its own address."""
+    scene = Scene(lab, stack, 2, "46", under=under)
+    scene.news.listing()
+    for at, host in enumerate(scene.hosts):
+        pod = lab.pod()
+        host.add(conf(at + 1, "46", **scene.local(at + 11)), pod)
+        source = next(item.split("/")[0] for item in pod.addresses("eth0") if (":" in item) == (under == 6))
+        assert not any(frames_of(scene, pod, source))
+    if under == 4:  # a wire that is software hands it on as it is
+        assert list(frames_of(scene, scene.switch, "192.0.2.1")) == [False, True]
+
+
+def vteps(scene: Scene) -> list[str]:
+    return ["fd00:2::b", "fd00:2::c"] if scene.under == 6 else ["192.0.2.11", "192.0.2.12"]
+
+
+def frames_of(scene: Scene, sender: Namespace, source: str) -> Iterator[bool]:
+    """Whether a frame from there reaches the first host's pod by VXLAN; and one that is behind another network's in a packet."""
+    frame = mac_of(scene.pods[0]) + bytes.fromhex("0a5800000001") + b"\x88\xb5" + b"in its name".ljust(60, b".")
+    for vnis in ((100,), (9, 100)):
         with Wire(scene.pods[0], "eth0") as wire:
-            send_vxlan(LocalUser(scene.hosts[at].name), f"192.0.2.{11 + at}", target, 100, frame)
-        assert wire.carried(b"by a local user") == passes
+            send_several(sender, source, vteps(scene)[0], vnis, frame)
+        yield wire.carried(b"in its name")
 
 
 class LocalUser(Namespace):
     """What an ordinary user of a host runs there."""
 
-    def run(self, *argv: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(self, *argv: object, check: bool = False, **options: Any) -> subprocess.CompletedProcess[str]:
         ids = ("setpriv", "--reuid", "4242", "--regid", "4242", "--clear-groups", "--inh-caps", "-all")
         return super().run(*ids, *argv, check=check, **options)
 

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 ARP, IPV4, IPV6, VLAN, SERVICE_VLAN = 0x0806, 0x0800, 0x86DD, 0x8100, 0x88A8
 VXLAN = 4789
 EVERYBODY = "ff:ff:ff:ff:ff:ff"
+_UDP_SEGMENT = 103
 
 
 def send(pod: Pod, kind: int, dst: str, src: str, payload: bytes, link: str = "eth0") -> None:
@@ -33,6 +35,18 @@ def send_vxlan(
     so many bytes of UDP, maybe none, behind so many of destination options (a multiple of eight).
     """
     where.run(sys.executable, "-I", Path(__file__), "vxlan", source, target, vni, frame.hex(), first, options)
+
+
+def send_several(where: Namespace, source: str, target: str, vnis: Sequence[int], frame: bytes) -> None:
+    """Send a frame by VXLAN of several networks, in one packet for the host's own hooks (udp(7), UDP_SEGMENT)."""
+    where.run(sys.executable, "-I", Path(__file__), "several", source, target, frame.hex(), *vnis)
+
+
+def _several(source: str, target: str, frame: bytes, vnis: Sequence[int]) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM) as plain:
+        plain.bind((source, 0))
+        plain.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, 8 + len(frame))
+        plain.sendto(b"".join(struct.pack("!II", 0x08000000, vni << 8) + frame for vni in vnis), (target, VXLAN))
 
 
 def _vxlan(source: str, target: str, vni: int, frame: bytes, first: int, options: int) -> None:
@@ -165,6 +179,9 @@ def _checksum(data: bytes) -> int:
 if __name__ == "__main__":
     if sys.argv[1] == "vxlan":
         _vxlan(*sys.argv[2:4], int(sys.argv[4]), bytes.fromhex(sys.argv[5]), *map(int, sys.argv[6:]))
+        sys.exit()
+    if sys.argv[1] == "several":
+        _several(*sys.argv[2:4], bytes.fromhex(sys.argv[4]), list(map(int, sys.argv[5:])))
         sys.exit()
     name, ethertype, destination, origin, text = sys.argv[1:]
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:

@@ -12,7 +12,7 @@ def test_each_port_has_its_networks_and_each_version_its_hosts():
     for family, ip in ((4, "ip"), (6, "ip6")):
         assert f"udp dport 4789 @th,96,24 {{ 100, 300 }} {ip} saddr != @known{family} drop" in script
         assert f"udp dport 8472 @th,96,24 {{ 200 }} {ip} saddr != @known{family} drop" in script
-        assert f"udp sport 8472 udp dport 8472 {ip} daddr @known{family} drop" in script
+        assert f"\nudp dport 8472 {ip} daddr @known{family} drop" in script
     assert "udp sport 4789 udp dport != 4789 fib saddr type local drop" in script
     assert "hook output" not in script
 
@@ -39,3 +39,14 @@ def test_by_an_uplink_it_may_come_by_another_way_than_answers_go():
     astray = 'iifname != { "eth0", "bond0" } fib saddr . iif oif missing drop'
     assert f"udp dport 4789 @th,96,24 {{ 100 }} {astray}" in script
     assert script.count("fib saddr . iif oif missing") == script.count(astray) == 2
+
+
+def test_what_comes_from_inside_has_no_network_of_others_on_the_port():
+    """And what is of a user's socket none at all, where it was not in a tunnel."""
+    script = VtepFilter(("192.0.2.2",), ("4789 100",), entrances=("eth0",)).script()
+    assert 'udp dport 4789 @th,96,24 != { 100 } iif "lo" drop' in script
+    assert (
+        'udp dport 4789 @th,96,24 != { 100 } iifname != { "eth0" } meta iifkind != { "bond", "team", "vlan" } drop'
+        in script
+    )
+    assert "udp dport 4789 ip daddr @known4 meta skuid != 0 meta mark and 4096 == 0 drop" in script
