@@ -176,11 +176,11 @@ def delete_set(container: str) -> None:
             raise
 
 
-def delete_there(chains: Iterable[Chain] = (), elements: Iterable[Element] = ()) -> bool:
-    """Delete what is there of these in one transaction; False, and nothing done, where something else leads to a chain.
+def delete_there(chains: Iterable[Chain] = (), elements: Iterable[Element] = ()) -> None:
+    """Delete what is there of these in one transaction.
 
-    Looking and deleting are one, as in `delete_idle`: what leads to somebody else by now is his. Raises KernelRefused, and
-    TryAgainLater where they come and go faster than one can look.
+    Looking and deleting are one, as in `delete_idle`: what leads to somebody else by now is his. Raises KernelRefused, also where something
+    else leads to a chain, and TryAgainLater where they come and go faster than one can look; then nothing was done.
     """
     channel, named, kept = nfnetlink.opened(), tuple(elements), tuple(chains)
     for _ in range(_TRIES):
@@ -199,11 +199,12 @@ def delete_there(chains: Iterable[Chain] = (), elements: Iterable[Element] = ())
             nfnetlink.change(channel, gone, seen)
         except KernelRefused as error:
             if error.errno == errno.EBUSY and kept:  # to elements nothing leads
-                return False
+                which = ", ".join(f"{chain.name} of table {chain.table}" for chain in kept)
+                raise KernelRefused(f"chain {which} cannot be deleted: it is in use", errno.EBUSY) from None
             if error.errno not in (errno.ENOENT, errno.ERESTART):
                 raise
         else:
-            return True
+            return
     raise TryAgainLater("rules come and go faster than they can be deleted")
 
 

@@ -156,9 +156,10 @@ class PodPolicy(NftRules):
         leading = [_element(name, key, chain) for name, key, chain in self._every_verdict()]
         members = [_element(name, key) for name, key in self._members()]
         try:
-            return ruleset.delete_there([Chain(TABLE, chain) for chain in self._every_chain], [*leading, *members])
+            ruleset.delete_there([Chain(TABLE, chain) for chain in self._every_chain], [*leading, *members])
         except (KernelRefused, TryAgainLater):
             return False
+        return True
 
     def _taking_away_what_is_there(self) -> str:
         """With what leads here under keys nobody knows of."""

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -242,29 +243,31 @@ class NfTables:
     def _is_dormant(self, table: str) -> bool:
         return False
 
-    def _delete_there(self, chains: Iterable[Chain] = (), elements: Iterable[Element] = ()) -> bool:
+    def _delete_there(self, chains: Iterable[Chain] = (), elements: Iterable[Element] = ()) -> None:
         entries = [item._replace(chain="") for item in elements if self._has_element(item)]
         gone = [f"delete element {item.container} {{ {self.has.entries[item][0]} }}" for item in entries]
         there = [item for item in chains if item in self.has.chains]
         gone += [f"delete chain {table} {name}" for table, name in there]
-        return self._gone(gone)
+        self._gone(gone)
 
     def _delete_table(self, table: str) -> None:
         self._gone([f"delete table {table}"] if table in self.has.tables else [])
 
     def _delete_idle(self, table: str, chains: Iterable[str] = (), sets: Iterable[str] = ()) -> None:
         if table in self.has.tables and not self.chains(table) - set(chains):
-            self._gone([f"delete table {table}"] if not any(self.keys(f"{table} {name}") for name in sets) else [])
+            with suppress(_InUse):
+                self._gone([f"delete table {table}"] if not any(self.keys(f"{table} {name}") for name in sets) else [])
 
-    def _gone(self, lines: list[str]) -> bool:
+    def _gone(self, lines: list[str]) -> None:
         try:
             self._commit(["\n".join(lines)])
         except KernelRefused as error:
-            if error.errno != errno.EBUSY:
-                raise
-            return False
+            raise (_InUse if error.errno == errno.EBUSY else KernelRefused)(error.msg, error.errno) from None
         self.gone += [lines] if lines else []
-        return True
+
+
+class _InUse(KernelRefused):
+    """What leads to something keeps it from being deleted."""
 
 
 def packed(spelled: str) -> tuple[bytes, bytes]:

@@ -171,19 +171,20 @@ def test_a_question_that_is_refused_is_no_answer(kernel: Kernel, question: Calla
 
 def test_what_is_there_is_deleted_in_one_transaction_entries_first(kernel: Kernel):
     kernel.there |= {ELEMENTS: element(), CHAIN: [chain("t", "in-a")]}
-    assert ruleset.delete_there([POD], [IN4, IN4])
+    ruleset.delete_there([POD], [IN4, IN4])
     assert kernel.kinds == [[DELETE_ELEMENTS, DELETE_ELEMENTS, DELETE_CHAIN]]
 
 
 def test_where_nothing_is_there_nothing_is_told(kernel: Kernel):
-    assert ruleset.delete_there([POD], [IN4])
+    ruleset.delete_there([POD], [IN4])
     assert kernel.told == []
 
 
 def test_a_chain_that_something_else_leads_to_stays(kernel: Kernel):
     kernel.there[CHAIN] = [chain("t", "in-a")]
     kernel.changes = [errno.EBUSY]
-    assert not ruleset.delete_there([POD])
+    with pytest.raises(KernelRefused, match=r"^chain in-a of table inet t cannot be deleted: it is in use$"):
+        ruleset.delete_there([POD])
 
 
 def test_elements_that_cannot_be_deleted_are_told(kernel: Kernel):
@@ -196,7 +197,7 @@ def test_elements_that_cannot_be_deleted_are_told(kernel: Kernel):
 def test_what_goes_or_changes_meanwhile_is_looked_for_again(kernel: Kernel):
     kernel.there[CHAIN] = [chain("t", "in-a")]
     kernel.changes = [errno.ENOENT, errno.ERESTART]
-    assert ruleset.delete_there([POD])
+    ruleset.delete_there([POD])
     assert len(kernel.told) == 3
     assert {attributes_of(told[0])[1] for told in kernel.told} == {b"\0\0\0\7"}, "what was looked at"
 
