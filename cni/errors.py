@@ -12,6 +12,7 @@ Each class owns its CNI error code and says who must act::
     │   ├── InvalidConfig         7   a value in the configuration
     │   └── InvalidNetns          8   CNI_NETNS is no network namespace, or is our own
     ├── TryAgainLater            11   a lock, a store: the runtime repeats the call
+    │   ├── Busy                 11   another call is at it
     │   ├── Lacking              11   the machine has no memory, descriptor, thread or room left for it
     │   ├── Unreachable          11   the cluster's store does not answer, or not in time
     │   │   └── Forbidden        11   it does, and does not let this host do something
@@ -108,6 +109,10 @@ class TryAgainLater(CniError):
     """A bounded wait ended; the same call may succeed later."""
 
     code = 11
+
+
+class Busy(TryAgainLater):
+    """Another call is at it, and does or leaves what there is to be done: the only such failure that may be passed over."""
 
 
 class Unreachable(TryAgainLater):

@@ -14,13 +14,13 @@ from typing import Any
 from cni import engine, log, uplink
 from cni.errors import (
     AlreadyAttached,
+    Busy,
     CniError,
     Degraded,
     Drift,
     Incomplete,
     InvalidConfig,
     Stranded,
-    TryAgainLater,
     Unavailable,
     own_terms,
 )
@@ -44,7 +44,7 @@ Deliver = Callable[[dict[str, Any]], None]
 
 
 def sweep(plugin: Plugin | None, record: Record, call: Call) -> None:
-    """Detach what a record says; None is a plugin this release lacks. Raises TryAgainLater while another call is at it."""
+    """Detach what a record says; None is a plugin this release lacks. Raises Busy while another call is at it."""
     network, container, ifname = record.attachment
     stale = call.having(container=container, ifname=ifname, netns=record.netns)
     found = record.config | {"name": network} | ({"dataDir": str(record.folder)} if record.folder else {})
@@ -283,7 +283,7 @@ def _recorded(netconf: NetConf, plugin: str) -> list[Record]:
 def _swept(plugin: Plugin, record: Record, call: Call) -> Iterator[str]:
     try:
         sweep(plugin, record, call)
-    except TryAgainLater:
+    except Busy:
         return  # an ADD or DEL of its own is running; the next GC sees what is left
     except CniError as error:
         yield f"{record.attachment}: {error.msg}"

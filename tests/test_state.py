@@ -17,7 +17,7 @@ import pytest
 
 from cni.cluster.model import Block, Endpoint, Network
 from cni.cluster.pools import Pool
-from cni.errors import CniError, TryAgainLater, Unavailable
+from cni.errors import Busy, CniError, TryAgainLater, Unavailable
 from cni.kernel.bell import Bell, answering
 from cni.kernel.locks import LockFile
 from cni.kernel.netns import home_identity, whereabouts
@@ -780,7 +780,7 @@ def test_another_writer_is_waited_for_only_so_long(folder: Path, store: Store, r
         with impatient.transaction():
             impatient.put(record)
 
-    with store.transaction(), pytest.raises(TryAgainLater, match=r"state\.db cannot be used now: .*locked"):
+    with store.transaction(), pytest.raises(Busy, match=r"state\.db cannot be used now: .*locked"):
         write()
     write()
     impatient.close()

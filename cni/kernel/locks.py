@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
-from cni.errors import KernelRefused, TryAgainLater, Unavailable
+from cni.errors import Busy, KernelRefused, Lacking, Unavailable
 from cni.kernel.signals import uninterrupted
 
 #: Bounded wait for a lock, in seconds; a runtime repeats the call after code 11.
@@ -48,7 +48,7 @@ class LockFile:
 
     @contextmanager
     def exclusive(self, digest: str, what: str, patience: float = PATIENCE) -> Iterator[None]:
-        """Hold the byte of one attachment or thing. Raises TryAgainLater when the wait is over."""
+        """Hold the byte of one attachment or thing. Raises Busy when the wait is over."""
         offset = _offset(digest)
         if not self._try(fcntl.F_WRLCK, offset):
             with closing(_Place(self._fd, offset)) as place:
@@ -65,7 +65,7 @@ class LockFile:
                 self._try(fcntl.F_UNLCK, offset)
 
     def wait_for(self, digest: str, what: str, patience: float = PATIENCE) -> None:
-        """Return when nobody holds a byte; it is not held then. Raises TryAgainLater when the wait is over."""
+        """Return when nobody holds a byte; it is not held then. Raises Busy when the wait is over."""
         offset = _offset(digest)
         waited(lambda: self._ask(fcntl.F_OFD_GETLK, fcntl.F_RDLCK, offset) == fcntl.F_UNLCK, what, patience)
 
@@ -118,7 +118,7 @@ class _Place:
         self._refused: OSError | None = None
 
     def comes(self, seconds: float) -> bool:
-        """Whether the byte is ours within so many seconds. Raises KernelRefused, and TryAgainLater where no thread can be had."""
+        """Whether the byte is ours within so many seconds. Raises KernelRefused, and Lacking where no thread can be had."""
         self._turn.acquire()
         self._stands = True
         with uninterrupted():  # signals are for who waits
@@ -126,7 +126,7 @@ class _Place:
                 start_new_thread(self._stand, ())
             except RuntimeError as error:
                 self._stands = False
-                raise TryAgainLater(f"clone: {error}") from None
+                raise Lacking(f"clone: {error}") from None
         came = self._turn.acquire(timeout=seconds)
         if self._refused:
             raise _refused(self._refused)
@@ -171,7 +171,7 @@ def _offset(digest: str) -> int:
 
 
 def waited(attempt: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
-    """Try until it succeeds. Raises TryAgainLater when the wait is over."""
+    """Try until it succeeds. Raises Busy when the wait is over."""
     deadline = time.monotonic() + patience
     while not attempt():
         if time.monotonic() >= deadline:
@@ -183,5 +183,5 @@ def _refused(error: OSError) -> KernelRefused:
     return KernelRefused(f"the lock file: {error.strerror}", error.errno or 0)
 
 
-def _over(what: str, patience: float) -> TryAgainLater:
-    return TryAgainLater(f"another call holds {what} for more than {patience:g} s")
+def _over(what: str, patience: float) -> Busy:
+    return Busy(f"another call holds {what} for more than {patience:g} s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
-from cni.errors import Conflict, TryAgainLater
+from cni.errors import Busy, Conflict
 from cni.kernel.files import private_folder
 from cni.kernel.locks import LockFile
 from cni.naming import digest_of
@@ -22,7 +22,7 @@ def alone(kind: str) -> Iterator[None]:
     with closing(LockFile(node_lock())) as lock, ExitStack() as held:
         try:
             held.enter_context(lock.exclusive(digest_of(kind), f"the {kind}", patience=0))
-        except TryAgainLater as error:
+        except Busy as error:
             raise Conflict(f"a {kind} runs on this host already") from error
         yield
 
@@ -34,6 +34,6 @@ def is_running(kind: str) -> bool:
     with closing(LockFile(node_lock())) as lock:
         try:
             lock.wait_for(digest_of(kind), f"the {kind}", patience=0)
-        except TryAgainLater:
+        except Busy:
             return True
     return False

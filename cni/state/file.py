@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cni.errors import TryAgainLater, Unavailable
+from cni.errors import Busy, TryAgainLater, Unavailable
 from cni.kernel.kept import Spare
 from cni.kernel.signals import uninterrupted
 from cni.state import layout
@@ -153,5 +153,6 @@ def busy(path: Path) -> Iterator[None]:
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # its own words name a thing of the file
         wrong = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # a text that is none has no code
         if isinstance(error, sqlite3.OperationalError) and wrong != sqlite3.SQLITE_ERROR:
-            raise TryAgainLater(f"the state in {path} cannot be used now: {error}") from None
+            kind = Busy if wrong & 0xFF == sqlite3.SQLITE_BUSY else TryAgainLater
+            raise kind(f"the state in {path} cannot be used now: {error}") from None
         raise Unavailable(f"the state in {path} is damaged: {error}") from None

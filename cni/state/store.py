@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from cni.errors import CniError, TryAgainLater, Unavailable
+from cni.errors import Busy, CniError, Unavailable
 from cni.kernel.files import private_folder, refuse_strangers
 from cni.kernel.locks import PATIENCE, LockFile
 from cni.naming import Attachment, IPAddress, digest_of
@@ -154,7 +154,7 @@ class Store(Boots, Uses, Leases, Configured, Clustered, Copies, Census, Feeding)
         for store, found in self._told(lambda store: (store, store.users((place,)))):
             for record in found:
                 attachment = record.attachment
-                with suppress(TryAgainLater):
+                with suppress(Busy):
                     if attachment != but:
                         with self.lock.exclusive(attachment.digest, str(attachment), patience=0):
                             yield from filter(None, [store.record(attachment, record.plugin)])

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from cni.errors import Degraded, Drift, Incomplete, InvalidConfig, KernelRefused, Unavailable
+from cni.errors import Degraded, Drift, Incomplete, InvalidConfig, KernelRefused, TryAgainLater, Unavailable
+from cni.naming import Attachment
 from cni.resources.base import REATTACH
 from cni.state import Store
 
@@ -92,6 +93,26 @@ def test_gc_goes_on_after_a_failure_and_names_it(run: Any, remembered: Any):
     run("ADD", "c2")
     run.faults["remove veth-c1"] = KernelRefused("busy")
     with pytest.raises(Incomplete, match=r"^pods/c1/eth0: busy$"):
+        run("GC", **{"cni.dev/valid-attachments": []})
+    assert remembered()[0] == ["c1"]
+
+
+def test_gc_passes_over_an_attachment_another_call_is_at(run: Any, remembered: Any, folder: Path):
+    run("ADD")
+    with closing(Store.open(folder)) as store, store.lock.exclusive(Attachment("pods", "c1", "eth0").digest, "it"):
+        run("GC", **{"cni.dev/valid-attachments": []})
+    assert remembered()[0] == ["c1"]
+
+
+def test_gc_says_what_it_left_because_the_machine_lacked_something(
+    run: Any, remembered: Any, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise TryAgainLater("database or disk is full")
+
+    run("ADD")
+    monkeypatch.setattr(Store, "forget", full)
+    with pytest.raises(Incomplete, match=r"^pods/c1/eth0: database or disk is full$"):
         run("GC", **{"cni.dev/valid-attachments": []})
     assert remembered()[0] == ["c1"]
 
