@@ -8,7 +8,7 @@ import gc
 import os
 import sys
 
-from cni.errors import CniError, Internal, Interrupted, IoFailure, Stranded, ToolFailed, refusal
+from cni.errors import CniError, Internal, Interrupted, IoFailure, Stranded, refusal
 from cni.protocol.call import Call
 from cni.protocol.versions import ANSWER, LATEST, SUPPORTED
 
@@ -34,7 +34,9 @@ def cold(executable: str) -> int:
         os.set_inheritable(int(number), False)
     gc.disable()
     try:
-        return main(executable)
+        code = main(executable)
+        foreign = sys.modules.get("cni.kernel.foreign")
+        return foreign.leave(code) if foreign else code
     finally:
         gc.freeze()
 
@@ -148,18 +150,7 @@ def _answer(name: str, call: Call, stdout: Stdout) -> None:
     if version in SUPPORTED:
         stdout.version = version  # what is wrong with the rest is told in it
     config.refuse_wrong_header(netconf, call.command)
-    _have_last_words(stdout)
     _tell_story(name, call, netconf, lambda result: _deliver(stdout, json.dumps(result, allow_nan=False)))
-
-
-def _have_last_words(stdout: Stdout) -> None:
-    """Have a document also where libnftables ends the process: nothing is undone then."""
-    from cni.kernel import exits
-
-    ended = ToolFailed(
-        "libnftables ended this call; what it made is recorded, and DEL takes it away", "its words are on stderr"
-    )
-    exits.say_last(lambda: stdout.fail(ended))
 
 
 def _tell_story(name: str, call: Call, netconf: "dict[str, Any]", deliver: "Deliver") -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from cni.command.output import complain, print_json
 from cni.command.parser import parser
 from cni.errors import CniError, Stranded, refusal
+from cni.kernel.foreign import leave
 
 _CANNOT_BE_WRITTEN = (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.EFBIG)
 
@@ -20,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; anything wrong is one clear line on stderr, and with --json an object on stdout."""
     with _whole_output():
         words = sys.argv[1:] if argv is None else argv
-        return max(map(_run, _one_by_one(parser(words).parse_args(words))))
+        code = max(map(_run, _one_by_one(parser(words).parse_args(words))))
+    return leave(code)
 
 
 def _one_by_one(options: argparse.Namespace) -> list[argparse.Namespace]:

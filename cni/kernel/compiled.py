@@ -120,6 +120,11 @@ class _Apart:
             self._channel = Channel(NETFILTER)
             self._nft = nftables.Context()
 
+    @property
+    def fit(self) -> bool:
+        """Whether it can still be asked."""
+        return self._nft.fit
+
     def run(self, script: str) -> None:
         """Have nothing but what a script makes."""
         answer = self._nft.run(f"flush ruleset\n{script}")
@@ -136,7 +141,7 @@ class _Apart:
         return self._channel.ask(raw_request(kind + GET, DUMP, family, body))
 
 
-_apart = Single(_Apart)
+_apart = Single(_Apart, lambda apart: apart.fit)
 
 
 def _within(message: bytes) -> bytes:

@@ -93,15 +93,17 @@ class Spare(Kept, Generic[T]):
 
 
 class Single(Kept, Generic[T]):
-    """One for the process, made when it is asked for first."""
+    """One for the process, made when it is asked for first, and again when it is not `fit` any more."""
 
-    def __init__(self, make: Callable[[], T]) -> None:
+    def __init__(self, make: Callable[[], T], fit: Callable[[T], bool] = lambda _: True) -> None:
         super().__init__()
-        self._make = make
+        self._make, self._fit = make, fit
         self._made: T | None = None
 
     def get(self) -> T:
         """The one."""
+        if self._made is not None and not self._fit(self._made):
+            self.close()
         if self._made is None:
             self._made = self._make()
         return self._made

@@ -11,9 +11,8 @@ from functools import cache
 from threading import Lock
 from typing import Any, NamedTuple
 
-from cni.errors import Unavailable
-from cni.kernel import netns, signature
-from cni.kernel.exits import outspoken
+from cni.errors import Lacking, Unavailable
+from cni.kernel import foreign, netns, signature
 from cni.kernel.kept import PerNamespace
 from cni.kernel.netlink.channel import NETFILTER, Channel
 
@@ -80,29 +79,36 @@ def rehearse(commands: str, question: str) -> Answer:
 class Context:
     """A parser, a cache of what is there, and a socket to the namespace it was made in. Raises Unavailable, as `run`."""
 
+    #: Whether the library can still be asked: where it ended in the midst of something it is left as it is.
+    fit: bool = False
+
     def __init__(self, output: int = _STATELESS) -> None:
         self._library = library = _library()
-        Channel(NETFILTER).close()  # libnftables ends the process where it gets no socket; we say so
-        with outspoken():
-            self._handle = ctypes.c_void_p(library.nft_ctx_new(0))
+        Channel(NETFILTER).close()  # the library only says that there is no socket, and ends the process: we say why
+        self._handle = ctypes.c_void_p(foreign.called(lambda: library.nft_ctx_new(0), LIBRARY))
+        self.fit = True
         library.nft_ctx_buffer_output(self._handle)
         library.nft_ctx_buffer_error(self._handle)
         library.nft_ctx_output_set_flags(self._handle, output)
 
     def run(self, commands: str) -> Answer:
-        """Run commands; reading a buffer empties it for the next ones."""
-        with outspoken():
-            failed = self._library.nft_run_cmd_from_buffer(self._handle, commands.encode())
+        """Run commands; reading a buffer empties it for the next ones. Raises Lacking and Unfinished, as `foreign.called`."""
+        if not self.fit:
+            raise Lacking(f"{LIBRARY} ended, or did not answer, before")
+        self.fit, script = False, commands.encode()
+        failed = foreign.called(lambda: self._library.nft_run_cmd_from_buffer(self._handle, script), LIBRARY)
+        self.fit = True
         output = self._library.nft_ctx_get_output_buffer(self._handle)
         complaint = self._library.nft_ctx_get_error_buffer(self._handle)
         return Answer(not failed, output.decode(errors="replace"), complaint.decode(errors="replace"))
 
     def close(self) -> None:
         """Close the socket."""
-        self._library.nft_ctx_free(self._handle)
+        if self.fit:
+            self._library.nft_ctx_free(self._handle)
 
 
-_contexts = PerNamespace(Context)
+_contexts = PerNamespace(Context, lambda context: context.fit)
 
 
 @cache

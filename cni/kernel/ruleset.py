@@ -179,8 +179,7 @@ def delete_set(container: str) -> None:
 def delete_there(chains: Iterable[Chain] = (), elements: Iterable[Element] = ()) -> None:
     """Delete what is there of these in one transaction.
 
-    Looking and deleting are one, as in `delete_idle`: what leads to somebody else by now is his. Raises KernelRefused, also where something
-    else leads to a chain, and TryAgainLater where they come and go faster than one can look; then nothing was done.
+    Looking and deleting are one, as in `delete_idle`. Raises KernelRefused, also for a chain in use, and TryAgainLater where they come too fast.
     """
     channel, named, kept = nfnetlink.opened(), tuple(elements), tuple(chains)
     for _ in range(_TRIES):
@@ -199,7 +198,7 @@ def delete_there(chains: Iterable[Chain] = (), elements: Iterable[Element] = ())
             nfnetlink.change(channel, gone, seen)
         except KernelRefused as error:
             if error.errno == errno.EBUSY and kept:  # to elements nothing leads
-                which = ", ".join(f"{chain.name} of table {chain.table}" for chain in kept)
+                which = ", ".join(f"{name} of table {table}" for table, name in kept)
                 raise KernelRefused(f"chain {which} cannot be deleted: it is in use", errno.EBUSY) from None
             if error.errno not in (errno.ENOENT, errno.ERESTART):
                 raise

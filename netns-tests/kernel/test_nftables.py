@@ -43,6 +43,32 @@ assert "rehearsed" not in nftables.run("list tables").output
 """
 
 
+#: No descriptor is left for libnftables, which ends who asks it then.
+REFUSED = """
+import os, resource, sys
+
+from cni.errors import Lacking
+from cni.kernel import foreign, nftables
+
+assert nftables.present()
+nftables.Channel = lambda _: type("Nothing", (), {"close": lambda self: None})()
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+for _ in range(2):
+    left = os.dup(0)
+    os.close(left)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (left, hard))
+    try:
+        nftables.run("list tables")
+    except Lacking as error:
+        print(error.msg)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+assert nftables.run("list tables").done
+sys.stdout.flush()
+sys.exit(foreign.leave(0))
+"""
+
+
 def in_a_process(script: str, *words: str) -> list[str]:
     done = subprocess.run([sys.executable, "-c", script, *words], cwd=ROOT, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -53,6 +79,13 @@ def test_a_pod_is_held_until_it_is_let_go(lab: Lab):
     pod = lab.pod()
     sh("ip", "link", "add", "outer", "type", "veth", "peer", "inner", "netns", pod.name)
     assert in_a_process(ALIVE, pod.path) == ["kept", "gone"]
+
+
+def test_a_process_outlives_a_library_that_ends_it(lab: Lab):
+    assert (
+        in_a_process(REFUSED)
+        == ["libnftables.so.1 ended, for want of a socket or memory, or of an answer it knows"] * 2
+    )
 
 
 def test_a_rehearsal_leaves_nothing(lab: Lab):

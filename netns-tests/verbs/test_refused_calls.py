@@ -43,18 +43,19 @@ def test_an_answer_that_is_not_heard_leaves_nothing_whichever_it_is(settled: Hos
     assert refused > 5, f"of {count}"
 
 
-@pytest.mark.tried(
-    "each socket of an ADD with a policy refused once", "a designed code, and nothing is left after a DEL"
-)
+@pytest.mark.tried("each socket of an ADD with a policy refused once", "a designed code, and nothing is left")
 def test_a_socket_that_is_refused_is_said_whoever_asks_for_it(settled: Host, pod: Pod, conf: dict[str, Any]):
-    isolated, before, told = conf | {"policy": {"defaultDeny": True}}, settled.snapshot(), set()
-    for number in range(3, 30):  # the first are not missed
+    """strace counts in each thread by itself: the first is libnftables' in those it is asked in, and nobody misses it in the main one."""
+    isolated, before, told = conf | {"policy": {"defaultDeny": True}}, settled.snapshot(), {}
+    for number in (1, *range(3, 30)):
         inject = ("-e", "trace=socket", "-e", f"inject=socket:error=EMFILE:when={number}")
         code, said, _ = cold(settled, pod, isolated, *inject)
+        told[number] = said.get("code")
+        if code:
+            assert settled.snapshot() == before, said
         settled.delete_pod(isolated, pod)
         assert settled.snapshot() == before, said
         if not code:
             break
-        told.add(said["code"])
-    assert told == {100, 106}
-    assert number > 9
+    assert told.pop(1) == 11
+    assert {*told.values()} == {100, None}
