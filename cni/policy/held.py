@@ -43,8 +43,10 @@ _OWN, _ROUTED, _CHAINED = range(3)
 #: What is in force before a pod's link.
 _IN_FORCE_FIRST = (PolicyTable, PeerSet, DomainSet, AskingTable, Asking, PodPolicy, PeerEntries, AskingPod)
 
+_GATES = (GateTable, Gate)
+
 #: What comes and goes with what a policy says.
-_FED = (PeerSet, DomainSet, AskingTable, Asking, AskingPod, PodPolicy, PeerEntries, GateTable, Gate)
+_FED = (PeerSet, DomainSet, AskingTable, Asking, AskingPod, PodPolicy, PeerEntries, *_GATES)
 
 _Stages = tuple[tuple[Resource, ...], tuple[Resource, ...]]
 
@@ -95,8 +97,8 @@ def as_of_today(
     attached: Result,
     host: Host,
 ) -> tuple[Resource, ...]:
-    """What an attachment that has `there` is to have under a policy of today: its rules are others, everything else
-    is as it was. What is not among it any more is to be removed. Raises Conflict where what held it on the host is gone.
+    """What an attachment that has `there` is to have under a policy of today: its rules are others, in the order of a plan, everything
+    else is as it was. What is not among it any more is to be removed. Raises Conflict where what held it on the host is gone.
     """
     made = (HostPort(item.host, item.bridge) for item in there if isinstance(item, VethPair))
     port = next(made, host.port)
@@ -108,11 +110,12 @@ def as_of_today(
         )
     first, then = holding(policy, attachment, attached, host, port) if policy else ((), ())
     rules = {item.place: item for item in (*first, *then) if isinstance(item, NftRules)}
-    kept = [rules.pop(item.place, item) for item in there if item.place in rules or not isinstance(item, _FED)]
-    before = [item for item in rules.values() if isinstance(item, _IN_FORCE_FIRST)]
-    opening = next((at for at, item in enumerate(kept) if isinstance(item, PortOpening)), len(kept))
-    gates = [item for item in rules.values() if item not in before]
-    return (*before, *kept[:opening], *gates, *kept[opening:])
+    kept = [rules.get(item.place, item) for item in there if item.place in rules or not isinstance(item, _FED)]
+    for stage, next_to in ((_IN_FORCE_FIRST, _IN_FORCE_FIRST), (_GATES, (*_GATES, BridgeFilter, PortOpening))):
+        today = [item for item in rules.values() if isinstance(item, stage)]
+        at = next((at for at, item in enumerate(kept) if isinstance(item, next_to)), 0)
+        kept[at:] = [*today, *(item for item in kept[at:] if item not in today)]
+    return tuple(kept)
 
 
 def _on_host(policy: Policy, held: _Held, port: HostPort) -> _Stages:

@@ -18,10 +18,12 @@ from cni.policy.held import as_of_today
 from cni.policy.model import Allowance, Policy, Port, hosts, merged, without
 from cni.policy.pod import isolating
 from cni.policy.rules import addresses_of, chain_rules
+from cni.policy.selection import Selection
 from cni.protocol.call import Call
 from cni.protocol.config import validate
 from cni.protocol.result import Interface, IPConfig, Result
 from cni.resources import (
+    Bridge,
     BridgeFilter,
     Gate,
     GateTable,
@@ -31,6 +33,7 @@ from cni.resources import (
     PodPolicy,
     PolicyTable,
     PortOpening,
+    Resource,
     Uplink,
     VethPair,
 )
@@ -252,9 +255,27 @@ def test_a_policy_of_today_changes_rules_and_nothing_else():
     assert [item.hook for item in opened if isinstance(item, Gate)] == ["ingress"]
     assert len([item for item in opened if isinstance(item, PodPolicy)]) == 1
     back = as_of_today(opened, Policy(ingress=()), POD, DUAL, host)
-    assert set(back) == set(there)
-    assert isinstance(back[-1], PortOpening), "the gate is back before the port opens"
+    assert back == there, "the gate is back before the port opens, and what is in force first before the link"
     assert as_of_today(there, Policy(ingress=()), POD, DUAL, host) == there
+
+
+def test_rules_of_today_stand_as_in_a_plan():
+    """So a pod that is attached, refreshed and refreshed again has what it would have by an ADD."""
+    host, port = Host(), HostPort("veth0", "br0")
+    veth = VethPair("veth0", "", "eth0", MAC, 1500, "br0", False, False)
+
+    def policy(*namespaces: str) -> Policy:
+        chosen = tuple(Selection("folder /f", namespace) for namespace in namespaces)
+        return Policy(ingress=(Allowance(peers=(), selections=chosen),), egress=() if namespaces else None)
+
+    def planned(*namespaces: str) -> tuple[Resource, ...]:
+        made = isolating(policy(*namespaces), POD, DUAL, host, port)
+        return (Bridge("br0", MAC, 1500, False), *made.first, veth, *made.then)
+
+    there = planned("shop", "ops")
+    for namespaces in (("ops", "web"), (), ("shop", "ops")):
+        there = as_of_today(there, policy(*namespaces), POD, DUAL, host)
+        assert there == planned(*namespaces)
 
 
 def test_without_a_host_side_everything_is_in_the_pod():
