@@ -26,8 +26,7 @@ class Agent:
 
     def processes(self) -> list[int]:
         """The agent's own and its workers', as /proc has them."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [self.process.pid, *map(int, children.split())]
+        return [self.process.pid, *children(self.process.pid)]
 
     def workers(self) -> list[int]:
         """Those that answer calls, and not who watches rules."""
@@ -42,6 +41,11 @@ class Agent:
         """Signal every process of the agent."""
         for pid in self.processes():
             os.kill(pid, number)
+
+
+def children(pid: int) -> list[int]:
+    """Those of a process with one thread, as /proc has them."""
+    return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
 def watches_rules(pid: int) -> bool:

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -17,14 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import armed
+from agents import children, watches_rules
 from effects import DURING, Order
 from lab import AGENT_CNI, BIN_DIR, Answer, Lab, Pod, environment, eventually, sh
 
 #: What an attachment leaves on purpose: where the next address is looked for, and whose it was.
 _REMEMBERED = ("last_given", "sticky")
 _HEAD = {"cniVersion": "1.1.0", "name": "killed"}
-#: System calls that change something, or may: each is stepped through by itself, for strace counts each by itself.
-SYSCALLS = ("sendto", "sendmsg", "write", "pwrite64", "fdatasync", "mkdir", "rename", "unlink", "execve")
+#: System calls that change something, or by which a call holds or enters something: each is stepped through by itself, for strace counts each
+#: by itself; of what there is much, one of so many.
+SYSCALLS = dict.fromkeys(
+    ("sendto", "sendmsg", "write", "pwrite64", "fdatasync", "mkdir", "rename", "unlink", "execve", "setns", "unshare", "mount", "flock", "connect",
+     "bind", "setsockopt", "ftruncate", "symlink", "link", "chmod", "fchmod", "vfork", "clone3", "shutdown"), 1,
+) | {"fcntl": 7, "socket": 3, "ioctl": 7, "close": 40, "openat": 60, "munmap": 30, "exit_group": 1}  # fmt: skip
 _KILLED = "+++ killed by SIGKILL +++"
 Seen = dict[str, set[str]]
 
@@ -37,6 +43,7 @@ class Killed:
     last: str
     #: What goes on without it: a process that stands still.
     orphan: Path | None = None
+    effects: int = 0
 
 
 @dataclass
@@ -66,36 +73,36 @@ class Node:
         cold = {"AGENT_CNI_SOCKET": "/nowhere"} if self.turn % 2 else {}
         return self.host.cni(verb, conf, pod, **_named(pod) | cold | env)
 
-    def killed(self, verb: str, pod: Pod | None, number: int, when: str, keys: dict[str, Any] | None = None) -> Killed:
+    def killed(
+        self, verb: str, pod: Pod | None, number: int, when: str, keys: dict[str, Any] | None = None, *, warm: bool | None = None
+    ) -> Killed:  # fmt: skip
         """A call of the chain's last plugin that ends at an effect; what stands before it in a chain is there."""
         order = Order(self.orders / f"{next(self.wakes)}", number, when)
         conf = self.chain[-1] | self._given(pod) | (keys or {})
-        bin_dir = BIN_DIR if self.warm else armed.bin_dir()
+        bin_dir = BIN_DIR if (self.warm if warm is None else warm) else armed.bin_dir()
         answer = self.host.cni(verb, conf, pod, bin_dir=bin_dir, **_named(pod) | order.environ)
         return _met(order, answer)
 
     def traced(self, verb: str, pod: Pod | None, number: int, call: str, keys: dict[str, Any] | None = None) -> Killed:
         """The same, cold and not knowing of it, where strace has whichever process comes to a system call so often die before it."""
         conf, log = self.chain[-1] | self._given(pod) | (keys or {}), self.orders / "strace"
-        bent = [
-            "strace",
-            "-f",
-            "-qq",
-            "-o",
-            log,
-            f"--trace={call}",
-            f"--inject={call}:signal=KILL:when={number}",
-        ]
         environ = environment(verb, pod) | _named(pod) | {"AGENT_CNI_SOCKET": "/nowhere"}
-        done = self.host.run(*bent, BIN_DIR / conf["type"], input=json.dumps(conf), env=environ, check=False)
-        lines = log.read_text(errors="replace").splitlines()
-        dead = next((at for at, line in enumerate(lines) if line.endswith(_KILLED)), 0)
-        last = (
-            next((line for line in lines[dead - 1 :: -1] if line.split()[0] == lines[dead].split()[0]), lines[dead])
-            if dead
-            else ""
-        )
-        return Killed(done.returncode, last[:120])
+        words = (*_bent(log, call, number), BIN_DIR / conf["type"])
+        done = self.host.run(*words, input=json.dumps(conf), env=environ, check=False)
+        return Killed(done.returncode, _last(log))
+
+    def served(self, verb: str, pod: Pod | None, number: int, call: str, keys: dict[str, Any] | None = None) -> Killed:
+        """The same of a call that the agent serves: it is the worker that dies, which knows of nothing."""
+        conf, log = self.chain[-1] | self._given(pod) | (keys or {}), self.orders / "strace"
+        workers = [pid for pid in children(self.host.agent) if not watches_rules(pid)]
+        attached = [word for pid in workers for word in ("-p", str(pid))]
+        with subprocess.Popen(
+            list(map(str, (*_bent(log, call, number), *attached))), stderr=subprocess.DEVNULL
+        ) as strace:
+            assert eventually(lambda: all(map(_is_traced, workers))), "strace does not come"
+            answer = self.host.cni(verb, conf, pod, **_named(pod))
+            strace.terminate()
+        return Killed(answer.code, _last(log))
 
     def killed_command(self, number: int, when: str, *words: str) -> Killed:
         """The same of agent-cni, which is cold."""
@@ -218,7 +225,7 @@ def differences(before: Seen, after: Seen) -> list[str]:
     found = []
     for area in before.keys() | after.keys():
         was, now = before.get(area, set()), after.get(area, set())
-        found += [f"{area} +{item[:200]}" for item in now - was] + [f"{area} -{item[:200]}" for item in was - now]
+        found += [f"{area} +{item[:1000]}" for item in now - was] + [f"{area} -{item[:1000]}" for item in was - now]
     return sorted(found)
 
 
@@ -232,7 +239,26 @@ def _met(order: Order, answer: Answer) -> Killed:
         eventually(lambda: len(order.told()) >= order.number, 0.1)
     effects = order.told()
     last = effects[order.number - 1] if len(effects) >= order.number else ""
-    return Killed(answer.code, last, order.log.with_name(f"{order.log.name}.pid") if order.when == DURING else None)
+    orphan = order.log.with_name(f"{order.log.name}.pid") if order.when == DURING else None
+    return Killed(answer.code, last, orphan, len(effects))
+
+
+def _bent(log: Path, call: str, number: int) -> tuple[Any, ...]:
+    """strace, which has whoever comes to a system call so often die before it."""
+    return ("strace", "-f", "-qq", "-o", log, f"--trace={call}", f"--inject={call}:signal=KILL:when={number}")
+
+
+def _last(log: Path) -> str:
+    """The system call at which somebody died, and who; nothing where nobody did."""
+    lines = log.read_text(errors="replace").splitlines()
+    dead = next((line.split()[0] for line in lines if line.endswith(_KILLED)), "")
+    return next(
+        (line[:120] for line in reversed(lines) if line.split()[0] == dead and not line.endswith(_KILLED)), dead
+    )
+
+
+def _is_traced(pid: int) -> bool:
+    return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
 
 
 def _is_over(pid: int) -> bool:
