@@ -13,14 +13,14 @@ from cni.state.uses import node_lock
 
 
 def say(before: Entry, after: Entry) -> bool:
-    """Have an attachment's names be as they are to be, in its turn, if they are still as they were: else a call has changed or taken them,
-    and this returns False.
+    """Have an attachment's names be as they are to be, in its turn, if they are still as they were, or are so by now, for who was told of an
+    error may have said it all the same: else a call has changed or taken them, and this returns False.
 
     Raises TryAgainLater at once where a call is at it, and Unavailable.
     """
     attachment = before.attachment
     with closing(LockFile(node_lock())) as lock, lock.exclusive(attachment.digest, str(attachment), patience=0):
-        if Entry.read(attachment.network, hostsdir.read(before.path)) != before:
+        if Entry.read(attachment.network, hostsdir.read(before.path)) not in (before, after):
             return False
         _tell_others(after)
         if after != before:
