@@ -57,7 +57,7 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Order:
     """Write effects into `log`, one a line; at `number` end this process, or with an `error` (errno) have it told of one: `before` in place of
-    the effect, `after` though it happened; with `lasting` of each that follows, too, but the answer. A program can be killed `during`: it stands still, as LOG.pid, and its call is dead.
+    the effect, `after` though it happened; with `lasting` of each that follows, too, but the answer. A program can be killed `during`: it stands still, as LOG.pid, and its call is dead. With a `signal` it hears that one there and goes on.
     """
 
     log: Path
@@ -65,11 +65,12 @@ class Order:
     when: str = AFTER
     error: int = 0
     lasting: bool = False
+    signal: int = 0
 
     @property
     def environ(self) -> dict[str, str]:
         """What makes a call obey."""
-        return {ENVIRON: f"{self.log}\t{self.number}\t{self.when}\t{self.error}\t{int(self.lasting)}"}
+        return {ENVIRON: f"{self.log}\t{self.number}\t{self.when}\t{self.error}\t{int(self.lasting)}\t{self.signal}"}
 
     def told(self) -> list[str]:
         """The effects so far, each as ``17 NEWLINK veth1``."""
@@ -80,8 +81,9 @@ class _Call:
     """What there is of one call: its order, and how many effects it had."""
 
     def __init__(self, said: str) -> None:
-        log, number, self.when, error, lasting = said.split("\t")
+        log, number, self.when, error, lasting, to_hear = said.split("\t")
         self.log, self.number, self.error, self.lasting = log, int(number), int(error), lasting == "1"
+        self.signal = int(to_hear)
         self._count = itertools.count(1)
         self._file = _OPEN(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
@@ -110,6 +112,9 @@ def effect(name: str, perform: Callable[[], T], refuse: Callable[[int], T], duri
     if _call is None:
         return perform()
     due = _call.begins(name)
+    if due and _call.signal:
+        os.kill(os.getpid(), _call.signal)
+        return perform()
     if due and _call.when == BEFORE:
         return _befall(refuse)
     done = during() if during and due and _call.when == DURING else perform()

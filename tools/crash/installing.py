@@ -17,6 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 STRUCK, SYSTEMCTL = (Path(__file__).with_name(name) for name in ("struck.py", "systemctl.sh"))
 PREFIX, BIN_DIR, CONF_DIR = Path("/opt/agent-cni"), Path("/opt/cni/bin"), Path("/etc/cni/net.d")
 CONF = '{"cniVersion": "1.1.0", "name": "n", "type": "%s"}'
+CONFLIST = json.dumps(
+    {"cniVersion": "1.1.0", "name": "n", "plugins": [{"type": "bridge-vxlan", "ipam": {"type": "agent-ipam"}}]}
+)
 #: What a node has of us is in these alone, and here all of them are in one file system, so that a state is kept and had again by links.
 FOLDERS = (
     "/opt",
@@ -64,6 +67,16 @@ class Stage:
             Path(name).touch()
         sh("systemctl", "start", MEMBER)
         self.save("earlier")
+        self.container = ("install", "--root", str(self.live), "--link", "--called-by", str(folder / "conflists"))
+
+    def contain(self) -> None:
+        """Have the node be one that a container has installed the earlier release on."""
+        conflists = Path(self.container[-1])
+        conflists.mkdir()
+        (conflists / "net.conflist").write_text(CONFLIST)
+        self.restore("nothing")
+        assert self.command("earlier", *self.container).returncode == 0
+        self.save("contained")
 
     def command(
         self, image: str, *words: str, number: int = 0, what: str = "SIGKILL"
@@ -195,8 +208,8 @@ def sh(*argv: object, check: bool = True, **options: object) -> subprocess.Compl
 # --- the stories
 
 
-def tell(story: str, seed: str) -> Told:
-    """`install killed`, `upgrade refused, every 7th` ...: at each effect, or some of them."""
+def tell(story: str, seed: str, kind: type[Struck] | None = None) -> Told:
+    """`install killed`, `upgrade refused, every 7th` ...: at each effect, or some of them; `container` is what a DaemonSet's does with a node's /."""
     verb, how, *rest = story.replace(",", "").split()
     step = int(rest[-1].rstrip("thnds")) if rest else 1
     chance = random.Random(f"{story} {seed}")
@@ -205,16 +218,18 @@ def tell(story: str, seed: str) -> Told:
         stage = Stage(Path(folder))
         before, image, words = {
             "install": ("nothing", "earlier", INSTALL), "upgrade": ("earlier", "later", INSTALL), "quiet": ("quiet", "later", INSTALL),
-            "uninstall": ("earlier", "later", ("uninstall",)),
+            "uninstall": ("earlier", "later", ("uninstall",)), "container": ("contained", "later", stage.container),
         }[verb]  # fmt: skip
         if before == "quiet":
             sh("systemctl", "disable", "--now", *SOCKETS)
             stage.save("quiet")
-        told = Struck(stage, before, image, words, chance)
-        faults = told.all(story, step, ["SIGKILL"] if how == "killed" else list(ERRORS))
+        if before == "contained":
+            stage.contain()
+        told = (kind or Struck)(stage, before, image, words, chance)
+        faults = told.all(story, step, list(ERRORS) if how == "refused" else ["SIGKILL"])
         sh("umount", "-l", folder)
     said = {"file effects": told.effects} if step == 1 else {}
-    return Told(said | {"kills" if how == "killed" else "refusals": told.strikes}, faults)
+    return Told(said | {"refusals" if how == "refused" else "kills": told.strikes}, faults)
 
 
 class Struck:
@@ -244,13 +259,13 @@ class Struck:
         """What is wrong after it was struck there, and after it was repeated."""
         stage, expected = self._stage, set()
         stage.restore(self._before)
-        if self._words != INSTALL:
+        if self._words[0] != INSTALL[0]:
             sh("ip", "link", "add", "br7", "type", "bridge")
             sh("ip", "link", "set", "br7", "alias", OWNER)
-        if self._before != "nothing" and self._words == INSTALL:
+        if self._before != "nothing" and self._words[0] == INSTALL[0]:
             expected = {path.name for path in BIN_DIR.iterdir()}
-        done = stage.command(self._image, *self._words, number=number, what=what)
-        found = unfit(stage, expected, self._chance) if self._words == INSTALL else []
+        done = self._strike(number, what)
+        found = unfit(stage, expected, self._chance) if self._words[0] == INSTALL[0] else []
         if what != "SIGKILL" and (done.returncode, done.stderr.count("\n")) != (1, 1):
             found.append(f"it ends with {done.returncode}: {done.stdout}{done.stderr}")
         if "a bug" in done.stderr or "Traceback" in done.stderr:
@@ -261,12 +276,17 @@ class Struck:
         found += differing(stage.tree(), self._wanted)
         if sh("ip", "link", "del", "br7", check=False).returncode == 0:
             found.append("br7 is left")
+        if self._words[0] == INSTALL[0]:
+            found += unfit(stage, expected, self._chance)
         if self._words == INSTALL:
-            found += unfit(stage, expected, self._chance) + unfollowed(stage, self._before != "quiet")
+            found += unfollowed(stage, self._before != "quiet")
         return found
+
+    def _strike(self, number: int, what: str) -> subprocess.CompletedProcess[str]:
+        return self._stage.command(self._image, *self._words, number=number, what=what)
 
     def _repeated(self) -> subprocess.CompletedProcess[str]:
         """As an operator would: what takes away is the checkout's make, which goes by the copy that is there."""
-        if self._words == INSTALL:
+        if self._words[0] == INSTALL[0]:
             return self._stage.command(self._image, *self._words)
         return sh("make", "--no-print-directory", "-C", ROOT, "uninstall", check=False)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import random
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,17 +11,13 @@ from typing import Any
 
 import effects
 from cluster import Cluster, Node, Placed, conf
-from lab import AGENT_CNI, ROOT, Lab, eventually, sh
+from lab import AGENT_CNI, Lab, eventually, sh
 from shop import DENY, FROM_FRIEND, NAMED
 from town import serving
 from traffic import TIMED_OUT, Actor
 
+from crash.ordered import DOORS, told, undesigned
 from crash.story import Told
-
-DOORS = (str(ROOT / ".venv/bin/python3"), "-I", str(Path(__file__).with_name("member_doors.py")))
-#: What the kernel, and the disk, refuse with; the store is out of reach instead.
-ERRORS = (errno.EPERM, errno.ENOBUFS, errno.ENOMEM, errno.EBUSY)
-WHEN = (effects.BEFORE, effects.AFTER)
 
 
 class Town:
@@ -138,39 +131,22 @@ def revived(node: Node) -> Iterator[None]:
 
 def tell(story: str, seed: str) -> Told:
     """`member killed in l2, 1 of 24`: at the first effect, the 25th ..."""
-    found = re.fullmatch(r"member (\w+) in (\w+), (\d+) of (\d+)", story)
-    assert found
-    how, mode, first, step = found[1], found[2], int(found[3]), int(found[4])
-    chance, lab = random.Random(f"{story} {seed}"), Lab(story)
-    faults, number, many, strikes = [], 0, 0, 0
+    mode, lab = "l3" if " in l3" in story else "l2", Lab(story)
     try:
         with Cluster(lab, 3) as cluster, ExitStack() as held:
             town = Town(cluster, mode, held)
-            while number <= many:
-                error = 0 if how == "killed" or not number else chance.choice(ERRORS)
-                order = effects.Order(Path(f"/run/order-{number}"), number, chance.choice(WHEN), error)
-                strikes += number > 0
-                what = [f"{story}: {wrong}" for wrong in once(town, order)]
-                made = order.told()
-                many = many or len(made)
-                at = made[number - 1] if 0 < number <= len(made) else "nothing"
-                faults += [f"{it} ({how} {order.when} {at}, errno {error})" for it in what]
-                number += step if number else first
+            found = told(story, seed, lambda order: once(town, order))
             held.close()
             cluster.leave()
     finally:
         lab.close()
-    return Told(counted(how, many if first == 1 else 0, strikes), faults)
-
-
-def counted(how: str, effects: int, strikes: int) -> dict[str, int]:
-    """How many there were, said by one of several stories that share them, and how many this one has struck."""
-    return ({"effects": effects} if effects else {}) | {"kills" if how == "killed" else "refusals": strikes}
+    return found
 
 
 def once(town: Town, order: effects.Order) -> list[str]:
     """The story with one order for its first member; what was wrong."""
     node, found = town.tried, list[str]()
+    said = node.log.stat().st_size if node.log.exists() else 0
     variables = [f"{name}={value}" for name, value in order.environ.items()]
     node.around = ("env", *variables, *DOORS)
     town.cluster.configure(node)
@@ -188,4 +164,4 @@ def once(town: Town, order: effects.Order) -> list[str]:
         town.cluster.leave(node)
     except AssertionError as error:
         found.append(str(error)[:500])
-    return found
+    return [*found, *undesigned(node.log, said)]
