@@ -168,6 +168,8 @@ class Witnessed(Node):
         for link in self.ip("link", "show"):
             if link["ifname"] not in ("lo", "eth0"):
                 sh("ip", "-n", self.name, "link", "del", link["ifname"], check=False)
+        for family in ("-4", "-6"):
+            sh("ip", "-n", self.name, family, "route", "flush", "type", "unreachable")
         self.run("nft", "flush", "ruleset")
         self.agent = 0
         if has_agent:
