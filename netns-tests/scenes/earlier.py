@@ -72,14 +72,13 @@ class Release:
 
 
 def installed(commit: str) -> Path:
-    """A folder with `opt`, `bin` and `etc`, into which the release of a commit installed itself, once; nothing: this checkout's."""
-    place = INSTALLED / (commit or "this")
-    if not (place / "bin").exists() or not commit:
+    """A folder with `opt` and `bin`, into which the release of a commit installed itself, once."""
+    place = INSTALLED / commit
+    if not (place / "bin").exists():
         shutil.rmtree(place, ignore_errors=True)
         source = place / "source"
         source.mkdir(parents=True)
-        what = "git archive %s | tar -x -C %s" if commit else "git ls-files -z%s | tar -c --null -T - | tar -x -C %s"
-        sh("sh", "-c", what % (commit, source), cwd=ROOT)
+        sh("sh", "-c", f"git archive {commit} | tar -x -C {source}", cwd=ROOT)
         folders = ("--prefix", place / "opt", "--bin-dir", place / "bin.new", "--conf-dir", place / "etc")
         sh(source / "tools/install", *folders, env=OFFLINE)
         (place / "bin.new").rename(place / "bin")

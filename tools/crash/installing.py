@@ -60,7 +60,7 @@ class Stage:
         self.images["earlier"].mkdir()
         sh(ROOT / ".venv/bin/agent-cni", "install", "--root", self.images["earlier"])
         sh("cp", "-a", self.images["earlier"], self.images["later"])
-        _become_later(self.images["later"] / PREFIX.relative_to("/"))
+        become_later(self.images["later"] / PREFIX.relative_to("/"))
         self.save("nothing")
         self.command("earlier", *INSTALL)
         for name in ("/run/agent-cni/state.db", "/var/log/agent-cni/bridge-vxlan.log"):
@@ -183,7 +183,7 @@ def _copied(source: object, target: Path) -> None:
         file.chmod(0o600)
 
 
-def _become_later(prefix: Path) -> None:
+def become_later(prefix: Path) -> None:
     """Another release: another copy, executables, units and conflist."""
     packages = next(prefix.glob("lib/python3*/site-packages"))
     suite = packages / "cni/installation/suite.py"

@@ -10,9 +10,10 @@ from typing import Any
 from earlier import Release
 from lab import AGENT_CNI, Lab
 
+from crash.exchanging import LATER, exchanged, left
 from crash.story import Told
 
-WHAT = "pods that a release of each layout made, by this one: CHECK, refresh, repair, an ADD beside them, DEL"
+WHAT = "pods that a release of each layout made, by this one: CHECK, refresh, repair, an ADD beside them, DEL; releases that take each other's place while calls run"
 _BRIDGE = {"cniVersion": "1.1.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True,
            "ipam": {"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}}  # fmt: skip
 _POLICY = {"ingress": ["10.0.0.0/8", "fd00:1::/64"], "egressDrop": True, "hostAccess": False}
@@ -23,15 +24,21 @@ _CONFS: dict[str, dict[str, Any]] = {
     "vxlan": _BRIDGE | {"vxlan": {"id": 100, "dev": "eth0", "remotes": ["192.0.2.12"]}, "policy": {"ingress": []}},
 }
 _LAYOUTS = range(1, 6)
+#: With whom this release takes turns: commits whose state it goes on with and they with its, and one like itself.
+_OTHERS = (LATER, "702ff2b", "617a6b9", "60366d0")
 FIXED = tuple(f"layout-{number} policy" for number in _LAYOUTS)
 
 
 def stories() -> list[str]:
-    return [f"layout-{number} {conf}" for number in _LAYOUTS for conf in _CONFS]
+    kept = [f"layout-{number} {conf}" for number in _LAYOUTS for conf in _CONFS]
+    return kept + [f"exchanged {other} {how}" for other in _OTHERS for how in ("cold", "warm")]
 
 
 def tell(story: str, seed: str) -> Told:
     name, _, which = story.partition(" ")
+    if name == "exchanged":
+        other, how = which.split()
+        return exchanged(story, other, seed, warm=how == "warm")
     lab = Lab(story)
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +70,4 @@ def _lived(lab: Lab, release: Release, conf: dict[str, Any]) -> Iterator[str]:
     for pod, result in made:
         if (said := host.cni("DEL", conf | {"prevResult": result}, pod)).code:
             yield f"DEL: {said.stdout}"
-    if host.kept() != {"attachment": [], "lease": []}:
-        yield f"left: {host.kept()}"
-    if "agent_cni" in (tables := host.run("nft", "list", "tables").stdout):
-        yield f"left: {tables}"
+    yield from left(host)
