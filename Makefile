@@ -28,6 +28,7 @@ test: .venv/ready      ## everything: style, types, tests/, and netns-tests/ wit
 	@.venv/bin/python3 tools/same_answers.py
 
 crash-test: .venv/ready ## whatever can go wrong, enumerated (hours; goes on where it was ended): PARTS="killed failing" SEED= STORIES=substring
+	@tools/bootstrap --atheris
 	@.venv/bin/python3 tools/crash_test.py $(PARTS) $(if $(SEED),--seed $(SEED)) $(if $(STORIES),--stories "$(STORIES)")
 
 check: .venv/ready     ## style and types

@@ -22,7 +22,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With node agents only what meets one: the rest would be the cold run once more. Unless all is wanted, of a test's parameters so many at
-    most as it says, and with node agents three. What takes long begins first.
+    most as it says, and with node agents two. What takes long begins first.
     """
     chosen = [item for item in items if MODE == "cold" or meets_agent(item.fixturenames)]
     if not WHOLE:
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def most(item: pytest.Item) -> int:
     """So many of its parameters are tried."""
     sweep = item.get_closest_marker("sweep")
-    return 3 if MODE == "warm" else sweep.kwargs.get("most", sys.maxsize) if sweep else sys.maxsize
+    return 2 if MODE == "warm" else sweep.kwargs.get("most", sys.maxsize) if sweep else sys.maxsize
 
 
 def meets_agent(fixtures: Collection[str]) -> bool:

@@ -1,9 +1,15 @@
-"""Anything as input: every door in this process, by inputs nobody should send; one alone again: `inputs.py DOOR FILE`."""
+"""Anything as input: every door in this process, by inputs nobody should send; one alone again: `inputs.py DOOR FILE`.
+
+Each door has three stories: inputs by chance; hypothesis' chance, which makes the least input of a fault; and where there is atheris
+(`tools/bootstrap --atheris`), inputs by the code they reach (`doors/guided.py`).
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import resource
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -17,15 +23,21 @@ sys.path[:0] = [
     str(ROOT / folder) for folder in ("", "tools", "netns-tests/scenes", "tests/fakes")
 ]  # what is tried is the sources
 
+import hypothesis  # noqa: E402
+from hypothesis import HealthCheck, strategies  # noqa: E402
+
 from crash.doors.door import Door, aside, digest, judged  # noqa: E402
 from crash.story import Told  # noqa: E402
 
 WHAT = "inputs nobody should send, by every door"
 _MODULES = ("calls", "kernel", "stores", "files", "state", "wires", "executables")
 FIXED = ("each door, what is kept and some new",)
+HYPOTHESIS, GUIDED = " by hypothesis", " guided"
 #: How many fewer inputs each door has in the fixed story.
 _FEWER = 50
 _MEMORY = 4 << 30
+#: Where atheris is, if it could be built, and for how many seconds a door is searched by it.
+ATHERIS, _GUIDED_FOR = ROOT / ".cache/atheris", 60
 #: Where what was found is kept, for `tests/fixtures/corpus` or for who looks.
 FOUND = ROOT / ".cache/crash/inputs"
 
@@ -36,12 +48,17 @@ def doors() -> dict[str, Door]:
 
 
 def stories() -> Iterable[str]:
-    """Each door by its name, and some of all."""
-    return [*FIXED, *doors()]
+    """Each door by its name, and some of all; those that change the kernel are not searched."""
+    sorts = ("", HYPOTHESIS, *([GUIDED] if ATHERIS.is_dir() else []))
+    return [*FIXED, *(name + sort for sort in sorts for name, door in doors().items() if not (sort and door.apart))]
 
 
 def tell(story: str, seed: str, many: int = 0) -> Told:
     """Give a door its inputs, or each of them some; each kind of fault is told once."""
+    if story.endswith(HYPOTHESIS):
+        return _by_hypothesis(doors()[story.removesuffix(HYPOTHESIS)], seed, many)
+    if story.endswith(GUIDED):
+        return _guided(story.removesuffix(GUIDED))
     random = Random(f"{seed} {story}")
     faults: dict[str, str] = {}
     counted = 0
@@ -53,6 +70,40 @@ def tell(story: str, seed: str, many: int = 0) -> Told:
                     again = f".venv/bin/python3 tools/crash/inputs.py {door.name} {keep(door.name, data)}"
                     faults.setdefault(f"{door.name} {kind(wrong)}", f"{door.name}: {wrong}: tools/isolated {again}")
     return Told({"inputs": counted}, list(faults.values()))
+
+
+def _by_hypothesis(door: Door, seed: str, many: int) -> Told:
+    """A fault's input is the least that hypothesis finds; it goes on to others of its kind no further."""
+    counted, faults = 0, dict[bytes, str]()
+
+    @hypothesis.seed(f"{seed} {door.name}")
+    @hypothesis.settings(max_examples=many or door.many // 5, database=None, deadline=None, suppress_health_check=[*HealthCheck], report_multiple_bugs=False)  # fmt: skip
+    @hypothesis.given(strategies.randoms(use_true_random=False))
+    def judge(random: Random) -> None:
+        nonlocal counted
+        counted += 1
+        data = door.made(random)
+        if wrong := judged(door, data):
+            faults[data] = wrong
+            raise AssertionError(wrong)
+
+    try:
+        with alone():
+            judge()
+    except AssertionError:
+        data, wrong = list(faults.items())[-1]  # what it ended with is tried once more
+        again = f".venv/bin/python3 tools/crash/inputs.py {door.name} {keep(door.name, data)}"
+        return Told({"inputs": counted}, [f"{door.name}{HYPOTHESIS}: {wrong}: tools/isolated {again}"])
+    return Told({"inputs": counted})
+
+
+def _guided(name: str) -> Told:
+    """What atheris, in a process of its own, tells."""
+    command = (sys.executable, ROOT / "tools/crash/doors/guided.py", name, _GUIDED_FOR)
+    done = subprocess.run(list(map(str, command)), env=os.environ | {"PYTHONPATH": str(ATHERIS)}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)  # fmt: skip
+    told = re.search(r": (\d+) inputs, ", done.stdout)
+    faults = [f"{name}{GUIDED}: {line}" for line in done.stdout.splitlines() if line.startswith("FAULT ")]
+    return Told({"inputs": int(told[1]) if told else 0}, faults if told else [*faults, f"{name}{GUIDED} ended with {done.returncode}"])  # fmt: skip
 
 
 def _inputs(door: Door, random: Random, many: int) -> Iterator[bytes]:

@@ -1,6 +1,6 @@
 """Inputs that go by what code they reach, for the doors of `inputs`: tools/isolated .venv/bin/python3 tools/crash/doors/guided.py DOOR SECONDS
 
-It takes atheris (PyPI), which nothing else here does: pip install --target .cache/atheris atheris==3.0.0, and PYTHONPATH=.cache/atheris. What reaches more
+It takes atheris, which nothing else here does: `tools/bootstrap --atheris`, and PYTHONPATH=.cache/atheris. What reaches more
 is kept in .cache/crash/guided/DOOR, from where the next run goes on; what is wrong is told and kept as the others' is.
 """
 
@@ -55,7 +55,7 @@ def main(name: str, seconds: str) -> None:
             os._exit(0)  # sys.exit is a crash to libFuzzer
 
     with inputs.alone():
-        atheris.Setup([sys.argv[0], "-rss_limit_mb=0", "-timeout=60", str(seeds)], one)
+        atheris.Setup([sys.argv[0], "-rss_limit_mb=0", "-timeout=60", f"-artifact_prefix={seeds}-", str(seeds)], one)
         atheris.Fuzz()
 
 
