@@ -34,7 +34,7 @@ VXLAN_PORT = 4789
 
 #: The node's nft tables: of policies, of masquerading in each family, and of who may send VXLAN to networks of the cluster.
 POLICY_TABLE, MASQUERADE_TABLE, VTEP_TABLE = "inet agent_cni_policy", "agent_cni", "inet agent_cni_vteps"
-#: The policies' set of bridges whose filter we switched on.
+#: The policies' set of bridges whose filter an earlier release switched on.
 SWITCHED = "switched"
 #: The feed of policies that the cluster's store is.
 CLUSTER = "cluster"

@@ -22,6 +22,7 @@ _OURS = (
     "tally",
     "witness",
     "wireguard.key",
+    "switched",
 )
 #: What is opened by name in a folder of ours, by SQLite among others.
 _OPENED = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from cni.kernel import ruleset
+from cni.kernel import ruleset, switched
 from cni.kernel.ruleset import Element
 from cni.kernel.view import Link
 from cni.naming import POLICY_TABLE, SWITCHED
@@ -23,7 +23,7 @@ class BridgeFilter(Resource):
     """What a bridge forwards between its ports meets the rules too: those of policies, and of Services, whose answers would go
     past the translation of what was asked. With the last port that needs it, it is as it was.
 
-    Who switched it on stands beside the policies, where there are any: where it was not us, it stays on.
+    Where it was not us who switched it on, it stays on.
     """
 
     bridge: str
@@ -36,9 +36,7 @@ class BridgeFilter(Resource):
             world.host.link_by_name(self.bridge), self.bridge
         )  # as it is now: another folder's DEL may have switched it off
         if not link.filtered:
-            from cni.kernel import netfilter  # only the first on a bridge loads it
-
-            netfilter.nft_if_there(f"add {self._mark}")  # first: who is killed in between would leave it on for good
+            switched.note(link.name, link.index)  # first: who is killed in between would leave it on for good
             world.host.filter_bridge(link)
 
     def differences(self, world: World) -> Iterator[str]:
@@ -47,24 +45,28 @@ class BridgeFilter(Resource):
             yield f"bridge {self.bridge} does not show its traffic to the rules (nf_call_iptables)"
 
     def remove(self, world: World) -> None:
-        ours = ruleset.has_element(Element(f"{POLICY_TABLE} {SWITCHED}", ruleset.link_key(self.bridge)))
         link = world.host.link_by_name(self.bridge)
-        if ours and not (link and self._serves(world, link)):
+        before = ruleset.has_element(self._mark_before)
+        if link and (before or switched.is_noted(link.name, link.index)):
+            if self._serves(world, link):
+                return
+            world.host.filter_bridge(link, on=False)
+            if self._serves(world, link):  # somebody came meanwhile, whose gates stand by now
+                world.host.filter_bridge(link)
+                return
+        switched.forget(self.bridge)
+        if before:
             from cni.kernel import netfilter
 
-            if link:
-                world.host.filter_bridge(link, on=False)
-                if self._serves(world, link):  # somebody came meanwhile, whose gates stand by now
-                    world.host.filter_bridge(link)
-                    return
-            netfilter.nft_if_there(f"delete {self._mark}")
+            netfilter.nft_if_there(f'delete element {POLICY_TABLE} {SWITCHED} {{ "{self.bridge}" }}\n')
 
     def describe(self) -> str:
         return f"bridge {self.bridge} shows its traffic to the rules"
 
     @property
-    def _mark(self) -> str:
-        return f'element {POLICY_TABLE} {SWITCHED} {{ "{self.bridge}" }}\n'
+    def _mark_before(self) -> Element:
+        """Where the release before wrote down that it was us."""
+        return Element(f"{POLICY_TABLE} {SWITCHED}", ruleset.link_key(self.bridge))
 
     def _serves(self, world: World, bridge: Link) -> bool:
         """Whether somebody isolated is, or may be, on the bridge, whoever keeps the record."""

@@ -134,7 +134,6 @@ def uncounted(text: str) -> list[str]:
         r"counter (xt target TPROXY|masquerade)", "counter", text
     )  # of iptables' rules nft prints them now and then
     lines = (line.strip() for line in re.sub(r",\s*\n\s*", ", ", text).splitlines() if not line.startswith("#"))
-    lines = (line for line in lines if '"br0"' not in line)  # who switched the bridge's filter on is not known any more
     return sorted(" ".join(sorted(re.split(r", | ", line))) if line.startswith("elements") else line for line in lines)
 
 
@@ -301,7 +300,7 @@ def of_elements(space: Namespace, where: str, item: tuple[str, dict[str, Any]]) 
         key = re.sub(r"comment \"[^\"]*\"", "", element.split(" : ")[0]).strip()
         yield (
             f"{where} element {key} of {place}",
-            lambda key=key: space.run("nft", f"delete element {place} {{ {key} }}", check=said["name"] != "switched"),
+            lambda key=key: space.run("nft", f"delete element {place} {{ {key} }}"),
         )
 
 

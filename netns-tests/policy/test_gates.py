@@ -31,7 +31,7 @@ from forge import (
     udp,
 )
 from interception import address_of
-from lab import REFERENCE_DIR, Host, Lab, Namespace, Pod, Site, eventually, sh
+from lab import AGENT_CNI, REFERENCE_DIR, Host, Lab, Namespace, Pod, Site, eventually, sh
 from town import BRIDGED, RANGES, Member, Town, unguarded
 from traffic import TIMED_OUT, Actor
 from wire import Wire
@@ -467,6 +467,16 @@ def test_a_bridge_is_as_it_was_when_its_last_isolated_port_is_gone(town: Town):
     town.host.delete_pod(free.conf, free.pod)
     assert filtered(town.host, "br1") == (0, 0)
     assert town.host.run("nft", "list", "ruleset").stdout == ""
+
+
+def test_a_flush_of_all_rules_forgets_no_switch(town: Town):
+    web = town.member({"ingress": []})
+    town.host.run("nft", "flush", "ruleset")
+    town.host.run(AGENT_CNI, "refresh")
+    assert filtered(town.host, "br0") == (1, 1)
+    town.host.run("nft", "flush", "ruleset")
+    town.host.delete_pod(web.conf, web.pod)
+    assert filtered(town.host, "br0") == (0, 0)
 
 
 def test_a_switch_that_was_on_before_stays_on(town: Town):
