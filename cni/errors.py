@@ -244,7 +244,7 @@ class Stranded(BaseException):
 
 
 class Delegated(CniError):
-    """A delegate plugin's own error, passed on with its own code."""
+    """A delegate plugin's own error, passed on with its own code where that says what failed."""
 
     def __init__(self, code: int, msg: str, details: str = "") -> None:
         super().__init__(msg, details)

@@ -209,10 +209,16 @@ def _answer(plugin: str, code: int, stdout: str, stderr: str) -> dict[str, Any]:
     if code == 0:
         return raw
     if raw.get("msg"):
-        own = raw.get("code")
-        number = own if isinstance(own, int) and own > 0 else Internal.code
-        raise Delegated(number, f"IPAM plugin {plugin!r}: {raw['msg']}", str(raw.get("details") or ""))
+        raise Delegated(
+            _own_code(raw.get("code")), f"IPAM plugin {plugin!r}: {raw['msg']}", str(raw.get("details") or "")
+        )
     raise ToolFailed(f"IPAM plugin {plugin!r} failed ({code}): {(stderr or stdout).strip()[:200] or 'no reason given'}")
+
+
+def _own_code(said: object) -> int:
+    """A delegate's code (a uint), if it says more than that something failed: the reference says 999 of anything, and we of bugs."""
+    own = said if isinstance(said, int) and said is not True else 0
+    return own if 0 < own < 1 << 32 and own != Internal.code else ToolFailed.code
 
 
 def _decoded(plugin: str, stdout: str) -> dict[str, Any]:

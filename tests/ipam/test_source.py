@@ -107,10 +107,14 @@ def test_other_verbs_are_forwarded(delegate: Delegate, host_local: Answering, ve
     ("answer", "code", "msg"),
     [
         ({"code": 11, "msg": "later", "details": "more"}, 11, "IPAM plugin 'host-local': later"),
-        ({"msg": "no code"}, 999, "IPAM plugin 'host-local': no code"),
-        ({"code": "odd", "msg": "hm"}, 999, "IPAM plugin 'host-local': hm"),
+        ({"code": 123, "msg": "its own"}, 123, "IPAM plugin 'host-local': its own"),
+        ({"msg": "no code"}, 106, "IPAM plugin 'host-local': no code"),
+        ({"code": "odd", "msg": "hm"}, 106, "IPAM plugin 'host-local': hm"),
+        ({"code": True, "msg": "hm"}, 106, "IPAM plugin 'host-local': hm"),
+        ({"code": 1 << 32, "msg": "hm"}, 106, "IPAM plugin 'host-local': hm"),
+        ({"code": 999, "msg": "full"}, 106, "IPAM plugin 'host-local': full"),
     ],
-    ids=["whole", "without a code", "with an odd code"],
+    ids=["whole", "of its own", "without a code", "odd", "true", "no uint", "the reference's for anything"],
 )
 def test_the_delegates_error_is_passed_on_with_its_code(
     delegate: Delegate, host_local: Answering, answer: dict[str, Any], code: int, msg: str
