@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from cni.errors import ToolFailed, TryAgainLater
+from cni.errors import CniError, Lacking, ToolFailed, TryAgainLater, refusal
 from cni.kernel import locks, signals
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def run(
     """Run a program to its end and return what it said, whatever its exit code; it has the descriptors of `keep`, and holds what
     this call holds (`locks.held`): nobody ends it when the call is killed, and it may give an address then, or make a rule.
 
-    Raises ToolFailed when it cannot be started and TryAgainLater when it outlives `seconds`.
+    Raises ToolFailed when it cannot be started, Lacking when the machine has too little for it, and TryAgainLater when it outlives `seconds`.
     """
     import subprocess
 
@@ -85,7 +85,7 @@ def run(
             pass_fds=(*keep, *locks.held.get()),
         )
     except OSError as error:
-        raise ToolFailed(f"{argv[0]} cannot be run: {error.strerror}") from None
+        raise _refused(argv[0], error) from None
     except subprocess.TimeoutExpired:
         raise TryAgainLater(f"{argv[0]} did not end within {seconds:g} s") from None
 
@@ -107,7 +107,7 @@ def run_apart(argv: Sequence[str], seconds: float) -> CompletedProcess[str]:
             argv, _ended(child, argv[0], seconds), "", os.pread(said, 1 << 16, 0).decode("utf-8", "replace")
         )
     except OSError as error:
-        raise ToolFailed(f"{argv[0]} cannot be run: {error.strerror}") from None
+        raise _refused(argv[0], error) from None
     finally:
         os.close(said)
 
@@ -131,7 +131,7 @@ def start(argv: Sequence[str]) -> Beside:
         child = os.posix_spawn(argv[0], list(argv), _ENVIRON, file_actions=files, setsigmask=[])
     except OSError as error:
         os.close(reading)
-        raise ToolFailed(f"{argv[0]} cannot be run: {error.strerror}") from None
+        raise _refused(argv[0], error) from None
     finally:
         os.close(writing)
     os.set_blocking(reading, False)
@@ -193,6 +193,12 @@ def kill(program: str, word: str) -> bool:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return bool(found)
+
+
+def _refused(program: str, error: OSError) -> CniError:
+    """Why a program cannot be run: it is none, or the machine has too little for one more."""
+    kind = Lacking if isinstance(refusal(error), Lacking) else ToolFailed
+    return kind(f"{program} cannot be run: {error.strerror}")
 
 
 def _ended(child: int, name: str, seconds: float) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from functools import partial
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from pytest_subprocess import FakeProcess
 
-from cni.errors import ToolFailed, TryAgainLater, Unavailable
+from cni.errors import Lacking, ToolFailed, TryAgainLater, Unavailable
 from cni.kernel import netfilter, nftables, process, signals, sysctl
 
 
@@ -128,6 +129,18 @@ def test_programs_start_with_a_fixed_environment(fp: FakeProcess):
 def test_a_program_that_cannot_be_started_is_named():
     with pytest.raises(ToolFailed, match=r"^/nowhere/tool cannot be run: No such file or directory$"):
         process.run(["/nowhere/tool"])
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE], ids=errno.errorcode.get)
+def test_a_program_for_which_the_machine_has_too_little_is_tried_again_later(fp: FakeProcess, number: int):
+    """A control group that may have no process more says EAGAIN (fork(2))."""
+
+    def refused(_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    fp.register(["tool"], callback=refused)
+    with pytest.raises(Lacking, match=rf"^tool cannot be run: {os.strerror(number)}$"):
+        process.run(["tool"])
 
 
 def test_a_program_that_does_not_end_is_tried_again_later():
