@@ -23,6 +23,7 @@ import signal
 import sqlite3
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
@@ -30,11 +31,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 ENVIRON = "EFFECTS"
-BEFORE, AFTER, DURING = "before", "after", "during"
+#: By how many seconds the clock of the day of a call is wrong.
+CLOCK = "EFFECTS_CLOCK"
+BEFORE, AFTER, DURING, UNHEARD, TORN = "before", "after", "during", "unheard", "torn"
 #: What runs a program for a call that is killed while it runs: it goes on when it is told to (SIGCONT), with all it was given.
 _ORPHAN = 'cat >"$0"; echo $$ >"$1.pid"; kill -KILL $PPID; kill -STOP $$; shift; exec "$@" <"$0"'
 _HEADER = struct.Struct("=IHHII")
-_ACK, _NLMSG_ERROR = 0x04, 2
+_ACK, _DUMP, _DUMP_INTR, _NLMSG_ERROR = 0x04, 0x300, 0x10, 2
 _SUBJECTS = {
     16: "LINK",
     20: "ADDR",
@@ -57,7 +60,9 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Order:
     """Write effects into `log`, one a line; at `number` end this process, or with an `error` (errno) have it told of one: `before` in place of
-    the effect, `after` though it happened; with `lasting` of each that follows, too, but the answer. A program can be killed `during`: it stands still, as LOG.pid, and its call is dead. With a `signal` it hears that one there and goes on.
+    the effect, `after` though it happened; with `lasting` of each that follows, too, but the answer. A program can be killed `during`: it stands still, as LOG.pid, and its call is dead.
+    With a `signal` it hears that one there and goes on. What the kernel did may be `unheard`: its answer comes when nobody waits for it any more. With `torn` the dumps of netlink are
+    counted instead: something changed while it was read.
     """
 
     log: Path
@@ -94,7 +99,7 @@ class _Call:
         return number == self.number or (self.lasting and 0 < self.number < number and name != "the answer")
 
 
-_OPEN, _WRITE = os.open, os.write
+_OPEN, _WRITE, _TIME = os.open, os.write, time.time
 _call: _Call | None = None
 
 
@@ -103,13 +108,15 @@ def begin(environ: Any) -> None:
     global _call  # noqa: PLW0603 - a process works at one call
     if _call:
         os.close(_call._file)
+    wrong = float(environ.get(CLOCK, 0))
+    time.time = lambda: _TIME() + wrong
     said = environ.get(ENVIRON)
     _call = _Call(said) if said else None
 
 
 def effect(name: str, perform: Callable[[], T], refuse: Callable[[int], T], during: Callable[[], T] | None = None) -> T:
     """Do something, or what the order says. `refuse` says of an errno what its door says of it."""
-    if _call is None:
+    if _call is None or _call.when == TORN:
         return perform()
     due = _call.begins(name)
     if due and _call.signal:
@@ -118,7 +125,7 @@ def effect(name: str, perform: Callable[[], T], refuse: Callable[[int], T], duri
     if due and _call.when == BEFORE:
         return _befall(refuse)
     done = during() if during and due and _call.when == DURING else perform()
-    return _befall(refuse) if due and _call.when == AFTER else done
+    return _befall(refuse) if due and _call.when in (AFTER, UNHEARD) else done
 
 
 def _befall(refuse: Callable[[int], T]) -> T:
@@ -170,6 +177,8 @@ class _Netlink:
     def __init__(self, real: Any) -> None:
         self._real = real
         self._said: list[bytes] = []
+        self._torn: set[int] = set()
+        self._deaf = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
@@ -183,13 +192,26 @@ class _Netlink:
                 lambda number: self._refuse(data, number),
             )
         else:
+            self._torn |= set(_torn(data))
             self._real.sendall(data)
 
     def recv(self, size: int) -> bytes:
-        """What the kernel answers, or would where it refused."""
-        return self._said.pop(0) if self._said else self._real.recv(size)
+        """What the kernel answers, or would where it refused, or where something changed meanwhile."""
+        if self._deaf:
+            self._deaf = False
+            raise BlockingIOError(errno.EAGAIN, "nothing came in time")
+        data = self._said.pop(0) if self._said else self._real.recv(size)
+        return b"".join(map(self._marked, _messages(data))) if self._torn else data
+
+    def _marked(self, message: bytes) -> bytes:
+        length, kind, flags, sequence, port = _HEADER.unpack_from(message)
+        flags |= _DUMP_INTR if sequence in self._torn else 0
+        return _HEADER.pack(length, kind, flags, sequence, port) + message[_HEADER.size :]
 
     def _refuse(self, data: bytes, number: int) -> None:
+        if _call and _call.when == UNHEARD:
+            self._deaf = True
+            return
         for message in _messages(data):
             _, _, flags, sequence, port = _HEADER.unpack_from(message)
             if flags & _ACK:
@@ -197,11 +219,21 @@ class _Netlink:
                 self._said.append(_HEADER.pack(_HEADER.size + len(head), _NLMSG_ERROR, 0x100, sequence, port) + head)
 
 
+def _torn(data: bytes) -> Iterator[int]:
+    """The dumps of these that something befalls, by their sequence numbers."""
+    if _call is None or _call.when != TORN:
+        return
+    for message in _messages(data):
+        _, kind, flags, sequence, _ = _HEADER.unpack_from(message)
+        if flags & _DUMP == _DUMP and _call.begins(f"dump {_SUBJECTS.get(kind & ~3, kind)}"):
+            yield sequence
+
+
 def _messages(data: bytes) -> Iterator[bytes]:
     at = 0
     while at < len(data):
         length = _HEADER.unpack_from(data, at)[0]
-        yield data[at : at + length]
+        yield data[at : at + ((length + 3) & ~3)]
         at += (length + 3) & ~3
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import count
 
-from effects import AFTER, BEFORE, Order
+from effects import AFTER, BEFORE, TORN, UNHEARD, Order
 from lab import Lab
 
 from crash.judged import BROKEN, NETWORKS, Finding, Scene
@@ -28,7 +28,7 @@ def stories() -> Iterable[str]:
     for plugin in NETWORKS:
         for verb in VERBS:
             for mode in ("cold", "warm"):
-                yield f"{verb} {plugin} {mode} effects"
+                yield from (f"{verb} {plugin} {mode} {what}" for what in _COUNTED)
             yield from (f"{verb} {plugin} cold {lack}" for lack in LACKS)
 
 
@@ -37,14 +37,14 @@ def tell(story: str, seed: str) -> Told:
     verb, plugin, mode, what = story.rsplit(" ", 3)
     lab = Lab(story)
     try:
-        if what == "effects":
-            found = list(_refused(Scene(lab, plugin, armed=mode), verb, zlib.crc32(f"{seed} {story}".encode())))
+        if what in _COUNTED:
+            found = list(_COUNTED[what](Scene(lab, plugin, armed=mode), verb, zlib.crc32(f"{seed} {story}".encode())))
         else:
             found = list(LACKS[what](lab, plugin, verb))
     finally:
         lab.close()
     counts = {
-        "effects refused" if what == "effects" else "calls": len(found),
+        {"effects": "effects refused", "dumps": "dumps interrupted"}.get(what, "calls"): len(found),
         "ended in an error": sum(it.failed for it in found),
     }
     again = f"make crash-test PARTS=failing SEED={seed} STORIES='{story}'"
@@ -58,6 +58,7 @@ def _refused(scene: Scene, verb: str, chance: int) -> Iterator[Finding]:
         ("before", BEFORE, False),
         ("after", AFTER, False),
         ("from then on, before", BEFORE, True),
+        ("unheard", UNHEARD, False),
     ):
         for number in count(1):
             error = ERRORS[(number + chance) % len(ERRORS)]
@@ -69,9 +70,30 @@ def _refused(scene: Scene, verb: str, chance: int) -> Iterator[Finding]:
                 scene.end()
                 break
             effect = told[number - 1]
-            if when == AFTER and effect.partition(" ")[2].startswith(_ANSWERED):
+            answered = effect.partition(" ")[2].startswith(_ANSWERED)
+            if (when == AFTER and answered) or (when == UNHEARD and not (answered or "rules (" in effect)):
                 scene.end()
                 continue
             said = replace(said, mute="the answer" in effect)
             what = f"{error} {how} {effect}"
             yield scene.found(verb, what, said, undone=not lasting, believed=error == "EEXIST")
+
+
+def _interrupted(scene: Scene, verb: str, chance: int) -> Iterator[Finding]:
+    """Each dump of a verb interrupted, once, which nobody is to notice, and from there on."""
+    log = scene.host.folder.with_suffix(".dumps")
+    for lasting in (False, True):
+        for number in count(1):
+            log.unlink(missing_ok=True)
+            scene.ready(verb)
+            order = Order(log, number, TORN, errno.EINTR, lasting)
+            said, told = scene.call(verb, armed=True, **order.environ), order.told()
+            if number > len(told):
+                scene.end()
+                break
+            found = scene.found(verb, f"{told[number - 1]}{', and those after it' * lasting}", said, undone=not lasting)
+            noticed = said.code and not lasting and verb != BROKEN + "CHECK"
+            yield replace(found, wrong=[*found.wrong, *(["it was noticed"] if noticed else [])])
+
+
+_COUNTED = {"effects": _refused, "dumps": _interrupted}

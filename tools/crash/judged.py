@@ -19,10 +19,10 @@ from cni.errors import CniError
 BOUND = 45
 _IPAM = {"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}
 _HELD = {"policy": {"ingress": []}, "sidecar": {"mode": "tproxy", "captureDNS": True}, "ipMasq": True}
-_SPAN = {"subnet": "192.0.2.0/24", "rangeStart": "192.0.2.100"}
+_SPAN = {"subnet": "192.0.2.0/24", "rangeStart": "192.0.2.100", "gateway": "192.0.2.1"}
 NETWORKS: dict[str, dict[str, Any]] = {
     "bridge-vxlan": {"bridge": "br0", "isDefaultGateway": True, "vxlan": {"id": 9, "remotes": []}, "ipam": _IPAM} | _HELD,
-    "macvlan": {"master": "eth0", "policy": {"ingress": []}, "sidecar": {}, "ipam": {"ranges": [[_SPAN]]}},
+    "macvlan": {"master": "eth0", "policy": {"ingress": []}, "sidecar": {}, "ipam": {"ranges": [[_SPAN]], "routes": [{"dst": "0.0.0.0/0"}]}},
     "custom-plugin": {"ipam": _IPAM} | _HELD,
 }  # fmt: skip
 #: A pod that lost its routes: who is asked about it then must say so.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import conntrack
+import effects
 from agents import serving
-from lab import PATIENCE, ROOT, Host, Lab, eventually, sh
+from lab import PATIENCE, ROOT, Host, Lab, Namespace, eventually, sh
 
-from crash.judged import Finding, Scene
+from crash.judged import BROKEN, Finding, Scene
 from crash.syscalls import late, refused
 
 Lack = Callable[[Lab, str, str], Iterable[Finding]]
@@ -79,6 +82,63 @@ def _many_links(lab: Lab, plugin: str, verb: str) -> Iterator[Finding]:
     yield scene.found(verb, "4,000 links", scene.call(verb), undone=True)
 
 
+def _full_conntrack(lab: Lab, plugin: str, verb: str) -> Iterator[Finding]:
+    """Node and pod each know as many connections as they may (nf_conntrack_max, which counts in each namespace by itself)."""
+    scene = Scene(lab, plugin)
+    scene.ready(verb)
+    for where in (scene.host, scene.pod):
+        conntrack.fill(where)
+    yield scene.found(verb, "conntrack is full", scene.call(verb), undone=True)
+    conntrack.forget(scene.host)
+
+
+#: More than the machine has for each family (gc_thresh3, which only its first namespace shows).
+_NEIGHBOURS = 4096
+_YEAR = 31_556_952
+
+
+def _full_neighbours(lab: Lab, plugin: str, verb: str) -> Iterator[Finding]:
+    """As many neighbours as all namespaces may have together (gc_thresh3); the kernel collects those that are five seconds old, so it
+    is for no longer. Those that are permanent, or learned elsewhere (`extern_learn`), as ours of overlays are, are not counted.
+    """
+    scene = Scene(lab, plugin)
+    scene.ready(verb)
+    with filled_neighbours(lab):
+        said = scene.call(verb)
+    yield scene.found(verb, "no neighbour more", said, undone=True)
+
+
+@contextmanager
+def filled_neighbours(lab: Lab) -> Iterator[None]:
+    """Fill the tables of both families, from a namespace that is gone at once."""
+    elsewhere = lab.add(Namespace(lab.name("crowded")))
+    sh("ip", "-n", elsewhere.name, "link", "add", "many", "up", "type", "ifb")
+    lines = "".join(
+        f"neigh add {address} lladdr 02:00:00:00:00:01 nud reachable dev many\n"
+        for number in range(1, _NEIGHBOURS)
+        for address in (f"fd00:9::{number:x}", f"10.9.{number >> 8}.{number & 255}")
+    )
+    told = sh("ip", "-n", elsewhere.name, "-force", "-batch", "-", input=lines, check=False)
+    assert "No buffer space" in told.stderr, "a table has room"
+    try:
+        yield
+    finally:
+        elsewhere.delete()
+
+
+def _agent_clock(lab: Lab, plugin: str, verb: str) -> Iterator[Finding]:
+    """The clock of the day jumps between two calls that one agent serves. (Under libfaketime a process that spares its monotonic clock
+    cannot sleep: clock_nanosleep(2) is refused there.)
+    """
+    scene = Scene(lab, plugin, armed="warm")
+    for seconds in (0, 20 * _YEAR, -20 * _YEAR, 3600, -86_400, 0):
+        scene.ready(verb)
+        said = scene.call(verb, armed=True, **{effects.CLOCK: str(seconds)})
+        found = scene.found(verb, f"the agent's clock jumps by {seconds} s", said, undone=True)
+        failed = said.code and not verb.startswith(BROKEN)
+        yield replace(found, wrong=[*found.wrong, *([f"failed: {said.stdout}"] if failed else [])])
+
+
 def _agent(controller: str, used: str, limit: str, more: Sequence[int]) -> Lack:
     """So much more for the node agent than it has, by its control group (cgroups(7), version 1)."""
 
@@ -140,6 +200,9 @@ LACKS: dict[str, Lack] = {
     "room": _room("size", [4096 * pages for pages in (*range(12), *range(12, 60, 6))]),
     "inodes": _room("nr_inodes", range(6)),
     "links": _many_links,
+    "conntrack": _full_conntrack,
+    "neighbours": _full_neighbours,
+    "agent-clock": _agent_clock,
     "system-calls": refused,
     "late-answers": late,
     "agent-processes": _agent("pids", "pids.current", "pids.max", range(5)),
