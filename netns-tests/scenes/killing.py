@@ -20,10 +20,10 @@ from typing import Any
 import armed
 from agents import children, watches_rules
 from effects import DURING, Order
-from lab import AGENT_CNI, BIN_DIR, Answer, Lab, Pod, environment, eventually, sh
+from lab import AGENT_CNI, BIN_DIR, Answer, Host, Lab, Pod, environment, eventually, sh
 
 #: What an attachment leaves on purpose: where the next address is looked for, and whose it was.
-_REMEMBERED = ("last_given", "sticky")
+_REMEMBERED = ("last_given", "sticky", "member")
 _HEAD = {"cniVersion": "1.1.0", "name": "killed"}
 #: System calls that change something, or by which a call holds or enters something: each is stepped through by itself, for strace counts each
 #: by itself; of what there is much, one of so many.
@@ -57,12 +57,15 @@ class Node:
     chain: tuple[dict[str, Any], ...]
     warm: bool
     orders: Path
+    #: A host that is on a wire already.
+    given: Host | None = None
     turn: int = 0
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.host = self.lab.host()
-        self.lab.underlay(self.host, self.lab.host())
+        self.host = self.given or self.lab.host()
+        if not self.given:
+            self.lab.underlay(self.host, self.lab.host())
         armed.serve(self.host)
         self.chain = tuple(_HEAD | keys for keys in self.chain)
         self.wakes = iter(range(1 << 30))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cluster import conf
 from shop import network_policy
 
 RANGES = [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]
@@ -40,6 +41,8 @@ FED_NETWORKS: dict[str, tuple[dict[str, Any], ...]] = {
     "custom-plugin-fed": ({"type": "custom-plugin", "ipam": {"ranges": RANGES}} | FED,),
     "chained-fed": (DUAL, {"type": "custom-plugin"} | FED),
 }
+#: Those of a cluster.
+SHARED_NETWORKS: dict[str, tuple[dict[str, Any], ...]] = {f"cluster-{mode}": (conf(mode),) for mode in ("l2", "l3")}
 EDITED: dict[str, Any] = {"bridge": "br9", "ipam": {"subnet": "10.99.0.0/24"}}
 
 

@@ -8,15 +8,18 @@ import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from cluster import Cluster
 from effects import AFTER, BEFORE, DURING
 from killing import SYSCALLS, Node
 from lab import Lab, Pod
 
 from crash.afterwards import THEN, Kill
-from crash.chains import FED_NETWORKS, NETWORKS, say
+from crash.chains import FED_NETWORKS, NETWORKS, SHARED_NETWORKS, say
 from crash.several import several, several_stories
 from crash.story import Told
 from crash.trial import Trial
@@ -37,6 +40,7 @@ def stories() -> Iterator[str]:
         if verb not in _COMMANDS or (verb != "refresh" and mode == "cold" and name != "agent-ipam"):
             yield f"{verb} {name} {mode}"
     yield from (f"refresh {name} cold" for name in FED_NETWORKS)
+    yield from (" ".join(said) for said in itertools.product(("ADD", "DEL", "GC"), SHARED_NETWORKS, _MODES))
     yield from several_stories()
 
 
@@ -46,17 +50,28 @@ def tell(story: str, seed: str) -> Told:
     counts: Counter[str] = Counter()
     faults: list[str] = []
     say(changed=False)
-    with tempfile.TemporaryDirectory() as orders:
-        node = Node(lab, copy.deepcopy((NETWORKS | FED_NETWORKS)[name]), mode == "warm", Path(orders))
+    with ExitStack() as held:
+        held.callback(lab.close)
+        orders = Path(held.enter_context(tempfile.TemporaryDirectory()))
+        chain = copy.deepcopy((NETWORKS | FED_NETWORKS | SHARED_NETWORKS)[name])
         try:
-            one = Story(node, counts, verb, zlib.crc32(seed.encode()), mode)
-            found = one.run() if verb in THEN else several(node, counts, verb, f"{story} {seed}")
+            cluster = _joined(held.enter_context(Cluster(lab, 2)), chain[0]) if name in SHARED_NETWORKS else None
+            node = Node(lab, chain, mode == "warm", orders, cluster.nodes[0] if cluster else None)
+            astray = cluster.disagreements if cluster else list
+            one = Story(node, counts, astray, verb, zlib.crc32(seed.encode()), mode)
+            found = one.run() if verb in THEN else several(node, counts, astray, verb, f"{story} {seed}")
             faults += (f"{story}, {it} (make crash-test PARTS=killed STORIES='{story}' SEED={seed})" for it in found)
         except AssertionError as error:
             faults.append(f"{story} could not be told to its end: {error}")
-        finally:
-            lab.close()
     return Told(dict(counts), faults)
+
+
+def _joined(cluster: Cluster, conf: dict[str, Any]) -> Cluster:
+    """Two hosts, and a pod on the other; the first has a block to give addresses from."""
+    cluster.join()
+    cluster.add(cluster.nodes[1], conf)
+    cluster.remove(cluster.add(cluster.nodes[0], conf))
+    return cluster
 
 
 @dataclass

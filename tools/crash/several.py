@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from lab import Pod
 
 from crash import afterwards
 from crash.afterwards import Kill, Then
-from crash.chains import NETWORKS
+from crash.chains import NETWORKS, SHARED_NETWORKS
 from crash.trial import Trial
 
 #: How often each is told.
@@ -32,11 +32,11 @@ _THEN: tuple[Then, ...] = (*_AT_ONCE, afterwards.deleted_replaced, afterwards.co
 
 
 def several_stories() -> Iterator[str]:
-    yield from (f"{verb} {name} mixed" for verb in _TIMES for name in NETWORKS)
+    yield from (f"{verb} {name} mixed" for verb in _TIMES for name in NETWORKS | SHARED_NETWORKS)
 
 
-def several(node: Node, counts: Counter[str], verb: str, seed: str) -> Iterator[str]:
-    return Several(node, counts, random.Random(seed)).run(verb)
+def several(node: Node, counts: Counter[str], astray: Callable[[], list[str]], verb: str, seed: str) -> Iterator[str]:
+    return Several(node, counts, astray, random.Random(seed)).run(verb)
 
 
 @dataclass
