@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import dns.edns
 import dns.message
 import pytest
 from lab import AGENT_CNI, Host, Lab, Namespace, eventually
@@ -27,6 +28,14 @@ for _ in range(int(sys.argv[2])):
     with socket.create_connection((sys.argv[1], 53), 5) as made:
         made.send(b"\\0")
         made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+"""
+
+#: Who sends a text in datagrams of a size, in one packet.
+SEGMENTED = """
+import socket, sys
+made = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+made.setsockopt(socket.IPPROTO_UDP, 103, int(sys.argv[2]))
+made.sendto(bytes.fromhex(sys.argv[3]), (sys.argv[1], 53))
 """
 
 
@@ -55,6 +64,21 @@ def test_no_question_gets_by_however_its_packets_are_made(town: Town):
         smuggled(pod, server, "api.example.com")
         eventually(lambda: len(resolver.asked()) >= 5)
         assert {name for name, *_ in resolver.asked()} == {"api.example.com"}, "and it is not for their making alone"
+
+
+@pytest.mark.threat
+@pytest.mark.parametrize("family", [4, 6])
+def test_no_question_hides_in_another_that_is_two_on_the_wire(town: Town, family: int):
+    """Several datagrams are one packet inside a host (udp(7), UDP_SEGMENT): what is padding there is a question of its own behind it."""
+    server, pod = town.member(), town.member(WEB)
+    hidden = dns.message.make_query("evil.example", "A").to_wire()
+    asked = dns.message.make_query("api.example.com", "A", use_edns=0, options=[dns.edns.GenericOption(12, hidden)])
+    whole = asked.to_wire()
+    with Gate(town.host), Resolver(server.pod, ZONE) as resolver:
+        for size in (len(whole) - len(hidden), len(whole)):
+            pod.pod.run("python3", "-c", SEGMENTED, server.address(family), size, whole.hex())
+        eventually(lambda: resolver.asked())
+        assert {name for name, *_ in resolver.asked()} == {"api.example.com"}
 
 
 def test_what_a_pod_does_not_finish_keeps_nobody_from_asking(town: Town):
