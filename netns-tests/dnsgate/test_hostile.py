@@ -77,7 +77,7 @@ def test_no_question_hides_in_another_that_is_two_on_the_wire(town: Town, family
     with Gate(town.host), Resolver(server.pod, ZONE) as resolver:
         for size in (len(whole) - len(hidden), len(whole)):
             pod.pod.run("python3", "-c", SEGMENTED, server.address(family), size, whole.hex())
-        eventually(lambda: resolver.asked())
+        eventually(resolver.asked)
         assert {name for name, *_ in resolver.asked()} == {"api.example.com"}
 
 
