@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from cni.resources.world import Peers
 from cni.retirement import end_use, wait_for_retirements
 from cni.state import DEFAULT_FOLDER, Record, Store, said_by
 from cni.state.uses import node_lock
-from cni.values import dataclass
+from cni.values import dataclass, replace
 
 
 @dataclass
@@ -34,6 +34,13 @@ class Node:
     attachment: Attachment
     plugin: str
     record: Record | None
+
+    def seen_from(self, world: World) -> Node:
+        """The same, whose `world` asks it what others have."""
+        node = replace(self, world=world)
+        world.networks, world.at_rest = cache(node.others_say), node.at_rest
+        world.peers, world.selecting, world.withdraw = node.peers, node.selecting, node.withdraw
+        return node
 
     def new_record(self, call: Call, netconf: NetConf) -> Record:
         """What an ADD begins with: who, and in which namespace of which node."""
@@ -117,6 +124,16 @@ class Node:
 
         return Peering(self.store, self.record)
 
+    def selecting(self) -> bool:
+        """Whether anybody on the node has a set of peers."""
+        return bool(self.store.sets_in_use())
+
+    def withdraw(self, addresses: Iterable[str]) -> None:
+        """Have nobody take these for the attachment's any more, while it is recorded still."""
+        if self.record:
+            with self.store.transaction():
+                self.store.end_uses(self.record, addresses)
+
     def at_rest(self, value: str) -> Iterator[Resource]:
         """The same of attachments no call is at; none begins while what they have is looked at."""
         for record in self.store.resting_on_node(value, self.attachment):
@@ -190,11 +207,7 @@ def held(store: Store, attachment: Attachment, plugin: str, *, enters: bool = Fa
 
 
 def _at(store: Store, world: World, attachment: Attachment, plugin: str, record: Record | None) -> Node:
-    node = Node(store, world, attachment, plugin, record)
-    world.networks = cache(node.others_say)
-    world.peers = node.peers
-    world.at_rest = node.at_rest
-    return node
+    return Node(store, world, attachment, plugin, record).seen_from(world)
 
 
 def _turn(attachment: Attachment, plugin: str) -> str:

@@ -215,7 +215,7 @@ def _make_way(node: Node, record: Record, call: Call, same: bool) -> None:
     if record.complete and same:
         raise AlreadyAttached(f"{node.attachment} is attached already; DEL comes before a second ADD")
     with nullcontext(node.world) if same else closing(World(None, node.store.lock)) as world:
-        _detach(replace(node, world=world), record, _releaser(record.config, call))
+        _detach(node.seen_from(world), record, _releaser(record.config, call))
     node.record = None
 
 

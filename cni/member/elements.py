@@ -21,7 +21,6 @@ class Elements(NftRules, abstract=True):
     that the same change makes others: between the two somebody might pass by old rules as the pod he is now.
     """
 
-    about_peers = True
     shared = True
 
     def __init__(self, folder: Path, effects: Effects | None = None) -> None:
@@ -34,6 +33,10 @@ class Elements(NftRules, abstract=True):
 
     def script(self) -> str:
         return ""
+
+    def about_peers(self, world: World) -> bool:
+        """Always."""
+        return True
 
     def changes(self, peers: Peers) -> Iterator[Change]:
         """By the state of this moment, whoever else's `peers` are asked of it."""
@@ -88,10 +91,6 @@ class _Touched:
     def entries(self, addresses: Iterable[str]) -> Mapping[str, frozenset[bytes]]:
         """See Peers."""
         return self._peering.entries(addresses, self.in_force)
-
-    def withdraw(self, addresses: Iterable[str]) -> bool:
-        """See Peers."""
-        return self._peering.withdraw(addresses)
 
 
 def _concerned(peering: Peering, effects: Effects) -> Iterator[tuple[str, int]]:

@@ -16,11 +16,7 @@ from cni.policy.feeds import latest
 from cni.policy.known import KnownBook
 from cni.policy.objects import Pod
 from cni.policy.selection import Selection
-from cni.resources import PeerSet
 from cni.state import Record, Store
-
-#: What begins the place of a set in the table of who uses what (`key_of`).
-_IN_USE = f"{PeerSet.kind} "
 
 
 class Peering:
@@ -31,7 +27,6 @@ class Peering:
         self._record = record
         self._books: dict[str, KnownBook | None] = {}
         self._at: dict[tuple[str, tuple[str, ...], bool], tuple[Pod, ...]] = {}
-        self._withdrawn = False
 
     def members(self, selection: str, family: int) -> frozenset[bytes] | None:
         """The elements a selection's set is to have; None where its feed could never be read, and what there is stays."""
@@ -50,16 +45,6 @@ class Peering:
             for chosen in filter(None, [selection_of(text)])
         }
 
-    def withdraw(self, addresses: Iterable[str]) -> bool:
-        """Have nobody take these for the attachment's any more; whether there is any set to go out of. Without one nobody looks."""
-        if not self.in_force:
-            return False
-        if self._record:
-            with self._store.transaction():
-                self._store.end_uses(self._record, addresses)
-        self._withdrawn = True
-        return True
-
     def _of(self, chosen: Selection, addresses: tuple[str, ...], family: int) -> Iterator[bytes]:
         book = self._book(chosen.feed)
         for pod in self._pods_at(book, addresses, doubt=bool(chosen.doubt)) if book else ():
@@ -71,7 +56,7 @@ class Peering:
         key = book.feed, addresses, doubt
         if key not in self._at:
             namespace, _, name = self._record.pod.partition("/") if self._record else ("", "", "")
-            if self._record and not self._withdrawn:
+            if self._record and self._store.has(self._record, addresses):
                 found: Iterable[Pod] = [book.pod_or_unknown(namespace, name)] if name else []
             else:
                 known = book.pods_at(addresses)
@@ -104,8 +89,7 @@ class Peering:
 
     @cached_property
     def _in_use(self) -> list[list[str]]:
-        self._store.look_elsewhere()
-        return [place.removeprefix(_IN_USE).rsplit(" ", 2) for place in self._store.places_on_node(_IN_USE)]
+        return [text.rsplit(" ", 2) for text in self._store.sets_in_use()]
 
 
 @lru_cache(maxsize=4096)

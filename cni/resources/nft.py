@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import cache
 from itertools import groupby
-from typing import ClassVar
 
 from cni.errors import KernelRefused
 from cni.kernel.ruleset import Change
@@ -27,8 +27,6 @@ class NftRules(Resource):
     netns: str = ""
     mend = REFRESH
     stays = True
-    #: Whether it changes elements of peers' sets, which is done in turn.
-    about_peers: ClassVar[bool] = False
 
     def script(self) -> str:
         """What makes it so, in nft's language, each line ended."""
@@ -37,6 +35,10 @@ class NftRules(Resource):
     def script_for(self, world: World) -> str:
         """The script with what only the kernel knows."""
         return self.script()
+
+    def about_peers(self, world: World) -> bool:
+        """Whether it changes elements of peers' sets, which is done in turn."""
+        return False
 
     def changes(self, peers: Peers) -> Iterable[Change]:
         """What changes of sets' elements besides, as far as known in the turn in which it does."""
@@ -77,10 +79,11 @@ class Transaction:
             if not item.shared:
                 world.created(item)
         with items[0].place_of_rules(world), ExitStack() as held:
-            if any(item.about_peers for item in items):
+            turned = [item for item in items if item.about_peers(world)]
+            if turned:
                 held.enter_context(world.turn(PEERS))
             scripts = [_script(alike, world) for _, alike in groupby(items, lambda item: bool(item.declarations))]
-            self._make([script for script in scripts if script], _changes(items, world), items, world)
+            self._make([script for script in scripts if script], _changes(turned, world), items, world)
 
     def _make(self, scripts: list[str], changes: list[Change], items: Sequence[NftRules], world: World) -> None:
         if not scripts and not changes:
@@ -99,13 +102,11 @@ class Transaction:
 def _changes(items: Sequence[NftRules], world: World) -> list[Change]:
     """What changes of each set, once."""
     found: dict[str, Change] = {}
-    peers = None
+    peers = cache(world.peers)
     for item in items:
-        if item.about_peers:
-            peers = peers or world.peers()
-            for container, added, gone in item.changes(peers):
-                known = found.get(container, Change(container, frozenset(), frozenset()))
-                found[container] = Change(container, known.added | added, known.gone | gone)
+        for container, added, gone in item.changes(peers()):
+            known = found.get(container, Change(container, frozenset(), frozenset()))
+            found[container] = Change(container, known.added | added, known.gone | gone)
     return [change for change in found.values() if change.added or change.gone]
 
 

@@ -34,7 +34,6 @@ class PeerSet(NftRules):
     netns: str = ""
     shared = True
     retires = True
-    about_peers = True
 
     def script(self) -> str:
         return declared([self.name])
@@ -42,6 +41,10 @@ class PeerSet(NftRules):
     @property
     def declarations(self) -> str:
         return f"add table {TABLE}\n"
+
+    def about_peers(self, world: World) -> bool:
+        """Always."""
+        return True
 
     def changes(self, peers: Peers) -> Iterator[Change]:
         """What takes the set from what it holds to its members."""
@@ -101,11 +104,14 @@ class PeerEntries(NftRules):
 
     addresses: tuple[str, ...]
     pod: str
-    about_peers = True
     mend = REATTACH
 
     def script(self) -> str:
         return ""
+
+    def about_peers(self, world: World) -> bool:
+        """Only where somebody has a set: who makes the first one after this look finds the pod recorded."""
+        return world.selecting()
 
     def changes(self, peers: Peers) -> Iterator[Change]:
         """What is to change of these addresses in the sets that are in force."""
@@ -121,11 +127,11 @@ class PeerEntries(NftRules):
                 yield change
 
     def remove(self, world: World) -> None:
-        """Nobody takes the addresses for this pod's from here on."""
-        with world.turn(PEERS):
-            peers = world.peers()
-            if peers.withdraw(self.addresses):
-                ruleset.change(self.changes(peers))
+        """Nobody takes the addresses for this pod's from here on, whoever makes the first set meanwhile."""
+        world.withdraw(self.addresses)
+        if world.selecting():
+            with world.turn(PEERS):
+                ruleset.change(self.changes(world.peers()))
 
     def describe(self) -> str:
         return f"{', '.join(self.addresses)} {f'peer by the name of {self.pod}' if self.pod else 'no peer that has a name'}"

@@ -40,9 +40,6 @@ class Peers(Protocol):
     def entries(self, addresses: Iterable[str]) -> Mapping[str, frozenset[bytes]]:
         """Of each set of the node that somebody uses, by name, the elements it is to have of these addresses."""
 
-    def withdraw(self, addresses: Iterable[str]) -> bool:
-        """Have nobody take these for the call's attachment's any more; whether there is any set to go out of."""
-
 
 class _Nobody:
     """No peers."""
@@ -52,9 +49,6 @@ class _Nobody:
 
     def entries(self, addresses: Iterable[str]) -> Mapping[str, frozenset[bytes]]:
         return {}
-
-    def withdraw(self, addresses: Iterable[str]) -> bool:
-        return False
 
 
 class World:
@@ -75,8 +69,11 @@ class World:
         self.settled = False
         #: What other attachments of the node have that mention a value, as far as no call is at them.
         self.at_rest: Callable[[str], Iterable[Resource]] = lambda _: ()
-        #: Whom policies select.
+        #: Whom policies select, and whether any does: who asks that after the state says what he has or has no more is seen by the first.
         self.peers: Callable[[], Peers] = _Nobody
+        self.selecting: Callable[[], bool] = lambda: False
+        #: Have the state say that the call's attachment has some addresses no more.
+        self.withdraw: Callable[[Iterable[str]], None] = lambda _: None
         #: Whether what exists is compared with what feeds say now, too, and not only with what was recorded.
         self.current = False
         #: Whether rtnetlink is read once, for who asks about much of a namespace and changes nothing.
@@ -101,7 +98,8 @@ class World:
     def beside(self, netns: Netns) -> Iterator[World]:
         """The same node, and another pod."""
         other = World(netns, self._lock)
-        other.host, other.peers, other.current, other.at_once = self.host, self.peers, self.current, self.at_once
+        other.host, other.current, other.at_once = self.host, self.current, self.at_once
+        other.peers, other.selecting = self.peers, self.selecting
         try:
             yield other
         finally:

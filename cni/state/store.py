@@ -29,6 +29,7 @@ from cni.values import replace
 
 FILE = "state.db"
 _PLANNING = digest_of("planning")
+_SET = "PeerSet "  # of the kind, which is not loaded where nobody has one (`key_of`)
 
 T = TypeVar("T")
 
@@ -168,6 +169,11 @@ class Store(Boots, Uses, Leases, Configured, Clustered, Copies, Census, Feeding)
         return list(
             dict.fromkeys(place for found in self._told(lambda store: store.places_like(beginning)) for place in found)
         )
+
+    def sets_in_use(self) -> list[str]:
+        """What sets of peers somebody has in any folder there is now: selection, family and namespace, as the place of each says it."""
+        self.look_elsewhere()
+        return [place.removeprefix(_SET) for place in self.places_on_node(_SET)]
 
     def said_on_node(self, besides: Iterable[Place]) -> list[Said]:
         """What the networks of all folders say now, but of some places of this one."""

@@ -41,6 +41,12 @@ class Uses(Records):
         query = "DELETE FROM uses WHERE (place, network, container, ifname, plugin) = (?,?,?,?,?)"
         self._db.executemany(query, [(place, *key) for place in places])
 
+    def has(self, record: Record, places: Iterable[str]) -> bool:
+        """Whether the state says of a record's attachment that it has any of several places."""
+        wanted = tuple(places)
+        query = f"SELECT 1 FROM uses WHERE place IN ({','.join('?' * len(wanted))}) AND (network, container, ifname, plugin) = (?,?,?,?)"
+        return bool(self._rows(query, *wanted, *record.attachment, record.plugin))
+
     def is_used(self, place: str) -> bool:
         """Whether anybody in this folder has it."""
         return bool(self._rows("SELECT 1 FROM uses WHERE place = ? LIMIT 1", place))

@@ -16,10 +16,11 @@ from nf_tables import NfTables
 from cni.errors import KernelRefused
 from cni.kernel.locks import LockFile
 from cni.kernel.ruleset import Change, spelled
-from cni.naming import peer_set
+from cni.naming import digest_of, peer_set
 from cni.resources import PeerEntries, PeerSet, PodPolicy, PolicyTable, World
 from cni.resources.nft import Transaction
 from cni.resources.policy_table import TABLE
+from cni.resources.world import PEERS
 
 FRIENDS = json.dumps({"feed": "folder /p", "namespace": "shop", "pods": [["app", "In", ["friend"]]]})
 OTHERS = json.dumps({"feed": "folder /p", "namespace": "shop", "pods": []})
@@ -55,13 +56,12 @@ class Known:
         own = packed(*addresses)
         return {name: frozenset(key for key in keys if key[:4] in own) for name, keys in self.elements.items()}
 
-    def withdraw(self, addresses: Iterable[str]) -> bool:
+    def withdraw(self, addresses: Iterable[str]) -> None:
         self.withdrawn += addresses
         gone = packed(*addresses)
         self.elements = {
             name: frozenset(key for key in keys if key[:4] not in gone) for name, keys in self.elements.items()
         }
-        return bool(self.elements)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def peers() -> Known:
 @pytest.fixture
 def world(tmp_path: Any, peers: Known) -> World:
     made = World(SimpleNamespace(entered=nullcontext, path="/run/netns/p"), LockFile(tmp_path / "lock"))
-    made.peers = peers
+    made.peers, made.withdraw, made.selecting = peers, peers.withdraw, lambda: bool(peers.elements)
     return made
 
 
@@ -205,6 +205,21 @@ def test_a_set_that_its_first_user_has_not_made_yet_is_left_to_him(world: World,
     peers.elements[coming] = packed("10.1.0.9")
     PeerEntries(("10.1.0.9",), "ops/new").ensure(world)
     assert f"{TABLE} {coming}" not in filled.has.containers
+
+
+def test_where_nobody_selects_a_pod_comes_and_goes_without_a_turn(world: World, kernel: NfTables, peers: Known):
+    """Two hundred that come at once would stand in one line for nothing."""
+    with LockFile.exclusive(world._lock, digest_of(PEERS), PEERS):
+        PeerEntries(("10.1.0.5",), "shop/web").ensure(other_call(world))
+        PeerEntries(("10.1.0.5",), "shop/web").remove(other_call(world))
+    assert peers.withdrawn == ["10.1.0.5"], "who selects from now on finds it no more"
+    assert peers.asked == 0
+
+
+def other_call(world: World) -> World:
+    made = World(world.netns, LockFile(world._lock._path))
+    made.peers, made.withdraw, made.selecting = world.peers, world.withdraw, world.selecting
+    return made
 
 
 def test_without_a_table_of_policies_nobody_is_asked(world: World, kernel: NfTables, peers: Known):
