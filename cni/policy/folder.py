@@ -162,8 +162,11 @@ def _content(file: Path) -> bytes | InvalidConfig:
     """What a file holds, or why nobody can say; a pipe would let us wait."""
     try:
         with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as opened:
-            if stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
-                content = opened.read(_LONGEST + 1)
+            status = os.fstat(opened.fileno())
+            if stat.S_ISREG(status.st_mode):
+                content = opened.read(
+                    min(status.st_size, _LONGEST) + 1
+                )  # which is asked of memory before anything is read
                 return content if len(content) <= _LONGEST else InvalidConfig(f"policyDir: {file}: {_TOO_LONG}")
     except OSError as error:
         return InvalidConfig(f"policyDir: {file}: {error.strerror}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -444,3 +445,16 @@ def test_a_file_longer_than_anybody_writes_is_not_read(tmp_path: Path):
         file.truncate(1 << 40)
     (fault,) = folder.read(tmp_path, {}).faults.values()
     assert "larger than 256 MiB" in fault
+
+
+def test_a_file_is_read_where_there_is_little_room(tmp_path: Path):
+    """The longest that may be is not asked of memory for one of some lines: beside other limits each call failed, code 999."""
+    (tmp_path / "a.yaml").write_text(FOLDER)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), before[1]))
+    try:
+        found = folder.read(tmp_path, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert not found.faults
