@@ -817,7 +817,10 @@ def test_the_making_of_the_file_is_waited_for_only_so_long(tmp_path: Path, no_no
 @pytest.mark.parametrize("opening", [Store.open, Store.reading], ids=["opening", "reading"])
 def test_another_layout_is_refused_by_its_number(written: Path, opening: Callable[[Path], Any]):
     relabel(written, 99)
-    with pytest.raises(Unavailable, match=r"state\.db was written by another release \(layout 99, ours is up to \d+\)"):
+    with pytest.raises(
+        Unavailable,
+        match=r"state\.db was written by another release \(layout 99, ours is up to \d+\): install that one again, or drain this node and boot it",
+    ):
         opening(written)
 
 

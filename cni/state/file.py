@@ -97,7 +97,8 @@ class StateFile:
             return version if self._rows(layout.IS_WHOLE)[0][0] else version - 1
         if not 0 <= version <= layout.VERSION:
             raise Unavailable(
-                f"{self.path} was written by another release (layout {version}, ours is up to {layout.VERSION})"
+                f"{self.path} was written by another release (layout {version}, ours is up to {layout.VERSION}): "
+                "install that one again, or drain this node and boot it"
             )
         return version
 

@@ -47,6 +47,7 @@ class Comings:
             {
                 "name": it["name"],
                 "mode": it["vxlan"]["mode"],
+                "scarce": it["name"] == SMALL,
                 "ranges": [one["subnet"] for some in it["ipam"]["ranges"] for one in some],
             }
             for it in self.confs
@@ -182,15 +183,19 @@ class Comings:
         holders = dict(self.cluster.holders())
         containers = {it.pod.name: it.pod for it in self.cluster.placed}
         networks = {it.pod.name: it.conf["name"] for it in self.cluster.placed}
-        well, theirs = True, set(holders.values())
-        for asker in [*(pod for name, pod in containers.items() if name in theirs), *self.cluster.nodes]:
+        well, holds = True, {node.name: node.has_addresses() for node in self.cluster.nodes}
+        hosts = {it.pod.name: it.host.name for it in self.cluster.placed}
+        astray = {it.pod.name for it in self.cluster.placed if not holders.keys() >= {*it.addresses}}
+        holders = {address: name for address, name in holders.items() if name not in astray}
+        for asker in [*(pod for name, pod in containers.items() if name not in astray), *self.cluster.nodes]:
             answers = probe(self.witness, asker, list(holders))
             app = getattr(asker, "app", "")
-            holds = asker.has_addresses() if isinstance(asker, Witnessed) else None
             for address, name in holders.items():
                 denied = containers[name].app == "held" and app not in FRIENDS and asker is not containers[name]
-                there = f"{networks[name]} {6 if ':' in address else 4}"
-                if holds is None or not (denied or there not in holds):
+                family = 6 if ":" in address else 4
+                there = f"{networks[name]} {family}" in holds[hosts.get(asker.name, asker.name)]
+                back = not app or f"{networks[asker.name]} {family}" in holds[hosts[name]]
+                if there and back and not (denied and not app):
                     well &= answers.get(address) == (None if denied else f"container-{name}")
         return well
 

@@ -61,6 +61,7 @@ class Told:
 def right() -> Told:
     """Two pods on two nodes, one of which only a friend hears."""
     told = Told()
+    told.say("history", networks=[{"name": "net", "scarce": True}])
     told.say("policy", held="held", **{"from": ["friend"]})
     told.say("filled", network="net", addresses=[A, B, C])
     told.add("x", A, "n1", "held")

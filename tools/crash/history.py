@@ -182,7 +182,7 @@ def all_is_well_after(history: History) -> Iterator[str]:
             for address, life in living.items():
                 if _denied(history, asker, life, ended) or last.get((asker, address)) == life.container:
                     continue
-                if asker in holds and f"{life.network} {ip_address(address).version}" not in holds[asker]:
+                if _is_wayless(history, holds, asker, life, ip_address(address).version):
                     continue
                 yield f"{asker} does not hear {life.container} on {life.node} at {address}, by {ended:.2f}"
 
@@ -195,16 +195,26 @@ def nodes_send_elsewhere(history: History) -> Iterator[str]:
         living = {
             address: life for life in history.lives.values() if life.lives(began, ended) for address in life.addresses
         }
+        astray = {address for life in history.lives.values() if life.is_astray for address in life.addresses}
         ever = {address for life in history.lives.values() for address in life.addresses}
         for node, line in kernels.items():
             for address, vtep in line["far"].items():
                 there = living.get(address)
+                if address in astray:  # one of several addresses may be his still
+                    continue
                 if address in ever and (not there or places.get(vtep) != there.node):
                     yield f"{node} sends {address} to {places.get(vtep, vtep)}, and {there.node if there else 'nobody'} has it, at {line['at']:.2f}"
             for address, there in living.items():
                 vtep = _routed(line["blocks"], address) if there.node != node else None
                 if vtep and places.get(vtep) != there.node:
                     yield f"{node} routes {address} to {places.get(vtep, vtep)}, and {there.node} has it, at {line['at']:.2f}"
+
+
+def _is_wayless(history: History, holds: dict[str, list[str]], asker: str, life: Life, family: int) -> bool:
+    """Whether the host of one of them has no address of the other one's network, and so no way there, or none back."""
+    other = history.lives.get(asker)
+    ends = [(other.node if other else asker, life.network), *([(life.node, other.network)] if other else [])]
+    return any(node in holds and f"{network} {family}" not in holds[node] for node, network in ends)
 
 
 def _routed(blocks: dict[str, str | None], address: str) -> str | None:
@@ -225,7 +235,7 @@ def an_address_is_lost(history: History) -> Iterator[str]:
 def a_call_is_not_answered(history: History) -> Iterator[str]:
     """An ADD is done, to be tried again, or all addresses are taken; the last DEL is done; both within so many seconds."""
     deleted: dict[str, Line | None] = {}
-    small = {line["network"] for line in history.of("filled")}
+    small = {net["name"] for line in history.of("history") for net in line["networks"] if net["scarce"]}
     for call, answer in history.calls():
         words = f"{call['verb']} of {call['container']} on {call['node']} at {call['at']:.2f}"
         if not answer:

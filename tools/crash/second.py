@@ -77,7 +77,9 @@ class Second:
         for line in self.of("filled"):
             sizes[line["network"]].add(len(line["addresses"]))
         yield from ((6, f"{network}: {size}") for network, size in sizes.items() if len(size) > 1)
-        yield from self._ended(set(sizes))
+        yield from self._ended(
+            {net["name"] for line in self.of("history") for net in line["networks"] if net["scarce"]}
+        )
         yield from [(8, f"{line['what']}") for line in self.of("left") if line["what"]] or [(8, "nobody looked")] * (
             not self.of("left")
         )
@@ -149,7 +151,9 @@ class Second:
                 held = {policy["held"] for policy in self.of("policy")}
                 friend = asker == name or (asker in self.add and self.add[asker]["app"] in self.of("policy")[0]["from"])
                 either = self.add[name]["app"] in held and not friend
-                either |= f"{self.add[name]['network']} {6 if ':' in address else 4}" in lacks[asker]
+                family, host, there = 6 if ":" in address else 4, self.add.get(asker, {"node": asker}), self.add[name]
+                either |= f"{there['network']} {family}" in lacks[host["node"]]
+                either |= "network" in host and f"{host['network']} {family}" in lacks[there["node"]]
                 if name not in self.astray and not either and heard.get(address) != name:
                     yield 4, f"{asker} does not hear {name} at {address} by {awake}"
 
@@ -157,8 +161,9 @@ class Second:
         whose = {end: line["node"] for line in kernels for end in line["own"]}
         known = {address for line in self.given.values() for address in line["addresses"]}
         living = self._living(rest, awake)
+        astray = {address for name in self.astray & self.given.keys() for address in self.given[name]["addresses"]}
         for line in kernels:
-            for address in known & line["far"].keys() - living.keys():
+            for address in (known & line["far"].keys()) - living.keys() - astray:
                 yield 5, f"{line['node']} sends {address}, which nobody has"
             spans = sorted(map(ip_network, line["blocks"]), key=lambda span: -span.prefixlen)
             for address, name in living.items():
