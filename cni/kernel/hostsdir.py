@@ -6,10 +6,11 @@ and what the server is started with. Not root alone may read them, for the serve
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,9 @@ HERE, THERE = "here", "there"
 
 #: Why an attachment is not answered that nobody has probed yet.
 NOT_PROBED = "not probed yet"
+
+#: A name that no folder can have (NAME_MAX, in bytes) is nobody's; so is what would be in it.
+MOST_BYTES = 255
 
 _POD, _HEALTH, _UNHEALTHY = "#pod ", "#health ", "#unhealthy "
 
@@ -108,7 +112,7 @@ def served(network: str) -> Served | None:
 def entries(network: str) -> Iterator[Entry]:
     """What this node's attachments of a network are known by."""
     folder = FOLDER / network / HERE
-    with suppress(FileNotFoundError, NotADirectoryError):
+    with _absent():
         for path in sorted(folder.iterdir()):
             text = "" if path.name.startswith(".") else read(path)
             if entry := Entry.read(network, text):
@@ -117,7 +121,7 @@ def entries(network: str) -> Iterator[Entry]:
 
 def hosts(network: str) -> list[str]:
     """Of which other hosts something is known in a network."""
-    with suppress(FileNotFoundError, NotADirectoryError):
+    with _absent():
         return sorted(file.name for file in (FOLDER / network / THERE).iterdir() if not file.name.startswith("."))
     return []
 
@@ -125,11 +129,11 @@ def hosts(network: str) -> list[str]:
 def read(path: Path) -> str:
     """What is in a file; nothing where there is none. What is no text is another than was written. Raises Unavailable."""
     try:
-        return path.read_text(errors="replace")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return ""
+        with _absent():
+            return path.read_text(errors="replace")
     except OSError as error:
         raise _unavailable(path, error) from None
+    return ""
 
 
 def put(path: Path, text: str) -> None:
@@ -188,12 +192,21 @@ def drop(paths: Iterable[Path]) -> None:
     """Have no such files, and nothing of one whose writer was killed. Raises Unavailable."""
     for path in paths:
         try:
-            path.unlink(missing_ok=True)
-            hidden(path).unlink(missing_ok=True)
-        except (NotADirectoryError, IsADirectoryError):  # nobody is answered by that
-            continue
+            with _absent():  # nobody is answered by a folder
+                path.unlink(missing_ok=True)
+                hidden(path).unlink(missing_ok=True)
         except OSError as error:
             raise _unavailable(path, error) from None
+
+
+@contextmanager
+def _absent() -> Iterator[None]:
+    """Where there is no such file, and can be none: nothing is read, and nothing is to be taken away."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+            raise
 
 
 def _unavailable(path: Path, error: OSError) -> Unavailable:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cni.errors import CniError, InvalidConfig, InvalidEnvironment
+from cni.kernel.hostsdir import MOST_BYTES
 from cni.names.spelling import is_name, known_as
 from cni.naming import DEFAULT_BRIDGE
 from cni.protocol.call import Call
@@ -132,5 +133,9 @@ def _refuse_contradictions(netconf: NetConf) -> None:
         raise InvalidConfig("$.names: needs ipam: a name leads to an address")
     if netconf.get("disableContainerInterface"):
         raise InvalidConfig("$.names: excludes disableContainerInterface")
+    if len(netconf["name"].encode()) > MOST_BYTES:
+        raise InvalidConfig(
+            f"$.name: {len(netconf['name'])} characters; the network's folder of names can have {MOST_BYTES}"
+        )
     if (netconf.get("dns") or {}).get("nameservers"):
         raise InvalidConfig("$.dns.nameservers: excludes names, whose server pods ask; what it asks is names.upstream")

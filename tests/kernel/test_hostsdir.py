@@ -183,3 +183,14 @@ def test_what_a_killed_writer_left_goes_with_the_file_it_was_to_be(folder: Path)
     (WEB.path.parent / f".{WEB.path.name}").write_text("10.1.0.9 half")
     hostsdir.drop([WEB.path])
     assert list(WEB.path.parent.iterdir()) == []
+
+
+def test_where_no_folder_can_be_nothing_is_read_and_nothing_is_to_be_taken_away(folder: Path):
+    """A release before made a record of such a network, whose DEL failed for ever."""
+    hostsdir.make_folders(folder)
+    network = "n" * (hostsdir.MOST_BYTES + 1)
+    nowhere = replace(WEB, attachment=Attachment(network, "c1", "eth0")).path
+    with pytest.raises(Unavailable, match="File name too long"):
+        hostsdir.put(nowhere, WEB.text)
+    assert (list(hostsdir.entries(network)), hostsdir.hosts(network), hostsdir.read(nowhere)) == ([], [], "")
+    hostsdir.drop([nowhere])

@@ -121,6 +121,10 @@ def test_a_pods_name_that_is_none_is_left_out():
         ),
         ({"names": {"domain": "a b"}}, "$.names.domain: 'a b' is no domain"),
         ({"name": "net-"}, "$.names.domain: 'net-' is said nowhere"),
+        (
+            {"name": "n" * 256, "names": {"domain": "d"}},
+            "$.name: 256 characters; the network's folder of names can have 255",
+        ),
         ({"isGateway": False}, "$.names: needs isGateway"),
         ({"ipam": {}}, "$.names: needs ipam"),
         ({"dns": {"nameservers": ["8.8.8.8"]}}, "$.dns.nameservers: excludes names"),
