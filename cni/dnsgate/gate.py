@@ -86,7 +86,7 @@ class Gate:
         verdicts: list[Verdict] = []
         given: list[Given] = []
         for item in held:
-            packet, is_asking = _one(item), item.hook in _COMING
+            packet, is_asking = read(item.packet), item.hook in _COMING
             pod = packet and self.pods.get(packet.source if is_asking else packet.target)
             if packet is None or not pod or (packet.port if is_asking else packet.source_port) != DNS:
                 self.counted["strange"] += 1
@@ -194,12 +194,6 @@ class Gate:
         if not answer.addresses or not way.pod.guest.rules_of(name):
             return True
         return self._admit(way.pod, name, answer, way.now)
-
-
-def _one(held: Held) -> Packet | None:
-    """The packet that waits, if it is one that is known here, and not several datagrams: what is one message of them is others on its way."""
-    packet = read(held.packet)
-    return None if packet and packet.protocol == UDP and held.several else packet
 
 
 def _from_pod(packet: Packet) -> _Ends:

@@ -20,10 +20,9 @@ from cni.kernel.netlink.channel import NETFILTER
 from cni.kernel.netlink.wire import ACK, HEADER, attribute, attributes, messages, understood
 
 _QUEUE, _PACKET, _VERDICT, _CONFIG = 3 << 8, 0, 1, 2
-_COMMAND, _PARAMETERS, _LONGEST, _MASK, _FLAGS = 1, 2, 3, 4, 5
-_BIND, _COPY_PACKET, _WHOLE_SEGMENTS = 1, 2, 4
-_PACKET_HEADER, _VERDICT_HEADER, _HARDWARE_ADDRESS, _PAYLOAD, _ABOUT = 1, 2, 9, 10, 14
-_IS_SEVERAL = 2  # NFQA_SKB_GSO
+_COMMAND, _PARAMETERS, _LONGEST = 1, 2, 3
+_BIND, _COPY_PACKET = 1, 2
+_PACKET_HEADER, _VERDICT_HEADER, _HARDWARE_ADDRESS, _PAYLOAD = 1, 2, 9, 10
 _BODY_AT = HEADER.size + 4
 _DROP, _ACCEPT = 0, 1
 _SO_RCVBUFFORCE = 33
@@ -36,15 +35,15 @@ _MOST, _ROOM, _AT_ONCE, _BUFFER = 4096, 8 << 20, 64, 1 << 17
 
 
 class Held(NamedTuple):
-    """A packet that waits, from its IP header on. `hook` is netfilter's number of where, `mac` its sender's, if it came by a wire;
-    `several` says that it is yet to be cut into segments, or into datagrams (udp(7), UDP_SEGMENT).
+    """A packet that waits, from its IP header on. `hook` is netfilter's number of where, `mac` its sender's, if it came by a wire.
+    What is several segments or datagrams until it is on a wire (udp(7), UDP_SEGMENT) waits as those, for nobody asks for it whole
+    (NFQA_CFG_F_GSO).
     """
 
     number: int
     hook: int
     packet: bytes
     mac: bytes
-    several: bool = False
 
 
 class Verdict(NamedTuple):
@@ -87,8 +86,6 @@ class Queue:
             self._configure(attribute(_COMMAND, struct.pack(">BxH", _BIND, 0)))
             self._configure(attribute(_PARAMETERS, struct.pack(">IB", 0xFFFF, _COPY_PACKET)))
             self._configure(attribute(_LONGEST, struct.pack(">I", _MOST)))
-            flags = struct.pack(">I", _WHOLE_SEGMENTS)
-            self._configure(attribute(_MASK, flags) + attribute(_FLAGS, flags))
         except OSError as error:
             if error.errno in (errno.EBUSY, errno.EPERM):
                 raise Conflict(f"netfilter queue {number}: somebody else listens to it, or nobody may") from None
@@ -149,5 +146,4 @@ def _read(message: bytes) -> Held:
     found = attributes(message, _BODY_AT)
     number, _, hook = struct.unpack(">IHB", found[_PACKET_HEADER])
     length, address = struct.unpack_from(">H2x8s", found[_HARDWARE_ADDRESS]) if _HARDWARE_ADDRESS in found else (0, b"")
-    about = int.from_bytes(found.get(_ABOUT, b""))
-    return Held(number, hook, found.get(_PAYLOAD, b""), address[:length], bool(about & _IS_SEVERAL))
+    return Held(number, hook, found.get(_PAYLOAD, b""), address[:length])
