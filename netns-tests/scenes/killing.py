@@ -99,13 +99,17 @@ class Node:
         conf, log = self.chain[-1] | self._given(pod) | (keys or {}), self.orders / "strace"
         workers = [pid for pid in children(self.host.agent) if not watches_rules(pid)]
         attached = [word for pid in workers for word in ("-p", str(pid))]
-        with subprocess.Popen(
-            list(map(str, (*_bent(log, call, number), *attached))), stderr=subprocess.DEVNULL
-        ) as strace:
-            assert eventually(lambda: all(map(_is_traced, workers))), "strace does not come"
-            answer = self.host.cni(verb, conf, pod, **_named(pod))
-            strace.terminate()
-        return Killed(answer.code, _last(log))
+        strace = subprocess.Popen(list(map(str, (*_bent(log, call, number), *attached))), stderr=subprocess.DEVNULL)
+        assert eventually(lambda: all(map(_is_traced, workers))), "strace does not come"
+        answer = self.host.cni(verb, conf, pod, **_named(pod))
+        strace.terminate()
+        try:
+            strace.wait(3)
+        except subprocess.TimeoutExpired:  # now and then it waits for who is dead
+            strace.kill()
+            strace.wait()
+        died = next((pid for pid in workers if _is_over(pid)), 0)
+        return Killed(answer.code, (_last(log) or f"{died} {call}") if died else "")
 
     def killed_command(self, number: int, when: str, *words: str) -> Killed:
         """The same of agent-cni, which is cold."""

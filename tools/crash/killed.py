@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cluster import Cluster
 from effects import AFTER, BEFORE, DURING
@@ -21,6 +20,7 @@ from lab import Lab, Pod
 from crash.afterwards import THEN, Kill
 from crash.chains import FED_NETWORKS, NETWORKS, SHARED_NETWORKS, say
 from crash.several import several, several_stories
+from crash.sharing import joined, leaves
 from crash.story import Told
 from crash.trial import Trial
 
@@ -41,6 +41,7 @@ def stories() -> Iterator[str]:
             yield f"{verb} {name} {mode}"
     yield from (f"refresh {name} cold" for name in FED_NETWORKS)
     yield from (" ".join(said) for said in itertools.product(("ADD", "DEL", "GC"), SHARED_NETWORKS, _MODES))
+    yield from (f"leave {name} cold" for name in SHARED_NETWORKS)
     yield from several_stories()
 
 
@@ -55,7 +56,10 @@ def tell(story: str, seed: str) -> Told:
         orders = Path(held.enter_context(tempfile.TemporaryDirectory()))
         chain = copy.deepcopy((NETWORKS | FED_NETWORKS | SHARED_NETWORKS)[name])
         try:
-            cluster = _joined(held.enter_context(Cluster(lab, 2)), chain[0]) if name in SHARED_NETWORKS else None
+            cluster = joined(held.enter_context(Cluster(lab, 2)), chain[0]) if name in SHARED_NETWORKS else None
+            if cluster and verb == "leave":
+                faults += (f"{story}, {it}" for it in leaves(cluster, chain[0], orders, counts))
+                return Told(dict(counts), faults)
             node = Node(lab, chain, mode == "warm", orders, cluster.nodes[0] if cluster else None)
             astray = cluster.disagreements if cluster else list
             one = Story(node, counts, astray, verb, zlib.crc32(seed.encode()), mode)
@@ -64,14 +68,6 @@ def tell(story: str, seed: str) -> Told:
         except AssertionError as error:
             faults.append(f"{story} could not be told to its end: {error}")
     return Told(dict(counts), faults)
-
-
-def _joined(cluster: Cluster, conf: dict[str, Any]) -> Cluster:
-    """Two hosts, and a pod on the other; the first has a block to give addresses from."""
-    cluster.join()
-    cluster.add(cluster.nodes[1], conf)
-    cluster.remove(cluster.add(cluster.nodes[0], conf))
-    return cluster
 
 
 @dataclass
