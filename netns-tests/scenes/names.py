@@ -28,8 +28,8 @@ print(asking.recv(65535).hex())
 class Names:
     """`agent-cni names` on a host, as an operator starts it. Use it with `with`."""
 
-    def __init__(self, host: Host, *around: str) -> None:
-        self.host, self._around = host, around
+    def __init__(self, host: Host, *around: str, program: Path = AGENT_CNI) -> None:
+        self.host, self._around, self._program = host, around, program
         self.log = host.folder.with_suffix(".names.log")
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -44,7 +44,7 @@ class Names:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            command = [*self.host.prefix(), *self._around, str(AGENT_CNI), "names"]
+            command = [*self.host.prefix(), *self._around, str(self._program), "names"]
             environ = os.environ | {"PATH": f"{DNSMASQ}:{os.environ['PATH']}"}
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ)
 

@@ -15,8 +15,8 @@ from lab import AGENT_CNI, PATIENCE, Host, eventually
 class Recorder:
     """`agent-cni flows --record` on a host, as an operator starts it. Use it with `with`."""
 
-    def __init__(self, host: Host, *options: object) -> None:
-        self.host, self._options = host, options
+    def __init__(self, host: Host, *options: object, program: Path = AGENT_CNI) -> None:
+        self.host, self._options, self._program = host, options, program
         self.folder = host.folder.with_suffix(".flows")
         self.log = host.folder.with_suffix(".flows.log")
         self.process: subprocess.Popen[bytes] | None = None
@@ -32,7 +32,7 @@ class Recorder:
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
-        words = [*self.host.within(), AGENT_CNI, "flows", "--record", "--folder", self.folder, *self._options]
+        words = [*self.host.within(), self._program, "flows", "--record", "--folder", self.folder, *self._options]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [str(word) for word in words], stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -56,11 +56,11 @@ class Recorder:
 
     def said(self, *words: object) -> str:
         """What is printed of them."""
-        return self.host.run(AGENT_CNI, "flows", *words, "--folder", self.folder).stdout
+        return self.host.run(self._program, "flows", *words, "--folder", self.folder).stdout
 
     def followed(self, *words: object) -> subprocess.Popen[str]:
         """Somebody who follows."""
-        command = [*self.host.within(), AGENT_CNI, "flows", *words, "--follow", "--folder", self.folder]
+        command = [*self.host.within(), self._program, "flows", *words, "--follow", "--folder", self.folder]
         return subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True)
 
     @property

@@ -176,8 +176,8 @@ def sent(
 class Gate:
     """`agent-cni dnsgate` on a host, as an operator starts it, or by what is `around` it. Use it with `with`."""
 
-    def __init__(self, host: Host, *around: str) -> None:
-        self.host, self._around = host, around
+    def __init__(self, host: Host, *around: str, program: Path = AGENT_CNI) -> None:
+        self.host, self._around, self._program = host, around, program
         self.log = host.folder.with_suffix(".dnsgate.log")
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -192,7 +192,7 @@ class Gate:
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            command = [*self.host.prefix(), *self._around, str(AGENT_CNI), "dnsgate"]
+            command = [*self.host.prefix(), *self._around, str(self._program), "dnsgate"]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         eventually(self.listens)
 

@@ -9,18 +9,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import cluster
-from cluster import Cluster
 from earlier import Release
 from lab import AGENT_CNI, BIN_DIR, REFERENCE_DIR, Host, Lab, Pod
 
 from cni.errors import Unavailable
 from cni.state.layout import VERSION
+from crash.beside import THIS, Suite, beside, clustered
 from crash.exchanging import LATER, exchanged, left
 from crash.story import Told
 
 WHAT = "pods that a release of each layout made, by this one: CHECK, refresh, repair, an ADD beside them, DEL; releases that take each other's place while calls run; later ones' states"
 _HEAD = {"cniVersion": "1.1.0", "name": "net"}
+_OLD = _HEAD | {"cniVersion": "1.0.0"}  # the reference's here know no later one
 _BRIDGE = _HEAD | {"type": "bridge-vxlan", "bridge": "br0", "isDefaultGateway": True,
            "ipam": {"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]}}  # fmt: skip
 _POLICY = {"ingress": ["10.0.0.0/8", "fd00:1::/64"], "egressDrop": True, "hostAccess": False}
@@ -36,14 +36,15 @@ _CHAINS: dict[str, Chain] = {
     "routed": [_HEAD | {"type": "custom-plugin", "policy": {"defaultDeny": True, "allowDNS": True}, "ipMasq": True}],
     "chain": [_BRIDGE, _HEAD | {"type": "sidecar-redirect", "port": 15001, "inboundPort": 15006}],
     "reference chain": [
-        _HEAD | {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipam": _BRIDGE["ipam"] | {"type": "host-local", "dataDir": "/run/host-local"}},
-        _HEAD | {"type": "custom-plugin", "policy": {"ingress": ["10.1.0.0/24"]}},
-        _HEAD | {"type": "sidecar-redirect", "port": 15001},
+        _OLD | {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipam": _BRIDGE["ipam"] | {"type": "host-local", "dataDir": "/run/host-local"}},
+        _OLD | {"type": "sidecar-redirect", "port": 15001},
     ],
 }  # fmt: skip
 _LAYOUTS = range(1, VERSION + 1)
 #: With whom this release takes turns: commits whose state it goes on with and they with its, and one like itself.
 _OTHERS = (LATER, "702ff2b", "617a6b9", "60366d0")
+#: Releases that have all daemons, and run beside this one's.
+_BESIDE = ("7041934", "702ff2b")
 #: What a state of a later release says of its layout: two that only later ones write, and one that has tables besides.
 _STATES = {"a later layout": VERSION + 1, "a later one of its own": (VERSION + 1) << 16 | VERSION + 2, "tables besides": VERSION << 16 | VERSION + 1}  # fmt: skip
 FIXED = (*(f"layout-{number} policy" for number in _LAYOUTS), *(f"state {which}" for which in _STATES))
@@ -51,7 +52,7 @@ FIXED = (*(f"layout-{number} policy" for number in _LAYOUTS), *(f"state {which}"
 
 def stories() -> Iterator[str]:
     yield from (f"layout-{number} {which}" for number in _LAYOUTS for which in _CHAINS)
-    yield f"layout-{VERSION} clustered"
+    yield from (f"{kind} {other}" for other in _BESIDE for kind in ("members", "daemons", "executables"))
     yield from (f"exchanged {other} {how}" for other in _OTHERS for how in ("cold", "warm"))
     yield from (f"state {which}" for which in _STATES)
 
@@ -67,10 +68,14 @@ def tell(story: str, seed: str) -> Told:
             if name == "state":
                 found = _refused(lab, _STATES[which])
                 counts = {"refusals": len(_COMMANDS) + len(_VERBS)}
+            elif name == "members":
+                found, counts = clustered(lab, Suite(which)), {"pods": 7, "members exchanged": 5}
+            elif name in ("daemons", "executables"):
+                pair = (Suite(which), Suite(THIS))
+                found, counts = beside(lab, *(pair if name == "daemons" else pair[::-1])), {"pods": 4, "daemons": 5}
             else:
-                release = Release.kept(name, Path(folder))
+                found = _lived(lab, Release.kept(name, Path(folder)), _CHAINS[which])
                 counts = {"pods": 3, "calls": 17}
-                found = _clustered(lab, release) if which == "clustered" else _lived(lab, release, _CHAINS[which])
             faults = list(found)
     finally:
         lab.close()
@@ -117,34 +122,6 @@ def _called(host: Host, verb: str, chain: Chain, pod: Pod, result: dict[str, Any
 
 def _folder(conf: dict[str, Any]) -> Path:
     return BIN_DIR if (BIN_DIR / conf["type"]).exists() else REFERENCE_DIR
-
-
-def _clustered(lab: Lab, release: Release) -> Iterator[str]:
-    """Two hosts of one release become this one's, one after the other, while their pods live on."""
-    net = cluster.conf("l2", policy={"ingress": ["10.0.0.0/8", "fd00::/8"]})
-    with Cluster(lab, hosts=2) as made:
-        for node in made.nodes:
-            node.program = release.command
-        made.join()
-        way = {"bin_dir": release.bin, "CNI_PATH": f"{release.bin}:{REFERENCE_DIR}"}
-        placed = [made.add(node, net, **way) for node in made.nodes for _ in range(2)]
-        made.meshed()
-        for node in made.nodes:
-            node.stop()
-            node.program = AGENT_CNI
-            node.start()
-            yield from (
-                f"refresh: {done.stdout}{done.stderr}"
-                for done in [node.run(AGENT_CNI, "refresh", check=False)]
-                if done.returncode
-            )
-            placed.append(made.add(node, net))
-            made.meshed()
-            for it in placed:
-                if it.host.program == AGENT_CNI and (said := it.host.check(net, it.pod, it.result)).code:
-                    yield f"CHECK of {it.pod.name}: {said.stdout}"
-        made.sound()
-        made.leave()
 
 
 _VERBS = ("ADD", "CHECK", "DEL", "GC", "STATUS")
