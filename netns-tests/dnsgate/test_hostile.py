@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dns.edns
 import dns.message
+import dns.rrset
 import pytest
 from lab import AGENT_CNI, Host, Lab, Namespace, eventually
 from resolver import Gate, Resolver, ask
@@ -36,6 +37,27 @@ import socket, sys
 made = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
 made.setsockopt(socket.IPPROTO_UDP, 103, int(sys.argv[2]))
 made.sendto(bytes.fromhex(sys.argv[3]), (sys.argv[1], 53))
+"""
+
+#: Who answers two questions by one packet, and who asks them from one port.
+TOGETHER = """
+import socket, sys
+made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+made.bind(("0.0.0.0", 53))
+print("ready", flush=True)
+(_, asker), _ = made.recvfrom(999), made.recvfrom(999)
+first, second = map(bytes.fromhex, sys.argv[1:])
+made.setsockopt(socket.IPPROTO_UDP, 103, len(first))
+made.sendto(first + second, asker)
+"""
+BOTH = """
+import socket, sys
+made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+made.settimeout(10)
+for text in sys.argv[2:]:
+    made.sendto(bytes.fromhex(text), (sys.argv[1], 53))
+for text in sys.argv[2:]:
+    print(made.recv(999).hex())
 """
 
 
@@ -79,6 +101,26 @@ def test_no_question_hides_in_another_that_is_two_on_the_wire(town: Town, family
             pod.pod.run("python3", "-c", SEGMENTED, server.address(family), size, whole.hex())
         eventually(resolver.asked)
         assert {name for name, *_ in resolver.asked()} == {"api.example.com"}
+
+
+def test_answers_that_come_as_one_packet_are_heard_each_by_itself(town: Town):
+    """As a host hands them on that puts datagrams of one flow together (ethtool(8), rx-udp-gro-forwarding)."""
+    server, pod = town.member(), town.member(WEB)
+    answers = []
+    for kind, value in (("AAAA", "2001:db8:7::7"), ("A", "198.51.100.7")):
+        answer = dns.message.make_response(dns.message.make_query("api.example.com", kind, id=len(answers)))
+        answer.answer.append(dns.rrset.from_text("api.example.com.", 5, "IN", kind, value))
+        answers.append(answer.to_wire())
+    questions = [
+        dns.message.make_query("api.example.com", kind, id=at).to_wire() for at, kind in enumerate(("AAAA", "A"))
+    ]
+    with Gate(town.host), server.pod.start("python3", "-c", TOGETHER, *(item.hex() for item in answers)) as serving:
+        assert serving.stdout
+        assert serving.stdout.readline()
+        heard = pod.pod.run(
+            "python3", "-c", BOTH, server.address(4), *(item.hex() for item in questions)
+        ).stdout.split()
+    assert heard == [item.hex() for item in answers]
 
 
 def test_what_a_pod_does_not_finish_keeps_nobody_from_asking(town: Town):
