@@ -70,6 +70,8 @@ class Crowd:
     site: Site
     warm: bool
     agent: Agent | None = None
+    #: How often a runtime comes again that is told to.
+    tries: int = 5
     calls: list[Call] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -97,11 +99,13 @@ class Crowd:
 
     def until_done(self, verb: str, conf: Conf, pod: Pod, **more: Any) -> Call:
         """As a runtime does it that is told to try again later: some times, and not for ever."""
-        for _ in range(5):
+        for _ in range(self.tries):
             made = self.call(verb, conf, pod, **more)
             if made.code != 11:
                 return made
-        self.faults.append(f"{verb} of {pod.name}: told five times to try again later: {made.answer.stdout.strip()}")
+        self.faults.append(
+            f"{verb} of {pod.name}: told {self.tries} times to try again later: {made.answer.stdout.strip()}"
+        )
         return made
 
     def command(self, *words: str) -> Call:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,9 +14,10 @@ from itertools import permutations, product
 from threading import Event, Thread
 from typing import Any
 
-from lab import Pod
+from lab import ROOT, Pod, eventually
 
 from crash.crowd import Call, Conf, Crowd, at_once, crowd, networks
+from crash.hosts import members_end
 from crash.story import Told
 
 WHAT = (
@@ -23,6 +26,9 @@ WHAT = (
 VERBS = ("ADD", "DEL", "CHECK", "GC", "refresh", "repair")
 #: So many calls, a twentieth of it in each story.
 CALLS, PARTS = 50_000, 20
+
+#: What the agent takes for its release; whatever becomes of it, another is installed.
+PACKAGE = next(ROOT.glob(".venv/lib/python3*/site-packages/cni/__init__.py"))
 
 Scene = Callable[[Crowd, random.Random], None]
 
@@ -163,10 +169,12 @@ def _churned(crowd: Crowd, width: int, chance: random.Random, meanwhile: Callabl
     threads = [Thread(target=_churn, args=(crowd, kinds, *caller, over)) for caller in callers]
     for thread in threads:
         thread.start()
-    meanwhile()
-    over.set()
-    for thread in threads:
-        thread.join()
+    try:
+        meanwhile()
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
     crowd.like(before, "after all calls")
 
 
@@ -209,6 +217,17 @@ def _restarts(crowd: Crowd, chance: random.Random) -> None:
         crowd.restart(chance.choice((signal.SIGTERM, signal.SIGKILL)))
 
 
+def _becomes(crowd: Crowd, chance: random.Random) -> None:
+    """Have another release be installed, to which the agent becomes, as one process, while calls come."""
+    assert crowd.agent
+    for _ in range(12):
+        time.sleep(0.5 + chance.random())
+        before = set(crowd.agent.workers())
+        os.utime(PACKAGE)
+        if not eventually(lambda before=before: before.isdisjoint(found := crowd.agent.workers()) and found, 120):
+            crowd.faults.append(f"the agent {crowd.agent.process.pid} is still of the release before, or is none")
+
+
 def _many(crowd: Crowd, chance: random.Random) -> None:
     while len(crowd.calls) < CALLS // PARTS and not crowd.faults:
         time.sleep(0.2)
@@ -225,24 +244,37 @@ SCENES: dict[str, Scene] = {
 } | {f"three calls of one container {number}": partial(one, number) for number in range(8)}
 WARM: dict[str, Scene] = {
     "agents that end meanwhile": lambda crowd, chance: _churned(crowd, 6, chance, partial(_restarts, crowd, chance)),
+    "an agent that becomes another release's meanwhile": lambda crowd, chance: _churned(
+        crowd, 6, chance, partial(_becomes, crowd, chance)
+    ),
 } | {
     f"{CALLS // PARTS} calls {number}": lambda crowd, chance: _churned(crowd, 8, chance, partial(_many, crowd, chance))
     for number in range(PARTS)
 }
 STORIES = {f"{name}, {mode}": (scene, mode == "warm") for name, scene in SCENES.items() for mode in ("cold", "warm")}
 STORIES |= {f"{name}, warm": (scene, True) for name, scene in WARM.items()}
+HOSTS = {f"two hosts whose members end meanwhile, {mode}": mode == "warm" for mode in ("cold", "warm")}
 FIXED = ("40 pods at once, warm", "the first of a node, cold", "the last and the first, warm")
 
 
 def stories() -> Iterable[str]:
-    return STORIES
+    return (*STORIES, *HOSTS)
 
 
 def tell(story: str, seed: str) -> Told:
-    scene, warm = STORIES[story]
-    with crowd(f"{story} {seed}", warm=warm) as made:
-        scene(made, random.Random(f"{story} {seed}"))
-    slowest = max(made.calls, key=lambda call: call.seconds)
+    name = f"{story} {seed}"
+    crowds = _played(story, name) if story in STORIES else members_end(name, random.Random(name), warm=HOSTS[story])
+    slowest = max((call for made in crowds for call in made.calls), key=lambda call: call.seconds)
     print(f"{story}: the slowest: {slowest.verb} of {slowest.who}, {slowest.seconds:.1f} s")
     again = f"make crash-test PARTS=together SEED={seed} STORIES='{story}'"
-    return Told(made.counts(), [f"{story}: {line}: {again}" for line in made.faults])
+    counts: Counter[str] = Counter()
+    for made in crowds:
+        counts.update(made.counts())
+    return Told(dict(counts), [f"{story}: {line}: {again}" for made in crowds for line in made.faults])
+
+
+def _played(story: str, name: str) -> list[Crowd]:
+    scene, warm = STORIES[story]
+    with crowd(name, warm=warm) as made:
+        scene(made, random.Random(name))
+    return [made]
