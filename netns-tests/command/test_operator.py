@@ -166,3 +166,10 @@ def test_a_pod_is_shown_and_what_is_wrong_with_it_is_red_in_the_picture(lab: Lab
     assert "#b3261e" in ill
     assert [link["state"] for link in asked(host, "show", f"shop/{pod.name}")[0]["links"]] == ["missing", "missing"]
     host.delete_pod(routed, pod)
+
+
+def test_the_first_host_of_an_overlay_is_not_apart_from_itself(host: Host, pod: Pod, tmp_path: Path):
+    """All hosts have one list of remotes, this one's address among them; for the first it may be the only one."""
+    host.run("ip", "address", "add", "192.0.2.11/32", "dev", "lo")
+    host.add(CONF | {"vxlan": {"id": 7, "remotes": ["192.0.2.11"], "mtu": 1400}}, pod)
+    assert not [item for item in found(host, tmp_path) if "remotes" in item["what"]]

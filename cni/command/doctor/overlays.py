@@ -95,7 +95,7 @@ def _is_of_uplink(tunnel: VxlanLink) -> bool:
 def _apart(host: Rtnl, network: Network) -> list[Difference]:
     """A host that has no route to any of its remotes: it may have lost the address it had among them, and take that for another's."""
     remotes = [vtep for item in network.said or network.wanted if isinstance(item, FloodList) for vtep in item.vteps]
-    others = [ipaddress.ip_address(vtep) for vtep in remotes]
+    others = [vtep for vtep in map(ipaddress.ip_address, remotes) if not host.holding(vtep)]
     if not others or any(host.route_to(vtep) for vtep in others):
         return []
     mend = f"ip address show, ip route get {others[0]}: bring the uplink, its address or its route back"
