@@ -109,13 +109,19 @@ class Node:
             strace.kill()
             strace.wait()
         died = next((pid for pid in workers if _is_over(pid)), 0)
-        return Killed(answer.code, (_last(log) or f"{died} {call}") if died else "")
+        return Killed(answer.code, _last(log) or (f"{died} {call}" if died else ""))
 
     def killed_command(self, number: int, when: str, *words: str) -> Killed:
         """The same of agent-cni, which is cold."""
         order = Order(self.orders / f"{next(self.wakes)}", number, when)
         done = self.host.run(*armed.COMMAND, *words, env=os.environ | order.environ, check=False)
         return _met(order, Answer(done.returncode, done.stdout, done.stderr))
+
+    def traced_command(self, number: int, call: str, *words: str) -> Killed:
+        """The same, which does not know of it."""
+        log = self.orders / "strace"
+        done = self.host.run(*_bent(log, call, number), AGENT_CNI, *words, check=False)
+        return Killed(done.returncode, _last(log))
 
     def add(self, pod: Pod, first: int = 0, last: int = 0) -> str:
         """Make what a runtime makes, from the chain's `first` plugin to the `last` (of None: none is left out); what was wrong."""

@@ -31,15 +31,16 @@ FIXED = ("ADD bridge-vxlan warm", "DEL bridge-vxlan warm")
 _REPAIR = ("repair", "--all", "--conf-dir", "/nowhere")
 _COMMANDS = {"hurt": _REPAIR, "lost": _REPAIR, "flushed": _REPAIR, "refresh": ("refresh",)}
 _MODES = ("cold", "warm", "served", "traced")
+_OF_COMMANDS = ("cold", "traced")
 
 
 def stories() -> Iterator[str]:
     for verb, name, mode in itertools.product(THEN, NETWORKS, _MODES):
         if verb == "GC" and NETWORKS[name][-1].get("cniVersion", "1.1.0") < "1.1.0":
             continue
-        if verb not in _COMMANDS or (verb != "refresh" and mode == "cold" and name != "agent-ipam"):
+        if verb not in _COMMANDS or (verb != "refresh" and mode in _OF_COMMANDS and name != "agent-ipam"):
             yield f"{verb} {name} {mode}"
-    yield from (f"refresh {name} cold" for name in FED_NETWORKS)
+    yield from (f"refresh {name} {mode}" for name in FED_NETWORKS for mode in _OF_COMMANDS)
     yield from (" ".join(said) for said in itertools.product(("ADD", "DEL", "GC"), SHARED_NETWORKS, _MODES))
     yield from (f"leave {name} cold" for name in SHARED_NETWORKS)
     yield from several_stories()
@@ -129,7 +130,8 @@ class Story(Trial):
         way = {"served": node.served, "traced": node.traced}.get(self.mode, node.killed)
         if self.verb in _COMMANDS:
             _HURTS[self.verb](node, pod)
-            call = node.killed_command(number, when, *_COMMANDS[self.verb])
+            command = node.traced_command if self.mode == "traced" else node.killed_command
+            call = command(number, when, *_COMMANDS[self.verb])
         elif self.verb == "GC":
             valid = {"cni.dev/valid-attachments": [{"containerID": neighbour.container, "ifname": "eth0"}]}
             call = way("GC", None, number, when, valid)
