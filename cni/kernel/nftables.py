@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 def present() -> bool:
-    """Whether the library is installed."""
+    """Whether the library is installed. Raises Lacking where it is, and the machine has too little for it."""
     try:
         return bool(_library())
     except Unavailable:
@@ -115,8 +115,10 @@ _contexts = PerNamespace(Context, lambda context: context.fit)
 def _library() -> Any:
     try:
         library = ctypes.CDLL(LIBRARY)
-    except OSError:
-        raise Unavailable(f"{LIBRARY} is not installed") from None
+    except OSError as error:
+        if "No such file" in str(error):
+            raise Unavailable(f"{LIBRARY} is not installed") from None
+        raise Lacking(str(error)) from None  # what is there and cannot be loaded now is not to be done without
     library.nft_ctx_new.restype = ctypes.c_void_p
     for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
         getattr(library, name).restype = ctypes.c_char_p

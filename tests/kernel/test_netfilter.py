@@ -66,6 +66,17 @@ def test_a_missing_program_makes_us_unavailable(
         netfilter.choose(wanted)
 
 
+def test_a_library_that_cannot_be_loaded_now_is_not_taken_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A machine without memory for it would have its rules made by iptables otherwise, whatever the node uses."""
+    nftables._library.cache_clear()
+    (tmp_path / "half.so").write_bytes(b"\x7fELF")
+    monkeypatch.setattr(nftables, "LIBRARY", str(tmp_path / "half.so"))
+    with pytest.raises(Lacking, match=r"half\.so: file too short"):
+        nftables.present()
+    monkeypatch.setattr(nftables, "LIBRARY", "libnowhere.so.1")
+    assert not nftables.present()
+
+
 def test_what_nft_does_not_have_is_listed_as_nothing(monkeypatch: pytest.MonkeyPatch):
     answers = iter(["Error: No such file or directory; did you mean…\n", "Error: Operation not permitted\n"])
     monkeypatch.setattr(nftables, "run", lambda _: nftables.Answer(False, "", next(answers)))
