@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cni.verbs import Deliver
 
 MAX_CONFIG_BYTES = 16 << 20
+_SHORT = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
 
 
 def cold(executable: str) -> int:
@@ -94,20 +95,29 @@ class Stdout:
         self._told = code
 
     def fail(self, error: CniError | Stranded) -> int:
-        """Print an error, if somebody reads it and nothing was printed; the exit code."""
-        import json
-
+        """Print an error, if somebody reads it and nothing was printed; the exit code. It loads nothing: there may be no descriptor left for it."""
         self.failure = error
         if self._told is not None:
             return self._told
-        document = {"cniVersion": self.version, "code": error.code, "msg": error.msg}
-        if error.details:
-            document["details"] = error.details
+        texts = {"msg": error.msg} | ({"details": error.details} if error.details else {})
+        said = "".join(f', "{key}": {_quoted(text)}' for key, text in texts.items())
         try:
-            self.write(json.dumps(document, allow_nan=False) + "\n", 1)
+            self.write(f'{{"cniVersion": {_quoted(self.version)}, "code": {error.code}{said}}}\n', 1)
         except IoFailure:
             return 1
         return 1
+
+
+def _quoted(text: str) -> str:
+    """A string of JSON in ASCII, as json.dumps spells it."""
+    return f'"{"".join(map(_spelled, text))}"'
+
+
+def _spelled(char: str) -> str:
+    number = ord(char)
+    if number > 0xFFFF:
+        return _spelled(chr(0xD7C0 + (number >> 10))) + _spelled(chr(0xDC00 | number & 0x3FF))
+    return _SHORT.get(char) or (char if " " <= char <= "~" else f"\\u{number:04x}")
 
 
 def _is_closed() -> bool:

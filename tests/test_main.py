@@ -196,3 +196,8 @@ def test_an_error_into_a_full_disk_is_an_exit_code_and_no_traceback():
             "bridge-vxlan", {"CNI_COMMAND": "NONSENSE"}, capture_output=False, stdout=full, stderr=subprocess.PIPE
         )
     assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("text", ["", "plain", '"\\', "\x00\x08\t\n\x0c\r\x1f\x7f", "ä€", "\U0001f600", "\udc80"])
+def test_a_text_is_quoted_as_json_does(text: str):
+    assert main._quoted(text) == json.dumps(text)

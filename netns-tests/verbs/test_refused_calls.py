@@ -59,3 +59,18 @@ def test_a_socket_that_is_refused_is_said_whoever_asks_for_it(settled: Host, pod
             break
     assert told.pop(1) == 11
     assert {*told.values()} == {100, None}
+
+
+@pytest.mark.tried(
+    "no file can be opened any more, from some moment of an ADD on", "a designed code, whatever was loaded by then"
+)
+def test_who_can_open_no_file_any_more_says_so(settled: Host, pod: Pod, conf: dict[str, Any]):
+    _, _, seen = cold(settled, pod, conf, "-e", "trace=openat")
+    settled.delete_pod(conf, pod)
+    begun = max(at for at, line in enumerate(seen.splitlines(), 1) if "protocol/" in line and "versions" in line)
+    for number in range(begun + 1, begun + 120, 20):
+        code, said, _ = cold(
+            settled, pod, conf, "-e", "trace=openat", "-e", f"inject=openat:error=ENFILE:when={number}+"
+        )
+        assert (code, said["code"]) == (1, 11), number
+    settled.delete_pod(conf, pod)
