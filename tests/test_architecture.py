@@ -92,6 +92,7 @@ DOORS = {
         "cni/member/metrics.py",
     },
     "signal": {
+        "cni/kernel/foreign.py",
         "cni/kernel/process.py",
         "cni/kernel/signals.py",
         "cni/agent/caller.py",

@@ -2,7 +2,8 @@
 
 What exit(3) does first is what was registered last (atexit(3)). Here these are two functions of the C library, on two semaphores: one says
 that somebody ends the process, the other has him wait for ever. Nothing of Python's runs in between, and no memory is needed. Who waited for
-him goes on without him; at an end of ours he is let through, because it is nobody's but ours.
+him goes on without him; at an end of ours he is let through, because it is nobody's but ours. An assertion that fails (abort(3)) ends in the
+same way, by a handler of its signal.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import signal
 import time
-from _thread import allocate_lock, start_new_thread
+from _thread import allocate_lock, get_ident, start_new_thread
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -24,6 +26,7 @@ T = TypeVar("T")
 #: As for the kernel's own answers (netlink/channel.py), in seconds; and between two looks whether there will be one.
 PATIENCE, _STEP = 30.0, 0.02
 _SEMAPHORE_BYTES = 32  # sem_t of every C library on 64 bits
+_Handler = ctypes.CFUNCTYPE(None, ctypes.c_int)
 
 
 def called(call: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
@@ -35,15 +38,18 @@ def called(call: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
     over = allocate_lock()
     over.acquire()
 
+    trap, until = _trap(), time.monotonic() + patience
+
     def run() -> None:
+        trap.inside.add(get_ident())
         try:
             found.append(call())
         except REFUSALS as error:
             failed.append(error)
         finally:
+            trap.inside.discard(get_ident())
             over.release()
 
-    trap, until = _trap(), time.monotonic() + patience
     with uninterrupted():
         try:
             start_new_thread(run, ())
@@ -78,6 +84,18 @@ class _Trap:
         _at_exit("sem_post", self._said)
         self._open = partial(_libc().sem_post, self._never)
         atexit.register(self._open)
+        #: The threads that may not end the process.
+        self.inside: set[int] = set()
+        self._handler = _Handler(self._aborted)
+        _libc().signal(signal.SIGABRT, self._handler)
+
+    def _aborted(self, _: int) -> None:
+        """Who returns from here ends the process, whether he called abort(3) or was sent the signal."""
+        if get_ident() in self.inside:
+            _libc().sem_post(self._said)
+            _libc().sem_wait(self._never)
+        _libc().signal(signal.SIGABRT, None)
+        os.kill(os.getpid(), signal.SIGABRT)
 
     def is_shut(self) -> bool:
         """Whether somebody is in it."""

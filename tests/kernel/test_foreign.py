@@ -29,13 +29,14 @@ def told(call, patience=30):
         ("print(told(lambda: 5))", ["5"]),
         ("print(told(lambda: libc.exit(3)))", ["it ended, for want of a socket or memory, or of an answer it knows"]),
         ("for _ in range(3): told(lambda: libc.exit(3))\nprint(told(lambda: 5))", ["5"]),
+        ("for _ in range(2): told(libc.abort)\nprint(told(lambda: 5))", ["5"]),
         ("print(told(libc.pause, 0.05))", ["it: no answer within 0.05 s"]),
         (
             "told(libc.pause, 0.05)\nprint(told(lambda: libc.exit(3)))",
             ["it ended, for want of a socket or memory, or of an answer it knows"],
         ),
     ],
-    ids=["returns", "ends", "ends thrice", "waits", "waits and ends"],
+    ids=["returns", "ends", "ends thrice", "aborts twice", "waits", "waits and ends"],
 )
 @pytest.mark.parametrize("code", [0, 1])
 def test_nobody_takes_the_process_along(script: str, said: list[str], code: int):
@@ -66,3 +67,10 @@ def test_an_end_of_ours_is_an_end():
         [sys.executable, "-c", f"{BEGIN}\n{script}"], cwd=ROOT, text=True, capture_output=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (0, "7\n")
+
+
+@pytest.mark.parametrize("how", ["libc.abort()", "libc.kill(libc.getpid(), 6)"])
+def test_who_aborts_outside_of_it_ends(how: str):
+    script = f"{BEGIN}\ntold(lambda: 5)\n{how}"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == -6
