@@ -49,7 +49,8 @@ class _Member:
 
 
 def hold_back_stopping() -> None:
-    """Have SIGTERM and SIGINT wait for a pool that minds them, so that no socket is left by what came before it."""
+    """Have SIGTERM and SIGINT wait for a pool that minds them, so that no socket is left by what came before it; SIGHUP ends nobody from now on."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
 
 
@@ -92,7 +93,6 @@ class Pool:
         for number in _STOPPING:
             signal.signal(number, self._stop)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         gc.collect()
         gc.freeze()  # a worker's collections would write to every object, and so copy every page
         self._fill()

@@ -42,3 +42,9 @@ def test_who_is_asked_to_stop_becomes_no_other_release(tmp_path: Path):
 
 def test_what_asks_to_stop_later_waits_for_what_it_becomes(tmp_path: Path):
     assert said(tmp_path / "socket") == ["True", "not ended [<Signals.SIGTERM: 15>]"]
+
+
+def test_who_is_hung_up_on_before_there_is_a_pool_goes_on(tmp_path: Path):
+    """It would leave its socket, and systemd does not start again who ended by that."""
+    code = "import os, signal\nfrom cni.agent.pool import hold_back_stopping\nhold_back_stopping()\nos.kill(os.getpid(), signal.SIGHUP)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0

@@ -21,7 +21,7 @@ _KINDS: dict[str, Callable[[str, str], Told]] = {
 }  # fmt: skip
 _ALL = (
     *(f"{verb} {how}" for verb in INSTALLATIONS for how in ("killed", "refused", "traced")),
-    "launcher killed at ADD", "launcher killed at DEL", "agent killed",
+    "launcher killed at ADD", "launcher killed at DEL", *(f"agent {how}" for how in serving.SENT),
     *(f"member {how} in {mode}, {number} of 24" for how in HOW for mode in ("l2", "l3") for number in range(1, 25)),
     *(f"gate {how}, {number} of 12" for how in HOW for number in range(1, 13)),
     *(

@@ -29,6 +29,7 @@ CONF = {
 TURNS = "bind,chmod,listen,unlink,clone,clone3,vfork,socketpair,wait4,execve,dup2,shutdown,recvfrom,connect,memfd_create,kill,setpriority"
 PACKAGE = next((ROOT / ".venv/lib").glob("python3*/site-packages/cni/__init__.py"))
 PATIENCE = 30
+SENT = {"killed": signal.SIGKILL, "stopped": signal.SIGTERM, "hung up": signal.SIGHUP}
 #: What callers may be told: all is well, or that it is to be tried again.
 FINE = (0, 11)
 
@@ -78,7 +79,7 @@ def launcher(story: str, seed: str) -> Told:
 
 
 def _read(story: str) -> tuple[str, int]:
-    found = re.fullmatch(r"\w+ killed(?: at (\w+))?(?:, every (\d+)\w+)?", story)
+    found = re.fullmatch(r"\w+ (?:killed|stopped|hung up)(?: at (\w+))?(?:, every (\d+)\w+)?", story)
     assert found
     return found[1] or "", int(found[2] or 1)
 
@@ -128,8 +129,9 @@ def _difference(now: dict[str, Any], before: dict[str, Any]) -> str:
 
 
 def first(story: str, seed: str) -> Told:
-    """`agent killed`: at each turn of its life; calls go on meanwhile, and another agent after it."""
+    """`agent killed`: at each turn of its life; calls go on meanwhile, and another agent after it. `agent stopped`, `agent hung up`: by signals it minds."""
     _, step = _read(story)
+    sent = next(number for how, number in SENT.items() if f" {how}" in story)
     faults, kills, calls = [], 0, 0
     with node(story) as (lab, host, before):
         turns, pods = _turns(lab, host), [lab.pod() for _ in range(2)]
@@ -137,15 +139,15 @@ def first(story: str, seed: str) -> Told:
             name, ordinal = turns[number]
             kills += 1
             with Callers(host, pods) as callers:
-                life = Life(host, "-e", f"inject={name}:signal=SIGKILL:when={ordinal}")
+                life = Life(host, "-e", f"inject={name}:signal={sent.name}:when={ordinal}")
                 life.told()
             calls += callers.done
-            found = [*callers.faults, *life.left()]
+            found = [*callers.faults, *life.left(sent)]
             again = serving(host)
             found += [fault for pod in pods for fault in _undone(host, pod, before, begun=False)]
             end(again)
-            faults += [f"{story}: killed at turn {number} ({name} {ordinal}): {fault}" for fault in found]
-    return Told({"turns": len(turns), "kills": kills, "calls": calls}, faults)
+            faults += [f"{story}: {sent.name} at turn {number} ({name} {ordinal}): {fault}" for fault in found]
+    return Told({"turns": len(turns), "kills" if sent == signal.SIGKILL else "signals": kills, "calls": calls}, faults)
 
 
 def _turns(lab: Lab, host: Host) -> list[tuple[str, int]]:
@@ -224,11 +226,13 @@ class Life:
         for step in (self._serves, self._loses_children, self._is_outdated, self._serves, self._ends):
             step()
 
-    def left(self) -> list[str]:
-        """What is left of it when it is over."""
+    def left(self, sent: signal.Signals) -> list[str]:
+        """What is left of it when it is over, and heard this signal. It is stopped, or goes on, from where it minds them; before there is nothing."""
         said = self._process.communicate(timeout=PATIENCE)[1]
         found = [f"it said {line}" for line in said.splitlines() if "Traceback" in line or "Error" in line]
-        if self._process.returncode == 0 and (self._host.folder / "agent.sock").exists():
+        if self._process.returncode not in (0, -sent):
+            found.append(f"it ends with {self._process.returncode}")
+        if sent != signal.SIGKILL and (self._host.folder / "agent.sock").exists():
             found.append("its socket is left")
         if not eventually(lambda: not _agents(), PATIENCE):
             found.append(f"processes are left: {_agents()}")
