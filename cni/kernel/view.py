@@ -17,6 +17,9 @@ MEMBER = 0xAC
 #: The same of routes by which an uplink is preferred: the others are compared with what pods elsewhere are to have.
 UPLINK = 0xAD
 
+#: The same of what the kernel makes by itself (RTPROT_KERNEL), and the metric it gives that in IPv6.
+_KERNEL, _KERNELS_METRIC = 2, 256
+
 #: Every destination, by family.
 EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 
@@ -126,3 +129,10 @@ class KernelRoute:
     local: bool = False
     several: bool = False
     protocol: int = field(default=0, compare=False)
+
+    @classmethod
+    def connected(cls, own: IPInterface) -> KernelRoute:
+        """What the kernel makes with an address, to the others of its subnet."""
+        is_ipv4 = own.version == 4
+        priority, scope, source = (0, SCOPE_LINK, str(own.ip)) if is_ipv4 else (_KERNELS_METRIC, SCOPE_UNIVERSE, "")
+        return cls(str(own.network), "", MAIN_TABLE, priority, 0, 0, scope, source, protocol=_KERNEL)

@@ -89,12 +89,22 @@ class PodRoute(Resource):
         )
 
     def repair(self, world: World) -> None:
-        """What leads there by the same link and metric is in the place of it."""
+        """What leads there by the same link and metric is in the place of it; and no gateway is taken that nothing leads to."""
         link = required(world.pod.link_by_name(self.link), self.link)
-        for route in world.pod.routes(link, ipaddress.ip_network(self.dst).version):
+        there = world.pod.routes(link, ipaddress.ip_network(self.dst).version)
+        for route in there:
             if (route.dst, route.table) == (self.dst, self.table) and self.priority in (0, route.priority):
                 world.pod.delete_route(link, self.dst, self.table)
+        if self.gateway and not self.onlink:
+            self._reach_gateway(link, {route.dst for route in there if route.table == MAIN_TABLE}, world)
         self.ensure(world)
+
+    def _reach_gateway(self, link: Link, there: set[str], world: World) -> None:
+        """What the kernel made with the address that covers it goes with a flush, and does not come back by itself."""
+        gateway = ipaddress.ip_address(self.gateway)
+        for own in (item.interface for item in world.pod.addresses(link)):
+            if gateway in own.network and str(own.network) not in there:
+                world.pod.add_route(link, KernelRoute.connected(own), onlink=False)
 
     def accepting(self, reported: Result) -> PodRoute | None:
         told = [route.gw for route in reported.routes if route.dst == self.dst]

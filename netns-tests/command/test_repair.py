@@ -120,6 +120,7 @@ def said(space: Namespace) -> dict[str, Any]:
             for family in (4, 6)
             for route in space.routes(family, "all")
             if not route["dst"].startswith(("fe80:", "ff00:", "multicast")) and route.get("type") != "anycast"
+            if (route["dst"], route["table"]) != ("::6", "main")  # it leads to who speaks; what delivers there is another
         },
         "neighbours": {(item["dst"], item["dev"], item.get("lladdr")) for item in json.loads(neighbours or "[]") if item},
         "rules": uncounted(space.run("nft", "--stateless", "list", "ruleset").stdout),
@@ -170,6 +171,10 @@ def takings(scene: Scene) -> Iterator[tuple[str, Taking]]:
             yield "pod eth0 renamed", lambda: renamed(pod, "eth0", "mine")
     yield from of_addresses(pod, {"eth0"})
     yield from of_routes(pod, {"eth0"})
+    for family in (4, 6):  # what the kernel made with addresses too, where CHECK sees that way to a gateway missing
+        if any("gateway" in route and not route.get("flags") for route in pod.routes(family)):
+            flush = ("ip", "-n", pod.name, f"-{family}", "route", "flush", "table", "main")
+            yield f"pod routes of IPv{family}", lambda flush=flush: sh(*flush)
     yield from of_neighbours(pod, {"eth0"})
     yield from of_rules(pod)
     ours = {item["ifname"] for item in host.ip("link", "show")} - {"lo", "eth0"}
