@@ -76,7 +76,8 @@ def uninstall(options: argparse.Namespace) -> int:
     every += [suite.command(place), suite.rotation(place)]
     items = [item for item in every if not (others and item.is_the_nodes)]
     left = _left(items, place)  # what could tell goes next
-    tables, stay = take_tables() if place.root == Place.root and not others else ([], [])
+    is_whole_node = place.root == Place.root and not others
+    tables, stay = take_tables() if is_whole_node else ([], [])
     left |= {
         f"table {table}": f"keeps others from pods that are here still (nft delete table {table})" for table in stay
     }
@@ -85,16 +86,12 @@ def uninstall(options: argparse.Namespace) -> int:
     removed = [str(item.path) for item in items if item.take()]
     removed += [str(path) for path in folders if tree.remove(path)]
     removed += [f"table {table}" for table in tables]
-    removed += take_idle_links() if place.root == Place.root and not others else []
+    removed += take_idle_links() if is_whole_node else []
     if agent_is_ours:
         systemd.forget(place)
     prefix = place.now(place.prefix)
     removed += [str(prefix)] * tree.take(prefix)  # last, for it is what somebody who is killed here does it again by
     _told(options, "removed", removed)
-    if place.now(cluster.PATH).exists():
-        left[str(place.now(cluster.PATH))] = (
-            "says how this host is in a cluster, which counts it in until agent-cni node remove"
-        )
     for path, why in left.items():
         complain(f"agent-cni: {path} {why}, and is left")
     if others:
@@ -182,6 +179,8 @@ def _left(items: list[Item], place: Place) -> dict[str, str]:
         with suppress(CniError, OSError):
             if file not in {item.path for item in items} and any(item["ours"] for item in judged(file)):
                 left.setdefault(str(file), "is your own and still names plugins of this suite")
+    if (file := place.now(cluster.PATH)).exists():
+        left[str(file)] = "says how this host is in a cluster, which counts it in until agent-cni node remove"
     return left
 
 

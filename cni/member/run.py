@@ -138,24 +138,7 @@ class Hand:
         with closing(Store.open(self._folder)) as state:
             self._barrier.keep(state)  # before the cluster may count on it
             before = address_of(state.member())
-        for name, work in (
-            ("signals", self._mind_signals), ("session", self._keeper.run), ("watch", self._watcher.run),
-            ("publish", self._publisher.run), ("policies", self._policies.watch), ("rules", self._rules.watch),
-        ):  # fmt: skip
-            started(name, work, self._inbox)
-        if self._config.uplinks:
-            uplinks = Uplinks(self._config.uplinks, before, self._ledger.others, self._keeper.move, self._switched)
-            started("uplinks", uplinks.run, self._inbox)
-        else:
-            routes.clear_all()
-        if self._config.metrics:
-            from cni.kernel.tls import OwnSecrets
-            from cni.member import metrics  # and an HTTP server with it
-
-            said = self._config
-            own = OwnSecrets(said.metrics_client_ca, said.metrics_cert, said.metrics_key) if said.metrics_cert else None
-            answering = partial(metrics.serve, said.metrics, self._health(), secrets=own)
-            started("metrics", answering, self._inbox)
+        self._start_threads(before)
         log.event("member", "start", node=self._config.node)
         pause = _SOON
         while (me := self._keeper.me) is None:
@@ -177,6 +160,27 @@ class Hand:
                 due = _next_comparison()
             self._do(reconciler, brought, compares=compares)
             self._beat()
+
+    def _start_threads(self, before: str) -> None:
+        """Have those that wait; `before` is the address this host was known by when its last member ended."""
+        for name, work in (
+            ("signals", self._mind_signals), ("session", self._keeper.run), ("watch", self._watcher.run),
+            ("publish", self._publisher.run), ("policies", self._policies.watch), ("rules", self._rules.watch),
+        ):  # fmt: skip
+            started(name, work, self._inbox)
+        if self._config.uplinks:
+            uplinks = Uplinks(self._config.uplinks, before, self._ledger.others, self._keeper.move, self._switched)
+            started("uplinks", uplinks.run, self._inbox)
+        else:
+            routes.clear_all()
+        if self._config.metrics:
+            from cni.kernel.tls import OwnSecrets
+            from cni.member import metrics  # and an HTTP server with it
+
+            said = self._config
+            own = OwnSecrets(said.metrics_client_ca, said.metrics_cert, said.metrics_key) if said.metrics_cert else None
+            answering = partial(metrics.serve, said.metrics, self._health(), secrets=own)
+            started("metrics", answering, self._inbox)
 
     def _do(self, reconciler: Reconciler, brought: Brought, *, compares: bool) -> None:
         self._rules.look()

@@ -9,6 +9,11 @@ from cni.command.arguments import file_or_none, number
 
 def add(command: argparse.ArgumentParser) -> None:
     """What a host may be told of the store and of itself."""
+    _add_store(command)
+    _add_host(command)
+
+
+def _add_store(command: argparse.ArgumentParser) -> None:
     store = command.add_argument_group("the store")
     store.add_argument("--etcd", nargs="+", metavar="URL", help="where it answers, such as https://192.0.2.1:2379")
     store.add_argument("--kubernetes", action="store_true", help="it is the Kubernetes API, as a pod of it knows it")
@@ -23,6 +28,9 @@ def add(command: argparse.ArgumentParser) -> None:
         store.add_argument(option, type=file_or_none, metavar="FILE", help=what)
     store.add_argument("--user", help="etcd's user, where it has some")
     store.add_argument("--prefix", help="what all keys begin with: another is another cluster; default /agent-cni")
+
+
+def _add_host(command: argparse.ArgumentParser) -> None:
     host = command.add_argument_group("this host")
     host.add_argument("--node", help="its name there, default the host name")
     host.add_argument(
