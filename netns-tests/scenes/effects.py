@@ -329,9 +329,11 @@ class _State(sqlite3.Connection):
         return super().execute(sql, *rest)
 
     def close(self) -> None:
-        """Who is the last puts what was committed into the file, and takes away what it stood in (sqlite.org/wal.html)."""
+        """Who is the last puts what was committed into the file, and takes away what it stood in (sqlite.org/wal.html); where the disk
+        refuses that he is told nothing.
+        """
         if self._in_file:
-            effect("checkpoint", super().close, _disk)
+            effect("checkpoint", super().close, lambda _: super(_State, self).close())
         else:
             super().close()
 

@@ -15,6 +15,8 @@ from crash.ordered import DOORS, told
 from crash.story import Told
 
 PATIENCE = 40
+#: What is said where somebody else is at the same pod.
+HELD = "another call holds"
 WORDS = {"leave": ["leave"], "refresh": ["refresh"], "repair": ["repair", "--all"]}
 
 
@@ -72,15 +74,24 @@ def mend(town: Town, order: effects.Order, words: list[str]) -> list[str]:
 
 
 def _struck(town: Town, order: effects.Order, words: list[str]) -> list[str]:
+    """Tell it, again where the member is at the pod just then."""
     command = [*town.tried.prefix(), *DOORS, str(AGENT_CNI), *words]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | order.environ, check=False, timeout=120
-    )
-    said = done.stdout + done.stderr
+    said, code = HELD, 1
+    while HELD in said:
+        order.log.unlink(missing_ok=True)
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | order.environ, check=False, timeout=120)  # fmt: skip
+        said, code = done.stdout + done.stderr, done.returncode
     found = [said] if "Traceback" in said or "a bug, please report it" in said else []
-    return found + [f"undisturbed it ends with {done.returncode}: {said}"] * (not order.number and done.returncode)
+    return found + [f"undisturbed it ends with {code}: {said}"] * (not order.number and code != 0)
 
 
 def _again(town: Town, words: list[str]) -> list[str]:
-    done = town.tried.run(AGENT_CNI, *words, check=False)
-    return [f"again it ends with {done.returncode}: {done.stdout}{done.stderr}"] * (done.returncode != 0)
+    said = [""]
+
+    def done() -> bool:
+        told = town.tried.run(AGENT_CNI, *words, check=False)
+        said[0] = f"again it ends with {told.returncode}: {told.stdout}{told.stderr}"
+        return told.returncode == 0 or HELD not in said[0]
+
+    eventually(done, PATIENCE)
+    return said if not said[0].startswith("again it ends with 0") else []

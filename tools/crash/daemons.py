@@ -23,6 +23,7 @@ _ALL = (
     *(f"{verb} {how}" for verb in INSTALLATIONS for how in ("killed", "refused", "traced")),
     "launcher killed at ADD", "launcher killed at DEL", *(f"agent {how}" for how in serving.SENT),
     *(f"member {how} in {mode}, {number} of 24" for how in HOW for mode in ("l2", "l3") for number in range(1, 25)),
+    *(f"member traced in {mode}, {number} of 6" for mode in ("l2", "l3") for number in range(1, 7)),
     *(f"gate {how}, {number} of 12" for how in HOW for number in range(1, 13)),
     *(
         f"{verb} {how} in {mode}, {number} of 2"
@@ -37,6 +38,6 @@ def stories() -> list[str]:
 
 
 def tell(story: str, seed: str) -> Told:
-    if story.endswith(" traced"):
+    if story.split(maxsplit=1)[0] in INSTALLATIONS and story.endswith(" traced"):
         return traced.tell(story, seed)
     return _KINDS[story.split(maxsplit=1)[0]](story, seed)

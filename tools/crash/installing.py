@@ -215,19 +215,21 @@ def tell(story: str, seed: str, kind: type[Struck] | None = None) -> Told:
     chance = random.Random(f"{story} {seed}")
     with tempfile.TemporaryDirectory(dir="/run") as folder:
         sh("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", folder)
-        stage = Stage(Path(folder))
-        before, image, words = {
-            "install": ("nothing", "earlier", INSTALL), "upgrade": ("earlier", "later", INSTALL), "quiet": ("quiet", "later", INSTALL),
-            "uninstall": ("earlier", "later", ("uninstall",)), "container": ("contained", "later", stage.container),
-        }[verb]  # fmt: skip
-        if before == "quiet":
-            sh("systemctl", "disable", "--now", *SOCKETS)
-            stage.save("quiet")
-        if before == "contained":
-            stage.contain()
-        told = (kind or Struck)(stage, before, image, words, chance)
-        faults = told.all(story, step, list(ERRORS) if how == "refused" else ["SIGKILL"])
-        sh("umount", "-l", folder)
+        try:
+            stage = Stage(Path(folder))
+            before, image, words = {
+                "install": ("nothing", "earlier", INSTALL), "upgrade": ("earlier", "later", INSTALL), "quiet": ("quiet", "later", INSTALL),
+                "uninstall": ("earlier", "later", ("uninstall",)), "container": ("contained", "later", stage.container),
+            }[verb]  # fmt: skip
+            if before == "quiet":
+                sh("systemctl", "disable", "--now", *SOCKETS)
+                stage.save("quiet")
+            if before == "contained":
+                stage.contain()
+            told = (kind or Struck)(stage, before, image, words, chance)
+            faults = told.all(story, step, list(ERRORS) if how == "refused" else ["SIGKILL"])
+        finally:
+            sh("umount", "-l", folder)
     said = {"file effects": told.effects} if step == 1 else {}
     return Told(said | {"refusals" if how == "refused" else "kills": told.strikes}, faults)
 
@@ -239,7 +241,8 @@ class Struck:
         self._stage, self._before, self._image, self._words, self._chance = stage, before, image, words, chance
         self.effects = self.strikes = 0
         stage.restore(before)
-        assert stage.command(image, *words).returncode == 0
+        done = stage.command(image, *words)
+        assert done.returncode == 0, f"{done.returncode}: {done.stdout}{done.stderr}"[:150]
         self._wanted = stage.tree()
 
     def all(self, story: str, step: int, how: list[str]) -> list[str]:

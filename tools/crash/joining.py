@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,10 @@ from traffic import TIMED_OUT, Actor
 
 from crash.ordered import DOORS, told, undesigned
 from crash.story import Told
+
+#: By which a member writes and speaks, and at how many of them a story has it killed.
+CALLS = ("sendto", "sendmsg", "pwrite64", "write", "rename", "unlink", "fdatasync", "openat", "connect")
+STRUCK = 5
 
 
 class Town:
@@ -135,7 +140,10 @@ def tell(story: str, seed: str) -> Told:
     try:
         with Cluster(lab, 3) as cluster, ExitStack() as held:
             town = Town(cluster, mode, held)
-            found = told(story, seed, lambda order: once(town, order))
+            if " traced" in story:
+                found = traced(story, seed, town)
+            else:
+                found = told(story, seed, lambda order: once(town, obeying(order)))
             held.close()
             cluster.leave()
     finally:
@@ -143,12 +151,28 @@ def tell(story: str, seed: str) -> Told:
     return found
 
 
-def once(town: Town, order: effects.Order) -> list[str]:
-    """The story with one order for its first member; what was wrong."""
+def traced(story: str, seed: str, town: Town) -> Told:
+    """By strace, which needs no seam: at one of some system calls, counted for each thread, early or late."""
+    chance, faults, log = random.Random(f"{story} {seed}"), list[str](), Path("/run/strace")
+    for _ in range(STRUCK):
+        name, number = chance.choice(CALLS), int(10 ** chance.uniform(0, 2.3))
+        inject = ("-e", f"trace={name}", "-e", f"inject={name}:signal=KILL:when={number}")
+        wrong = once(town, ("strace", "-D", "-f", "-qq", "-o", str(log), *inject))
+        was_killed = "+++ killed by SIGKILL +++" in log.read_text(errors="replace")
+        faults += [f"{story}: {it} (at {name} {number}, {'' if was_killed else 'not '}killed)" for it in wrong]
+    return Told({"kills": STRUCK}, faults)
+
+
+def obeying(order: effects.Order) -> tuple[str, ...]:
+    """What a member's command line begins with that obeys an order."""
+    return ("env", *(f"{name}={value}" for name, value in order.environ.items()), *DOORS)
+
+
+def once(town: Town, around: tuple[str, ...]) -> list[str]:
+    """The story with something around its first member's first life; what was wrong."""
     node, found = town.tried, list[str]()
     said = node.log.stat().st_size if node.log.exists() else 0
-    variables = [f"{name}={value}" for name, value in order.environ.items()]
-    node.around = ("env", *variables, *DOORS)
+    node.around = around
     town.cluster.configure(node)
     node.start()
     node.around = ()

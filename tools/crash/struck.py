@@ -59,4 +59,6 @@ def main(log: str, number: int, what: str, words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4:]))
+    code = main(sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4:])
+    sys.stdout.flush()
+    os._exit(code)  # a hook cannot be taken away, and is called while the interpreter it needs is taken down

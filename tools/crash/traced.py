@@ -35,7 +35,8 @@ class Traced(Struck):
     def all(self, story: str, step: int, how: list[str]) -> list[str]:
         """A line for each fault."""
         self._stage.restore(self._before)
-        assert _traced(self._stage, self._image, self._words).returncode == 0
+        done = _traced(self._stage, self._image, self._words)
+        assert done.returncode == 0, f"{done.returncode}: {done.stdout}{done.stderr}"[-500:]
         calls = [it for it in _calls(self._stage.log.read_text(errors="replace")) if not _READS.match(it.said)]
         self.effects = len(calls)
         self._calls = _chosen(calls, self._chance)[self._chance.randrange(step) :: step]
