@@ -119,8 +119,13 @@ def _trap() -> _Trap:
     return _Trap()
 
 
-def _semaphore() -> Any:
-    made = ctypes.create_string_buffer(_SEMAPHORE_BYTES)
+def _semaphore() -> ctypes.c_void_p:
+    """One in memory that nobody ever frees: exit(3) looks at it when Python has given all of its own back."""
+    allocate = _libc()["calloc"]
+    allocate.restype = ctypes.c_void_p
+    if not (address := allocate(1, _SEMAPHORE_BYTES)):
+        raise MemoryError
+    made = ctypes.c_void_p(address)
     _libc().sem_init(made, 0, 0)
     return made
 

@@ -74,3 +74,10 @@ def test_who_aborts_outside_of_it_ends(how: str):
     script = f"{BEGIN}\ntold(lambda: 5)\n{how}"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60, check=False)
     assert done.returncode == -6
+
+
+def test_an_end_of_ours_finds_what_it_looks_at():
+    """Large enough to be unmapped where it is freed, when the interpreter is taken down before exit(3) is through."""
+    script = f"{BEGIN}\nforeign._SEMAPHORE_BYTES = 1 << 20\nprint(told(lambda: 5))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "5\n")
