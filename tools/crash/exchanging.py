@@ -81,6 +81,12 @@ class Exchange:
                 self.calls["failed that another release began"] += 1
         return answer
 
+    def refresh(self) -> None:
+        """Have whatever is there look at all, twice: what the first found well the second need not ask again, nor another release."""
+        for _ in range(2):
+            if (done := self.host.run(COMMAND, "refresh", check=False)).returncode:
+                self.faults.append(f"refresh by {self.there}: {done.stdout}{done.stderr}"[:400])
+
     def come_and_go(self, conf: dict[str, Any], over: Event) -> None:
         """Pods of a network, one after the other."""
         while not over.is_set():
@@ -141,7 +147,11 @@ def exchanged(story: str, other: str, seed: str, *, warm: bool) -> Told:
                 over.set()
                 for caller in callers:
                     caller.result()
-            node.install("this")
+            for name in (other, "this", other, "this"):
+                node.install(name)
+                node.refresh()
+                for conf, pod, result in elders:
+                    node.call("CHECK", conf | {"prevResult": result}, pod, designed=(0,))
             for conf, pod, _ in elders:
                 node.call("DEL", conf, pod, designed=(0,))
         node.faults += left(node.host)
