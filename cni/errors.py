@@ -262,14 +262,15 @@ def refusal(error: BaseException) -> CniError | None:
     """What the machine refused, as an error of ours that says what and where; an error of ours is itself, and a bug is none."""
     if isinstance(error, CniError):
         return error
-    if not isinstance(error, REFUSALS) or isinstance(error, ModuleNotFoundError):
+    if not isinstance(error, REFUSALS):
         return None
+    if isinstance(error, ModuleNotFoundError):  # of a file that was refused, too
+        return ToolFailed(f"{error} (in {_where(error)}): the installation is not whole, or cannot be read")
     number = getattr(error, "errno", None)
     file = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
     why = getattr(error, "strerror", None) or str(error) or "Cannot allocate memory"
     msg = f"{why}{file} (in {_where(error)})"
-    lacks = not isinstance(error, OSError) or number in _LACKING
-    found = Lacking(msg) if lacks else KernelRefused(msg, number or 0)
+    found = Lacking(msg) if not isinstance(error, OSError) or number in _LACKING else KernelRefused(msg, number or 0)
     for note in getattr(error, "__notes__", ()):
         found.add_note(note)
     return found

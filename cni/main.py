@@ -31,8 +31,11 @@ def cold(executable: str) -> int:
     (launcher.c), which they may outlive.
     """
     _, held, number = sys.prefix.partition("/proc/self/fd/")
-    if held:
-        os.set_inheritable(int(number), False)
+    try:
+        if held:
+            os.set_inheritable(int(number), False)
+    except OSError:
+        pass  # they hold it for a while, then
     gc.disable()
     try:
         code = main(executable)

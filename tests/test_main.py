@@ -201,3 +201,11 @@ def test_an_error_into_a_full_disk_is_an_exit_code_and_no_traceback():
 @pytest.mark.parametrize("text", ["", "plain", '"\\', "\x00\x08\t\n\x0c\r\x1f\x7f", "ä€", "\U0001f600", "\udc80"])
 def test_a_text_is_quoted_as_json_does(text: str):
     assert main._quoted(text) == json.dumps(text)
+
+
+def test_who_cannot_let_go_of_the_installation_answers_all_the_same():
+    begun = "import sys; sys.prefix = '/proc/self/fd/9999'; from cni import main; sys.exit(main.cold('macvlan'))"
+    environ = os.environ | {"CNI_COMMAND": "VERSION"}
+    done = subprocess.run([sys.executable, "-c", begun], env=environ, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["cniVersion"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cni.errors import KernelRefused, Lacking, TryAgainLater, Unavailable, refusal
+from cni.errors import KernelRefused, Lacking, ToolFailed, TryAgainLater, Unavailable, refusal
 from cni.kernel import locks, netfilter, netns, process, sysctl
 from cni.kernel.locks import LockFile
 from cni.kernel.waiting import Waiting
@@ -102,7 +102,11 @@ def test_a_program_that_says_what_is_no_utf_8():
         (OSError(errno.EROFS, "Read-only file system"), KernelRefused, "Read-only file system (in cni)"),
         (MemoryError(), Lacking, "Cannot allocate memory (in cni)"),
         (ImportError("x.so: failed to map segment"), Lacking, "x.so: failed to map segment (in cni)"),
-        (ModuleNotFoundError("No module named 'x'"), type(None), ""),
+        (
+            ModuleNotFoundError("No module named 'x'"),
+            ToolFailed,
+            "No module named 'x' (in cni): the installation is not whole, or cannot be read",
+        ),
         (ValueError("a bug"), type(None), ""),
         (KeyboardInterrupt(), type(None), ""),
     ],
