@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import count
 
 from cni.errors import KernelRefused, ToolFailed
 from cni.kernel import netns, nfnetlink, nftables, statements
 from cni.kernel.kept import Single
-from cni.kernel.netlink.channel import NETFILTER, Channel
+from cni.kernel.netlink.channel import NETFILTER, Channel, DumpInterrupted
 from cni.kernel.netlink.wire import APPEND, CREATE, DUMP, attribute, attributes, listed, nested, string, text_of
 from cni.kernel.nfnetlink import (
     CHAIN,
@@ -46,6 +47,8 @@ from cni.kernel.ruleset import Change
 #: A chain on a device, whose name is for later: apart from here there is none but lo.
 _ON_DEVICE = re.compile(r'^(add chain netdev \S+ (\S+) \{.* device )"([^"]+)"', re.MULTILINE)
 _FILLED = re.compile(r"^add element \S+ (\S+) (\S+) ", re.MULTILINE)
+
+_QUESTION_TRIES = 5
 
 #: Attributes that say what a thing is (nf_tables.h).
 _CHAIN_HOOK, _CHAIN_USUAL = 4, {1, 3, 5, 7, 12}
@@ -138,7 +141,10 @@ class _Apart:
 
     def there(self, kind: int, body: bytes = b"", family: int = 0) -> list[bytes]:
         """All there is of a kind, of one family or of all."""
-        return self._channel.ask(raw_request(kind + GET, DUMP, family, body))
+        for _ in range(_QUESTION_TRIES):
+            with suppress(DumpInterrupted):
+                return self._channel.ask(raw_request(kind + GET, DUMP, family, body))
+        raise DumpInterrupted
 
 
 _apart = Single(_Apart, lambda apart: apart.fit)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
-from cni.errors import ToolFailed
+from cni.errors import ToolFailed, TryAgainLater
 from cni.kernel import compiled, nfnetlink, nftables
+from cni.kernel.netlink.channel import DumpInterrupted
 from cni.kernel.netlink.wire import ACK, APPEND, CREATE, attribute, attributes, listed, nested, string
 from cni.kernel.nfnetlink import (
     CHAIN,
@@ -163,3 +165,21 @@ def test_nft_says_why_it_refuses_a_script():
     )()
     with pytest.raises(ToolFailed, match=r"^nft refused a transaction: Error: flush ruleset$"):
         apart.run("nonsense")
+
+
+@pytest.mark.parametrize("torn", [1, compiled._QUESTION_TRIES])
+def test_what_changes_while_it_is_read_is_read_again(torn: int):
+    answers = iter([DumpInterrupted()] * torn + [[b"there"]])
+
+    def ask(_: bytes) -> list[bytes]:
+        if isinstance(said := next(answers), DumpInterrupted):
+            raise said
+        return said
+
+    apart = object.__new__(compiled._Apart)
+    apart._channel = SimpleNamespace(ask=ask)
+    if torn < compiled._QUESTION_TRIES:
+        assert apart.there(SET) == [b"there"]
+    else:
+        with pytest.raises(TryAgainLater, match="changed while it was read"):
+            apart.there(SET)

@@ -9,7 +9,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 
-from cni.errors import KernelRefused, Unfinished
+from cni.errors import KernelRefused, TryAgainLater, Unfinished
 from cni.kernel.netlink.wire import (
     HEADER,
     attributes,
@@ -37,8 +37,11 @@ _BUFFER = 1 << 16
 _AT_ONCE = 50  # changes whose acknowledgements, 768 bytes of the queue each, fit one of 64 KiB
 
 
-class DumpInterrupted(Exception):
+class DumpInterrupted(TryAgainLater):
     """The table changed while it was read (NLM_F_DUMP_INTR); ask again."""
+
+    def __init__(self, msg: str = "a table of the kernel's changed while it was read") -> None:
+        super().__init__(msg)
 
 
 class Channel:
