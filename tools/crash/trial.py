@@ -31,6 +31,7 @@ class Trial:
         neighbour = self.node.lab.pod()
         assert not (wrong := self.node.add(neighbour)), wrong
         self.settle()
+        eventually(lambda: self._reached(neighbour) == neighbour.addresses("eth0"), 10)
         return neighbour, self.seen(neighbour)
 
     @contextmanager
@@ -48,12 +49,12 @@ class Trial:
             assert not (wrong := self.node.add(pod) or self.node.delete(pod)), wrong
 
     def seen(self, neighbour: Pod) -> Seen:
-        reached = {
-            item
-            for item in neighbour.addresses("eth0")
-            if neighbour.link("eth0") and self.node.host.pings(item.split("/")[0], 2)
-        }
-        return self.node.seen(neighbour) | {"reached": reached}
+        return self.node.seen(neighbour) | {"reached": self._reached(neighbour)}
+
+    def _reached(self, neighbour: Pod) -> set[str]:
+        """Which of a pod's addresses answer the node."""
+        held = neighbour.addresses("eth0") if neighbour.link("eth0") else ()
+        return {item for item in held if self.node.host.pings(item.split("/")[0], 2)}
 
     def follows(self, kill: Kill, then: Then) -> list[str]:
         """What a runtime does next, and what was wrong with it."""
