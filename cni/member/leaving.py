@@ -13,7 +13,7 @@ from cni.cluster.config import ClusterConfig
 from cni.cluster.engines import store_of
 from cni.cluster.model import Node
 from cni.cluster.store import ClusterStore
-from cni.errors import Conflict, NameTaken, TryAgainLater, Unreachable
+from cni.errors import Conflict, NameTaken, TryAgainLater, Unavailable, Unreachable
 from cni.kernel.bell import ring
 from cni.member import barrier, far_names
 from cni.member.identity import machine_id, node_of, this_host
@@ -38,7 +38,8 @@ def leave(
     """Leave the cluster, whether a member runs or not; it ends. Within, its state says still what was the cluster's: who ends there is
     asked again. What could not be done though it was forced, a line each.
 
-    Raises Conflict while pods have addresses of the cluster, and Unreachable where the store is not told, both unless forced;
+    Raises Conflict while pods have addresses of the cluster, Unreachable where the store is not told, and Unavailable where the kernel
+    does not let go of something, all unless forced;
     TryAgainLater where the member that runs does not end.
     """
     return left(config, store_of(config), folder, machine_id(), force=force)
@@ -50,7 +51,9 @@ def left(config: ClusterConfig, store: ClusterStore, folder: Path, machine: str,
     member = _announced(config, folder, machine, force=force)
     with _ended(folder):
         undone = _told(store, node_of(member, config), member.token, force=force)
-        undone += _shut(Reconciler(node_of(member, config), folder).clear())
+        reconciler = Reconciler(node_of(member, config), folder)
+        undone += _shut(reconciler.clear())
+        undone += _refused(reconciler.refused, force=force)
         barrier.clear()
         far_names.forget()
         routes.clear_all()
@@ -109,6 +112,13 @@ def _told(store: ClusterStore, me: Node, token: str, *, force: bool) -> list[str
             f"the store still knows {me.name} and its blocks: on another host, agent-cni node remove {me.name} ({error.msg})"
         ]
     return []
+
+
+def _refused(lines: list[str], *, force: bool) -> list[str]:
+    """What stays in the kernel, which nobody would take away who is in no cluster any more."""
+    if lines and not force:
+        raise Unavailable(f"what this host has of the cluster is not all taken away: {'; '.join(lines)}")
+    return [f"left on this host: {line}" for line in lines]
 
 
 def _shut(overlays: Iterable[str]) -> list[str]:

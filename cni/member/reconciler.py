@@ -142,7 +142,10 @@ class Reconciler:
             self._refuse(error)
 
     def clear(self) -> tuple[str, ...]:
-        """Take away all that is ours: this host leaves. The overlays (``PORT VNI``) that pods are left on: those have VXLAN from nobody."""
+        """Take away all that is ours: this host leaves. The overlays (``PORT VNI``) that pods are left on: those have VXLAN from nobody.
+        What the kernel refused is `refused` then, for nobody comes back to it.
+        """
+        self._refused.clear()
         self.snapshot = Snapshot(self._node)
         self._share()
         me, devices = self._shares.me, self._shares.devices.values()
@@ -155,6 +158,11 @@ class Reconciler:
         self._try(shut.ensure if left else shut.remove)
         self._peers, self._filter = {}, None
         return left
+
+    @property
+    def refused(self) -> list[str]:
+        """What could not be done since it was last looked through, a line each."""
+        return sorted(self._refused)
 
     # --- what this host has
 

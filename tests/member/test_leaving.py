@@ -10,7 +10,7 @@ import pytest
 from cluster_memory import Memory
 from member_host import Host, network
 
-from cni.errors import Conflict, Unreachable
+from cni.errors import Conflict, Unavailable, Unreachable
 from cni.member import barrier, leaving
 from cni.member.leaving import left
 from cni.state.daemons import MEMBER, alone
@@ -34,6 +34,11 @@ def host(memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hos
             cleared.append("rows")
             return tuple(left_on)
 
+        @property
+        def refused(self) -> list[str]:
+            return refused
+
+    refused: list[str] = []
     cleared: list[str] = []
     left_on: list[str] = []
     monkeypatch.setattr(leaving, "Reconciler", NoReconciler)
@@ -41,6 +46,7 @@ def host(memory: Memory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hos
     monkeypatch.setattr(barrier, "clear", lambda: cleared.append("barrier"))
     made = Host("node-a", memory, tmp_path / "a")
     made.cleared, made.left_on = cleared, left_on  # type: ignore[attr-defined]
+    made.refused = refused  # type: ignore[attr-defined]
     made.share(NET)
     made.turn(2)
     assert made.add("c", NET)
@@ -151,3 +157,16 @@ def test_a_member_that_runs_is_waited_for(host: Host, monkeypatch: pytest.Monkey
 def test_what_goes_wrong_while_alone_is_told_as_it_is(host: Host):
     with pytest.raises(Unreachable, match="the store"), alone(MEMBER):
         raise Unreachable("the store")
+
+
+def test_who_is_refused_by_the_kernel_has_not_left_yet(host: Host, memory: Memory):
+    """Nobody would take away what stays, once this host is in no cluster."""
+    host.delete("c", NET)
+    host.refused.append("remove route 10.10.0.0/26: Cannot allocate memory")  # type: ignore[attr-defined]
+    with pytest.raises(Unavailable, match=r"not all taken away: remove route 10.10.0.0/26: Cannot allocate memory"):
+        leaves(host)
+    with closing(host.state) as state:
+        assert state.member()
+    (line,) = leaves(host, force=True)
+    assert line == "left on this host: remove route 10.10.0.0/26: Cannot allocate memory"
+    assert is_gone(host, memory)
