@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from cni import engine, plugin
 from cni.decoding import decoded
-from cni.errors import CniError, Incomplete, TryAgainLater, Unavailable
+from cni.errors import CniError, Incomplete, TryAgainLater, Unavailable, own_terms
 from cni.kernel import ruleset
 from cni.naming import Attachment
 from cni.node import Node, beside_calls, held
@@ -125,10 +125,7 @@ def question(items: Iterable[Fed]) -> bytes:
 def answer(asked: bytes) -> bytes:
     """What became of it, by what is known of feeds; nothing of what is no such question."""
     try:
-        items = [
-            Fed(feed, Attachment(*key), name, pod, Path(place), netns)
-            for feed, key, name, pod, place, netns in decoded(asked)
-        ]
+        items = [_fed(*one) for one in decoded(asked)]
     except (ValueError, TypeError):
         return b""
     with going_by_what_is_known():
@@ -136,6 +133,12 @@ def answer(asked: bytes) -> bytes:
     at = {item: number for number, item in enumerate(items)}
     failed = {at[item]: error.msg[:_MOST_SAID] for item, error in found.failed.items()}
     return json.dumps([[at[item] for item in found.changed], [at[item] for item in found.again], failed]).encode()
+
+
+def _fed(feed: str, key: Sequence[str], name: str, pod: str, place: str, netns: str) -> Fed:
+    if not all(isinstance(word, str) for word in (feed, *key, name, pod, netns)):
+        raise TypeError
+    return Fed(feed, Attachment(*key), name, pod, Path(place), netns)
 
 
 def answered(items: Sequence[Fed], said: bytes) -> Followed:
@@ -163,7 +166,8 @@ def _whose(item: Fed) -> str:
 def _told(item: Fed, found: Followed) -> Iterator[None]:
     """What keeps one attachment from being held is told, and keeps no other."""
     try:
-        yield
+        with own_terms:
+            yield
     except TryAgainLater:
         found.again.append(item)
         return
