@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cni import engine, plugin
 from cni.decoding import decoded
@@ -125,7 +125,7 @@ def question(items: Iterable[Fed]) -> bytes:
 def answer(asked: bytes) -> bytes:
     """What became of it, by what is known of feeds; nothing of what is no such question."""
     try:
-        items = [_fed(*one) for one in decoded(asked)]
+        items = [_fed(one) for one in decoded(asked)]
     except (ValueError, TypeError):
         return b""
     with going_by_what_is_known():
@@ -135,7 +135,8 @@ def answer(asked: bytes) -> bytes:
     return json.dumps([[at[item] for item in found.changed], [at[item] for item in found.again], failed]).encode()
 
 
-def _fed(feed: str, key: Sequence[str], name: str, pod: str, place: str, netns: str) -> Fed:
+def _fed(said: Sequence[Any]) -> Fed:
+    feed, key, name, pod, place, netns = said
     if not all(isinstance(word, str) for word in (feed, *key, name, pod, netns)):
         raise TypeError
     return Fed(feed, Attachment(*key), name, pod, Path(place), netns)
