@@ -73,9 +73,14 @@ def row(part: str, what: str, stories: int, entries: list[Entry]) -> str:
     commits = ", ".join(dict.fromkeys(entry.commit for entry in sorted(entries, key=lambda entry: entry.when)))
     spent = sum(entry.seconds for entry in entries)
     days = sorted({entry.when for entry in entries})
+    seeds = {seed: sum(entry.seed == seed for entry in entries) for seed in sorted({entry.seed for entry in entries})}
+    again = ", ".join(
+        f"`make crash-test PARTS={part} SEED={seed}`{f' ({count} stories)' * (len(seeds) > 1)}"
+        for seed, count in seeds.items()
+    )
     return (
         f"| `{part}` | {what} | {len(entries)} of {stories} stories: {numbers} | {faults} | {_spelled(spent)} | "
-        f"{days[-1]}, {commits} | `make crash-test PARTS={part} SEED={entries[-1].seed}` |"
+        f"{days[-1]}, {commits} | {again} |"
     )
 
 
