@@ -288,7 +288,7 @@ def test_a_lock_file_ends_with_who_opened_it():
     living = {
         "cni/member/policies.py",
         "cni/member/reconciler.py",
-        "cni/state/store.py",
+        "cni/state/writers.py",
     }  # as their process, or a store
     closed = {id(arg) for file in FILES for call in calls_of(file, "closing") for arg in call.args}
     left_open = {name_of(file) for file in FILES for call in calls_of(file, "LockFile") if id(call) not in closed}

@@ -786,6 +786,21 @@ def test_another_writer_is_waited_for_only_so_long(folder: Path, store: Store, r
     impatient.close()
 
 
+def test_who_writes_waits_in_the_kernels_line(written: Path, record: Record):
+    """SQLite's own is none: two hundred who look now and then have it by luck, and some not at all."""
+    with closing(Store.open(written)) as one, closing(Store.open(written, patience=0.01)) as other:
+        with (
+            one.transaction(),
+            pytest.raises(Busy, match=r"another call holds the state in .*state\.db"),
+            other.transaction(),
+        ):
+            pass
+        with other.transaction():
+            other.put(record)
+        with one.transaction(), one.transaction():
+            one.put(record)
+
+
 def test_readers_never_wait_for_a_writer(folder: Path, store: Store, record: Record):
     with store.transaction():
         store.put(record)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from cni.errors import Busy, CniError, Unavailable
 from cni.kernel.files import private_folder, refuse_strangers
-from cni.kernel.locks import PATIENCE, LockFile
+from cni.kernel.locks import PATIENCE
 from cni.naming import Attachment, IPAddress, digest_of
 from cni.resources import Resource, Said
 from cni.state import uses
@@ -25,6 +25,7 @@ from cni.state.layout import VERSION
 from cni.state.leases import Leases
 from cni.state.records import Record
 from cni.state.uses import DEFAULT_FOLDER, Uses
+from cni.state.writers import Writers
 from cni.values import replace
 
 FILE = "state.db"
@@ -34,7 +35,7 @@ _SET = "PeerSet "  # of the kind, which is not loaded where nobody has one (`key
 T = TypeVar("T")
 
 
-class Store(Boots, Uses, Leases, Configured, Clustered, Copies, Census, Feeding):
+class Store(Writers, Boots, Uses, Leases, Configured, Clustered, Copies, Census, Feeding):
     """The state file of one folder, open."""
 
     @classmethod
@@ -71,11 +72,6 @@ class Store(Boots, Uses, Leases, Configured, Clustered, Copies, Census, Feeding)
                 return store
         store.close()
         return None
-
-    @cached_property
-    def lock(self) -> LockFile:
-        """The node's locks, the same whatever folder the state is in."""
-        return LockFile(uses.node_lock())
 
     def forget(self, attachment: Attachment, plugin: str) -> None:
         """Delete a record with its leases, those in the name of its link too, and have no other host know of them."""
