@@ -119,6 +119,19 @@ def test_a_pod_is_a_peer_from_its_add_to_its_del(shop: Shop):
     assert "changed 0 of 1" in shop.refresh()
 
 
+def test_who_is_attached_anew_elsewhere_is_no_peer_by_the_address_before(shop: Shop):
+    """As a pod whose sandbox came again without a DEL."""
+    shop.open("web", fed=True)
+    shop.open("friend")
+    conf, pod = shop.confs.pop("friend"), shop.pods.pop("friend")
+    had, other = address_of(shop.results["friend"], 4), shop.lab.pod()
+    result = shop.host.add(conf, other, container=pod.container, CNI_ARGS=f"{NAMED}friend")
+    assert address_of(result, 4) != had
+    assert shop.elements() == {address_of(result, 4)}
+    shop.host.cni("DEL", conf, other, container=pod.container).ok()
+    assert shop.elements() == set()
+
+
 def test_networks_of_other_folders_are_peers_too(shop: Shop, tmp_path: Path):
     shop.open("web", fed=True)
     ranges = [[{"subnet": "10.2.0.0/24"}], [{"subnet": "fd00:2::/64"}]]
