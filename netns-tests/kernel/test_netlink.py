@@ -269,3 +269,14 @@ def test_the_other_end_of_a_link_is_seen_without_entering_its_namespace(lab: Lab
     assert held[:3] == ["10.9.0.2/24", "10.9.0.3/24", "fd00:9::2/64"]
     assert all(it.startswith("fe80:") for it in held[3:])
     assert all(it == [None, None, []] for it in found.values()), found
+
+
+def test_who_may_not_ask_of_rules_waits_for_no_more_than_one_answer(lab: Lab):
+    """However much he asks in one packet: the kernel refuses all of it at once (nfnetlink_rcv in net/netfilter/nfnetlink.c)."""
+    asks = (
+        "from cni.kernel.netlink.channel import NETFILTER, Channel; from cni.kernel.nfnetlink import GENERATION, GET, request\n"
+        "Channel(NETFILTER).ask(*[request(GENERATION + GET, 0, 4)] * 3)"
+    )
+    weak = ("timeout", 10, "setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin")
+    done = lab.host().run(*weak, sys.executable, "-c", asks, check=False)
+    assert done.stderr.splitlines()[-1] == "cni.errors.KernelRefused: Operation not permitted"

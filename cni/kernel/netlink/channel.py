@@ -49,6 +49,8 @@ class Channel:
 
     def __init__(self, protocol: int = RTNETLINK) -> None:
         self._socket = _opened(protocol)
+        #: Whether who may not ask hears so once, for all he asks in one packet (nfnetlink_rcv in net/netfilter/nfnetlink.c).
+        self._refuses_once = protocol == NETFILTER
         self._sequence = 0
         #: Whether all that was asked is answered.
         self.at_rest = True
@@ -127,6 +129,8 @@ class Channel:
                     waiting.clear()  # a transaction's end is refused, and with it all that was to be acknowledged
                 if error := _error_in(message, kind, flags):
                     refused[sequence] = error
+                    if error.errno == errno.EPERM and self._refuses_once:
+                        waiting.clear()
         self.at_rest = True
         return answers, refused, torn
 
