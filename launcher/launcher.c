@@ -37,6 +37,7 @@
     "[\"0.1.0\",\"0.2.0\",\"0.3.0\",\"0.3.1\",\"0.4.0\",\"1.0.0\",\"1.1.0\"]}\n"
 #define SOCKET "/run/agent-cni/agent.sock"
 #define PATIENCE_MS 1000
+#define MOST_PATIENCE_MS 30000 /* of an agent that takes calls meanwhile */
 #define MOST_BYTES (192 << 10) /* what a socket takes in one packet by default */
 #define NAMESPACE_MAGIC 0x6e736673 /* statfs(2), NSFS_MAGIC */
 /* Codes of error documents, as in cni/errors.py. */
@@ -269,13 +270,17 @@ static int is_trusted(int agent)
     return !getsockopt(agent, SOL_SOCKET, SO_PEERCRED, &peer, &size) && peer.uid == geteuid();
 }
 
+static const char *socket_path(void)
+{
+    const char *path = getenv("AGENT_CNI_SOCKET");
+    return path ? path : SOCKET;
+}
+
 /* A connection to the agent, or -1 at once where there is none or it is overrun. */
 static int connected(void)
 {
-    const char *path = getenv("AGENT_CNI_SOCKET");
+    const char *path = socket_path();
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (!path)
-        path = SOCKET;
     if (!*path || strlen(path) >= sizeof address.sun_path)
         return -1;
     memcpy(address.sun_path, path, strlen(path) + 1);
@@ -287,14 +292,26 @@ static int connected(void)
     return -1;
 }
 
+/* Whether the agent took a call a moment ago: that is what its socket's file has for a time. */
+static int is_taking(void)
+{
+    struct stat file;
+    struct timespec now;
+    if (stat(socket_path(), &file) || clock_gettime(CLOCK_REALTIME, &now))
+        return 0;
+    long ago = (now.tv_sec - file.st_mtim.tv_sec) * 1000 + (now.tv_nsec - file.st_mtim.tv_nsec) / 1000000;
+    return -PATIENCE_MS < ago && ago < PATIENCE_MS;
+}
+
+/* Callers are taken in turn. Who runs cold takes the time of several of them, so nobody does while the agent gets on. */
 static int taken_in_time(int agent)
 {
-    long deadline = now_ms() + PATIENCE_MS, left;
-    while ((left = deadline - now_ms()) > 0) {
+    long most = now_ms() + MOST_PATIENCE_MS, deadline = now_ms() + PATIENCE_MS, left;
+    while ((left = deadline - now_ms()) > 0 || (now_ms() < most && is_taking())) {
         struct pollfd ready = {.fd = agent, .events = POLLIN};
         char answer = 0;
-        int found = poll(&ready, 1, (int)left);
-        if (found < 0 && errno == EINTR)
+        int found = poll(&ready, 1, left > 0 ? (int)left : PATIENCE_MS);
+        if (found == 0 || (found < 0 && errno == EINTR))
             continue;
         return found == 1 && recv(agent, &answer, 1, MSG_DONTWAIT) == 1 && answer == TAKEN;
     }

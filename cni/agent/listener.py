@@ -13,7 +13,7 @@ from cni.errors import Conflict, IoFailure
 from cni.kernel.files import private_folder
 
 _FIRST_PASSED = 3  # sd_listen_fds(3)
-_BACKLOG = 128
+_BACKLOG = 512
 #: How a socket is called (LISTEN_FDNAMES) whose file its process has made.
 _BOUND = "bound-"
 _PATIENCE_SECONDS = 3.0  # to start an agent that systemd starts takes one

@@ -53,6 +53,7 @@ class Worker:
         self, listener: socket.socket, line: socket.socket, slot: Slot, current: Callable[[], bool], terms: Terms
     ) -> None:
         self._listener = listener
+        self._path = listener.getsockname()
         self._line = line
         self._slot = slot
         self._current = current
@@ -75,6 +76,8 @@ class Worker:
     def _served(self, connection: socket.socket) -> int:
         """Serve one connection; why this process must end, or 0."""
         self._slot.work()
+        with suppress(OSError):
+            os.utime(self._path)  # who waits goes by it whether calls are taken
         if self._slot.is_last:
             self._line.send(_WAKE)
         with bell.answering(), connection:

@@ -236,6 +236,21 @@ def test_an_agent_that_hangs_before_it_took_the_call_is_left_in_time(launcher: L
         left.set()
 
 
+def test_an_agent_that_takes_others_calls_is_waited_for(launcher: Launcher):
+    """Its socket's file has the time of the last one."""
+
+    def at_last(end: socket.socket) -> None:
+        for _ in range(10):
+            time.sleep(0.25)
+            os.utime(launcher.socket)
+        go(end)
+        Said(0, DOCUMENT.encode()).tell(end)
+        end.send(b"X\x00")
+
+    with Agent(launcher.socket, at_last):
+        assert launcher.run() == (0, DOCUMENT, 0)
+
+
 def test_an_agent_that_hangs_holds_no_pipe_of_the_caller(launcher: Launcher):
     left = threading.Event()
     with Agent(launcher.socket, lambda end: left.wait(60)):
