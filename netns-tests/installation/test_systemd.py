@@ -80,7 +80,7 @@ def test_the_agent_starts_with_the_first_call_and_serves_as_confined_as_its_unit
     ("unit", "line", "instead", "name", "now"),
     [
         (SERVICE, "OOMScoreAdjust=-900", "OOMScoreAdjust=-100", "OOMScoreAdjust", "-900"),
-        (SOCKET, "Backlog=128", "Backlog=5", "Backlog", "128"),
+        (SOCKET, "Backlog=512", "Backlog=5", "Backlog", "512"),
         (MEMBER, "WatchdogSec=60", "WatchdogSec=50", "WatchdogUSec", "1min"),
     ],
 )
@@ -110,7 +110,7 @@ def test_what_runs_by_a_unit_of_the_release_before_runs_by_the_new_one(
 def test_what_was_disabled_or_ended_stays_so(node: BootedNode):
     """A release with another socket, and another agent's and member's unit, starts none of them."""
     node.run("systemctl", "disable", "--now", SOCKET, SERVICE)
-    for unit, line in ((SOCKET, "Backlog=128"), (SERVICE, "UMask=0022"), (MEMBER, "UMask=0077")):
+    for unit, line in ((SOCKET, "Backlog=512"), (SERVICE, "UMask=0022"), (MEMBER, "UMask=0077")):
         of_before(node, unit, line, f"# {line}")
     install(node)
     assert [node.state(unit) for unit in (SOCKET, SERVICE, MEMBER)] == ["inactive"] * 3
