@@ -337,7 +337,8 @@ def test_dhcp_serves_our_bridge(lab: Lab, dhcp, tmp_path: Path):
     host, server, pods = lab.host(), lab.pod(), [lab.pod(), lab.pod()]
     sh("ip", "-n", host.name, "link", "add", "br0", "up", "type", "bridge")
     peer = ("peer", "name", "lan", "netns", server.name)
-    sh("ip", "-n", host.name, "link", "add", "server", "up", "master", "br0", "type", "veth", *peer)
+    low = ("address", "02:00:00:00:00:01")  # the bridge keeps it, whatever pods have
+    sh("ip", "-n", host.name, "link", "add", "server", "up", *low, "master", "br0", "type", "veth", *peer)
     sh("ip", "-n", server.name, "addr", "add", "10.66.0.1/24", "dev", "lan")
     sh("ip", "-n", server.name, "link", "set", "lan", "up")
     conf = {"cniVersion": "1.0.0", "name": "net", "type": "bridge-vxlan", "bridge": "br0", "sidecar": {}}
