@@ -31,7 +31,7 @@ def test_nothing_is_found(tmp_path: Path):
 @pytest.mark.parametrize(
     ("right", "wrong", "said"),
     [
-        ("if (!heard(agent, said, &file) || ", "if (", "is a garbage value"),
+        ("if (!heard(agent, said, &file) || ", "if (", "is an uninitialized value"),
         ("struct outcome outcome = {.code = -1};", "struct outcome outcome;", "is a garbage value"),
         ("path[length] = 0;", "path[size] = 0;", "Out of bound access to memory after the end of 'prefix'"),
         ("go->fds[go->count++] = fd", "go->fds[4] = fd", "Out of bound access to memory after the end of 'go.fds'"),
