@@ -48,7 +48,8 @@ class Probed:
         while True:
             began = loop.time()
             health.heard(await why_not(probe, self._entry.addresses[0]))
-            if health.healthy == bool(self._entry.unhealthy) or (health.is_lost and self._is_new):
+            is_another = health.healthy == bool(self._entry.unhealthy) or (health.is_lost and self._is_new)
+            if is_another or self._saying != self._entry:  # nobody knows whether that was said
                 since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
                 why = "" if health.healthy else f"{since}: {health.why}"
                 await self._say(replace(self._entry, unhealthy=why), health.interval)

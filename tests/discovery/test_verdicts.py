@@ -40,3 +40,14 @@ def test_what_was_said_and_not_known_to_be_is_said_again():
     assert verdicts.say(ILL, WELL)
     assert verdicts.say(ILL, WELL), "who was told of an error asks again"
     assert said() == WELL
+
+
+def test_what_was_not_known_to_be_said_is_no_other_ones():
+    """It was told to be well, with an error, and fell ill meanwhile."""
+    since = replace(WELL, unhealthy="2026-01-01 00:00:09 UTC: 503")
+    assert verdicts.say(ILL, WELL)
+    assert verdicts.say(ILL, since)
+    assert said() == since
+    hostsdir.put(ILL.path, ILL.text)
+    assert not verdicts.say(since, WELL), "a call has said that it is not probed yet"
+    assert said() == ILL
