@@ -83,7 +83,12 @@ def tell(part: str, story: str, seed: str, answer: Path) -> None:
 def run(chosen: dict[str, Part], seed: str, wanted: str, again: bool) -> int:
     """Tell what is to be told; how many faults there are."""
     digest, faults = sources(), 0
-    commit = subprocess.check_output(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], text=True).strip()
+    git = ("git", "-C", str(ROOT))
+    commit = subprocess.check_output([*git, "rev-parse", "--short", "HEAD"], text=True).strip()
+    # the table, which is written as stories are told, tries nothing
+    commit += "-dirty" * bool(
+        subprocess.check_output([*git, "status", "--porcelain", "--", ".", f":!{PAGE.relative_to(ROOT)}"])
+    )
     done = {(it.part, it.story): it for it in JOURNAL if (it.sources, it.seed) == (digest, seed) and not again}
     for name, part in chosen.items():
         stories = [story for story in part.stories() if wanted in story]
