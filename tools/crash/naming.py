@@ -10,7 +10,7 @@ import effects
 from lab import Lab, eventually
 from names import DNSMASQ, Web, asked
 
-from crash.ordered import Revived, told
+from crash.ordered import Revived, told_in
 from crash.story import Told
 
 CONF = {
@@ -84,9 +84,4 @@ def _servers() -> list[Path]:
 
 def tell(story: str, seed: str) -> Told:
     """`names killed, 1 of 4`: at the first effect, the fifth ..."""
-    lab = Lab(story)
-    try:
-        with ExitStack() as held:
-            return told(story, seed, Street(lab, held).once)
-    finally:
-        lab.close()
+    return told_in(Street, story, seed)

@@ -10,11 +10,12 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import effects
-from lab import ROOT, Host
+from lab import ROOT, Host, Lab
 
 from crash.story import Told
 
@@ -48,6 +49,24 @@ def told(story: str, seed: str, once: Callable[[effects.Order], list[str]]) -> T
         faults += [f"{story}: {it} ({how} {when} {number}, errno {error}: {at})" for it in wrong]
         number += step if number else first
     return Told(({"effects": many} if first == 1 else {}) | {HOW[how]: strikes}, faults)
+
+
+class Scene(Protocol):
+    """What a daemon runs in."""
+
+    def once(self, order: effects.Order) -> list[str]:
+        """What was wrong, with one order."""
+        ...
+
+
+def told_in(scene: Callable[[Lab, ExitStack], Scene], story: str, seed: str) -> Told:
+    """The same in a scene of a host's own, which is made for it."""
+    lab = Lab(story)
+    try:
+        with ExitStack() as held:
+            return told(story, seed, scene(lab, held).once)
+    finally:
+        lab.close()
 
 
 class Revived:

@@ -13,7 +13,7 @@ import effects
 from lab import AGENT_CNI, ROOT, Lab, eventually
 from traffic import TIMED_OUT
 
-from crash.ordered import Revived, told
+from crash.ordered import Revived, told_in
 from crash.story import Told
 
 sys.path.append(str(ROOT / "netns-tests/flows"))
@@ -83,9 +83,4 @@ class Street:
 
 def tell(story: str, seed: str) -> Told:
     """`flows killed, 1 of 4`: at the first effect, the fifth ..."""
-    lab = Lab(story)
-    try:
-        with ExitStack() as held:
-            return told(story, seed, Street(lab, held).once)
-    finally:
-        lab.close()
+    return told_in(Street, story, seed)
