@@ -46,7 +46,7 @@ class Reconciler:
         self._node, self._folder, self._uplinks = me.name, folder, uplinks
         self.snapshot = Snapshot(me.name)
         self._absences = Absences(me.name, folder)
-        self._shares, self._uplink, self._entrances = NOTHING, NO_UPLINK, set[str]()
+        self._shares, self._uplink, self._entrances = NOTHING, NO_UPLINK, tuple[str, ...]()
         self._shared_at = 0.0
         self._owes = False
         self._peers: dict[Overlay, Peers] = {}
@@ -136,7 +136,7 @@ class Reconciler:
             own = self._devices.ports(found.me) if found.me else ()
             overlays = tuple(sorted({*_spelled(found.devices.values()), *own}))
             if found.tunnel and overlays and found.tunnel not in netfilter.nft_list(f"table {VTEP_TABLE}"):
-                here = tuple(sorted(entrances(self._world, found)))
+                here = entrances(self._world, found)
                 VtepFilter((), overlays, found.tunnel, entrances=here).ensure(self._world)
         except CniError as error:
             self._refuse(error)
@@ -154,7 +154,7 @@ class Reconciler:
         )
         left = _spelled(device for device in devices if device.name in self._shares.in_use)
         self._devices.clear(self._shares)
-        shut = VtepFilter((), left, self._shares.tunnel, entrances=tuple(sorted(self._entrances)))
+        shut = VtepFilter((), left, self._shares.tunnel, entrances=self._entrances)
         self._try(shut.ensure if left else shut.remove)
         self._peers, self._filter = {}, None
         return left

@@ -99,10 +99,10 @@ def uplink_of(world: World, have: Shares) -> Uplink:
     return Uplink(link.name, spans[0]) if link and spans else NO_UPLINK
 
 
-def entrances(world: World, have: Shares) -> set[str]:
-    """The links that have an address at which other hosts reach this one. Raises KernelRefused."""
+def entrances(world: World, have: Shares) -> tuple[str, ...]:
+    """The links that have an address at which other hosts reach this one, sorted. Raises KernelRefused."""
     held = (world.host.link_by_index(world.host.link_holding(ipaddress.ip_address(item))) for item in have.reached)
-    return {link.name for link in held if link}
+    return tuple(sorted({link.name for link in held if link}))
 
 
 def _as_guest(

@@ -26,10 +26,10 @@ _INSIDE, _MASK = 0x1000, 0xFFFFFFFF
 @dataclass(frozen=True)
 class VtepFilter(Resource):
     """VXLAN for these overlays (``PORT VNI``) is accepted from these VTEPs and dropped from others; networks that are not of the
-    cluster are none of its business, on the same port too, but for what comes from inside: a packet may be several datagrams, of which
-    only the first has its VNI read (udp(7), UDP_SEGMENT), and comes so by no wire. With a tunnel's link it comes and goes by that alone, and by that goes
-    nothing that is not the host's own. By any of several uplinks it comes from any host: of those that send by different ones the way
-    back is another. No pod sends any by way of its host, and nobody but root in the host's name.
+    cluster are none of its business, on the same port too, but for what comes from inside: a packet may be several datagrams, of
+    which only the first has its VNI read (udp(7), UDP_SEGMENT), and comes so by no wire. With a tunnel's link it comes and goes by
+    that alone, and by that goes nothing that is not the host's own. By any of several uplinks it comes from any host: of those that
+    send by different ones the way back is another. No pod sends any by way of its host, and nobody but root in the host's name.
 
     It is looked at where a host's own packets are: fragments of IPv4 are one again by then.
     """
